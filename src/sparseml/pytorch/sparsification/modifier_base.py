@@ -1,0 +1,224 @@
+"""The root of all PyTorch modifiers, and the decorator that gives a modifier its recipe tag."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from torch import Tensor
+from torch.nn import Module
+from torch.optim import Optimizer
+
+from sparseml.optim.modifier import BaseModifier, ModifierProp, ModifierYAML
+from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
+from sparseml.sparsification.types import SparsificationTypes
+
+__all__ = ["PYTORCH_FRAMEWORK", "Modifier", "ModifierProp", "PyTorchModifierYAML"]
+
+_LOGGER = logging.getLogger(__name__)
+_ModifierType = TypeVar("_ModifierType", bound=type)
+
+PYTORCH_FRAMEWORK = "pytorch"
+
+
+def PyTorchModifierYAML(
+    swap_class_by_state_fn: Callable[[dict[str, Any]], type] | None = None,
+) -> Callable[[_ModifierType], _ModifierType]:
+    """Class decorator: make a modifier loadable from a recipe under ``!ClassName``.
+
+    :param swap_class_by_state_fn: given the fields found in the recipe, the class to build instead
+    """
+    return ModifierYAML(PYTORCH_FRAMEWORK, swap_class_by_state_fn=swap_class_by_state_fn)
+
+
+class Modifier(BaseModifier):
+    """What is done to a model, its optimizer or its loss while it trains.
+
+    Life cycle: ``initialize``, then at every optimizer step ``loss_update``, ``update``,
+    ``optimizer_pre_step``, the step itself, ``optimizer_post_step``; at last ``finalize``.
+    Times are epochs as floats, progress within the epoch included. All of these methods raise
+    :class:`RuntimeError` when called on a modifier that is not initialised.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._loggers_initialized = False
+        self._loggers: LoggerManager | None = None
+
+    def __del__(self) -> None:
+        # Hooks on a model must not outlive the modifier that registered them.
+        if not getattr(self, "_initialized", False) or sys.is_finalizing():
+            return
+        try:
+            self.finalize()
+        except Exception:
+            _LOGGER.debug("finalize failed while deleting %s", type(self).__name__, exc_info=True)
+
+    @classmethod
+    def load_list(cls, yaml_str: str) -> list[BaseModifier] | dict[str, list[BaseModifier]]:
+        """All modifiers of a recipe text: a list, or for a staged recipe stage name → list."""
+        return cls.load_framework_list(yaml_str, PYTORCH_FRAMEWORK)
+
+    @classmethod
+    def load_obj(cls, yaml_str: str) -> BaseModifier:
+        """The one modifier that a text such as ``!EpochRangeModifier {...}`` describes."""
+        return cls.load_framework_obj(yaml_str, PYTORCH_FRAMEWORK)
+
+    @ModifierProp(serializable=False)
+    def loggers_initialized(self) -> bool:
+        """Whether :meth:`initialize_loggers` has been called."""
+        return self._loggers_initialized
+
+    @ModifierProp(serializable=False)
+    def loggers(self) -> LoggerManager | list[BaseLogger]:
+        """Where this modifier logs to; empty before the loggers are initialised."""
+        return [] if self._loggers is None else self._loggers
+
+    def initialize(
+        self,
+        module: Module,
+        epoch: float = 0,
+        loggers: LoggerManager | list[BaseLogger] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Attach to a model. May be called again.
+
+        :param epoch: the epoch training starts at; infinity for a one-shot application
+        :param loggers: a manager, or loggers to put into a new one
+        :param kwargs: extras of particular modifiers; every modifier accepts unknown ones
+        """
+        self._initialized = True
+        self.initialize_loggers(loggers)
+
+    def initialize_loggers(self, loggers: LoggerManager | list[BaseLogger] | None) -> None:
+        """Set where to log to; anything but a :class:`LoggerManager` is put into a new one."""
+        self._loggers = loggers if isinstance(loggers, LoggerManager) else LoggerManager(loggers)
+        self._loggers_initialized = True
+
+    def finalize(
+        self, module: Module | None = None, reset_loggers: bool = True, **kwargs: Any
+    ) -> None:
+        """Detach from the model and, with ``reset_loggers``, from the loggers."""
+        self._require_initialized("finalize")
+        self._initialized = False
+        if reset_loggers:
+            self._loggers = None
+            self._loggers_initialized = False
+
+    def update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Do what this modifier is there for; called before the optimizer's step."""
+        self._require_active("update")
+
+    def log_update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Log the present state; called after :meth:`update`."""
+        self._require_active("log_update")
+        self._require_loggers("log_update")
+
+    def loss_update(
+        self,
+        loss: Tensor,
+        module: Module,
+        optimizer: Optimizer,
+        epoch: float,
+        steps_per_epoch: int,
+        **kwargs: Any,
+    ) -> Tensor:
+        """The loss to differentiate instead of ``loss``; called whether started or not."""
+        self._require_active("loss_update")
+        return loss
+
+    def optimizer_pre_step(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Called with the final gradients, right before the optimizer's step."""
+        self._require_active("optimizer_pre_step")
+
+    def optimizer_post_step(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Called right after the optimizer's step."""
+        self._require_active("optimizer_post_step")
+
+    def apply(
+        self,
+        module: Module,
+        epoch: float = math.inf,
+        loggers: LoggerManager | list[BaseLogger] | None = None,
+        finalize: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        """Apply in one shot, without training; ``kwargs`` go to initialize and finalize."""
+        self.initialize(module, epoch, loggers, **kwargs)
+        if finalize:
+            self.finalize(module, **kwargs)
+
+    def apply_structure(
+        self,
+        module: Module,
+        epoch: float = 0.0,
+        loggers: LoggerManager | list[BaseLogger] | None = None,
+        finalize: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Bring the module's structure (not its values) to what it is at ``epoch``.
+
+        Only modifiers whose ``sparsification_types`` contain ``structured`` do anything.
+        """
+        if SparsificationTypes.structured in self.sparsification_types:
+            self.initialize(module, epoch, loggers, **kwargs)
+            if finalize:
+                self.finalize(module, **kwargs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold beside model and optimizer; empty for most modifiers."""
+        return {}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
+        """Restore :meth:`state_dict`.
+
+        :raises IndexError: with ``strict``, on keys that this modifier does not have
+        """
+        if strict and state_dict:
+            raise IndexError(
+                f"{type(self).__name__} keeps no state, found the keys {sorted(state_dict)}"
+            )
+
+    def progress_state(self) -> dict[str, Any]:
+        """How far this modifier has come: plain data and tensors, enough to resume bit by bit.
+
+        Holds what :meth:`state_dict` does not. Subclasses extend what ``super()`` returns.
+        """
+        return {}
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`progress_state` on an initialised modifier."""
+        self._require_initialized("load_progress_state")
+
+    def _require_initialized(self, caller: str) -> None:
+        if not self._initialized:
+            raise RuntimeError(
+                f"{type(self).__name__}.{caller} was called before initialize (or after finalize); "
+                "call initialize(module) first"
+            )
+
+    def _require_active(self, caller: str) -> None:
+        self._require_initialized(caller)
+        if not self._enabled:
+            raise RuntimeError(
+                f"{type(self).__name__}.{caller} was called while the modifier is disabled; "
+                "set enabled = True first"
+            )
+
+    def _require_loggers(self, caller: str) -> None:
+        if not self._loggers_initialized:
+            raise RuntimeError(
+                f"{type(self).__name__}.{caller} was called before initialize_loggers; "
+                "call initialize or initialize_loggers first"
+            )

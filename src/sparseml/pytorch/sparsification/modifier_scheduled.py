@@ -1,0 +1,338 @@
+"""Modifiers that start, end and repeat on a schedule."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from torch.nn import Module
+from torch.optim import Optimizer
+
+from sparseml.optim.modifier import BaseScheduled, BaseUpdate, ModifierProp
+from sparseml.pytorch.sparsification.modifier_base import Modifier
+from sparseml.pytorch.utils.logger import LOGGING_LEVELS, BaseLogger, LoggerManager
+
+__all__ = ["ScheduledModifier", "ScheduledUpdateModifier"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class ScheduledModifier(Modifier, BaseScheduled):
+    """A modifier that acts once when it starts and once when it ends.
+
+    ``start_epoch == -1`` starts at the first opportunity, ``end_epoch == -1`` never ends.
+    Subclasses override :meth:`update`, which runs only through :meth:`scheduled_update`; inside it
+    :meth:`start_pending` and :meth:`end_pending` still tell why it was called.
+    """
+
+    def __init__(
+        self,
+        start_epoch: float = -1.0,
+        min_start: float = -1.0,
+        end_epoch: float = -1.0,
+        min_end: float = -1.0,
+        end_comparator: int | None = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            start_epoch=start_epoch,
+            min_start=min_start,
+            end_epoch=end_epoch,
+            min_end=min_end,
+            end_comparator=end_comparator,
+            **kwargs,
+        )
+        self._started = False
+        self._ended = False
+        self._schedule_called = False
+        self._scheduled_log_called = False
+        self._last_log_epoch = -1.0
+
+    @ModifierProp(serializable=False)
+    def started(self) -> bool:
+        """Whether the start has been reached."""
+        return self._started
+
+    @ModifierProp(serializable=False)
+    def ended(self) -> bool:
+        """Whether the end has been reached."""
+        return self._ended
+
+    def initialize(
+        self,
+        module: Module,
+        epoch: float = 0,
+        loggers: LoggerManager | list[BaseLogger] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """As :meth:`Modifier.initialize`.
+
+        :param kwargs: ``steps_per_epoch`` (int) fixes a schedule that is given in optimizer steps
+        """
+        steps_per_epoch = kwargs.get("steps_per_epoch")
+        if self.has_steps and steps_per_epoch:
+            self.resolve_steps(steps_per_epoch)
+        super().initialize(module, epoch, loggers, **kwargs)
+
+    def start_pending(self, epoch: float, steps_per_epoch: int) -> bool:
+        """Whether the modifier is due to start at ``epoch``; False when disabled."""
+        self._require_initialized("start_pending")
+        if not self._enabled or self._started or self._ended:
+            return False
+        self._require_resolved_steps(epoch)
+        return self._start_epoch == -1.0 or epoch >= self._start_epoch >= 0.0
+
+    def end_pending(self, epoch: float, steps_per_epoch: int) -> bool:
+        """Whether the modifier is due to end at ``epoch``; False when disabled."""
+        self._require_initialized("end_pending")
+        if not self._enabled or not self._started or self._ended:
+            return False
+        return epoch >= self._end_epoch >= 0.0
+
+    def update_ready(self, epoch: float, steps_per_epoch: int) -> bool:
+        """Whether :meth:`scheduled_update` is due at ``epoch``; False when disabled."""
+        self._require_initialized("update_ready")
+        return self.start_pending(epoch, steps_per_epoch) or self.end_pending(
+            epoch, steps_per_epoch
+        )
+
+    def scheduled_update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Run :meth:`update`, then note whether this started or ended the modifier.
+
+        :raises RuntimeError: when :meth:`update_ready` is False
+        """
+        if not self.update_ready(epoch, steps_per_epoch):
+            raise RuntimeError(
+                f"{type(self).__name__}.scheduled_update was called at epoch {epoch}, where no "
+                "update is due; check update_ready first"
+            )
+        self._schedule_called = True
+        try:
+            self.update(module, optimizer, epoch, steps_per_epoch)
+        finally:
+            self._schedule_called = False
+        if self.start_pending(epoch, steps_per_epoch):
+            self._started = True
+        if self.end_pending(epoch, steps_per_epoch):
+            self._ended = True
+
+    def update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """What to do at the start, at the end and, if the modifier repeats, in between.
+
+        :raises RuntimeError: when called other than through :meth:`scheduled_update`
+        """
+        super().update(module, optimizer, epoch, steps_per_epoch)
+        if not self._schedule_called:
+            raise RuntimeError(
+                f"{type(self).__name__}.update must not be called directly; call scheduled_update"
+            )
+
+    def scheduled_log_update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Run :meth:`log_update` if the loggers want to hear at ``epoch``."""
+        self._require_active("scheduled_log_update")
+        self._require_loggers("scheduled_log_update")
+        if not self._log_ready(epoch):
+            return
+        self._last_log_epoch = epoch
+        self._scheduled_log_called = True
+        try:
+            self.log_update(module, optimizer, epoch, steps_per_epoch)
+        finally:
+            self._scheduled_log_called = False
+
+    def log_update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Log the present state.
+
+        :raises RuntimeError: when called other than through :meth:`scheduled_log_update`
+        """
+        super().log_update(module, optimizer, epoch, steps_per_epoch)
+        if not self._scheduled_log_called:
+            raise RuntimeError(
+                f"{type(self).__name__}.log_update must not be called directly; "
+                "call scheduled_log_update"
+            )
+
+    def log_string(
+        self,
+        string: str,
+        tag: str | None = None,
+        loggers: LoggerManager | None = None,
+        epoch: float | None = None,
+        steps_per_epoch: int | None = None,
+        level: int | None = None,
+    ) -> None:
+        """Log a line of text; ``tag`` defaults to the class name, ``level`` to debug."""
+        target = loggers or self._loggers
+        if target is not None:
+            target.log_string(
+                tag or type(self).__name__,
+                string,
+                step=_log_step(epoch, steps_per_epoch),
+                level=LOGGING_LEVELS["debug"] if level is None else level,
+            )
+
+    def log_scalar(
+        self,
+        value: float,
+        tag: str | None = None,
+        loggers: LoggerManager | None = None,
+        epoch: float | None = None,
+        steps_per_epoch: int | None = None,
+        level: int | None = None,
+    ) -> None:
+        """Log a number; it has no step when ``epoch`` is None or infinite."""
+        target = loggers or self._loggers
+        if target is not None:
+            target.log_scalar(
+                tag or type(self).__name__,
+                value,
+                step=_log_step(epoch, steps_per_epoch),
+                level=level,
+            )
+
+    def log_named_scalars(
+        self,
+        name_value_pairs: Iterable[tuple[str, float]],
+        loggers: LoggerManager | None = None,
+        epoch: float | None = None,
+        steps_per_epoch: int | None = None,
+        level: int | None = None,
+    ) -> None:
+        """Log several numbers, each under ``<class name>/<name>``."""
+        for name, value in name_value_pairs:
+            tag = f"{type(self).__name__}/{name}"
+            self.log_scalar(value, tag, loggers, epoch, steps_per_epoch, level)
+
+    @staticmethod
+    def log_call(func: _Function) -> _Function:
+        """Decorator for a method with an ``epoch``: log arguments and result when loggers listen."""
+        signature = inspect.signature(func)
+
+        @functools.wraps(func)
+        def logged(self: ScheduledModifier, *args: Any, **kwargs: Any) -> Any:
+            arguments = signature.bind(self, *args, **kwargs).arguments
+            epoch = arguments.get("epoch")
+            at = {"epoch": epoch, "steps_per_epoch": arguments.get("steps_per_epoch")}
+            if not self._log_ready(epoch):
+                return func(self, *args, **kwargs)
+            self.log_string(f"Calling {func.__name__} with args {args} and kwargs {kwargs}", **at)
+            result = func(self, *args, **kwargs)
+            self.log_string(f"{func.__name__} returned {result}", **at)
+            return result
+
+        return logged  # type: ignore[return-value]
+
+    def progress_state(self) -> dict[str, Any]:
+        """Adds whether the modifier has started and ended, and when it last logged."""
+        return {
+            **super().progress_state(),
+            "started": self._started,
+            "ended": self._ended,
+            "last_log_epoch": self._last_log_epoch,
+        }
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Restores whether the modifier has started and ended, and when it last logged."""
+        super().load_progress_state(state)
+        self._started = state["started"]
+        self._ended = state["ended"]
+        self._last_log_epoch = state["last_log_epoch"]
+
+    def _log_ready(self, epoch: float | None) -> bool:
+        return bool(self._loggers) and self._loggers.log_ready(epoch, self._last_log_epoch)
+
+    def _require_resolved_steps(self, epoch: float) -> None:
+        # One shot, at the infinite epoch, is past every start whatever the steps per epoch are.
+        if self.has_steps and not self.steps_resolved and math.isfinite(epoch):
+            raise RuntimeError(
+                f"{type(self).__name__} is scheduled in optimizer steps, and how many make an "
+                "epoch is not known yet: pass steps_per_epoch to initialize, use manager.modify, "
+                "or call resolve_steps(steps_per_epoch)"
+            )
+
+
+class ScheduledUpdateModifier(ScheduledModifier, BaseUpdate):
+    """A scheduled modifier that also acts in between, every ``update_frequency`` epochs.
+
+    ``update_frequency == -1`` means at every step. The interval counts from the last update, so a
+    frequency that is no multiple of a step is effectively rounded up to one; ``update_steps``
+    (a whole number of optimizer steps) is exact.
+    """
+
+    def __init__(
+        self,
+        start_epoch: float = -1.0,
+        min_start: float = -1.0,
+        end_epoch: float = -1.0,
+        min_end: float = -1.0,
+        end_comparator: int | None = 0,
+        update_frequency: float = -1.0,
+        min_frequency: float = -1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            start_epoch=start_epoch,
+            min_start=min_start,
+            end_epoch=end_epoch,
+            min_end=min_end,
+            end_comparator=end_comparator,
+            update_frequency=update_frequency,
+            min_frequency=min_frequency,
+            **kwargs,
+        )
+        self._last_update_epoch = -1.0
+
+    def update_ready(self, epoch: float, steps_per_epoch: int) -> bool:
+        """Whether a start, an end or an update in between is due; False when disabled."""
+        if not self._enabled:
+            return False
+        if super().update_ready(epoch, steps_per_epoch):
+            return True
+        return (
+            self._started
+            and not self._ended
+            and epoch > self._start_epoch
+            and self._interval_over(epoch, steps_per_epoch)
+        )
+
+    def update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """As :meth:`ScheduledModifier.update`; remembers the epoch."""
+        super().update(module, optimizer, epoch, steps_per_epoch)
+        self._last_update_epoch = epoch
+
+    def progress_state(self) -> dict[str, Any]:
+        """Adds when the modifier was last updated."""
+        return {**super().progress_state(), "last_update_epoch": self._last_update_epoch}
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Restores when the modifier was last updated."""
+        super().load_progress_state(state)
+        self._last_update_epoch = state["last_update_epoch"]
+
+    def _interval_over(self, epoch: float, steps_per_epoch: int) -> bool:
+        last = self._last_update_epoch
+        if self.update_steps is not None:
+            steps = round(epoch * steps_per_epoch) - round(last * steps_per_epoch)
+            return last >= 0.0 and steps >= self.update_steps
+        if self._update_frequency == -1.0:
+            return True
+        return last >= 0.0 and epoch >= last + self._update_frequency
+
+
+def _log_step(epoch: float | None, steps_per_epoch: int | None) -> int | None:
+    if epoch is None or math.isinf(epoch):
+        return None
+    return LoggerManager.epoch_to_step(epoch, -1 if steps_per_epoch is None else steps_per_epoch)
