@@ -1,0 +1,1 @@
+"""Sparsification of PyTorch models."""

@@ -1,0 +1,112 @@
+"""One logger over several, built from short settings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sparseml.pytorch.utils.loggers.base import BaseLogger, Scalar
+from sparseml.pytorch.utils.loggers.python import LambdaLogger, PythonLogger
+from sparseml.pytorch.utils.loggers.services import TensorBoardLogger, WANDBLogger
+
+__all__ = ["SparsificationGroupLogger"]
+
+
+class SparsificationGroupLogger(BaseLogger):
+    """Passes entries on to the loggers that it builds from its arguments.
+
+    :param lambda_func: a function for a :class:`LambdaLogger`
+    :param python: True, or a ``logging.Logger``, for a :class:`PythonLogger`
+    :param python_log_level: level of that logger's entries
+    :param tensorboard: True, a folder, or a ``SummaryWriter`` for a :class:`TensorBoardLogger`
+    :param wandb_: True, or keywords of ``wandb.init``, for a :class:`WANDBLogger`
+    :param enabled: setting it later sets it for all
+    """
+
+    def __init__(
+        self,
+        lambda_func: Callable[..., Any] | None = None,
+        python: bool | logging.Logger | None = None,
+        python_log_level: int = logging.INFO,
+        tensorboard: Any = None,
+        wandb_: bool | Mapping[str, Any] | None = None,
+        name: str = "sparsification",
+        enabled: bool = True,
+    ):
+        super().__init__(name, enabled)
+        self._loggers: list[BaseLogger] = []
+        if lambda_func:
+            self._loggers.append(LambdaLogger(lambda_func, enabled=enabled))
+        if python:
+            logger = python if isinstance(python, logging.Logger) else None
+            self._loggers.append(PythonLogger(logger, python_log_level, enabled=enabled))
+        if tensorboard:
+            is_path = isinstance(tensorboard, str) or hasattr(tensorboard, "__fspath__")
+            self._loggers.append(
+                TensorBoardLogger(
+                    log_path=tensorboard if is_path else None,
+                    writer=None if is_path or tensorboard is True else tensorboard,
+                    enabled=enabled,
+                )
+            )
+        if wandb_:
+            kwargs = wandb_ if isinstance(wandb_, Mapping) else None
+            self._loggers.append(WANDBLogger(kwargs, enabled=enabled))
+
+    @property
+    def loggers(self) -> list[BaseLogger]:
+        """The loggers that entries go to."""
+        return self._loggers
+
+    @property
+    def enabled(self) -> bool:
+        """Whether entries are handed on."""
+        return self._enabled
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        self._enabled = value
+        for logger in self._loggers:
+            logger.enabled = value
+
+    def log_hyperparams(self, params: Mapping[str, Any], level: int | None = None) -> bool:
+        return self._fan_out("log_hyperparams", params, level=level)
+
+    def log_scalar(
+        self,
+        tag: str,
+        value: Scalar,
+        step: int | None = None,
+        wall_time: float | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        return self._fan_out("log_scalar", tag, value, step, wall_time, **kwargs)
+
+    def log_scalars(
+        self,
+        tag: str,
+        values: Mapping[str, Scalar],
+        step: int | None = None,
+        wall_time: float | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        return self._fan_out("log_scalars", tag, values, step, wall_time, **kwargs)
+
+    def log_string(
+        self,
+        tag: str | None,
+        string: str,
+        step: int | None = None,
+        wall_time: float | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        return self._fan_out("log_string", tag, string, step, wall_time, **kwargs)
+
+    def save(self, file_path: str, **kwargs: Any) -> bool:
+        return self._fan_out("save", file_path, **kwargs)
+
+    def _fan_out(self, method: str, *args: Any, **kwargs: Any) -> bool:
+        # a list, so that every logger gets the entry
+        taken = [getattr(log, method)(*args, **kwargs) for log in self._loggers if log.enabled]
+        return any(taken)

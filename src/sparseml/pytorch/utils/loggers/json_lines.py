@@ -1,0 +1,128 @@
+"""A log file of one JSON object per line."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sparseml.pytorch.utils.loggers.base import BaseLogger, Scalar
+
+__all__ = ["JSONLinesLogger"]
+
+
+class JSONLinesLogger(BaseLogger):
+    """Appends every entry to a file as one line of JSON.
+
+    A line holds ``time`` (seconds since the epoch), ``step``, ``tag`` and ``value``, ``values``
+    or ``string``. Infinite and undefined numbers are written as the strings ``"Infinity"``,
+    ``"-Infinity"`` and ``"NaN"`` (which ``float`` reads back), so every line is valid JSON.
+    Each line is written and flushed on its own; several processes must not share a file.
+
+    Lines that the file holds already are kept, except a last one cut short by a crash. The file
+    and the folders above it are made with the first entry, not before.
+
+    :param path: the file
+    :param resume_step: the optimizer step that a resumed run starts from. Lines of that step and
+        of later ones, which the run will write again, are dropped when the first entry is written;
+        lines without a step are kept
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        resume_step: int | None = None,
+        name: str = "jsonl",
+        enabled: bool = True,
+    ):
+        super().__init__(name, enabled)
+        self._path = Path(path).expanduser().absolute()
+        self._resume_step = resume_step
+        self._prepared = False
+
+    @property
+    def path(self) -> Path:
+        """The file, as an absolute path."""
+        return self._path
+
+    def log_hyperparams(self, params: Mapping[str, Any], level: int | None = None) -> bool:
+        return self._write("hyperparams", None, None, values=_plain(params))
+
+    def log_scalar(
+        self,
+        tag: str,
+        value: Scalar,
+        step: int | None = None,
+        wall_time: float | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        return self._write(tag, step, wall_time, value=_plain(value))
+
+    def log_scalars(
+        self,
+        tag: str,
+        values: Mapping[str, Scalar],
+        step: int | None = None,
+        wall_time: float | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        return self._write(tag, step, wall_time, values=_plain(values))
+
+    def log_string(
+        self,
+        tag: str | None,
+        string: str,
+        step: int | None = None,
+        wall_time: float | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        return self._write(tag, step, wall_time, string=string)
+
+    def _write(
+        self, tag: str | None, step: int | None, wall_time: float | None, **entry: Any
+    ) -> bool:
+        if not self._prepared:
+            self._prepare()
+        now = time.time() if wall_time is None else wall_time
+        line = {"time": _plain(now), "step": _plain(step), "tag": tag, **entry}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+        return True
+
+    def _prepare(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._path.exists():
+            text = self._path.read_text(encoding="utf-8", errors="replace")
+            kept = "".join(f"{line}\n" for line in text.split("\n") if self._keeps(line))
+            if kept != text:
+                part = self._path.with_name(f"{self._path.name}.{os.getpid()}.part")
+                part.write_text(kept, encoding="utf-8")
+                os.replace(part, self._path)
+        self._prepared = True
+
+    def _keeps(self, line: str) -> bool:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            return False
+        step = entry.get("step") if isinstance(entry, dict) else None
+        if self._resume_step is None or not isinstance(step, (int, float)):
+            return True
+        return step < self._resume_step
+
+
+def _plain(value: Any) -> Any:
+    """Turn tensors, arrays and numbers of any kind into what JSON can hold."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # tensors, arrays and numpy's numbers
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -1,0 +1,155 @@
+"""The set of loggers that a manager and its modifiers write to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from sparseml.pytorch.utils.loggers.base import BaseLogger, Scalar
+from sparseml.pytorch.utils.loggers.python import PythonLogger
+from sparseml.pytorch.utils.loggers.services import WANDBLogger
+from sparseml.utils.constants import ALL_TOKEN
+
+__all__ = ["LoggerManager"]
+
+LogTypes = str | Sequence[str]
+
+
+class LoggerManager:
+    """Hands entries to every enabled logger and says when logging is due.
+
+    Iterates over, and has the length of, its loggers; empty it is falsy.
+
+    :param loggers: the loggers
+    :param log_frequency: epochs between two entries of a modifier; None turns them off
+    :param log_python: add a :class:`PythonLogger` unless there is one already
+    :raises ValueError: for an element that is no :class:`BaseLogger`
+    """
+
+    def __init__(
+        self,
+        loggers: Sequence[BaseLogger] | None = None,
+        log_frequency: float | None = 0.1,
+        log_python: bool = True,
+        name: str = "manager",
+    ):
+        self._loggers: list[BaseLogger] = []
+        self._log_frequency = log_frequency
+        self._name = name
+        for logger in loggers or ():
+            self.add_logger(logger)
+        if log_python and not any(isinstance(logger, PythonLogger) for logger in self._loggers):
+            self._loggers.append(PythonLogger())
+
+    def __len__(self) -> int:
+        return len(self._loggers)
+
+    def __iter__(self) -> Iterator[BaseLogger]:
+        return iter(self._loggers)
+
+    @property
+    def loggers(self) -> list[BaseLogger]:
+        """The loggers."""
+        return self._loggers
+
+    @property
+    def log_frequency(self) -> float | None:
+        """Epochs between two entries of a modifier; None turns them off."""
+        return self._log_frequency
+
+    @log_frequency.setter
+    def log_frequency(self, value: float | None) -> None:
+        self._log_frequency = value
+
+    @property
+    def name(self) -> str:
+        """Name of this manager."""
+        return self._name
+
+    @property
+    def wandb(self) -> ModuleType | None:
+        """The wandb module if one of the loggers writes to it, else None."""
+        return next((log.wandb for log in self._loggers if isinstance(log, WANDBLogger)), None)
+
+    def add_logger(self, logger: BaseLogger) -> None:
+        """Add a logger.
+
+        :raises ValueError: if it is no :class:`BaseLogger`
+        """
+        if not isinstance(logger, BaseLogger):
+            raise ValueError(f"a logger must be a BaseLogger, found {type(logger).__name__}")
+        self._loggers.append(logger)
+
+    def log_ready(self, epoch: float | None, last_log_epoch: float | None) -> bool:
+        """Whether an entry is due at ``epoch`` when the last one was at ``last_log_epoch``."""
+        if self._log_frequency is None or not any(log.enabled for log in self._loggers):
+            return False
+        if epoch is None or last_log_epoch is None:
+            return True
+        return epoch == last_log_epoch or epoch >= last_log_epoch + self._log_frequency
+
+    @staticmethod
+    def epoch_to_step(epoch: float, steps_per_epoch: int) -> int:
+        """Return the optimizer step at ``epoch`` (the rounded epoch if steps are unknown)."""
+        return round(epoch) if steps_per_epoch <= 0 else round(epoch * steps_per_epoch)
+
+    def log_hyperparams(
+        self,
+        params: Mapping[str, Any],
+        log_types: LogTypes = ALL_TOKEN,
+        level: int | None = None,
+    ) -> None:
+        """Record the settings of a run with the loggers named in ``log_types``."""
+        for logger in self._selected(log_types):
+            logger.log_hyperparams(params, level=level)
+
+    def log_scalar(
+        self,
+        tag: str,
+        value: Scalar,
+        step: int | None = None,
+        wall_time: float | None = None,
+        log_types: LogTypes = ALL_TOKEN,
+        level: int | None = None,
+    ) -> None:
+        """Record one number with the loggers named in ``log_types``."""
+        for logger in self._selected(log_types):
+            logger.log_scalar(tag=tag, value=value, step=step, wall_time=wall_time, level=level)
+
+    def log_scalars(
+        self,
+        tag: str,
+        values: Mapping[str, Scalar],
+        step: int | None = None,
+        wall_time: float | None = None,
+        log_types: LogTypes = ALL_TOKEN,
+        level: int | None = None,
+    ) -> None:
+        """Record several named numbers with the loggers named in ``log_types``."""
+        for logger in self._selected(log_types):
+            logger.log_scalars(tag=tag, values=values, step=step, wall_time=wall_time, level=level)
+
+    def log_string(
+        self,
+        tag: str | None,
+        string: str,
+        step: int | None = None,
+        wall_time: float | None = None,
+        log_types: LogTypes = ALL_TOKEN,
+        level: int | None = None,
+    ) -> None:
+        """Record a text with the loggers named in ``log_types``."""
+        for logger in self._selected(log_types):
+            logger.log_string(tag=tag, string=string, step=step, wall_time=wall_time, level=level)
+
+    def save(self, file_path: str, log_types: LogTypes = ALL_TOKEN, **kwargs: Any) -> None:
+        """Store a file with the run, with the loggers that can."""
+        for logger in self._selected(log_types):
+            logger.save(file_path, **kwargs)
+
+    def _selected(self, log_types: LogTypes) -> Iterator[BaseLogger]:
+        names = [log_types] if isinstance(log_types, str) else log_types
+        for logger in self._loggers:
+            if logger.enabled and (ALL_TOKEN in names or logger.name in names):
+                yield logger

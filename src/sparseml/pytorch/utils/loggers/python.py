@@ -1,0 +1,175 @@
+"""Loggers that need nothing installed: Python's ``logging`` and a function of the user's."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sparseml.pytorch.utils.loggers.base import BaseLogger, Scalar, test_log_dir
+
+__all__ = ["LambdaLogger", "PythonLogger"]
+
+# the module that users import loggers from
+_DEFAULT_NAME = "sparseml.pytorch.utils.logger"
+
+
+class LambdaLogger(BaseLogger):
+    """Hands every entry to a function.
+
+    :param lambda_func: called with the keywords ``tag``, ``value`` (a number or None), ``values``
+        (a mapping or None), ``step``, ``wall_time`` (now when not given) and ``level``.
+        Hyper-parameters come as ``values`` under the tag ``hyperparams``; texts are not passed on.
+    :raises AssertionError: for a falsy ``lambda_func``
+    """
+
+    def __init__(self, lambda_func: Callable[..., Any], name: str = "lambda", enabled: bool = True):
+        super().__init__(name, enabled)
+        if not lambda_func:
+            raise AssertionError(f"lambda_func must be callable, found {lambda_func!r}")
+        self._lambda_func = lambda_func
+
+    @property
+    def lambda_func(self) -> Callable[..., Any]:
+        """The function that entries are handed to."""
+        return self._lambda_func
+
+    def log_hyperparams(self, params: Mapping[str, Any], level: int | None = None) -> bool:
+        return self._call("hyperparams", None, params, None, None, level)
+
+    def log_scalar(
+        self,
+        tag: str,
+        value: Scalar,
+        step: int | None = None,
+        wall_time: float | None = None,
+        level: int | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        return self._call(tag, value, None, step, wall_time, level)
+
+    def log_scalars(
+        self,
+        tag: str,
+        values: Mapping[str, Scalar],
+        step: int | None = None,
+        wall_time: float | None = None,
+        level: int | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        return self._call(tag, None, values, step, wall_time, level)
+
+    def _call(
+        self,
+        tag: str,
+        value: Scalar | None,
+        values: Mapping[str, Any] | None,
+        step: int | None,
+        wall_time: float | None,
+        level: int | None,
+    ) -> bool:
+        now = time.time() if wall_time is None else wall_time
+        self._lambda_func(
+            tag=tag, value=value, values=values, step=step, wall_time=now, level=level
+        )
+        return True
+
+
+class PythonLogger(BaseLogger):
+    """Writes every entry as a line of Python's ``logging``.
+
+    Attributes that are not found here are looked up in the ``logging.Logger``.
+
+    :param logger: the ``logging.Logger`` to write to. The default is this package's own; no
+        handler is added and no file made, so that the application decides what is shown. While
+        testing (``NM_TEST_MODE`` set) lines go to a file in ``NM_TEST_LOG_DIR`` as well.
+    :param log_level: level of entries that come without one, ``logging.DEBUG`` if None
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger | None = None,
+        log_level: int | None = None,
+        name: str = "python",
+        enabled: bool = True,
+    ):
+        super().__init__(name, enabled)
+        self._logger = _default_logger() if logger is None else logger
+        self._log_level = logging.DEBUG if log_level is None else log_level
+
+    def __getattr__(self, item: str) -> Any:
+        if item.startswith("_"):  # also keeps copying and unpickling from recursing
+            raise AttributeError(f"{type(self).__name__} has no attribute {item!r}")
+        return getattr(self._logger, item)
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The ``logging.Logger`` that lines are written to."""
+        return self._logger
+
+    def log_hyperparams(self, params: Mapping[str, Any], level: int | None = None) -> bool:
+        return self._write("hyperparams", _format_values(params), None, level)
+
+    def log_scalar(
+        self,
+        tag: str,
+        value: Scalar,
+        step: int | None = None,
+        wall_time: float | None = None,
+        level: int | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        return self._write(tag, _format(value), step, level)
+
+    def log_scalars(
+        self,
+        tag: str,
+        values: Mapping[str, Scalar],
+        step: int | None = None,
+        wall_time: float | None = None,
+        level: int | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        return self._write(tag, _format_values(values), step, level)
+
+    def log_string(
+        self,
+        tag: str | None,
+        string: str,
+        step: int | None = None,
+        wall_time: float | None = None,
+        level: int | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        return self._write(tag, string, step, level)
+
+    def _write(self, tag: str | None, text: str, step: int | None, level: int | None) -> bool:
+        where = "" if step is None else f" step {step}"
+        prefix = f"{tag or ''}{where}: " if tag or where else ""
+        self._logger.log(self._log_level if level is None else level, "%s%s", prefix, text)
+        return True
+
+
+def _format(value: Any) -> str:
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _format_values(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {_format(value)}" for key, value in values.items())
+
+
+def _default_logger() -> logging.Logger:
+    logger = logging.getLogger(_DEFAULT_NAME)
+    folder = test_log_dir()
+    has_file = any(isinstance(handler, logging.FileHandler) for handler in logger.handlers)
+    if folder is not None and not has_file:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{datetime.now():%d-%m-%Y_%H.%M.%S}.log"
+        logger.addHandler(logging.FileHandler(path, delay=True))
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+    return logger

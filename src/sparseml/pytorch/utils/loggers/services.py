@@ -1,0 +1,228 @@
+"""Loggers for services that are installed on their own: TensorBoard, W&B, ClearML.
+
+Their packages are imported when a logger is made, never with this module.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sparseml.pytorch.utils.loggers.base import BaseLogger, Scalar, test_log_dir
+
+__all__ = ["ClearMLLogger", "TensorBoardLogger", "WANDBLogger"]
+
+
+class TensorBoardLogger(BaseLogger):
+    """Writes TensorBoard event files.
+
+    :param log_path: folder for the event files, ``./tensorboard`` if neither this nor ``writer``
+        is given (a folder in ``NM_TEST_LOG_DIR`` while testing)
+    :param writer: a ``SummaryWriter`` of the user's to write with instead
+    :raises ValueError: when both are given
+    :raises ImportError: when neither torch's writer nor tensorboardX can be imported
+    """
+
+    def __init__(
+        self,
+        log_path: str | Path | None = None,
+        writer: Any = None,
+        name: str = "tensorboard",
+        enabled: bool = True,
+    ):
+        super().__init__(name, enabled)
+        if log_path is not None and writer is not None:
+            raise ValueError(f"give log_path or writer, not both; found {log_path!r}, {writer!r}")
+        self._writer = _summary_writer(log_path) if writer is None else writer
+
+    @property
+    def writer(self) -> Any:
+        """The ``SummaryWriter`` in use."""
+        return self._writer
+
+    def log_hyperparams(self, params: Mapping[str, Any], level: int | None = None) -> bool:
+        plain = {
+            k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in params.items()
+        }
+        self._writer.add_hparams(plain, {})
+        return True
+
+    def log_scalar(
+        self,
+        tag: str,
+        value: Scalar,
+        step: int | None = None,
+        wall_time: float | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        self._writer.add_scalar(tag, value, step, wall_time)
+        return True
+
+    def log_scalars(
+        self,
+        tag: str,
+        values: Mapping[str, Scalar],
+        step: int | None = None,
+        wall_time: float | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        # add_scalars would make one event folder per value
+        for key, value in values.items():
+            self._writer.add_scalar(f"{tag}/{key}", value, step, wall_time)
+        return True
+
+    def log_string(
+        self,
+        tag: str | None,
+        string: str,
+        step: int | None = None,
+        wall_time: float | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        self._writer.add_text(tag or "text", string, step, wall_time)
+        return True
+
+
+def _summary_writer(log_path: str | Path | None) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise ImportError(
+                "TensorBoardLogger needs tensorboard: pip install sparseml-next[tensorboard] "
+                f"({error})"
+            ) from error
+    if log_path is None:
+        log_path = (test_log_dir() or Path(".")) / "tensorboard"
+    path = Path(log_path).expanduser()
+    path.mkdir(parents=True, exist_ok=True)
+    return SummaryWriter(str(path))
+
+
+class WANDBLogger(BaseLogger):
+    """Writes to Weights & Biases; calls ``wandb.init`` when made.
+
+    :param init_kwargs: keywords of ``wandb.init``
+    :param wandb_err: an error to raise instead of importing wandb
+    :raises ImportError: when wandb is not installed
+    """
+
+    def __init__(
+        self,
+        init_kwargs: Mapping[str, Any] | None = None,
+        name: str = "wandb",
+        enabled: bool = True,
+        wandb_err: Exception | None = None,
+    ):
+        super().__init__(name, enabled)
+        if wandb_err is not None:
+            raise wandb_err
+        self._wandb = _import_service("wandb", "WANDBLogger", "sparseml-next[wandb]")
+        self._wandb.init(**(init_kwargs or {}))
+
+    @staticmethod
+    def available() -> bool:
+        """Whether wandb is installed."""
+        return importlib.util.find_spec("wandb") is not None
+
+    @property
+    def wandb(self) -> ModuleType:
+        """The wandb module."""
+        return self._wandb
+
+    def log_hyperparams(self, params: Mapping[str, Any], level: int | None = None) -> bool:
+        self._wandb.config.update(dict(params), allow_val_change=True)
+        return True
+
+    def log_scalar(
+        self,
+        tag: str,
+        value: Scalar,
+        step: int | None = None,
+        wall_time: float | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        self._wandb.log({tag: value}, step=step)
+        return True
+
+    def log_scalars(
+        self,
+        tag: str,
+        values: Mapping[str, Scalar],
+        step: int | None = None,
+        wall_time: float | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        self._wandb.log({f"{tag}/{key}": value for key, value in values.items()}, step=step)
+        return True
+
+    def save(self, file_path: str, **kwargs: Any) -> bool:
+        self._wandb.save(file_path)
+        return True
+
+
+class ClearMLLogger(BaseLogger):
+    """Writes to ClearML; starts a task when made.
+
+    :raises ImportError: when clearml is not installed
+    """
+
+    def __init__(
+        self,
+        name: str = "clearml",
+        enabled: bool = True,
+        project_name: str = "sparseml",
+        task_name: str = "",
+    ):
+        super().__init__(name, enabled)
+        clearml = _import_service("clearml", "ClearMLLogger", "clearml")
+        self._task = clearml.Task.init(project_name=project_name, task_name=task_name or None)
+
+    @staticmethod
+    def available() -> bool:
+        """Whether clearml is installed."""
+        return importlib.util.find_spec("clearml") is not None
+
+    def log_hyperparams(self, params: Mapping[str, Any], level: int | None = None) -> bool:
+        self._task.connect(dict(params))
+        return True
+
+    def log_scalar(
+        self,
+        tag: str,
+        value: Scalar,
+        step: int | None = None,
+        wall_time: float | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        return self.log_scalars(tag, {tag: value}, step, wall_time)
+
+    def log_scalars(
+        self,
+        tag: str,
+        values: Mapping[str, Scalar],
+        step: int | None = None,
+        wall_time: float | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        logger = self._task.get_logger()
+        for key, value in values.items():
+            number = float(value)
+            if math.isfinite(number):  # ClearML rejects the others
+                logger.report_scalar(tag, key, number, iteration=step or 0)
+        return True
+
+
+def _import_service(package: str, logger: str, requirement: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ImportError(
+            f"{logger} needs {package}: pip install {requirement} ({error})"
+        ) from error

@@ -1,0 +1,145 @@
+"""Names of layers and parameters, and what recipe entries match them.
+
+Wrappers that a training loop puts around a model (``DataParallel``, ``DistributedDataParallel``,
+``torch.compile``, FSDP, activation checkpointing) add a level to every name. The functions of this
+package report names without those levels, so that a recipe, a log and a saved state mean the same
+parameter whatever the model is wrapped in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+__all__ = [
+    "REGEX_PREFIX",
+    "any_str_or_regex_matches_param_name",
+    "canonical_name",
+    "canonical_named_modules",
+    "compile_pattern",
+    "unwrap_module",
+]
+
+#: Entries of a recipe starting with this are regular expressions, the others full names.
+REGEX_PREFIX = "re:"
+
+_PARALLEL_CHILD = "module"
+# These attribute names belong to wrappers alone, so they can be told from the text.
+_WRAPPER_CHILDREN = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+
+
+def canonical_name(name: str) -> str:
+    """Return ``name`` without the levels that wrappers add.
+
+    Leading ``module.`` levels go, and ``_orig_mod.``, ``_fsdp_wrapped_module.`` and
+    ``_checkpoint_wrapped_module.`` wherever they stand. Works on the names of layers, parameters
+    and buffers and on the keys of state dicts; applying it twice changes nothing more.
+
+    >>> canonical_name("module._orig_mod.blocks.0._orig_mod.fc.weight")
+    'blocks.0.fc.weight'
+    """
+    pieces = [piece for piece in name.split(".") if piece not in _WRAPPER_CHILDREN]
+    while len(pieces) > 1 and pieces[0] == _PARALLEL_CHILD:
+        del pieces[0]
+    return ".".join(pieces)
+
+
+def _wrapped_child(module: nn.Module) -> str | None:
+    """Name of the one child that ``module`` is a wrapper of; None for an ordinary module."""
+    children = module._modules
+    for name in _WRAPPER_CHILDREN:
+        if children.get(name) is not None:
+            return name
+    if isinstance(module, (DataParallel, DistributedDataParallel)):
+        return _PARALLEL_CHILD
+    return None
+
+
+def _is_sole_child(module: nn.Module) -> bool:
+    """Whether ``module`` holds nothing but a child called ``module``, as training engines do."""
+    return (
+        list(module._modules) == [_PARALLEL_CHILD]
+        and module._modules[_PARALLEL_CHILD] is not None
+        and not module._parameters
+        and not module._buffers
+    )
+
+
+def unwrap_module(module: nn.Module, root: bool = False) -> nn.Module:
+    """Return the module inside all wrappers around it (itself when there are none).
+
+    :param root: also take a module for a wrapper that owns nothing but one child ``module``, as
+        the engines of distributed training libraries do. Only safe for a whole model.
+    """
+    while True:
+        child = _wrapped_child(module)
+        if child is None and root and _is_sole_child(module):
+            child = _PARALLEL_CHILD
+        inner = None if child is None else module._modules[child]
+        if inner is None:
+            return module
+        module = inner
+
+
+def canonical_named_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield ``(name, layer)`` as ``module.named_modules()`` does, but without wrappers.
+
+    Names are canonical, the model itself comes first under the name ``""``, and a layer that is
+    reached under several names comes once, under the first.
+    """
+    seen: set[int] = set()
+    stack = [("", unwrap_module(module, root=True))]
+    while stack:
+        name, layer = stack.pop()
+        if id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        yield name, layer
+        prefix = f"{name}." if name else ""
+        children = [(f"{prefix}{key}", child) for key, child in layer._modules.items() if child]
+        stack.extend((key, unwrap_module(child)) for key, child in reversed(children))
+
+
+@lru_cache(maxsize=4096)
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """Compile the regular expression of an entry, with or without its ``re:`` prefix.
+
+    :raises ValueError: naming the pattern and the position of the mistake
+    """
+    text = pattern.removeprefix(REGEX_PREFIX)
+    try:
+        return re.compile(text)
+    except re.error as error:
+        where = "" if error.pos is None else f" at position {error.pos}"
+        raise ValueError(
+            f"bad regular expression {text!r}{where}: {error.msg} (entry {pattern!r})"
+        ) from error
+
+
+def _matches(name: str, plain: str, entry: str) -> bool:
+    if not entry.startswith(REGEX_PREFIX):
+        return entry in (name, plain) or canonical_name(entry) == plain
+    if compile_pattern(entry).match(name) or compile_pattern(entry).match(plain):
+        return True
+    # a pattern written against the names of a wrapped model
+    text = entry[len(REGEX_PREFIX) :].removeprefix("^")
+    for prefix in (r"module\.", "module."):
+        if text.startswith(prefix):
+            return compile_pattern(text[len(prefix) :]).match(plain) is not None
+    return False
+
+
+def any_str_or_regex_matches_param_name(param_name: str, patterns: Iterable[str]) -> bool:
+    """Whether any entry names ``param_name``, in full or by a ``re:`` pattern.
+
+    Patterns are anchored at the start only (``re.match``): ``re:0`` matches ``0.weight``.
+    Levels added by wrappers are ignored on both sides.
+
+    :raises ValueError: for a pattern that is no regular expression
+    """
+    plain = canonical_name(param_name)
+    return any(_matches(param_name, plain, entry) for entry in patterns)

@@ -1,0 +1,107 @@
+"""Choosing parameters of a model by names and patterns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from torch import nn
+
+from sparseml.pytorch.utils.names import (
+    REGEX_PREFIX,
+    any_str_or_regex_matches_param_name,
+    canonical_name,
+    canonical_named_modules,
+)
+from sparseml.utils.text import did_you_mean
+
+__all__ = [
+    "NamedLayerParam",
+    "get_named_layers_and_params_by_regex",
+    "iter_layer_params",
+]
+
+
+class NamedLayerParam(NamedTuple):
+    """A parameter with the layer that owns it; names are canonical."""
+
+    layer_name: str
+    layer: nn.Module
+    param_name: str
+    param: nn.Parameter
+
+    @property
+    def name(self) -> str:
+        """Full name, ``<layer_name>.<param_name>`` (``<param_name>`` for the root's own)."""
+        return f"{self.layer_name}.{self.param_name}" if self.layer_name else self.param_name
+
+
+def iter_layer_params(module: nn.Module) -> Iterator[NamedLayerParam]:
+    """Yield every parameter with its layer, in the order of ``named_parameters``.
+
+    A tied parameter comes once for each layer that owns it, so that either name can be matched.
+    """
+    for layer_name, layer in canonical_named_modules(module):
+        for param_name, param in layer.named_parameters(recurse=False, remove_duplicate=False):
+            yield NamedLayerParam(layer_name, layer, param_name, param)
+
+
+def _aliases(found: NamedLayerParam, quant_wrappers: set[str]) -> list[str]:
+    """Names that ``found`` answers to: its own and, inside a QuantWrapper, the plain one."""
+    parent, _, last = found.layer_name.rpartition(".")
+    if last == "module" and parent in quant_wrappers:
+        plain = f"{parent}.{found.param_name}" if parent else found.param_name
+        return [found.name, plain]
+    return [found.name]
+
+
+def get_named_layers_and_params_by_regex(
+    module: nn.Module, param_names: Iterable[str], params_strict: bool = False
+) -> list[NamedLayerParam]:
+    """Return the parameters that the entries of ``param_names`` match, in the model's order.
+
+    An entry is a full name or, after ``re:``, a regular expression anchored at the start. A
+    parameter comes once however many entries match it. Tied weights are one parameter: it is
+    reported under the first of its names that an entry matches, and an entry that matches any of
+    its names has matched. A layer ``X.module`` inside a ``QuantWrapper`` ``X`` also answers to
+    ``X``.
+
+    :param params_strict: demand that each entry matches at least one parameter
+    :raises RuntimeError: with ``params_strict``, naming the entries that match nothing, the
+        nearest names and what the entries were tried on
+    :raises ValueError: for a pattern that is no regular expression, or entries given as one str
+    """
+    if isinstance(param_names, str):
+        raise ValueError(f"param_names must be a list of names, found the string {param_names!r}")
+    entries = list(dict.fromkeys(param_names))
+    quant_wrappers = {
+        name
+        for name, layer in canonical_named_modules(module)
+        if type(layer).__name__ == "QuantWrapper"
+    }
+    candidates = list(iter_layer_params(module))
+    found: dict[int, NamedLayerParam] = {}
+    unmatched = dict.fromkeys(entries)
+    for candidate in candidates:
+        names = _aliases(candidate, quant_wrappers)
+        if not any(any_str_or_regex_matches_param_name(name, entries) for name in names):
+            continue
+        found.setdefault(id(candidate.param), candidate)
+        for entry in list(unmatched):
+            if any(any_str_or_regex_matches_param_name(name, [entry]) for name in names):
+                del unmatched[entry]
+    if params_strict and unmatched:
+        raise RuntimeError(_no_match_message(list(unmatched), [c.name for c in candidates]))
+    return list(found.values())
+
+
+def _no_match_message(entries: list[str], names: list[str]) -> str:
+    if not names:
+        return f"nothing matches {entries}: the module has no parameters"
+    parts = []
+    for entry in entries:
+        kind = "pattern" if entry.startswith(REGEX_PREFIX) else "name"
+        hint = did_you_mean(canonical_name(entry.removeprefix(REGEX_PREFIX)), names)
+        parts.append(f"{kind} {entry!r} matches no parameter{hint}")
+    shown = ", ".join(names[:10]) + (f", ... ({len(names)} in all)" if len(names) > 10 else "")
+    return f"{'. '.join(parts)}\ntried on: {shown}"
