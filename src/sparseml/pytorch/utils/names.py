@@ -100,7 +100,9 @@ def canonical_named_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]
         seen.add(id(layer))
         yield name, layer
         prefix = f"{name}." if name else ""
-        children = [(f"{prefix}{key}", child) for key, child in layer._modules.items() if child]
+        children = [
+            (f"{prefix}{key}", child) for key, child in layer._modules.items() if child is not None
+        ]
         stack.extend((key, unwrap_module(child)) for key, child in reversed(children))
 
 

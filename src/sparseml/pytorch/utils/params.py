@@ -104,4 +104,4 @@ def _no_match_message(entries: list[str], names: list[str]) -> str:
         hint = did_you_mean(canonical_name(entry.removeprefix(REGEX_PREFIX)), names)
         parts.append(f"{kind} {entry!r} matches no parameter{hint}")
     shown = ", ".join(names[:10]) + (f", ... ({len(names)} in all)" if len(names) > 10 else "")
-    return f"{'. '.join(parts)}\ntried on: {shown}"
+    return "\n".join([*parts, f"tried on: {shown}"])

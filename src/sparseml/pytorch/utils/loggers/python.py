@@ -22,12 +22,12 @@ class LambdaLogger(BaseLogger):
     :param lambda_func: called with the keywords ``tag``, ``value`` (a number or None), ``values``
         (a mapping or None), ``step``, ``wall_time`` (now when not given) and ``level``.
         Hyper-parameters come as ``values`` under the tag ``hyperparams``; texts are not passed on.
-    :raises AssertionError: for a falsy ``lambda_func``
+    :raises AssertionError: if ``lambda_func`` is not callable
     """
 
     def __init__(self, lambda_func: Callable[..., Any], name: str = "lambda", enabled: bool = True):
         super().__init__(name, enabled)
-        if not lambda_func:
+        if not callable(lambda_func):
             raise AssertionError(f"lambda_func must be callable, found {lambda_func!r}")
         self._lambda_func = lambda_func
 

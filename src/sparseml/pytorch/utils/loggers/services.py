@@ -5,6 +5,7 @@ Their packages are imported when a logger is made, never with this module.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
 from collections.abc import Mapping
@@ -89,10 +90,10 @@ class TensorBoardLogger(BaseLogger):
 
 def _summary_writer(log_path: str | Path | None) -> Any:
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        writer_class = importlib.import_module("torch.utils.tensorboard").SummaryWriter
     except ImportError as error:
         try:
-            from tensorboardX import SummaryWriter
+            writer_class = importlib.import_module("tensorboardX").SummaryWriter
         except ImportError:
             raise ImportError(
                 "TensorBoardLogger needs tensorboard: pip install sparseml-next[tensorboard] "
@@ -102,7 +103,7 @@ def _summary_writer(log_path: str | Path | None) -> Any:
         log_path = (test_log_dir() or Path(".")) / "tensorboard"
     path = Path(log_path).expanduser()
     path.mkdir(parents=True, exist_ok=True)
-    return SummaryWriter(str(path))
+    return writer_class(str(path))
 
 
 class WANDBLogger(BaseLogger):
