@@ -1,0 +1,163 @@
+"""
+What every modifier of every framework has in common.
+
+A modifier is one change to the training or to the model. Its fields are ``ModifierProp``
+properties, which are what a recipe gives and what is printed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from sparseml.optim.ordering import (
+    compare_ends,
+    compare_identifiers,
+    compare_lists,
+    compare_modifiers,
+    compare_starts,
+)
+from sparseml.optim.props import ModifierProp
+from sparseml.optim.registration import tag_of
+from sparseml.optim.serialization import field_text
+from sparseml.optim.types import SparsificationTypes
+
+__all__ = ["BaseModifier", "BaseObject"]
+
+
+class BaseObject:
+    """
+    The end of every chain of ``super().__init__(**kwargs)``.
+
+    :raises ValueError: for a keyword that no class in the chain has taken
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__()
+        if kwargs:
+            raise ValueError(
+                f"unknown arguments for {type(self).__name__}: {', '.join(sorted(kwargs))}"
+            )
+
+
+class BaseModifier(BaseObject):
+    """A change to the training or to the model, described by its properties."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._initialized = False
+        self._enabled = True
+
+    comparator = staticmethod(compare_modifiers)
+    comparator_lists = staticmethod(compare_lists)
+    comparator_ends = staticmethod(compare_ends)
+    comparator_starts = staticmethod(compare_starts)
+    comparator_identifiers = staticmethod(compare_identifiers)
+
+    @staticmethod
+    def load_framework_list(
+        yaml_str: str, framework: str
+    ) -> list[BaseModifier] | dict[str, list[BaseModifier]]:
+        """
+        The modifiers of a recipe.
+
+        :param yaml_str: the recipe's text
+        :param framework: the framework whose modifiers the tags name
+        :return: the modifiers, or for a staged recipe the modifiers of each stage
+        :raises RecipeError: if the recipe is not valid
+        """
+        from sparseml.optim.recipe import load_modifiers
+
+        return load_modifiers(yaml_str, framework)
+
+    @staticmethod
+    def load_framework_obj(yaml_str: str, framework: str) -> BaseModifier:
+        """
+        The single modifier that a text describes; expressions in it are not evaluated.
+
+        :param yaml_str: a tag and its fields
+        :param framework: the framework whose modifiers the tags name
+        :raises RecipeError: if the text is not valid
+        """
+        from sparseml.optim.recipe import load_modifier
+
+        return load_modifier(yaml_str, framework)
+
+    @staticmethod
+    def yaml_key(clazz: type[BaseModifier], framework: str | None = None) -> str:
+        """The YAML tag of a class, ``!Class`` or ``!framework.Class``."""
+        return tag_of(clazz, framework)
+
+    @ModifierProp(serializable=False)
+    def sparsification_types(self) -> list[SparsificationTypes]:
+        """What the modifier does to a model."""
+        return []
+
+    @ModifierProp(serializable=False)
+    def initialized(self) -> bool:
+        """Whether the modifier is ready to act on a model."""
+        return self._initialized
+
+    @ModifierProp(serializable=False, restrict_initialized=False)
+    def enabled(self) -> bool:
+        """Whether the modifier acts at all."""
+        return self._enabled
+
+    @enabled.setter  # type: ignore[no-redef]
+    def enabled(self, value: bool) -> None:
+        self._enabled = value
+
+    def props(
+        self, only_serializable: bool, format_str: bool = False, format_repr: bool = False
+    ) -> dict[str, Any]:
+        """
+        The properties and their values, in alphabetical order.
+
+        :param only_serializable: leave out those that recipes do not show
+        :param format_str: give ``str(value)`` instead of the value
+        :param format_repr: give ``repr(value)`` instead of the value
+        :raises ValueError: if both formats are asked for
+        """
+        if format_str and format_repr:
+            raise ValueError("only one of format_str and format_repr can be asked for")
+        form = str if format_str else repr if format_repr else lambda value: value
+        values = {}
+        for name in dir(type(self)):
+            prop = getattr(type(self), name, None)
+            if not isinstance(prop, ModifierProp) or (only_serializable and not prop.serializable):
+                continue
+            value = getattr(self, name)
+            omitted = prop.no_serialize_val
+            if value is not omitted and (omitted is None or value != omitted):
+                values[name] = form(value)
+        return values
+
+    def identifier(self, extra: Any = "") -> str:
+        """
+        A name that depends on the class and on all serializable properties.
+
+        :param extra: text to append
+        """
+        fields = sorted(f"{key}:{value}" for key, value in self.props(True).items())
+        digest = hashlib.md5(str(fields).encode(), usedforsecurity=False).hexdigest()
+        name = f"{type(self).__name__}-{digest}"
+        return f"{name}-{extra}" if extra else name
+
+    def to_lines(self, bullet: str = "", indent: str = "    ") -> list[str]:
+        """
+        The modifier as lines of a recipe.
+
+        :param bullet: what to write before the tag
+        :param indent: what to write before each field
+        """
+        fields = self.props(only_serializable=True).items()
+        return [
+            f"{bullet}{tag_of(type(self))}",
+            *(f"{indent}{key}: {field_text(value)}" for key, value in fields),
+        ]
+
+    def __str__(self) -> str:
+        return "\n".join(self.to_lines())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.props(only_serializable=False, format_repr=True)})"

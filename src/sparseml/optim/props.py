@@ -1,0 +1,139 @@
+"""Properties that know whether and how they appear in a recipe."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, overload
+
+__all__ = ["BaseProp", "ModifierProp"]
+
+Getter = Callable[[Any], Any]
+Setter = Callable[[Any, Any], None]
+
+
+class BaseProp(ABC):
+    """A descriptor in the manner of ``property``; it cannot be deleted."""
+
+    @abstractmethod
+    def __get__(self, obj: Any, objtype: type | None = None) -> Any:
+        raise NotImplementedError
+
+    @abstractmethod
+    def __set__(self, obj: Any, value: Any) -> None:
+        raise NotImplementedError
+
+    def __delete__(self, obj: Any) -> None:
+        raise AttributeError("a modifier's property cannot be deleted")
+
+    @abstractmethod
+    def getter(self, func_get: Getter) -> BaseProp:
+        """A copy with another getter."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def setter(self, func_set: Setter) -> BaseProp:
+        """A copy with another setter."""
+        raise NotImplementedError
+
+
+class ModifierProp(BaseProp):
+    """
+    A field of a modifier.
+
+    Used as a decorator: ``@ModifierProp()`` above the getter, then ``@name.setter`` above the
+    setter.
+
+    :param serializable: whether the property is written into recipes
+    :param restrict_initialized: freeze it once the modifier is initialized
+    :param restrict_enabled: freeze it while the modifier is enabled
+    :param restrict_extras: names of further attributes that freeze it while they are true
+    :param no_serialize_val: the value for which it is left out of recipes
+    :param func_get: the getter, if not given by decoration
+    :param func_set: the setter, if not given by decoration
+    :param doc: the docstring, by default the getter's
+    """
+
+    def __init__(
+        self,
+        serializable: bool = True,
+        restrict_initialized: bool = True,
+        restrict_enabled: bool = False,
+        restrict_extras: list[str] | None = None,
+        no_serialize_val: Any = None,
+        func_get: Getter | None = None,
+        func_set: Setter | None = None,
+        doc: str | None = None,
+    ) -> None:
+        self._serializable = serializable
+        self._restrictions = [
+            *(["_initialized"] if restrict_initialized else []),
+            *(["_enabled"] if restrict_enabled else []),
+            *(restrict_extras or []),
+        ]
+        self._no_serialize_val = no_serialize_val
+        self._func_get = func_get
+        self._func_set = func_set
+        self._name = "the property"
+        self.__doc__ = doc if doc is not None else getattr(func_get, "__doc__", None)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __call__(self, func_get: Getter) -> ModifierProp:
+        """A copy with the getter."""
+        return self.getter(func_get)
+
+    @overload
+    def __get__(self, obj: None, objtype: type | None = None) -> ModifierProp: ...
+
+    @overload
+    def __get__(self, obj: object, objtype: type | None = None) -> Any: ...
+
+    def __get__(self, obj: Any, objtype: type | None = None) -> Any:
+        if obj is None:
+            return self
+        if self._func_get is None:
+            raise AttributeError(f"{self._name} cannot be read")
+        return self._func_get(obj)
+
+    def __set__(self, obj: Any, value: Any) -> None:
+        if self._func_set is None:
+            raise AttributeError(f"{self._name} cannot be set")
+        for restriction in self._restrictions:
+            if getattr(obj, restriction, False):
+                state = restriction.lstrip("_")
+                raise AttributeError(f"{self._name} of {type(obj).__name__} is frozen: {state}")
+        self._func_set(obj, value)
+
+    @property
+    def serializable(self) -> bool:
+        """Whether the property is written into recipes."""
+        return self._serializable
+
+    @property
+    def restrictions(self) -> list[str]:
+        """Names of the attributes that freeze the property while they are true."""
+        return self._restrictions
+
+    @property
+    def no_serialize_val(self) -> Any:
+        """The value for which the property is left out of recipes."""
+        return self._no_serialize_val
+
+    def getter(self, func_get: Getter) -> ModifierProp:
+        return self._with(func_get, self._func_set)
+
+    def setter(self, func_set: Setter) -> ModifierProp:
+        return self._with(self._func_get, func_set)
+
+    def _with(self, func_get: Getter | None, func_set: Setter | None) -> ModifierProp:
+        return type(self)(
+            serializable=self._serializable,
+            restrict_initialized=False,
+            restrict_extras=self._restrictions,
+            no_serialize_val=self._no_serialize_val,
+            func_get=func_get,
+            func_set=func_set,
+            doc=self.__doc__,
+        )

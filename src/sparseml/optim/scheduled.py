@@ -1,0 +1,144 @@
+"""Modifiers that start, end and repeat at given epochs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparseml.optim.base_modifier import BaseModifier
+from sparseml.optim.props import ModifierProp
+from sparseml.optim.steps import StepFields, StepsMeta
+
+__all__ = ["BaseScheduled", "BaseUpdate"]
+
+
+class BaseScheduled(StepFields, BaseModifier, metaclass=StepsMeta):
+    """
+    A modifier that starts and ends at given epochs.
+
+    :param start_epoch: the epoch to start at; -1 for immediately
+    :param min_start: the least value allowed for ``start_epoch``
+    :param end_epoch: the epoch to end at; -1 for never
+    :param min_end: the least value allowed for ``end_epoch``
+    :param end_comparator: what ``end_epoch`` must be: None for what it was at construction, -1 for
+        -1 or at least ``start_epoch``, 0 for at least ``start_epoch``, 1 for more than
+        ``start_epoch``
+    :raises ValueError: if the epochs break these rules
+    """
+
+    def __init__(
+        self,
+        start_epoch: float = -1.0,
+        min_start: float = -1.0,
+        end_epoch: float = -1.0,
+        min_end: float = -1.0,
+        end_comparator: int | None = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._start_epoch = float(start_epoch)
+        self._init_start = float(start_epoch)
+        self._min_start = float(min_start)
+        self._end_epoch = float(end_epoch)
+        self._init_end = float(end_epoch)
+        self._min_end = float(min_end)
+        self._end_comparator = end_comparator
+        self.validate_schedule()
+
+    @ModifierProp()
+    def start_epoch(self) -> float:
+        """The epoch at which the modifier starts; -1 for immediately."""
+        return self._start_epoch
+
+    @start_epoch.setter  # type: ignore[no-redef]
+    def start_epoch(self, value: float) -> None:
+        self._start_epoch = float(value)
+        self.validate_schedule()
+
+    @ModifierProp()
+    def end_epoch(self) -> float:
+        """The epoch at which the modifier ends; -1 for never."""
+        return self._end_epoch
+
+    @end_epoch.setter  # type: ignore[no-redef]
+    def end_epoch(self, value: float) -> None:
+        self._end_epoch = float(value)
+        self.validate_schedule()
+
+    def validate_schedule(self) -> None:
+        """
+        Check start and end against each other and against their limits.
+
+        :raises ValueError: if a rule is broken
+        """
+        name, start, end = type(self).__name__, self._start_epoch, self._end_epoch
+        if not start >= self._min_start:
+            raise ValueError(
+                f"start_epoch of {name} must be at least {self._min_start}, found {start}"
+            )
+        if not end >= self._min_end:
+            raise ValueError(f"end_epoch of {name} must be at least {self._min_end}, found {end}")
+        comparator = self._end_comparator
+        if comparator is None and end != self._init_end:
+            raise ValueError(f"end_epoch of {name} must stay {self._init_end}, found {end}")
+        rules = {
+            -1: ("-1 or at least", end == -1 or end >= start),
+            0: ("at least", end >= start),
+            1: ("greater than", end > start),
+        }
+        rule, kept = rules.get(comparator, ("", True)) if comparator is not None else ("", True)
+        if not kept:
+            raise ValueError(
+                f"end_epoch of {name} must be {rule} start_epoch, "
+                f"found start_epoch {start} and end_epoch {end}"
+            )
+
+    def advance_epochs(self, ref_start_epoch: float | None = None) -> None:
+        """
+        Shift the schedule, as when the modifier joins a longer recipe.
+
+        :param ref_start_epoch: epochs to add; None changes nothing
+        :raises ValueError: if start or end are given in steps, which know no epoch
+        """
+        if ref_start_epoch is None:
+            return
+        self._check_shiftable()
+        self._start_epoch = max(0.0, self._start_epoch) + ref_start_epoch
+        if self._end_epoch != -1:
+            self._end_epoch += ref_start_epoch
+            self._init_end += ref_start_epoch
+        self.validate_schedule()
+
+
+class BaseUpdate(BaseModifier):
+    """
+    A modifier that repeats.
+
+    :param update_frequency: epochs between updates; -1 for every step
+    :param min_frequency: the least value allowed for ``update_frequency``
+    :raises ValueError: if it is less
+    """
+
+    def __init__(self, update_frequency: float, min_frequency: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._update_frequency = float(update_frequency)
+        self._init_update_frequency = float(update_frequency)
+        self._min_frequency = float(min_frequency)
+        self.validate_update()
+
+    @ModifierProp()
+    def update_frequency(self) -> float:
+        """Epochs between updates; -1 for every step."""
+        return self._update_frequency
+
+    @update_frequency.setter  # type: ignore[no-redef]
+    def update_frequency(self, value: float) -> None:
+        self._update_frequency = float(value)
+        self.validate_update()
+
+    def validate_update(self) -> None:
+        """:raises ValueError: if ``update_frequency`` is too small"""
+        if not self._update_frequency >= self._min_frequency:
+            raise ValueError(
+                f"update_frequency of {type(self).__name__} must be at least "
+                f"{self._min_frequency}, found {self._update_frequency}"
+            )

@@ -1,0 +1,137 @@
+"""numpy arrays in files and batches."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sparseml.utils.paths import clean_path, create_dirs
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["NumpyArrayBatcher", "load_numpy", "save_numpy", "tensor_export", "tensors_export"]
+
+Arrays = Any  # an array, or mappings and iterables of arrays, nested at will
+
+
+def load_numpy(file_path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarray]:
+    """
+    The array in a ``.npy`` file, or the named arrays in a ``.npz`` file.
+
+    :param file_path: the file; pickled objects in it are refused
+    """
+    import numpy as np
+
+    content = np.load(clean_path(file_path), allow_pickle=False)
+    if isinstance(content, np.ndarray):
+        return content
+    with content:
+        return OrderedDict((name, content[name]) for name in content.files)
+
+
+def save_numpy(
+    array: Arrays, export_dir: str | os.PathLike[str], name: str, npz: bool = True
+) -> str:
+    """
+    Write an array, or several with ``npz``, to a file.
+
+    :param array: an array, a mapping of names to arrays, or an iterable of arrays
+    :param export_dir: the folder, created if needed
+    :param name: the file's name without extension
+    :param npz: write ``.npz``; otherwise ``.npy``, which holds a single array
+    :return: the file's path
+    """
+    import numpy as np
+
+    create_dirs(export_dir)
+    path = os.path.join(clean_path(export_dir), f"{name}.{'npz' if npz else 'npy'}")
+    if not npz:
+        np.save(path, np.asarray(array))
+    elif isinstance(array, Mapping):
+        np.savez_compressed(path, **array)
+    elif isinstance(array, np.ndarray):
+        np.savez_compressed(path, array)
+    else:
+        np.savez_compressed(path, *array)
+    return path
+
+
+def tensor_export(
+    tensor: Arrays, export_dir: str | os.PathLike[str], name: str, npz: bool = True
+) -> str:
+    """As :func:`save_numpy`, under the name by which exports of samples know it."""
+    return save_numpy(tensor, export_dir, name, npz)
+
+
+def tensors_export(
+    tensors: Arrays,
+    export_dir: str | os.PathLike[str],
+    name_prefix: str,
+    counter: int = 0,
+    break_batch: bool = False,
+) -> list[str]:
+    """
+    Write arrays to files ``<prefix>-<four digits>.npz``, one file for each array.
+
+    :param tensors: an array, or mappings and iterables of arrays, nested at will
+    :param export_dir: the folder, created if needed
+    :param name_prefix: what file names start with
+    :param counter: the first number
+    :param break_batch: write a file for each element along an array's first dimension
+    :return: the files' paths
+    """
+    arrays = [
+        part for array in _flat_arrays(tensors) for part in (array if break_batch else [array])
+    ]
+    return [
+        save_numpy(array, export_dir, f"{name_prefix}-{number:04d}")
+        for number, array in enumerate(arrays, start=counter)
+    ]
+
+
+def _flat_arrays(tensors: Arrays) -> Iterable[np.ndarray]:
+    import numpy as np
+
+    if isinstance(tensors, np.ndarray):
+        yield tensors
+    elif isinstance(tensors, Mapping):
+        yield from _flat_arrays(list(tensors.values()))
+    elif isinstance(tensors, Iterable) and not isinstance(tensors, (str, bytes)):
+        for element in tensors:
+            yield from _flat_arrays(element)
+    else:
+        raise ValueError(f"arrays are needed, found {type(tensors).__name__}")
+
+
+class NumpyArrayBatcher:
+    """Collects samples, each a mapping of names to arrays, and stacks them into a batch."""
+
+    def __init__(self) -> None:
+        self._items: OrderedDict[str, list[np.ndarray]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(next(iter(self._items.values()), []))
+
+    def append(self, item: Mapping[str, np.ndarray]) -> None:
+        """
+        Add a sample.
+
+        :raises ValueError: if its names or shapes differ from those of the first sample
+        """
+        if self._items and set(item) != set(self._items):
+            raise ValueError(f"names must be {sorted(self._items)}, found {sorted(item)}")
+        for name, array in item.items():
+            held = self._items.get(name)
+            if held and held[0].shape != array.shape:
+                raise ValueError(f"{name} must have shape {held[0].shape}, found {array.shape}")
+        for name, array in item.items():
+            self._items.setdefault(name, []).append(array)
+
+    def stack(self) -> dict[str, np.ndarray]:
+        """The samples by name, each with a new first dimension of the number of samples."""
+        import numpy as np
+
+        return OrderedDict((name, np.stack(arrays)) for name, arrays in self._items.items())

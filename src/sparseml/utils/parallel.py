@@ -1,0 +1,77 @@
+"""Work on a stream of items in several threads."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+__all__ = ["ParallelWorker"]
+
+
+class ParallelWorker:
+    """
+    Applies a function to items in threads; iterating gives the results in order.
+
+    :param worker_func: the function
+    :param num_workers: the number of threads
+    :param indefinite: go through the items again and again
+    :param max_source_size: items in work at the same time; -1 for twice the number of threads
+    """
+
+    def __init__(
+        self,
+        worker_func: Callable[[Any], Any],
+        num_workers: int,
+        indefinite: bool = False,
+        max_source_size: int = -1,
+    ) -> None:
+        self._func = worker_func
+        self._indefinite = indefinite
+        self._ahead = max_source_size if max_source_size > 0 else 2 * num_workers
+        self._items: list[Any] = []
+        self._workers = num_workers
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def indefinite(self) -> bool:
+        """Whether the items are gone through again and again."""
+        return self._indefinite
+
+    @indefinite.setter
+    def indefinite(self, value: bool) -> None:
+        self._indefinite = value
+
+    def add(self, vals: Iterable[Any]) -> None:
+        """Add items."""
+        self._items.extend(vals)
+
+    def add_item(self, val: Any) -> None:
+        """Add one item."""
+        self._items.append(val)
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._pool = self._pool or ThreadPoolExecutor(self._workers)
+
+    def shutdown(self) -> None:
+        """Stop the threads; results not yet taken are lost."""
+        if self._pool:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._pool is None:
+            raise RuntimeError("start() must be called first")
+        items = itertools.cycle(self._items) if self._indefinite else iter(self._items)
+        futures: deque[Future[Any]] = deque(
+            self._pool.submit(self._func, item) for item in itertools.islice(items, self._ahead)
+        )
+        while futures:
+            result = futures.popleft().result()
+            futures.extend(
+                self._pool.submit(self._func, item) for item in itertools.islice(items, 1)
+            )
+            yield result

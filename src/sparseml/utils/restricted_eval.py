@@ -1,0 +1,129 @@
+"""Arithmetic from text, without running code and within limits."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from simpleeval import InvalidExpression, SimpleEval
+
+__all__ = ["UnknownVariableException", "restricted_eval"]
+
+MAX_EXPRESSION_LENGTH = 1000
+MAX_INTEGER_BITS = 1024  # as far as a float reaches
+MAX_EXPONENT = 1024
+
+Number = int | float
+
+
+class UnknownVariableException(Exception):
+    """
+    An expression names a variable that does not exist.
+
+    :param var_name: the missing name
+    """
+
+    def __init__(self, var_name: str) -> None:
+        super().__init__(f"unknown variable {var_name!r}")
+        self.var_name = var_name
+
+
+def _number(value: Any) -> Number:
+    # bool is an int; complex and strings are not numbers of a recipe
+    if not isinstance(value, (int, float)):
+        raise RuntimeError(f"{value!r} is not a number")
+    if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
+        raise RuntimeError(f"a number grows beyond {MAX_INTEGER_BITS} bits")
+    return value
+
+
+def _power(base: Number, exponent: Number) -> Any:
+    if isinstance(base, int) and isinstance(exponent, int):
+        bits = max(base.bit_length(), 1) * abs(exponent)
+        if abs(exponent) > MAX_EXPONENT or (abs(base) > 1 and bits > 2 * MAX_INTEGER_BITS):
+            raise RuntimeError("a power grows too large")
+    return base**exponent
+
+
+def _checked(function: Callable[..., Any]) -> Callable[..., Number]:
+    def call(*args: Any, **kwargs: Any) -> Number:
+        for value in (*args, *kwargs.values()):
+            _number(value)
+        return _number(function(*args, **kwargs))
+
+    return call
+
+
+_OPERATORS: dict[type[ast.AST], Callable[..., Number]] = {
+    ast.Add: _checked(operator.add),
+    ast.Sub: _checked(operator.sub),
+    ast.Mult: _checked(operator.mul),
+    ast.Div: _checked(operator.truediv),
+    ast.FloorDiv: _checked(operator.floordiv),
+    ast.Pow: _checked(_power),
+    ast.Mod: _checked(operator.mod),
+    ast.USub: _checked(operator.neg),
+    ast.UAdd: _checked(operator.pos),
+}
+_FUNCTIONS: dict[str, Callable[..., Number]] = {
+    function.__name__: _checked(function) for function in (abs, float, int, max, min, round)
+}
+_NODES = (ast.Expr, ast.Constant, ast.Name, ast.UnaryOp, ast.BinOp, ast.Call, ast.keyword)
+
+
+class _Arithmetic(SimpleEval):
+    """simpleeval cut down to numbers, named numbers, operators and six functions."""
+
+    nodes: dict[type[ast.AST], Callable[..., Any]]
+
+    def __init__(self, names: Mapping[str, Any]) -> None:
+        super().__init__(operators=_OPERATORS, functions=_FUNCTIONS, names=names)
+        handlers: dict[type[ast.AST], Callable[..., Any]] = self.nodes
+        self.nodes = {kind: handlers[kind] for kind in _NODES}
+        # not simpleeval's own look-up: a value of any type may pass through
+        self.nodes[ast.Name] = self._variable
+        self.nodes[ast.Constant] = lambda node: _number(node.value)
+
+    def _variable(self, node: ast.Name) -> Any:
+        if node.id not in self.names:
+            raise UnknownVariableException(node.id)
+        return self.names[node.id]
+
+
+def restricted_eval(expression: str, variables: Mapping[str, Any] | None = None) -> Any:
+    """
+    Evaluate an arithmetic expression.
+
+    Allowed are numbers, variables, ``+ - * / // ** %``, signs, parentheses and calls of
+    ``abs``, ``float``, ``int``, ``max``, ``min`` and ``round``. Nothing else is, in particular
+    no attribute, subscript, text or comparison. Lengths and magnitudes are limited, so that no
+    expression takes noticeable time or memory.
+
+    :param expression: the text, for example ``"num_epochs * 0.2"``
+    :param variables: values by name. Inside an expression they must be numbers (``bool`` is
+        one); an expression that is only a name gives that variable's value whatever its type
+    :return: an int or a float, except for a bare name
+    :raises UnknownVariableException: for a name that is not in ``variables``
+    :raises RuntimeError: for everything else that is wrong with the expression
+    """
+    if not isinstance(expression, str):
+        raise RuntimeError(f"an expression must be text, found {expression!r}")
+    if len(expression) > MAX_EXPRESSION_LENGTH:
+        raise RuntimeError(f"an expression may have {MAX_EXPRESSION_LENGTH} characters at most")
+    text = expression.strip()
+    try:
+        tree = ast.parse(text, mode="eval").body
+        result = _Arithmetic(variables or {}).eval(text, previously_parsed=tree)
+    except (UnknownVariableException, RuntimeError) as err:
+        if isinstance(err, RecursionError):
+            raise RuntimeError("the expression is nested too deeply") from err
+        raise
+    except (InvalidExpression, SyntaxError) as err:
+        raise RuntimeError(f"{text!r} is not an arithmetic expression: {err}") from err
+    except (ArithmeticError, ValueError, TypeError, MemoryError) as err:
+        raise RuntimeError(f"{text!r} cannot be evaluated: {err}") from err
+    if not isinstance(tree, ast.Name):
+        _number(result)
+    return result

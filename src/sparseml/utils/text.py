@@ -1,0 +1,53 @@
+"""Helping people who mistyped a name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["did_you_mean", "nearest_names", "quoted_list"]
+
+# difflib compares in quadratic time, and names worth suggesting are short
+_LONGEST_NAME = 200
+_MOST_CANDIDATES = 5000
+
+
+def nearest_names(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
+    """
+    The candidates that look most like ``name``, best first.
+
+    Upper and lower case count as equal while comparing.
+
+    :param name: the name that was not found
+    :param candidates: the names that exist
+    :param limit: return at most this many
+    :return: up to ``limit`` candidates; empty if none is similar
+    """
+    if len(name) > _LONGEST_NAME:
+        return []
+    by_folded: dict[str, str] = {}
+    for candidate in list(candidates)[:_MOST_CANDIDATES]:
+        by_folded.setdefault(candidate.lower(), candidate)
+    matches = difflib.get_close_matches(name.lower(), list(by_folded), n=limit, cutoff=0.6)
+    return [by_folded[match] for match in matches]
+
+
+def quoted_list(names: Iterable[str], last: str = "or") -> str:
+    """``["a", "b", "c"]`` as ``'a', 'b' or 'c'``."""
+    quoted = [f"'{name}'" for name in names]
+    if len(quoted) < 2:
+        return "".join(quoted)
+    return f"{', '.join(quoted[:-1])} {last} {quoted[-1]}"
+
+
+def did_you_mean(name: str, candidates: Iterable[str], limit: int = 3) -> str:
+    """
+    The tail of an error message: ``"; did you mean 'final_sparsity'?"``.
+
+    :param name: the name that was not found
+    :param candidates: the names that exist
+    :param limit: suggest at most this many
+    :return: text to append to a message, empty if no candidate is similar
+    """
+    matches = nearest_names(name, candidates, limit)
+    return f"; did you mean {quoted_list(matches)}?" if matches else ""
