@@ -82,7 +82,7 @@ class ScheduledModifier(Modifier, BaseScheduled):
         self._require_initialized("start_pending")
         if not self._enabled or self._started or self._ended:
             return False
-        self._require_resolved_steps(epoch)
+        self.check_steps_resolved(epoch)
         return self._start_epoch == -1.0 or epoch >= self._start_epoch >= 0.0
 
     def end_pending(self, epoch: float, steps_per_epoch: int) -> bool:
@@ -216,7 +216,7 @@ class ScheduledModifier(Modifier, BaseScheduled):
 
     @staticmethod
     def log_call(func: _Function) -> _Function:
-        """Decorator for a method with an ``epoch``: log arguments and result when loggers listen."""
+        """Decorator: log arguments and result of a method with an ``epoch``, when that is due."""
         signature = inspect.signature(func)
 
         @functools.wraps(func)
@@ -250,16 +250,12 @@ class ScheduledModifier(Modifier, BaseScheduled):
         self._last_log_epoch = state["last_log_epoch"]
 
     def _log_ready(self, epoch: float | None) -> bool:
-        return bool(self._loggers) and self._loggers.log_ready(epoch, self._last_log_epoch)
-
-    def _require_resolved_steps(self, epoch: float) -> None:
-        # One shot, at the infinite epoch, is past every start whatever the steps per epoch are.
-        if self.has_steps and not self.steps_resolved and math.isfinite(epoch):
-            raise RuntimeError(
-                f"{type(self).__name__} is scheduled in optimizer steps, and how many make an "
-                "epoch is not known yet: pass steps_per_epoch to initialize, use manager.modify, "
-                "or call resolve_steps(steps_per_epoch)"
-            )
+        loggers = self._loggers
+        return (
+            loggers is not None
+            and len(loggers) > 0
+            and loggers.log_ready(epoch, self._last_log_epoch)
+        )
 
 
 class ScheduledUpdateModifier(ScheduledModifier, BaseUpdate):
@@ -324,9 +320,9 @@ class ScheduledUpdateModifier(ScheduledModifier, BaseUpdate):
 
     def _interval_over(self, epoch: float, steps_per_epoch: int) -> bool:
         last = self._last_update_epoch
-        if self.update_steps is not None:
+        if self._update_steps is not None:
             steps = round(epoch * steps_per_epoch) - round(last * steps_per_epoch)
-            return last >= 0.0 and steps >= self.update_steps
+            return last >= 0.0 and steps >= self._update_steps
         if self._update_frequency == -1.0:
             return True
         return last >= 0.0 and epoch >= last + self._update_frequency
