@@ -1,0 +1,122 @@
+"""How many units to prune in each tensor. Which ones is left to the scores.
+
+All functions return counts, one integer per tensor; prune with them by
+:func:`~sparseml.pytorch.functional.selection.lowest_mask`. Sizes count units: weights when the
+pattern is unstructured, blocks or filters otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from sparseml.pytorch.functional.selection import (
+    kth_lowest,
+    prune_count,
+    require_numbers,
+    require_sparsity,
+)
+
+__all__ = ["global_counts", "mapped_counts", "sparsity_bounds", "uniform_counts"]
+
+
+def uniform_counts(sizes: Sequence[int], sparsity: float) -> list[int]:
+    """The same sparsity in every tensor: ``round(size * sparsity)`` each."""
+    return [prune_count(size, sparsity) for size in sizes]
+
+
+def mapped_counts(sizes: Sequence[int], sparsities: Sequence[float]) -> list[int]:
+    """A sparsity for every tensor.
+
+    :raises ValueError: when there are not as many sparsities as tensors
+    """
+    if len(sizes) != len(sparsities):
+        raise ValueError(f"{len(sizes)} tensors but {len(sparsities)} sparsities")
+    return [prune_count(size, sparsity) for size, sparsity in zip(sizes, sparsities, strict=True)]
+
+
+def sparsity_bounds(
+    sizes: Sequence[int], max_sparsity: float = 1.0, min_sparsity: float = 0.0
+) -> tuple[list[int], list[int]]:
+    """The fewest and the most units of each tensor that may be pruned.
+
+    :return: floors, ``ceil(size * min_sparsity)``, and caps, ``floor(size * max_sparsity)``, so
+        that no tensor is sparser than ``max_sparsity`` nor denser than ``1 - min_sparsity``
+    :raises ValueError: for bounds outside [0, 1] or in the wrong order
+    """
+    require_sparsity(max_sparsity, "max_sparsity")
+    require_sparsity(min_sparsity, "min_sparsity")
+    if min_sparsity > max_sparsity:
+        raise ValueError(f"min_sparsity {min_sparsity} is above max_sparsity {max_sparsity}")
+    # Decimal fractions are meant as written: 0.29 of 100 is 29, not 28.999...
+    low, high = Fraction(str(min_sparsity)), Fraction(str(max_sparsity))
+    return [math.ceil(size * low) for size in sizes], [math.floor(size * high) for size in sizes]
+
+
+def global_counts(
+    scores: Sequence[Tensor],
+    total: int,
+    floors: Sequence[int] | None = None,
+    caps: Sequence[int] | None = None,
+) -> list[int]:
+    """Rank the units of all tensors together and prune the lowest ``total``, within bounds.
+
+    With bounds this is still the choice of lowest summed score: the floors are taken from the
+    lowest of each tensor, what lies beyond a cap is out of reach, and the rest compete. Among
+    equal scores those of earlier tensors are kept, within a tensor the first.
+
+    :param scores: unit scores per tensor, any shapes, comparable with each other
+    :param total: how many units to prune in all
+    :param floors: at least this many in each tensor (default 0)
+    :param caps: at most this many in each tensor (default all)
+    :return: counts with ``floors[i] <= counts[i] <= caps[i]`` and a sum of exactly ``total``
+    :raises ValueError: for NaN scores, or when ``total`` cannot be met within the bounds
+    """
+    sizes = [tensor.numel() for tensor in scores]
+    floors = [0] * len(sizes) if floors is None else floors
+    caps = sizes if caps is None else caps
+    if not len(floors) == len(caps) == len(sizes):
+        raise ValueError(f"{len(sizes)} tensors, {len(floors)} floors and {len(caps)} caps")
+    if not sum(floors) <= total <= sum(caps):
+        raise ValueError(
+            f"{total} of {sum(sizes)} units cannot be pruned: the limits per tensor allow "
+            f"{sum(floors)} to {sum(caps)}"
+        )
+    open_total = total - sum(floors)
+    if open_total == 0:
+        return list(floors)
+    contested = [
+        _between(tensor, floor, cap)
+        for tensor, floor, cap in zip(scores, floors, caps, strict=True)
+    ]
+    shares = _shares_of_lowest(contested, open_total)
+    return [floor + share for floor, share in zip(floors, shares, strict=True)]
+
+
+def _between(scores: Tensor, floor: int, cap: int) -> Tensor:
+    """The scores that come after the ``floor`` lowest and not after the ``cap`` lowest."""
+    flat = scores.detach().reshape(-1)
+    require_numbers(flat)
+    if floor == 0 and cap == flat.numel():
+        return flat
+    return flat.sort().values[floor:cap]
+
+
+def _shares_of_lowest(groups: list[Tensor], total: int) -> list[int]:
+    """How many of the ``total`` lowest values of all groups lie in each."""
+    device = groups[0].device
+    dtype = torch.float64 if any(g.dtype == torch.float64 for g in groups) else torch.float32
+    threshold = kth_lowest(torch.cat([group.to(device, dtype) for group in groups]), total)
+    below = [int((group.to(dtype) < threshold.to(group.device)).sum()) for group in groups]
+    ties = [int((group.to(dtype) == threshold.to(group.device)).sum()) for group in groups]
+    spare = sum(below) + sum(ties) - total
+    shares = []
+    for under, equal in zip(below, ties, strict=True):
+        kept = min(spare, equal)
+        spare -= kept
+        shares.append(under + equal - kept)
+    return shares

@@ -1,0 +1,88 @@
+"""Applying, comparing and storing 0/1 masks; 1 (or True) keeps a weight, 0 prunes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["apply_masks", "changed_entries", "kept_counts", "pack_mask", "unpack_mask"]
+
+_BITS = 8
+
+
+def apply_masks(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
+    """Multiply each tensor by its mask, in place, in few launches.
+
+    Tensors are grouped by device and dtype and each group takes one multi-tensor operation, so the
+    cost is that of reading and writing the weights once. Autograd does not see it.
+
+    :param tensors: weights or gradients
+    :param masks: one per tensor: its shape and device, and preferably its dtype (a mask of another
+        dtype is converted each time)
+    :raises ValueError: when the numbers of tensors and masks or a pair's shapes differ
+    """
+    if len(tensors) != len(masks):
+        raise ValueError(f"{len(tensors)} tensors but {len(masks)} masks")
+    groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
+    for index, (tensor, mask) in enumerate(zip(tensors, masks, strict=True)):
+        if tensor.shape != mask.shape:
+            raise ValueError(
+                f"mask {index} has shape {tuple(mask.shape)}, its tensor {tuple(tensor.shape)}"
+            )
+        own, its_masks = groups.setdefault((tensor.device, tensor.dtype), ([], []))
+        own.append(tensor.detach())
+        its_masks.append(mask.to(tensor.dtype))
+    with torch.no_grad():
+        for own, its_masks in groups.values():
+            torch._foreach_mul_(own, its_masks)
+
+
+def changed_entries(old_mask: Tensor, new_mask: Tensor) -> Tensor:
+    """Where two masks of one shape differ, newly pruned and newly kept alike (bool)."""
+    return (old_mask != 0) != (new_mask != 0)
+
+
+def kept_counts(masks: Iterable[Tensor]) -> list[int]:
+    """How many entries each mask keeps; exact for masks of any dtype and size."""
+    return [int(torch.count_nonzero(mask)) for mask in masks]
+
+
+def pack_mask(mask: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    """Store a mask in one bit per weight, a thirty-second of a float32 mask.
+
+    :param mask: any shape and dtype, holding 0 and 1 (or False and True) only
+    :return: uint8 of ``ceil(numel / 8)`` bytes on the mask's device, the first weight in the lowest
+        bit of the first byte; and the shape, which :func:`unpack_mask` needs
+    :raises ValueError: for a value other than 0 and 1
+    """
+    bits = mask.detach().reshape(-1) != 0
+    if mask.dtype != torch.bool and not torch.equal(bits.to(mask.dtype), mask.reshape(-1)):
+        raise ValueError("a mask holds only 0 and 1, found other values")
+    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -bits.numel() % _BITS))
+    octets = padded.view(-1, _BITS)
+    packed = octets[:, 0].clone()
+    for place in range(1, _BITS):
+        packed |= octets[:, place] << place
+    return packed, tuple(mask.shape)
+
+
+def unpack_mask(packed: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Undo :func:`pack_mask`.
+
+    :param packed: uint8, shape ``[ceil(prod(shape) / 8)]``
+    :param shape: the mask's shape
+    :param dtype: dtype of the result
+    :return: mask of 0 and 1, on the device of ``packed``
+    :raises ValueError: for another dtype, or a length that does not belong to ``shape``
+    """
+    size = torch.Size(shape).numel()
+    if packed.dtype != torch.uint8 or packed.shape != (-(-size // _BITS),):
+        raise ValueError(
+            f"a packed mask of shape {tuple(shape)} is uint8 of {-(-size // _BITS)} bytes, "
+            f"found {packed.dtype} of shape {tuple(packed.shape)}"
+        )
+    places = torch.arange(_BITS, dtype=torch.uint8, device=packed.device)
+    bits = (packed.unsqueeze(1) >> places) & 1
+    return bits.reshape(-1)[:size].reshape(tuple(shape)).to(dtype)

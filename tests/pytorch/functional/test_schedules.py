@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparseml.pytorch.functional.schedules import (
+    CURVES,
+    scheduled_sparsity,
+    sparsity_timeline,
+    update_times,
+)
+
+
+@pytest.mark.parametrize(
+    ("curve", "expected"),
+    [
+        ("linear", [0.125, 0.2375, 0.425, 0.725]),
+        ("cubic", [0.25325, 0.483594, 0.70625, 0.79925]),
+        ("inverse_cubic", [0.075883, 0.11858, 0.204725, 0.451881]),
+    ],
+)
+def test_values_on_the_curves(curve, expected):
+    found = [scheduled_sparsity(time, 0, 10, 0.05, 0.8, curve) for time in (1, 2.5, 5, 9)]
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_the_ends_are_exact(curve):
+    def at(time: float) -> float:
+        return scheduled_sparsity(time, 2, 5, 0.1, 0.7, curve)
+
+    assert [at(0), at(2), at(5), at(6), at(math.inf)] == [0.1, 0.1, 0.7, 0.7, 0.7]
+
+
+@given(
+    times=st.lists(st.floats(0, 20), min_size=2, max_size=2),
+    curve=st.sampled_from(CURVES),
+    ends=st.lists(st.floats(0, 1), min_size=2, max_size=2),
+)
+def test_sparsity_never_falls_and_stays_between_its_ends(times, curve, ends):
+    (earlier, later), (initial, final) = sorted(times), sorted(ends)
+    a, b = (scheduled_sparsity(t, 3, 12, initial, final, curve) for t in (earlier, later))
+    assert initial <= a <= b + 1e-12 <= final + 2e-12
+
+
+def test_without_a_ramp_the_final_value_comes_at_once():
+    assert scheduled_sparsity(0, -1, -1, 0.1, 0.7) == 0.7
+    assert scheduled_sparsity(math.inf, -1, -1, 0.1, 0.7) == 0.7
+    assert scheduled_sparsity(3, 3, 3, 0.1, 0.7) == 0.7
+    # a negative start is the beginning of training
+    assert scheduled_sparsity(0, -1, 4, 0.1, 0.7) == 0.1
+
+
+def test_unknown_curves_are_refused():
+    for time in (1, math.inf):
+        with pytest.raises(ValueError, match=r"inter_func must be one of .*found 'cubik'"):
+            scheduled_sparsity(time, 0, 2, 0.1, 0.7, "cubik")
+
+
+def test_update_times():
+    assert update_times(1, 3, 0.5) == [1, 1.5, 2, 2.5, 3]
+    assert update_times(0, 4, 1.5) == [0, 1.5, 3, 4]
+    assert update_times(-1, 2, 5) == [0, 2]
+    assert update_times(2, 2, 1) == [2]
+    assert len(update_times(0, 1, 0.1)) == 11  # ten tenths are one, whatever floats say
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 4, 0), "frequency must be above 0, found 0"),
+        ((0, 4, -1), "frequency must be above 0"),
+        ((4, 2, 1), r"not before start \(4\), found 2"),
+        ((0, math.inf, 1), "end must be finite"),
+        ((0, 1e9, 1e-3), "more than 1000000"),
+    ],
+)
+def test_impossible_schedules_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        update_times(*arguments)
+
+
+def test_timeline():
+    timeline = sparsity_timeline(1, 3, 0.5, 0.05, 0.8)
+    assert [time for time, _ in timeline] == [1, 1.5, 2, 2.5, 3]
+    assert [sparsity for _, sparsity in timeline] == pytest.approx(
+        [0.05, 0.483594, 0.70625, 0.788281, 0.8], abs=1e-6
+    )
