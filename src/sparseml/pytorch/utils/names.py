@@ -21,6 +21,7 @@ __all__ = [
     "canonical_name",
     "canonical_named_modules",
     "compile_pattern",
+    "strip_wrapper_levels",
     "unwrap_module",
 ]
 
@@ -30,6 +31,14 @@ REGEX_PREFIX = "re:"
 _PARALLEL_CHILD = "module"
 # These attribute names belong to wrappers alone, so they can be told from the text.
 _WRAPPER_CHILDREN = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+
+
+def strip_wrapper_levels(name: str) -> str:
+    """Return ``name`` without the levels whose text shows that a wrapper added them.
+
+    Unlike :func:`canonical_name` this keeps ``module.``, which may be a layer of the model.
+    """
+    return ".".join(piece for piece in name.split(".") if piece not in _WRAPPER_CHILDREN)
 
 
 def canonical_name(name: str) -> str:
@@ -42,10 +51,10 @@ def canonical_name(name: str) -> str:
     >>> canonical_name("module._orig_mod.blocks.0._orig_mod.fc.weight")
     'blocks.0.fc.weight'
     """
-    pieces = [piece for piece in name.split(".") if piece not in _WRAPPER_CHILDREN]
-    while len(pieces) > 1 and pieces[0] == _PARALLEL_CHILD:
-        del pieces[0]
-    return ".".join(pieces)
+    plain = strip_wrapper_levels(name)
+    while plain.startswith(f"{_PARALLEL_CHILD}."):
+        plain = plain[len(_PARALLEL_CHILD) + 1 :]
+    return plain
 
 
 def _wrapped_child(module: nn.Module) -> str | None:

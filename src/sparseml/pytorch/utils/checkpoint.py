@@ -1,0 +1,160 @@
+"""Checkpoints that a training run continues from as if it had never stopped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sparseml.pytorch.functional.masks import pack_mask, unpack_mask
+from sparseml.pytorch.utils.files import CheckpointError, read_torch_file, write_torch_file
+from sparseml.pytorch.utils.model import load_model_state, model_state
+from sparseml.pytorch.utils.rng import get_rng_state, set_rng_state
+
+__all__ = ["CheckpointInfo", "load_checkpoint", "pack_masks", "save_checkpoint", "unpack_masks"]
+
+_VERSION = 1
+_VERSION_KEY = "checkpoint_version"
+_PACKED_KEY = "__packed_mask__"
+
+
+class CheckpointInfo(NamedTuple):
+    """What :func:`load_checkpoint` leaves to its caller."""
+
+    epoch: float | None
+    recipe: str | None
+    extra: Any
+
+
+def _is_mask(value: Any) -> bool:
+    if not isinstance(value, Tensor) or not value.numel() or value.is_complex():
+        return False
+    # a negative zero would lose its sign
+    return bool(((value == 1) | ((value == 0) & ~torch.signbit(value))).all())
+
+
+def pack_masks(state: Any) -> Any:
+    """Return ``state`` with every tensor of zeros and ones stored in one bit per element.
+
+    Goes through mappings, lists and tuples; everything else is kept as it is.
+    :func:`unpack_masks` restores the same values, shapes and dtypes.
+    """
+    if _is_mask(state):
+        bits, shape = pack_mask(state.detach().cpu())
+        return {_PACKED_KEY: bits, "shape": list(shape), "dtype": str(state.dtype)}
+    return _map_nested(state, pack_masks)
+
+
+def unpack_masks(state: Any) -> Any:
+    """Undo :func:`pack_masks`; the masks come on the CPU."""
+    if isinstance(state, Mapping) and _PACKED_KEY in state:
+        dtype = getattr(torch, state["dtype"].removeprefix("torch."))
+        return unpack_mask(state[_PACKED_KEY], state["shape"], dtype)
+    return _map_nested(state, unpack_masks)
+
+
+def _map_nested(state: Any, function: Any) -> Any:
+    if isinstance(state, Mapping):
+        return {key: function(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(function(value) for value in state)
+    return state
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    *,
+    optimizer: Any = None,
+    manager: Any = None,
+    scheduler: Any = None,
+    scaler: Any = None,
+    epoch: float | None = None,
+    recipe: Any = None,
+    rng: bool = True,
+    extra: Any = None,
+) -> None:
+    """Save all that a run needs to go on from here bit for bit, atomically.
+
+    The file is one that ``load_model``, ``load_optimizer`` and ``load_epoch`` read too. Masks in
+    the manager's state take one bit per weight. Write it between two optimizer steps.
+
+    :param optimizer: the optimizer, or the wrapper that ``manager.modify`` returned
+    :param manager: the initialised manager; its masks and counters are saved
+    :param scheduler: anything else with ``state_dict``, such as a learning-rate scheduler
+    :param scaler: the ``GradScaler`` of mixed precision
+    :param epoch: where the run stands, for the caller's own use and for ``load_model``
+    :param recipe: text of the recipe, the manager's own if None
+    :param rng: also save the states of Python's, numpy's and torch's random generators
+    :param extra: any plain data and tensors, such as the position in the data
+    """
+    content: dict[str, Any] = {_VERSION_KEY: _VERSION, "state_dict": model_state(model)}
+    parts = {"optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
+    content |= {key: part.state_dict() for key, part in parts.items() if part is not None}
+    if manager is not None:
+        content["manager"] = pack_masks(manager.state_dict())
+        recipe = manager if recipe is None else recipe
+    if recipe is not None:
+        content["recipe"] = str(recipe)
+    if rng:
+        content["rng"] = get_rng_state()
+    write_torch_file(path, content | {"epoch": epoch, "extra": extra})
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    *,
+    optimizer: Any = None,
+    manager: Any = None,
+    scheduler: Any = None,
+    scaler: Any = None,
+    rng: bool = True,
+    strict: bool = True,
+    map_location: Any = "cpu",
+) -> CheckpointInfo:
+    """Put a run back to where :func:`save_checkpoint` left it.
+
+    Build model, optimizer and manager as at the start of the run and let the manager ``modify``
+    them (which initialises it); then call this. Each of them that is given is restored; the
+    random generators come last.
+
+    :param rng: restore the random generators, if the file has their states
+    :param strict: demand that the names of the model and of the manager's modifiers agree
+    :return: epoch, recipe and extra as saved
+    :raises FileNotFoundError: if there is no such file
+    :raises CheckpointError: naming the file, if it is damaged (checksums are compared) or lacks
+        something that is asked for
+    """
+    content = _read_checkpoint(path, map_location)
+    asked = {"optimizer": optimizer, "manager": manager, "scheduler": scheduler, "scaler": scaler}
+    lacking = [key for key, part in asked.items() if part is not None and key not in content]
+    if lacking:
+        raise CheckpointError(f"{path} holds no state of: {', '.join(lacking)}")
+    load_model_state(model, content["state_dict"], strict=strict)
+    if manager is not None:
+        manager.load_state_dict(unpack_masks(content["manager"]), strict=strict)
+    # after the manager: applying masks touches the optimizer's state
+    for key in ("optimizer", "scheduler", "scaler"):
+        if asked[key] is not None:
+            asked[key].load_state_dict(content[key])
+    if rng and "rng" in content:
+        set_rng_state(content["rng"])
+    return CheckpointInfo(content.get("epoch"), content.get("recipe"), content.get("extra"))
+
+
+def _read_checkpoint(path: str | os.PathLike[str], map_location: Any) -> dict[str, Any]:
+    content = read_torch_file(path, map_location, check=True)
+    if not isinstance(content, dict) or _VERSION_KEY not in content:
+        raise CheckpointError(
+            f"{path} is no checkpoint of save_checkpoint; load_model reads files of weights"
+        )
+    if content[_VERSION_KEY] > _VERSION:
+        raise CheckpointError(
+            f"{path} was written by a later version of this package "
+            f"(format {content[_VERSION_KEY]}, this version reads up to {_VERSION})"
+        )
+    return content

@@ -1,0 +1,162 @@
+"""Files that are whole or absent: atomic writing, and reading that notices damage."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import secrets
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+__all__ = [
+    "SAFETENSORS_SUFFIX",
+    "CheckpointError",
+    "atomic_path",
+    "is_safetensors",
+    "read_safetensors",
+    "read_torch_file",
+    "write_safetensors",
+    "write_torch_file",
+]
+
+SAFETENSORS_SUFFIX = ".safetensors"
+_PathLike = str | os.PathLike[str]
+
+
+class CheckpointError(RuntimeError):
+    """A file of weights that is damaged, unsafe to read, or lacks what was asked for."""
+
+
+@contextmanager
+def atomic_path(path: _PathLike) -> Iterator[Path]:
+    """Give a temporary path to write to, then put the file in the place of ``path``.
+
+    The temporary file lies in the same folder (made if missing), is synced to disk and renamed,
+    so that at any moment, also after a crash or on a full disk, ``path`` is the old file or the
+    new one. When the block raises, the temporary file is removed and the old file stays.
+    """
+    target = Path(path).expanduser()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield part
+        _sync(part)
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_safetensors(path: _PathLike) -> bool:
+    """Whether ``path`` names a safetensors file, by its ending."""
+    return Path(path).suffix.lower() == SAFETENSORS_SUFFIX
+
+
+def write_torch_file(path: _PathLike, content: Any, zipped: bool = True) -> None:
+    """Write ``content`` with ``torch.save``, atomically.
+
+    :param zipped: False for torch's format before 1.6
+    """
+    with atomic_path(path) as part:
+        torch.save(content, part, _use_new_zipfile_serialization=zipped)
+
+
+def read_torch_file(path: _PathLike, map_location: Any = "cpu", check: bool = False) -> Any:
+    """Read a file of ``torch.save``, tensors and plain data only (``weights_only=True``).
+
+    :param check: compare the checksums in the file first, which finds flipped bits at the price
+        of reading the file twice. Only files in torch's zip format have them.
+    :raises FileNotFoundError: if there is no such file
+    :raises CheckpointError: naming the file, if it is damaged or cut short, or can only be read
+        by running code in it (whole pickled modules and other pickled classes)
+    """
+    file = Path(path).expanduser()
+    if check:
+        _check_zip(file)
+    try:
+        return torch.load(file, map_location=map_location, weights_only=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # bytes at random make an unpickler raise anything
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> CheckpointError:
+    text = str(error)
+    if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in text.upper():
+        return CheckpointError(
+            f"{file} holds pickled classes, and unpickling those can run any code; it is not read. "
+            "Save state dicts instead of whole objects (model.state_dict(), save_model). "
+            f"torch says: {text.splitlines()[0]}"
+        )
+    first = text.splitlines()[0] if text else "no details"
+    return CheckpointError(
+        f"{file} is not a file of torch.save, or is damaged or cut short "
+        f"({type(error).__name__}: {first})"
+    )
+
+
+def _check_zip(file: Path) -> None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            broken = archive.testzip()
+    except OSError:
+        raise
+    except Exception as error:  # as for unpickling: the bytes may be anything
+        raise CheckpointError(f"{file} is damaged or cut short ({error})") from error
+    if broken is not None:
+        raise CheckpointError(f"{file} is damaged: the checksum of its part {broken!r} is wrong")
+
+
+def write_safetensors(
+    path: _PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write tensors with texts in the header, atomically.
+
+    Tensors that share memory (tied weights) are written once under each of their names.
+    """
+    # the format knows no sharing and no strides
+    plain = {
+        key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, tensor in tensors.items()
+    }
+    with atomic_path(path) as part:
+        save_file(plain, str(part), metadata=dict(metadata))
+
+
+def read_safetensors(
+    path: _PathLike, map_location: Any = "cpu"
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a safetensors file and the texts of its header.
+
+    :raises FileNotFoundError: if there is no such file
+    :raises CheckpointError: naming the file, if it is damaged or cut short
+    """
+    file = Path(path).expanduser()
+    if not file.exists():
+        raise FileNotFoundError(f"no such file: {file}")
+    try:
+        with safe_open(str(file), framework="pt", device=str(map_location)) as opened:
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+            return tensors, opened.metadata() or {}
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{file} is not a safetensors file, or is damaged or cut short ({error})"
+        ) from error

@@ -1,0 +1,245 @@
+"""Saving and loading models, with the recipe, epoch and optimizer that belong to them."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sparseml.pytorch.utils.devices import (
+    device_to_name_ids,
+    is_parallel_model,
+    model_to_device,
+    parallelize_model,
+)
+from sparseml.pytorch.utils.files import (
+    CheckpointError,
+    atomic_path,
+    is_safetensors,
+    read_safetensors,
+    read_torch_file,
+    write_safetensors,
+    write_torch_file,
+)
+from sparseml.pytorch.utils.names import canonical_name, strip_wrapper_levels, unwrap_module
+from sparseml.pytorch.utils.thinning import thin_model_from_checkpoint
+
+__all__ = [
+    "CheckpointError",
+    "device_to_name_ids",
+    "is_parallel_model",
+    "load_epoch",
+    "load_model",
+    "load_model_state",
+    "load_optimizer",
+    "model_state",
+    "model_to_device",
+    "parallelize_model",
+    "read_model_file",
+    "save_model",
+    "script_model",
+    "thin_model_from_checkpoint",
+    "trace_model",
+]
+
+_PathLike = str | os.PathLike[str]
+_SAFETENSORS_KEYS = ("recipe", "epoch", "arch_key")
+
+
+def model_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the model's state dict on the CPU, dtypes kept, without levels added by wrappers."""
+    state = unwrap_module(model).state_dict()
+    return {
+        strip_wrapper_levels(key): value.detach().cpu() if isinstance(value, Tensor) else value
+        for key, value in state.items()
+    }
+
+
+def save_model(
+    path: _PathLike,
+    model: nn.Module,
+    optimizer: Optimizer | None = None,
+    recipe: Any = None,
+    epoch: float | None = None,
+    use_zipfile_serialization_if_available: bool = True,
+    include_modifiers: bool = False,
+    arch_key: str | None = None,
+) -> None:
+    """Save a model, and what else is given, atomically; folders are made as needed.
+
+    The file is a dict with ``state_dict`` and, where given, ``optimizer``, ``recipe``, ``epoch``,
+    ``manager`` and ``arch_key``. A path ending in ``.safetensors`` gets the state dict in that
+    format, with recipe, epoch and arch key as texts in its header.
+
+    :param recipe: text of the recipe that the model was made with, or its manager
+    :param include_modifiers: also save the state of the manager that drives ``optimizer``
+    :raises ValueError: for a safetensors file with an optimizer or modifiers, which it cannot
+        hold, or for ``include_modifiers`` with an optimizer that no manager drives
+    """
+    text = None if recipe is None else str(recipe)
+    extras = {"recipe": text, "epoch": epoch, "arch_key": arch_key}
+    extras = {key: value for key, value in extras.items() if value is not None}
+    if is_safetensors(path):
+        if optimizer is not None or include_modifiers:
+            raise ValueError(f"a safetensors file cannot hold an optimizer or modifiers: {path}")
+        # the header holds texts only
+        header = {key: str(value) for key, value in extras.items()}
+        write_safetensors(path, model_state(model), {"format": "pt", **header})
+        return
+    content: dict[str, Any] = {"state_dict": model_state(model), **extras}
+    if optimizer is not None:
+        content["optimizer"] = optimizer.state_dict()
+    if include_modifiers:
+        content["manager"] = _manager_state(optimizer)
+    write_torch_file(path, content, zipped=use_zipfile_serialization_if_available)
+
+
+def _manager_state(optimizer: Any) -> Any:
+    for attribute in ("wrapped_manager", "manager"):
+        manager = getattr(optimizer, attribute, None)
+        if manager is not None:
+            return manager.state_dict()
+    raise ValueError(
+        "include_modifiers needs an optimizer driven by a manager (manager.modify or "
+        f"ScheduledOptimizer), found {type(optimizer).__name__}"
+    )
+
+
+def read_model_file(path: _PathLike, map_location: Any = "cpu") -> dict[str, Any]:
+    """Return the content of a model file as a dict with at least ``state_dict``.
+
+    Takes what :func:`save_model` writes, and bare state dicts in torch's or safetensors format.
+
+    :raises CheckpointError: if the file is damaged, holds pickled classes, or no state dict
+    """
+    if is_safetensors(path):
+        tensors, header = read_safetensors(path, map_location)
+        content: dict[str, Any] = {k: header[k] for k in _SAFETENSORS_KEYS if k in header}
+        if "epoch" in content:
+            content["epoch"] = float(content["epoch"])
+        return {"state_dict": tensors, **content}
+    loaded = read_torch_file(path, map_location)
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        return dict(loaded)
+    if isinstance(loaded, Mapping) and any(isinstance(v, Tensor) for v in loaded.values()):
+        return {"state_dict": dict(loaded)}
+    what = f"the keys {list(loaded)[:8]}" if isinstance(loaded, Mapping) else type(loaded).__name__
+    raise CheckpointError(f"{path} holds no state dict, found {what}")
+
+
+def load_model(
+    path: _PathLike,
+    model: nn.Module,
+    strict: bool = False,
+    ignore_error_tensors: Iterable[str] | None = None,
+    fix_data_parallel: bool = True,
+) -> Any:
+    """Load the weights of a file into ``model``, changing its structure first where needed.
+
+    Only tensors and plain data are read (``weights_only=True``): a file with a whole pickled
+    module is refused. If the file holds a recipe, its structural modifiers are applied to the
+    model as at the stored epoch (as after the last one if none is stored); then layers that are
+    smaller in the file (thinned) are shrunk.
+
+    :param path: what :func:`save_model` or ``save_checkpoint`` wrote, a bare state dict, or a
+        ``.safetensors`` file
+    :param strict: demand that the names of model and file agree
+    :param ignore_error_tensors: names that may be missing, unexpected or of another shape
+    :param fix_data_parallel: ignore levels that wrappers (DDP, ``torch.compile``) add to names
+    :return: torch's record of ``missing_keys`` and ``unexpected_keys``
+    :raises CheckpointError: naming the file, if it is damaged, unsafe to read or no model file
+    :raises RuntimeError: when shapes differ or, with ``strict``, names
+    """
+    content = read_model_file(path)
+    if content.get("recipe"):
+        _apply_recipe_structure(model, content["recipe"], content.get("epoch"))
+    return load_model_state(
+        model, content["state_dict"], strict, ignore_error_tensors, fix_data_parallel
+    )
+
+
+def _apply_recipe_structure(model: nn.Module, recipe: str, epoch: float | None) -> None:
+    # the manager sits above this module and imports it
+    from sparseml.pytorch.optim import ScheduledModifierManager
+
+    manager = ScheduledModifierManager.from_yaml(recipe)
+    manager.apply_structure(model, math.inf if epoch is None or epoch == -1 else epoch)
+
+
+def load_model_state(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    strict: bool = False,
+    ignore_error_tensors: Iterable[str] | None = None,
+    fix_data_parallel: bool = True,
+) -> Any:
+    """Load a state dict into ``model`` as :func:`load_model` does with that of a file."""
+    thin_model_from_checkpoint(model, state)
+    own = model.state_dict()
+    if fix_data_parallel:
+        state = _match_names(state, own)
+    tolerated = {canonical_name(name) for name in ignore_error_tensors or ()}
+    if strict:
+        _check_names(model, set(own), set(state), tolerated)
+    kept = {
+        key: value
+        for key, value in state.items()
+        if canonical_name(key) not in tolerated or (key in own and own[key].shape == value.shape)
+    }
+    # copying onto the meta device would do nothing
+    assign = any(isinstance(value, Tensor) and value.is_meta for value in own.values())
+    return model.load_state_dict(kept, strict=False, assign=assign)
+
+
+def _check_names(model: nn.Module, own: set[str], given: set[str], tolerated: set[str]) -> None:
+    missing = sorted(key for key in own - given if canonical_name(key) not in tolerated)
+    unexpected = sorted(key for key in given - own if canonical_name(key) not in tolerated)
+    if missing or unexpected:
+        raise RuntimeError(
+            f"the weights do not fit {type(unwrap_module(model)).__name__}: "
+            f"missing {missing}, unexpected {unexpected}"
+        )
+
+
+def _match_names(state: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename the keys of ``state`` to the model's own where only wrapper levels differ."""
+    by_canonical = {canonical_name(key): key for key in own}
+    return {
+        key if key in own else by_canonical.get(canonical_name(key), key): value
+        for key, value in state.items()
+    }
+
+
+def load_optimizer(path: _PathLike, optimizer: Optimizer, map_location: Any = "cpu") -> None:
+    """Load the optimizer state that :func:`save_model` stored.
+
+    :raises CheckpointError: if the file is damaged or unsafe to read, or has no optimizer in it
+    """
+    content = read_model_file(path, map_location)
+    if "optimizer" not in content:
+        raise CheckpointError(f"{path} holds no optimizer state, found {sorted(content)}")
+    optimizer.load_state_dict(content["optimizer"])
+
+
+def load_epoch(path: _PathLike, map_location: Any = "cpu") -> float | None:
+    """Return the epoch that :func:`save_model` stored, None if there is none."""
+    return read_model_file(path, map_location).get("epoch")
+
+
+def trace_model(path: _PathLike, model: nn.Module, sample_batch: Any) -> None:
+    """Trace ``model`` on ``sample_batch`` with TorchScript and save that."""
+    traced = torch.jit.trace_module(model, {"forward": sample_batch})
+    with atomic_path(path) as part:
+        torch.jit.save(traced, str(part))
+
+
+def script_model(path: _PathLike, model: nn.Module) -> None:
+    """Compile ``model`` with TorchScript and save that."""
+    scripted = torch.jit.script(model)
+    with atomic_path(path) as part:
+        torch.jit.save(scripted, str(part))

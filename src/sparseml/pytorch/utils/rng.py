@@ -1,0 +1,64 @@
+"""Saving and restoring the state of every random generator that training draws from."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["get_rng_state", "set_rng_state"]
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def get_rng_state() -> dict[str, Any]:
+    """Return the states of Python's, numpy's and torch's global generators, CUDA's included.
+
+    Tensors and plain data only, so ``torch.load(weights_only=True)`` reads it back. In a
+    distributed run every process has its own.
+    """
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
+    return {
+        "python": random.getstate(),
+        "numpy": {
+            "name": str(name),
+            "keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            "position": int(position),
+            "has_gauss": int(has_gauss),
+            "cached": float(cached),
+        },
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Put the generators back into a state of :func:`get_rng_state`.
+
+    With another number of GPUs than when it was taken, those that there are get theirs, and a
+    warning is logged.
+    """
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    numpy_state = state["numpy"]
+    np.random.set_state(  # noqa: NPY002
+        (
+            numpy_state["name"],
+            numpy_state["keys"].cpu().numpy().astype(np.uint32),
+            numpy_state["position"],
+            numpy_state["has_gauss"],
+            numpy_state["cached"],
+        )
+    )
+    torch.set_rng_state(state["torch"].cpu())
+    devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if len(state["cuda"]) != devices:
+        _LOGGER.warning(
+            "the random state was taken with %d GPUs, here are %d", len(state["cuda"]), devices
+        )
+    for index, device_state in enumerate(state["cuda"][:devices]):
+        torch.cuda.set_rng_state(device_state.cpu(), index)
