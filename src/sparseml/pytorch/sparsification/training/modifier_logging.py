@@ -1,0 +1,43 @@
+"""Logging how sparse the model is."""
+
+from __future__ import annotations
+
+from torch.nn import Module
+from torch.optim import Optimizer
+
+from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML, ScheduledUpdateModifier
+from sparseml.pytorch.utils.log_sparsification_info import log_module_sparsification_info
+
+__all__ = ["SparsificationLoggingModifier"]
+
+
+@PyTorchModifierYAML()
+class SparsificationLoggingModifier(ScheduledUpdateModifier):
+    """Logs operation counts, and how many parameters are zero, at every update.
+
+    | Sample yaml:
+    |   !SparsificationLoggingModifier
+    |       start_epoch: 0.0
+    |       end_epoch: 90.0
+    |       update_frequency: 1.0
+
+    :param update_frequency: epochs between two entries; -1 for every step
+    """
+
+    def __init__(
+        self, start_epoch: float, end_epoch: float = -1.0, update_frequency: float = 1.0
+    ) -> None:
+        super().__init__(
+            start_epoch=start_epoch,
+            end_epoch=end_epoch,
+            end_comparator=-1,
+            update_frequency=update_frequency,
+        )
+
+    def update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Log the present state of the module; the step logged is the epoch."""
+        super().update(module, optimizer, epoch, steps_per_epoch)
+        if self._loggers:
+            log_module_sparsification_info(module, self._loggers, step=epoch)

@@ -1,0 +1,190 @@
+"""Setting parameters to values, at once or gradually."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.optim import Optimizer
+
+from sparseml.pytorch.sparsification.fields import field, one_of
+from sparseml.pytorch.sparsification.modifier import (
+    ModifierProp,
+    PyTorchModifierYAML,
+    ScheduledModifier,
+    ScheduledUpdateModifier,
+)
+from sparseml.pytorch.sparsification.training.selected_params import SelectedParams
+from sparseml.sparsification.types import SparsificationTypes
+from sparseml.utils.interpolation import INTERPOLATION_FUNCS, interpolate
+
+__all__ = ["GradualParamModifier", "SetParamModifier"]
+
+
+def _checked_value(name: str, value: Any) -> Any:
+    """``value`` as plain numbers; YAML takes texts such as ``1e-3`` for no number."""
+    numbers = _numbers(name, value.tolist() if hasattr(value, "tolist") else value)
+    _tensor(name, numbers)
+    return numbers
+
+
+def _numbers(name: str, value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_numbers(name, item) for item in value]
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"{name} must consist of numbers, found {value!r}") from None
+    return value
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    """``value`` in double precision, so that it is rounded only once, to the parameter's dtype."""
+    try:
+        return torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{name} must be a number or nested lists of numbers of equal length, found {value!r}"
+        ) from error
+
+
+class _ParamValues(SelectedParams):
+    """Checks that every selected parameter has the shape of the values meant for it."""
+
+    @ModifierProp(serializable=False)
+    def sparsification_types(self) -> list[SparsificationTypes]:
+        """General."""
+        return [SparsificationTypes.general]
+
+    def _check_selected(self) -> None:
+        for name, value in self._values().items():
+            shape = tuple(_tensor(name, value).shape)
+            for param_name, param in self._named_parameters():
+                if tuple(param.shape) != shape:
+                    raise ValueError(
+                        f"{name} has the shape {list(shape)}, but the parameter {param_name} has "
+                        f"{list(param.shape)}"
+                    )
+
+    def _values(self) -> dict[str, Any]:
+        """The fields that must have the parameters' shape."""
+        raise NotImplementedError
+
+    def _write(self, value: Tensor) -> None:
+        with torch.no_grad():
+            for _, param in self._named_parameters():
+                param.copy_(value)
+
+
+@PyTorchModifierYAML()
+class SetParamModifier(_ParamValues, ScheduledModifier):
+    """Sets parameters to a value when it starts.
+
+    | Sample yaml:
+    |   !SetParamModifier
+    |       params: ["re:.*bias"]
+    |       val: [0.1, 0.1, 0.3]
+    |       start_epoch: 0.0
+
+    :param params: ``__ALL__``, ``__ALL_PRUNABLE__``, or names and ``re:`` patterns
+    :param val: a number or nested lists of numbers, in the shape of every selected parameter
+    :param params_strict: demand that every entry of ``params`` matches something
+    :param end_epoch: without effect: the value is set once and not taken back
+    """
+
+    def __init__(
+        self,
+        params: str | Iterable[str],
+        val: Any,
+        params_strict: bool = True,
+        start_epoch: float = 0.0,
+        end_epoch: float = -1.0,
+    ) -> None:
+        super().__init__(
+            params=params,
+            params_strict=params_strict,
+            start_epoch=start_epoch,
+            end_epoch=end_epoch,
+            end_comparator=None,
+        )
+        self.val = val
+
+    val = field("val", _checked_value, "The value to set, in the shape of every parameter.")
+
+    def update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Set the parameters."""
+        super().update(module, optimizer, epoch, steps_per_epoch)
+        if self.start_pending(epoch, steps_per_epoch):
+            self._write(_tensor("val", self.val))
+
+    def _values(self) -> dict[str, Any]:
+        return {"val": self.val}
+
+
+@PyTorchModifierYAML()
+class GradualParamModifier(_ParamValues, ScheduledUpdateModifier):
+    """Leads parameters from one value to another, along a curve over the epochs.
+
+    | Sample yaml:
+    |   !GradualParamModifier
+    |       params: ["re:.*bias"]
+    |       init_val: [0.0, 0.0, 0.0]
+    |       final_val: [1.0, 1.0, 1.0]
+    |       inter_func: linear
+    |       start_epoch: 0.0
+    |       end_epoch: 10.0
+    |       update_frequency: 1.0
+
+    :param params: ``__ALL__``, ``__ALL_PRUNABLE__``, or names and ``re:`` patterns
+    :param init_val: a number or nested lists of numbers, in the shape of every selected parameter
+    :param final_val: likewise
+    :param inter_func: ``linear``, ``cubic`` or ``inverse_cubic``
+    :param params_strict: demand that every entry of ``params`` matches something
+    """
+
+    def __init__(
+        self,
+        params: str | Iterable[str],
+        init_val: Any,
+        final_val: Any,
+        start_epoch: float,
+        end_epoch: float,
+        update_frequency: float,
+        inter_func: str = "linear",
+        params_strict: bool = True,
+    ) -> None:
+        super().__init__(
+            params=params,
+            params_strict=params_strict,
+            start_epoch=start_epoch,
+            end_epoch=end_epoch,
+            min_end=0.0,
+            end_comparator=1,
+            update_frequency=update_frequency,
+        )
+        self.init_val = init_val
+        self.final_val = final_val
+        self.inter_func = inter_func
+
+    init_val = field("init_val", _checked_value, "The value at the start.")
+    final_val = field("final_val", _checked_value, "The value at the end.")
+    inter_func = field("inter_func", one_of(INTERPOLATION_FUNCS), "The curve between the values.")
+
+    def update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Set the parameters to the value that belongs to ``epoch``."""
+        super().update(module, optimizer, epoch, steps_per_epoch)
+        start = max(self._start_epoch, 0.0)
+        share = interpolate(epoch, start, self._end_epoch, 0.0, 1.0, self.inter_func)
+        first, last = _tensor("init_val", self.init_val), _tensor("final_val", self.final_val)
+        self._write(last if share == 1.0 else torch.lerp(first, last, share))
+
+    def _values(self) -> dict[str, Any]:
+        return {"init_val": self.init_val, "final_val": self.final_val}

@@ -1,0 +1,99 @@
+"""Setting the weight decay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch.nn import Module
+from torch.optim import Optimizer
+
+from sparseml.pytorch.sparsification.fields import as_number, field, flag_field
+from sparseml.pytorch.sparsification.modifier import (
+    ModifierProp,
+    PyTorchModifierYAML,
+    ScheduledModifier,
+)
+from sparseml.pytorch.sparsification.training.param_groups import (
+    param_groups_field,
+    selected_groups,
+)
+from sparseml.sparsification.types import SparsificationTypes
+
+__all__ = ["SetWeightDecayModifier"]
+
+
+def _not_negative(name: str, value: float | str) -> float:
+    number = as_number(name, value)
+    if not number >= 0.0:
+        raise ValueError(f"{name} must be at least 0, found {number}")
+    return number
+
+
+@PyTorchModifierYAML()
+class SetWeightDecayModifier(ScheduledModifier):
+    """Sets the optimizer's weight decay to a value when it starts.
+
+    | Sample yaml:
+    |   !SetWeightDecayModifier
+    |       start_epoch: 5.0
+    |       weight_decay: 0.0
+
+    :param weight_decay: at least 0
+    :param param_groups: indices of the groups to set; all if None
+    :param end_epoch: accepted for the sake of old recipes; the value set is never taken back
+    :param constant_logging: log whether or not the value has changed
+    """
+
+    def __init__(
+        self,
+        weight_decay: float | str,
+        start_epoch: float = -1.0,
+        param_groups: Iterable[int] | None = None,
+        end_epoch: float = -1.0,
+        constant_logging: bool = False,
+    ) -> None:
+        super().__init__(start_epoch=start_epoch, end_epoch=-1.0, end_comparator=-1)
+        self.weight_decay = weight_decay
+        self.param_groups = param_groups
+        self.constant_logging = constant_logging
+
+    weight_decay = field("weight_decay", _not_negative, "The weight decay to set.")
+    param_groups = param_groups_field()
+    constant_logging = flag_field("constant_logging", "Whether to log also unchanged values.")
+
+    @ModifierProp(serializable=False)
+    def sparsification_types(self) -> list[SparsificationTypes]:
+        """Regularization."""
+        return [SparsificationTypes.regularization]
+
+    def update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Set the weight decay.
+
+        :raises IndexError: if the optimizer lacks one of ``param_groups``
+        :raises ValueError: if a group has no weight decay
+        """
+        super().update(module, optimizer, epoch, steps_per_epoch)
+        if not self.start_pending(epoch, steps_per_epoch):
+            return
+        for index in selected_groups(optimizer, self.param_groups):
+            group = optimizer.param_groups[index]
+            if "weight_decay" not in group:
+                raise ValueError(
+                    f"{type(optimizer).__name__} has no weight_decay in parameter group {index}; "
+                    f"it has {sorted(set(group) - {'params'})}"
+                )
+            group["weight_decay"] = self.weight_decay
+
+    def log_update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Log the weight decay that was set."""
+        super().log_update(module, optimizer, epoch, steps_per_epoch)
+        self.log_scalar(
+            self.weight_decay,
+            tag="Modifier Weight Decay",
+            epoch=epoch,
+            steps_per_epoch=steps_per_epoch,
+        )

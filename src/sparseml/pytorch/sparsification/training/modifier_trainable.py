@@ -1,0 +1,115 @@
+"""Freezing and unfreezing parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch.nn import Module
+from torch.optim import Optimizer
+
+from sparseml.pytorch.sparsification.fields import flag_field
+from sparseml.pytorch.sparsification.modifier import (
+    ModifierProp,
+    PyTorchModifierYAML,
+    ScheduledModifier,
+)
+from sparseml.pytorch.sparsification.training.selected_params import SelectedParams
+from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
+from sparseml.sparsification.types import SparsificationTypes
+
+__all__ = ["TrainableParamsModifier"]
+
+
+@PyTorchModifierYAML()
+class TrainableParamsModifier(SelectedParams, ScheduledModifier):
+    """Makes parameters trainable, or freezes them, from start to end.
+
+    | Sample yaml:
+    |   !TrainableParamsModifier
+    |       params: ["re:blocks.*"]
+    |       trainable: False
+    |       start_epoch: 0.0
+    |       end_epoch: 10.0
+
+    :param params: ``__ALL__``, ``__ALL_PRUNABLE__``, or names and ``re:`` patterns
+    :param trainable: whether the parameters shall have gradients
+    :param params_strict: demand that every entry of ``params`` matches something
+    """
+
+    def __init__(
+        self,
+        params: str | Iterable[str],
+        trainable: bool,
+        params_strict: bool = True,
+        start_epoch: float = -1.0,
+        end_epoch: float = -1.0,
+    ) -> None:
+        super().__init__(
+            params=params,
+            params_strict=params_strict,
+            start_epoch=start_epoch,
+            end_epoch=end_epoch,
+            end_comparator=-1,
+        )
+        self.trainable = trainable
+        self._original: dict[str, bool] = {}
+
+    trainable = flag_field("trainable", "Whether the parameters shall have gradients.")
+
+    @ModifierProp(serializable=False)
+    def sparsification_types(self) -> list[SparsificationTypes]:
+        """General."""
+        return [SparsificationTypes.general]
+
+    def initialize(
+        self,
+        module: Module,
+        epoch: float = 0,
+        loggers: LoggerManager | list[BaseLogger] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Find the parameters, and act at once if the start is due.
+
+        :raises RuntimeError: with ``params_strict``, for entries that match nothing
+        """
+        if not self._initialized:
+            self._original = {}
+        super().initialize(module, epoch, loggers, **kwargs)
+        for name, param in self._named_parameters():
+            self._original.setdefault(name, param.requires_grad)
+        if self.steps_resolved and self.start_pending(epoch, steps_per_epoch=-1):
+            self._set_trainable()
+
+    def update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Set ``requires_grad`` at the start, put it back at the end."""
+        super().update(module, optimizer, epoch, steps_per_epoch)
+        if self.start_pending(epoch, steps_per_epoch):
+            self._set_trainable()
+        if self.end_pending(epoch, steps_per_epoch):
+            self._restore()
+
+    def progress_state(self) -> dict[str, Any]:
+        """Adds what was trainable before the start."""
+        return {**super().progress_state(), "original": dict(self._original)}
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Restores what was trainable before the start, and what is now."""
+        super().load_progress_state(state)
+        self._original.update(state["original"])
+        if self._started and not self._ended:
+            self._set_trainable()
+        else:
+            self._restore()
+
+    def _set_trainable(self) -> None:
+        for _, param in self._named_parameters():
+            param.requires_grad_(self.trainable)
+            if not self.trainable:
+                param.grad = None
+
+    def _restore(self) -> None:
+        for name, param in self._named_parameters():
+            param.requires_grad_(self._original[name])

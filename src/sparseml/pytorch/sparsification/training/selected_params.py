@@ -1,0 +1,78 @@
+"""What modifiers that act on chosen parameters have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch.nn import Module, Parameter
+
+from sparseml.pytorch.sparsification.fields import field, flag_field
+from sparseml.pytorch.sparsification.modifier import Modifier
+from sparseml.pytorch.sparsification.param_selection import select_params
+from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
+from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.utils.iterables import validate_str_iterable
+
+__all__ = ["SelectedParams"]
+
+
+def _checked_params(name: str, params: str | Iterable[str]) -> str | list[str]:
+    checked = validate_str_iterable(params, name)
+    if not checked:
+        raise ValueError(
+            f"{name} must name at least one parameter or pattern (or be '__ALL__' or "
+            f"'__ALL_PRUNABLE__'), found {params!r}"
+        )
+    return checked
+
+
+class SelectedParams(Modifier):
+    """The fields ``params`` and ``params_strict``, and the parameters they select.
+
+    :param params: ``__ALL__``, ``__ALL_PRUNABLE__``, or names and ``re:`` patterns
+    :param params_strict: demand that every entry of ``params`` matches something
+    :raises ValueError: for another string, and without any entry
+    """
+
+    def __init__(self, params: str | Iterable[str], params_strict: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.params = params
+        self.params_strict = params_strict
+        self._selected: list[NamedLayerParam] = []
+
+    params = field(
+        "params", _checked_params, "Names and patterns of the parameters, or a token for all."
+    )
+    params_strict = flag_field("params_strict", "Whether each entry must match something.")
+
+    def initialize(
+        self,
+        module: Module,
+        epoch: float = 0,
+        loggers: LoggerManager | list[BaseLogger] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Find the parameters.
+
+        :raises RuntimeError: with ``params_strict``, for entries that match nothing
+        :raises ValueError: if the modifier cannot act on one of the parameters
+        """
+        self._selected = select_params(module, self.params, self.params_strict)
+        self._check_selected()
+        super().initialize(module, epoch, loggers, **kwargs)
+
+    def finalize(
+        self, module: Module | None = None, reset_loggers: bool = True, **kwargs: Any
+    ) -> None:
+        """Let go of the parameters."""
+        super().finalize(module, reset_loggers, **kwargs)
+        self._selected = []
+
+    def _check_selected(self) -> None:
+        """:raises ValueError: if the modifier cannot act on one of the parameters"""
+
+    def _named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        # looked up through the layer, which may have got new parameters, as when cast or sharded
+        for selected in self._selected:
+            yield selected.name, getattr(selected.layer, selected.param_name)
