@@ -11,6 +11,7 @@ from torch import Tensor
 
 __all__ = [
     "MEMORY_BOUNDED",
+    "count_zeros",
     "mask_difference",
     "memory_aware_threshold",
     "tensor_density",
@@ -76,13 +77,21 @@ def tensor_density(tens: Tensor, dim: int | Sequence[int] | None = None) -> Tens
     return 1.0 - tensor_sparsity(tens, dim)
 
 
+def count_zeros(tensor: Tensor) -> int:
+    """Return how many values are exactly zero.
+
+    :raises ValueError: for a tensor on the meta device, which has no values
+    """
+    _check_has_values(tensor)
+    return tensor.numel() - int(torch.count_nonzero(tensor))
+
+
 def tensor_list_sparsity(tensors: Iterable[Tensor]) -> float:
     """Return the fraction of zeros among the values of all tensors together (0.0 for none)."""
     zeros = total = 0
     for tensor in tensors:
-        _check_has_values(tensor)
         total += tensor.numel()
-        zeros += tensor.numel() - int(torch.count_nonzero(tensor))
+        zeros += count_zeros(tensor)
     return zeros / total if total else 0.0
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-__all__ = ["LOGGING_LEVELS", "BaseLogger", "Scalar", "test_log_dir"]
+__all__ = ["LOGGING_LEVELS", "BaseLogger", "LogEntry", "Scalar", "test_log_dir"]
 
 #: Names of levels as recipes and commands give them.
 LOGGING_LEVELS = {
@@ -36,12 +37,49 @@ def test_log_dir() -> Path | None:
     return Path(folder)
 
 
+class LogEntry(NamedTuple):
+    """One thing to record.
+
+    :param kind: which ``log_*`` method it came by
+    :param tag: its name (``hyperparams`` for hyper-parameters; None for an untagged text)
+    :param content: a number, a mapping of named values, or a text
+    :param step: the optimizer step
+    :param wall_time: seconds since the epoch
+    :param level: one of Python's logging levels
+    """
+
+    kind: Literal["hyperparams", "scalar", "scalars", "string"]
+    tag: str | None
+    content: Any
+    step: int | None = None
+    wall_time: float | None = None
+    level: int | None = None
+
+    def numbers(self) -> dict[str, Any]:
+        """The numbers of the entry, each under a tag of its own (``<tag>/<name>`` if several)."""
+        if self.kind == "scalars":
+            return {f"{self.tag}/{name}": value for name, value in self.content.items()}
+        return {str(self.tag): self.content} if self.kind == "scalar" else {}
+
+    def time(self) -> float:
+        """``wall_time``, or now if there is none."""
+        return time.time() if self.wall_time is None else self.wall_time
+
+    def send_to(self, logger: BaseLogger) -> bool:
+        """Record the entry with ``logger``, by its ``log_*`` method."""
+        if self.kind == "hyperparams":
+            return logger.log_hyperparams(self.content, level=self.level)
+        method = getattr(logger, f"log_{self.kind}")
+        return method(self.tag, self.content, self.step, self.wall_time, level=self.level)
+
+
 class BaseLogger:
     """A destination for the numbers and texts of a run. This one takes nothing.
 
-    Every ``log_*`` method returns whether the destination took the entry, so a subclass overrides
-    only what it can take. ``step`` is the optimizer step, ``wall_time`` seconds since the epoch;
-    further keywords (``level`` among them) may be ignored.
+    A subclass overrides :meth:`emit`, which every ``log_*`` method ends in, or just the methods
+    that it has a use for. All return whether the entry was taken. ``step`` is the optimizer step,
+    ``wall_time`` seconds since the epoch, the keyword ``level`` one of Python's logging levels;
+    other keywords are ignored.
 
     :param name: what ``log_types`` of :class:`LoggerManager` selects this logger by
     :param enabled: whether :class:`LoggerManager` hands entries to this logger
@@ -68,9 +106,13 @@ class BaseLogger:
     def enabled(self, value: bool) -> None:
         self._enabled = value
 
+    def emit(self, entry: LogEntry) -> bool:
+        """Record an entry, if this destination can."""
+        return False
+
     def log_hyperparams(self, params: Mapping[str, Any], level: int | None = None) -> bool:
         """Record the settings of a run."""
-        return False
+        return self.emit(LogEntry("hyperparams", "hyperparams", params, level=level))
 
     def log_scalar(
         self,
@@ -81,7 +123,7 @@ class BaseLogger:
         **kwargs: Any,
     ) -> bool:
         """Record one number under ``tag``."""
-        return False
+        return self.emit(LogEntry("scalar", tag, value, step, wall_time, kwargs.get("level")))
 
     def log_scalars(
         self,
@@ -92,7 +134,7 @@ class BaseLogger:
         **kwargs: Any,
     ) -> bool:
         """Record several named numbers under one ``tag``."""
-        return False
+        return self.emit(LogEntry("scalars", tag, values, step, wall_time, kwargs.get("level")))
 
     def log_string(
         self,
@@ -103,7 +145,7 @@ class BaseLogger:
         **kwargs: Any,
     ) -> bool:
         """Record a text under ``tag``."""
-        return False
+        return self.emit(LogEntry("string", tag, string, step, wall_time, kwargs.get("level")))
 
     def save(self, file_path: str, **kwargs: Any) -> bool:
         """Store a file with the run, where the destination can."""

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sparseml.pytorch.utils.loggers.base import BaseLogger, Scalar
+from sparseml.pytorch.utils.loggers.base import BaseLogger, LogEntry
 from sparseml.pytorch.utils.loggers.python import LambdaLogger, PythonLogger
 from sparseml.pytorch.utils.loggers.services import TensorBoardLogger, WANDBLogger
 
@@ -70,43 +70,12 @@ class SparsificationGroupLogger(BaseLogger):
         for logger in self._loggers:
             logger.enabled = value
 
-    def log_hyperparams(self, params: Mapping[str, Any], level: int | None = None) -> bool:
-        return self._fan_out("log_hyperparams", params, level=level)
-
-    def log_scalar(
-        self,
-        tag: str,
-        value: Scalar,
-        step: int | None = None,
-        wall_time: float | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        return self._fan_out("log_scalar", tag, value, step, wall_time, **kwargs)
-
-    def log_scalars(
-        self,
-        tag: str,
-        values: Mapping[str, Scalar],
-        step: int | None = None,
-        wall_time: float | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        return self._fan_out("log_scalars", tag, values, step, wall_time, **kwargs)
-
-    def log_string(
-        self,
-        tag: str | None,
-        string: str,
-        step: int | None = None,
-        wall_time: float | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        return self._fan_out("log_string", tag, string, step, wall_time, **kwargs)
+    def emit(self, entry: LogEntry) -> bool:
+        return self._all(entry.send_to)
 
     def save(self, file_path: str, **kwargs: Any) -> bool:
-        return self._fan_out("save", file_path, **kwargs)
+        return self._all(lambda logger: logger.save(file_path, **kwargs))
 
-    def _fan_out(self, method: str, *args: Any, **kwargs: Any) -> bool:
-        # a list, so that every logger gets the entry
-        taken = [getattr(log, method)(*args, **kwargs) for log in self._loggers if log.enabled]
+    def _all(self, action: Callable[[BaseLogger], bool]) -> bool:
+        taken = [action(logger) for logger in self._loggers if logger.enabled]
         return any(taken)

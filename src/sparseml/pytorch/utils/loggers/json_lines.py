@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparseml.pytorch.utils.loggers.base import BaseLogger, Scalar
+from sparseml.pytorch.utils.loggers.base import BaseLogger, LogEntry
 
 __all__ = ["JSONLinesLogger"]
+
+_FIELDS = {"scalar": "value", "string": "string"}
 
 
 class JSONLinesLogger(BaseLogger):
@@ -49,46 +50,15 @@ class JSONLinesLogger(BaseLogger):
         """The file, as an absolute path."""
         return self._path
 
-    def log_hyperparams(self, params: Mapping[str, Any], level: int | None = None) -> bool:
-        return self._write("hyperparams", None, None, values=_plain(params))
-
-    def log_scalar(
-        self,
-        tag: str,
-        value: Scalar,
-        step: int | None = None,
-        wall_time: float | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        return self._write(tag, step, wall_time, value=_plain(value))
-
-    def log_scalars(
-        self,
-        tag: str,
-        values: Mapping[str, Scalar],
-        step: int | None = None,
-        wall_time: float | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        return self._write(tag, step, wall_time, values=_plain(values))
-
-    def log_string(
-        self,
-        tag: str | None,
-        string: str,
-        step: int | None = None,
-        wall_time: float | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        return self._write(tag, step, wall_time, string=string)
-
-    def _write(
-        self, tag: str | None, step: int | None, wall_time: float | None, **entry: Any
-    ) -> bool:
+    def emit(self, entry: LogEntry) -> bool:
         if not self._prepared:
             self._prepare()
-        now = time.time() if wall_time is None else wall_time
-        line = {"time": _plain(now), "step": _plain(step), "tag": tag, **entry}
+        line = {
+            "time": _plain(entry.time()),
+            "step": _plain(entry.step),
+            "tag": entry.tag,
+            _FIELDS.get(entry.kind, "values"): _plain(entry.content),
+        }
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
         return True

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from sparseml.pytorch.utils.loggers.base import BaseLogger, Scalar
+from sparseml.pytorch.utils.loggers.base import BaseLogger, LogEntry, Scalar
 from sparseml.pytorch.utils.loggers.python import PythonLogger
 from sparseml.pytorch.utils.loggers.services import WANDBLogger
 from sparseml.utils.constants import ALL_TOKEN
@@ -101,8 +101,7 @@ class LoggerManager:
         level: int | None = None,
     ) -> None:
         """Record the settings of a run with the loggers named in ``log_types``."""
-        for logger in self._selected(log_types):
-            logger.log_hyperparams(params, level=level)
+        self._send(LogEntry("hyperparams", "hyperparams", params, level=level), log_types)
 
     def log_scalar(
         self,
@@ -114,8 +113,7 @@ class LoggerManager:
         level: int | None = None,
     ) -> None:
         """Record one number with the loggers named in ``log_types``."""
-        for logger in self._selected(log_types):
-            logger.log_scalar(tag=tag, value=value, step=step, wall_time=wall_time, level=level)
+        self._send(LogEntry("scalar", tag, value, step, wall_time, level), log_types)
 
     def log_scalars(
         self,
@@ -127,8 +125,7 @@ class LoggerManager:
         level: int | None = None,
     ) -> None:
         """Record several named numbers with the loggers named in ``log_types``."""
-        for logger in self._selected(log_types):
-            logger.log_scalars(tag=tag, values=values, step=step, wall_time=wall_time, level=level)
+        self._send(LogEntry("scalars", tag, values, step, wall_time, level), log_types)
 
     def log_string(
         self,
@@ -140,13 +137,16 @@ class LoggerManager:
         level: int | None = None,
     ) -> None:
         """Record a text with the loggers named in ``log_types``."""
-        for logger in self._selected(log_types):
-            logger.log_string(tag=tag, string=string, step=step, wall_time=wall_time, level=level)
+        self._send(LogEntry("string", tag, string, step, wall_time, level), log_types)
 
     def save(self, file_path: str, log_types: LogTypes = ALL_TOKEN, **kwargs: Any) -> None:
         """Store a file with the run, with the loggers that can."""
         for logger in self._selected(log_types):
             logger.save(file_path, **kwargs)
+
+    def _send(self, entry: LogEntry, log_types: LogTypes) -> None:
+        for logger in self._selected(log_types):
+            entry.send_to(logger)
 
     def _selected(self, log_types: LogTypes) -> Iterator[BaseLogger]:
         names = [log_types] if isinstance(log_types, str) else log_types

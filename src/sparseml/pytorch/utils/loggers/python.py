@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sparseml.pytorch.utils.loggers.base import BaseLogger, Scalar, test_log_dir
+from sparseml.pytorch.utils.loggers.base import BaseLogger, LogEntry, test_log_dir
 
 __all__ = ["LambdaLogger", "PythonLogger"]
 
@@ -36,43 +35,17 @@ class LambdaLogger(BaseLogger):
         """The function that entries are handed to."""
         return self._lambda_func
 
-    def log_hyperparams(self, params: Mapping[str, Any], level: int | None = None) -> bool:
-        return self._call("hyperparams", None, params, None, None, level)
-
-    def log_scalar(
-        self,
-        tag: str,
-        value: Scalar,
-        step: int | None = None,
-        wall_time: float | None = None,
-        level: int | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        return self._call(tag, value, None, step, wall_time, level)
-
-    def log_scalars(
-        self,
-        tag: str,
-        values: Mapping[str, Scalar],
-        step: int | None = None,
-        wall_time: float | None = None,
-        level: int | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        return self._call(tag, None, values, step, wall_time, level)
-
-    def _call(
-        self,
-        tag: str,
-        value: Scalar | None,
-        values: Mapping[str, Any] | None,
-        step: int | None,
-        wall_time: float | None,
-        level: int | None,
-    ) -> bool:
-        now = time.time() if wall_time is None else wall_time
+    def emit(self, entry: LogEntry) -> bool:
+        if entry.kind == "string":
+            return False
+        is_scalar = entry.kind == "scalar"
         self._lambda_func(
-            tag=tag, value=value, values=values, step=step, wall_time=now, level=level
+            tag=entry.tag,
+            value=entry.content if is_scalar else None,
+            values=None if is_scalar else entry.content,
+            step=entry.step,
+            wall_time=entry.time(),
+            level=entry.level,
         )
         return True
 
@@ -109,57 +82,21 @@ class PythonLogger(BaseLogger):
         """The ``logging.Logger`` that lines are written to."""
         return self._logger
 
-    def log_hyperparams(self, params: Mapping[str, Any], level: int | None = None) -> bool:
-        return self._write("hyperparams", _format_values(params), None, level)
-
-    def log_scalar(
-        self,
-        tag: str,
-        value: Scalar,
-        step: int | None = None,
-        wall_time: float | None = None,
-        level: int | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        return self._write(tag, _format(value), step, level)
-
-    def log_scalars(
-        self,
-        tag: str,
-        values: Mapping[str, Scalar],
-        step: int | None = None,
-        wall_time: float | None = None,
-        level: int | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        return self._write(tag, _format_values(values), step, level)
-
-    def log_string(
-        self,
-        tag: str | None,
-        string: str,
-        step: int | None = None,
-        wall_time: float | None = None,
-        level: int | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        return self._write(tag, string, step, level)
-
-    def _write(self, tag: str | None, text: str, step: int | None, level: int | None) -> bool:
-        where = "" if step is None else f" step {step}"
-        prefix = f"{tag or ''}{where}: " if tag or where else ""
-        self._logger.log(self._log_level if level is None else level, "%s%s", prefix, text)
+    def emit(self, entry: LogEntry) -> bool:
+        level = self._log_level if entry.level is None else entry.level
+        if self._logger.isEnabledFor(level):
+            where = "" if entry.step is None else f" step {entry.step}"
+            prefix = f"{entry.tag or ''}{where}: " if entry.tag or where else ""
+            self._logger.log(level, "%s%s", prefix, _format(entry.content))
         return True
 
 
-def _format(value: Any) -> str:
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-        value = value.item()
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _format_values(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}: {_format(value)}" for key, value in values.items())
+def _format(content: Any) -> str:
+    if isinstance(content, Mapping):
+        return ", ".join(f"{key}: {_format(value)}" for key, value in content.items())
+    if hasattr(content, "item") and getattr(content, "ndim", 0) == 0:
+        content = content.item()
+    return f"{content:.6g}" if isinstance(content, float) else str(content)
 
 
 def _default_logger() -> logging.Logger:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sparseml.pytorch.utils.loggers.base import BaseLogger, Scalar, test_log_dir
+from sparseml.pytorch.utils.loggers.base import BaseLogger, LogEntry, test_log_dir
 
 __all__ = ["ClearMLLogger", "TensorBoardLogger", "WANDBLogger"]
 
@@ -45,46 +45,18 @@ class TensorBoardLogger(BaseLogger):
         """The ``SummaryWriter`` in use."""
         return self._writer
 
-    def log_hyperparams(self, params: Mapping[str, Any], level: int | None = None) -> bool:
-        plain = {
-            k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in params.items()
-        }
-        self._writer.add_hparams(plain, {})
-        return True
-
-    def log_scalar(
-        self,
-        tag: str,
-        value: Scalar,
-        step: int | None = None,
-        wall_time: float | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        self._writer.add_scalar(tag, value, step, wall_time)
-        return True
-
-    def log_scalars(
-        self,
-        tag: str,
-        values: Mapping[str, Scalar],
-        step: int | None = None,
-        wall_time: float | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        # add_scalars would make one event folder per value
-        for key, value in values.items():
-            self._writer.add_scalar(f"{tag}/{key}", value, step, wall_time)
-        return True
-
-    def log_string(
-        self,
-        tag: str | None,
-        string: str,
-        step: int | None = None,
-        wall_time: float | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        self._writer.add_text(tag or "text", string, step, wall_time)
+    def emit(self, entry: LogEntry) -> bool:
+        if entry.content is None:
+            return False
+        if entry.kind == "hyperparams":
+            kinds = (bool, int, float, str)
+            plain = {k: v if isinstance(v, kinds) else str(v) for k, v in entry.content.items()}
+            self._writer.add_hparams(plain, {})
+        elif entry.kind == "string":
+            self._writer.add_text(entry.tag or "text", entry.content, entry.step, entry.wall_time)
+        # not add_scalars, which makes a folder of events for each number
+        for tag, value in entry.numbers().items():
+            self._writer.add_scalar(tag, value, entry.step, entry.wall_time)
         return True
 
 
@@ -137,30 +109,13 @@ class WANDBLogger(BaseLogger):
         """The wandb module."""
         return self._wandb
 
-    def log_hyperparams(self, params: Mapping[str, Any], level: int | None = None) -> bool:
-        self._wandb.config.update(dict(params), allow_val_change=True)
-        return True
-
-    def log_scalar(
-        self,
-        tag: str,
-        value: Scalar,
-        step: int | None = None,
-        wall_time: float | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        self._wandb.log({tag: value}, step=step)
-        return True
-
-    def log_scalars(
-        self,
-        tag: str,
-        values: Mapping[str, Scalar],
-        step: int | None = None,
-        wall_time: float | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        self._wandb.log({f"{tag}/{key}": value for key, value in values.items()}, step=step)
+    def emit(self, entry: LogEntry) -> bool:
+        if entry.kind == "hyperparams":
+            self._wandb.config.update(dict(entry.content), allow_val_change=True)
+        elif entry.kind == "string":
+            return False
+        else:
+            self._wandb.log(entry.numbers(), step=entry.step)
         return True
 
     def save(self, file_path: str, **kwargs: Any) -> bool:
@@ -190,33 +145,18 @@ class ClearMLLogger(BaseLogger):
         """Whether clearml is installed."""
         return importlib.util.find_spec("clearml") is not None
 
-    def log_hyperparams(self, params: Mapping[str, Any], level: int | None = None) -> bool:
-        self._task.connect(dict(params))
-        return True
-
-    def log_scalar(
-        self,
-        tag: str,
-        value: Scalar,
-        step: int | None = None,
-        wall_time: float | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        return self.log_scalars(tag, {tag: value}, step, wall_time)
-
-    def log_scalars(
-        self,
-        tag: str,
-        values: Mapping[str, Scalar],
-        step: int | None = None,
-        wall_time: float | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        logger = self._task.get_logger()
-        for key, value in values.items():
+    def emit(self, entry: LogEntry) -> bool:
+        if entry.kind == "hyperparams":
+            self._task.connect(dict(entry.content))
+        elif entry.kind == "string":
+            self._task.get_logger().report_text(f"{entry.tag or ''}: {entry.content}")
+        for tag, value in entry.numbers().items():
             number = float(value)
             if math.isfinite(number):  # ClearML rejects the others
-                logger.report_scalar(tag, key, number, iteration=step or 0)
+                title, _, series = tag.rpartition("/")
+                self._task.get_logger().report_scalar(
+                    title or tag, series, number, iteration=entry.step or 0
+                )
         return True
 
 

@@ -1,0 +1,191 @@
+"""The parts of a run of a module over data: hooks, replaceable steps, results, devices."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from sparseml.pytorch.utils.loss import DEFAULT_LOSS_KEY
+from sparseml.pytorch.utils.tensors import (
+    tensors_batch_size,
+    tensors_module_forward,
+    tensors_to_device,
+)
+
+__all__ = [
+    "ModuleDeviceContext",
+    "ModuleRunFuncs",
+    "ModuleRunHooks",
+    "ModuleRunResults",
+    "def_model_backward",
+]
+
+_Hook = Callable[..., Any]
+
+
+def def_model_backward(losses: Mapping[str, Tensor], model: nn.Module, scaler: Any = None) -> None:
+    """Run backward from the loss ``__loss__``, scaled by ``scaler`` in mixed precision."""
+    loss = losses[DEFAULT_LOSS_KEY]
+    (loss if scaler is None else scaler.scale(loss)).backward()
+
+
+@dataclass
+class ModuleDeviceContext:
+    """How a run uses its devices.
+
+    :param use_mixed_precision: run forward and loss under ``torch.autocast``
+    :param world_size: number of processes in the run
+    """
+
+    use_mixed_precision: bool = False
+    world_size: int = 1
+
+    @classmethod
+    def default_context(cls) -> ModuleDeviceContext:
+        """One process in full precision."""
+        return cls()
+
+
+class ModuleRunHooks:
+    """Functions called at five points of every batch, in the order of registration.
+
+    They are called with ``(counter, step, batch_size, data)``, from the forward pass on also with
+    the output, and from the loss on also with the losses.
+    """
+
+    def __init__(self) -> None:
+        self._hooks: dict[str, OrderedDict[int, _Hook]] = {
+            point: OrderedDict() for point in ("start", "forward", "loss", "backward", "end")
+        }
+
+    def _register(self, point: str, hook: _Hook) -> RemovableHandle:
+        hooks = self._hooks[point]
+        handle = RemovableHandle(hooks)
+        hooks[handle.id] = hook
+        return handle
+
+    def _invoke(self, point: str, *args: Any) -> None:
+        # a copy, since a hook may remove itself
+        for hook in list(self._hooks[point].values()):
+            hook(*args)
+
+    def register_batch_start_hook(self, hook: _Hook) -> RemovableHandle:
+        """Call ``hook(counter, step, batch_size, data)`` before a batch; returns its handle."""
+        return self._register("start", hook)
+
+    def register_batch_forward_hook(self, hook: _Hook) -> RemovableHandle:
+        """Call ``hook(counter, step, batch_size, data, pred)`` after the forward pass."""
+        return self._register("forward", hook)
+
+    def register_batch_loss_hook(self, hook: _Hook) -> RemovableHandle:
+        """Call ``hook(counter, step, batch_size, data, pred, losses)`` after the losses."""
+        return self._register("loss", hook)
+
+    def register_batch_backward_hook(self, hook: _Hook) -> RemovableHandle:
+        """Call ``hook(counter, step, batch_size, data, pred, losses)`` after backward."""
+        return self._register("backward", hook)
+
+    def register_batch_end_hook(self, hook: _Hook) -> RemovableHandle:
+        """Call ``hook(counter, step, batch_size, data, pred, losses)`` after a batch."""
+        return self._register("end", hook)
+
+    def invoke_batch_start(self, counter: int, step: int, batch_size: int, data: Any) -> None:
+        """Call the hooks of the start of a batch."""
+        self._invoke("start", counter, step, batch_size, data)
+
+    def invoke_batch_forward(
+        self, counter: int, step: int, batch_size: int, data: Any, pred: Any
+    ) -> None:
+        """Call the hooks of the forward pass."""
+        self._invoke("forward", counter, step, batch_size, data, pred)
+
+    def invoke_batch_loss(
+        self, counter: int, step: int, batch_size: int, data: Any, pred: Any, losses: Any
+    ) -> None:
+        """Call the hooks of the losses."""
+        self._invoke("loss", counter, step, batch_size, data, pred, losses)
+
+    def invoke_batch_backward(
+        self, counter: int, step: int, batch_size: int, data: Any, pred: Any, losses: Any
+    ) -> None:
+        """Call the hooks of the backward pass."""
+        self._invoke("backward", counter, step, batch_size, data, pred, losses)
+
+    def invoke_batch_end(
+        self, counter: int, step: int, batch_size: int, data: Any, pred: Any, losses: Any
+    ) -> None:
+        """Call the hooks of the end of a batch."""
+        self._invoke("end", counter, step, batch_size, data, pred, losses)
+
+
+@dataclass
+class ModuleRunFuncs:
+    """The steps of a run, each of which may be replaced.
+
+    :param batch_size: ``(data) -> int``
+    :param to_device: ``(data, device) -> data``
+    :param model_forward: ``(data, module) -> output``
+    :param model_backward: ``(losses, module, scaler=None)``
+    """
+
+    batch_size: Callable[[Any], int] = tensors_batch_size
+    to_device: Callable[[Any, Any], Any] = tensors_to_device
+    model_forward: Callable[[Any, nn.Module], Any] = tensors_module_forward
+    model_backward: Callable[..., None] = def_model_backward
+
+    def copy(self, other: ModuleRunFuncs) -> None:
+        """Take over the functions of ``other``."""
+        self.batch_size = other.batch_size
+        self.to_device = other.to_device
+        self.model_forward = other.model_forward
+        self.model_backward = other.model_backward
+
+
+class ModuleRunResults:
+    """The losses and metrics of a run, one value per sample."""
+
+    def __init__(self) -> None:
+        self._results: dict[str, list[Tensor]] = {}
+
+    def __repr__(self) -> str:
+        means = {key: round(float(self.result_mean(key)), 6) for key in self._results}
+        return f"{type(self).__name__}({means})"
+
+    @property
+    def results(self) -> dict[str, list[Tensor]]:
+        """Per name one tensor a batch, of the batch's size, on the CPU."""
+        return self._results
+
+    def append(self, losses: Mapping[str, Tensor], batch_size: int) -> None:
+        """Add the values of a batch; each is repeated ``batch_size`` times."""
+        for key, value in losses.items():
+            self._results.setdefault(key, []).append(
+                value.detach().cpu().reshape(1).repeat(batch_size)
+            )
+
+    def result(self, key: str) -> list[Tensor]:
+        """Return the tensors of ``key``, one a batch.
+
+        :raises KeyError: naming the keys that there are
+        """
+        if key not in self._results:
+            raise KeyError(f"no result {key!r}; there are {', '.join(self._results) or 'none'}")
+        return self._results[key]
+
+    def result_list_tensor(self, key: str) -> Tensor:
+        """Return the values of ``key`` for all samples, ``[samples]``."""
+        return torch.cat(self.result(key))
+
+    def result_mean(self, key: str) -> Tensor:
+        """Return the mean of ``key`` over the samples (0-d)."""
+        return self.result_list_tensor(key).float().mean()
+
+    def result_std(self, key: str) -> Tensor:
+        """Return the standard deviation of ``key`` over the samples (0-d)."""
+        return self.result_list_tensor(key).float().std()

@@ -1,0 +1,44 @@
+"""The whole report on the sparsification of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from torch import nn
+
+from sparseml.pytorch.utils.sparsification_info.configs import (
+    SparsificationPruning,
+    SparsificationQuantization,
+    SparsificationSummaries,
+)
+
+__all__ = ["ModuleSparsificationInfo"]
+
+
+class ModuleSparsificationInfo(BaseModel):
+    """Summaries, pruning and quantization of a model."""
+
+    summary_info: SparsificationSummaries
+    pruning_info: SparsificationPruning
+    quantization_info: SparsificationQuantization
+
+    @classmethod
+    def from_module(cls, module: nn.Module) -> ModuleSparsificationInfo:
+        """Look at ``module``.
+
+        :raises ValueError: for anything but a module, or one on the meta device
+        """
+        if not isinstance(module, nn.Module):
+            raise ValueError(f"module must be a torch.nn.Module, found {type(module).__name__}")
+        return cls(
+            summary_info=SparsificationSummaries.from_module(module),
+            pruning_info=SparsificationPruning.from_module(module),
+            quantization_info=SparsificationQuantization.from_module(module),
+        )
+
+    def loggable_items(self, **kwargs: Any) -> Iterator[tuple[str, Any]]:
+        """Yield ``(tag, value)`` of all parts; keywords go to each part."""
+        for part in (self.summary_info, self.pruning_info, self.quantization_info):
+            yield from part.loggable_items(**kwargs)
