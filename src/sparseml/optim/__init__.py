@@ -1,6 +1,29 @@
 """The recipe language: from text to modifiers and back. Knows no torch."""
 
-from sparseml.optim.errors import RecipeError
+from sparseml.optim.errors import (
+    RecipeError,
+    RecipeFileNotFoundError,
+    RecipeRuntimeError,
+    RecipeSyntaxError,
+    RecipeTagError,
+    RecipeTypeError,
+    RecipeValueError,
+    RecipeVariableError,
+)
+from sparseml.optim.helpers import (
+    add_framework_metadata,
+    check_if_staged_recipe,
+    evaluate_recipe_yaml_str_equations,
+    is_eval_string,
+    load_global_recipe_variables_from_yaml,
+    load_recipe_yaml_str,
+    load_recipe_yaml_str_no_classes,
+    parse_recipe_variables,
+    rewrite_recipe_yaml_string_with_classes,
+    update_recipe_variables,
+    validate_metadata,
+)
+from sparseml.optim.manager import BaseManager
 from sparseml.optim.modifier import (
     BaseModifier,
     BaseObject,
@@ -10,14 +33,36 @@ from sparseml.optim.modifier import (
     ModifierProp,
     ModifierYAML,
 )
+from sparseml.optim.recipe import LoadedRecipe, load_recipe
 
 __all__ = [
+    "BaseManager",
     "BaseModifier",
     "BaseObject",
     "BaseProp",
     "BaseScheduled",
     "BaseUpdate",
+    "LoadedRecipe",
     "ModifierProp",
     "ModifierYAML",
     "RecipeError",
+    "RecipeFileNotFoundError",
+    "RecipeRuntimeError",
+    "RecipeSyntaxError",
+    "RecipeTagError",
+    "RecipeTypeError",
+    "RecipeValueError",
+    "RecipeVariableError",
+    "add_framework_metadata",
+    "check_if_staged_recipe",
+    "evaluate_recipe_yaml_str_equations",
+    "is_eval_string",
+    "load_global_recipe_variables_from_yaml",
+    "load_recipe",
+    "load_recipe_yaml_str",
+    "load_recipe_yaml_str_no_classes",
+    "parse_recipe_variables",
+    "rewrite_recipe_yaml_string_with_classes",
+    "update_recipe_variables",
+    "validate_metadata",
 ]

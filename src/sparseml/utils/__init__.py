@@ -46,6 +46,7 @@ from sparseml.utils.paths import (
 )
 from sparseml.utils.restricted_eval import (
     UnknownVariableException,
+    expression_variables,
     restricted_eval,
 )
 from sparseml.utils.text import (
@@ -72,6 +73,7 @@ __all__ = [
     "create_parent_dirs",
     "create_unique_dir",
     "did_you_mean",
+    "expression_variables",
     "flatten_iterable",
     "interpolate",
     "interpolate_list_linear",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import operator
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from simpleeval import InvalidExpression, SimpleEval
 
-__all__ = ["UnknownVariableException", "restricted_eval"]
+__all__ = ["UnknownVariableException", "expression_variables", "restricted_eval"]
 
 MAX_EXPRESSION_LENGTH = 1000
 MAX_INTEGER_BITS = 1024  # as far as a float reaches
@@ -92,6 +93,32 @@ class _Arithmetic(SimpleEval):
         return self.names[node.id]
 
 
+def _parse(expression: str) -> ast.expr:
+    if not isinstance(expression, str):
+        raise RuntimeError(f"an expression must be text, found {expression!r}")
+    if len(expression) > MAX_EXPRESSION_LENGTH:
+        raise RuntimeError(f"an expression may have {MAX_EXPRESSION_LENGTH} characters at most")
+    try:
+        with warnings.catch_warnings():
+            # such as "'int' object is not callable; perhaps you missed a comma?"
+            warnings.simplefilter("ignore")
+            return ast.parse(expression.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as err:
+        raise RuntimeError(f"{expression!r} is not an arithmetic expression: {err}") from err
+
+
+def expression_variables(expression: str) -> set[str]:
+    """
+    The names of the variables in an expression.
+
+    :param expression: as of :func:`restricted_eval`
+    :raises RuntimeError: if it is no expression
+    """
+    nodes = list(ast.walk(_parse(expression)))
+    called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
+    return {node.id for node in nodes if isinstance(node, ast.Name) and id(node) not in called}
+
+
 def restricted_eval(expression: str, variables: Mapping[str, Any] | None = None) -> Any:
     """
     Evaluate an arithmetic expression.
@@ -108,22 +135,11 @@ def restricted_eval(expression: str, variables: Mapping[str, Any] | None = None)
     :raises UnknownVariableException: for a name that is not in ``variables``
     :raises RuntimeError: for everything else that is wrong with the expression
     """
-    if not isinstance(expression, str):
-        raise RuntimeError(f"an expression must be text, found {expression!r}")
-    if len(expression) > MAX_EXPRESSION_LENGTH:
-        raise RuntimeError(f"an expression may have {MAX_EXPRESSION_LENGTH} characters at most")
-    text = expression.strip()
+    tree = _parse(expression)
     try:
-        tree = ast.parse(text, mode="eval").body
-        result = _Arithmetic(variables or {}).eval(text, previously_parsed=tree)
-    except (UnknownVariableException, RuntimeError) as err:
-        if isinstance(err, RecursionError):
-            raise RuntimeError("the expression is nested too deeply") from err
-        raise
-    except (InvalidExpression, SyntaxError) as err:
-        raise RuntimeError(f"{text!r} is not an arithmetic expression: {err}") from err
-    except (ArithmeticError, ValueError, TypeError, MemoryError) as err:
-        raise RuntimeError(f"{text!r} cannot be evaluated: {err}") from err
-    if not isinstance(tree, ast.Name):
-        _number(result)
-    return result
+        result = _Arithmetic(variables or {}).eval(expression, previously_parsed=tree)
+    except InvalidExpression as err:
+        raise RuntimeError(f"{expression!r} is not an arithmetic expression: {err}") from err
+    except (ArithmeticError, ValueError, TypeError, RecursionError) as err:
+        raise RuntimeError(f"{expression!r} cannot be evaluated: {err}") from err
+    return result if isinstance(tree, ast.Name) else _number(result)

@@ -1,0 +1,197 @@
+"""
+A recipe as plain data, with the place in the text of every part.
+
+Tags become keys: ``!Name`` turns into ``OBJECT.Name``, with the fields either beside it or, if they
+are indented further than the tag or in braces, below it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import yaml
+
+from sparseml.optim.errors import RecipeError, RecipeTagError, RecipeValueError
+from sparseml.optim.source import RecipeSource
+from sparseml.optim.yaml_text import MAX_DEPTH, MAX_NODES, compose
+
+__all__ = ["TAG_PREFIX", "Document", "Path", "parse", "tag_key"]
+
+TAG_PREFIX = "OBJECT."
+_TAG = re.compile(r"^!(?P<name>[a-zA-Z_][a-zA-Z^._0-9]+)$")
+_STANDARD = "tag:yaml.org,2002:"
+_MERGE = f"{_STANDARD}merge"
+
+Path = tuple[Hashable, ...]
+ErrorT = TypeVar("ErrorT", bound=RecipeError)
+
+_scalars = yaml.constructor.SafeConstructor()
+_SCALARS = {
+    f"{_STANDARD}bool": _scalars.construct_yaml_bool,
+    f"{_STANDARD}float": _scalars.construct_yaml_float,
+    f"{_STANDARD}int": _scalars.construct_yaml_int,
+    f"{_STANDARD}null": _scalars.construct_yaml_null,
+    f"{_STANDARD}str": _scalars.construct_yaml_str,
+    f"{_STANDARD}value": _scalars.construct_yaml_str,  # the plain text "="
+    "!": _scalars.construct_yaml_str,
+}
+
+
+@dataclass
+class Document:
+    """
+    A recipe as plain data.
+
+    :param source: the text it was read from
+    :param container: dicts, lists and scalars
+    :param marks: line and column, counted from 1, of keys and list items by their path of keys and
+        indices
+    """
+
+    source: RecipeSource
+    container: Any = None
+    marks: dict[Path, tuple[int, int]] = field(default_factory=dict)
+
+    def place(self, path: Path) -> dict[str, Any]:
+        """File, line, column and key of the nearest part known, as recipe errors take them."""
+        key = next((part for part in reversed(path) if isinstance(part, str)), None)
+        key = key and key.replace(TAG_PREFIX, "!")
+        while path and path not in self.marks:
+            path = path[:-1]
+        line, column = self.marks.get(path, (None, None))
+        return {"file": self.source.file, "line": line, "column": column, "key": key}
+
+    def error(self, kind: type[ErrorT], message: str, path: Path = (), **details: Any) -> ErrorT:
+        """An error that points at ``path``."""
+        return kind(message, **{**self.place(path), **details})
+
+
+def tag_key(item: Any) -> str | None:
+    """The key that stands for a tag, if ``item`` is a mapping with exactly one."""
+    if not isinstance(item, dict):
+        return None
+    keys = [key for key in item if isinstance(key, str) and key.startswith(TAG_PREFIX)]
+    return keys[0] if len(keys) == 1 else None
+
+
+class _Reader:
+    """Turns nodes into plain data, counting what aliases multiply."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._count = 0
+        self._open: set[int] = set()
+
+    def read(self, node: yaml.Node, path: Path) -> Any:
+        self._document.marks.setdefault(path, self._mark(node))
+        self._count += 1
+        if id(node) in self._open:
+            raise self._error(RecipeValueError, "an alias refers to what contains it", node)
+        if self._count > MAX_NODES or len(path) > MAX_DEPTH:
+            raise self._error(RecipeValueError, "aliases make the recipe too large", node)
+        self._open.add(id(node))
+        value = self._read_tagged(node, path) if self._is_tagged(node) else self._read(node, path)
+        self._open.discard(id(node))
+        return value
+
+    def _mark(self, node: yaml.Node) -> tuple[int, int]:
+        mark = node.start_mark
+        return mark.line + self._document.source.first_line, mark.column + 1
+
+    def _error(self, kind: type[ErrorT], message: str, node: yaml.Node, **details: Any) -> ErrorT:
+        line, column = self._mark(node)
+        file = self._document.source.file
+        return kind(message, file=file, line=line, column=column, **details)
+
+    def _is_tagged(self, node: yaml.Node) -> bool:
+        return node.tag != "!" and not node.tag.startswith(_STANDARD)
+
+    def _read(self, node: yaml.Node, path: Path) -> Any:
+        if isinstance(node, yaml.MappingNode) and node.tag == f"{_STANDARD}map":
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode) and node.tag == f"{_STANDARD}seq":
+            return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
+        return self._scalar(node)
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        construct = _SCALARS.get(node.tag)
+        if construct is None or not isinstance(node, yaml.ScalarNode):
+            tag = node.tag.replace(_STANDARD, "!!")
+            raise self._error(RecipeTagError, f"{tag} is not allowed in a recipe", node, found=tag)
+        try:
+            return construct(node)
+        except (ValueError, KeyError) as err:
+            message = f"{node.value[:50]!r} is not a valid value: {err}"
+            raise self._error(RecipeValueError, message, node, found=node.value) from err
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[Any, Any]:
+        merged: dict[Any, Any] = {}
+        values: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == _MERGE:
+                # what is merged first wins
+                merged = {**self._merged(value_node, path), **merged}
+                continue
+            key = self._key(key_node)
+            value_path = (*path, key)
+            if key in values:
+                first, _ = self._document.marks[value_path]
+                message = f"the key {key!r} occurs twice; it is already in line {first}"
+                raise self._error(RecipeValueError, message, key_node, key=str(key))
+            self._document.marks[value_path] = self._mark(key_node)
+            values[key] = self.read(value_node, value_path)
+        return {**merged, **values}
+
+    def _key(self, node: yaml.Node) -> Any:
+        if self._is_tagged(node):
+            message = f"the fields of {node.tag} must begin on a line of their own, or in braces"
+            raise self._error(RecipeTagError, message, node, found=node.tag)
+        if not isinstance(node, yaml.ScalarNode):
+            raise self._error(RecipeValueError, "a key must be a plain value", node)
+        return self._scalar(node)
+
+    def _merged(self, node: yaml.Node, path: Path) -> dict[Any, Any]:
+        sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        merged: dict[Any, Any] = {}
+        for source in sources:
+            value = self.read(source, (*path, "<<"))
+            if not isinstance(value, dict):
+                raise self._error(RecipeValueError, "'<<' can only merge mappings", node)
+            merged = {**value, **merged}
+        return merged
+
+    def _read_tagged(self, node: yaml.Node, path: Path) -> dict[str, Any]:
+        match = _TAG.match(node.tag)
+        if match is None or isinstance(node, yaml.SequenceNode):
+            message = f"{node.tag} is not followed by fields" if match else "not a valid tag"
+            raise self._error(RecipeTagError, message, node, found=node.tag)
+        key = f"{TAG_PREFIX}{match['name']}"
+        tag_path = (*path, key)
+        self._document.marks[tag_path] = self._mark(node)
+        if not isinstance(node, yaml.MappingNode):
+            if node.value:
+                message = f"{node.tag} is followed by {node.value[:50]!r} instead of fields"
+                raise self._error(RecipeTagError, message, node, found=node.value)
+            return {key: None}
+        column = node.value[0][0].start_mark.column if node.value else None
+        if node.flow_style or column is None or column > node.start_mark.column:
+            return {key: self._mapping(node, tag_path)}
+        return {key: None, **self._mapping(node, path)}
+
+
+def parse(source: RecipeSource) -> Document:
+    """
+    Read a recipe's text.
+
+    :param source: the text
+    :raises RecipeError: if it is not YAML, exceeds a limit, repeats a key, or has a tag that does
+        not stand before fields
+    """
+    document = Document(source)
+    node = compose(source.text, source.file, source.first_line)
+    if node is not None:
+        document.container = _Reader(document).read(node, ())
+    return document

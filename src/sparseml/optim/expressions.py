@@ -1,0 +1,168 @@
+"""
+``eval(...)`` in recipes: arithmetic on the recipe's variables.
+
+Variables at the root may use each other, in any order. Variables of a stage may use each other and
+those at the root, and hide those of the same name. Modifiers may use all of them.
+"""
+
+from __future__ import annotations
+
+import graphlib
+from collections.abc import Hashable, Mapping
+from typing import Any, NoReturn
+
+from sparseml.optim.document import Document, Path, tag_key
+from sparseml.optim.errors import RecipeRuntimeError, RecipeValueError, RecipeVariableError
+from sparseml.optim.structure import check_if_staged_recipe, is_stage, variables_of
+from sparseml.optim.yaml_text import MAX_NODES
+from sparseml.utils.constants import RECIPE_METADATA_KEY
+from sparseml.utils.restricted_eval import (
+    UnknownVariableException,
+    expression_variables,
+    restricted_eval,
+)
+from sparseml.utils.text import did_you_mean
+
+__all__ = ["evaluate", "is_eval_string"]
+
+_OPEN, _CLOSE = "eval(", ")"
+Variables = dict[Any, Any]
+
+
+def is_eval_string(val: Any) -> bool:
+    """Whether a value is text of the form ``eval(...)``, without blanks around it."""
+    return isinstance(val, str) and val.startswith(_OPEN) and val.endswith(_CLOSE)
+
+
+def _expression(text: str) -> str:
+    return text[len(_OPEN) : -len(_CLOSE)]
+
+
+class _Evaluator:
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._count = 0
+
+    def run(self) -> tuple[Any, Variables]:
+        root = self._document.container
+        variables = self._variables(variables_of(root), {}, ())
+        staged = check_if_staged_recipe(root)
+        result = {}
+        for key, value in root.items():
+            if key in variables:
+                result[key] = variables[key]
+            elif staged and is_stage(value):
+                result[key] = self._stage(value, variables, (key,))
+            else:
+                result[key] = self._value(value, variables, (key,))
+        return result, variables
+
+    def _stage(self, stage: Mapping[Any, Any], outer: Variables, path: Path) -> dict[Any, Any]:
+        own = self._variables(variables_of(stage), outer, path)
+        scope = {**outer, **own}
+        return {
+            key: own[key] if key in own else self._value(value, scope, (*path, key))
+            for key, value in stage.items()
+        }
+
+    def _variables(self, variables: Variables, outer: Variables, path: Path) -> Variables:
+        """Evaluate variables in the order in which they need each other."""
+        names = {
+            key: (self._names(value, (*path, key)) if key != RECIPE_METADATA_KEY else set())
+            for key, value in variables.items()
+        }
+        needs = {key: needed & set(variables) for key, needed in names.items()}
+        try:
+            order = list(graphlib.TopologicalSorter(needs).static_order())
+        except graphlib.CycleError as err:
+            # the sorter lists each variable after the one it needs
+            cycle = list(reversed(err.args[1]))
+            raise self._document.error(
+                RecipeRuntimeError,
+                f"circular variables: {' -> '.join(map(str, cycle))}",
+                (*path, cycle[0]),
+            ) from err
+        scope = dict(outer)
+        for key in order:
+            is_plain = key == RECIPE_METADATA_KEY
+            value = variables[key]
+            scope[key] = value if is_plain else self._variable(key, value, scope, path)
+        return {key: scope[key] for key in variables}
+
+    def _variable(self, key: Hashable, value: Any, scope: Variables, path: Path) -> Any:
+        try:
+            result = self._value(value, scope, (*path, key))
+        except RecipeVariableError as err:
+            # of a variable, not of a modifier: old recipes' code expects a RuntimeError
+            raise self._document.error(RecipeRuntimeError, err.message, (*path, key)) from err
+        if not path and is_eval_string(value) and not isinstance(result, (int, float)):
+            raise self._document.error(
+                RecipeRuntimeError,
+                f"{value} is not a number but {result!r}",
+                (*path, key),
+                found=value,
+            )
+        return result
+
+    def _names(self, value: Any, path: Path) -> set[Hashable]:
+        """The variables that the expressions in ``value`` need."""
+        if is_eval_string(value):
+            try:
+                return set(expression_variables(_expression(value)))
+            except RuntimeError as err:
+                self._fail(value, err, path)
+        if isinstance(value, dict):
+            items: Any = value.items()
+        elif isinstance(value, list):
+            items = enumerate(value)
+        else:
+            return set()
+        return {name for key, item in items for name in self._names(item, (*path, key))}
+
+    def _value(self, value: Any, scope: Variables, path: Path) -> Any:
+        self._count += 1
+        if self._count > 2 * MAX_NODES:
+            raise self._document.error(
+                RecipeValueError, "variables make the recipe too large", path
+            )
+        if isinstance(value, dict):
+            return {key: self._value(item, scope, (*path, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._value(item, scope, (*path, i)) for i, item in enumerate(value)]
+        if not is_eval_string(value):
+            return value
+        try:
+            return restricted_eval(_expression(value), scope)
+        except UnknownVariableException as err:
+            known = [str(name) for name in scope]
+            raise self._document.error(
+                RecipeVariableError,
+                f"unknown variable {err.var_name!r} in {value}{did_you_mean(err.var_name, known)}",
+                path,
+                var_name=err.var_name,
+                found=value,
+                allowed=known,
+            ) from err
+        except RuntimeError as err:
+            self._fail(value, err, path)
+
+    def _fail(self, value: str, err: Exception, path: Path) -> NoReturn:
+        raise self._document.error(
+            RecipeRuntimeError, f"{value[:200]} cannot be evaluated: {err}", path, found=value
+        ) from err
+
+
+def evaluate(document: Document) -> tuple[Any, Variables]:
+    """
+    Replace every expression by its value.
+
+    :param document: the recipe
+    :return: the recipe as plain data, and the variables at its root
+    :raises RecipeRuntimeError: if an expression is not arithmetic, or variables depend on each
+        other in a circle or on one that does not exist
+    :raises RecipeVariableError: if a modifier uses a variable that does not exist
+    """
+    root = document.container
+    if not isinstance(root, dict) or tag_key(root):
+        return root, {}
+    return _Evaluator(document).run()

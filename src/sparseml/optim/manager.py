@@ -1,0 +1,202 @@
+"""What managers of every framework know about the modifiers of a recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from sparseml.optim.base_modifier import BaseModifier, BaseObject
+from sparseml.optim.composition import compose
+from sparseml.optim.ordering import modifier_key, stage_key
+from sparseml.optim.recipe_text import metadata_lines, modifier_lines, recipe_lines
+from sparseml.optim.scheduled import BaseScheduled
+from sparseml.optim.timeline import TimelineMixin
+from sparseml.utils.paths import clean_path, create_parent_dirs
+
+__all__ = ["BaseManager"]
+
+ModifierList = list[BaseModifier]
+ManagerT = TypeVar("ManagerT", bound="BaseManager")
+STRUCTURED_STAGE = "structured_initialize_stage"
+
+
+def _sorted(modifiers: Any) -> ModifierList | OrderedDict[str, ModifierList]:
+    if isinstance(modifiers, Mapping):
+        stages = {stage: sorted(members, key=modifier_key) for stage, members in modifiers.items()}
+        return OrderedDict(sorted(stages.items(), key=lambda item: stage_key(item[1])))
+    if isinstance(modifiers, list):
+        return sorted(modifiers, key=modifier_key)
+    raise ValueError(
+        "modifiers must be a list, or a dict of stage names to lists, "
+        f"found {type(modifiers).__name__}"
+    )
+
+
+class BaseManager(TimelineMixin, BaseObject):
+    """
+    The modifiers of a recipe, in the order in which they act.
+
+    :param modifiers: the modifiers, or a dict with those of each stage
+    :param metadata: what is known about the recipe, ``{"__metadata__": entry}`` or an entry for
+        each stage
+    :raises ValueError: if ``modifiers`` is neither list nor dict
+    :raises TypeError: if JSON cannot express the metadata
+    """
+
+    def __init__(
+        self,
+        modifiers: ModifierList | Mapping[str, ModifierList],
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._modifiers = _sorted(modifiers)
+        self._metadata = metadata or None
+        if self._metadata is not None:
+            json.dumps(self._metadata)
+
+    def __str__(self) -> str:
+        return "\n".join(self.to_string_lines())
+
+    def __eq__(self, compare: object) -> bool:
+        return str(self) == str(compare)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @classmethod
+    def from_yaml(cls: type[ManagerT], file_path: Any, **kwargs: Any) -> ManagerT:
+        """
+        A manager for a recipe.
+
+        :param file_path: path or text of the recipe
+        """
+        raise NotImplementedError(f"{cls.__name__} belongs to no framework and reads no recipes")
+
+    @classmethod
+    def compose_staged(
+        cls: type[ManagerT],
+        base_recipe: str | BaseManager,
+        additional_recipe: str | BaseManager,
+        keep_original_epochs: bool = False,
+        save_path: str | os.PathLike[str] | None = None,
+    ) -> ManagerT:
+        """
+        One recipe that does one recipe's work and then another's, as stages.
+
+        Neither recipe is changed; a manager is read anew from its text.
+
+        :param base_recipe: text, path or manager of what comes first
+        :param additional_recipe: text, path or manager of what follows
+        :param keep_original_epochs: do not shift the additional recipe to the base's end
+        :param save_path: where to write the result, if anywhere
+        :raises ValueError: if a stage name occurs in both recipes
+        """
+        base, additional = (
+            cls.from_yaml(str(recipe) if isinstance(recipe, BaseManager) else recipe)
+            for recipe in (base_recipe, additional_recipe)
+        )
+        stages, metadata = compose(base, additional, keep_original_epochs)
+        manager = cls(stages, metadata)
+        if save_path:
+            manager.save(save_path)
+        return manager
+
+    @property
+    def modifiers(self) -> ModifierList | OrderedDict[str, ModifierList]:
+        """The modifiers in order, or those of each stage, stages in order."""
+        return self._modifiers
+
+    @property
+    def metadata(self) -> dict[str, Any] | None:
+        """What is known about the recipe."""
+        return self._metadata
+
+    @metadata.setter
+    def metadata(self, value: dict[str, Any] | None) -> None:
+        self._metadata = value or None
+
+    def num_stages(self) -> int:
+        """The number of stages; 1 for a recipe without."""
+        return len(self._modifiers) if isinstance(self._modifiers, Mapping) else 1
+
+    def iter_modifiers(self) -> Generator[Any, None, None]:
+        """All modifiers, stage by stage."""
+        if isinstance(self._modifiers, Mapping):
+            for members in self._modifiers.values():
+                yield from members
+        else:
+            yield from self._modifiers
+
+    def resolve_steps(self, steps_per_epoch: int) -> None:
+        """
+        Compute the epochs of all schedules that are given in steps, and sort by them.
+
+        :param steps_per_epoch: optimizer steps in an epoch
+        :raises ValueError: if a schedule does not hold with it
+        """
+        scheduled = [m for m in self.iter_modifiers() if isinstance(m, BaseScheduled)]
+        for modifier in scheduled:
+            modifier.resolve_steps(steps_per_epoch)
+        if any(modifier.has_steps for modifier in scheduled):
+            self._modifiers = _sorted(self._modifiers)
+
+    def save(self, file_path: str | os.PathLike[str], include_metadata: bool = True) -> None:
+        """
+        Write the recipe.
+
+        :param file_path: the file; folders above it are created
+        :param include_metadata: also write the metadata
+        """
+        self._write(file_path, self.to_string_lines(include_metadata))
+
+    @staticmethod
+    def _write(file_path: str | os.PathLike[str], lines: Sequence[str]) -> None:
+        create_parent_dirs(file_path)
+        with open(clean_path(file_path), "w", encoding="utf-8") as file:
+            file.write("\n".join(lines))
+
+    def finalize_and_save_structured_modifiers(self, file_path: str | os.PathLike[str]) -> None:
+        """
+        Write a recipe of only those modifiers that change the model's structure.
+
+        They act at once in it, so that it restores the structure of a model made from scratch
+        before trained weights are loaded. Modifiers still in use are finalized first.
+
+        :param file_path: the file; folders above it are created
+        """
+        if getattr(self, "initialized", False):
+            self.finalize()  # type: ignore[attr-defined]
+        stages = {STRUCTURED_STAGE: [_immediate(m) for m in self.structured_modifiers]}
+        self._write(file_path, recipe_lines(_sorted(stages), None))
+
+    def to_string_lines(self, include_metadata: bool = True) -> list[str]:
+        """The recipe as lines; the last one is empty."""
+        return recipe_lines(self._modifiers, self._metadata if include_metadata else None)
+
+    def metadata_to_string_lines(self, stage: str | None = None) -> list[str]:
+        """The metadata of the recipe or of one stage as lines."""
+        return metadata_lines(self._metadata, stage)
+
+    def modifiers_to_string_lines(
+        self, modifiers: ModifierList | Mapping[str, ModifierList]
+    ) -> list[str]:
+        """Modifiers as lines, without metadata."""
+        # the version and an empty line come first
+        return recipe_lines(modifiers, None)[2:]
+
+    def modifiers_list_to_string_lines(self, modifiers: ModifierList) -> list[str]:
+        """The items of one group as lines."""
+        return modifier_lines(modifiers)
+
+
+def _immediate(modifier: BaseModifier) -> BaseModifier:
+    fields = modifier.props(only_serializable=True)
+    if isinstance(modifier, BaseScheduled):
+        for field in ("start_step", "end_step"):
+            fields.pop(field, None)
+        fields["start_epoch"] = -1.0
+        fields["end_epoch"] = 0.0 if modifier._end_comparator == 1 else -1.0
+    return type(modifier)(**fields)

@@ -1,0 +1,116 @@
+"""What a recipe says about itself, and what a training run adds to it."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sparseml.optim.document import Document, parse
+from sparseml.optim.errors import RecipeValueError
+from sparseml.optim.source import RecipeSource
+from sparseml.optim.structure import is_stage
+from sparseml.utils.constants import FRAMEWORK_METADATA_KEY, RECIPE_METADATA_KEY
+from sparseml.version import __version__
+
+__all__ = ["add_framework_metadata", "merge_metadata", "validate_metadata"]
+
+# the root logger, because callers of old configure that one
+_LOGGER = logging.getLogger()
+
+
+def _warn_of_differences(own: Any, given: Any, where: str) -> None:
+    if not isinstance(own, Mapping) or not isinstance(given, Mapping):
+        if own != given:
+            _LOGGER.warning("metadata of %s is replaced: %r by %r", where, own, given)
+        return
+    for key in sorted({*own, *given}, key=str):
+        if key not in given:
+            _LOGGER.warning("metadata of %s: %r is dropped", where, key)
+        elif key not in own:
+            _LOGGER.warning("metadata of %s: %r is added", where, key)
+        elif own[key] != given[key]:
+            _LOGGER.warning(
+                "metadata of %s: %r is replaced: %r by %r", where, key, own[key], given[key]
+            )
+
+
+def _own_metadata(document: Document) -> dict[Any, Any]:
+    """The metadata that the recipe holds for each of its parts, None where it holds none."""
+    root = document.container if isinstance(document.container, Mapping) else {}
+    stages = {key: value for key, value in root.items() if is_stage(value)}
+    if not stages:
+        return {RECIPE_METADATA_KEY: root.get(RECIPE_METADATA_KEY)}
+    own = {key: stage.get(RECIPE_METADATA_KEY) for key, stage in stages.items()}
+    having = [key for key, stage in stages.items() if RECIPE_METADATA_KEY in stage]
+    if having and len(having) < len(stages):
+        lacking = [key for key in stages if key not in having]
+        raise document.error(
+            RecipeValueError,
+            f"all stages or none must have {RECIPE_METADATA_KEY}; it is missing in {lacking}",
+            (lacking[0],),
+        )
+    return own
+
+
+def _given_for(parts: Iterable[Any], metadata: Any) -> dict[Any, Any]:
+    names = list(parts)
+    staged = names != [RECIPE_METADATA_KEY]
+    if staged and isinstance(metadata, Mapping) and set(metadata) == set(names):
+        return {name: metadata[name] for name in names}
+    return dict.fromkeys(names, metadata)
+
+
+def merge_metadata(document: Document, metadata: dict[str, Any] | None) -> dict[str, Any]:
+    """As :func:`validate_metadata`, for a recipe already read."""
+    own = _own_metadata(document)
+    if metadata is None:
+        return own
+    given = _given_for(own, metadata)
+    for name, entry in own.items():
+        if entry is not None:
+            where = "the recipe" if name == RECIPE_METADATA_KEY else f"stage {name}"
+            _warn_of_differences(entry, given[name], where)
+    return given
+
+
+def validate_metadata(metadata: dict[str, Any] | None, yaml_str: str) -> dict[str, Any]:
+    """
+    The metadata for a recipe: what is given, else the recipe's own.
+
+    :param metadata: the metadata given; for a recipe with stages possibly for each by its name
+    :param yaml_str: the recipe's text
+    :return: ``{"__metadata__": entry}``, or an entry for each stage; entries may be None. Where
+        given metadata differ from the recipe's, each difference is logged as a warning
+    :raises RecipeValueError: if only some stages have metadata
+    """
+    return merge_metadata(parse(RecipeSource(yaml_str)), metadata)
+
+
+def add_framework_metadata(metadata: dict[str, Any], **extra: Any) -> dict[str, Any]:
+    """
+    Add to each entry with which versions it was made.
+
+    :param metadata: as of :func:`validate_metadata`, changed in place
+    :param extra: what to note besides the versions of Python and of this package
+    :return: the same dict
+    """
+    versions = {
+        "python_version": platform.python_version(),
+        "sparseml_version": __version__,
+        **extra,
+    }
+    seen: set[int] = set()
+    for name, entry in metadata.items():
+        if not isinstance(entry, dict):
+            metadata[name] = {FRAMEWORK_METADATA_KEY: dict(versions)}
+        elif id(entry) not in seen:  # stages may share one
+            seen.add(id(entry))
+            before = entry.get(FRAMEWORK_METADATA_KEY)
+            before = before if isinstance(before, Mapping) else {}
+            for key in sorted(set(before) & set(versions)):
+                change = f"{before[key]!r} by {versions[key]!r}"
+                _LOGGER.warning("metadata of %s: %s is overwritten: %s", name, key, change)
+            entry[FRAMEWORK_METADATA_KEY] = {**before, **versions}
+    return metadata

@@ -1,0 +1,135 @@
+"""Where the text of a recipe comes from."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from typing import Any
+
+from sparseml.optim.errors import (
+    RecipeError,
+    RecipeFileNotFoundError,
+    RecipeRuntimeError,
+    RecipeValueError,
+)
+from sparseml.optim.yaml_text import MAX_CHARACTERS
+
+__all__ = ["RecipeSource", "read_source"]
+
+# a character of UTF-8 has four bytes at most
+MAX_BYTES = 4 * MAX_CHARACTERS
+_YAML_EXTENSIONS = ("yaml", "yml")
+_DELIMITER = re.compile(r"^(?P<mark>---|\+\+\+)[ \t]*$")
+
+
+@dataclass(frozen=True)
+class RecipeSource:
+    """
+    The text of a recipe.
+
+    :param text: YAML
+    :param file: the path of the file, None for raw text
+    :param first_line: the line of the file at which the text begins, counted from 1
+    """
+
+    text: str
+    file: str | None = None
+    first_line: int = 1
+
+
+def _front_matter(text: str, file: str | None) -> RecipeSource | None:
+    lines = re.split(r"\r\n|\r|\n", text)
+    begin = next((number for number, line in enumerate(lines) if line.strip()), None)
+    if begin is None or not (match := _DELIMITER.match(lines[begin].strip())):
+        return None
+    for number in range(begin + 1, len(lines)):
+        if lines[number].rstrip() == match["mark"]:
+            inner = "\n".join(lines[begin + 1 : number])
+            return RecipeSource(f"{inner}\n", file, first_line=begin + 2)
+    return None
+
+
+def _read_text(path: str) -> str:
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise RecipeValueError("a recipe must be a file; this is a folder or device", file=path)
+        if status.st_size > MAX_BYTES:
+            raise RecipeValueError(
+                f"the file is too large for a recipe: {status.st_size} bytes, "
+                f"at most {MAX_BYTES} are allowed",
+                file=path,
+            )
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read(MAX_CHARACTERS + 1)
+    except FileNotFoundError as err:
+        raise RecipeFileNotFoundError(
+            "the recipe does not exist (a recipe's text must have more than one line)", file=path
+        ) from err
+    except UnicodeDecodeError as err:
+        raise RecipeValueError(
+            f"the file is not text in UTF-8: {err.reason} at byte {err.start}", file=path
+        ) from err
+    except (OSError, ValueError) as err:
+        if isinstance(err, RecipeError):
+            raise
+        raise RecipeRuntimeError(f"the recipe cannot be read: {err}", file=path) from err
+    return text
+
+
+def _read_file(path: str) -> RecipeSource:
+    if path.startswith("zoo:"):
+        raise RecipeValueError(
+            f"{path!r} names a recipe of the model zoo, which was shut down; give the path of a "
+            "local .yaml or .md file, or the recipe's text",
+            found=path,
+        )
+    extension = path.rpartition(".")[2].lower()
+    if extension not in (*_YAML_EXTENSIONS, "md"):
+        raise RecipeValueError(
+            f"a recipe must be the path of a .yaml, .yml or .md file, or text of several lines; "
+            f"found {path[:200]!r}",
+            found=path,
+        )
+    path = os.path.expanduser(path)
+    text = _read_text(path)
+    if extension != "md":
+        return RecipeSource(text, path)
+    source = _front_matter(text, path)
+    if source is None:
+        raise RecipeRuntimeError(
+            "the file has no recipe: it must begin with lines of YAML between two lines '---'",
+            file=path,
+        )
+    return source
+
+
+def read_source(file_path: Any) -> RecipeSource:
+    """
+    The text of a recipe given in one of several ways.
+
+    A string with a line break is the recipe itself; if it starts with front matter, only that is
+    used. Any other string, or path object, is the path of a ``.yaml`` or ``.yml`` file, or of a
+    ``.md`` file with the recipe as front matter between two lines ``---`` or ``+++``.
+
+    :param file_path: text or path
+    :raises RecipeValueError: if it is neither, names a recipe of the model zoo, or the file is too
+        large or no text
+    :raises RecipeFileNotFoundError: if the file does not exist
+    :raises RecipeRuntimeError: if a ``.md`` file has no front matter, or reading fails
+    """
+    if isinstance(file_path, os.PathLike):
+        file_path = os.fspath(file_path)
+        if isinstance(file_path, str):
+            return _read_file(file_path)
+    if not isinstance(file_path, str):
+        raise RecipeValueError(
+            f"a recipe must be text or a path, found {type(file_path).__name__}", found=file_path
+        )
+    if "\n" not in file_path and "\r" not in file_path:
+        return _read_file(file_path)
+    if len(file_path) > MAX_CHARACTERS:
+        return RecipeSource(file_path)  # refused when parsed
+    return _front_matter(file_path, None) or RecipeSource(file_path)

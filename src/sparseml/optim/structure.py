@@ -1,0 +1,45 @@
+"""The parts of a recipe: groups of modifiers, stages, and variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sparseml.optim.document import tag_key
+
+__all__ = ["GROUP_WORD", "check_if_staged_recipe", "is_group_key", "is_stage", "variables_of"]
+
+GROUP_WORD = "modifiers"
+
+
+def is_group_key(key: Any) -> bool:
+    """Whether a key's text announces modifiers."""
+    return GROUP_WORD in str(key)
+
+
+def is_stage(value: Any) -> bool:
+    """Whether the value of a root key is a stage: a mapping with a group in it."""
+    return isinstance(value, Mapping) and not tag_key(value) and any(map(is_group_key, value))
+
+
+def check_if_staged_recipe(container: Mapping[Any, Any]) -> bool:
+    """
+    Whether a recipe has stages.
+
+    :param container: the recipe as plain data
+    """
+    return any(is_stage(value) for value in container.values())
+
+
+def variables_of(container: Mapping[Any, Any]) -> dict[Any, Any]:
+    """
+    The variables at the root of a recipe, or in a stage.
+
+    :param container: the recipe or stage as plain data
+    """
+    return {
+        key: value
+        for key, value in container.items()
+        if not (is_group_key(key) and (isinstance(value, list) or value is None))
+        and not is_stage(value)
+    }
