@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
-import secrets
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from sparseml.utils.atomic import atomic_path
 
 __all__ = [
     "SAFETENSORS_SUFFIX",
@@ -33,35 +33,6 @@ _PathLike = str | os.PathLike[str]
 
 class CheckpointError(RuntimeError):
     """A file of weights that is damaged, unsafe to read, or lacks what was asked for."""
-
-
-@contextmanager
-def atomic_path(path: _PathLike) -> Iterator[Path]:
-    """Give a temporary path to write to, then put the file in the place of ``path``.
-
-    The temporary file lies in the same folder (made if missing), is synced to disk and renamed,
-    so that at any moment, also after a crash or on a full disk, ``path`` is the old file or the
-    new one. When the block raises, the temporary file is removed and the old file stays.
-    """
-    target = Path(path).expanduser()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        yield part
-        _sync(part)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def is_safetensors(path: _PathLike) -> bool:
