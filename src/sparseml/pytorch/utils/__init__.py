@@ -1,5 +1,17 @@
 """What modifiers, trainers and users need around a PyTorch model."""
 
+from sparseml.pytorch.utils.benchmarker import (
+    BatchBenchmarkResults,
+    ModuleBenchmarker,
+)
+from sparseml.pytorch.utils.checkpoint import (
+    CheckpointInfo,
+    load_checkpoint,
+    save_checkpoint,
+)
+from sparseml.pytorch.utils.exporter import (
+    ModuleExporter,
+)
 from sparseml.pytorch.utils.helpers import (
     MEMORY_BOUNDED,
     NamedLayerParam,
@@ -43,34 +55,100 @@ from sparseml.pytorch.utils.helpers import (
     tensors_to_precision,
     torch_distributed_zero_first,
 )
+from sparseml.pytorch.utils.log_sparsification_info import (
+    log_module_sparsification_info,
+)
 from sparseml.pytorch.utils.logger import (
     LOGGING_LEVELS,
     BaseLogger,
     ClearMLLogger,
     JSONLinesLogger,
     LambdaLogger,
+    LogEntry,
     LoggerManager,
     PythonLogger,
     SparsificationGroupLogger,
     TensorBoardLogger,
     WANDBLogger,
 )
+from sparseml.pytorch.utils.loss import (
+    DEFAULT_LOSS_KEY,
+    TEACHER_LOSS_KEY,
+    Accuracy,
+    BinaryCrossEntropyLossWrapper,
+    CrossEntropyLossWrapper,
+    InceptionCrossEntropyLossWrapper,
+    KDLossWrapper,
+    KDSettings,
+    LossWrapper,
+    TopKAccuracy,
+)
+from sparseml.pytorch.utils.model import (
+    CheckpointError,
+    load_epoch,
+    load_model,
+    load_optimizer,
+    save_model,
+    script_model,
+    thin_model_from_checkpoint,
+    trace_model,
+)
+from sparseml.pytorch.utils.module import (
+    ModuleDeviceContext,
+    ModuleRunFuncs,
+    ModuleRunHooks,
+    ModuleRunner,
+    ModuleRunResults,
+    ModuleTester,
+    ModuleTrainer,
+    def_model_backward,
+)
+from sparseml.pytorch.utils.sparsification import (
+    GradSampler,
+    ModuleSparsificationInfo,
+)
 
 __all__ = [
+    "DEFAULT_LOSS_KEY",
     "LOGGING_LEVELS",
     "MEMORY_BOUNDED",
+    "TEACHER_LOSS_KEY",
+    "Accuracy",
     "BaseLogger",
+    "BatchBenchmarkResults",
+    "BinaryCrossEntropyLossWrapper",
+    "CheckpointError",
+    "CheckpointInfo",
     "ClearMLLogger",
+    "CrossEntropyLossWrapper",
+    "GradSampler",
+    "InceptionCrossEntropyLossWrapper",
     "JSONLinesLogger",
+    "KDLossWrapper",
+    "KDSettings",
     "LambdaLogger",
+    "LogEntry",
     "LoggerManager",
+    "LossWrapper",
+    "ModuleBenchmarker",
+    "ModuleDeviceContext",
+    "ModuleExporter",
+    "ModuleRunFuncs",
+    "ModuleRunHooks",
+    "ModuleRunResults",
+    "ModuleRunner",
+    "ModuleSparsificationInfo",
+    "ModuleTester",
+    "ModuleTrainer",
     "NamedLayerParam",
     "PythonLogger",
     "SparsificationGroupLogger",
     "TensorBoardLogger",
+    "TopKAccuracy",
     "WANDBLogger",
     "any_str_or_regex_matches_param_name",
     "canonical_name",
+    "def_model_backward",
     "default_device",
     "detach",
     "device_of",
@@ -89,11 +167,19 @@ __all__ = [
     "get_terminal_layers",
     "infinite_data_loader",
     "is_parallel_model",
+    "load_checkpoint",
+    "load_epoch",
+    "load_model",
+    "load_optimizer",
+    "log_module_sparsification_info",
     "mask_difference",
     "memory_aware_threshold",
     "model_to_device",
     "parallelize_model",
     "record",
+    "save_checkpoint",
+    "save_model",
+    "script_model",
     "set_deterministic_seeds",
     "set_optim_learning_rate",
     "swap_modules",
@@ -107,5 +193,7 @@ __all__ = [
     "tensors_module_forward",
     "tensors_to_device",
     "tensors_to_precision",
+    "thin_model_from_checkpoint",
     "torch_distributed_zero_first",
+    "trace_model",
 ]
