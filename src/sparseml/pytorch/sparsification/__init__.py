@@ -11,13 +11,35 @@ from sparseml.pytorch.sparsification.modifier import (
     ScheduledModifier,
     ScheduledUpdateModifier,
 )
+from sparseml.pytorch.sparsification.quantization import QuantizationModifier
+from sparseml.pytorch.sparsification.training import (
+    EpochRangeModifier,
+    GradualParamModifier,
+    LearningRateFunctionModifier,
+    LearningRateModifier,
+    SetLearningRateModifier,
+    SetParamModifier,
+    SetWeightDecayModifier,
+    SparsificationLoggingModifier,
+    TrainableParamsModifier,
+)
 
 __all__ = [
     "PYTORCH_FRAMEWORK",
+    "EpochRangeModifier",
+    "GradualParamModifier",
+    "LearningRateFunctionModifier",
+    "LearningRateModifier",
     "Modifier",
     "ModifierProp",
     "PyTorchModifierYAML",
+    "QuantizationModifier",
     "ScheduledModifier",
     "ScheduledUpdateModifier",
+    "SetLearningRateModifier",
+    "SetParamModifier",
+    "SetWeightDecayModifier",
+    "SparsificationLoggingModifier",
+    "TrainableParamsModifier",
     "sparsification_info",
 ]

@@ -1,0 +1,9 @@
+"""Managers: from a recipe to modifiers acting inside a training loop."""
+
+from __future__ import annotations
+
+from sparseml.pytorch.optim.manager import ScheduledModifierManager
+from sparseml.pytorch.optim.optimizer import ScheduledOptimizer
+from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
+
+__all__ = ["RecipeManagerStepWrapper", "ScheduledModifierManager", "ScheduledOptimizer"]

@@ -1,0 +1,341 @@
+"""The manager: drives the modifiers of a recipe inside anyone's training loop."""
+
+from __future__ import annotations
+
+import math
+import os
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim import Optimizer
+
+from sparseml.optim.manager import BaseManager
+from sparseml.optim.recipe import load_recipe
+from sparseml.pytorch.optim import progress
+from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
+from sparseml.pytorch.sparsification.modifier import PYTORCH_FRAMEWORK, Modifier, ScheduledModifier
+from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
+
+__all__ = ["ScheduledModifierManager"]
+
+Loggers = LoggerManager | list[BaseLogger] | None
+ModifierList = list[Any]
+Modifiers = ModifierList | Mapping[str, ModifierList]
+
+
+class ScheduledModifierManager(BaseManager, Modifier):
+    """Holds the modifiers of a recipe in the order they act in, and makes them act.
+
+    | Sample use:
+    |   manager = ScheduledModifierManager.from_yaml("recipe.yaml")
+    |   optimizer = manager.modify(model, optimizer, steps_per_epoch=len(loader))
+    |   for epoch in range(manager.max_epochs):
+    |       ...  # the usual loop; optimizer.step() drives the modifiers
+    |   manager.finalize(model)
+
+    :param modifiers: the modifiers, or stage name → modifiers
+    :param metadata: metadata of the recipe, JSON serialisable
+    """
+
+    def __init__(
+        self,
+        modifiers: Modifiers,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(modifiers=modifiers, metadata=metadata)
+        self._initialize_epoch: float = 0
+        self._has_progress = False
+        self._resumed: Mapping[str, Any] | None = None
+        self._wrapper: weakref.ref[RecipeManagerStepWrapper] | None = None
+
+    def __del__(self) -> None:
+        """Modifiers may well outlive their manager, so nothing is finalised here."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy drives no optimizer yet, and weak references cannot be pickled
+        return {**self.__dict__, "_wrapper": None}
+
+    @classmethod
+    def from_yaml(  # type: ignore[override]
+        cls,
+        file_path: str | os.PathLike[str],
+        add_modifiers: Modifiers | None = None,
+        recipe_variables: dict[str, Any] | str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> ScheduledModifierManager:
+        """A manager for a recipe.
+
+        :param file_path: a ``.yaml`` or ``.md`` file, or the text of a recipe
+        :param add_modifiers: modifiers to add; in a staged recipe to its last stage, unless given
+            as stage name → modifiers
+        :param recipe_variables: values for variables of the recipe: a mapping, JSON, or
+            ``name=value,...``
+        :param metadata: metadata to use instead of the recipe's own
+        :raises RecipeError: if anything is wrong with the recipe; also an instance of the plain
+            class that fits (ValueError, TypeError, FileNotFoundError, ...)
+        """
+        recipe = load_recipe(
+            file_path,
+            PYTORCH_FRAMEWORK,
+            recipe_variables,
+            metadata,
+            framework_metadata={"torch_version": str(torch.__version__)},
+        )
+        manager = ScheduledModifierManager(recipe.modifiers, recipe.metadata)
+        if not add_modifiers:
+            return manager
+        return ScheduledModifierManager(_added(manager.modifiers, add_modifiers), recipe.metadata)
+
+    def initialize(
+        self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
+    ) -> None:
+        """Initialise every modifier that is not yet.
+
+        :param epoch: the epoch training starts at
+        :param kwargs: handed to every modifier. ``steps_per_epoch`` fixes schedules that are given
+            in optimizer steps; some modifiers need ``grad_sampler`` or ``distillation_teacher``
+        """
+        if kwargs.get("steps_per_epoch"):
+            self.resolve_steps(kwargs["steps_per_epoch"])
+        self._initialize_epoch = epoch
+        super().initialize(module, epoch, loggers)
+        try:
+            for modifier in self.iter_modifiers():
+                if not modifier.initialized:
+                    modifier.initialize(module, epoch, self._loggers, **kwargs)
+        except BaseException:
+            self._initialized = False
+            raise
+
+    def initialize_loggers(self, loggers: Loggers) -> None:
+        """Set where this manager and all of its modifiers log to."""
+        super().initialize_loggers(loggers)
+        for modifier in self.iter_modifiers():
+            modifier.initialize_loggers(self._loggers)
+
+    def modify(
+        self,
+        module: Module,
+        optimizer: Any,
+        steps_per_epoch: int,
+        wrap_optim: Any = None,
+        epoch: float | None = None,
+        allow_parallel_module: bool = True,
+        **kwargs: Any,
+    ) -> RecipeManagerStepWrapper:
+        """Wrap an optimizer so that its ``step`` drives the modifiers.
+
+        :param optimizer: the optimizer handed to the modifiers
+        :param steps_per_epoch: optimizer steps (not batches, when gradients are accumulated) that
+            make an epoch
+        :param wrap_optim: what the training loop steps, when that is not the optimizer: a gradient
+            scaler, for example
+        :param epoch: the epoch to start at; by default the one given to :meth:`initialize`, or
+            where a state loaded since has stopped
+        :param allow_parallel_module: hand a (Distributed)DataParallel module to the modifiers as it
+            is, instead of the module inside
+        :param kwargs: handed to :meth:`initialize` unless that was called before
+        :return: to be used in place of ``wrap_optim`` or ``optimizer``
+        :raises ValueError: if ``steps_per_epoch`` is not positive
+        """
+        if steps_per_epoch <= 0:
+            raise ValueError(f"steps_per_epoch must be greater than 0, got {steps_per_epoch}")
+        if (
+            isinstance(module, (DataParallel, DistributedDataParallel))
+            and not allow_parallel_module
+        ):
+            module = module.module
+        self.resolve_steps(steps_per_epoch)
+        if not self._initialized:
+            self.initialize(module, 0.0 if epoch is None else epoch, **kwargs)
+        start = self._initialize_epoch if epoch is None else epoch
+        wrapper = RecipeManagerStepWrapper(
+            optimizer if wrap_optim is None else wrap_optim,
+            optimizer,
+            module,
+            self,
+            start,
+            steps_per_epoch,
+        )
+        self._wrapper = weakref.ref(wrapper)
+        if epoch is None and self._resumed is not None:
+            wrapper._wrapped_resume(self._resumed)
+        self._resumed = None
+        return wrapper
+
+    def apply(
+        self,
+        module: Module,
+        epoch: float = math.inf,
+        loggers: Loggers = None,
+        finalize: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        """Apply the recipe in one shot, without training.
+
+        The modifiers of a stage are initialised, which is when they act, and then finalised before
+        the next stage begins. Each modifier of a plain recipe is a stage of its own.
+        """
+        self.initialize_loggers(loggers)
+        for group in self._groups():
+            for modifier in group:
+                if not modifier.initialized:
+                    modifier.initialize(module, epoch, self._loggers, **kwargs)
+            if finalize:
+                for modifier in group:
+                    modifier.finalize(module, **kwargs)
+        self._initialized = True
+        if finalize:
+            super().finalize(module)
+
+    def apply_structure(
+        self,
+        module: Module,
+        epoch: float = 0.0,
+        loggers: Loggers = None,
+        finalize: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Bring the module's structure (not its values) to what it is at ``epoch``."""
+        for modifier in self.iter_modifiers():
+            modifier.apply_structure(module, epoch, loggers, finalize, **kwargs)
+
+    def finalize(
+        self, module: Module | None = None, reset_loggers: bool = True, **kwargs: Any
+    ) -> None:
+        """Finalise all modifiers; ``kwargs`` are handed to each.
+
+        :raises RuntimeError: if the manager is not initialised, or was finalised before
+        """
+        super().finalize(module, reset_loggers)
+        self._has_progress = False
+        self._resumed = None
+        for modifier in self.iter_modifiers():
+            if modifier.initialized:
+                modifier.finalize(module, reset_loggers, **kwargs)
+
+    def update(
+        self,
+        module: Module,
+        optimizer: Optimizer,
+        epoch: float,
+        steps_per_epoch: int,
+        log_updates: bool = True,
+    ) -> None:
+        """Update, and then let log, every modifier that is due at ``epoch``."""
+        super().update(module, optimizer, epoch, steps_per_epoch)
+        for modifier in self._enabled_modifiers():
+            if isinstance(modifier, ScheduledModifier) and modifier.update_ready(
+                epoch, steps_per_epoch
+            ):
+                modifier.scheduled_update(module, optimizer, epoch, steps_per_epoch)
+                if log_updates:
+                    modifier.scheduled_log_update(module, optimizer, epoch, steps_per_epoch)
+        self._has_progress = True
+
+    def loss_update(
+        self,
+        loss: Tensor,
+        module: Module,
+        optimizer: Optimizer,
+        epoch: float,
+        steps_per_epoch: int,
+        **kwargs: Any,
+    ) -> Tensor:
+        """The loss to differentiate, after every enabled modifier has had its say."""
+        super().loss_update(loss, module, optimizer, epoch, steps_per_epoch, **kwargs)
+        for modifier in self._enabled_modifiers():
+            loss = modifier.loss_update(loss, module, optimizer, epoch, steps_per_epoch, **kwargs)
+        return loss
+
+    def optimizer_pre_step(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Call every enabled modifier right before the optimizer's step."""
+        super().optimizer_pre_step(module, optimizer, epoch, steps_per_epoch)
+        for modifier in self._enabled_modifiers():
+            modifier.optimizer_pre_step(module, optimizer, epoch, steps_per_epoch)
+
+    def optimizer_post_step(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Call every enabled modifier right after the optimizer's step."""
+        super().optimizer_post_step(module, optimizer, epoch, steps_per_epoch)
+        for modifier in self._enabled_modifiers():
+            modifier.optimizer_post_step(module, optimizer, epoch, steps_per_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of every modifier by its identifier; in a staged recipe, by stage before that.
+
+        Once training has begun, the key ``__progress__`` holds what else a run needs to go on as
+        if it had not stopped. Everything in it can be saved by ``torch.save`` and loaded with
+        ``weights_only=True``.
+        """
+        state = progress.collect(self._modifiers, lambda modifier: modifier.state_dict())
+        if self._initialized and self._has_progress:
+            wrapper = self._own_wrapper()
+            state[progress.PROGRESS_KEY] = {
+                **(wrapper._wrapped_progress() if wrapper is not None else {}),
+                "modifiers": progress.collect(self._modifiers, lambda m: m.progress_state()),
+            }
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
+        """Restore :meth:`state_dict`, step count included.
+
+        :param strict: demand that the state is of these very modifiers
+        :raises IndexError: with ``strict``, on missing or unknown modifiers or stages
+        :raises RuntimeError: if the state is of a run, and the manager is not initialised
+        """
+        state = dict(state_dict)
+        run = state.pop(progress.PROGRESS_KEY, None)
+        if run is not None:
+            self._require_initialized("load_state_dict")
+        if strict:
+            progress.check_keys(self._modifiers, state)
+        progress.restore(self._modifiers, state, lambda m, part: m.load_state_dict(part, strict))
+        if run is None:
+            return
+        progress.restore(
+            self._modifiers, run["modifiers"], lambda m, part: m.load_progress_state(part)
+        )
+        self._has_progress = True
+        wrapper = self._own_wrapper()
+        if wrapper is not None:
+            wrapper._wrapped_resume(run)
+        else:
+            self._resumed = run
+
+    def _groups(self) -> list[ModifierList]:
+        if isinstance(self._modifiers, Mapping):
+            return list(self._modifiers.values())
+        return [[modifier] for modifier in self._modifiers]
+
+    def _enabled_modifiers(self) -> Iterator[Modifier]:
+        return (modifier for modifier in self.iter_modifiers() if modifier.enabled)
+
+    def _own_wrapper(self) -> RecipeManagerStepWrapper | None:
+        return None if self._wrapper is None else self._wrapper()
+
+
+def _added(modifiers: Modifiers, more: Modifiers) -> Modifiers:
+    """``modifiers`` and ``more``, which without stages of its own joins the last stage."""
+    if not isinstance(modifiers, Mapping):
+        if isinstance(more, Mapping):
+            raise ValueError(
+                f"add_modifiers is by stage ({sorted(more)}), but the recipe has no stages"
+            )
+        return [*modifiers, *more]
+    if not isinstance(more, Mapping):
+        more = {list(modifiers)[-1]: more}
+    unknown = sorted(set(more) - set(modifiers))
+    if unknown:
+        raise ValueError(
+            f"add_modifiers is for the stages {unknown}, the recipe has {list(modifiers)}"
+        )
+    return {stage: [*members, *more.get(stage, [])] for stage, members in modifiers.items()}

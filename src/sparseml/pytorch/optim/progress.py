@@ -1,0 +1,62 @@
+"""How far a run has come, as a part of a manager's state.
+
+Beside what every modifier keeps in its own state (masks), a run that is to go on bit by bit as if
+it had never stopped needs the step count and what each modifier has started, ended and remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ["PROGRESS_KEY", "check_keys", "collect", "restore"]
+
+PROGRESS_KEY = "__progress__"
+"""The key of a manager's state that is no identifier of a modifier and no stage."""
+
+Modifiers = list[Any] | Mapping[str, list[Any]]
+
+
+def collect(modifiers: Modifiers, of: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
+    """``of`` each modifier by its identifier; for a staged recipe, by stage and identifier."""
+    if isinstance(modifiers, Mapping):
+        return {stage: collect(members, of) for stage, members in modifiers.items()}
+    return {modifier.identifier(): of(modifier) for modifier in modifiers}
+
+
+def restore(
+    modifiers: Modifiers,
+    state: Mapping[str, Any],
+    into: Callable[[Any, Mapping[str, Any]], None],
+) -> None:
+    """Hand each modifier its part of a state made by :func:`collect`, if there is one."""
+    if isinstance(modifiers, Mapping):
+        for stage, members in modifiers.items():
+            restore(members, state.get(stage, {}), into)
+        return
+    for modifier in modifiers:
+        key = modifier.identifier()
+        if key in state:
+            into(modifier, state[key])
+
+
+def check_keys(modifiers: Modifiers, state: Mapping[str, Any]) -> None:
+    """Check that a state belongs to these very modifiers.
+
+    :raises IndexError: for modifiers or stages without a state and the other way around
+    """
+    if isinstance(modifiers, Mapping):
+        _compare("stages", set(modifiers), set(state))
+        for stage, members in modifiers.items():
+            check_keys(members, state[stage])
+    else:
+        _compare("modifiers", {modifier.identifier() for modifier in modifiers}, set(state))
+
+
+def _compare(kind: str, expected: set[str], found: set[str]) -> None:
+    if expected != found:
+        raise IndexError(
+            f"the state does not belong to this recipe: {kind} without a state: "
+            f"{sorted(expected - found)}, unknown {kind} in the state: {sorted(found - expected)} "
+            "(a modifier is known by its settings: changing one makes it another modifier)"
+        )
