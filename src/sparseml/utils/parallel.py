@@ -63,15 +63,14 @@ class ParallelWorker:
             self._pool = None
 
     def __iter__(self) -> Iterator[Any]:
-        if self._pool is None:
+        pool = self._pool
+        if pool is None:
             raise RuntimeError("start() must be called first")
         items = itertools.cycle(self._items) if self._indefinite else iter(self._items)
         futures: deque[Future[Any]] = deque(
-            self._pool.submit(self._func, item) for item in itertools.islice(items, self._ahead)
+            pool.submit(self._func, item) for item in itertools.islice(items, self._ahead)
         )
         while futures:
             result = futures.popleft().result()
-            futures.extend(
-                self._pool.submit(self._func, item) for item in itertools.islice(items, 1)
-            )
+            futures.extend(pool.submit(self._func, item) for item in itertools.islice(items, 1))
             yield result
