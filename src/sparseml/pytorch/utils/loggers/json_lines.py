@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sparseml.pytorch.utils.loggers.base import BaseLogger, LogEntry
+from sparseml.utils.plain import plain_data
 
 __all__ = ["JSONLinesLogger"]
 
@@ -54,10 +52,10 @@ class JSONLinesLogger(BaseLogger):
         if not self._prepared:
             self._prepare()
         line = {
-            "time": _plain(entry.time()),
-            "step": _plain(entry.step),
+            "time": plain_data(entry.time()),
+            "step": plain_data(entry.step),
             "tag": entry.tag,
-            _FIELDS.get(entry.kind, "values"): _plain(entry.content),
+            _FIELDS.get(entry.kind, "values"): plain_data(entry.content),
         }
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
@@ -83,16 +81,3 @@ class JSONLinesLogger(BaseLogger):
         if self._resume_step is None or not isinstance(step, (int, float)):
             return True
         return step < self._resume_step
-
-
-def _plain(value: Any) -> Any:
-    """Turn tensors, arrays and numbers of any kind into what JSON can hold."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):  # tensors, arrays and numpy's numbers
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
