@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,7 +43,7 @@ class SparsificationGroupLogger(BaseLogger):
             logger = python if isinstance(python, logging.Logger) else None
             self._loggers.append(PythonLogger(logger, python_log_level, enabled=enabled))
         if tensorboard:
-            is_path = isinstance(tensorboard, str) or hasattr(tensorboard, "__fspath__")
+            is_path = isinstance(tensorboard, (str, os.PathLike))
             self._loggers.append(
                 TensorBoardLogger(
                     log_path=tensorboard if is_path else None,
