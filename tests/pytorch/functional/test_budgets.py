@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparseml.pytorch.functional.budgets import (
+    after_removal,
     global_counts,
     mapped_counts,
     sparsity_bounds,
@@ -33,6 +34,16 @@ def test_uniform_and_mapped_counts():
     assert mapped_counts([10, 5], [0.1, 0.9]) == [1, 4]
     with pytest.raises(ValueError, match="2 tensors but 1 sparsities"):
         mapped_counts([10, 5], [0.5])
+
+
+@given(original=st.integers(1, 50), data=st.data())
+def test_what_was_removed_counts_as_pruned(original, data):
+    left = data.draw(st.integers(1, original))
+    zeros = data.draw(st.integers(original - left, original))
+    asked = after_removal(zeros / original, 1 - left / original)
+    assert round(asked * left, 6) == zeros - (original - left)
+    assert after_removal(0.0, 1 - left / original) == 0.0
+    assert after_removal(0.5, 1.0) == 0.0
 
 
 @settings(deadline=None, max_examples=100)

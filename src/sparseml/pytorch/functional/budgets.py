@@ -21,7 +21,14 @@ from sparseml.pytorch.functional.selection import (
     require_sparsity,
 )
 
-__all__ = ["global_counts", "mapped_counts", "sparsity_bounds", "uniform_counts"]
+__all__ = [
+    "after_removal",
+    "global_counts",
+    "mapped_counts",
+    "require_possible",
+    "sparsity_bounds",
+    "uniform_counts",
+]
 
 
 def uniform_counts(sizes: Sequence[int], sparsity: float) -> list[int]:
@@ -37,6 +44,17 @@ def mapped_counts(sizes: Sequence[int], sparsities: Sequence[float]) -> list[int
     if len(sizes) != len(sparsities):
         raise ValueError(f"{len(sizes)} tensors but {len(sparsities)} sparsities")
     return [prune_count(size, sparsity) for size, sparsity in zip(sizes, sparsities, strict=True)]
+
+
+def after_removal(sparsity: float, removed: float) -> float:
+    """The sparsity to ask of what is left when a part of a tensor was physically removed.
+
+    Removed entries count as pruned: with half of a tensor gone, a sparsity of 0.75 means that half
+    of the rest is pruned.
+
+    :param removed: the fraction that was removed, in [0, 1)
+    """
+    return max((sparsity - removed) / (1.0 - removed), 0.0) if removed < 1.0 else 0.0
 
 
 def sparsity_bounds(
@@ -55,6 +73,20 @@ def sparsity_bounds(
     # Decimal fractions are meant as written: 0.29 of 100 is 29, not 28.999...
     low, high = Fraction(str(min_sparsity)), Fraction(str(max_sparsity))
     return [math.ceil(size * low) for size in sizes], [math.floor(size * high) for size in sizes]
+
+
+def require_possible(
+    total: int, sizes: Sequence[int], floors: Sequence[int], caps: Sequence[int]
+) -> None:
+    """Check that ``total`` units can be pruned within bounds.
+
+    :raises ValueError: naming how many can
+    """
+    if not sum(floors) <= total <= sum(caps):
+        raise ValueError(
+            f"{total} of {sum(sizes)} units cannot be pruned: the limits per tensor allow "
+            f"{sum(floors)} to {sum(caps)}"
+        )
 
 
 def global_counts(
@@ -81,11 +113,7 @@ def global_counts(
     caps = sizes if caps is None else caps
     if not len(floors) == len(caps) == len(sizes):
         raise ValueError(f"{len(sizes)} tensors, {len(floors)} floors and {len(caps)} caps")
-    if not sum(floors) <= total <= sum(caps):
-        raise ValueError(
-            f"{total} of {sum(sizes)} units cannot be pruned: the limits per tensor allow "
-            f"{sum(floors)} to {sum(caps)}"
-        )
+    require_possible(total, sizes, floors, caps)
     open_total = total - sum(floors)
     if open_total == 0:
         return list(floors)

@@ -1,0 +1,67 @@
+"""Pruning modifiers, and the parts they are made of.
+
+A pruning modifier puts together a mask creator (what is pruned together), a scorer (which weights
+matter least) and a schedule (how many, when). ``docs/adding_a_pruner.md`` shows how to write one.
+"""
+
+from __future__ import annotations
+
+from sparseml.pytorch.sparsification.pruning.analyzer import ModulePruningAnalyzer
+from sparseml.pytorch.sparsification.pruning.mask_creator import (
+    BlockMaskCreator,
+    ConstantMaskCreator,
+    FourBlockMaskCreator,
+    GroupedPruningMaskCreator,
+    NMPruningMaskCreator,
+    PatternMaskCreator,
+    PruningMaskCreator,
+    StructuredPruningMaskCreator,
+    UnstructuredPruningMaskCreator,
+)
+from sparseml.pytorch.sparsification.pruning.mask_params import ModuleParamPruningMask
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_constant import (
+    ConstantPruningModifier,
+)
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
+    BaseGradualPruningModifier,
+)
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_magnitude import (
+    GlobalMagnitudePruningModifier,
+    GMPruningModifier,
+    MagnitudePruningModifier,
+)
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_movement import (
+    MovementPruningModifier,
+)
+from sparseml.pytorch.sparsification.pruning.scorer import (
+    MagnitudePruningParamsScorer,
+    MovementPruningParamsScorer,
+    PruningParamsGradScorer,
+    PruningParamsScorer,
+)
+
+__all__ = [
+    "BaseGradualPruningModifier",
+    "BasePruningModifier",
+    "BlockMaskCreator",
+    "ConstantMaskCreator",
+    "ConstantPruningModifier",
+    "FourBlockMaskCreator",
+    "GMPruningModifier",
+    "GlobalMagnitudePruningModifier",
+    "GroupedPruningMaskCreator",
+    "MagnitudePruningModifier",
+    "MagnitudePruningParamsScorer",
+    "ModuleParamPruningMask",
+    "ModulePruningAnalyzer",
+    "MovementPruningModifier",
+    "MovementPruningParamsScorer",
+    "NMPruningMaskCreator",
+    "PatternMaskCreator",
+    "PruningMaskCreator",
+    "PruningParamsGradScorer",
+    "PruningParamsScorer",
+    "StructuredPruningMaskCreator",
+    "UnstructuredPruningMaskCreator",
+]

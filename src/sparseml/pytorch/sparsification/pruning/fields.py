@@ -1,0 +1,108 @@
+"""Fields that pruning modifiers share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from sparseml.pytorch.sparsification.fields import field
+from sparseml.pytorch.sparsification.pruning.mask_creator import (
+    MaskType,
+    PruningMaskCreator,
+    get_mask_creator,
+)
+from sparseml.utils.constants import FROM_PARAM_TOKEN
+
+__all__ = [
+    "as_final_sparsity",
+    "as_fraction",
+    "as_initial_sparsity",
+    "as_optional_fraction",
+    "mask_creator_for",
+    "mask_type_field",
+]
+
+
+def as_fraction(name: str, value: Any) -> float:
+    """``value`` as a sparsity; YAML reads numbers such as ``5e-2`` as text.
+
+    Whole numbers are refused, as 1 may be meant as a fraction or as a percentage.
+
+    :raises TypeError: for what is not written as a float
+    :raises ValueError: outside [0, 1]
+    """
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise TypeError(_no_fraction(name, value)) from None
+    if not isinstance(value, float):
+        raise TypeError(_no_fraction(name, value))
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(_no_fraction(name, value))
+    return float(value)
+
+
+def as_optional_fraction(name: str, value: Any) -> float | None:
+    """As :func:`as_fraction`, but None stays None."""
+    return None if value is None else as_fraction(name, value)
+
+
+def as_initial_sparsity(name: str, value: Any) -> float | str:
+    """As :func:`as_fraction`, or the token that stands for each parameter's own sparsity."""
+    return FROM_PARAM_TOKEN if value == FROM_PARAM_TOKEN else as_fraction(name, value)
+
+
+def as_final_sparsity(name: str, value: Any) -> Any:
+    """A fraction strictly inside (0, 1), or a mapping with such keys, as it was given."""
+    for sparsity in value if isinstance(value, Mapping) else [value]:
+        if as_fraction(name, sparsity) in (0.0, 1.0):
+            raise ValueError(f"{name} must lie strictly between 0 and 1, found {sparsity!r}")
+    if isinstance(value, Mapping):
+        if not value:
+            raise ValueError(f"{name} must name at least one sparsity, found {value!r}")
+        return value
+    return as_fraction(name, value)
+
+
+def mask_type_field() -> Any:
+    """The pattern of the masks; what it may be is checked when the modifier initialises."""
+    doc = "What is pruned together: a word, N:M (N kept of M), RxC or [out, in]."
+    return field("mask_type", lambda _, value: value, doc)
+
+
+def mask_creator_for(
+    mask_type: MaskType, names: Sequence[str], params: Sequence[Tensor]
+) -> PruningMaskCreator:
+    """The mask creator of a ``mask_type``, tried on every parameter.
+
+    :raises ValueError: for an unknown ``mask_type``, or naming the parameter that it cannot mask
+    """
+    creator = get_mask_creator(mask_type)
+    for name, param in zip(names, params, strict=True):
+        _require_fit(creator, mask_type, name, param)
+    return creator
+
+
+def _require_fit(
+    creator: PruningMaskCreator, mask_type: MaskType, name: str, param: Tensor
+) -> None:
+    try:
+        creator.create_parameter_masks([param.detach()], 0.0)
+    except ValueError as error:
+        raise ValueError(f"mask_type {mask_type!r} cannot mask {name}: {error}") from error
+
+
+def _no_fraction(name: str, value: Any) -> str:
+    hint = ""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if 2 <= value <= 100:
+            hint = f"; did you mean {value / 100:g}?"
+        elif value in (0, 1):
+            hint = f"; did you mean {float(value)}?"
+    return (
+        f"{name}: a sparsity is a fraction in [0, 1], written as a float such as 0.5, "
+        f"found {value!r}{hint}"
+    )

@@ -1,0 +1,90 @@
+"""Keeping a sparse model sparse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch.nn import Module, Parameter
+
+from sparseml.pytorch.sparsification.modifier import ModifierProp, PyTorchModifierYAML
+from sparseml.pytorch.sparsification.pruning.mask_creator import (
+    ConstantMaskCreator,
+    PruningMaskCreator,
+)
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
+from sparseml.pytorch.sparsification.pruning.scorer import (
+    MagnitudePruningParamsScorer,
+    PruningParamsScorer,
+)
+from sparseml.pytorch.utils.layers import get_prunable_layers
+from sparseml.pytorch.utils.tensor_stats import tensor_sparsity
+
+__all__ = ["ConstantPruningModifier"]
+
+_SPARSE = 0.1
+
+
+@PyTorchModifierYAML()
+class ConstantPruningModifier(BasePruningModifier):
+    """Keeps the weights zero that are zero when it starts.
+
+    For fine-tuning a pruned model. At the end the weights are free again.
+
+    | Sample yaml:
+    |   !ConstantPruningModifier
+    |       start_epoch: 0.0
+    |       end_epoch: 10.0
+    |       params: ['re:.*weight']
+
+    :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
+    :param update_frequency: accepted for the sake of old recipes; the masks never change
+    """
+
+    def __init__(
+        self,
+        params: str | Iterable[str],
+        start_epoch: float = -1.0,
+        end_epoch: float = -1.0,
+        update_frequency: float = -1.0,
+    ) -> None:
+        super().__init__(
+            params,
+            start_epoch=start_epoch,
+            end_epoch=end_epoch,
+            end_comparator=-1,
+            update_frequency=-1.0,
+        )
+
+    @staticmethod
+    def from_sparse_model(model: Module) -> list[ConstantPruningModifier]:
+        """A modifier for each prunable layer of which more than a tenth of the weights are zero."""
+        return [
+            ConstantPruningModifier(params=[f"{name}.weight" if name else "weight"])
+            for name, layer in get_prunable_layers(model)
+            if tensor_sparsity(layer.get_parameter("weight").detach()) > _SPARSE
+        ]
+
+    @ModifierProp(serializable=False)
+    def leave_enabled(self) -> bool:
+        """False: at ``end_epoch`` the weights are free again."""
+        return self._leave_enabled
+
+    @ModifierProp(serializable=False)
+    def global_sparsity(self) -> bool:
+        """False: every parameter keeps its own zeros."""
+        return self._global_sparsity
+
+    def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> None:
+        """None: the sparsity is that of the parameters."""
+        return None
+
+    def _get_mask_creator(
+        self, param_names: list[str], params: list[Parameter]
+    ) -> PruningMaskCreator:
+        return ConstantMaskCreator()
+
+    def _get_scorer(self, params: list[Parameter]) -> PruningParamsScorer:
+        return MagnitudePruningParamsScorer(params)
+
+    def _mask_update_due(self, starting: bool) -> bool:
+        return starting

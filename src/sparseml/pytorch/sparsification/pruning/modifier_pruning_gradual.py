@@ -1,0 +1,204 @@
+"""Pruning modifiers whose sparsity grows along a curve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch.nn import Module, Parameter
+
+from sparseml.pytorch.functional.schedules import CURVES, scheduled_sparsity
+from sparseml.pytorch.sparsification.fields import field, one_of
+from sparseml.pytorch.sparsification.modifier import ModifierProp
+from sparseml.pytorch.sparsification.param_selection import select_params
+from sparseml.pytorch.sparsification.pruning.fields import as_final_sparsity, as_initial_sparsity
+from sparseml.pytorch.sparsification.pruning.mask_creator_base import PruningMaskCreator
+from sparseml.pytorch.sparsification.pruning.mask_params import ModuleParamPruningMask
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
+from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.pytorch.utils.tensor_stats import tensor_list_sparsity, tensor_sparsity
+from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, FROM_PARAM_TOKEN
+
+__all__ = ["BaseGradualPruningModifier"]
+
+_FIXED_TOLERANCE = 1e-2
+
+
+def _get_init_sparsity(modifier: Any) -> float | str:
+    return FROM_PARAM_TOKEN if modifier._init_from_param else modifier._init_sparsity
+
+
+def _set_init_sparsity(modifier: Any, value: float | str) -> None:
+    modifier._init_sparsity = as_initial_sparsity("init_sparsity", value)
+    modifier._init_from_param = value == FROM_PARAM_TOKEN
+
+
+class BaseGradualPruningModifier(BasePruningModifier):
+    """Prunes from an initial to a final sparsity while it is active.
+
+    Exactly ``init_sparsity`` is asked for at the start and exactly ``final_sparsity`` from the end
+    on; in one shot, ``final_sparsity``.
+
+    :param params: as in the base class; empty means ``__ALL_PRUNABLE__``, and must be empty if
+        ``final_sparsity`` says which parameters it is for
+    :param init_sparsity: in [0, 1], or ``__FROM_PARAM__``: the sparsity that each parameter has at
+        initialisation
+    :param final_sparsity: strictly between 0 and 1, or for several a mapping from each to the
+        names and patterns of its parameters (the first that matches holds)
+    :param inter_func: ``linear``, ``cubic`` or ``inverse_cubic``
+    :raises TypeError: for a sparsity that is not written as a float
+    :raises ValueError: for a sparsity outside its range, an unknown ``inter_func``, an
+        ``update_frequency`` of 0, and for ``params`` beside a mapping
+    """
+
+    _init_sparsity: float | str | list[float]
+    _init_from_param: bool
+    _final_sparsity: float | Mapping[float, Sequence[str]]
+
+    def __init__(
+        self,
+        params: str | Iterable[str],
+        init_sparsity: float | str,
+        final_sparsity: float | Mapping[float, Sequence[str]],
+        start_epoch: float = -1.0,
+        end_epoch: float = -1.0,
+        update_frequency: float = -1.0,
+        inter_func: str = "cubic",
+        min_start: float = -1.0,
+        min_end: float = -1.0,
+        end_comparator: int | None = 0,
+        min_frequency: float = -1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            params,
+            start_epoch=start_epoch,
+            end_epoch=end_epoch,
+            update_frequency=update_frequency,
+            min_start=min_start,
+            min_end=min_end,
+            end_comparator=end_comparator,
+            min_frequency=min_frequency,
+            **kwargs,
+        )
+        if isinstance(final_sparsity, Mapping) and self._params:
+            raise ValueError(
+                f"{self._describe('params')} must be empty ([]) when final_sparsity says which "
+                f"parameters it is for, found {self._params!r}"
+            )
+        self.init_sparsity = init_sparsity
+        self.final_sparsity = final_sparsity
+        self.inter_func = inter_func
+        self._final_targets: list[float] = []
+
+    init_sparsity: Any = ModifierProp(
+        func_get=_get_init_sparsity,
+        func_set=_set_init_sparsity,
+        doc="The sparsity at the start, or the token for each parameter's own.",
+    )
+    final_sparsity = field(
+        "final_sparsity",
+        as_final_sparsity,
+        "The sparsity at the end, or a mapping from several to their parameters.",
+    )
+    inter_func = field("inter_func", one_of(CURVES), "The curve that the sparsity follows.")
+
+    def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> list[float]:
+        """The sparsity of each parameter at ``epoch``.
+
+        Before initialisation, when the parameters are not known, there is one value for each final
+        sparsity, and ``__FROM_PARAM__`` counts as 0.
+        """
+        finals = self._final_targets or _sparsities(self._final_sparsity)
+        return [
+            scheduled_sparsity(
+                epoch, self.start_epoch, self.end_epoch, initial, final, self.inter_func
+            )
+            for initial, final in zip(self._initials(len(finals)), finals, strict=True)
+        ]
+
+    def _initials(self, count: int) -> list[float]:
+        if isinstance(self._init_sparsity, list):
+            return self._init_sparsity
+        return [0.0 if isinstance(self._init_sparsity, str) else self._init_sparsity] * count
+
+    def progress_state(self) -> dict[str, Any]:
+        """Adds the sparsities at the start, if they were measured."""
+        state = super().progress_state()
+        if self._init_from_param:
+            state["init_sparsity"] = self._init_sparsity
+        return state
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Restores the sparsities at the start, if they were measured."""
+        super().load_progress_state(state)
+        if self._init_from_param:
+            self._init_sparsity = state["init_sparsity"]
+
+    def _describe(self, name: str) -> str:
+        return f"{name} of {type(self).__name__}"
+
+    def _selecting_entries(self) -> str | list[str]:
+        if isinstance(self._final_sparsity, Mapping):
+            groups = self._final_sparsity.values()
+            return [entry for entries in groups for entry in _as_list(entries)]
+        return self._params or ALL_PRUNABLE_TOKEN
+
+    def _create_named_layers_and_params(self, module: Module) -> list[NamedLayerParam]:
+        if not isinstance(self._final_sparsity, Mapping):
+            selected = select_params(module, self._selecting_entries())
+            self._final_targets = [float(self._final_sparsity)] * len(selected)
+            return selected
+        if self._global_sparsity:
+            raise ValueError(
+                f"{self._describe('final_sparsity')} must be one number, as global_sparsity ranks "
+                f"the weights of all parameters together; found {self._final_sparsity!r}"
+            )
+        chosen: dict[int, tuple[NamedLayerParam, float]] = {}
+        for sparsity, entries in self._final_sparsity.items():
+            for found in select_params(module, _as_list(entries)):
+                chosen.setdefault(id(found.param), (found, float(sparsity)))
+        self._final_targets = [sparsity for _, sparsity in chosen.values()]
+        return [found for found, _ in chosen.values()]
+
+    def _create_pruning_mask(
+        self, selected: Sequence[NamedLayerParam], mask_creator: PruningMaskCreator
+    ) -> ModuleParamPruningMask:
+        if self._init_from_param:
+            self._init_sparsity = self._measured([found.param for found in selected])
+        self._require_reachable(mask_creator)
+        return super()._create_pruning_mask(selected, mask_creator)
+
+    def _measured(self, params: Sequence[Parameter]) -> list[float]:
+        if self._global_sparsity:  # ranking all weights together knows one target only
+            together = tensor_list_sparsity([param.detach() for param in params])
+            return [together] * len(params)
+        return [tensor_sparsity(param.detach()).item() for param in params]
+
+    def _require_reachable(self, mask_creator: PruningMaskCreator) -> None:
+        fixed = mask_creator.fixed_sparsity
+        if fixed is None:
+            return
+        if any(abs(final - fixed) > _FIXED_TOLERANCE for final in self._final_targets):
+            raise ValueError(
+                f"{self._describe('final_sparsity')} must be {fixed:g} with {mask_creator} masks, "
+                f"found {self._final_sparsity}"
+            )
+        highest = max(self._initials(1), default=0.0)
+        if highest > fixed + _FIXED_TOLERANCE:
+            raise ValueError(
+                f"{self._describe('init_sparsity')} must be at most {fixed:g} with {mask_creator} "
+                f"masks, found {highest:g}"
+            )
+
+
+def _as_list(entries: str | Sequence[str]) -> list[str]:
+    return [entries] if isinstance(entries, str) else list(entries)
+
+
+def _sparsities(final_sparsity: float | Mapping[float, Sequence[str]]) -> list[float]:
+    return (
+        [float(s) for s in final_sparsity]
+        if isinstance(final_sparsity, Mapping)
+        else [final_sparsity]
+    )

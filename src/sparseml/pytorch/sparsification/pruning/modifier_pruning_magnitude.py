@@ -1,0 +1,287 @@
+"""Gradual pruning by magnitude."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from torch import Tensor
+from torch.nn import Parameter
+
+from sparseml.pytorch.functional.budgets import global_counts, require_possible, sparsity_bounds
+from sparseml.pytorch.functional.selection import prune_count
+from sparseml.pytorch.sparsification.fields import field
+from sparseml.pytorch.sparsification.modifier import ModifierProp, PyTorchModifierYAML
+from sparseml.pytorch.sparsification.pruning.fields import (
+    as_optional_fraction,
+    mask_creator_for,
+    mask_type_field,
+)
+from sparseml.pytorch.sparsification.pruning.mask_creator import (
+    Budget,
+    MaskType,
+    PruningMaskCreator,
+    Target,
+)
+from sparseml.pytorch.sparsification.pruning.mask_creator_base import common_target
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
+    BaseGradualPruningModifier,
+)
+from sparseml.pytorch.sparsification.pruning.scorer import (
+    MagnitudePruningParamsScorer,
+    PruningParamsScorer,
+)
+
+__all__ = [
+    "GMPruningModifier",
+    "GlobalMagnitudePruningModifier",
+    "LayerwiseGMPruningModifier",
+    "MagnitudePruningModifier",
+]
+
+
+@PyTorchModifierYAML()
+class GMPruningModifier(BaseGradualPruningModifier):
+    """Gradual magnitude pruning: Zhu and Gupta, "To prune, or not to prune" (2017).
+
+    | Sample yaml:
+    |   !GMPruningModifier
+    |       init_sparsity: 0.05
+    |       final_sparsity: 0.8
+    |       start_epoch: 0.0
+    |       end_epoch: 10.0
+    |       update_frequency: 1.0
+    |       params: ['re:.*weight']
+
+    :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
+    :param init_sparsity: sparsity at the start, or ``__FROM_PARAM__``
+    :param final_sparsity: sparsity at the end, or several with the parameters they are for
+    :param update_frequency: epochs between updates, -1 for every step
+    :param leave_enabled: keep the masks in force after the end, so that nothing grows back
+    :param inter_func: ``linear``, ``cubic`` or ``inverse_cubic``
+    :param mask_type: ``unstructured``, ``block4``, ``N:M``, ``filter``, ``channel``, ``RxC``, or
+        ``[out, in]``
+    :param global_sparsity: rank the weights of all parameters together
+    :param phased: must be False; kept for the message to old recipes
+    :param score_type: must be ``magnitude``; kept for the message to old recipes
+    :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
+    :param min_sparsity_per_param: with global_sparsity, at the end no parameter is denser than
+        ``1 - min_sparsity_per_param``; on the way there the limit grows with the sparsity
+    :raises ValueError: for fields that contradict each other
+    """
+
+    _mask_type: MaskType
+
+    def __init__(
+        self,
+        params: str | Iterable[str],
+        init_sparsity: float | str,
+        final_sparsity: float | Mapping[float, Sequence[str]],
+        start_epoch: float,
+        end_epoch: float,
+        update_frequency: float,
+        leave_enabled: bool = True,
+        inter_func: str = "cubic",
+        mask_type: MaskType = "unstructured",
+        global_sparsity: bool = False,
+        phased: bool = False,
+        score_type: str = "magnitude",
+        max_sparsity_per_param: float | None = None,
+        min_sparsity_per_param: float | None = None,
+    ) -> None:
+        if phased:
+            raise ValueError(
+                "phased must be False; for phases of dense and sparse training use "
+                "ACDCPruningModifier"
+            )
+        if score_type != "magnitude":
+            raise ValueError(
+                f"score_type must be 'magnitude', found {score_type!r}; other scores have "
+                "modifiers of their own, as MovementPruningModifier"
+            )
+        super().__init__(
+            params,
+            init_sparsity,
+            final_sparsity,
+            start_epoch=start_epoch,
+            end_epoch=end_epoch,
+            update_frequency=update_frequency,
+            inter_func=inter_func,
+            end_comparator=-1,
+            leave_enabled=leave_enabled,
+            global_sparsity=global_sparsity,
+        )
+        self.mask_type = mask_type
+        self.max_sparsity_per_param = max_sparsity_per_param
+        self.min_sparsity_per_param = min_sparsity_per_param
+        self._require_sensible_limits()
+
+    mask_type = mask_type_field()
+    max_sparsity_per_param = field(
+        "max_sparsity_per_param", as_optional_fraction, "The most that any parameter is pruned."
+    )
+    min_sparsity_per_param = field(
+        "min_sparsity_per_param", as_optional_fraction, "The least that any parameter is pruned."
+    )
+
+    def _get_mask_creator(
+        self, param_names: list[str], params: list[Parameter]
+    ) -> PruningMaskCreator:
+        return mask_creator_for(self._mask_type, param_names, params)
+
+    def _get_scorer(self, params: list[Parameter]) -> PruningParamsScorer:
+        return MagnitudePruningParamsScorer(params)
+
+    def _get_budget(self, params: list[Parameter]) -> Budget | None:
+        if not self._limits():
+            return None
+        self._require_sensible_limits()
+        if self._mask_creator is not None and self._mask_creator.fixed_sparsity is not None:
+            raise ValueError(
+                f"{', '.join(self._limits())}: {self._mask_creator} masks make every parameter "
+                "equally sparse"
+            )
+        sizes = [param.numel() for param in params]
+        floors, caps = self._bounds(sizes)
+        require_possible(prune_count(sum(sizes), self._final_targets[0]), sizes, floors, caps)
+        return self._limited_counts
+
+    def _limited_counts(self, units: Sequence[Tensor], target: Target) -> list[int]:
+        sizes = [unit.numel() for unit in units]
+        asked = target if isinstance(target, float) else common_target(list(target))
+        floors, caps = self._bounds(sizes)
+        final = self._final_targets[0]
+        if asked < final:
+            floors = [int(floor * asked / final) for floor in floors]
+        return global_counts(units, prune_count(sum(sizes), asked), floors, caps)
+
+    def _bounds(self, sizes: list[int]) -> tuple[list[int], list[int]]:
+        limits = self._limits()
+        return sparsity_bounds(
+            sizes,
+            max_sparsity=limits.get("max_sparsity_per_param", 1.0),
+            min_sparsity=limits.get("min_sparsity_per_param", 0.0),
+        )
+
+    def _limits(self) -> dict[str, float]:
+        names = ("max_sparsity_per_param", "min_sparsity_per_param")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def _require_sensible_limits(self) -> None:
+        limits, final = self._limits(), self._final_sparsity
+        if limits and not self._global_sparsity:
+            raise ValueError(
+                f"{', '.join(limits)} of {type(self).__name__} needs global_sparsity: True; "
+                "without it every parameter gets the sparsity asked for"
+            )
+        if not limits or isinstance(final, Mapping):
+            return
+        if (
+            not limits.get("min_sparsity_per_param", 0.0)
+            <= final
+            <= limits.get("max_sparsity_per_param", 1.0)
+        ):
+            raise ValueError(
+                f"{self._describe('final_sparsity')} must lie between min_sparsity_per_param and "
+                f"max_sparsity_per_param, found {final} with {limits}"
+            )
+
+
+class LayerwiseGMPruningModifier(GMPruningModifier):
+    """Gradual pruning in which every parameter gets the sparsity asked for.
+
+    The fields are those of :class:`GMPruningModifier` that make sense then.
+    """
+
+    def __init__(
+        self,
+        params: str | Iterable[str],
+        init_sparsity: float | str,
+        final_sparsity: float | Mapping[float, Sequence[str]],
+        start_epoch: float,
+        end_epoch: float,
+        update_frequency: float,
+        leave_enabled: bool = True,
+        inter_func: str = "cubic",
+        mask_type: MaskType = "unstructured",
+    ) -> None:
+        super().__init__(
+            params,
+            init_sparsity,
+            final_sparsity,
+            start_epoch,
+            end_epoch,
+            update_frequency,
+            leave_enabled=leave_enabled,
+            inter_func=inter_func,
+            mask_type=mask_type,
+        )
+
+    @ModifierProp(serializable=False)
+    def global_sparsity(self) -> bool:
+        """False."""
+        return self._global_sparsity
+
+
+@PyTorchModifierYAML()
+class MagnitudePruningModifier(LayerwiseGMPruningModifier):
+    """Gradual magnitude pruning of each parameter by itself.
+
+    | Sample yaml:
+    |   !MagnitudePruningModifier
+    |       init_sparsity: 0.05
+    |       final_sparsity: 0.8
+    |       start_epoch: 0.0
+    |       end_epoch: 10.0
+    |       update_frequency: 1.0
+    |       params: ['re:.*weight']
+    """
+
+
+@PyTorchModifierYAML()
+class GlobalMagnitudePruningModifier(GMPruningModifier):
+    """Gradual magnitude pruning that ranks the weights of all parameters together.
+
+    | Sample yaml:
+    |   !GlobalMagnitudePruningModifier
+    |       init_sparsity: 0.05
+    |       final_sparsity: 0.8
+    |       start_epoch: 0.0
+    |       end_epoch: 10.0
+    |       update_frequency: 1.0
+    |       params: __ALL_PRUNABLE__
+    |       max_sparsity_per_param: 0.98
+    """
+
+    def __init__(
+        self,
+        params: str | Iterable[str],
+        init_sparsity: float | str,
+        final_sparsity: float | Mapping[float, Sequence[str]],
+        start_epoch: float,
+        end_epoch: float,
+        update_frequency: float,
+        leave_enabled: bool = True,
+        inter_func: str = "cubic",
+        mask_type: MaskType = "unstructured",
+        max_sparsity_per_param: float | None = None,
+        min_sparsity_per_param: float | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            init_sparsity,
+            final_sparsity,
+            start_epoch,
+            end_epoch,
+            update_frequency,
+            leave_enabled=leave_enabled,
+            inter_func=inter_func,
+            mask_type=mask_type,
+            global_sparsity=True,
+            max_sparsity_per_param=max_sparsity_per_param,
+            min_sparsity_per_param=min_sparsity_per_param,
+        )
+
+    @ModifierProp(serializable=False)
+    def global_sparsity(self) -> bool:
+        """True."""
+        return self._global_sparsity

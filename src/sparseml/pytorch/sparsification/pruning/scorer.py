@@ -1,0 +1,170 @@
+"""How important each weight is, in the eyes of a pruning modifier."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import Parameter
+
+from sparseml.pytorch.functional.scores import magnitude, movement
+from sparseml.pytorch.sparsification.pruning.distributed import is_distributed, sum_over_ranks
+
+__all__ = [
+    "MagnitudePruningParamsScorer",
+    "MovementPruningParamsScorer",
+    "PruningParamsGradScorer",
+    "PruningParamsScorer",
+]
+
+_GROUP_TIMEOUT = timedelta(seconds=7200)
+
+
+class PruningParamsScorer(ABC):
+    """Scores parameters; those with the lowest scores are pruned.
+
+    At every optimizer step :meth:`pre_optim_step_update` sees the gradients. When a mask is due,
+    :meth:`score_parameters` ranks the weights, and :meth:`mask_update` is told the new masks while
+    the newly pruned weights still have their values, so that it may compensate the remaining ones.
+
+    :param params: the parameters to score, in the order of all lists here
+    """
+
+    def __init__(self, params: Sequence[Parameter]) -> None:
+        self._params = list(params)
+        self._last_applied_sparsity: float | list[float] = 0.0
+
+    @abstractmethod
+    def score_parameters(self) -> list[Tensor]:
+        """A score per weight, one tensor of the parameter's shape for each parameter."""
+
+    def pre_optim_step_update(self, masks: list[Tensor]) -> None:  # noqa: B027
+        """Called at every optimizer step with the gradients in place, before the weights move.
+
+        :param masks: the present masks
+        """
+
+    def mask_update(self, masks: list[Tensor], mask_diffs: list[Tensor]) -> None:  # noqa: B027
+        """Called when the masks have been decided, before they are applied.
+
+        :param masks: the new masks
+        :param mask_diffs: 1 where newly kept, -1 where newly pruned, 0 elsewhere
+        """
+
+    def update_last_applied_sparsity(self, sparsity: float) -> None:
+        """Called before :meth:`mask_update` with the sparsity of all new masks together."""
+        self._last_applied_sparsity = sparsity
+
+    def check_regen_param_vals(self) -> None:  # noqa: B027
+        """Called before scoring, for scorers that keep values of their own for pruned weights."""
+
+    def on_pruning_end(self) -> None:  # noqa: B027
+        """Called once when pruning has ended; free what is no longer needed."""
+
+    def set_params(self, params: Sequence[Parameter]) -> None:
+        """Score these parameters from now on: the same ones as new objects (moved, converted)."""
+        self._params = list(params)
+
+    def progress_state(self) -> dict[str, Any]:
+        """What has been collected so far, as plain data and tensors, for a run to be resumed."""
+        return {"last_applied_sparsity": self._last_applied_sparsity}
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`progress_state`."""
+        self._last_applied_sparsity = state["last_applied_sparsity"]
+
+
+class PruningParamsGradScorer(PruningParamsScorer):
+    """A scorer that uses gradients, and therefore has to agree with other processes.
+
+    :param dist_backend: in a distributed run, the backend of a process group of its own (as
+        ``gloo``, which moves CPU tensors); None uses the default group
+    """
+
+    def __init__(self, params: Sequence[Parameter], dist_backend: str | None = None) -> None:
+        super().__init__(params)
+        self._is_ddp = is_distributed()
+        self._is_main_proc = not self._is_ddp or dist.get_rank() == 0
+        self._group: Any = (
+            dist.new_group(backend=dist_backend, timeout=_GROUP_TIMEOUT)
+            if self._is_ddp and dist_backend
+            else None
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a process group belongs to the process it was made in
+        return {name: value for name, value in vars(self).items() if name != "_group"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._group = None
+
+    def _broadcast_list_from_main(self, val: list[Any]) -> list[Any]:
+        """The list that rank 0 holds, on every rank."""
+        if not self._is_ddp:
+            return val
+        message = list(val) if self._is_main_proc else [None] * len(val)
+        dist.broadcast_object_list(message, src=0, group=self._group)
+        return message
+
+
+class MagnitudePruningParamsScorer(PruningParamsScorer):
+    """Absolute values."""
+
+    def score_parameters(self) -> list[Tensor]:
+        """``abs(weight)`` of each parameter, of its shape and dtype."""
+        return [magnitude(param) for param in self._params]
+
+
+class MovementPruningParamsScorer(PruningParamsGradScorer):
+    """How far training has moved each weight away from zero, summed over all steps.
+
+    The sum of ``-0.01 * gradient * weight`` (Sanh et al., "Movement pruning", 2020). A step whose
+    gradient is not finite adds nothing. Pruned weights do not move, and are not taken back.
+    """
+
+    def __init__(self, params: Sequence[Parameter], dist_backend: str | None = None) -> None:
+        super().__init__(params, dist_backend)
+        self._movement_scores = [movement(param, torch.zeros_like(param)) for param in self._params]
+        self._masks = [torch.ones_like(param) for param in self._params]
+
+    @torch.no_grad()
+    def pre_optim_step_update(self, masks: list[Tensor]) -> None:
+        """Add this step's movement; parameters without a gradient have none."""
+        self._masks = masks
+        for index, param in enumerate(self._params):
+            if param.grad is None:
+                continue
+            step = movement(param, param.grad)
+            # without asking for the value, so that a GPU is not waited for
+            total = self._movement_scores[index].to(step.device)
+            self._movement_scores[index] = torch.where(step.isfinite().all(), total + step, total)
+
+    def score_parameters(self) -> list[Tensor]:
+        """The sums over all steps and ranks, at least float32; minus infinity where pruned."""
+        return [
+            score.masked_fill(mask.to(score.device) == 0, -torch.inf)
+            for score, mask in zip(sum_over_ranks(self._movement_scores), self._masks, strict=True)
+        ]
+
+    def mask_update(self, masks: list[Tensor], mask_diffs: list[Tensor]) -> None:
+        """Remember what is pruned."""
+        self._masks = masks
+
+    def progress_state(self) -> dict[str, Any]:
+        """Adds the sums."""
+        scores = [score.detach().clone() for score in self._movement_scores]
+        return {**super().progress_state(), "movement_scores": scores}
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Restores the sums."""
+        super().load_progress_state(state)
+        self._movement_scores = [
+            score.to(own.device, own.dtype)
+            for score, own in zip(state["movement_scores"], self._movement_scores, strict=True)
+        ]

@@ -1,0 +1,68 @@
+"""Telling which parameters a modifier is going to prune."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from torch.nn import Module
+
+from sparseml.pytorch.sparsification.param_selection import select_params
+from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
+
+__all__ = ["describe_selection", "require_values"]
+
+
+def require_values(selected: Sequence[NamedLayerParam]) -> None:
+    """Check that the parameters have values.
+
+    :raises ValueError: naming those on the meta device
+    """
+    empty = [found.name for found in selected if found.param.is_meta]
+    if empty:
+        raise ValueError(
+            f"parameters on the meta device have no values to prune, load them first: "
+            f"{_some(empty)}"
+        )
+
+
+def describe_selection(
+    module: Module, entries: str | Iterable[str], selected: Sequence[NamedLayerParam]
+) -> str:
+    """How many tensors and weights each entry of ``params`` catches, and what is peculiar.
+
+    :param entries: tokens, names and patterns
+    :param selected: all that they select together, each parameter once
+    """
+    listed = [entries] if isinstance(entries, str) else list(dict.fromkeys(entries))
+    parts = [f"prunes {_counts(selected)}"]
+    if len(listed) > 1 or listed != [found.name for found in selected]:
+        caught = (
+            f"{entry!r}: {_counts(select_params(module, [entry], strict=False))}"
+            for entry in listed
+        )
+        parts.append(f"matched by {', '.join(caught)}")
+    tied = _tied_names(module, selected)
+    if tied:
+        parts.append(f"tied weights count once: {_some(tied)}")
+    frozen = [found.name for found in selected if not found.param.requires_grad]
+    if frozen:
+        parts.append(f"{len(frozen)} of them frozen, pruned all the same: {_some(frozen)}")
+    return "; ".join(parts)
+
+
+def _counts(selected: Sequence[NamedLayerParam]) -> str:
+    tensors, weights = len(selected), sum(found.param.numel() for found in selected)
+    return f"{tensors} tensor{'' if tensors == 1 else 's'} of {weights} weights"
+
+
+def _tied_names(module: Module, selected: Sequence[NamedLayerParam]) -> list[str]:
+    names: dict[int, list[str]] = {id(found.param): [] for found in selected}
+    for found in iter_layer_params(module):
+        if id(found.param) in names:
+            names[id(found.param)].append(found.name)
+    return [" = ".join(alike) for alike in names.values() if len(alike) > 1]
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    more = f", ... ({len(names)} in all)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
