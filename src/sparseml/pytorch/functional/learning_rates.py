@@ -45,8 +45,9 @@ def cyclic_linear_rate(
     """Straight lines from ``initial`` to ``final``, begun anew every ``cycle_steps``.
 
     A cycle reaches ``final`` at its last step; the next step, also the one after the very last
-    cycle, is back at ``initial``. When ``total_steps`` is no multiple of the cycle, the last cycle
-    is shorter and steeper.
+    cycle, is back at ``initial``. When ``total_steps`` is no multiple of the cycle, what remains is
+    a shorter and steeper cycle, whose steps are counted modulo its length from step 0 on as those
+    of the others (as in SparseML 1.x; so it begins part way unless its length divides theirs).
     """
     step = round(min(max(step, 0.0), total_steps), _DIGITS)
     cycle = cycle_steps
