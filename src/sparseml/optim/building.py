@@ -18,7 +18,7 @@ from sparseml.optim.errors import (
 from sparseml.optim.registration import IGNORED_FIELDS, registered_modifiers
 from sparseml.optim.steps import STEP_TWINS
 from sparseml.optim.structure import GROUP_WORD, is_group_key, is_stage
-from sparseml.utils.text import did_you_mean
+from sparseml.utils.text import did_you_mean, shortened
 
 __all__ = ["build_modifier", "build_modifiers"]
 
@@ -53,7 +53,8 @@ def _check_fields(document: Document, path: Path, clazz: type, fields: Fields) -
     for name in fields:
         if name in accepted:
             continue
-        message = f"unknown field {name!r} of !{clazz.__name__}{did_you_mean(str(name), accepted)}"
+        hint = did_you_mean(str(name), accepted)
+        message = f"unknown field {shortened(name)} of !{clazz.__name__}{hint}"
         raise document.error(
             RecipeTypeError, message, (*path, name), found=name, allowed=sorted(accepted)
         )
@@ -78,7 +79,7 @@ def _build(document: Document, path: Path, name: str, fields: Fields, framework:
     if name not in registered:
         raise document.error(
             RecipeTagError,
-            f"unknown modifier !{name}{did_you_mean(name, registered)}",
+            f"unknown modifier !{name:.80}{did_you_mean(name, registered)}",
             path,
             found=f"!{name}",
             allowed=sorted(registered),
@@ -127,7 +128,7 @@ def build_modifier(document: Document, item: Any, path: Path, framework: str) ->
     if key is None:
         raise document.error(
             RecipeValueError,
-            f"a modifier must begin with its tag, as '- !Name'; found {item!r:.100}",
+            f"a modifier must begin with its tag, as '- !Name'; found {shortened(item)}",
             path,
         )
     nested = item[key]

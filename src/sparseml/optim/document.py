@@ -17,6 +17,7 @@ import yaml
 from sparseml.optim.errors import RecipeError, RecipeTagError, RecipeValueError
 from sparseml.optim.source import RecipeSource
 from sparseml.optim.yaml_text import MAX_DEPTH, MAX_NODES, compose
+from sparseml.utils.text import shortened
 
 __all__ = ["TAG_PREFIX", "Document", "Path", "parse", "tag_key"]
 
@@ -120,11 +121,13 @@ class _Reader:
         construct = _SCALARS.get(node.tag)
         if construct is None or not isinstance(node, yaml.ScalarNode):
             tag = node.tag.replace(_STANDARD, "!!")
-            raise self._error(RecipeTagError, f"{tag} is not allowed in a recipe", node, found=tag)
+            raise self._error(
+                RecipeTagError, f"{tag:.80} is not allowed in a recipe", node, found=tag
+            )
         try:
             return construct(node)
         except (ValueError, KeyError) as err:
-            message = f"{node.value[:50]!r} is not a valid value: {err}"
+            message = f"{shortened(node.value)} is not a valid value: {err}"
             raise self._error(RecipeValueError, message, node, found=node.value) from err
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[Any, Any]:
@@ -139,7 +142,7 @@ class _Reader:
             value_path = (*path, key)
             if key in values:
                 first, _ = self._document.marks[value_path]
-                message = f"the key {key!r} occurs twice; it is already in line {first}"
+                message = f"the key {shortened(key)} occurs twice; it is already in line {first}"
                 raise self._error(RecipeValueError, message, key_node, key=str(key))
             self._document.marks[value_path] = self._mark(key_node)
             values[key] = self.read(value_node, value_path)
@@ -147,7 +150,9 @@ class _Reader:
 
     def _key(self, node: yaml.Node) -> Any:
         if self._is_tagged(node):
-            message = f"the fields of {node.tag} must begin on a line of their own, or in braces"
+            message = (
+                f"the fields of {node.tag:.80} must begin on a line of their own, or in braces"
+            )
             raise self._error(RecipeTagError, message, node, found=node.tag)
         if not isinstance(node, yaml.ScalarNode):
             raise self._error(RecipeValueError, "a key must be a plain value", node)
@@ -166,14 +171,15 @@ class _Reader:
     def _read_tagged(self, node: yaml.Node, path: Path) -> dict[str, Any]:
         match = _TAG.match(node.tag)
         if match is None or isinstance(node, yaml.SequenceNode):
-            message = f"{node.tag} is not followed by fields" if match else "not a valid tag"
+            what = "needs fields" if match else "is not a valid tag"
+            message = f"{node.tag:.80} {what}"
             raise self._error(RecipeTagError, message, node, found=node.tag)
         key = f"{TAG_PREFIX}{match['name']}"
         tag_path = (*path, key)
         self._document.marks[tag_path] = self._mark(node)
         if not isinstance(node, yaml.MappingNode):
             if node.value:
-                message = f"{node.tag} is followed by {node.value[:50]!r} instead of fields"
+                message = f"{node.tag:.80} is followed by {shortened(node.value)} instead of fields"
                 raise self._error(RecipeTagError, message, node, found=node.value)
             return {key: None}
         column = node.value[0][0].start_mark.column if node.value else None

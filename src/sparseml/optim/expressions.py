@@ -21,7 +21,7 @@ from sparseml.utils.restricted_eval import (
     expression_variables,
     restricted_eval,
 )
-from sparseml.utils.text import did_you_mean
+from sparseml.utils.text import did_you_mean, shortened
 
 __all__ = ["evaluate", "is_eval_string"]
 
@@ -42,6 +42,7 @@ class _Evaluator:
     def __init__(self, document: Document) -> None:
         self._document = document
         self._count = 0
+        self._sizes: dict[int, int] = {}
 
     def run(self) -> tuple[Any, Variables]:
         root = self._document.container
@@ -71,7 +72,7 @@ class _Evaluator:
             key: (self._names(value, (*path, key)) if key != RECIPE_METADATA_KEY else set())
             for key, value in variables.items()
         }
-        needs = {key: needed & set(variables) for key, needed in names.items()}
+        needs = {key: [name for name in names[key] if name in variables] for key in variables}
         try:
             order = list(graphlib.TopologicalSorter(needs).static_order())
         except graphlib.CycleError as err:
@@ -79,7 +80,7 @@ class _Evaluator:
             cycle = list(reversed(err.args[1]))
             raise self._document.error(
                 RecipeRuntimeError,
-                f"circular variables: {' -> '.join(map(str, cycle))}",
+                f"circular variables: {' -> '.join(map(str, cycle[:10]))}",
                 (*path, cycle[0]),
             ) from err
         scope = dict(outer)
@@ -98,7 +99,7 @@ class _Evaluator:
         if not path and is_eval_string(value) and not isinstance(result, (int, float)):
             raise self._document.error(
                 RecipeRuntimeError,
-                f"{value} is not a number but {result!r}",
+                f"{shortened(value)} is not a number but {shortened(result)}",
                 (*path, key),
                 found=value,
             )
@@ -120,11 +121,7 @@ class _Evaluator:
         return {name for key, item in items for name in self._names(item, (*path, key))}
 
     def _value(self, value: Any, scope: Variables, path: Path) -> Any:
-        self._count += 1
-        if self._count > 2 * MAX_NODES:
-            raise self._document.error(
-                RecipeValueError, "variables make the recipe too large", path
-            )
+        self._add(1, path)
         if isinstance(value, dict):
             return {key: self._value(item, scope, (*path, key)) for key, item in value.items()}
         if isinstance(value, list):
@@ -132,12 +129,13 @@ class _Evaluator:
         if not is_eval_string(value):
             return value
         try:
-            return restricted_eval(_expression(value), scope)
+            result = restricted_eval(_expression(value), scope)
         except UnknownVariableException as err:
             known = [str(name) for name in scope]
             raise self._document.error(
                 RecipeVariableError,
-                f"unknown variable {err.var_name!r} in {value}{did_you_mean(err.var_name, known)}",
+                f"unknown variable {shortened(err.var_name)} in {value:.200}"
+                f"{did_you_mean(err.var_name, known)}",
                 path,
                 var_name=err.var_name,
                 found=value,
@@ -145,11 +143,26 @@ class _Evaluator:
             ) from err
         except RuntimeError as err:
             self._fail(value, err, path)
+        self._add(self._size(result), path)
+        return result
+
+    def _add(self, size: int, path: Path) -> None:
+        self._count += size
+        if self._count > 2 * MAX_NODES:
+            message = "variables make the recipe too large"
+            raise self._document.error(RecipeValueError, message, path)
+
+    def _size(self, value: Any) -> int:
+        """How many values there are in ``value``; counted once for each variable."""
+        if not isinstance(value, (dict, list)):
+            return 1
+        if id(value) not in self._sizes:
+            items = value.values() if isinstance(value, dict) else value
+            self._sizes[id(value)] = 1 + sum(map(self._size, items))
+        return self._sizes[id(value)]
 
     def _fail(self, value: str, err: Exception, path: Path) -> NoReturn:
-        raise self._document.error(
-            RecipeRuntimeError, f"{value[:200]} cannot be evaluated: {err}", path, found=value
-        ) from err
+        raise self._document.error(RecipeRuntimeError, str(err), path, found=value) from err
 
 
 def evaluate(document: Document) -> tuple[Any, Variables]:

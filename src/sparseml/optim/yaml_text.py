@@ -27,8 +27,8 @@ __all__ = [
     "syntax_errors",
 ]
 
-MAX_CHARACTERS = 2_000_000
-MAX_NODES = 100_000
+MAX_CHARACTERS = 1_000_000
+MAX_NODES = 50_000
 MAX_DEPTH = 40
 
 # wide enough that nothing is folded onto a second line
@@ -113,6 +113,8 @@ def syntax_errors(text: str, file: str | None = None, first_line: int = 1) -> It
     """
     try:
         yield
+    except UnicodeEncodeError as err:
+        raise RecipeSyntaxError(f"not valid text: {err.reason}", file=file) from err
     except yaml.YAMLError as err:
         if isinstance(err, RecipeSyntaxError):
             raise

@@ -53,6 +53,7 @@ from sparseml.utils.text import (
     did_you_mean,
     nearest_names,
     quoted_list,
+    shortened,
 )
 
 __all__ = [
@@ -88,6 +89,7 @@ __all__ = [
     "quoted_list",
     "restricted_eval",
     "save_numpy",
+    "shortened",
     "tensor_export",
     "tensors_export",
     "validate_str_iterable",

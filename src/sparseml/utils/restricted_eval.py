@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import operator
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from simpleeval import InvalidExpression, SimpleEval
+
+from sparseml.utils.text import shortened
 
 __all__ = ["UnknownVariableException", "expression_variables", "restricted_eval"]
 
@@ -34,7 +37,7 @@ class UnknownVariableException(Exception):
 def _number(value: Any) -> Number:
     # bool is an int; complex and strings are not numbers of a recipe
     if not isinstance(value, (int, float)):
-        raise RuntimeError(f"{value!r} is not a number")
+        raise RuntimeError(f"{shortened(value)} is not a number")
     if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
         raise RuntimeError(f"a number grows beyond {MAX_INTEGER_BITS} bits")
     return value
@@ -79,18 +82,36 @@ class _Arithmetic(SimpleEval):
 
     nodes: dict[type[ast.AST], Callable[..., Any]]
 
-    def __init__(self, names: Mapping[str, Any]) -> None:
-        super().__init__(operators=_OPERATORS, functions=_FUNCTIONS, names=names)
+    def __init__(self) -> None:
+        super().__init__(operators=_OPERATORS, functions=_FUNCTIONS, names={})
         handlers: dict[type[ast.AST], Callable[..., Any]] = self.nodes
         self.nodes = {kind: handlers[kind] for kind in _NODES}
-        # not simpleeval's own look-up: a value of any type may pass through
-        self.nodes[ast.Name] = self._variable
+        self.nodes[ast.Name] = lambda node: _number(_variable(node.id, self.names))
         self.nodes[ast.Constant] = lambda node: _number(node.value)
 
-    def _variable(self, node: ast.Name) -> Any:
-        if node.id not in self.names:
-            raise UnknownVariableException(node.id)
-        return self.names[node.id]
+    def calculate(self, tree: ast.expr, names: Mapping[str, Any]) -> Any:
+        self.names = names
+        try:
+            return self.eval("", previously_parsed=tree)
+        finally:
+            self.names = {}
+
+
+# making one takes longer than using it, and none is ever used by two threads
+_THREAD = threading.local()
+
+
+def _arithmetic() -> _Arithmetic:
+    if not hasattr(_THREAD, "arithmetic"):
+        _THREAD.arithmetic = _Arithmetic()
+    made: _Arithmetic = _THREAD.arithmetic
+    return made
+
+
+def _variable(name: str, variables: Mapping[str, Any]) -> Any:
+    if name not in variables:
+        raise UnknownVariableException(name)
+    return variables[name]
 
 
 def _parse(expression: str) -> ast.expr:
@@ -104,7 +125,7 @@ def _parse(expression: str) -> ast.expr:
             warnings.simplefilter("ignore")
             return ast.parse(expression.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as err:
-        raise RuntimeError(f"{expression!r} is not an arithmetic expression: {err}") from err
+        raise RuntimeError(f"{shortened(expression)} is not arithmetic: {err}") from err
 
 
 def expression_variables(expression: str) -> set[str]:
@@ -136,10 +157,9 @@ def restricted_eval(expression: str, variables: Mapping[str, Any] | None = None)
     :raises RuntimeError: for everything else that is wrong with the expression
     """
     tree = _parse(expression)
+    if isinstance(tree, ast.Name):
+        return _variable(tree.id, variables or {})
     try:
-        result = _Arithmetic(variables or {}).eval(expression, previously_parsed=tree)
-    except InvalidExpression as err:
-        raise RuntimeError(f"{expression!r} is not an arithmetic expression: {err}") from err
-    except (ArithmeticError, ValueError, TypeError, RecursionError) as err:
-        raise RuntimeError(f"{expression!r} cannot be evaluated: {err}") from err
-    return result if isinstance(tree, ast.Name) else _number(result)
+        return _number(_arithmetic().calculate(tree, variables or {}))
+    except (InvalidExpression, ArithmeticError, ValueError, TypeError, RuntimeError) as err:
+        raise RuntimeError(f"{shortened(expression)} cannot be evaluated: {err}") from err

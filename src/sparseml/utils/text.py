@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["did_you_mean", "nearest_names", "quoted_list"]
+__all__ = ["did_you_mean", "nearest_names", "quoted_list", "shortened"]
 
 # difflib compares in quadratic time, and names worth suggesting are short
 _LONGEST_NAME = 200
@@ -30,6 +30,12 @@ def nearest_names(name: str, candidates: Iterable[str], limit: int = 3) -> list[
         by_folded.setdefault(candidate.lower(), candidate)
     matches = difflib.get_close_matches(name.lower(), list(by_folded), n=limit, cutoff=0.6)
     return [by_folded[match] for match in matches]
+
+
+def shortened(value: object, length: int = 80) -> str:
+    """A value as text that fits into an error message: ``repr(value)``, cut after ``length``."""
+    text = repr(value[: length + 1] if isinstance(value, str) else value)
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def quoted_list(names: Iterable[str], last: str = "or") -> str:
