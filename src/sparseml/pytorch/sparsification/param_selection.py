@@ -33,7 +33,8 @@ def select_params(
             wanted.extend(f"{name}.weight" if name else "weight" for name in _prunable(module))
         else:
             wanted.append("re:" if entry == ALL_TOKEN else entry)
-    found = get_named_layers_and_params_by_regex(module, wanted, params_strict=strict)
+    has_any = next(module.parameters(), None) is not None
+    found = get_named_layers_and_params_by_regex(module, wanted, strict and has_any)
     if strict and not found:
         raise ValueError(f"params {params!r} select no parameter of the {type(module).__name__}")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.utils.iterables import validate_str_iterable
 
 __all__ = ["SelectedParams"]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def _checked_params(name: str, params: str | Iterable[str]) -> str | list[str]:
@@ -59,6 +62,8 @@ class SelectedParams(Modifier):
         :raises ValueError: if the modifier cannot act on one of the parameters
         """
         self._selected = select_params(module, self.params, self.params_strict)
+        if not self._selected:
+            _LOGGER.warning("%s selects no parameter with %s", type(self).__name__, self.params)
         self._check_selected()
         super().initialize(module, epoch, loggers, **kwargs)
 
