@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from sparseml.base import check_version
+
 try:
     import torch
 
@@ -57,8 +59,6 @@ def _check_install(
         if raise_on_error:
             raise error
         return False
-    from sparseml.base import check_version
-
     return check_version(package, min_version, max_version, raise_on_error)
 
 

@@ -187,7 +187,7 @@ class ModuleRunner:
         now = time.time()
         for key, value in losses.items():
             tag = f"{self._log_name}/{key}"
-            self._loggers.log_scalar(tag, float(value), log_step, now)
+            self._loggers.log_scalar(tag, value.detach().item(), log_step, now)
 
     def _set_accumulation(self, batches: int) -> None:
         """Set the batches per optimizer step asked for by one epoch."""
