@@ -1,0 +1,53 @@
+"""The training loop. What sparseml adds to it is the wrapped optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from task import Digits, NoisyBatches
+from torch.nn import Module
+from torch.nn.functional import cross_entropy
+
+from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.pytorch.utils import BaseLogger
+
+BATCH_SIZE = 64
+WEIGHT_DECAY = 0.3
+
+
+def train(
+    model: Module,
+    manager: ScheduledModifierManager,
+    digits: Digits,
+    seed: int,
+    loggers: list[BaseLogger],
+    on_epoch: Callable[[int, int, float], None],
+) -> None:
+    """Train as the recipe says: its epochs, learning rates and pruning.
+
+    :param on_epoch: called after every epoch with its number, from 1, the optimizer steps done so
+        far, and the epoch's mean loss
+    """
+    batches = NoisyBatches(digits.train_images, digits.train_labels, BATCH_SIZE, seed)
+    adam = torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY)
+    optimizer = manager.modify(model, adam, steps_per_epoch=len(batches), loggers=loggers)
+    for epoch in range(manager.max_epochs):
+        model.train()
+        total = 0.0
+        for images, labels in batches:
+            loss = cross_entropy(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+        on_epoch(epoch + 1, (epoch + 1) * len(batches), total / len(batches))
+    manager.finalize(model)
+
+
+@torch.inference_mode()
+def accuracy(model: Module, digits: Digits) -> float:
+    """The part of the test images that is read correctly."""
+    model.eval()
+    hits = model(digits.test_images).argmax(dim=1) == digits.test_labels
+    return hits.float().mean().item()
