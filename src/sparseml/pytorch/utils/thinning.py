@@ -7,11 +7,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
 
 from sparseml.pytorch.utils.names import canonical_name, canonical_named_modules
+from sparseml.pytorch.utils.resizing import replace_data, set_layer_sizes
 
 __all__ = ["thin_model_from_checkpoint"]
+
+_THINNED = (nn.Linear, _ConvNd, _NormBase, nn.LayerNorm, nn.PReLU)
 
 
 def thin_model_from_checkpoint(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
@@ -27,19 +30,20 @@ def thin_model_from_checkpoint(model: nn.Module, state_dict: Mapping[str, Tensor
     """
     shapes = {canonical_name(name): tensor.shape for name, tensor in state_dict.items()}
     for name, layer in canonical_named_modules(model):
-        if isinstance(layer, (nn.Linear, _ConvNd, _NormBase)):
+        if isinstance(layer, _THINNED):
             _thin_layer(layer, canonical_name(name), shapes)
 
 
 def _thin_layer(layer: nn.Module, name: str, shapes: Mapping[str, torch.Size]) -> None:
-    old = layer.weight.shape if isinstance(layer.weight, Tensor) else None
+    old = layer.weight.shape if isinstance(layer.weight, Tensor) else torch.Size()
     tensors = [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]
     for key, tensor in tensors:
         shape = shapes.get(f"{name}.{key}" if name else key)
         if shape is not None and _is_smaller(shape, tensor.shape):
-            tensor.grad = None
-            tensor.data = tensor.data[tuple(slice(size) for size in shape)].clone()
-    _set_sizes(layer, old)
+            replace_data(tensor, tensor.data[tuple(slice(size) for size in shape)].clone())
+    if isinstance(layer, _ConvNd):
+        _set_groups(layer, old)
+    set_layer_sizes(layer)
 
 
 def _is_smaller(shape: torch.Size, than: torch.Size) -> bool:
@@ -47,24 +51,7 @@ def _is_smaller(shape: torch.Size, than: torch.Size) -> bool:
     return len(shape) == len(than) and shape != than and all(a <= b for a, b in sizes)
 
 
-def _set_sizes(layer: nn.Module, old: torch.Size | None) -> None:
-    if isinstance(layer, nn.Linear):
-        layer.out_features, layer.in_features = layer.weight.shape
-    elif isinstance(layer, _ConvNd) and old is not None and layer.weight.shape != old:
-        _set_conv_sizes(layer, old)
-    elif isinstance(layer, _NormBase):
-        sized = layer.weight if layer.weight is not None else layer.running_mean
-        if sized is not None:
-            layer.num_features = sized.shape[0]
-
-
-def _set_conv_sizes(layer: _ConvNd, old: torch.Size) -> None:
-    first, second = layer.weight.shape[:2]
-    # the weight is [out, in / groups, ...], or [in, out / groups, ...] when transposed; a grouped
-    # convolution loses whole groups, each of the size that it had
-    layer.groups = first // (old[0] // layer.groups) if layer.groups > 1 else 1
-    sizes = (first, second * layer.groups)
-    if isinstance(layer, _ConvTransposeNd):
-        layer.in_channels, layer.out_channels = sizes
-    else:
-        layer.out_channels, layer.in_channels = sizes
+def _set_groups(layer: _ConvNd, old: torch.Size) -> None:
+    # a grouped convolution that keeps the size of its groups has lost whole ones
+    if layer.groups > 1 and layer.weight.shape[1] == old[1]:
+        layer.groups = layer.weight.shape[0] // (old[0] // layer.groups)

@@ -1,0 +1,176 @@
+"""Making one layer smaller: what happens to each of its tensors when units go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from sparseml.pytorch.shrink.axes import (
+    INPUTS,
+    OUTPUTS,
+    axis_size,
+    tensor_axes,
+)
+from sparseml.pytorch.shrink.entries import keep_entries
+from sparseml.pytorch.utils.resizing import set_layer_sizes
+
+__all__ = ["LayerCut", "shrink_layer"]
+
+TensorKeeps = dict[str, dict[int, Tensor]]
+
+
+class LayerCut:
+    """What a layer keeps, collected first and carried out at the end.
+
+    :param name: the layer's name, for messages
+    """
+
+    def __init__(self, layer: nn.Module, name: str = "") -> None:
+        self.layer = layer
+        self.name = name or type(layer).__name__
+        self._keeps: dict[str, Tensor] = {}
+
+    def keep(self, axis: str, mask: Tensor) -> None:
+        """Keep what is True in ``mask``, one bool per unit of ``axis``.
+
+        :raises ValueError: for a mask of another size, or other than one given before
+        """
+        size = axis_size(self.layer, axis)
+        if mask.shape != (size,):
+            raise ValueError(
+                f"{self.name} has {size} {axis}, the mask has shape {tuple(mask.shape)}"
+            )
+        before = self._keeps.setdefault(axis, mask)
+        if not torch.equal(before, mask):
+            raise ValueError(
+                f"two groups want to take different {axis} from {self.name}; layers that read "
+                "several others side by side (concatenation) cannot be thinned"
+            )
+
+    def tensors(self) -> TensorKeeps:
+        """For each tensor of the layer that shrinks: dimension -> bool mask of what stays.
+
+        :raises ValueError: when a grouped convolution would get groups of different sizes
+        """
+        keeps = self._completed()
+        found: TensorKeeps = {}
+        for name, axes in tensor_axes(self.layer).items():
+            found[name] = {dim: keeps[axis] for dim, axis in enumerate(axes) if axis in keeps}
+            if self._grouped and 1 in found[name]:
+                # this dimension counts what is in one group, the same in all that stay
+                found[name][1] = self._by_group(found[name][1])[self._groups_that_stay()][0]
+        for axis, keep in keeps.items():
+            name, _, number = axis.partition(":")
+            if number:
+                found.setdefault(name, {})[int(number)] = keep
+        return {
+            name: {dim: keep for dim, keep in dims.items() if not bool(keep.all())}
+            for name, dims in found.items()
+        }
+
+    def groups_left(self) -> int | None:
+        """How many groups a convolution keeps; None for what has no groups."""
+        return int(self._groups_that_stay().sum()) if self._grouped else None
+
+    def set_sizes(self, groups: int | None) -> None:
+        """Set the layer's size attributes to what its tensors have."""
+        if groups is not None:
+            self.layer.groups = groups  # type: ignore[assignment]
+        set_layer_sizes(self.layer)
+
+    @property
+    def _grouped(self) -> bool:
+        channels = self._keeps.keys() & {OUTPUTS, INPUTS}
+        return isinstance(self.layer, _ConvNd) and self.layer.groups > 1 and bool(channels)
+
+    def _by_group(self, mask: Tensor) -> Tensor:
+        return mask.reshape(int(self.layer.groups), -1)  # type: ignore[arg-type]
+
+    def _groups_that_stay(self) -> Tensor:
+        """A group goes when all of its inputs or all of its outputs do."""
+        given = [self._keeps[axis] for axis in (OUTPUTS, INPUTS) if axis in self._keeps]
+        stays = torch.stack([self._by_group(mask).any(dim=1) for mask in given])
+        if not torch.equal(stays.all(dim=0), stays.any(dim=0)):
+            raise ValueError(f"{self.name} would lose the inputs of other groups than the outputs")
+        return stays[0]
+
+    def _completed(self) -> dict[str, Tensor]:
+        """The masks, with the other side of the groups that a grouped convolution loses."""
+        if not self._grouped:
+            return self._keeps
+        stays = self._groups_that_stay()
+        keeps = dict(self._keeps)
+        for axis in (OUTPUTS, INPUTS):
+            if axis not in keeps:
+                size = axis_size(self.layer, axis) // len(stays)
+                keeps[axis] = stays.repeat_interleave(size)
+        first, second = tensor_axes(self.layer)["weight"]
+        counts = self._by_group(keeps[str(first)])[stays].sum(dim=1)
+        inner = self._by_group(keeps[str(second)])[stays]
+        if bool((counts != counts[:1]).any()) or bool((inner != inner[:1]).any()):
+            raise ValueError(
+                f"the {len(stays)} groups of {self.name} would become different from each other; "
+                "prune whole groups, or the same in each"
+            )
+        return keeps
+
+
+def shrink_layer(
+    layer: nn.Module,
+    outputs: Tensor | None = None,
+    inputs: Tensor | None = None,
+    optimizer: Any = None,
+) -> None:
+    """Remove outputs and inputs of one layer, in place.
+
+    Knows ``Linear``, convolutions of any dimension (transposed and grouped ones too), batch and
+    instance normalisation, ``LayerNorm`` over one dimension, ``PReLU``, ``Embedding`` (its width)
+    and Hugging Face's ``Conv1D``. Weight, bias, running statistics, gradients, the optimizer's
+    state and size attributes follow. Nothing is said to the layers before and after.
+
+    :param outputs: bool mask over the outputs, or indices of those to keep
+    :param inputs: the same for the inputs
+    :raises ValueError: for masks that do not fit the layer
+    """
+    cut = LayerCut(layer)
+    for axis, kept in ((OUTPUTS, outputs), (INPUTS, inputs)):
+        if kept is not None:
+            cut.keep(axis, _as_mask(kept, axis_size(layer, axis)))
+    carry_out([cut], optimizer)
+
+
+def _as_mask(kept: Tensor, size: int) -> Tensor:
+    if kept.dtype == torch.bool:
+        return kept.cpu()
+    mask = torch.zeros(size, dtype=torch.bool)
+    mask[kept.cpu()] = True
+    return mask
+
+
+def carry_out(cuts: list[LayerCut], optimizer: Any = None) -> int:
+    """Shrink several layers together; nothing is changed when any of them cannot be.
+
+    :return: how many entries of parameters and buffers were removed
+    :raises ValueError: when a tensor that several layers own would shrink differently in each
+    """
+    planned: dict[int, tuple[Tensor, dict[int, Tensor]]] = {}
+    for cut in cuts:
+        for name, keeps in cut.tensors().items():
+            tensor = getattr(cut.layer, name)
+            _, others = planned.setdefault(id(tensor), (tensor, keeps))
+            if others.keys() != keeps.keys() or any(
+                not torch.equal(others[dim], keeps[dim]) for dim in keeps
+            ):
+                raise ValueError(f"{cut.name}.{name} is tied to a weight that shrinks differently")
+    groups = [cut.groups_left() for cut in cuts]
+    removed = 0
+    for tensor, keeps in planned.values():
+        before = tensor.numel()
+        keep_entries(tensor, keeps, optimizer)
+        removed += before - tensor.numel()
+    for cut, left in zip(cuts, groups, strict=True):
+        cut.set_sizes(left)
+    return removed
