@@ -52,7 +52,7 @@ def save_numpy(
         np.save(path, np.asarray(array))
     elif isinstance(array, Mapping):
         np.savez_compressed(path, **array)
-    elif isinstance(array, np.ndarray):
+    elif isinstance(array, (np.ndarray, np.generic)):
         np.savez_compressed(path, array)
     else:
         np.savez_compressed(path, *array)

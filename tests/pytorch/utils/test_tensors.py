@@ -115,8 +115,11 @@ def test_tensors_export(tmp_path: Path) -> None:
     assert [(int(row["x"]), int(row["y"])) for row in rows] == [(0, 5), (1, 6)]
     with pytest.raises(ValueError, match=r"differ in their first dimension: \[2, 3\]"):
         tensors_export([torch.zeros(2), torch.zeros(3)], tmp_path, "u", break_batch=True)
-    with pytest.raises(ValueError, match="expected a tensor"):
-        tensors_export(1, tmp_path, "u")
+    nested = tensors_export({"x": torch.zeros(1), "y": [torch.ones(2)]}, tmp_path, "n", counter=2)
+    assert [Path(path).name for path in nested] == ["n-0002.npz", "n-0003.npz"]
+    for break_batch in (True, False):
+        with pytest.raises(ValueError, match="found int"):
+            tensors_export(1, tmp_path, "u", break_batch=break_batch)
 
 
 def test_detach() -> None:

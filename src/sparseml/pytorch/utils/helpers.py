@@ -21,6 +21,7 @@ from sparseml.pytorch.utils.layers import (
     get_linear_layers,
     get_prunable_layers,
     get_quantizable_layers,
+    get_quantized_layers,
     get_terminal_layers,
     swap_modules,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "get_optim_learning_rate",
     "get_prunable_layers",
     "get_quantizable_layers",
+    "get_quantized_layers",
     "get_terminal_layers",
     "infinite_data_loader",
     "is_parallel_model",

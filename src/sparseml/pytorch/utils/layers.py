@@ -25,7 +25,9 @@ __all__ = [
     "get_linear_layers",
     "get_prunable_layers",
     "get_quantizable_layers",
+    "get_quantized_layers",
     "get_terminal_layers",
+    "is_quantized_layer",
     "swap_modules",
 ]
 
@@ -124,6 +126,19 @@ def get_prunable_layers(module: nn.Module) -> list[tuple[str, nn.Module]]:
 def get_quantizable_layers(module: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return ``(name, layer)`` for every ``Linear``, ``Embedding``, ``Conv2d`` and ``Conv3d``."""
     return _layers_of_type(module, _QUANTIZABLE)
+
+
+def is_quantized_layer(layer: nn.Module) -> bool:
+    """Whether a layer computes with (simulated) quantized weights."""
+    return any(
+        getattr(layer, attribute, None) is not None
+        for attribute in ("quantization_scheme", "weight_fake_quant")
+    )
+
+
+def get_quantized_layers(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return ``(name, layer)`` for every quantizable layer that is quantized."""
+    return [pair for pair in get_quantizable_layers(module) if is_quantized_layer(pair[1])]
 
 
 def swap_modules(

@@ -10,22 +10,19 @@ from typing import Any
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from sparseml.pytorch.utils.layers import get_prunable_layers, get_quantizable_layers
+from sparseml.pytorch.utils.layers import (
+    get_prunable_layers,
+    get_quantizable_layers,
+    get_quantized_layers,
+    is_quantized_layer,
+)
 from sparseml.pytorch.utils.names import canonical_name
 from sparseml.pytorch.utils.params import iter_layer_params
 from sparseml.pytorch.utils.tensor_stats import count_zeros, tensor_sparsity
 
-__all__ = ["GradSampler", "ModuleSparsificationInfo", "is_quantized_layer"]
+__all__ = ["GradSampler", "ModuleSparsificationInfo"]
 
 _LOGGER = logging.getLogger(__name__)
-
-
-def is_quantized_layer(layer: nn.Module) -> bool:
-    """Whether a layer computes with (simulated) quantized weights."""
-    return any(
-        getattr(layer, attribute, None) is not None
-        for attribute in ("quantization_scheme", "weight_fake_quant")
-    )
 
 
 def _percent(part: int, whole: int) -> float:
@@ -139,12 +136,9 @@ class ModuleSparsificationInfo:
         return self._values_of(layer.weight for _, layer in get_prunable_layers(self.module))
 
     def _quantizable_params(self, only_quantized: bool) -> list[Tensor]:
-        layers = [layer for _, layer in get_quantizable_layers(self.module)]
+        layers = (get_quantized_layers if only_quantized else get_quantizable_layers)(self.module)
         return self._values_of(
-            param
-            for layer in layers
-            if is_quantized_layer(layer) or not only_quantized
-            for param in (layer.weight, getattr(layer, "bias", None))
+            param for _, layer in layers for param in (layer.weight, getattr(layer, "bias", None))
         )
 
 

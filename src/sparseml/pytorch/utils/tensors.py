@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparseml.utils.arrays import save_numpy
+from sparseml.utils.arrays import tensors_export as arrays_export
+
 __all__ = [
     "detach",
     "tensor_export",
@@ -101,12 +104,17 @@ def tensors_module_forward(
     )
 
 
-def _to_numpy(tensor: Tensor | np.ndarray | Any) -> np.ndarray:
+def _to_numpy(tensor: Any) -> Any:
+    """Tensors as arrays, in the collections that they come in."""
     if isinstance(tensor, Tensor):
         tensor = tensor.detach().cpu()
         # numpy has no bfloat16
         return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    return np.asarray(tensor)
+    if isinstance(tensor, Mapping):
+        return {str(key): _to_numpy(item) for key, item in tensor.items()}
+    if isinstance(tensor, Iterable) and not isinstance(tensor, (str, bytes, np.ndarray)):
+        return [_to_numpy(item) for item in tensor]
+    return tensor
 
 
 def tensor_export(tensor: Any, export_dir: str | Path, name: str, npz: bool = True) -> str:
@@ -118,21 +126,9 @@ def tensor_export(tensor: Any, export_dir: str | Path, name: str, npz: bool = Tr
     :return: path of the file
     :raises ValueError: for a collection with ``npz=False``
     """
-    folder = Path(export_dir).expanduser().absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.{'npz' if npz else 'npy'}"
     if isinstance(tensor, (Mapping, list, tuple)) and not npz:
         raise ValueError(f"a .npy file holds one tensor, found a {type(tensor).__name__}")
-    if not npz:
-        np.save(path, _to_numpy(tensor))
-    elif isinstance(tensor, Mapping):
-        arrays: dict[str, Any] = {str(key): _to_numpy(item) for key, item in tensor.items()}
-        np.savez_compressed(path, **arrays)
-    elif isinstance(tensor, (list, tuple)):
-        np.savez_compressed(path, *[_to_numpy(item) for item in tensor])
-    else:
-        np.savez_compressed(path, _to_numpy(tensor))
-    return str(path)
+    return save_numpy(_to_numpy(tensor), export_dir, name, npz)
 
 
 def tensors_export(
@@ -144,34 +140,30 @@ def tensors_export(
 ) -> list[str]:
     """Save ``tensors`` as numpy files named ``<name_prefix>-<counter, four digits>.npz``.
 
-    A list or tuple counts as a sequence of samples, each a file of its own, with the counter
-    rising; a tensor or mapping is one file.
+    Each tensor of a collection gets a file of its own, with the counter rising.
 
-    :param break_batch: split along the first dimension, one file per item of the batch
+    :param break_batch: save one file per sample instead: the collection is a batch, whose tensors
+        are split along the first dimension and kept together
     :return: paths of the files
     :raises ValueError: for something that is neither a tensor nor a collection
     """
-    if break_batch:
-        samples = _break_batch(tensors)
-    elif isinstance(tensors, (Tensor, np.ndarray, Mapping)):
-        samples = [tensors]
-    elif isinstance(tensors, Iterable) and not isinstance(tensors, (str, bytes)):
-        samples = list(tensors)
-    else:
-        raise ValueError(f"expected a tensor or a collection, found {type(tensors).__name__}")
+    arrays = _to_numpy(tensors)
+    if not break_batch:
+        return arrays_export(arrays, export_dir, name_prefix, counter)
     return [
-        tensor_export(sample, export_dir, f"{name_prefix}-{counter + index:04d}")
-        for index, sample in enumerate(samples)
+        save_numpy(sample, export_dir, f"{name_prefix}-{number:04d}")
+        for number, sample in enumerate(_break_batch(arrays), start=counter)
     ]
 
 
-def _break_batch(tensors: Any) -> list[Any]:
-    if isinstance(tensors, Tensor):
-        return list(tensors)
-    if isinstance(tensors, Mapping):
-        keys = list(tensors)
-        return [dict(zip(keys, row, strict=True)) for row in _rows(list(tensors.values()))]
-    return _rows(list(tensors))
+def _break_batch(arrays: Any) -> list[Any]:
+    if isinstance(arrays, np.ndarray):
+        return list(arrays)
+    if isinstance(arrays, dict):
+        return [dict(zip(arrays, row, strict=True)) for row in _rows(list(arrays.values()))]
+    if isinstance(arrays, list):
+        return _rows(arrays)
+    raise ValueError(f"expected a tensor or a collection, found {type(arrays).__name__}")
 
 
 def _rows(columns: Sequence[Any]) -> list[Any]:
