@@ -50,7 +50,8 @@ class ScheduledModifierManager(BaseManager, Modifier):
         super().__init__(modifiers=modifiers, metadata=metadata)
         self._initialize_epoch: float = 0
         self._has_progress = False
-        self._resumed: Mapping[str, Any] | None = None
+        self._position: dict[str, Any] = {}
+        self._resumes = False
         self._wrapper: weakref.ref[RecipeManagerStepWrapper] | None = None
 
     def __del__(self) -> None:
@@ -163,9 +164,9 @@ class ScheduledModifierManager(BaseManager, Modifier):
             steps_per_epoch,
         )
         self._wrapper = weakref.ref(wrapper)
-        if epoch is None and self._resumed is not None:
-            wrapper._wrapped_resume(self._resumed)
-        self._resumed = None
+        if epoch is None and self._resumes:
+            wrapper._wrapped_resume(self._position)
+        self._resumes = False
         return wrapper
 
     def apply(
@@ -213,8 +214,8 @@ class ScheduledModifierManager(BaseManager, Modifier):
         :raises RuntimeError: if the manager is not initialised, or was finalised before
         """
         super().finalize(module, reset_loggers)
-        self._has_progress = False
-        self._resumed = None
+        self._has_progress = self._resumes = False
+        self._position = {}
         for modifier in self.iter_modifiers():
             if modifier.initialized:
                 modifier.finalize(module, reset_loggers, **kwargs)
@@ -268,6 +269,8 @@ class ScheduledModifierManager(BaseManager, Modifier):
         super().optimizer_post_step(module, optimizer, epoch, steps_per_epoch)
         for modifier in self._enabled_modifiers():
             modifier.optimizer_post_step(module, optimizer, epoch, steps_per_epoch)
+        steps = LoggerManager.epoch_to_step(epoch, steps_per_epoch) + 1
+        self._position = progress.position(steps, steps_per_epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of every modifier by its identifier; in a staged recipe, by stage before that.
@@ -278,9 +281,8 @@ class ScheduledModifierManager(BaseManager, Modifier):
         """
         state = progress.collect(self._modifiers, lambda modifier: modifier.state_dict())
         if self._initialized and self._has_progress:
-            wrapper = self._own_wrapper()
             state[progress.PROGRESS_KEY] = {
-                **(wrapper._wrapped_progress() if wrapper is not None else {}),
+                **self._position,
                 "modifiers": progress.collect(self._modifiers, lambda m: m.progress_state()),
             }
         return state
@@ -305,11 +307,11 @@ class ScheduledModifierManager(BaseManager, Modifier):
             self._modifiers, run["modifiers"], lambda m, part: m.load_progress_state(part)
         )
         self._has_progress = True
-        wrapper = self._own_wrapper()
+        self._position = {key: value for key, value in run.items() if key != "modifiers"}
+        wrapper = None if self._wrapper is None else self._wrapper()
         if wrapper is not None:
-            wrapper._wrapped_resume(run)
-        else:
-            self._resumed = run
+            wrapper._wrapped_resume(self._position)
+        self._resumes = wrapper is None
 
     def _groups(self) -> list[ModifierList]:
         if isinstance(self._modifiers, Mapping):
@@ -318,9 +320,6 @@ class ScheduledModifierManager(BaseManager, Modifier):
 
     def _enabled_modifiers(self) -> Iterator[Modifier]:
         return (modifier for modifier in self.iter_modifiers() if modifier.enabled)
-
-    def _own_wrapper(self) -> RecipeManagerStepWrapper | None:
-        return None if self._wrapper is None else self._wrapper()
 
 
 def _added(modifiers: Modifiers, more: Modifiers) -> Modifiers:

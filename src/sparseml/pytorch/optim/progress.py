@@ -9,12 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["PROGRESS_KEY", "check_keys", "collect", "restore"]
+from sparseml.optim.steps import epoch_of_step
+
+__all__ = ["PROGRESS_KEY", "check_keys", "collect", "position", "restore"]
 
 PROGRESS_KEY = "__progress__"
 """The key of a manager's state that is no identifier of a modifier and no stage."""
 
 Modifiers = list[Any] | Mapping[str, list[Any]]
+
+
+def position(steps: int, steps_per_epoch: int) -> dict[str, Any]:
+    """Where a run stands that has taken so many optimizer steps, in steps and in epochs."""
+    epoch = epoch_of_step(steps, steps_per_epoch)
+    return {"steps": steps, "epoch": epoch, "steps_per_epoch": steps_per_epoch}
 
 
 def collect(modifiers: Modifiers, of: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:

@@ -156,20 +156,12 @@ class RecipeManagerStepWrapper:
         """The loss to differentiate, after every modifier has had its say."""
         return self._wrapped_manager.loss_update(loss, *self._wrapped_arguments())
 
-    def _wrapped_progress(self) -> dict[str, Any]:
-        """Where the run stands, for the manager's state."""
-        return {
-            "steps": self._wrapped_steps,
-            "epoch": self._wrapped_epoch,
-            "steps_per_epoch": self._wrapped_steps_per_epoch,
-        }
-
-    def _wrapped_resume(self, progress: Mapping[str, Any]) -> None:
-        """Go on from where :meth:`_wrapped_progress` was taken."""
-        if "steps" not in progress:  # of a run that counted its steps by itself
+    def _wrapped_resume(self, position: Mapping[str, Any]) -> None:
+        """Go on from the position (:func:`~sparseml.pytorch.optim.progress.position`) of a run."""
+        if not position:
             return
-        self._wrapped_epoch, self._wrapped_steps = progress["epoch"], progress["steps"]
-        if progress["steps_per_epoch"] != self._wrapped_steps_per_epoch:
+        self._wrapped_epoch, self._wrapped_steps = position["epoch"], position["steps"]
+        if position["steps_per_epoch"] != self._wrapped_steps_per_epoch:
             # with another batch size: as far in epochs, which is what schedules go by
             self._wrapped_steps = round(self._wrapped_epoch * self._wrapped_steps_per_epoch)
 
