@@ -17,6 +17,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 __all__ = [
     "REGEX_PREFIX",
+    "NamePatterns",
     "any_str_or_regex_matches_param_name",
     "canonical_name",
     "canonical_named_modules",
@@ -131,26 +132,52 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
         ) from error
 
 
-def _matches(name: str, plain: str, entry: str) -> bool:
-    if not entry.startswith(REGEX_PREFIX):
-        return entry in (name, plain) or canonical_name(entry) == plain
-    if compile_pattern(entry).match(name) or compile_pattern(entry).match(plain):
-        return True
-    # a pattern written against the names of a wrapped model
+class NamePatterns:
+    """Entries of a recipe that name parameters or layers: full names and ``re:`` patterns.
+
+    Patterns are anchored at the start only (``re.match``): ``re:0`` matches ``0.weight``. Levels
+    added by wrappers are ignored on both sides.
+
+    :raises ValueError: for a pattern that is no regular expression
+    """
+
+    def __init__(self, entries: Iterable[str]):
+        self.entries = list(dict.fromkeys(entries))
+        self._names: dict[str, list[str]] = {}
+        self._patterns: list[tuple[str, list[re.Pattern[str]]]] = []
+        for entry in self.entries:
+            if entry.startswith(REGEX_PREFIX):
+                self._patterns.append((entry, _compile_variants(entry)))
+            else:
+                self._names.setdefault(canonical_name(entry), []).append(entry)
+
+    def matching(self, name: str) -> list[str]:
+        """Return the entries that match ``name``."""
+        plain = canonical_name(name)
+        names = {name, plain}
+        return self._names.get(plain, []) + [
+            entry
+            for entry, variants in self._patterns
+            if any(pattern.match(text) for pattern in variants for text in names)
+        ]
+
+
+def _compile_variants(entry: str) -> list[re.Pattern[str]]:
+    """The pattern of an entry and, if it was written for a wrapped model, that without wrapper."""
+    variants = [compile_pattern(entry)]
     text = entry[len(REGEX_PREFIX) :].removeprefix("^")
     for prefix in (r"module\.", "module."):
         if text.startswith(prefix):
-            return compile_pattern(text[len(prefix) :]).match(plain) is not None
-    return False
+            variants.append(compile_pattern(text[len(prefix) :]))
+            break
+    return variants
 
 
 def any_str_or_regex_matches_param_name(param_name: str, patterns: Iterable[str]) -> bool:
     """Whether any entry names ``param_name``, in full or by a ``re:`` pattern.
 
-    Patterns are anchored at the start only (``re.match``): ``re:0`` matches ``0.weight``.
-    Levels added by wrappers are ignored on both sides.
+    See :class:`NamePatterns` for what matches.
 
     :raises ValueError: for a pattern that is no regular expression
     """
-    plain = canonical_name(param_name)
-    return any(_matches(param_name, plain, entry) for entry in patterns)
+    return bool(NamePatterns(patterns).matching(param_name))

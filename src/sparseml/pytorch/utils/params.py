@@ -9,7 +9,7 @@ from torch import nn
 
 from sparseml.pytorch.utils.names import (
     REGEX_PREFIX,
-    any_str_or_regex_matches_param_name,
+    NamePatterns,
     canonical_name,
     canonical_named_modules,
 )
@@ -73,7 +73,7 @@ def get_named_layers_and_params_by_regex(
     """
     if isinstance(param_names, str):
         raise ValueError(f"param_names must be a list of names, found the string {param_names!r}")
-    entries = list(dict.fromkeys(param_names))
+    patterns = NamePatterns(param_names)
     quant_wrappers = {
         name
         for name, layer in canonical_named_modules(module)
@@ -81,17 +81,16 @@ def get_named_layers_and_params_by_regex(
     }
     candidates = list(iter_layer_params(module))
     found: dict[int, NamedLayerParam] = {}
-    unmatched = dict.fromkeys(entries)
+    matched: set[str] = set()
     for candidate in candidates:
-        names = _aliases(candidate, quant_wrappers)
-        if not any(any_str_or_regex_matches_param_name(name, entries) for name in names):
-            continue
-        found.setdefault(id(candidate.param), candidate)
-        for entry in list(unmatched):
-            if any(any_str_or_regex_matches_param_name(name, [entry]) for name in names):
-                del unmatched[entry]
+        for name in _aliases(candidate, quant_wrappers):
+            entries = patterns.matching(name)
+            matched.update(entries)
+            if entries:
+                found.setdefault(id(candidate.param), candidate)
+    unmatched = [entry for entry in patterns.entries if entry not in matched]
     if params_strict and unmatched:
-        raise RuntimeError(_no_match_message(list(unmatched), [c.name for c in candidates]))
+        raise RuntimeError(_no_match_message(unmatched, [c.name for c in candidates]))
     return list(found.values())
 
 

@@ -69,7 +69,9 @@ def tensor_sparsity(tens: Tensor, dim: int | Sequence[int] | None = None) -> Ten
     else:
         grouped = _leading(tens, _dims(tens, dim))
         nonzero, size = torch.count_nonzero(grouped, dim=-1), grouped.shape[-1]
-    return ((size - nonzero).double() / max(size, 1)).float()
+    # Apple's GPUs have no float64
+    exact = torch.float32 if tens.device.type == "mps" else torch.float64
+    return ((size - nonzero).to(exact) / max(size, 1)).float()
 
 
 def tensor_density(tens: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
