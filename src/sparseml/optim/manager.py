@@ -124,11 +124,17 @@ class BaseManager(TimelineMixin, BaseObject):
 
     def iter_modifiers(self) -> Generator[Any, None, None]:
         """All modifiers, stage by stage."""
-        if isinstance(self._modifiers, Mapping):
-            for members in self._modifiers.values():
-                yield from members
-        else:
-            yield from self._modifiers
+        for _, modifier in self.iter_staged_modifiers():
+            yield modifier
+
+    def iter_staged_modifiers(self) -> Generator[tuple[str | None, Any], None, None]:
+        """All modifiers, each with the name of its stage; None in a recipe without stages."""
+        stages = (
+            self._modifiers if isinstance(self._modifiers, Mapping) else {None: self._modifiers}
+        )
+        for stage, members in stages.items():
+            for modifier in members:
+                yield stage, modifier
 
     def resolve_steps(self, steps_per_epoch: int) -> None:
         """
