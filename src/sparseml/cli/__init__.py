@@ -1,0 +1,5 @@
+"""The ``sparseml`` command."""
+
+from sparseml.cli.command import main
+
+__all__ = ["main"]

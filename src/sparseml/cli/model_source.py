@@ -1,0 +1,118 @@
+"""Building the model that a recipe is checked against."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import Module
+
+from sparseml.cli.problems import Problem
+from sparseml.utils.text import did_you_mean
+
+__all__ = ["build_model"]
+
+
+def build_model(source: str) -> Module:
+    """A model with the right names and shapes; where possible without memory for its weights.
+
+    :param source: ``timm:NAME``, ``hf:DIR`` (a folder with a ``config.json``), or
+        ``module.path:callable``, the user's own code, imported from the current folder too
+    :raises Problem: if there is no such model or it cannot be built
+    """
+    kind, separator, rest = source.partition(":")
+    if not separator or not rest or not kind:
+        raise Problem(
+            f"--model {source!r} must be timm:NAME, hf:DIR or module.path:callable, for example "
+            "timm:deit_tiny_patch16_224"
+        )
+    builders = {"timm": _timm_model, "hf": _hugging_face_model}
+    # what other people's code prints must not get between what we print
+    with redirect_stdout(sys.stderr):
+        return builders[kind](rest) if kind in builders else _own_model(kind, rest)
+
+
+def _without_memory(build: Callable[[], Any], what: str) -> Module:
+    """Build on the meta device; where a model computes with its weights, on the CPU after all."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except (NotImplementedError, RuntimeError):
+        pass
+    try:
+        return build()
+    except Exception as error:  # whatever a library's constructors may raise
+        raise Problem(f"{what} cannot be built: {_described(error)}") from error
+
+
+def _timm_model(name: str) -> Module:
+    timm = _optional("timm", "timm:NAME")
+    if not timm.is_model(name.partition(".")[0]):
+        known = did_you_mean(name, timm.list_models())
+        raise Problem(f"--model timm:{name}: timm {timm.__version__} has no such model{known}")
+    return _without_memory(lambda: timm.create_model(name), f"--model timm:{name}")
+
+
+def _hugging_face_model(folder: str) -> Module:
+    what, path = f"--model hf:{folder}", Path(folder).expanduser()
+    if not (path / "config.json").is_file():
+        raise Problem(f"{what}: no file config.json in that folder; models are not downloaded")
+    transformers = _optional("transformers", "hf:DIR")
+    try:
+        config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise Problem(f"{what}: config.json is not usable: {_described(error)}") from error
+    architecture = getattr(transformers, next(iter(config.architectures or ()), ""), None)
+    build = architecture or transformers.AutoModel.from_config
+    return _without_memory(lambda: build(config), what)
+
+
+def _own_model(module_name: str, attribute: str) -> Module:
+    what = f"--model {module_name}:{attribute}"
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise Problem(f"{what}: no module named {error.name!r} can be imported") from error
+    except Exception as error:  # the user's code may raise anything
+        raise Problem(f"{what}: importing {module_name} failed: {_described(error)}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            hint = did_you_mean(part, [name for name in dir(found) if not name.startswith("_")])
+            raise Problem(f"{what}: {module_name} has no {part!r}{hint}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise Problem(f"{what} is a {type(found).__name__}; it must be callable, or a model")
+    try:
+        model = found if isinstance(found, Module) else found()
+    except Exception as error:  # as above
+        raise Problem(f"{what}: calling it failed: {_described(error)}") from error
+    if not isinstance(model, Module):
+        raise Problem(f"{what} must give a torch.nn.Module, it gave a {type(model).__name__}")
+    return model
+
+
+def _optional(package: str, form: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise Problem(
+            f"--model {form} needs {package}, which cannot be imported ({error}); "
+            f"pip install 'sparseml-next[{package}]'"
+        ) from error
+
+
+def _described(error: Exception) -> str:
+    """The error in one line, with the place in the code that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
+    text = str(error).strip().partition("\n")[0]
+    return f"{place}{type(error).__name__}: {text}" if text else f"{place}{type(error).__name__}"

@@ -1,0 +1,152 @@
+"""``sparseml recipe``: look at recipes without training anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sparseml.cli.problems import Problem, reported
+
+if TYPE_CHECKING:
+    from sparseml.pytorch.optim import ScheduledModifierManager
+
+__all__ = ["recipe"]
+
+_recipe_args = click.option(
+    "--recipe-args", metavar="TEXT", help="Variables to set: JSON, or name=value,name=value."
+)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+@click.group()
+def recipe() -> None:
+    """Check, show and combine recipes."""
+
+
+@recipe.command()
+@click.argument("recipe_path", metavar="RECIPE")
+@click.option(
+    "--model",
+    metavar="SOURCE",
+    help="Match the patterns on timm:NAME, hf:DIR, or module.path:callable (your own code).",
+)
+@click.option("--steps-per-epoch", type=click.IntRange(min=1), metavar="N")
+@click.option("--all", "all_updates", is_flag=True, help="Show every update of every modifier.")
+@_recipe_args
+@_as_json
+def check(
+    recipe_path: str,
+    model: str | None,
+    steps_per_epoch: int | None,
+    all_updates: bool,
+    recipe_args: str | None,
+    as_json: bool,
+) -> None:
+    """Say whether RECIPE is valid, what it will do when, and to which weights.
+
+    Exit code 2 and one line on stderr tell what is wrong.
+    """
+    with reported(as_json):
+        found = _findings(recipe_path, recipe_args, model, steps_per_epoch)
+    if as_json:
+        _echo_json({"valid": True, "recipe": recipe_path, "model": model, **found})
+    else:
+        from sparseml.cli.recipe_tables import print_plan
+
+        print_plan(found, all_updates)
+
+
+@recipe.command()
+@click.argument("recipe_path", metavar="RECIPE")
+@_recipe_args
+@_as_json
+def show(recipe_path: str, recipe_args: str | None, as_json: bool) -> None:
+    """Print RECIPE as it is run: variables set, expressions evaluated, modifiers sorted."""
+    with reported(as_json):
+        manager = _load(recipe_path, recipe_args)
+    _print_recipe(manager, as_json)
+
+
+@recipe.command()
+@click.argument("base")
+@click.argument("additional")
+@click.option("-o", "--output", metavar="FILE", help="Write it to FILE instead of printing it.")
+@click.option(
+    "--keep-original-epochs", is_flag=True, help="Do not move ADDITIONAL to the end of BASE."
+)
+@_as_json
+def compose(
+    base: str, additional: str, output: str | None, keep_original_epochs: bool, as_json: bool
+) -> None:
+    """Combine two recipes: first the work of BASE, then that of ADDITIONAL, as stages."""
+    with reported(as_json):
+        from sparseml.pytorch.optim import ScheduledModifierManager
+
+        first, second = _load(base, None), _load(additional, None)
+        try:
+            manager = ScheduledModifierManager.compose_staged(first, second, keep_original_epochs)
+        except (RuntimeError, ValueError) as error:
+            raise Problem(f"{base} and {additional} cannot be combined: {error}") from error
+        if output:
+            _save(manager, output)
+    if not output or as_json:
+        _print_recipe(manager, as_json)
+
+
+def _findings(
+    recipe_path: str, recipe_args: str | None, model_source: str | None, steps: int | None
+) -> dict[str, Any]:
+    manager = _load(recipe_path, recipe_args)
+    from sparseml.cli.recipe_plan import plan
+
+    try:
+        found = plan(manager, steps)
+    except ValueError as error:
+        raise Problem(f"{recipe_path}: {error}", file=recipe_path) from error
+    if model_source:
+        from sparseml.cli.model_source import build_model
+        from sparseml.cli.recipe_matches import matches
+
+        model = build_model(model_source)
+        for modifier, entry in zip(manager.iter_modifiers(), found["modifiers"], strict=True):
+            entry["matches"] = matches(modifier, model, recipe_path)
+    return found
+
+
+def _load(path: str, recipe_args: str | None) -> ScheduledModifierManager:
+    from sparseml.pytorch.optim import ScheduledModifierManager
+
+    if "\n" in path or "\r" in path:
+        raise Problem(f"{path!r} is not the path of a recipe")
+    return ScheduledModifierManager.from_yaml(path, recipe_variables=recipe_args)
+
+
+def _save(manager: ScheduledModifierManager, output: str) -> None:
+    if Path(output).suffix.lower() not in (".yaml", ".yml"):
+        raise Problem(f"--output {output}: a recipe is written to a .yaml or .yml file")
+    try:
+        manager.save(output)
+    except OSError as error:
+        raise Problem(f"--output {output}: cannot be written: {error.strerror}") from error
+
+
+def _print_recipe(manager: ScheduledModifierManager, as_json: bool) -> None:
+    if not as_json:
+        click.echo(str(manager), nl=False)
+        return
+    modifiers = [
+        {
+            "stage": stage,
+            "modifier": type(modifier).__name__,
+            "fields": modifier.props(only_serializable=True),
+        }
+        for stage, modifier in manager.iter_staged_modifiers()
+    ]
+    _echo_json({"metadata": manager.metadata, "modifiers": modifiers, "text": str(manager)})
+
+
+def _echo_json(content: dict[str, Any]) -> None:
+    click.echo(json.dumps(content, indent=2, default=str))

@@ -1,0 +1,106 @@
+"""What a recipe will do, found out by asking its modifiers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from sparseml.optim.steps import StepFields
+from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.pytorch.sparsification.modifier import Modifier, ScheduledModifier
+from sparseml.pytorch.sparsification.planning import PlannedUpdate, planned_updates
+
+__all__ = ["plan"]
+
+ASSUMED_STEPS_PER_EPOCH = 100
+MOST_STEPS = 2_000_000
+
+Plan = dict[str, Any]
+
+
+def plan(manager: ScheduledModifierManager, steps_per_epoch: int | None) -> Plan:
+    """When each modifier acts, and the sparsity that it then asks for, as plain data.
+
+    :param manager: of the recipe; schedules in steps are resolved
+    :param steps_per_epoch: optimizer steps in an epoch; None to assume some
+    :raises ValueError: if the steps of an epoch are needed and not given, there are too many steps,
+        or a schedule does not hold with them
+    """
+    per_epoch = steps_per_epoch or ASSUMED_STEPS_PER_EPOCH
+    in_steps = [m for m in manager.iter_modifiers() if isinstance(m, StepFields) and m.has_steps]
+    if in_steps and steps_per_epoch is None:
+        raise ValueError(
+            f"the schedule of {type(in_steps[0]).__name__} is given in optimizer steps; "
+            "say how many make an epoch with --steps-per-epoch"
+        )
+    manager.resolve_steps(per_epoch)
+    steps = max(1, manager.max_epochs) * per_epoch
+    if steps > MOST_STEPS:
+        raise ValueError(
+            f"{steps} optimizer steps are too many to go through (at most {MOST_STEPS}); "
+            "give a smaller --steps-per-epoch"
+        )
+    return {
+        "steps_per_epoch": per_epoch,
+        "steps_per_epoch_assumed": steps_per_epoch is None,
+        "epochs": manager.max_epochs,
+        "modifiers": [
+            {"stage": stage, **_modifier_plan(modifier, per_epoch, steps)}
+            for stage, modifier in manager.iter_staged_modifiers()
+        ],
+    }
+
+
+def _modifier_plan(modifier: Modifier, per_epoch: int, steps: int) -> Plan:
+    found: Plan = {
+        "modifier": type(modifier).__name__,
+        "fields": modifier.props(only_serializable=True),
+    }
+    if isinstance(modifier, ScheduledModifier):
+        updates = planned_updates(modifier, per_epoch, steps + 1)
+        found["updates"] = [
+            _entry(modifier, stretch, per_epoch, steps) for stretch in _stretches(updates)
+        ]
+    if hasattr(modifier, "get_applied_sparsity_for_epoch"):
+        found["one_shot_sparsity"] = _sparsity(modifier, math.inf, 1)
+    return found
+
+
+def _stretches(updates: Iterable[PlannedUpdate]) -> Iterator[list[PlannedUpdate]]:
+    """Updates on successive steps in one piece, but a start and an end on their own."""
+    stretch: list[PlannedUpdate] = []
+    for update in updates:
+        last = stretch[-1] if stretch else None
+        if last and (last.starts or update.ends or update.step != last.step + 1):
+            yield stretch
+            stretch = []
+        stretch = [*stretch[:1], update]
+    if stretch:
+        yield stretch
+
+
+def _entry(
+    modifier: ScheduledModifier, stretch: list[PlannedUpdate], per_epoch: int, steps: int
+) -> Plan:
+    first, last = stretch[0], stretch[-1]
+    kind = "start" if first.starts else "end" if first.ends else "update"
+    entry: Plan = {"kind": kind, "step": first.step, "epoch": first.epoch}
+    if last is not first:
+        entry.update(kind="every step", until_step=last.step, until_epoch=last.epoch)
+    # a loop of as many epochs as the recipe asks for never takes this step
+    if first.step >= steps:
+        entry["after_training"] = True
+    if hasattr(modifier, "get_applied_sparsity_for_epoch"):
+        entry["sparsity"] = _sparsity(modifier, first.epoch, per_epoch)
+        if last is not first:
+            entry["until_sparsity"] = _sparsity(modifier, last.epoch, per_epoch)
+    return entry
+
+
+def _sparsity(modifier: Any, epoch: float, steps_per_epoch: int) -> float | list[float] | None:
+    """The sparsity that the modifier would ask for: one number if it is the same everywhere."""
+    found = modifier.get_applied_sparsity_for_epoch(epoch, steps_per_epoch)
+    if not isinstance(found, (list, tuple)):
+        return found
+    return found[0] if len(set(found)) == 1 else list(found)
