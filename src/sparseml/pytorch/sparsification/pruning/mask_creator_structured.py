@@ -80,6 +80,22 @@ class StructuredPruningMaskCreator(GroupedPruningMaskCreator):
             )
         return super().create_sparsity_masks(tensors, target, global_sparsity)
 
+    def unit_counts(self, tensors: Sequence[Tensor], names: Sequence[str]) -> list[int]:
+        """How many units each tensor has; in a group, that is what its smallest has.
+
+        :raises ValueError: naming the tensor that has no such units, or the group that does not fit
+        """
+        for tensor, name in zip(tensors, names, strict=True):
+            if tensor.ndim <= self._dim:
+                raise ValueError(
+                    f"{name} of shape {tuple(tensor.shape)} has no {self._structure_type}s"
+                )
+        try:
+            return [unit.numel() for unit in self._units(list(tensors))]
+        except ValueError as error:
+            groups = [[names[i] for i in group] for group in self._groups(len(tensors))]
+            raise ValueError(f"{error}; the groups are {groups}") from error
+
     def group_tensor(self, tensor: Tensor) -> Tensor:
         """One score per slice, shape ``[slices]``.
 

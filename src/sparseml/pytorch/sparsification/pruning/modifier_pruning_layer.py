@@ -1,0 +1,141 @@
+"""Taking whole layers out of a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch.nn import Module
+from torch.optim import Optimizer
+
+from sparseml.pytorch.nn import Identity
+from sparseml.pytorch.sparsification.fields import field
+from sparseml.pytorch.sparsification.layer_selection import select_layers
+from sparseml.pytorch.sparsification.modifier import (
+    ModifierProp,
+    PyTorchModifierYAML,
+    ScheduledUpdateModifier,
+)
+from sparseml.pytorch.utils.layers import swap_modules
+from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
+from sparseml.sparsification.types import SparsificationTypes
+from sparseml.utils.iterables import validate_str_iterable
+
+__all__ = ["LayerPruningModifier"]
+
+
+@PyTorchModifierYAML()
+class LayerPruningModifier(ScheduledUpdateModifier):
+    """Replaces layers by an identity from start to end; at the end they come back as they were.
+
+    Only layers whose output has the shape of their input can go, as the blocks of a residual
+    network.
+
+    | Sample yaml:
+    |   !LayerPruningModifier
+    |       layers: ['blocks.3', 'blocks.7']
+    |       start_epoch: 2.0
+
+    :param layers: names and ``re:`` patterns of layers, ``__ALL_PRUNABLE__``, or ``__ALL__`` for
+        every layer that has none of its own
+    :param update_frequency: accepted for the sake of old recipes; layers go once
+    """
+
+    _layers: str | list[str]
+
+    def __init__(
+        self,
+        layers: str | Iterable[str],
+        start_epoch: float = -1.0,
+        end_epoch: float = -1.0,
+        update_frequency: float = -1.0,
+    ) -> None:
+        super().__init__(
+            start_epoch=start_epoch,
+            end_epoch=end_epoch,
+            end_comparator=-1,
+            update_frequency=update_frequency,
+        )
+        self.layers = layers
+        self._layer_modules: dict[str, Module | None] = {}
+        self._was_pruned = False
+
+    layers = field("layers", lambda name, value: validate_str_iterable(value, name), "The layers.")
+
+    @ModifierProp(serializable=False)
+    def sparsification_types(self) -> list[SparsificationTypes]:
+        """Pruning and structured."""
+        return [SparsificationTypes.pruning, SparsificationTypes.structured]
+
+    def initialize(
+        self,
+        module: Module,
+        epoch: float = 0,
+        loggers: LoggerManager | list[BaseLogger] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Find the layers, and take them out at once if ``epoch`` lies between start and end.
+
+        :raises RuntimeError: for an entry of ``layers`` that matches nothing
+        """
+        if not self._initialized:
+            self._layer_modules = dict.fromkeys(select_layers(module, self._layers))
+            self._was_pruned = False
+        super().initialize(module, epoch, loggers, **kwargs)
+        if self.steps_resolved or math.isinf(epoch):
+            over = epoch >= self._end_epoch >= 0.0
+            self._set_pruned(module, epoch >= self._start_epoch and not over)
+
+    def update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Take the layers out at the start, put them back at the end."""
+        super().update(module, optimizer, epoch, steps_per_epoch)
+        if self.start_pending(epoch, steps_per_epoch):
+            self._set_pruned(module, True)
+        if epoch >= self._end_epoch >= 0.0:
+            self._set_pruned(module, False)
+
+    def finalize(
+        self, module: Module | None = None, reset_loggers: bool = True, **kwargs: Any
+    ) -> None:
+        """Take the layers out if that has never happened."""
+        super().finalize(module, reset_loggers, **kwargs)
+        if module is not None and not self._was_pruned:
+            self._set_pruned(module, True)
+
+    def progress_state(self) -> dict[str, Any]:
+        """Adds the layers that are out, with their weights."""
+        removed = {
+            name: layer.state_dict()
+            for name, layer in self._layer_modules.items()
+            if layer is not None
+        }
+        return {**super().progress_state(), "removed": removed, "was_pruned": self._was_pruned}
+
+    def load_structure_state(self, module: Module, state: Mapping[str, Any]) -> None:
+        """Take out the layers that were out, so that the weights of a checkpoint fit."""
+        super().load_structure_state(module, state)
+        self._set_pruned(module, bool(state["removed"]))
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Restores the weights of the layers that are out."""
+        super().load_progress_state(state)
+        self._was_pruned = state["was_pruned"]
+        for name, weights in state["removed"].items():
+            layer = self._layer_modules[name]
+            if layer is not None:
+                layer.load_state_dict(weights)
+
+    def _set_pruned(self, module: Module, pruned: bool) -> None:
+        for name, layer in self._layer_modules.items():
+            if pruned and layer is None:
+                removed = swap_modules(module, name, Identity())
+                for param in removed.parameters():
+                    param.grad = None  # or momentum would go on moving it
+                self._layer_modules[name] = removed
+            elif not pruned and layer is not None:
+                swap_modules(module, name, layer)
+                self._layer_modules[name] = None
+        self._was_pruned = self._was_pruned or pruned

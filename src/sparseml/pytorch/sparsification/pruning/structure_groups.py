@@ -1,0 +1,57 @@
+"""Groups of parameters by name: the field of a recipe, and the positions that it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sparseml.utils.text import did_you_mean
+
+__all__ = ["as_param_groups", "group_indices"]
+
+
+def as_param_groups(name: str, value: Any) -> list[list[str]]:
+    """``value`` as lists of names; None as no groups.
+
+    :raises ValueError: for anything but a list of lists of names
+    """
+    groups = [] if value is None else value
+    is_nested = isinstance(groups, (list, tuple)) and all(
+        isinstance(group, (list, tuple)) and all(isinstance(entry, str) for entry in group)
+        for group in groups
+    )
+    if not is_nested:
+        raise ValueError(f"{name} must be a list of lists of parameter names, found {value!r}")
+    return [list(group) for group in groups]
+
+
+def group_indices(
+    groups: Sequence[Sequence[str]], names: Sequence[str], targets: Sequence[float]
+) -> list[list[int]]:
+    """Where the members of each group stand in ``names``; every other name is on its own.
+
+    :param targets: the final sparsity of each parameter
+    :raises ValueError: for names that are unknown or in two places, and for groups whose members
+        shall end with different sparsities
+    """
+    places = {name: place for place, name in enumerate(names)}
+    found = []
+    seen: set[str] = set()
+    for group in groups:
+        for name in group:
+            if name not in places:
+                raise ValueError(
+                    f"param_groups names {name!r}, which is none of the {len(names)} parameters "
+                    f"that params selects{did_you_mean(name, names)}"
+                )
+            if name in seen:
+                raise ValueError(f"param_groups names {name!r} twice")
+            seen.add(name)
+        found.append([places[name] for name in group])
+        finals = {targets[place] for place in found[-1]}
+        if len(finals) > 1:
+            raise ValueError(
+                f"the parameters of one group need one final sparsity, found {sorted(finals)} for "
+                f"{list(group)}"
+            )
+    return found + [[place] for name, place in places.items() if name not in seen]
