@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,6 +65,13 @@ def test_torchvision_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_names_of_the_package(name: str) -> None:
     assert hasattr(sparseml.pytorch, name)
     assert name in dir(sparseml.pytorch)
+
+
+@pytest.mark.parametrize("module", ["utils", "utils.logger", "utils.helpers", "nn"])
+def test_every_announced_name_is_there(module: str) -> None:
+    package = importlib.import_module(f"sparseml.pytorch.{module}")
+    assert len(set(package.__all__)) == len(package.__all__)
+    assert [name for name in package.__all__ if not hasattr(package, name)] == []
 
 
 def test_unknown_names() -> None:

@@ -139,6 +139,14 @@ def test_only_masks_are_packed() -> None:
     assert torch.equal(back["nested"][1][0], torch.ones(2, dtype=torch.bfloat16))
 
 
+def test_the_scale_of_mixed_precision_is_kept(tmp_path: Path) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=32.0, growth_interval=7)
+    save_checkpoint(tmp_path / "c.pth", nn.Linear(1, 1), scaler=scaler)
+    other = torch.amp.GradScaler("cpu")
+    load_checkpoint(tmp_path / "c.pth", nn.Linear(1, 1), scaler=other)
+    assert other.state_dict() == scaler.state_dict()
+
+
 def test_the_other_loaders_read_checkpoints(tmp_path: Path) -> None:
     path = tmp_path / "c.pth"
     model, optimizer, _ = _parts()

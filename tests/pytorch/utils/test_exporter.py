@@ -105,7 +105,6 @@ class _Two(nn.Module):
         return left + right, left * right
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("module", "batch", "inputs", "outputs"),

@@ -134,6 +134,11 @@ def test_test_mode_redirects_to_a_file(
     logger.log_scalar("a", 1.0)
     (file,) = folder.iterdir()
     assert file.read_text() == "a: 1\n"
+    other = tmp_path / "other"
+    monkeypatch.setenv("NM_TEST_LOG_DIR", str(other))
+    PythonLogger().log_scalar("b", 2.0)
+    assert [path.read_text() for path in other.iterdir()] == ["b: 2\n"]
+    assert file.read_text() == "a: 1\n"
 
 
 class _Writer:

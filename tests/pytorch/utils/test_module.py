@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.utils import (
     CrossEntropyLossWrapper,
     LambdaLogger,
@@ -207,6 +208,24 @@ def test_closures_and_mixed_precision() -> None:
     assert dtypes == [torch.bfloat16] * 3
     assert not torch.equal(model.weight, before)
     assert ModuleDeviceContext.default_context() == ModuleDeviceContext(False, 1)
+
+
+def test_a_recipe_drives_the_trainer_also_in_mixed_precision() -> None:
+    for context in (ModuleDeviceContext(), ModuleDeviceContext(use_mixed_precision=True)):
+        model = nn.Linear(3, 2)
+        inner = torch.optim.SGD(model.parameters(), lr=0.1)
+        manager = ScheduledModifierManager.from_yaml(
+            "modifiers:\n    - !MagnitudePruningModifier\n        params: ['weight']\n"
+            "        init_sparsity: 0.0\n        final_sparsity: 0.5\n        start_epoch: 0.0\n"
+            "        end_epoch: 2.0\n        update_frequency: 0.5\n"
+        )
+        optimizer = manager.modify(model, inner, steps_per_epoch=3)
+        loss = CrossEntropyLossWrapper()
+        trainer = ModuleTrainer(model, "cpu", loss, optimizer, device_context=context)
+        for epoch in range(3):
+            trainer.run_epoch(_loader(), epoch, 3, show_progress=False)
+        assert optimizer.wrapped_epoch == 3.0
+        assert int((model.weight == 0).sum()) == 3
 
 
 def test_backward_scales_on_request() -> None:

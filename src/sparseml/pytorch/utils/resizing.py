@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -55,6 +57,7 @@ def set_layer_sizes(layer: nn.Module) -> None:
         layer.num_parameters = layer.weight.shape[0]
     elif type(layer).__name__ == "Conv1D" and hasattr(layer, "nf"):
         # of Hugging Face's models: a Linear whose weight is [in, out]
-        layer.nf = layer.weight.shape[1]
-        if hasattr(layer, "nx"):
-            layer.nx = layer.weight.shape[0]
+        foreign: Any = layer
+        foreign.nf = foreign.weight.shape[1]
+        if hasattr(foreign, "nx"):
+            foreign.nx = foreign.weight.shape[0]

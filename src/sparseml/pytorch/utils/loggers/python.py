@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from sparseml.pytorch.utils.loggers.base import BaseLogger, LogEntry, test_log_dir
@@ -13,6 +14,7 @@ __all__ = ["LambdaLogger", "PythonLogger"]
 
 # the module that users import loggers from
 _DEFAULT_NAME = "sparseml.pytorch.utils.logger"
+_TEST_HANDLER = "sparseml-test-log"
 
 
 class LambdaLogger(BaseLogger):
@@ -102,11 +104,22 @@ def _format(content: Any) -> str:
 def _default_logger() -> logging.Logger:
     logger = logging.getLogger(_DEFAULT_NAME)
     folder = test_log_dir()
-    has_file = any(isinstance(handler, logging.FileHandler) for handler in logger.handlers)
-    if folder is not None and not has_file:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{datetime.now():%d-%m-%Y_%H.%M.%S}.log"
-        logger.addHandler(logging.FileHandler(path, delay=True))
-        logger.setLevel(logging.DEBUG)
-        logger.propagate = False
+    if folder is not None:
+        _redirect(logger, folder.absolute())
     return logger
+
+
+def _redirect(logger: logging.Logger, folder: Path) -> None:
+    """Send the logger's lines to a file in ``folder``, and no longer to that of an earlier test."""
+    for handler in [item for item in logger.handlers if item.name == _TEST_HANDLER]:
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder:
+            return
+        logger.removeHandler(handler)
+        handler.close()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{datetime.now():%d-%m-%Y_%H.%M.%S}.log"
+    file_handler = logging.FileHandler(path, delay=True)  # no file before the first line
+    file_handler.set_name(_TEST_HANDLER)
+    logger.addHandler(file_handler)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
