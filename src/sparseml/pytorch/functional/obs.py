@@ -1,0 +1,137 @@
+r"""Optimal Brain Surgeon: what a weight costs, and how the others make up for it.
+
+For blocks with inverse Fisher matrix H and weights w, the quadratic model of the loss says that
+removing a set P, with the best compensation by the rest, costs
+
+.. math:: \tfrac12 w_P^T (H_{PP})^{-1} w_P, \qquad
+          w \leftarrow w - H_{:,P} (H_{PP})^{-1} w_P
+
+(Hassibi & Stork, 1993; Kurtic et al., "The Optimal BERT Surgeon", 2022, equations 5 and 6).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparseml.pytorch.functional.kernels import kernels_for, map_rows
+from sparseml.pytorch.functional.kernels.rows import rows_per_chunk
+
+__all__ = ["joint_update", "obs_scores", "require_blocks", "simultaneous_update"]
+
+_EPSILON = torch.finfo(torch.float32).eps
+_CHUNK_BYTES = 1 << 24
+
+
+def require_blocks(weights: Tensor, inverse: Tensor, group: int = 1) -> None:
+    """Check that weights ``[R, B]`` and inverses ``[R, B, B]`` belong together.
+
+    :raises ValueError: for shapes, dtypes or devices that do not match, weights that are not
+        finite, or a group that does not divide B
+    """
+    if weights.ndim != 2 or inverse.shape != (*weights.shape, weights.shape[1]):
+        raise ValueError(
+            f"weights are [R, B] and inverses [R, B, B], found {tuple(weights.shape)} and "
+            f"{tuple(inverse.shape)}"
+        )
+    if (weights.dtype, weights.device) != (inverse.dtype, inverse.device):
+        raise ValueError(
+            f"weights ({weights.dtype} on {weights.device}) and inverses ({inverse.dtype} on "
+            f"{inverse.device}) must agree"
+        )
+    if group < 1 or weights.shape[1] % group:
+        raise ValueError(f"groups of {group} do not divide blocks of {weights.shape[1]}")
+    if not bool(weights.isfinite().all()):
+        raise ValueError("weights to prune hold values that are not finite")
+
+
+def obs_scores(weights: Tensor, inverse: Tensor, group: int = 1) -> Tensor:
+    """What removing each weight, or each group of weights, alone would cost.
+
+    Single weights: ``w_i^2 / (2 H_ii + eps)``, with eps that of float32. Groups Q:
+    ``w_Q^T (H_QQ)^-1 w_Q / 2``, given to every entry of the group.
+
+    :param weights: ``[R, B]``
+    :param inverse: ``[R, B, B]``
+    :param group: entries per group, consecutive within a block
+    :return: ``[R, B]``
+    :raises ValueError: for arguments that do not belong together
+    """
+    require_blocks(weights, inverse, group)
+    if group == 1:
+        return weights**2 / (2 * inverse.diagonal(dim1=1, dim2=2) + _EPSILON)
+    parts = weights.view(len(weights), -1, group)
+    costs = (parts * _solve_groups(parts, inverse)).sum(-1) / 2
+    return costs.repeat_interleave(group, dim=1)
+
+
+def simultaneous_update(weights: Tensor, inverse: Tensor, pruned: Tensor, group: int = 1) -> Tensor:
+    """Remove weights, each compensated as if it were the only one: the sum of single updates.
+
+    This is the rule of SparseML's OBS modifier. It ignores how the removed weights depend on each
+    other; :func:`joint_update` does not.
+
+    :param weights: ``[R, B]``
+    :param inverse: ``[R, B, B]``
+    :param pruned: weights to remove, bool ``[R, B]``; whole groups
+    :param group: entries per group; each group is removed jointly
+    :return: new weights ``[R, B]``, exactly zero where pruned
+    :raises ValueError: for arguments that do not belong together
+    """
+    require_blocks(weights, inverse, group)
+    if group == 1:
+        errors = weights / (inverse.diagonal(dim1=1, dim2=2) + _EPSILON)
+    else:
+        errors = _solve_groups(weights.view(len(weights), -1, group), inverse).flatten(1)
+    errors = torch.where(pruned, errors, 0.0)
+    updated = torch.empty_like(weights)
+
+    def work(start: int, stop: int) -> None:
+        part = slice(start, stop)
+        change = torch.bmm(inverse[part], errors[part].unsqueeze(-1)).squeeze(-1)
+        updated[part] = torch.where(pruned[part], 0.0, weights[part] - change)
+
+    chunk = rows_per_chunk(inverse[:1].numel() * inverse.element_size(), _CHUNK_BYTES)
+    map_rows(work, len(weights), chunk, weights.device)
+    return updated
+
+
+def joint_update(
+    weights: Tensor,
+    inverse: Tensor,
+    pruned: Tensor,
+    *,
+    floor: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Remove a set of weights from each block, with the best compensation by the others.
+
+    The removed weights must have been live when ``inverse`` was made.
+
+    :param weights: ``[R, B]``
+    :param inverse: ``[R, B, B]``
+    :param pruned: weights to remove, bool ``[R, B]``
+    :param floor: see :func:`~sparseml.pytorch.functional.elimination.eliminate`
+    :param backend: see :func:`~sparseml.pytorch.functional.kernels.kernels_for`
+    :return: new weights ``[R, B]``, exactly zero where pruned; and each block's loss ``[R]``
+    :raises ValueError: for arguments that do not belong together
+    """
+    require_blocks(weights, inverse)
+    kernels = kernels_for(weights.device, backend)
+    return kernels.joint_update(weights, inverse, pivot_floor(inverse, floor), pruned)
+
+
+def pivot_floor(inverse: Tensor, floor: Tensor | None) -> Tensor:
+    """The given floor, or what rounding lets one trust at the very least."""
+    if floor is not None:
+        return floor
+    info = torch.finfo(inverse.dtype)
+    return (inverse.diagonal(dim1=1, dim2=2) * info.eps).clamp_min(info.tiny)
+
+
+def _solve_groups(parts: Tensor, inverse: Tensor) -> Tensor:
+    """``(H_QQ)^-1 w_Q`` for every group of ``parts`` ``[R, B / k, k]``."""
+    rows, groups, k = parts.shape
+    blocks = inverse.view(rows, groups, k, groups, k).diagonal(dim1=1, dim2=3).movedim(-1, 1)
+    factor = torch.linalg.cholesky(blocks.contiguous())
+    return torch.cholesky_solve(parts.unsqueeze(-1), factor).squeeze(-1)
