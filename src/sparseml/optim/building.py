@@ -2,102 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sparseml.optim.base_modifier import BaseModifier
+from sparseml.optim.construction import construct
 from sparseml.optim.document import TAG_PREFIX, Document, Path, tag_key
-from sparseml.optim.errors import (
-    RecipeError,
-    RecipeTagError,
-    RecipeTypeError,
-    RecipeValueError,
-    matching_recipe_error,
-)
-from sparseml.optim.registration import IGNORED_FIELDS, registered_modifiers
-from sparseml.optim.steps import STEP_TWINS
+from sparseml.optim.errors import RecipeValueError
 from sparseml.optim.structure import GROUP_WORD, is_group_key, is_stage
-from sparseml.utils.text import did_you_mean, shortened
+from sparseml.utils.text import shortened
 
 __all__ = ["build_modifier", "build_modifiers"]
-
-Fields = dict[str, Any]
-_ERRORS = (
-    ValueError, TypeError, RuntimeError, AssertionError, LookupError, AttributeError,
-    ArithmeticError,
-)  # fmt: skip
-
-
-def _accepted_fields(clazz: type) -> tuple[set[str], set[str]]:
-    """The fields that a class accepts, and those of them that it needs."""
-    accepted: set[str] = set()
-    needed: set[str] | None = None
-    for base in clazz.__mro__:
-        init = vars(base).get("__init__")
-        if base is object or init is None:
-            continue
-        parameters = list(inspect.signature(init).parameters.values())[1:]
-        named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-        if needed is None:
-            needed = {p.name for p in named if p.default is p.empty}
-        accepted |= {p.name for p in named}
-        if len(named) == len(parameters):
-            break  # nothing is passed on to classes further up
-    accepted |= {field for field, twin in STEP_TWINS.items() if twin in accepted}
-    return accepted, needed or set()
-
-
-def _check_fields(document: Document, path: Path, clazz: type, fields: Fields) -> None:
-    accepted, needed = _accepted_fields(clazz)
-    for name in fields:
-        if name in accepted:
-            continue
-        hint = did_you_mean(str(name), accepted)
-        message = f"unknown field {shortened(name)} of !{clazz.__name__}{hint}"
-        raise document.error(
-            RecipeTypeError, message, (*path, name), found=name, allowed=sorted(accepted)
-        )
-    given = set(fields) | {twin for field, twin in STEP_TWINS.items() if field in fields}
-    missing = sorted(needed - given)
-    if missing:
-        names = ", ".join(missing)
-        raise document.error(
-            RecipeTypeError, f"missing fields of !{clazz.__name__}: {names}", path, allowed=missing
-        )
-
-
-def _field_in(message: str, fields: Fields) -> list[str]:
-    """The field that an error's message is most likely about."""
-    named = [name for name in fields if name in message]
-    return sorted(named, key=lambda name: (message.index(name), -len(name)))[:1]
-
-
-def _build(document: Document, path: Path, name: str, fields: Fields, framework: str) -> Any:
-    registered = registered_modifiers(framework)
-    name = name.removeprefix(f"{framework}.")
-    if name not in registered:
-        raise document.error(
-            RecipeTagError,
-            f"unknown modifier !{name:.80}{did_you_mean(name, registered)}",
-            path,
-            found=f"!{name}",
-            allowed=sorted(registered),
-        )
-    fields = {key: value for key, value in fields.items() if key not in IGNORED_FIELDS}
-    try:
-        _check_fields(document, path, registered[name].class_for(fields), fields)
-        return registered[name].build(fields)
-    except RecipeError:
-        raise
-    except _ERRORS as err:
-        about = _field_in(str(err), fields)
-        field_path = (*path, *about)
-        if field_path not in document.marks:
-            field_path = (*path[:-1], *about)
-        message = f"!{name}: {err}"
-        found = fields[about[0]] if about else None
-        raise document.error(matching_recipe_error(err), message, field_path, found=found) from err
 
 
 def _tagged_parts(container: Any, path: Path) -> Iterator[Path]:
@@ -132,16 +47,17 @@ def build_modifier(document: Document, item: Any, path: Path, framework: str) ->
             path,
         )
     nested = item[key]
-    below = nested if isinstance(nested, dict) else {}
-    fields = {**{name: value for name, value in item.items() if name != key}, **below}
+    tag_path = (*path, key)
+    # the fields stand below the tag's key or beside it
+    beside = {name: value for name, value in item.items() if name != key}
+    fields = {**beside, **nested} if isinstance(nested, dict) else beside
+    field_path = tag_path if isinstance(nested, dict) else path
     for part in _tagged_parts(fields, ()):
-        raise document.error(
-            RecipeValueError, "a modifier cannot stand inside a modifier", (*path, *part)
-        )
-    field_path = (*path, key) if below else path
-    if not below:
-        document.marks[path] = document.marks.get((*path, key), document.marks.get(path, (1, 1)))
-    return _build(document, field_path, key.removeprefix(TAG_PREFIX), fields, framework)
+        message = "a modifier cannot stand inside a modifier"
+        raise document.error(RecipeValueError, message, (*field_path, *part))
+    name = key.removeprefix(TAG_PREFIX)
+    modifier: BaseModifier = construct(document, name, fields, tag_path, field_path, framework)
+    return modifier
 
 
 def _groups(

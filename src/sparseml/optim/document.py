@@ -62,7 +62,8 @@ class Document:
         key = key and key.replace(TAG_PREFIX, "!")
         while path and path not in self.marks:
             path = path[:-1]
-        line, column = self.marks.get(path, (None, None))
+        # of the recipe as a whole no line is worth looking at
+        line, column = self.marks[path] if path else (None, None)
         return {"file": self.source.file, "line": line, "column": column, "key": key}
 
     def error(self, kind: type[ErrorT], message: str, path: Path = (), **details: Any) -> ErrorT:

@@ -86,7 +86,7 @@ def _read_file(path: str) -> RecipeSource:
             "local .yaml or .md file, or the recipe's text",
             found=path,
         )
-    extension = path.rpartition(".")[2].lower()
+    extension = os.path.splitext(f"_{path}")[1][1:].lower()
     if extension not in (*_YAML_EXTENSIONS, "md"):
         raise RecipeValueError(
             f"a recipe must be the path of a .yaml, .yml or .md file, or text of several lines; "

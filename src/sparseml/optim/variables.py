@@ -82,7 +82,9 @@ def _plain(name: str, value: Any, depth: int = 0) -> Any:
         return [_plain(name, item, depth + 1) for item in value]
     if isinstance(value, (str, int, float)):
         # subclasses, among them the members of enumerations and numpy's float64
-        return next(kind(value) for kind in (str, int, float) if isinstance(value, kind))
+        if isinstance(value, str):
+            return str.__str__(value)
+        return int(value) if isinstance(value, int) else float(value)
     convert = getattr(value, "tolist", None)
     if callable(convert):
         return _plain(name, convert(), depth + 1)

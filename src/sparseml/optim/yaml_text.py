@@ -49,7 +49,6 @@ _INT = re.compile(
         |[-+]?0x[0-9a-fA-F_]+)$""",
     re.VERBOSE,
 )
-_TAB_INDENT = re.compile(r"^ *\t")
 _NUMBER_TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("float", "int", "timestamp"))
 
 # libyaml reads about ten times as fast, where PyYAML was built with it
@@ -121,8 +120,9 @@ def syntax_errors(text: str, file: str | None = None, first_line: int = 1) -> It
         mark = getattr(err, "problem_mark", None) or getattr(err, "context_mark", None)
         parts = (getattr(err, "context", None), getattr(err, "problem", None))
         problem = ", ".join(part for part in parts if part) or str(err).splitlines()[0]
-        if mark and _TAB_INDENT.match("".join(text.splitlines()[mark.line : mark.line + 1])):
-            problem += " (a tab; indent with spaces)"
+        lines = text.splitlines()[mark.line : mark.line + 1] if mark else []
+        if any("\t" in line[: mark.column + 1] for line in lines):
+            problem += " (there is a tab; indent with spaces)"
         raise RecipeSyntaxError(
             f"not valid YAML: {problem}",
             file=file,

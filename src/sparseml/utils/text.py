@@ -10,6 +10,7 @@ __all__ = ["did_you_mean", "nearest_names", "quoted_list", "shortened"]
 # difflib compares in quadratic time, and names worth suggesting are short
 _LONGEST_NAME = 200
 _MOST_CANDIDATES = 5000
+_MARGIN = 0.1
 
 
 def nearest_names(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
@@ -21,15 +22,22 @@ def nearest_names(name: str, candidates: Iterable[str], limit: int = 3) -> list[
     :param name: the name that was not found
     :param candidates: the names that exist
     :param limit: return at most this many
-    :return: up to ``limit`` candidates; empty if none is similar
+    :return: up to ``limit`` candidates, none much less similar than the best; empty if none is
+        similar
     """
     if len(name) > _LONGEST_NAME:
         return []
     by_folded: dict[str, str] = {}
     for candidate in list(candidates)[:_MOST_CANDIDATES]:
         by_folded.setdefault(candidate.lower(), candidate)
-    matches = difflib.get_close_matches(name.lower(), list(by_folded), n=limit, cutoff=0.6)
-    return [by_folded[match] for match in matches]
+    folded = name.lower()
+    matches = difflib.get_close_matches(folded, list(by_folded), n=limit, cutoff=0.6)
+    ratios = [difflib.SequenceMatcher(None, match, folded).ratio() for match in matches]
+    return [
+        by_folded[match]
+        for match, ratio in zip(matches, ratios, strict=True)
+        if ratio >= ratios[0] - _MARGIN
+    ]
 
 
 def shortened(value: object, length: int = 80) -> str:

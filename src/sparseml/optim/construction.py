@@ -1,0 +1,114 @@
+"""One modifier made from its fields, or the error that says what is wrong with which."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+from sparseml.optim.document import Document, Path
+from sparseml.optim.errors import (
+    RecipeError,
+    RecipeTagError,
+    RecipeTypeError,
+    matching_recipe_error,
+)
+from sparseml.optim.registration import IGNORED_FIELDS, registered_modifiers
+from sparseml.optim.steps import STEP_TWINS
+from sparseml.utils.text import did_you_mean, shortened
+
+__all__ = ["construct"]
+
+Fields = dict[str, Any]
+# what a constructor raises when it refuses its arguments
+_REFUSALS = (
+    ValueError, TypeError, RuntimeError, AssertionError, LookupError, AttributeError,
+    ArithmeticError,
+)  # fmt: skip
+
+
+def _accepted_fields(clazz: type) -> tuple[set[str], set[str]]:
+    """The fields that a class accepts, and those of them that it needs."""
+    accepted: set[str] = set()
+    needed: set[str] | None = None
+    for base in clazz.__mro__:
+        init = vars(base).get("__init__")
+        if base is object or init is None:
+            continue
+        parameters = list(inspect.signature(init).parameters.values())[1:]
+        named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        if needed is None:
+            needed = {p.name for p in named if p.default is p.empty}
+        accepted |= {p.name for p in named}
+        if len(named) == len(parameters):
+            break  # nothing is passed on to classes further up
+    accepted |= {field for field, twin in STEP_TWINS.items() if twin in accepted}
+    return accepted, needed or set()
+
+
+def _check_fields(
+    document: Document, clazz: type, fields: Fields, tag_path: Path, field_path: Path
+) -> None:
+    accepted, needed = _accepted_fields(clazz)
+    for name in fields:
+        if name in accepted:
+            continue
+        hint = did_you_mean(str(name), accepted)
+        message = f"unknown field {shortened(name)} of !{clazz.__name__}{hint}"
+        path = (*field_path, name)
+        raise document.error(
+            RecipeTypeError, message, path, key=str(name), found=name, allowed=sorted(accepted)
+        )
+    given = set(fields) | {twin for field, twin in STEP_TWINS.items() if field in fields}
+    missing = sorted(needed - given)
+    if missing:
+        message = f"missing fields of !{clazz.__name__}: {', '.join(missing)}"
+        raise document.error(RecipeTypeError, message, tag_path, allowed=missing)
+
+
+def _field_in(message: str, fields: Fields) -> list[str]:
+    """The field that an error's message names first, if any."""
+    found = {name: re.search(rf"\b{re.escape(name)}\b", message) for name in fields}
+    starts = {name: match.start() for name, match in found.items() if match}
+    return sorted(starts, key=lambda name: starts[name])[:1]
+
+
+def construct(
+    document: Document, name: str, fields: Fields, tag_path: Path, field_path: Path, framework: str
+) -> Any:
+    """
+    Make a modifier.
+
+    :param document: the recipe, for the places of errors
+    :param name: the name in the tag
+    :param fields: the fields, by name
+    :param tag_path: where the tag is
+    :param field_path: what the paths of the fields begin with
+    :param framework: whose modifiers the tags name
+    :raises RecipeTagError: if no such modifier is known
+    :raises RecipeTypeError: if a field is unknown or missing
+    :raises RecipeError: if the constructor refuses the fields; also an instance of what it raised
+    """
+    registered = registered_modifiers(framework)
+    name = name.removeprefix(f"{framework}.")
+    if name not in registered:
+        raise document.error(
+            RecipeTagError,
+            f"unknown modifier !{name:.80}{did_you_mean(name, registered)}",
+            tag_path,
+            found=f"!{name}",
+            allowed=sorted(registered),
+        )
+    fields = {key: value for key, value in fields.items() if key not in IGNORED_FIELDS}
+    try:
+        clazz = registered[name].class_for(fields)
+        _check_fields(document, clazz, fields, tag_path, field_path)
+        return registered[name].build(fields)
+    except RecipeError:
+        raise
+    except _REFUSALS as err:
+        about = _field_in(str(err), fields)
+        path = (*field_path, *about) if about else tag_path
+        found = fields[about[0]] if about else None
+        kind = matching_recipe_error(err)
+        raise document.error(kind, f"!{name}: {err}", path, found=found) from err

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparseml.optim import RecipeError, RecipeValueError, load_recipe_yaml_str
+from sparseml.optim.source import MAX_BYTES, read_source
+
+TEXT = "modifiers:\n  - !EpochRangeModifier\n    start_epoch: 0\n    end_epoch: 3\n"
+
+
+@pytest.mark.parametrize("name", ["r.yaml", "r.yml", "r.YAML", "a.b.yaml"])
+def test_yaml_files_are_read_whole(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(f"---\n{TEXT}---\n")
+    assert load_recipe_yaml_str(str(path)) == load_recipe_yaml_str(path) == f"---\n{TEXT}---\n"
+
+
+@pytest.mark.parametrize("mark", ["---", "+++"])
+@pytest.mark.parametrize("before", ["", "\n  \n", "  "])
+def test_markdown_files_hold_front_matter(tmp_path: Path, mark: str, before: str) -> None:
+    path = tmp_path / "r.md"
+    path.write_text(f"{before}{mark}\n{TEXT}{mark} \n\n# Title\n\n---\n")
+    source = read_source(path)
+    assert source.text == TEXT
+    assert source.first_line == before.count("\n") + 2
+
+
+@pytest.mark.parametrize("text", ["", "# Title\n", f"---\n{TEXT}", f"---\n{TEXT}+++\n"])
+def test_markdown_without_front_matter(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "r.md"
+    path.write_text(text)
+    with pytest.raises(RuntimeError, match="no recipe"):
+        load_recipe_yaml_str(path)
+
+
+def test_raw_text() -> None:
+    assert load_recipe_yaml_str(TEXT) == TEXT
+    assert load_recipe_yaml_str(f"---\n{TEXT}---\nwords") == TEXT
+    assert load_recipe_yaml_str(f"---\n{TEXT}") == f"---\n{TEXT}"
+    assert load_recipe_yaml_str("a: 1\rb: 2") == "a: 1\rb: 2"
+
+
+def test_variables_can_be_given_while_reading() -> None:
+    assert load_recipe_yaml_str("a: 1\nb: 2\n", a=3) == "a: 3\nb: 2\n"
+
+
+@pytest.mark.parametrize("path", ["recipe.txt", "modifiers", "", "https://a.b/c", "a: 1", "yaml"])
+def test_other_paths(path: str) -> None:
+    with pytest.raises(ValueError, match=r"must be the path of a \.yaml") as info:
+        load_recipe_yaml_str(path)
+    assert isinstance(info.value, RecipeError)
+
+
+@pytest.mark.parametrize("value", [None, 3, b"a: 1\n", ["a"], object()])
+def test_what_is_neither_text_nor_path(value: Any) -> None:
+    with pytest.raises(ValueError, match="must be text or a path, found"):
+        load_recipe_yaml_str(value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as info:
+        load_recipe_yaml_str(str(tmp_path / "no.yaml"))
+    assert isinstance(info.value, RecipeError)
+    assert info.value.file == str(tmp_path / "no.yaml")
+    assert str(info.value).startswith(f"{tmp_path / 'no.yaml'}: the recipe does not exist")
+
+
+@pytest.mark.parametrize("stub", ["zoo:cv/classification/resnet", "zoo:a.yaml"])
+def test_the_model_zoo_is_gone(stub: str) -> None:
+    with pytest.raises(ValueError, match=r"shut down; give the path of a local \.yaml or \.md"):
+        load_recipe_yaml_str(stub)
+
+
+def test_folders_binary_and_large_files(tmp_path: Path) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(RecipeValueError, match="folder or device"):
+        read_source(tmp_path / "folder.yaml")
+    (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
+    with pytest.raises(RecipeValueError, match="not text in UTF-8: invalid start byte at byte 128"):
+        read_source(tmp_path / "binary.yaml")
+    with open(tmp_path / "large.yaml", "wb") as file:
+        file.truncate(50_000_000)
+    with pytest.raises(RecipeValueError, match=f"50000000 bytes, at most {MAX_BYTES}"):
+        read_source(tmp_path / "large.yaml")
+
+
+def test_byte_order_mark_and_other_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "windows.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + TEXT.replace("\n", "\r\n").encode())
+    assert read_source(path).text == TEXT
+
+
+def test_home_folders_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "r.yaml").write_text(TEXT)
+    assert load_recipe_yaml_str("~/r.yaml") == TEXT
