@@ -50,6 +50,14 @@ FIELDS = {
     "MagnitudePruningModifier": GRADUAL,
     "GlobalMagnitudePruningModifier": {**GRADUAL, "mask_type": [1, 4]},
     "MovementPruningModifier": GRADUAL,
+    "StructuredPruningModifier": {
+        **GRADUAL, "mask_type": "channel", "param_groups": [["0.weight"], ["2.weight"]],
+    },
+    "LayerPruningModifier": {"layers": ["1"], **EVERY},
+    "LayerThinningModifier": {
+        "param_group_dependency_map": {"0.weight,0.bias": ["2.weight"]},
+        "structure_type": "filter", "update_epochs": [4.0, 4.5], "start_epoch": 1.0,
+    },
 }  # fmt: skip
 """The fields of a recipe for every modifier that acts between epoch 1 and 3 (or from 1 on)."""
 

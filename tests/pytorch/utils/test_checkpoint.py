@@ -38,6 +38,9 @@ class _Manager:
     def state_dict(self) -> dict[str, Any]:
         return {"Pruning-1": {"fc.weight": self.mask}, "__progress__": {"count": self.count}}
 
+    def load_structure_state(self, model: nn.Module, state: dict[str, Any]) -> None:
+        self.weights_before = [param.detach().clone() for param in model.parameters()]
+
     def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
         self.mask = state["Pruning-1"]["fc.weight"]
         self.count = state["__progress__"]["count"]
@@ -106,6 +109,15 @@ def test_masks_are_packed_and_come_back(tmp_path: Path) -> None:
     assert other.mask.dtype == torch.float32
     assert other.count == 1
     assert info.recipe == str(manager)
+
+
+def test_layers_come_and_go_before_weights_are_loaded(tmp_path: Path) -> None:
+    path, fresh, manager = tmp_path / "c.pth", nn.Linear(2, 2), _Manager(0)
+    before = fresh.weight.detach().clone()
+    save_checkpoint(path, nn.Linear(2, 2), manager=_Manager(1))
+    load_checkpoint(path, fresh, manager=manager)
+    assert torch.equal(manager.weights_before[0], before)
+    assert not torch.equal(fresh.weight, before)
 
 
 @settings(deadline=None, max_examples=40)

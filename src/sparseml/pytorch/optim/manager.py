@@ -287,6 +287,21 @@ class ScheduledModifierManager(BaseManager, Modifier):
             }
         return state
 
+    def load_structure_state(self, module: Module, state: Mapping[str, Any]) -> None:
+        """Give ``module`` the layers that it had when :meth:`state_dict` was taken.
+
+        To be called before the model's weights are loaded; ``load_checkpoint`` does so.
+
+        :raises RuntimeError: if the state is of a run, and the manager is not initialised
+        """
+        if progress.PROGRESS_KEY in state:
+            self._require_initialized("load_structure_state")
+            progress.restore(
+                self._modifiers,
+                state[progress.PROGRESS_KEY]["modifiers"],
+                lambda modifier, part: modifier.load_structure_state(module, part),
+            )
+
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
         """Restore :meth:`state_dict`, step count included.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sparseml.pytorch.shrink.axes import axis_of, axis_size
 from sparseml.pytorch.shrink.layers import LayerCut, carry_out
+from sparseml.pytorch.utils.names import canonical_name
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
 from sparseml.utils.text import did_you_mean, quoted_list
 
@@ -100,7 +101,7 @@ def _slices(
     names: Iterable[str], dim: int, params: Mapping[str, NamedLayerParam], strict: bool
 ) -> list[_Slices]:
     found = []
-    for name in names:
+    for name in map(canonical_name, names):
         if name in params and params[name].param.ndim > 0:
             found.append(_Slices(params[name], min(dim, params[name].param.ndim - 1)))
         elif strict:

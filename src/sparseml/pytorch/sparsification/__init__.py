@@ -11,6 +11,10 @@ from sparseml.pytorch.sparsification.modifier import (
     ScheduledModifier,
     ScheduledUpdateModifier,
 )
+from sparseml.pytorch.sparsification.modifier_thinning import (
+    LayerThinningModifier,
+    compress_strucure_pruned_module,
+)
 from sparseml.pytorch.sparsification.pruning import (
     BaseGradualPruningModifier,
     BasePruningModifier,
@@ -21,6 +25,7 @@ from sparseml.pytorch.sparsification.pruning import (
     GlobalMagnitudePruningModifier,
     GMPruningModifier,
     GroupedPruningMaskCreator,
+    LayerPruningModifier,
     MagnitudePruningModifier,
     MagnitudePruningParamsScorer,
     ModuleParamPruningMask,
@@ -33,6 +38,7 @@ from sparseml.pytorch.sparsification.pruning import (
     PruningParamsGradScorer,
     PruningParamsScorer,
     StructuredPruningMaskCreator,
+    StructuredPruningModifier,
     UnstructuredPruningMaskCreator,
 )
 from sparseml.pytorch.sparsification.quantization import QuantizationModifier
@@ -61,6 +67,8 @@ __all__ = [
     "GlobalMagnitudePruningModifier",
     "GradualParamModifier",
     "GroupedPruningMaskCreator",
+    "LayerPruningModifier",
+    "LayerThinningModifier",
     "LearningRateFunctionModifier",
     "LearningRateModifier",
     "MagnitudePruningModifier",
@@ -85,7 +93,9 @@ __all__ = [
     "SetWeightDecayModifier",
     "SparsificationLoggingModifier",
     "StructuredPruningMaskCreator",
+    "StructuredPruningModifier",
     "TrainableParamsModifier",
     "UnstructuredPruningMaskCreator",
+    "compress_strucure_pruned_module",
     "sparsification_info",
 ]

@@ -197,6 +197,14 @@ class Modifier(BaseModifier):
         """
         return {}
 
+    def load_structure_state(self, module: Module, state: Mapping[str, Any]) -> None:
+        """Give ``module`` the layers that it had when :meth:`progress_state` was taken.
+
+        Called on an initialised modifier before the weights of a checkpoint are loaded. Shapes need
+        no care, they follow the weights.
+        """
+        self._require_initialized("load_structure_state")
+
     def load_progress_state(self, state: Mapping[str, Any]) -> None:
         """Restore :meth:`progress_state` on an initialised modifier."""
         self._require_initialized("load_progress_state")

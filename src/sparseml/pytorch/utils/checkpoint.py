@@ -134,9 +134,12 @@ def load_checkpoint(
     lacking = [key for key, part in asked.items() if part is not None and key not in content]
     if lacking:
         raise CheckpointError(f"{path} holds no state of: {', '.join(lacking)}")
+    manager_state = unpack_masks(content.get("manager"))
+    if manager is not None:
+        manager.load_structure_state(model, manager_state)
     load_model_state(model, content["state_dict"], strict=strict)
     if manager is not None:
-        manager.load_state_dict(unpack_masks(content["manager"]), strict=strict)
+        manager.load_state_dict(manager_state, strict=strict)
     # after the manager: applying masks touches the optimizer's state
     for key in ("optimizer", "scheduler", "scaler"):
         if asked[key] is not None:

@@ -26,6 +26,7 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_constant import (
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     BaseGradualPruningModifier,
 )
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_layer import LayerPruningModifier
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_magnitude import (
     GlobalMagnitudePruningModifier,
     GMPruningModifier,
@@ -33,6 +34,9 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_magnitude import (
 )
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_movement import (
     MovementPruningModifier,
+)
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_structured import (
+    StructuredPruningModifier,
 )
 from sparseml.pytorch.sparsification.pruning.scorer import (
     MagnitudePruningParamsScorer,
@@ -51,6 +55,7 @@ __all__ = [
     "GMPruningModifier",
     "GlobalMagnitudePruningModifier",
     "GroupedPruningMaskCreator",
+    "LayerPruningModifier",
     "MagnitudePruningModifier",
     "MagnitudePruningParamsScorer",
     "ModuleParamPruningMask",
@@ -63,5 +68,6 @@ __all__ = [
     "PruningParamsGradScorer",
     "PruningParamsScorer",
     "StructuredPruningMaskCreator",
+    "StructuredPruningModifier",
     "UnstructuredPruningMaskCreator",
 ]

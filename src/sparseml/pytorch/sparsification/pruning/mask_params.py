@@ -318,6 +318,7 @@ class ModuleParamPruningMask(ParamSet):
             "allow_reintroduction": self._allow_reintroduction,
             "masked_values": self._masked_values.progress_state(),
             "grad_means": self._grad_means.progress_state(),
+            "original_sizes": list(self._original_sizes),
             "scorer": {} if self._scorer is None else self._scorer.progress_state(),
         }
 
@@ -326,6 +327,7 @@ class ModuleParamPruningMask(ParamSet):
         self._allow_reintroduction = state["allow_reintroduction"]
         self._masked_values.load_progress_state(state["masked_values"])
         self._grad_means.load_progress_state(state["grad_means"])
+        self._original_sizes = list(state["original_sizes"])
         if self._scorer is not None:
             self._scorer.load_progress_state(state["scorer"])
         self.enabled = state["enabled"]

@@ -102,7 +102,7 @@ class LayerPruningModifier(ScheduledUpdateModifier):
     ) -> None:
         """Take the layers out if that has never happened."""
         super().finalize(module, reset_loggers, **kwargs)
-        if module is not None and not self._was_pruned:
+        if module is not None and self._enabled and not self._was_pruned:
             self._set_pruned(module, True)
 
     def progress_state(self) -> dict[str, Any]:
@@ -120,13 +120,20 @@ class LayerPruningModifier(ScheduledUpdateModifier):
         self._set_pruned(module, bool(state["removed"]))
 
     def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restores the weights of the layers that are out."""
+        """Restores the weights of the layers that are out.
+
+        :raises RuntimeError: when other layers are out than then
+        """
         super().load_progress_state(state)
+        removed = {name: layer for name, layer in self._layer_modules.items() if layer is not None}
+        if removed.keys() != state["removed"].keys():
+            raise RuntimeError(
+                f"the model lacks the layers {sorted(removed)}, but the state is of a run without "
+                f"{sorted(state['removed'])}; call load_structure_state (or load_checkpoint) first"
+            )
         self._was_pruned = state["was_pruned"]
-        for name, weights in state["removed"].items():
-            layer = self._layer_modules[name]
-            if layer is not None:
-                layer.load_state_dict(weights)
+        for name, layer in removed.items():
+            layer.load_state_dict(state["removed"][name])
 
     def _set_pruned(self, module: Module, pruned: bool) -> None:
         for name, layer in self._layer_modules.items():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sparseml.pytorch.utils.names import canonical_name
 from sparseml.utils.text import did_you_mean
 
-__all__ = ["as_param_groups", "group_indices"]
+__all__ = ["as_dependency_map", "as_param_groups", "group_indices"]
 
 
 def as_param_groups(name: str, value: Any) -> list[list[str]]:
@@ -25,6 +26,25 @@ def as_param_groups(name: str, value: Any) -> list[list[str]]:
     return [list(group) for group in groups]
 
 
+def as_dependency_map(name: str, value: Any) -> dict[str, list[str]]:
+    """``value`` as a mapping from comma separated names to lists of names.
+
+    :raises ValueError: for anything else
+    """
+    is_map = isinstance(value, Mapping) and all(
+        isinstance(key, str)
+        and isinstance(names, (list, tuple))
+        and all(isinstance(entry, str) for entry in names)
+        for key, names in value.items()
+    )
+    if not is_map:
+        raise ValueError(
+            f"{name} must map comma separated parameter names to lists of parameter names, "
+            f"found {value!r}"
+        )
+    return {key: list(names) for key, names in value.items()}
+
+
 def group_indices(
     groups: Sequence[Sequence[str]], names: Sequence[str], targets: Sequence[float]
 ) -> list[list[int]]:
@@ -37,7 +57,8 @@ def group_indices(
     places = {name: place for place, name in enumerate(names)}
     found = []
     seen: set[str] = set()
-    for group in groups:
+    for given in groups:
+        group = [canonical_name(name) for name in given]
         for name in group:
             if name not in places:
                 raise ValueError(

@@ -1,0 +1,143 @@
+"""Making a structurally pruned model smaller while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch.nn import Module
+from torch.optim import Optimizer
+
+from sparseml.pytorch.shrink import STRUCTURE_DIMS, compress_strucure_pruned_module
+from sparseml.pytorch.sparsification.fields import as_number, field, flag_field, one_of
+from sparseml.pytorch.sparsification.modifier import (
+    ModifierProp,
+    PyTorchModifierYAML,
+    ScheduledModifier,
+)
+from sparseml.pytorch.sparsification.pruning.structure_groups import as_dependency_map
+from sparseml.sparsification.types import SparsificationTypes
+
+__all__ = ["LayerThinningModifier", "compress_strucure_pruned_module"]
+
+
+def _ascending(name: str, value: Any) -> list[float]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValueError(f"{name} must be a list of epochs, found {value!r}")
+    epochs = [as_number(name, epoch) for epoch in value]
+    if any(epoch < 0 for epoch in epochs) or epochs != sorted(set(epochs)):
+        raise ValueError(f"{name} must be epochs in ascending order, each once, found {value!r}")
+    return epochs
+
+
+@PyTorchModifierYAML()
+class LayerThinningModifier(ScheduledModifier):
+    """Removes the filters or channels that a structured pruning modifier has set to zero.
+
+    This happens at each of ``update_epochs``, or at the end of the run if there are none. The
+    start itself changes nothing. For the map see ``sparseml.pytorch.shrink.dependency_groups``.
+
+    | Sample yaml:
+    |   !LayerThinningModifier
+    |       param_group_dependency_map:
+    |           'stem.weight,norm.weight,norm.bias': ['head.weight']
+    |       structure_type: filter
+    |       update_epochs: [5.0, 10.0]
+
+    :param param_group_dependency_map: key: comma separated names of the parameters that are zero
+        in the same units; value: names of the parameters whose opposite dimension follows
+    :param structure_type: ``filter`` or ``channel``
+    :param update_epochs: when to remove, in ascending order
+    :param strict: demand that all names exist and that groups are zero in the same units
+    :param end_epoch: ignored, there is no end
+    :raises ValueError: for fields of another form
+    """
+
+    _update_epochs: list[float]
+    _param_group_dependency_map: dict[str, list[str]]
+    _structure_type: str
+    _strict: bool
+
+    def __init__(
+        self,
+        param_group_dependency_map: Mapping[str, Sequence[str]],
+        structure_type: str = "filter",
+        start_epoch: float = -1.0,
+        update_epochs: Iterable[float] = (),
+        strict: bool = True,
+        end_epoch: float = -1.0,
+    ) -> None:
+        super().__init__(start_epoch=start_epoch, end_epoch=-1.0, end_comparator=None)
+        self.param_group_dependency_map = param_group_dependency_map
+        self.structure_type = structure_type
+        self.update_epochs = update_epochs
+        self.strict = strict
+        self._last_update_epoch = -1.0
+        self._thinned = False
+
+    param_group_dependency_map = field(
+        "param_group_dependency_map", as_dependency_map, "What goes together, and what follows."
+    )
+    structure_type = field(
+        "structure_type", one_of(STRUCTURE_DIMS), "What is removed: filter or channel."
+    )
+    update_epochs = field("update_epochs", _ascending, "When to remove.")
+    strict = flag_field("strict", "Whether all names must exist and all groups be consistent.")
+
+    @ModifierProp(serializable=False)
+    def sparsification_types(self) -> list[SparsificationTypes]:
+        """Pruning and structured."""
+        return [SparsificationTypes.pruning, SparsificationTypes.structured]
+
+    def advance_epochs(self, ref_start_epoch: float | None = None) -> None:
+        """Shift start and ``update_epochs``, as when the modifier joins a longer recipe."""
+        super().advance_epochs(ref_start_epoch)
+        if ref_start_epoch is not None:
+            self._update_epochs = [epoch + ref_start_epoch for epoch in self._update_epochs]
+
+    def update_ready(self, epoch: float, steps_per_epoch: int) -> bool:
+        """Whether the start is due, or an update epoch has come; False when disabled."""
+        return super().update_ready(epoch, steps_per_epoch) or (
+            self._enabled and self._removal_due(epoch)
+        )
+
+    def update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Remove what is pruned, if an update epoch has come."""
+        super().update(module, optimizer, epoch, steps_per_epoch)
+        due = self._removal_due(epoch)
+        self._last_update_epoch = epoch
+        if due:
+            self._thin(module, optimizer)
+            self._thinned = True
+
+    def finalize(
+        self, module: Module | None = None, reset_loggers: bool = True, **kwargs: Any
+    ) -> None:
+        """Remove what is pruned, if that has never happened.
+
+        :param kwargs: ``optimizer`` whose state follows, if it is to be used any more
+        """
+        super().finalize(module, reset_loggers, **kwargs)
+        if module is not None and self._enabled and not self._thinned:
+            self._thin(module, kwargs.get("optimizer"))
+
+    def progress_state(self) -> dict[str, Any]:
+        """Adds when the modifier was last updated, and whether it has removed anything."""
+        own = {"last_update_epoch": self._last_update_epoch, "thinned": self._thinned}
+        return {**super().progress_state(), **own}
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Restores these; the model itself gets its shapes from the checkpoint's weights."""
+        super().load_progress_state(state)
+        self._last_update_epoch = state["last_update_epoch"]
+        self._thinned = state["thinned"]
+
+    def _removal_due(self, epoch: float) -> bool:
+        return any(self._last_update_epoch < due <= epoch for due in self._update_epochs)
+
+    def _thin(self, module: Module, optimizer: Optimizer | None) -> None:
+        compress_strucure_pruned_module(
+            module, self._param_group_dependency_map, self._structure_type, optimizer, self._strict
+        )
