@@ -148,8 +148,8 @@ def test_any_text_loads_or_gives_a_recipe_error(text: str) -> None:
         assert error.message
 
 
-PIECES = """modifiers a b : ' " [ ] { } , - ? | > & * ! # % @ ` eval( ) 1 1e3 << ~ null --- +++ &a *a
-!EpochRangeModifier start_epoch end_epoch __metadata__ OBJECT.EpochRangeModifier"""
+PIECES = """modifiers a b : ' " [ ] { } , - ? | > & * ! # % @ ` eval( ) 1 1e3 << ~ null --- +++
+&a *a !EpochRangeModifier start_epoch end_epoch __metadata__ OBJECT.EpochRangeModifier"""
 yaml_pieces = st.lists(st.sampled_from([*PIECES.split(), " ", "\n", "\t"]), max_size=30)
 
 

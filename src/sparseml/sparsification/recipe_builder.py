@@ -32,6 +32,11 @@ def to_yaml_str(val: Any) -> str:
     return f"\n{text}" if isinstance(val, (list, tuple, dict)) and val else text
 
 
+def _lines(name: str, value: Any) -> list[str]:
+    head, *rest = to_yaml_str(value).split("\n")
+    return [f"{name}: {head}".rstrip(), *(f"  {line}" for line in rest)]
+
+
 class _UnknownFieldError(ValueError, AttributeError):
     """A ValueError that hasattr() and copy() understand."""
 
@@ -84,8 +89,7 @@ class ModifierYAMLBuilder:
         """The modifier as an item of a list in a recipe."""
         lines = [f"- !{self.modifier_class.__name__}"]
         for name, value in vars(self)["_fields"].items():
-            head, *rest = to_yaml_str(value).split("\n")
-            lines += [f"  {name}: {head}".rstrip(), *(f"    {line}" for line in rest)]
+            lines += [f"  {line}" for line in _lines(name, value)]
         return "\n".join(lines) if len(lines) > 1 else f"{lines[0]}\n"
 
 
@@ -184,7 +188,7 @@ class RecipeYAMLBuilder:
 
     def build_yaml_str(self) -> str:
         """The recipe."""
-        variables = [f"{name}: {to_yaml_str(value)}" for name, value in self._variables.items()]
+        variables = [line for item in self._variables.items() for line in _lines(*item)]
         parts = ["\n".join(variables)] if variables else []
         for name, group in self._groups.items():
             if group:
