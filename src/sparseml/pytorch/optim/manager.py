@@ -18,12 +18,16 @@ from sparseml.optim.manager import BaseManager
 from sparseml.optim.recipe import load_recipe
 from sparseml.pytorch.optim import progress
 from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
-from sparseml.pytorch.sparsification.modifier import PYTORCH_FRAMEWORK, Modifier, ScheduledModifier
-from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
+from sparseml.pytorch.sparsification.modifier import (
+    PYTORCH_FRAMEWORK,
+    Loggers,
+    Modifier,
+    ScheduledModifier,
+)
+from sparseml.pytorch.utils.logger import LoggerManager
 
 __all__ = ["ScheduledModifierManager"]
 
-Loggers = LoggerManager | list[BaseLogger] | None
 ModifierList = list[Any]
 Modifiers = ModifierList | Mapping[str, ModifierList]
 

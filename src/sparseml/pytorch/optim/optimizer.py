@@ -11,7 +11,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from sparseml.pytorch.optim.manager import ScheduledModifierManager
-from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
+from sparseml.pytorch.sparsification.modifier import Loggers
 from sparseml.pytorch.utils.optimizers import get_optim_learning_rate, set_optim_learning_rate
 
 __all__ = ["ScheduledOptimizer"]
@@ -39,7 +39,7 @@ class ScheduledOptimizer(Optimizer):
         module: Module,
         manager: ScheduledModifierManager,
         steps_per_epoch: int,
-        loggers: LoggerManager | list[BaseLogger] | None = None,
+        loggers: Loggers = None,
         initialize_kwargs: dict[str, Any] | None = None,
     ) -> None:
         # Optimizer.__init__ is left out: groups and state are those of the inner optimizer.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sparseml.pytorch.sparsification.modifier_base import (
     PYTORCH_FRAMEWORK,
+    Loggers,
     Modifier,
     ModifierProp,
     PyTorchModifierYAML,
@@ -15,6 +16,7 @@ from sparseml.pytorch.sparsification.modifier_scheduled import (
 
 __all__ = [
     "PYTORCH_FRAMEWORK",
+    "Loggers",
     "Modifier",
     "ModifierProp",
     "PyTorchModifierYAML",

@@ -16,12 +16,15 @@ from sparseml.optim.modifier import BaseModifier, ModifierProp, ModifierYAML
 from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
 from sparseml.sparsification.types import SparsificationTypes
 
-__all__ = ["PYTORCH_FRAMEWORK", "Modifier", "ModifierProp", "PyTorchModifierYAML"]
+__all__ = ["PYTORCH_FRAMEWORK", "Loggers", "Modifier", "ModifierProp", "PyTorchModifierYAML"]
 
 _LOGGER = logging.getLogger(__name__)
 _ModifierType = TypeVar("_ModifierType", bound=type)
 
 PYTORCH_FRAMEWORK = "pytorch"
+
+Loggers = LoggerManager | list[BaseLogger] | None
+"""Where to log to: anything but a manager is put into a new one."""
 
 
 def PyTorchModifierYAML(
@@ -78,11 +81,7 @@ class Modifier(BaseModifier):
         return [] if self._loggers is None else self._loggers
 
     def initialize(
-        self,
-        module: Module,
-        epoch: float = 0,
-        loggers: LoggerManager | list[BaseLogger] | None = None,
-        **kwargs: Any,
+        self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
     ) -> None:
         """Attach to a model. May be called again.
 
@@ -93,7 +92,7 @@ class Modifier(BaseModifier):
         self._initialized = True
         self.initialize_loggers(loggers)
 
-    def initialize_loggers(self, loggers: LoggerManager | list[BaseLogger] | None) -> None:
+    def initialize_loggers(self, loggers: Loggers) -> None:
         """Set where to log to; anything but a :class:`LoggerManager` is put into a new one."""
         self._loggers = loggers if isinstance(loggers, LoggerManager) else LoggerManager(loggers)
         self._loggers_initialized = True
@@ -150,7 +149,7 @@ class Modifier(BaseModifier):
         self,
         module: Module,
         epoch: float = math.inf,
-        loggers: LoggerManager | list[BaseLogger] | None = None,
+        loggers: Loggers = None,
         finalize: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -163,7 +162,7 @@ class Modifier(BaseModifier):
         self,
         module: Module,
         epoch: float = 0.0,
-        loggers: LoggerManager | list[BaseLogger] | None = None,
+        loggers: Loggers = None,
         finalize: bool = False,
         **kwargs: Any,
     ) -> None:

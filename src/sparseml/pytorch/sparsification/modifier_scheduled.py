@@ -12,8 +12,8 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from sparseml.optim.modifier import BaseScheduled, BaseUpdate, ModifierProp
-from sparseml.pytorch.sparsification.modifier_base import Modifier
-from sparseml.pytorch.utils.logger import LOGGING_LEVELS, BaseLogger, LoggerManager
+from sparseml.pytorch.sparsification.modifier_base import Loggers, Modifier
+from sparseml.pytorch.utils.logger import LOGGING_LEVELS, LoggerManager
 
 __all__ = ["ScheduledModifier", "ScheduledUpdateModifier"]
 
@@ -62,11 +62,7 @@ class ScheduledModifier(Modifier, BaseScheduled):
         return self._ended
 
     def initialize(
-        self,
-        module: Module,
-        epoch: float = 0,
-        loggers: LoggerManager | list[BaseLogger] | None = None,
-        **kwargs: Any,
+        self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
     ) -> None:
         """As :meth:`Modifier.initialize`.
 

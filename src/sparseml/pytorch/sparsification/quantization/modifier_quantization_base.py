@@ -7,8 +7,7 @@ from typing import Any
 from torch.nn import Module
 
 from sparseml.pytorch.sparsification.fields import as_number, field
-from sparseml.pytorch.sparsification.modifier import ModifierProp, ScheduledModifier
-from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
+from sparseml.pytorch.sparsification.modifier import Loggers, ModifierProp, ScheduledModifier
 from sparseml.sparsification.types import SparsificationTypes
 
 __all__ = ["BaseQuantizationModifier", "as_given", "copied_list", "optional_epoch"]
@@ -84,11 +83,7 @@ class BaseQuantizationModifier(ScheduledModifier):
         return [SparsificationTypes.quantization, SparsificationTypes.structured]
 
     def initialize(
-        self,
-        module: Module,
-        epoch: float = 0,
-        loggers: LoggerManager | list[BaseLogger] | None = None,
-        **kwargs: Any,
+        self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
     ) -> None:
         """Does nothing when disabled.
 

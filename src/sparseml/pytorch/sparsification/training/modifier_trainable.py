@@ -10,12 +10,12 @@ from torch.optim import Optimizer
 
 from sparseml.pytorch.sparsification.fields import flag_field
 from sparseml.pytorch.sparsification.modifier import (
+    Loggers,
     ModifierProp,
     PyTorchModifierYAML,
     ScheduledModifier,
 )
 from sparseml.pytorch.sparsification.training.selected_params import SelectedParams
-from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
 from sparseml.sparsification.types import SparsificationTypes
 
 __all__ = ["TrainableParamsModifier"]
@@ -63,11 +63,7 @@ class TrainableParamsModifier(SelectedParams, ScheduledModifier):
         return [SparsificationTypes.general]
 
     def initialize(
-        self,
-        module: Module,
-        epoch: float = 0,
-        loggers: LoggerManager | list[BaseLogger] | None = None,
-        **kwargs: Any,
+        self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
     ) -> None:
         """Find the parameters, and act at once if the start is due.
 

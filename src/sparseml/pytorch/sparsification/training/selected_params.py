@@ -9,9 +9,8 @@ from typing import Any
 from torch.nn import Module, Parameter
 
 from sparseml.pytorch.sparsification.fields import field, flag_field
-from sparseml.pytorch.sparsification.modifier import Modifier
+from sparseml.pytorch.sparsification.modifier import Loggers, Modifier
 from sparseml.pytorch.sparsification.param_selection import select_params
-from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.utils.iterables import validate_str_iterable
 
@@ -50,11 +49,7 @@ class SelectedParams(Modifier):
     params_strict = flag_field("params_strict", "Whether each entry must match something.")
 
     def initialize(
-        self,
-        module: Module,
-        epoch: float = 0,
-        loggers: LoggerManager | list[BaseLogger] | None = None,
-        **kwargs: Any,
+        self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
     ) -> None:
         """Find the parameters.
 
