@@ -1,0 +1,129 @@
+"""What a resumed pruning run needs, beside what the manager's own tests look at."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.pytorch.sparsification.pruning import (
+    BasePruningModifier,
+    GlobalMagnitudePruningModifier,
+    MagnitudePruningModifier,
+    MagnitudePruningParamsScorer,
+    MovementPruningModifier,
+    UnstructuredPruningMaskCreator,
+)
+
+STEPS, PER_EPOCH = 14, 4
+FIELDS = {
+    "params": ["re:.*weight"],
+    "final_sparsity": 0.75,
+    "start_epoch": 0.5,
+    "end_epoch": 2.5,
+    "update_frequency": 0.5,
+}
+
+
+class Reintroducing(BasePruningModifier):
+    """Half of the weights are masked, and all of them train."""
+
+    def __init__(self):
+        super().__init__(
+            params=["re:.*weight"],
+            start_epoch=0.5,
+            end_epoch=2.5,
+            update_frequency=0.75,
+            allow_reintroduction=True,
+            leave_enabled=True,
+        )
+
+    def _get_mask_creator(self, param_names, params):
+        return UnstructuredPruningMaskCreator()
+
+    def _get_scorer(self, params):
+        return MagnitudePruningParamsScorer(params)
+
+    def get_applied_sparsity_for_epoch(self, epoch, steps_per_epoch):
+        return 0.5
+
+
+MAKERS = {
+    "from_param": lambda: MagnitudePruningModifier(init_sparsity="__FROM_PARAM__", **FIELDS),
+    "free_at_end": lambda: MagnitudePruningModifier(
+        init_sparsity=0.1, leave_enabled=False, **FIELDS
+    ),
+    "limits": lambda: GlobalMagnitudePruningModifier(
+        init_sparsity=0.1, max_sparsity_per_param=0.8, mask_type="filter", **FIELDS
+    ),
+    "movement": lambda: MovementPruningModifier(init_sparsity=0.1, **FIELDS),
+    "reintroducing": Reintroducing,
+}
+
+
+class Run:
+    def __init__(self, modifier):
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 4))
+        self.net[0].weight.data[:, 0] = 0.0
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=0.05)
+        self.manager = ScheduledModifierManager([modifier])
+        self.modifier = modifier
+        self.stepper = self.manager.modify(self.net, self.optimizer, steps_per_epoch=PER_EPOCH)
+
+    def step(self, number):
+        generator = torch.Generator().manual_seed(number)
+        self.optimizer.zero_grad()
+        (self.net(torch.randn(5, 6, generator=generator)) - 1).pow(2).mean().backward()
+        self.stepper.step()
+
+    def save(self, path):
+        parts = (self.net, self.optimizer, self.manager)
+        torch.save([part.state_dict() for part in parts], path)
+
+    def load(self, path):
+        states = torch.load(path, weights_only=True)
+        for part, state in zip((self.net, self.optimizer, self.manager), states, strict=True):
+            part.load_state_dict(state)
+
+    def outcome(self):
+        masks = self.modifier.state_dict().values()
+        moments = [
+            value
+            for state in self.optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, torch.Tensor)
+        ]
+        return [*self.net.state_dict().values(), *masks, *moments]
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_stopping_after_any_step_changes_nothing(kind, tmp_path):
+    whole = Run(MAKERS[kind]())
+    for number in range(STEPS):
+        whole.save(tmp_path / f"{number}.pt")
+        whole.step(number)
+    for stop in range(STEPS):
+        resumed = Run(MAKERS[kind]())
+        resumed.load(tmp_path / f"{stop}.pt")
+        for number in range(stop, STEPS):
+            resumed.step(number)
+        pairs = zip(whole.outcome(), resumed.outcome(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs), f"stopped after {stop} steps"
+        assert resumed.modifier.applied_sparsity == whole.modifier.applied_sparsity
+
+
+def test_reintroduction_trains_masked_weights():
+    run = Run(Reintroducing())
+    seen = set()
+    for number in range(STEPS):
+        run.step(number)
+        masks = run.modifier.module_masks
+        if masks.enabled:
+            assert run.net[0].weight[masks.param_masks[0] == 0].abs().max() == 0
+            assert int((run.net[0].weight == 0).sum()) >= 36
+            seen.add(tuple(masks.param_masks[0].flatten().tolist()))
+    assert len(seen) > 1  # so some weights have come back
+    run.manager.finalize(run.net)
+    assert int((run.net[0].weight == 0).sum()) == 36
