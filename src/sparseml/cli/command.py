@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from sparseml.cli.recipe_command import recipe
+from sparseml.cli.report_command import report
 from sparseml.version import __version__
 
 __all__ = ["main"]
@@ -17,3 +18,4 @@ def main() -> None:
 
 
 main.add_command(recipe)
+main.add_command(report)

@@ -1,15 +1,19 @@
-"""When a modifier will act, asked of the modifier itself, without training anything."""
+"""When a modifier will act and on what, asked of the modifier itself, without training anything."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from torch.nn import Module
 
 from sparseml.optim.steps import epoch_of_step
 from sparseml.pytorch.sparsification.modifier import ScheduledModifier
+from sparseml.pytorch.utils.params import NamedLayerParam
 
-__all__ = ["PlannedUpdate", "planned_updates"]
+__all__ = ["PlannedUpdate", "planned_sparsities", "planned_updates"]
 
 
 class PlannedUpdate(NamedTuple):
@@ -48,3 +52,21 @@ def planned_updates(
             yield PlannedUpdate(step, epoch, starts, ends)
     finally:
         probe._initialized = False
+
+
+def planned_sparsities(modifier: Any, module: Module) -> list[tuple[NamedLayerParam, float | None]]:
+    """The parameters that a pruning modifier selects, each with the sparsity it shall end with.
+
+    That is None where the modifier asks for none. Neither modifier nor module changes.
+
+    :param modifier: a pruning modifier, initialised or not
+    :param module: the model
+    :raises RuntimeError: for an entry of ``params`` that matches nothing
+    """
+    probe = copy.copy(modifier)
+    probe._initialized = False  # see above
+    selected = probe._create_named_layers_and_params(module)
+    asked = probe.get_applied_sparsity_for_epoch(math.inf, 1)
+    if not isinstance(asked, (list, tuple)):
+        asked = [asked] * len(selected)
+    return list(zip(selected, asked, strict=True))

@@ -1,0 +1,74 @@
+"""What a run leaves behind: a directory to keep, measurements, and a page to look at.
+
+A trainer writes a :class:`RunDirectory` (docs/run_directory.md tells what is in its files) and
+fills it with what :func:`describe_model`, :func:`layer_sparsities` and :func:`measure_latency`
+find; :func:`write_report`, or ``sparseml report``, makes a page of it. Reading and rendering need
+no torch, so nothing is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparseml.report.describe import describe_model, layer_sparsities
+    from sparseml.report.environment import describe_environment
+    from sparseml.report.flops import count_flops
+    from sparseml.report.latency import measure_latency
+    from sparseml.report.reading import Run, find_runs, read_run
+    from sparseml.report.rendering import WrittenReport, report_data, write_report
+    from sparseml.report.run_directory import NotARunError, RunDirectory, is_run
+    from sparseml.report.schedule import asked_schedule
+    from sparseml.report.schema import Flops, Latency, Layer, Result, RunInfo, Storage, Variant
+    from sparseml.report.storage import measure_storage
+
+__all__ = [
+    "Flops",
+    "Latency",
+    "Layer",
+    "NotARunError",
+    "Result",
+    "Run",
+    "RunDirectory",
+    "RunInfo",
+    "Storage",
+    "Variant",
+    "WrittenReport",
+    "asked_schedule",
+    "count_flops",
+    "describe_environment",
+    "describe_model",
+    "find_runs",
+    "is_run",
+    "layer_sparsities",
+    "measure_latency",
+    "measure_storage",
+    "read_run",
+    "report_data",
+    "write_report",
+]
+
+_MODULES = {
+    "describe": ("describe_model", "layer_sparsities"),
+    "environment": ("describe_environment",),
+    "flops": ("count_flops",),
+    "latency": ("measure_latency",),
+    "reading": ("Run", "find_runs", "read_run"),
+    "rendering": ("WrittenReport", "report_data", "write_report"),
+    "run_directory": ("NotARunError", "RunDirectory", "is_run"),
+    "schedule": ("asked_schedule",),
+    "schema": ("Flops", "Latency", "Layer", "Result", "RunInfo", "Storage", "Variant"),
+    "storage": ("measure_storage",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,139 @@
+"""What a page shows of several runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sparseml.report.bar_panels import latency_bars, size_bars
+from sparseml.report.charts import Line, LineChart, drawn_line_chart
+from sparseml.report.comparing import compare_runs
+from sparseml.report.findings import headline_metric, pruned_sparsity
+from sparseml.report.formats import is_fraction_metric, number_text
+from sparseml.report.metrics import Points, decimated
+from sparseml.report.reading import Run
+from sparseml.report.schema import Variant
+from sparseml.report.series_panels import percent_tick
+from sparseml.report.views import summary_cells
+
+__all__ = ["comparison_view"]
+
+_MOST_POINTS = 150
+_HELD_OUT = ("test", "val", "eval", "dev")
+
+
+def comparison_view(runs: Sequence[Run], keys: Sequence[str]) -> dict[str, Any]:
+    """Return what templates show above the runs themselves.
+
+    :param keys: one for each run, what its ids on the page begin with
+    """
+    charts = [_tradeoff(runs), *_histories(runs)]
+    models = _models(runs)
+    latencies = [(name, latency) for name, model in models for latency in model.latency]
+    bars = [
+        size_bars([(name, model.storage) for name, model in models], "sizes"),
+        latency_bars(latencies, "latencies"),
+    ]
+    return {
+        "findings": compare_runs(runs),
+        **_table(runs, keys),
+        "charts": [drawn for chart in charts if (drawn := drawn_line_chart(chart))],
+        "bars": [group for group in bars if group.parts],
+    }
+
+
+def _table(runs: Sequence[Run], keys: Sequence[str]) -> dict[str, Any]:
+    cells = [summary_cells(run) for run in runs]
+    metrics = list(dict.fromkeys(next(iter(found)) for found in cells))
+    named = [metric for metric in metrics if metric != "metric"]
+    heads = [*(named or ["metric"]), *list(cells[0])[1:]]
+    rows = [
+        {"key": key, "name": run.name, "cells": [found.get(head, ("", "")) for head in heads]}
+        for run, key, found in zip(runs, keys, cells, strict=True)
+    ]
+    return {"heads": ["run", *heads], "rows": rows}
+
+
+def _models(runs: Sequence[Run]) -> list[tuple[str, Variant]]:
+    """What each run ended with, other forms of it and, first, the dense model if all share one."""
+    baselines = [v for run in runs if run.variant("sparse") and (v := run.variant("dense"))]
+    is_run = any(run.final is not run.variant("sparse") for run in runs)
+    shared = baselines[:1] if not is_run and all(v == baselines[0] for v in baselines) else []
+    return [
+        *(("dense", variant) for variant in shared),
+        *(
+            (run.name if variant is run.final else f"{run.name}, {name}", variant)
+            for run in runs
+            for name, variant in run.result.variants.items()
+            if variant is run.final or name not in ("dense", "sparse")
+        ),
+    ]
+
+
+def _tradeoff(runs: Sequence[Run]) -> LineChart:
+    """The headline metric over sparsity, a line for each group of runs."""
+    groups: dict[str, Points] = {}
+    dense: dict[float, None] = {}
+    names: dict[str, None] = {}
+    for run in runs:
+        headline, sparsity = headline_metric(run), pruned_sparsity(run.result.layers)
+        if headline is None or sparsity is None:
+            continue
+        name, value = headline
+        names[name] = None
+        if run.variant("sparse"):
+            groups.setdefault(run.info.group or run.name, []).append((sparsity, value))
+        baseline = run.variant("dense")
+        if baseline and name in baseline.metrics:
+            dense[baseline.metrics[name]] = None
+    name = " or ".join(names) or "metric"
+    lines = [Line(group, sorted(points), dots=True) for group, points in groups.items()]
+    xs = [x for points in groups.values() for x, _ in points]
+    if len(dense) == 1 and xs:
+        level = next(iter(dense))
+        lines.append(Line("dense", [(min(xs), level), (max(xs), level)], reference=True))
+    return LineChart(
+        key="tradeoff",
+        title=f"{_capital(name)} over zeros",
+        x_label="zeros",
+        lines=lines,
+        x_text=percent_tick,
+        y_text=_text_of(name, lines),
+    )
+
+
+def _histories(runs: Sequence[Run]) -> list[LineChart]:
+    """The headline metric and the loss over steps, a line for each run that logged it."""
+    headlines = [found[0] for run in runs if (found := headline_metric(run))]
+    charts: list[LineChart] = []
+    for wanted in dict.fromkeys([*headlines, "loss"]):
+        logged = [(run, _series(run, wanted)) for run in runs]
+        lines = [
+            Line(run.name, decimated(points, _MOST_POINTS)) for run, points in logged if points
+        ]
+        chart = LineChart(
+            key=f"history-{len(charts)}",
+            title=f"{_capital(wanted)} over steps",
+            x_label="step",
+            lines=lines,
+            y_text=_text_of(wanted, lines),
+        )
+        charts.append(chart)
+    return charts
+
+
+def _series(run: Run, wanted: str) -> Points:
+    """The series of a metric; of several one that was measured on data not trained on."""
+    names = [n for n in run.metrics.series if n.rpartition("/")[2].lower() == wanted.lower()]
+    held_out = [name for name in names if any(word in name.lower() for word in _HELD_OUT)]
+    chosen = next(iter(held_out or names), None)
+    return run.metrics.series[chosen] if chosen else []
+
+
+def _text_of(name: str, lines: Sequence[Line]) -> Any:
+    values = [y for line in lines for _, y in line.points]
+    return percent_tick if is_fraction_metric(name, *values) else number_text
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

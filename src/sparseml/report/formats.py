@@ -1,0 +1,106 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+import re
+
+__all__ = [
+    "bytes_text",
+    "count_text",
+    "difference_text",
+    "is_fraction_metric",
+    "metric_text",
+    "ms_text",
+    "number_text",
+    "percent_text",
+    "prefers_low",
+    "ratio_text",
+]
+
+_MINUS, _TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
+_FRACTIONS = re.compile(
+    r"acc|top[-_ ]?[15]|recall|precision|sparsity|\b(f1|auc|iou|mcc|map)\b", re.IGNORECASE
+)
+_LOWER_IS_BETTER = re.compile(
+    r"loss|perplexity|error|entropy|\b(ppl|err|wer|rmse|mse|mae|nll)\b", re.IGNORECASE
+)
+
+
+def is_fraction_metric(name: str, *values: float) -> bool:
+    """Whether numbers of this name are fractions that are better read as per cent."""
+    finite = [value for value in values if math.isfinite(value)]
+    return bool(_FRACTIONS.search(_words(name))) and all(-1.0 <= value <= 1.0 for value in finite)
+
+
+def prefers_low(name: str) -> bool:
+    """Whether a lower number is a better one, by the metric's name."""
+    return bool(_LOWER_IS_BETTER.search(_words(name)))
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def number_text(value: float) -> str:
+    """Four significant digits, without exponent where that is short."""
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else ("∞" if value > 0 else f"{_MINUS}∞")
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return text.replace("-", _MINUS)
+
+
+def percent_text(value: float, digits: int = 2) -> str:
+    """A fraction as per cent."""
+    if not math.isfinite(value):
+        return number_text(value)
+    return f"{100 * value:.{digits}f}%".replace("-", _MINUS)
+
+
+def metric_text(name: str, value: float) -> str:
+    """A metric as per cent if it is a fraction, else as a number."""
+    return percent_text(value) if is_fraction_metric(name, value) else number_text(value)
+
+
+def difference_text(name: str, value: float, before: float) -> str:
+    """``0.22 points below``: in percentage points if the metric is a fraction."""
+    change = value - before
+    if not math.isfinite(change):
+        return "not comparable with"
+    if change == 0:
+        return "equal to"
+    amount = number_text(abs(change))
+    if is_fraction_metric(name, value, before):
+        amount = f"{abs(100 * change):.2f} points"
+    return f"{amount} {'above' if change > 0 else 'below'}"
+
+
+def count_text(value: float) -> str:
+    """A count in full up to a million, with three digits and a unit beyond."""
+    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if value >= unit:
+            return (
+                f"{value / unit:.3g} {name}"
+                if value < 999.5 * unit
+                else f"{value / unit:,.0f} {name}"
+            )
+    return f"{value:,.0f}"
+
+
+def bytes_text(value: float) -> str:
+    """Bytes with a binary unit."""
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if value >= unit:
+            size = value / unit
+            return f"{size:.0f} {name}" if size >= 100 else f"{size:.1f} {name}"
+    return f"{value:.0f} bytes"
+
+
+def ms_text(value: float) -> str:
+    """Milliseconds, with three digits."""
+    return f"{value:.3g} ms" if value < 100 else f"{value:,.0f} ms"
+
+
+def ratio_text(ratio: float) -> str:
+    """How many times."""
+    return f"{ratio:.2f}{_TIMES}" if ratio < 10 else f"{ratio:.1f}{_TIMES}"

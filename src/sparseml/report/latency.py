@@ -1,0 +1,112 @@
+"""How long models take for a batch."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy
+import torch
+from torch import nn
+
+from sparseml.pytorch.utils.devices import device_of
+from sparseml.pytorch.utils.tensors import tensors_batch_size, tensors_module_forward
+from sparseml.report.schema import Latency
+
+__all__ = ["evaluating", "measure_latency"]
+
+_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def measure_latency(
+    models: Mapping[str, nn.Module], inputs: Any, rounds: int = 40, warmup: int = 5
+) -> dict[str, Latency]:
+    """Time the forward pass of every model over one batch.
+
+    The models take turns, so that whatever else slows the machine down slows all of them; the
+    first ``warmup`` rounds are not counted. The models run in eval mode and without gradients, and
+    end in the modes they had. Settings such as ``torch.set_num_threads`` are the caller's.
+
+    :param models: name → model, all on the device of ``inputs``
+    :param inputs: a batch: tensor, or tuple, list or dict of tensors that the models are called
+        with; the first dimension is the batch
+    :param rounds: how often each model is timed, at least 2
+    :param warmup: rounds before
+    :return: name → median, quartiles and extremes in milliseconds, and samples per second at the
+        median
+    :raises ValueError: for no models, too few rounds or negative ``warmup``
+    """
+    if not models or rounds < 2 or warmup < 0:
+        raise ValueError(
+            "measure_latency needs at least one model, rounds >= 2 and warmup >= 0, "
+            f"found {len(models)} models, rounds={rounds}, warmup={warmup}"
+        )
+    device = device_of(inputs)
+    taken: dict[str, list[float]] = {name: [] for name in models}
+    with evaluating(*models.values()), torch.inference_mode(), _uncollected():
+        for counted in range(-warmup, rounds):
+            for name, model in models.items():
+                seconds = _time_forward(model, inputs, device)
+                if counted >= 0:
+                    taken[name].append(seconds)
+    batch = tensors_batch_size(inputs)
+    return {name: _summary(times, batch, device, warmup) for name, times in taken.items()}
+
+
+def _time_forward(model: nn.Module, inputs: Any, device: torch.device) -> float:
+    _synchronize(device)
+    start = time.perf_counter()
+    tensors_module_forward(inputs, model, check_feat_lab_inp=False)
+    _synchronize(device)
+    return time.perf_counter() - start
+
+
+def _summary(times: list[float], batch: int, device: torch.device, warmup: int) -> Latency:
+    fastest, lower, median, upper, slowest = 1000 * numpy.quantile(times, _QUANTILES)
+    return Latency(
+        batch_size=batch,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        threads=torch.get_num_threads() if device.type == "cpu" else None,
+        rounds=len(times),
+        warmup=warmup,
+        median_ms=median,
+        lower_quartile_ms=lower,
+        upper_quartile_ms=upper,
+        fastest_ms=fastest,
+        slowest_ms=slowest,
+        samples_per_second=1000 * batch / median,
+    )
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Put models into eval mode, and at the end each of their layers into the mode it had."""
+    modes = [(layer, layer.training) for model in models for layer in model.modules()]
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector from running while something is timed."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,0 +1,190 @@
+"""Reading a run directory, whatever state it is in."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparseml.report.metrics import Metrics, read_metrics
+from sparseml.report.run_directory import RUN_FILES, NotARunError, is_run, not_a_run
+from sparseml.report.schema import (
+    FORMAT,
+    Layer,
+    Model,
+    Result,
+    RunInfo,
+    Schedule,
+    Variant,
+    validated,
+)
+
+__all__ = ["Run", "find_runs", "read_run"]
+
+_MODEL = "model.safetensors"
+
+
+@dataclass
+class Run:
+    """All that is known of a run. ``problems`` says what is missing or cannot be read."""
+
+    path: Path
+    info: RunInfo
+    config: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    recipe: str | None = None
+    schedule: Schedule | None = None
+    metrics: Metrics = field(default_factory=Metrics)
+    result: Result = field(default_factory=Result)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """What the run is called."""
+        return self.info.name
+
+    @property
+    def final(self) -> Variant | None:
+        """The model that the run ended with: the sparse one, or the dense one if that is all."""
+        return self.variant("sparse") or self.variant("dense")
+
+    def variant(self, name: str) -> Variant | None:
+        """One form of the model, None if nothing is known of it."""
+        return self.result.variants.get(name)
+
+
+def find_runs(path: str | os.PathLike[str]) -> list[Path]:
+    """Return the run in a folder or, if it is none itself, the runs right below it, by age.
+
+    :raises NotARunError: if there are none
+    """
+    folder = Path(path).expanduser().absolute()
+    if is_run(folder):
+        return [folder]
+    below = [entry for entry in folder.iterdir() if is_run(entry)] if folder.is_dir() else []
+    if not below:
+        raise NotARunError(not_a_run(folder))
+    return sorted(below, key=lambda run: (_created(run), run.name))
+
+
+def _created(run: Path) -> str:
+    info, _ = _parsed(run, "run", RunInfo)
+    return (info and info.created) or ""
+
+
+def read_run(path: str | os.PathLike[str]) -> Run:
+    """Read what a run left behind.
+
+    Files that are missing, cut short or malformed do not stand in the way of the others.
+
+    :raises NotARunError: if the folder is missing or holds no ``run.json``
+    """
+    folder = Path(path).expanduser().absolute()
+    if not is_run(folder):
+        raise NotARunError(not_a_run(folder))
+    info, problems = _parsed(folder, "run", RunInfo)
+    run = Run(folder, info or RunInfo(name=folder.name, status="unknown"))
+    run.problems += problems
+    if run.info.format != FORMAT:
+        run.problems.append(
+            f"run.json: format {run.info.format!r} is not {FORMAT!r}, which is what this version "
+            "reads; some parts may be missing or wrong"
+        )
+    run.config = _object(run, "config")
+    run.environment = _object(run, "environment")
+    run.recipe = _recipe(run)
+    run.schedule, problems = _parsed(folder, "schedule", Schedule)
+    run.problems += problems
+    _add_metrics(run)
+    result, problems = _parsed(folder, "result", Result)
+    run.problems += problems
+    run.result = result or Result()
+    if not run.result.layers:
+        _count_from_weights(run)
+    return run
+
+
+def _load(folder: Path, what: str) -> tuple[Any, list[str]]:
+    file = folder / RUN_FILES[what]
+    try:
+        return json.loads(file.read_text(encoding="utf-8")), []
+    except FileNotFoundError:
+        return None, [f"{file.name} is missing"]
+    except (OSError, ValueError, RecursionError) as error:
+        return None, [f"{file.name} cannot be read: {error}"]
+
+
+def _parsed(folder: Path, what: str, kind: type[Model]) -> tuple[Model | None, list[str]]:
+    content, problems = _load(folder, what)
+    if problems:
+        return None, problems
+    parsed, faults = validated(kind, content)
+    return parsed, [f"{RUN_FILES[what]}: {fault}" for fault in faults]
+
+
+def _object(run: Run, what: str) -> dict[str, Any]:
+    content, problems = _load(run.path, what)
+    run.problems += problems
+    if problems or isinstance(content, dict):
+        return content or {}
+    run.problems.append(f"{RUN_FILES[what]} holds no JSON object")
+    return {}
+
+
+def _recipe(run: Run) -> str | None:
+    file = run.path / RUN_FILES["recipe"]
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        fault = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+        run.problems.append(f"{file.name} {fault}")
+        return None
+
+
+def _add_metrics(run: Run) -> None:
+    file = run.path / RUN_FILES["metrics"]
+    try:
+        run.metrics = read_metrics(file)
+    except FileNotFoundError:
+        run.problems.append(f"{file.name} is missing: the run logged nothing while training")
+        return
+    except OSError as error:
+        run.problems.append(f"{file.name} cannot be read: {error}")
+        return
+    if run.metrics.unreadable:
+        run.problems.append(
+            f"{file.name}: {run.metrics.unreadable} of {run.metrics.lines} lines are cut short or "
+            "malformed and left out"
+        )
+
+
+def _count_from_weights(run: Run) -> None:
+    """Find out from the saved weights what no result tells."""
+    file = run.path / _MODEL
+    if not file.exists():
+        run.problems.append(f"no layers in {RUN_FILES['result']}, and no {_MODEL} to count in")
+        return
+    from sparseml.pytorch.utils.model import CheckpointError, read_model_file
+    from sparseml.report.storage import measure_storage
+
+    try:
+        state = read_model_file(file)["state_dict"]
+    except (CheckpointError, OSError) as error:
+        run.problems.append(f"{file.name} cannot be read: {error}")
+        return
+    run.problems.append(
+        f"no layers in {RUN_FILES['result']}: zeros and sizes were counted in {_MODEL}"
+    )
+    run.result.layers = list(_layers(state))
+    final = run.result.variants.setdefault("sparse", Variant())
+    final.storage = final.storage or measure_storage(state)
+
+
+def _layers(state: dict[str, Any]) -> Iterator[Layer]:
+    for name, tensor in state.items():
+        if tensor.ndim > 1 and name.endswith("weight"):
+            zeros = int((tensor == 0).sum())
+            yield Layer(name=name, shape=list(tensor.shape), parameters=tensor.numel(), zeros=zeros)

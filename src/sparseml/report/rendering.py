@@ -1,0 +1,181 @@
+"""Writing reports: one page that needs nothing else, the same as Markdown, and as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sparseml.report.comparison import comparison_view
+from sparseml.report.reading import Run, find_runs, read_run
+from sparseml.report.run_directory import REPORT_FILES
+from sparseml.report.views import run_view
+from sparseml.utils.atomic import atomic_path
+from sparseml.utils.plain import plain_data
+from sparseml.version import __version__
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = ["REPORT_FORMAT", "WrittenReport", "report_data", "write_report"]
+
+REPORT_FORMAT = "sparseml-report/1"
+
+_PathLike = str | os.PathLike[str]
+
+
+class WrittenReport(NamedTuple):
+    """The three files of a report."""
+
+    html: Path
+    json: Path
+    markdown: Path
+
+
+def write_report(
+    paths: _PathLike | Iterable[_PathLike], out: _PathLike | None = None
+) -> WrittenReport:
+    """Write ``report.html``, ``report.json`` and ``report.md`` on one run or several.
+
+    :param paths: run directories, or folders of run directories
+    :param out: folder for the files; by default that of the run or, for several, the folder that
+        they all lie in
+    :raises NotARunError: for a folder that is missing or holds no run
+    :raises ValueError: for several runs that do not lie in one folder, without ``out``
+    :raises ImportError: without the package Jinja2
+    """
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    folders = list(dict.fromkeys(run for path in given for run in find_runs(path)))
+    target = Path(out).expanduser().absolute() if out else _common_folder(folders)
+    runs = [read_run(folder) for folder in folders]
+    context = _context(runs)
+    files = WrittenReport(*(target / name for name in REPORT_FILES))
+    environment = _environment()
+    contents = (
+        environment.get_template("report.html.j2").render(context),
+        json.dumps(report_data(runs), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        environment.get_template("report.md.j2").render(context),
+    )
+    for file, content in zip(files, contents, strict=True):
+        with atomic_path(file) as part:
+            part.write_text(content, encoding="utf-8")
+    return files
+
+
+def _common_folder(folders: Sequence[Path]) -> Path:
+    if len(folders) == 1:
+        return folders[0]
+    parents = {folder.parent for folder in folders}
+    if len(parents) > 1:
+        raise ValueError(
+            "the runs lie in different folders, so say where the report is to be written: "
+            "--out on the command line, out= in Python"
+        )
+    return parents.pop()
+
+
+def report_data(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return what a report tells, as plain data."""
+    return plain_data(
+        {
+            "format": REPORT_FORMAT,
+            "written_by": f"sparseml {__version__}",
+            "written": _now(),
+            "comparison": [finding._asdict() for finding in _comparison(runs)["findings"]],
+            "runs": [_run_data(run) for run in runs],
+        }
+    )
+
+
+def _comparison(runs: Sequence[Run]) -> dict[str, Any]:
+    keys = _keys(runs)
+    return comparison_view(runs, keys) if len(runs) > 1 else {"findings": []}
+
+
+def _run_data(run: Run) -> dict[str, Any]:
+    view = run_view(run, "")
+    return {
+        "folder": run.path.name,
+        **run.info.model_dump(),
+        "findings": [finding._asdict() for finding in view["findings"]],
+        "missing": run.problems,
+        "config": run.config,
+        "environment": run.environment,
+        "recipe": run.recipe,
+        "schedule": run.schedule,
+        "metrics": {
+            "last_step": run.metrics.last_step,
+            "pruning_steps": run.metrics.update_steps,
+            "last": {name: points[-1][1] for name, points in run.metrics.series.items()},
+        },
+        **run.result.model_dump(),
+    }
+
+
+def _context(runs: Sequence[Run]) -> dict[str, Any]:
+    several = len(runs) > 1
+    keys = _keys(runs)
+    return {
+        "title": f"{len(runs)} runs compared" if several else runs[0].name,
+        "subtitle": _subtitle(runs),
+        "comparison": comparison_view(runs, keys) if several else None,
+        "runs": [run_view(run, key) for run, key in zip(runs, keys, strict=True)],
+        "version": __version__,
+    }
+
+
+def _keys(runs: Sequence[Run]) -> list[str]:
+    return [f"run-{number}" for number, _ in enumerate(runs)]
+
+
+def _subtitle(runs: Sequence[Run]) -> str:
+    written = f"Report of {_now()[:10]}"
+    if len(runs) > 1:
+        return f"{written}, sparseml {__version__}"
+    info, seed = runs[0].info, runs[0].config.get("seed")
+    parts = [
+        info.status,
+        f"begun {info.created[:16].replace('T', ' ')} UTC" if info.created else "",
+        f"seed {seed}" if seed is not None else "no seed recorded",
+        written,
+    ]
+    return " · ".join(filter(None, parts))
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    try:
+        import jinja2
+    except ImportError as error:
+        raise ImportError(
+            f"reports need Jinja2 ({error}); pip install 'sparseml-next[report]'"
+        ) from error
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sparseml.report"),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda value: f"{min(max(value, 0.0), 100.0):.2f}"
+    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    folder = Path(__file__).parent / "templates"
+    for kind in ("css", "js"):
+        # ours, not the user's: not to be escaped
+        text = (folder / f"report.{kind}").read_text(encoding="utf-8")
+        environment.globals[kind] = _unescaped(text)
+    return environment
+
+
+def _unescaped(text: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(text)

@@ -1,0 +1,243 @@
+"""Writing a run directory: everything that one run leaves behind, in one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import Self
+
+from sparseml.report.environment import describe_environment
+from sparseml.report.schema import FORMAT
+from sparseml.utils.atomic import atomic_path
+from sparseml.utils.plain import plain_data
+
+if TYPE_CHECKING:
+    from sparseml.pytorch.utils.logger import JSONLinesLogger
+
+__all__ = ["REPORT_FILES", "RUN_FILES", "NotARunError", "RunDirectory", "is_run", "not_a_run"]
+
+#: Names of a run directory's files, by what they hold.
+RUN_FILES = {
+    "run": "run.json",
+    "config": "config.json",
+    "environment": "environment.json",
+    "recipe": "recipe.yaml",
+    "schedule": "schedule.json",
+    "metrics": "metrics.jsonl",
+    "result": "result.json",
+}
+CHECKPOINTS = "checkpoints"
+_MODELS = ("model.safetensors", "model_*.safetensors")
+#: Names of what ``sparseml report`` writes beside them.
+REPORT_FILES = ("report.html", "report.json", "report.md")
+
+_PathLike = str | os.PathLike[str]
+
+
+class NotARunError(FileNotFoundError):
+    """A folder that is missing or holds no run."""
+
+
+def is_run(path: _PathLike) -> bool:
+    """Whether a folder holds a run: whether there is a ``run.json`` in it."""
+    return (Path(path).expanduser() / RUN_FILES["run"]).is_file()
+
+
+class RunDirectory:
+    """The folder of one run, for writing.
+
+    Begin a run with :meth:`start` (or continue one with the constructor) and hand over what is
+    known as soon as it is known; each file is replaced as a whole, so that a run killed at any
+    moment leaves readable files. In a distributed run only the first process may write.
+
+        with RunDirectory.start("runs/first", config={"lr": 0.1}, seed=0) as run:
+            optimizer = manager.modify(model, sgd, steps_per_epoch=n, loggers=[run.metrics()])
+            run.write_recipe(manager, steps_per_epoch=n)
+            ...                                     # train
+            run.save_model(model, recipe=manager)
+            run.write_result({"sparse": describe_model(model, {"accuracy": 0.97}, images)})
+
+    Leaving the block marks the run as finished, or as failed with the error that ended it.
+
+    :param path: the folder of a run that was started before
+    :raises NotARunError: if it holds none
+    """
+
+    def __init__(self, path: _PathLike) -> None:
+        self.path = Path(path).expanduser().absolute()
+        if not is_run(self.path):
+            raise NotARunError(not_a_run(self.path))
+
+    @classmethod
+    def start(
+        cls,
+        path: _PathLike,
+        name: str | None = None,
+        group: str | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        overwrite: bool = False,
+    ) -> Self:
+        """Make the folder of a new run, with its ``run.json``, settings and environment.
+
+        :param path: the folder; those above it are made too
+        :param name: what reports call the run, the folder's name if None
+        :param group: what the run has in common with others, such as the method
+        :param config: any settings, as plain data
+        :param seed: of the run's random choices
+        :param overwrite: remove what an earlier run left in the folder, checkpoints included
+        :raises FileExistsError: if the folder holds a run and ``overwrite`` is not given
+        """
+        folder = Path(path).expanduser().absolute()
+        if is_run(folder):
+            if not overwrite:
+                raise FileExistsError(
+                    f"{folder} holds a run; give overwrite=True to replace it, or continue it "
+                    "with RunDirectory(path)"
+                )
+            _remove_run(folder)
+        info = {"format": FORMAT, "name": name or folder.name, "group": group, "status": "running"}
+        _write_json(folder / RUN_FILES["run"], {**info, "created": _now()})
+        run = cls(folder)
+        run.write_config(config or {}, seed)
+        run.write_environment()
+        return run
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.finish()
+        else:
+            status = "failed" if isinstance(error, Exception) else "interrupted"
+            self._note(status=status, error=f"{type(error).__name__}: {error}", finished=_now())
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints go; the folder is made by whoever writes one."""
+        return self.path / CHECKPOINTS
+
+    def write_config(self, settings: Mapping[str, Any], seed: int | None = None) -> None:
+        """Write the settings of the run; ``seed`` becomes the key ``seed``."""
+        seeded = {} if seed is None else {"seed": seed}
+        self._write("config", {**settings, **seeded})
+
+    def write_environment(self, packages: Iterable[str] = ()) -> None:
+        """Write what the run runs on and with.
+
+        :param packages: distributions to name the versions of, besides the usual ones
+        """
+        self._write("environment", describe_environment(packages))
+
+    def write_recipe(self, recipe: Any, steps_per_epoch: int | None = None) -> None:
+        """Write the recipe as it was resolved and, for a manager, when it prunes how much.
+
+        :param recipe: a manager, or a recipe's text
+        :param steps_per_epoch: optimizer steps in an epoch; without, no schedule is written
+        """
+        with atomic_path(self.path / RUN_FILES["recipe"]) as part:
+            part.write_text(str(recipe), encoding="utf-8")
+        if steps_per_epoch and not isinstance(recipe, str):
+            from sparseml.report.schedule import asked_schedule
+
+            self._write("schedule", asked_schedule(recipe, steps_per_epoch).model_dump())
+
+    def metrics(self, resume_step: int | None = None) -> JSONLinesLogger:
+        """Return a logger of the run's metrics, for the manager and the trainer.
+
+        :param resume_step: the step a resumed run starts from; what was logged from there on is
+            dropped, to be logged again
+        """
+        from sparseml.pytorch.utils.logger import JSONLinesLogger
+
+        return JSONLinesLogger(self.path / RUN_FILES["metrics"], resume_step)
+
+    def save_model(self, model: Any, recipe: Any = None, variant: str = "sparse") -> Path:
+        """Write the weights as ``model.safetensors``, or ``model_<variant>.safetensors``.
+
+        :param variant: ``"sparse"`` for the model that the run ends with, any other name for other
+            forms of it, such as ``"shrunk"``
+        :return: the file
+        """
+        from sparseml.pytorch.utils.model import save_model
+
+        name = "model.safetensors" if variant == "sparse" else f"model_{variant}.safetensors"
+        save_model(self.path / name, model, recipe=recipe)
+        return self.path / name
+
+    def write_result(
+        self,
+        variants: Mapping[str, Any] | None = None,
+        layers: Iterable[Any] | None = None,
+        notes: Iterable[str] | None = None,
+    ) -> None:
+        """Write what the run ended with, beside what earlier calls wrote.
+
+        :param variants: ``"dense"``, ``"sparse"`` and ``"shrunk"``, as far as there are such
+            models, to what is known of each (see ``describe_model`` and ``measure_latency``)
+        :param layers: zeros of each layer (see ``layer_sparsities``)
+        :param notes: sentences that the report is to show
+        """
+        result = self._read("result")
+        known = result.setdefault("variants", {})
+        for variant, found in (variants or {}).items():
+            known[variant] = {**known.get(variant, {}), **plain_data(found)}
+        if layers is not None:
+            result["layers"] = list(layers)
+        if notes is not None:
+            result["notes"] = list(notes)
+        self._write("result", result)
+
+    def finish(self) -> None:
+        """Mark the run as finished."""
+        self._note(status="finished", error=None, finished=_now())
+
+    def _note(self, **entries: Any) -> None:
+        self._write("run", {**self._read("run"), **entries})
+
+    def _read(self, what: str) -> dict[str, Any]:
+        file = self.path / RUN_FILES[what]
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+    def _write(self, what: str, content: Any) -> None:
+        _write_json(self.path / RUN_FILES[what], content)
+
+
+def not_a_run(folder: Path) -> str:
+    """Why a folder is no run, in words."""
+    if not folder.exists():
+        return f"no such folder: {folder}"
+    if not folder.is_dir():
+        return f"{folder} is a file; a run is a folder"
+    return f"{folder} holds no run: there is no {RUN_FILES['run']} in it, nor in a folder below it"
+
+
+def _remove_run(folder: Path) -> None:
+    for pattern in (*RUN_FILES.values(), *_MODELS, *REPORT_FILES):
+        for file in folder.glob(pattern):
+            file.unlink()
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with atomic_path(path) as part:
+        text = json.dumps(plain_data(content), indent=2, ensure_ascii=False, allow_nan=False)
+        part.write_text(text + "\n", encoding="utf-8")
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

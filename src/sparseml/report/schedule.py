@@ -1,0 +1,67 @@
+"""When a recipe prunes, and to what sparsity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from sparseml.pytorch.sparsification.planning import planned_updates
+from sparseml.report.schema import PruningSchedule, Schedule, ScheduledUpdate
+
+__all__ = ["asked_schedule"]
+
+# beyond these a schedule takes too long to go through, or too much room to show
+MOST_STEPS = 2_000_000
+_MOST_UPDATES = 500
+
+
+def asked_schedule(manager: Any, steps_per_epoch: int) -> Schedule:
+    """Return the sparsity that each pruning modifier of a recipe asks for, update by update.
+
+    Of more than 500 updates of a modifier every second, third, ... is returned, and the last.
+
+    :param manager: whose schedules in steps are resolved, if there are any
+    :param steps_per_epoch: optimizer steps in an epoch
+    :return: no modifiers if the recipe takes more than two million steps
+    """
+    steps = max(1, manager.max_epochs) * steps_per_epoch
+    schedule = Schedule(steps_per_epoch=steps_per_epoch)
+    if steps > MOST_STEPS:
+        return schedule
+    for stage, modifier in _staged(manager):
+        if not hasattr(modifier, "get_applied_sparsity_for_epoch"):
+            continue
+        updates = list(_updates(modifier, steps_per_epoch, steps))
+        if updates:
+            name = type(modifier).__name__
+            found = PruningSchedule(modifier=name, stage=stage, updates=_thinned(updates))
+            schedule.modifiers.append(found)
+    return schedule
+
+
+def _staged(manager: Any) -> Iterator[tuple[str | None, Any]]:
+    stages = manager.modifiers
+    named: Iterable[tuple[str | None, Any]] = (
+        stages.items() if isinstance(stages, Mapping) else [(None, stages)]
+    )
+    for stage, modifiers in named:
+        for modifier in modifiers:
+            yield stage, modifier
+
+
+def _updates(modifier: Any, steps_per_epoch: int, steps: int) -> Iterator[ScheduledUpdate]:
+    for update in planned_updates(modifier, steps_per_epoch, steps + 1):
+        asked = modifier.get_applied_sparsity_for_epoch(update.epoch, steps_per_epoch)
+        if asked is None:
+            continue
+        values = list(asked) if isinstance(asked, (list, tuple)) else [asked]
+        yield ScheduledUpdate(
+            step=update.step, epoch=update.epoch, lowest=min(values), highest=max(values)
+        )
+
+
+def _thinned(updates: list[ScheduledUpdate]) -> list[ScheduledUpdate]:
+    every = -(-len(updates) // _MOST_UPDATES)
+    kept = list(islice(updates, 0, None, every))
+    return kept if kept[-1] is updates[-1] else [*kept, updates[-1]]

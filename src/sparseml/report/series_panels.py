@@ -1,0 +1,140 @@
+"""Charts of what a run logged over its steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from sparseml.report.charts import Line, LineChart
+from sparseml.report.formats import is_fraction_metric, number_text, percent_text
+from sparseml.report.metrics import Points
+from sparseml.report.reading import Run
+
+__all__ = ["line_charts", "percent_tick"]
+
+_MOST_OTHER_CHARTS = 12
+_MOST_DOTS = 60
+
+
+def _is_accuracy(name: str, values: Sequence[float]) -> bool:
+    return is_fraction_metric(name, *values) and not _is_sparsity(name, values)
+
+
+def _is_loss(name: str, values: Sequence[float]) -> bool:
+    return "loss" in name.lower()
+
+
+def _is_sparsity(name: str, values: Sequence[float]) -> bool:
+    return "sparsity" in name.lower()
+
+
+def _is_learning_rate(name: str, values: Sequence[float]) -> bool:
+    return "learningrate" in _bare(name) or name.lower().rpartition("/")[2] == "lr"
+
+
+_CHARTS: dict[str, Callable[[str, Sequence[float]], bool]] = {
+    "Accuracy": _is_accuracy,
+    "Loss": _is_loss,
+    "Sparsity": _is_sparsity,
+    "Learning rate": _is_learning_rate,
+}
+
+
+def line_charts(run: Run, key: str) -> tuple[list[LineChart], list[LineChart]]:
+    """Return the charts that every report opens with, and those of whatever else was logged.
+
+    :param key: to tell the ids of this run's charts from those of others on the page
+    """
+    left, main = dict(run.metrics.series), []
+    for title, belongs in _CHARTS.items():
+        names = [name for name, points in left.items() if belongs(name, [y for _, y in points])]
+        lines = [_line(name, left.pop(name)) for name in names]
+        if title == "Sparsity":
+            lines = _sparsity_lines(run) + lines
+        if lines:
+            main.append(_chart(run, f"{key}-{_bare(title)}", title, lines))
+    others = [
+        _chart(run, f"{key}-other-{number}", name, [_line(name, points)])
+        for number, (name, points) in enumerate(left.items())
+    ]
+    return main, others[:_MOST_OTHER_CHARTS]
+
+
+def _bare(name: str) -> str:
+    return name.lower().replace("_", "").replace(" ", "").replace("-", "")
+
+
+def _line(name: str, points: Points) -> Line:
+    return Line(name, points, dots=len(points) <= _MOST_DOTS)
+
+
+def _chart(run: Run, key: str, title: str, lines: Sequence[Line]) -> LineChart:
+    values = [y for line in lines for _, y in line.points]
+    as_percent = all(is_fraction_metric(f"{title} {line.label}", *values) for line in lines)
+    return LineChart(
+        key=key,
+        title=title,
+        x_label="step",
+        lines=lines,
+        y_text=percent_tick if as_percent else number_text,
+        events=_pruning_steps(run),
+        event_label="pruning update",
+        from_zero=title in ("Sparsity", "Learning rate"),
+        x_range=(0.0, run.metrics.last_step or 0.0),
+    )
+
+
+def percent_tick(value: float) -> str:
+    """A fraction as per cent, with a decimal only if it takes one."""
+    digits = 0 if math.isclose(100 * value, round(100 * value), abs_tol=1e-6) else 1
+    return percent_text(value, digits)
+
+
+def _pruning_steps(run: Run) -> list[float]:
+    """When masks were updated: as logged, else as planned up to the last step that is known of."""
+    logged, last = run.metrics.update_steps, run.metrics.last_step
+    if logged or run.schedule is None or last is None:
+        return logged
+    planned = {u.step for modifier in run.schedule.modifiers for u in modifier.updates}
+    return sorted(float(step) for step in planned if step <= last)
+
+
+def _sparsity_lines(run: Run) -> list[Line]:
+    """What the recipe asks for, modifier by modifier, and what was measured."""
+    measured = _measured_sparsity(run)
+    lines = [Line("measured", measured, stepped=True, dots=True)] if measured else []
+    for modifier in run.schedule.modifiers if run.schedule else []:
+        lowest, highest = (
+            _held([(float(u.step), getattr(u, bound)) for u in modifier.updates], run)
+            for bound in ("lowest", "highest")
+        )
+        name = f"asked ({modifier.stage})" if modifier.stage else "asked"
+        if lowest == highest:
+            lines.append(Line(name, highest, stepped=True, reference=True))
+        else:
+            lines += [
+                Line(f"{name}, lowest", lowest, stepped=True, reference=True),
+                Line(f"{name}, highest", highest, stepped=True, reference=True),
+            ]
+    return lines
+
+
+def _held(points: Points, run: Run) -> Points:
+    """Keep the last value up to the run's end, so far as that is known."""
+    end = run.metrics.last_step
+    if not points or end is None:
+        return points
+    seen = [point for point in points if point[0] <= end] or points[:1]
+    return [*seen, (end, seen[-1][1])] if end > seen[-1][0] else seen
+
+
+def _measured_sparsity(run: Run) -> Points:
+    """Sparsity of all pruned parameters together at every logged update."""
+    sizes = {layer.name: layer.parameters for layer in run.result.layers}
+    zeros: dict[float, float] = {}
+    weights: dict[float, int] = {}
+    for name, points in run.metrics.parameters.items():
+        for step, sparsity in points:
+            zeros[step] = zeros.get(step, 0.0) + sparsity * sizes.get(name, 0)
+            weights[step] = weights.get(step, 0) + sizes.get(name, 0)
+    return [(step, zeros[step] / weights[step]) for step in sorted(zeros) if weights[step]]

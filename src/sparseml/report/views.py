@@ -1,0 +1,141 @@
+"""What a page shows of one run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sparseml.report.bar_panels import bar_groups
+from sparseml.report.charts import drawn_line_chart
+from sparseml.report.findings import (
+    COMPRESSORS,
+    considered_weights,
+    headline_metric,
+    pruned_sparsity,
+    run_findings,
+)
+from sparseml.report.formats import (
+    bytes_text,
+    count_text,
+    difference_text,
+    metric_text,
+    ms_text,
+    percent_text,
+    ratio_text,
+)
+from sparseml.report.reading import Run
+from sparseml.report.schema import Variant
+from sparseml.report.series_panels import line_charts
+
+__all__ = ["Cell", "run_view", "summary_cells"]
+
+#: A number as text, and what is to be said about it in small print.
+Cell = tuple[str, str]
+
+
+def run_view(run: Run, key: str) -> dict[str, Any]:
+    """Return everything that templates show of a run.
+
+    :param key: what the ids of this run on the page begin with
+    """
+    main, others = line_charts(run, key)
+    return {
+        "key": key,
+        "name": run.name,
+        "findings": run_findings(run),
+        "problems": run.problems,
+        "cards": [
+            {"name": name, "value": value, "detail": detail}
+            for name, (value, detail) in summary_cells(run).items()
+            if value
+        ],
+        "charts": _drawn(main),
+        "others": _drawn(others),
+        "bars": bar_groups(run, key),
+        "layers": run.result.layers,
+        "recipe": run.recipe,
+        "config": _facts(run.config),
+        "environment": _facts(run.environment),
+    }
+
+
+def _drawn(charts: list[Any]) -> list[dict[str, Any]]:
+    return [drawn for chart in charts if (drawn := drawn_line_chart(chart))]
+
+
+def summary_cells(run: Run) -> dict[str, Cell]:
+    """The figures that stand for a run, each with how it compares to the dense model.
+
+    Always the same keys (but for the name of the metric); what is not known is empty.
+    """
+    final, dense = run.final or Variant(), run.variant("dense")
+    before = dense if dense is not None and dense is not run.final else None
+    headline = headline_metric(run)
+    return {
+        (headline[0] if headline else "metric"): _quality(headline, before),
+        "zeros": _zeros(run),
+        "size": _size(final, before),
+        "operations": _operations(final),
+        "latency": _latency(final, before),
+    }
+
+
+def _quality(headline: tuple[str, float] | None, before: Variant | None) -> Cell:
+    if headline is None:
+        return "", ""
+    name, value = headline
+    if before is None or name not in before.metrics:
+        return metric_text(name, value), ""
+    return metric_text(name, value), f"{difference_text(name, value, before.metrics[name])} dense"
+
+
+def _zeros(run: Run) -> Cell:
+    sparsity = pruned_sparsity(run.result.layers)
+    if sparsity is None:
+        return "", ""
+    return percent_text(
+        sparsity, 1
+    ), f"of {count_text(considered_weights(run.result.layers))} weights"
+
+
+def _size(final: Variant, before: Variant | None) -> Cell:
+    for compressor in COMPRESSORS:
+        size = getattr(final.storage, compressor, None)
+        if size:
+            was = getattr(before.storage, compressor, None) if before else None
+            smaller = f", {ratio_text(was / size)} smaller" if was and was > size else ""
+            return bytes_text(size), f"{compressor}{smaller}"
+    return "", ""
+
+
+def _operations(final: Variant) -> Cell:
+    if not final.flops:
+        return "", ""
+    if final.flops.sparse >= final.flops.dense:
+        return count_text(final.flops.dense), "per batch"
+    return count_text(final.flops.sparse), f"of {count_text(final.flops.dense)}, zeros skipped"
+
+
+def _latency(final: Variant, before: Variant | None) -> Cell:
+    if not final.latency:
+        return "", ""
+    shown = final.latency[-1]
+    was = (
+        [found for found in before.latency if found.batch_size == shown.batch_size]
+        if before
+        else []
+    )
+    against = f", dense {ms_text(was[0].median_ms)}" if was else ""
+    return ms_text(shown.median_ms), f"batch of {shown.batch_size}{against}"
+
+
+def _facts(content: dict[str, Any], above: str = "") -> list[tuple[str, str]]:
+    """Nested settings as a flat list of names and texts."""
+    facts: list[tuple[str, str]] = []
+    for key, value in content.items():
+        name = f"{above}{key}"
+        if isinstance(value, dict) and value:
+            facts += _facts(value, f"{name}.")
+        elif value is not None:
+            facts.append((name, value if isinstance(value, str) else json.dumps(value)))
+    return facts
