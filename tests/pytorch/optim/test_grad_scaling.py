@@ -153,3 +153,16 @@ def test_step_before_scale_is_an_error():
     wrapper = manager.modify(model, optimizer, 4, wrap_optim=scaler)
     with pytest.raises(AssertionError, match="scale"):
         wrapper.step(optimizer)
+
+
+def test_gradient_scale_of_ones_own_stays():
+    """Fused optimizers divide by a ``grad_scale`` that a loop has set for good."""
+    model, optimizer, manager, _ = build(fused=True)
+    wrapper = manager.modify(model, optimizer, 4)
+    optimizer.grad_scale = torch.tensor(4.0)
+    for step in range(2):
+        wrapper.zero_grad()
+        (model(torch.ones(1, 3)).sum() * 4).backward()
+        wrapper.step()
+        assert torch.equal(manager.modifiers[-1].seen[step][1], torch.ones(2, 3))
+        assert optimizer.grad_scale == 4.0

@@ -6,13 +6,15 @@ the gradients again before the step, and leaves the step out when one of them is
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler, OptState
 
-__all__ = ["take_over_fused_scaling", "unscale_and_check"]
+__all__ = ["fused_step_overflows", "true_gradients", "unscale_and_check"]
 
 
 def unscale_and_check(scaler: GradScaler, optimizer: Any) -> bool:
@@ -27,23 +29,30 @@ def unscale_and_check(scaler: GradScaler, optimizer: Any) -> bool:
     return not any(bool(found) for found in state["found_inf_per_device"].values())
 
 
-def take_over_fused_scaling(optimizer: Any) -> bool:
-    """Do what a fused optimizer otherwise does inside its step, so that others see true gradients.
+def fused_step_overflows(optimizer: Any) -> bool:
+    """Whether a fused optimizer, called by a scaler, will leave its parameters as they are.
 
     A scaler that steps a fused optimizer neither unscales nor skips; it hands ``grad_scale`` and
     ``found_inf`` to the optimizer, whose kernel acts on them.
-
-    :return: whether the step will change the parameters
     """
     found_inf = getattr(optimizer, "found_inf", None)
-    if isinstance(found_inf, Tensor) and bool(found_inf):
-        return False
+    return isinstance(found_inf, Tensor) and bool(found_inf)
+
+
+@contextmanager
+def true_gradients(optimizer: Any) -> Iterator[None]:
+    """Divide gradients by the ``grad_scale`` of a fused optimizer here instead of in its kernel."""
     scale = getattr(optimizer, "grad_scale", None)
-    if isinstance(scale, Tensor):
-        grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
-        with torch.no_grad():
-            for grad in grads:
-                if grad is not None:
-                    grad.div_(scale.to(grad.device))
-        optimizer.grad_scale = None
-    return True
+    if not isinstance(scale, Tensor):
+        yield
+        return
+    with torch.no_grad():
+        for group in optimizer.param_groups:
+            for param in group["params"]:
+                if param.grad is not None:
+                    param.grad.div_(scale.to(param.grad.device))
+    optimizer.grad_scale = None
+    try:
+        yield
+    finally:
+        optimizer.grad_scale = scale

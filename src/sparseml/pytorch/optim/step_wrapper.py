@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -12,7 +13,11 @@ from torch.nn import Module
 
 from sparseml.optim.manager import BaseManager
 from sparseml.optim.steps import epoch_of_step
-from sparseml.pytorch.optim.grad_scaling import take_over_fused_scaling, unscale_and_check
+from sparseml.pytorch.optim.grad_scaling import (
+    fused_step_overflows,
+    true_gradients,
+    unscale_and_check,
+)
 from sparseml.pytorch.sparsification.modifier import Modifier
 
 if TYPE_CHECKING:
@@ -139,9 +144,10 @@ class RecipeManagerStepWrapper:
             return self._wrapped.step(*args, **kwargs)
         before_step = _once(self._before_step)
         args, kwargs, deferred = self._defer_to_closure(before_step, args, kwargs)
-        if not deferred:
-            before_step()
-        result = self._wrapped.step(*args, **kwargs)
+        with nullcontext() if deferred else true_gradients(self._wrapped):
+            if not deferred:
+                before_step()
+            result = self._wrapped.step(*args, **kwargs)
         before_step()  # for an optimizer that was given a closure and did not call it
         self._after_step()
         return result
@@ -197,7 +203,7 @@ class RecipeManagerStepWrapper:
 
     def _will_step(self, optimizer: Any) -> bool:
         if not isinstance(self._wrapped, GradScaler):
-            return take_over_fused_scaling(self._wrapped)
+            return not fused_step_overflows(self._wrapped)
         return not self._wrapped.is_enabled() or unscale_and_check(self._wrapped, optimizer)
 
     def _defer_to_closure(

@@ -55,6 +55,10 @@ class TestTrainable:
         found = run.drive(modifier, 1.5, read=frozen)
         assert found == [[]] * 2 + [["0.weight"]] * 2 + [[]] * 2
 
+    def test_one_shot_needs_no_steps(self, run):
+        TrainableParamsModifier(["0.weight"], False, start_step=7).apply(run.model)
+        assert frozen(run) == ["0.weight"]
+
     def test_freezing_clears_gradients(self, run):
         run.model(torch.ones(1, 3)).sum().backward()
         run.drive(TrainableParamsModifier(["0.weight"], False), 0.25)

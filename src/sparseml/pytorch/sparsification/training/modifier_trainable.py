@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -74,7 +75,8 @@ class TrainableParamsModifier(SelectedParams, ScheduledModifier):
         super().initialize(module, epoch, loggers, **kwargs)
         for name, param in self._named_parameters():
             self._original.setdefault(name, param.requires_grad)
-        if self.steps_resolved and self.start_pending(epoch, steps_per_epoch=-1):
+        known = self.steps_resolved or math.isinf(epoch)
+        if known and self.start_pending(epoch, steps_per_epoch=-1):
             self._set_trainable()
 
     def update(
