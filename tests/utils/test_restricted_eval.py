@@ -86,9 +86,8 @@ def test_threads_do_not_disturb_each_other() -> None:
     wrong: list[int] = []
 
     def work(number: int) -> None:
-        for i in range(300):
-            if restricted_eval("n * 2 + i", {"n": number, "i": i}) != number * 2 + i:
-                wrong.append(i)
+        results = [restricted_eval("n * 2 + i", {"n": number, "i": i}) for i in range(300)]
+        wrong.extend(i for i, result in enumerate(results) if result != number * 2 + i)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:

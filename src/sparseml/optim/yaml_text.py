@@ -120,8 +120,7 @@ def syntax_errors(text: str, file: str | None = None, first_line: int = 1) -> It
         mark = getattr(err, "problem_mark", None) or getattr(err, "context_mark", None)
         parts = (getattr(err, "context", None), getattr(err, "problem", None))
         problem = ", ".join(part for part in parts if part) or str(err).splitlines()[0]
-        lines = text.splitlines()[mark.line : mark.line + 1] if mark else []
-        if any("\t" in line[: mark.column + 1] for line in lines):
+        if mark and "\t" in "".join(text.splitlines()[mark.line :][:1])[: mark.column + 1]:
             problem += " (there is a tab; indent with spaces)"
         raise RecipeSyntaxError(
             f"not valid YAML: {problem}",

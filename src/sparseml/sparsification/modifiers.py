@@ -37,6 +37,17 @@ def _types(*kinds: SparsificationTypes) -> Any:
     return ModifierProp(serializable=False, func_get=lambda _: list(kinds), doc="What it does.")
 
 
+class _Repeating(BaseScheduled, BaseUpdate):
+    def __init__(self, start_epoch: float, end_epoch: float, update_frequency: float) -> None:
+        super().__init__(
+            start_epoch=start_epoch,
+            end_epoch=end_epoch,
+            end_comparator=-1,
+            update_frequency=update_frequency,
+            min_frequency=-1.0,
+        )
+
+
 class EpochRangeModifier(BaseScheduled):
     """
     Makes a recipe span at least the given epochs.
@@ -79,7 +90,7 @@ class SetLearningRateModifier(BaseScheduled):
             raise ValueError(f"learning_rate must lie in (0, 1], found {learning_rate}")
 
 
-class LearningRateModifier(BaseScheduled, BaseUpdate):
+class LearningRateModifier(_Repeating):
     """
     Changes the learning rate by a scheduler.
 
@@ -108,13 +119,7 @@ class LearningRateModifier(BaseScheduled, BaseUpdate):
         update_frequency: float = -1.0,
         constant_logging: bool = False,
     ) -> None:
-        super().__init__(
-            start_epoch=start_epoch,
-            end_epoch=end_epoch,
-            end_comparator=-1,
-            update_frequency=-1.0,
-            min_frequency=-1.0,
-        )
+        super().__init__(start_epoch, end_epoch, update_frequency=-1.0)
         self._lr_class = lr_class
         self._lr_kwargs = lr_kwargs
         self._init_lr = float(init_lr)
@@ -153,7 +158,7 @@ class TrainableParamsModifier(BaseScheduled):
         self._params_strict = convert_to_bool(params_strict)
 
 
-class ConstantPruningModifier(BaseScheduled, BaseUpdate):
+class ConstantPruningModifier(_Repeating):
     """
     Keeps zeros at zero.
 
@@ -173,17 +178,11 @@ class ConstantPruningModifier(BaseScheduled, BaseUpdate):
         end_epoch: float = -1.0,
         update_frequency: float = -1.0,
     ) -> None:
-        super().__init__(
-            start_epoch=start_epoch,
-            end_epoch=end_epoch,
-            end_comparator=-1,
-            update_frequency=-1.0,
-            min_frequency=-1.0,
-        )
+        super().__init__(start_epoch, end_epoch, update_frequency=-1.0)
         self._params = validate_str_iterable(params, f"params of {type(self).__name__}")
 
 
-class GMPruningModifier(BaseScheduled, BaseUpdate):
+class GMPruningModifier(_Repeating):
     """
     Prunes by magnitude, gradually.
 
@@ -218,13 +217,7 @@ class GMPruningModifier(BaseScheduled, BaseUpdate):
         inter_func: str = "cubic",
         mask_type: str | list[int] = "unstructured",
     ) -> None:
-        super().__init__(
-            start_epoch=start_epoch,
-            end_epoch=end_epoch,
-            end_comparator=-1,
-            update_frequency=update_frequency,
-            min_frequency=-1.0,
-        )
+        super().__init__(start_epoch, end_epoch, update_frequency=update_frequency)
         self._params = validate_str_iterable(params, f"params of {type(self).__name__}")
         self._init_sparsity = init_sparsity
         self._final_sparsity = final_sparsity

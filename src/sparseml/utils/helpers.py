@@ -1,79 +1,15 @@
-"""The helpers that need no framework, under one name."""
+"""All of ``sparseml.utils``, under the name from which older code imports it."""
 
 from __future__ import annotations
 
-from sparseml.utils.arrays import (
-    NumpyArrayBatcher,
-    load_numpy,
-    save_numpy,
-    tensor_export,
-    tensors_export,
-)
-from sparseml.utils.constants import (
-    ALL_PRUNABLE_TOKEN,
-    ALL_TOKEN,
-    FRAMEWORK_METADATA_KEY,
-    FROM_PARAM_TOKEN,
-    PYTORCH_FRAMEWORK,
-    RECIPE_METADATA_KEY,
-)
-from sparseml.utils.interpolation import (
-    INTERPOLATION_FUNCS,
-    interpolate,
-    interpolate_list_linear,
-    interpolated_integral,
-)
-from sparseml.utils.iterables import (
-    bucket_iterable,
-    convert_to_bool,
-    flatten_iterable,
-    parse_kwarg_tuples,
-    validate_str_iterable,
-    wrapper_decorator,
-)
-from sparseml.utils.parallel import (
-    ParallelWorker,
-)
-from sparseml.utils.paths import (
-    clean_path,
-    create_dirs,
-    create_parent_dirs,
-    create_unique_dir,
-    is_package_available,
-    is_url,
-    path_file_count,
-    path_file_size,
-)
+from typing import Any
 
-__all__ = [
-    "ALL_PRUNABLE_TOKEN",
-    "ALL_TOKEN",
-    "FRAMEWORK_METADATA_KEY",
-    "FROM_PARAM_TOKEN",
-    "INTERPOLATION_FUNCS",
-    "PYTORCH_FRAMEWORK",
-    "RECIPE_METADATA_KEY",
-    "NumpyArrayBatcher",
-    "ParallelWorker",
-    "bucket_iterable",
-    "clean_path",
-    "convert_to_bool",
-    "create_dirs",
-    "create_parent_dirs",
-    "create_unique_dir",
-    "flatten_iterable",
-    "interpolate",
-    "interpolate_list_linear",
-    "interpolated_integral",
-    "is_package_available",
-    "is_url",
-    "load_numpy",
-    "parse_kwarg_tuples",
-    "path_file_count",
-    "path_file_size",
-    "save_numpy",
-    "tensor_export",
-    "tensors_export",
-    "validate_str_iterable",
-    "wrapper_decorator",
-]
+import sparseml.utils as _utils
+
+__all__ = list(_utils.__all__)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _utils.__all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_utils, name)
