@@ -135,7 +135,9 @@ class StructuredPruningModifier(LayerwiseGMPruningModifier):
             for initial, sparsity, unit in zip(self._initial_units, targets, units, strict=True)
         ]
         for group in self._groups:
-            # measured initial sparsities may differ; depthwise ones have a single unit
-            shared = min((counts[i] for i in group if units[i].numel() > 1), default=0)
-            counts = [shared if i in group else count for i, count in enumerate(counts)]
+            # measured initial sparsities may differ; a depthwise convolution has a single input
+            members = [place for place in group if units[place].numel() > 1]
+            shared = min((counts[place] for place in members), default=0)
+            for place in group:
+                counts[place] = shared if place in members else 0
         return counts
