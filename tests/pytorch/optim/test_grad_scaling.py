@@ -12,6 +12,8 @@ from sparseml.pytorch.optim import ScheduledModifierManager, ScheduledOptimizer
 from sparseml.pytorch.sparsification import LearningRateFunctionModifier, ScheduledModifier
 
 OVERFLOWS = {2, 3, 6}
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]
 
 
 class Gradients(ScheduledModifier):
@@ -29,27 +31,27 @@ class Gradients(ScheduledModifier):
         self.seen.append((epoch, module.weight.grad.clone()))
 
 
-def build(fused=False, **kwargs):
+def build(fused=False, device="cpu", **kwargs):
     torch.manual_seed(0)
-    model = torch.nn.Linear(3, 2)
+    model = torch.nn.Linear(3, 2).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=fused or None)
     manager = ScheduledModifierManager(
         [LearningRateFunctionModifier("linear", 0.5, 0.1, 0.0, 2.0), Gradients()]
     )
-    scaler = GradScaler("cpu", init_scale=1024.0, growth_interval=2, **kwargs)
+    scaler = GradScaler(device, init_scale=1024.0, growth_interval=2, **kwargs)
     return model, optimizer, manager, scaler
 
 
-def loop(way, fused=False, unscale=False, steps=9, **kwargs):
+def loop(way, fused=False, unscale=False, device="cpu", steps=9, **kwargs):
     """Train with overflows on some batches; what modifiers saw, the weights, the skipped steps."""
-    model, optimizer, manager, scaler = build(fused, **kwargs)
+    model, optimizer, manager, scaler = build(fused, device, **kwargs)
     if way == "wrapped scaler":
         scaler = manager.modify(model, optimizer, 4, wrap_optim=scaler)
     elif way == "wrapped optimizer":
         optimizer = manager.modify(model, optimizer, 4)
     else:
         optimizer = ScheduledOptimizer(optimizer, model, manager, 4)
-    data = torch.randn(steps, 5, 3, generator=torch.Generator().manual_seed(1))
+    data = torch.randn(steps, 5, 3, generator=torch.Generator().manual_seed(1)).to(device)
     epochs = []
     for step, batch in enumerate(data):
         optimizer.zero_grad()
@@ -68,11 +70,11 @@ def loop(way, fused=False, unscale=False, steps=9, **kwargs):
     return manager.modifiers[-1].seen, model.weight.detach(), epochs
 
 
-def reference(steps=9, fused=False):
+def reference(fused=False, device="cpu", steps=9):
     """The same training without a scaler, overflows left out by hand."""
-    model, optimizer, manager, _ = build(fused)
+    model, optimizer, manager, _ = build(fused, device)
     wrapper = manager.modify(model, optimizer, 4)
-    data = torch.randn(steps, 5, 3, generator=torch.Generator().manual_seed(1))
+    data = torch.randn(steps, 5, 3, generator=torch.Generator().manual_seed(1)).to(device)
     for step, batch in enumerate(data):
         if step not in OVERFLOWS:
             wrapper.zero_grad()
@@ -84,9 +86,10 @@ def reference(steps=9, fused=False):
 @pytest.mark.parametrize("unscale", [True, False], ids=["unscaled by the loop", ""])
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", ""])
 @pytest.mark.parametrize("way", ["wrapped scaler", "wrapped optimizer", "ScheduledOptimizer"])
-def test_skipped_steps_do_not_exist(way, fused, unscale):
-    seen, weight, epochs = loop(way, fused, unscale)
-    expected_seen, expected_weight = reference(fused=fused)
+@pytest.mark.parametrize("device", DEVICES)
+def test_skipped_steps_do_not_exist(way, fused, unscale, device):
+    seen, weight, epochs = loop(way, fused, unscale, device)
+    expected_seen, expected_weight = reference(fused, device)
     assert [epoch for epoch, _ in seen] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.25]
     for (_, found), (_, expected) in zip(seen, expected_seen, strict=True):
         assert torch.allclose(found, expected, rtol=1e-5)
