@@ -143,6 +143,11 @@ def test_a_finite_epoch_past_the_start_waits_for_the_first_update(linear_net, sp
     assert sparsities(linear_net)["0.weight"] > 0.6
 
 
+def test_one_shot_takes_whatever_a_manager_hands_on(linear_net, sparsities):
+    magnitude().apply(linear_net, steps_per_epoch=4, grad_sampler={}, distillation_teacher=None)
+    assert sparsities(linear_net)["0.weight"] == 0.75
+
+
 def test_is_oneshot():
     modifier = magnitude()
     assert modifier.is_oneshot(math.inf, 1)
@@ -277,6 +282,18 @@ def test_the_log_says_what_patterns_catch(linear_net, caplog):
         "'0.weight': 1 tensor of 128 weights, 're:.*weight': 2 tensors of 192 weights; "
         "1 of them frozen, pruned all the same: 2.weight"
     )
+
+
+def test_the_log_does_not_repeat_long_lists(caplog):
+    net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(13)))
+    with caplog.at_level(logging.INFO):
+        magnitude([f"{i}.weight" for i in range(13)]).initialize(net)
+        magnitude(["3.weight"]).initialize(net)
+    assert [record.getMessage() for record in caplog.records] == [
+        "MagnitudePruningModifier prunes 13 tensors of 52 weights; "
+        "matched by 13 names and patterns",
+        "MagnitudePruningModifier prunes 1 tensor of 4 weights",
+    ]
 
 
 def test_tied_weights_are_pruned_and_counted_once(caplog, sparsities):

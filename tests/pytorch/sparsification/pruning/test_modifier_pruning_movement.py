@@ -77,16 +77,18 @@ def test_every_step_counts_once(linear_net):
     assert expected[~pruned].min() >= expected[pruned].max() - 1e-7
 
 
-def test_pruned_weights_stay_pruned(linear_net, train):
+def test_pruned_weights_stay_pruned(linear_net, train, caplog):
     previous = torch.zeros(16, 8, dtype=torch.bool)
     for _ in train(linear_net, [MovementPruningModifier(**FIELDS)], steps=16):
         zero = linear_net[0].weight == 0
         assert not (previous & ~zero).any()
         previous = zero
     assert previous.double().mean() == 0.5
+    assert "no weight has moved" not in caplog.text
 
 
-def test_one_shot_without_any_movement_still_has_exact_counts(linear_net):
+def test_one_shot_without_any_movement_has_exact_counts_and_a_warning(linear_net, caplog):
     modifier = MovementPruningModifier(**FIELDS)
     modifier.initialize(linear_net, epoch=math.inf)
+    assert "no weight has moved yet" in caplog.text
     assert int((linear_net[0].weight == 0).sum()) == 64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -49,12 +50,12 @@ class MaskHooks:
             for index, layer in enumerate(self._owner.layers):
                 hook = partial(self._before_forward, index)
                 self._layer_handles.append(layer.register_forward_pre_hook(hook))
-        self.follow_params()
+        self.follow_params(range(len(self._owner)))
 
-    def follow_params(self) -> None:
+    def follow_params(self, indices: Iterable[int]) -> None:
         """Register gradient hooks on parameters that are new, or that have come to need them."""
-        params = self._owner._params
-        for index, param in enumerate(params):
+        for index in indices:
+            param = self._owner._param(index)
             known, handle = self._grad_handles.get(index, (None, None))
             if known is param or not param.requires_grad:
                 continue
@@ -76,5 +77,5 @@ class MaskHooks:
     def _before_forward(self, index: int, _layer: Module, _inputs: Any) -> None:
         self._owner.apply(index)
 
-    def _after_grad(self, index: int, _param: Tensor) -> None:
-        self._owner.grad_ready(index)
+    def _after_grad(self, index: int, param: Tensor) -> None:
+        self._owner.grad_ready(index, param)

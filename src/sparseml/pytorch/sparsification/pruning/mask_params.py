@@ -99,7 +99,7 @@ class ModuleParamPruningMask(ParamSet):
         for name, value in vars(self).items():
             setattr(copied, name, copy.deepcopy(value, memo))
         if copied._enabled and copied._complete:
-            copied._hooks.follow_params()
+            copied._hooks.follow_params(range(len(copied)))
         return copied
 
     @property
@@ -184,7 +184,7 @@ class ModuleParamPruningMask(ParamSet):
 
         :raises ValueError: for None or another shape
         """
-        param = self._params[param_idx]
+        param = self._param(param_idx)
         self._require_shape(param_idx, value)
         param.data.copy_(value)
         self._masked_values.forget(param_idx)
@@ -256,14 +256,13 @@ class ModuleParamPruningMask(ParamSet):
         grads = [params[index].grad for index in with_grad]
         apply_masks([g for g in grads if g is not None], [masks[index] for index in with_grad])
 
-    def grad_ready(self, param_idx: int) -> None:
+    def grad_ready(self, param_idx: int, param: Tensor) -> None:
         """Called when a parameter's gradient is complete.
 
         With reintroduction and forward hooks the unmasked values come back here. Without forward
         hooks the owner calls :meth:`restore_unmasked` before the optimizer's step, as further
         passes may add to the gradient before that.
         """
-        param = self._params[param_idx]
         if self._allow_reintroduction:
             if self._forward_hooks:
                 self.restore_unmasked(param_idx)
@@ -278,7 +277,7 @@ class ModuleParamPruningMask(ParamSet):
         if not self._allow_reintroduction:
             return
         for index in range(len(self)) if param_idx is None else [param_idx]:
-            self._masked_values.put_back(index, self._params[index])
+            self._masked_values.put_back(index, self._param(index))
 
     def pre_optim_step_update(self) -> None:
         """Let the scorer see the gradients."""
@@ -347,15 +346,15 @@ class ModuleParamPruningMask(ParamSet):
             self._masked_values.follow_mask(index, param, self._param_masks[index])
 
     def _mask_weights(self, indices: Sequence[int]) -> None:
-        params = self._params
         if self._enabled:
-            self._hooks.follow_params()
-        for index in indices:
-            self._fit_to(index, params[index])
+            self._hooks.follow_params(indices)
+        params = [self._param(index) for index in indices]
+        for index, param in zip(indices, params, strict=True):
+            self._fit_to(index, param)
             if self._store_unmasked:
-                self._masked_values.remember(index, params[index], self._param_masks[index])
+                self._masked_values.remember(index, param, self._param_masks[index])
         apply_masks(
-            [params[index].data for index in indices],
+            [param.data for param in params],
             [self._param_masks[index] for index in indices],
         )
 

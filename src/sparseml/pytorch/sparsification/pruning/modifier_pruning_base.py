@@ -208,7 +208,8 @@ class BasePruningModifier(ScheduledUpdateModifier):
         description = describe_selection(module, self._selecting_entries(), selected)
         _LOGGER.info("%s %s", type(self).__name__, description)
         if math.isinf(epoch):
-            self.check_mask_update(module, epoch, steps_per_epoch=1, **kwargs)
+            extras = {name: value for name, value in kwargs.items() if name != "steps_per_epoch"}
+            self.check_mask_update(module, epoch, steps_per_epoch=1, **extras)
             self._pre_step_completed = False
 
     def finalize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from torch.nn import Parameter
+import logging
+from typing import Any
+
+from torch.nn import Module, Parameter
 
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_magnitude import (
@@ -12,6 +15,8 @@ from sparseml.pytorch.sparsification.pruning.scorer import (
     MovementPruningParamsScorer,
     PruningParamsScorer,
 )
+
+_LOGGER = logging.getLogger(__name__)
 
 __all__ = ["MovementPruningModifier"]
 
@@ -32,6 +37,15 @@ class MovementPruningModifier(LayerwiseGMPruningModifier):
     |       update_frequency: 1.0
     |       params: ['re:.*weight']
     """
+
+    def _before_mask_update(self, module: Module, target: Any) -> None:
+        super()._before_mask_update(module, target)
+        if isinstance(self._scorer, MovementPruningParamsScorer) and not self._scorer.has_moved():
+            _LOGGER.warning(
+                "%s: no weight has moved yet, so nothing tells which ones to prune; the choice is "
+                "arbitrary. Start later than the first step, and not in one shot",
+                type(self).__name__,
+            )
 
     def _get_scorer(self, params: list[Parameter]) -> PruningParamsScorer:
         return MovementPruningParamsScorer(params)

@@ -80,10 +80,10 @@ class ParamSet:
 
     @property
     def _params(self) -> list[Parameter]:
-        return [
-            getattr(layer, name)
-            for layer, name in zip(self._layers, self._param_names, strict=True)
-        ]
+        return [self._param(index) for index in range(len(self))]
+
+    def _param(self, index: int) -> Parameter:
+        return getattr(self._layers[index], self._param_names[index])
 
     @property
     def _complete(self) -> bool:
@@ -91,7 +91,7 @@ class ParamSet:
         return all("_parameters" in vars(layer) for layer in self._layers)
 
     def _require_shape(self, index: int, value: Tensor | None) -> None:
-        shape = tuple(getattr(self._layers[index], self._param_names[index]).shape)
+        shape = tuple(self._param(index).shape)
         if value is None or tuple(value.shape) != shape:
             found = "None" if value is None else f"shape {tuple(value.shape)}"
             raise ValueError(f"{self.full_names[index]} has shape {shape}, found {found}")

@@ -145,6 +145,10 @@ class MovementPruningParamsScorer(PruningParamsGradScorer):
             total = self._movement_scores[index].to(step.device)
             self._movement_scores[index] = torch.where(step.isfinite().all(), total + step, total)
 
+    def has_moved(self) -> bool:
+        """Whether any step has added to the sums."""
+        return any(bool(score.any()) for score in self._movement_scores)
+
     def score_parameters(self) -> list[Tensor]:
         """The sums over all steps and ranks, at least float32; minus infinity where pruned."""
         return [

@@ -9,6 +9,8 @@ from torch.nn import Module
 from sparseml.pytorch.sparsification.param_selection import select_params
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
 
+_MOST_ENTRIES = 12
+
 __all__ = ["describe_selection", "require_values"]
 
 
@@ -35,7 +37,10 @@ def describe_selection(
     """
     listed = [entries] if isinstance(entries, str) else list(dict.fromkeys(entries))
     parts = [f"prunes {_counts(selected)}"]
-    if len(listed) > 1 or listed != [found.name for found in selected]:
+    names = [found.name for found in selected]
+    if len(listed) > _MOST_ENTRIES:
+        parts.append(f"matched by {len(listed)} names and patterns")
+    elif listed != names or len(listed) > 1:
         caught = (
             f"{entry!r}: {_counts(select_params(module, [entry], strict=False))}"
             for entry in listed
