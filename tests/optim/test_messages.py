@@ -42,22 +42,25 @@ pruning_modifiers:
             ":4: unknown modifier !GMPruninModifier; did you mean 'GMPruningModifier'"),
         ("!Epoch", "!Eopch", TagError, ":11: unknown modifier !Eopch"),
         ("start_epoch: 1.0", "start_epoch: -2", ValueError,
-            ":8: !GMPruningModifier: start_epoch of GMPruningModifier must be at least -1.0, "
+            ":8: start_epoch of GMPruningModifier must be at least -1.0, "
             "found -2.0"),
-        ("end_epoch: 3.5", "end_epoch: -3", ValueError, ":11: !EpochRangeModifier: end_epoch of"),
-        ("eval(epochs)", "0.5", ValueError, ":9: !GMPruningModifier: end_epoch of GMPruning"),
+        ("end_epoch: 3.5", "end_epoch: -3", ValueError, ":11: end_epoch of"),
+        ("eval(epochs)", "0.5", ValueError, ":9: end_epoch of GMPruning"),
         ("update_frequency: 0.5", "update_frequency: half", ValueError, ":4: !GMPruningModifier: "),
-        ("[a.weight]", "a.weight", ValueError, ":5: !GMPruningModifier: a list of names"),
+        ("[a.weight]", "a.weight", ValueError, ":5: a list of names"),
         ("start_epoch: 1.0", "start_epoch: 1.0\n    start_step: 3", ValueError,
-            ":8: !GMPruningModifier: GMPruningModifier takes start_epoch or start_step, not both"),
-        ("start_epoch: 1.0", "start_step: 1.5", ValueError, ":8: !GMPruningModifier: start_step"),
+            ":8: GMPruningModifier takes start_epoch or start_step, not both"),
+        ("start_epoch: 1.0", "start_step: 1.5", ValueError, ":8: start_step"),
         ("eval(epochs)", "eval(epcohs)", Exception,
             ":9: unknown variable 'epcohs' in eval(epcohs); did you mean 'epochs'?"),
         ("epochs: 10", "epochs: eval(epochs)", RuntimeError, ":2: circular variables"),
         ("eval(epochs)", "eval(epochs +)", RuntimeError, ":9: 'epochs +' is not arithmetic"),
         ("pruning_modifiers", "pruning", ValueError,
-            ":3: modifiers must stand in a list under a key whose name contains 'modifiers'; "
-            "found them under 'pruning'"),
+            ":4: modifiers must stand in a list under a key whose name contains 'modifiers', at "
+            "the root or in a stage; found some under 'pruning'"),
+        ("pruning_modifiers:\n", "a: {b: {c_modifiers: [!EpochRangeModifier {}]}}\nmodifiers:\n",
+            ValueError, ":3: modifiers must stand in a list under a key whose name contains "
+            "'modifiers', at the root or in a stage; found some under 'a.b.c_modifiers'"),
         ("start_epoch: 1.0", "start_epoch: 1.0\n    start_epoch: 2.0", ValueError,
             ":9: the key 'start_epoch' occurs twice; it is already in line 8"),
         ("  - !GM", "  -\t- !GM", yaml.YAMLError, ":4: not valid YAML: "),
@@ -120,6 +123,12 @@ def test_the_word_is_quoted(error_of: Any) -> None:
     assert "'modifiers'" in str(error_of("a: 1\n"))
     assert "'modifiers'" in str(error_of("modifiers: []\n"))
     assert "'modifiers'" in str(error_of("things:\n  - !EpochRangeModifier {}\n"))
+
+
+def test_metadata_are_no_stage(load: Any) -> None:
+    recipe = load(f"__metadata__:\n  modifiers: 2\n{RECIPE}")
+    assert len(recipe.modifiers) == 2
+    assert recipe.metadata == {"__metadata__": {"modifiers": 2}}
 
 
 def test_fields_of_old_recipes_are_ignored(load: Any) -> None:

@@ -9,7 +9,7 @@ from sparseml.optim.base_modifier import BaseModifier
 from sparseml.optim.construction import construct
 from sparseml.optim.document import TAG_PREFIX, Document, Path, tag_key
 from sparseml.optim.errors import RecipeValueError
-from sparseml.optim.structure import GROUP_WORD, is_group_key, is_stage
+from sparseml.optim.structure import GROUP_WORD, is_group_key, stages_of
 from sparseml.utils.text import shortened
 
 __all__ = ["build_modifier", "build_modifiers"]
@@ -60,22 +60,27 @@ def build_modifier(document: Document, item: Any, path: Path, framework: str) ->
     return modifier
 
 
+def _dotted(path: Path) -> str:
+    return shortened(".".join(str(part) for part in path if not isinstance(part, int)))
+
+
 def _groups(
     document: Document, mapping: Mapping[Any, Any], path: Path, framework: str
 ) -> list[BaseModifier]:
     modifiers = []
+    stages = {} if path else stages_of(mapping)
     for key, value in mapping.items():
         if is_group_key(key) and isinstance(value, list):
             for index, item in enumerate(value):
                 modifiers.append(build_modifier(document, item, (*path, key, index), framework))
             continue
-        for part in () if is_stage(value) else _tagged_parts(value, (*path, key)):
+        for part in () if key in stages else _tagged_parts(value, (*path, key)):
             raise document.error(
                 RecipeValueError,
-                f"modifiers must stand in a list under a key whose name contains '{GROUP_WORD}'; "
-                f"found them under {str(part[-1] if isinstance(part[-1], str) else key)!r}",
-                (*path, key),
-                found=key,
+                f"modifiers must stand in a list under a key whose name contains '{GROUP_WORD}', "
+                f"at the root or in a stage; found some under {_dotted(part)}",
+                part,
+                found=_dotted(part),
             )
     return modifiers
 
@@ -101,9 +106,8 @@ def build_modifiers(
         raise _no_modifiers(document)
     at_root = _groups(document, container, (), framework)
     stages = {
-        str(key): _groups(document, container[key], (key,), framework)
-        for key in sorted(container, key=str)
-        if is_stage(container[key])
+        str(key): _groups(document, stage, (key,), framework)
+        for key, stage in sorted(stages_of(container).items(), key=lambda item: str(item[0]))
     }
     if at_root and stages:
         raise document.error(

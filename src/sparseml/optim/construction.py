@@ -110,5 +110,5 @@ def construct(
         about = _field_in(str(err), fields)
         path = (*field_path, *about) if about else tag_path
         found = fields[about[0]] if about else None
-        kind = matching_recipe_error(err)
-        raise document.error(kind, f"!{name}: {err}", path, found=found) from err
+        message = str(err) if name in str(err) else f"!{name}: {err}"
+        raise document.error(matching_recipe_error(err), message, path, found=found) from err

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from sparseml.optim.document import Document, Path, tag_key
 from sparseml.optim.errors import RecipeRuntimeError, RecipeValueError, RecipeVariableError
-from sparseml.optim.structure import check_if_staged_recipe, is_stage, variables_of
+from sparseml.optim.structure import stages_of, variables_of
 from sparseml.optim.yaml_text import MAX_NODES
 from sparseml.utils.constants import RECIPE_METADATA_KEY
 from sparseml.utils.restricted_eval import (
@@ -47,12 +47,12 @@ class _Evaluator:
     def run(self) -> tuple[Any, Variables]:
         root = self._document.container
         variables = self._variables(variables_of(root), {}, ())
-        staged = check_if_staged_recipe(root)
+        stages = stages_of(root)
         result = {}
         for key, value in root.items():
             if key in variables:
                 result[key] = variables[key]
-            elif staged and is_stage(value):
+            elif key in stages:
                 result[key] = self._stage(value, variables, (key,))
             else:
                 result[key] = self._value(value, variables, (key,))

@@ -10,7 +10,7 @@ from sparseml.optim.errors import RecipeTypeError
 from sparseml.optim.expressions import evaluate, is_eval_string
 from sparseml.optim.metadata import add_framework_metadata, validate_metadata
 from sparseml.optim.source import RecipeSource, read_source
-from sparseml.optim.structure import check_if_staged_recipe, is_stage
+from sparseml.optim.structure import check_if_staged_recipe, stages_of
 from sparseml.optim.variables import override_variables, parse_recipe_variables
 from sparseml.optim.yaml_text import dump
 
@@ -81,10 +81,11 @@ def load_global_recipe_variables_from_yaml(file_path: Any) -> dict[str, Any]:
     container = parse(read_source(file_path)).container
     if not isinstance(container, dict):
         raise RecipeTypeError(f"a recipe must be a mapping, found {type(container).__name__}")
+    stages = stages_of(container)
     return {
         key: value
         for key, value in container.items()
-        if "modifier" not in str(key) and not is_stage(value)
+        if "modifier" not in str(key) and key not in stages
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from sparseml.optim.document import Document, parse
 from sparseml.optim.errors import RecipeValueError
 from sparseml.optim.source import RecipeSource
-from sparseml.optim.structure import is_stage
+from sparseml.optim.structure import stages_of
 from sparseml.utils.constants import FRAMEWORK_METADATA_KEY, RECIPE_METADATA_KEY
 from sparseml.version import __version__
 
@@ -39,7 +39,7 @@ def _warn_of_differences(own: Any, given: Any, where: str) -> None:
 def _own_metadata(document: Document) -> dict[Any, Any]:
     """The metadata that the recipe holds for each of its parts, None where it holds none."""
     root = document.container if isinstance(document.container, Mapping) else {}
-    stages = {key: value for key, value in root.items() if is_stage(value)}
+    stages = stages_of(root)
     if not stages:
         return {RECIPE_METADATA_KEY: root.get(RECIPE_METADATA_KEY)}
     own = {key: stage.get(RECIPE_METADATA_KEY) for key, stage in stages.items()}

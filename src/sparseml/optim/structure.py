@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparseml.optim.document import tag_key
+from sparseml.utils.constants import RECIPE_METADATA_KEY
 
-__all__ = ["GROUP_WORD", "check_if_staged_recipe", "is_group_key", "is_stage", "variables_of"]
+__all__ = ["GROUP_WORD", "check_if_staged_recipe", "is_group_key", "stages_of", "variables_of"]
 
 GROUP_WORD = "modifiers"
 
@@ -17,9 +18,20 @@ def is_group_key(key: Any) -> bool:
     return GROUP_WORD in str(key)
 
 
-def is_stage(value: Any) -> bool:
-    """Whether the value of a root key is a stage: a mapping with a group in it."""
-    return isinstance(value, Mapping) and not tag_key(value) and any(map(is_group_key, value))
+def stages_of(container: Mapping[Any, Any]) -> dict[Any, Any]:
+    """
+    The stages of a recipe: those values of root keys that are mappings with a group in them.
+
+    :param container: the recipe as plain data
+    """
+    return {
+        key: value
+        for key, value in container.items()
+        if key != RECIPE_METADATA_KEY
+        and isinstance(value, Mapping)
+        and not tag_key(value)
+        and any(map(is_group_key, value))
+    }
 
 
 def check_if_staged_recipe(container: Mapping[Any, Any]) -> bool:
@@ -28,7 +40,7 @@ def check_if_staged_recipe(container: Mapping[Any, Any]) -> bool:
 
     :param container: the recipe as plain data
     """
-    return any(is_stage(value) for value in container.values())
+    return bool(stages_of(container))
 
 
 def variables_of(container: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -37,9 +49,10 @@ def variables_of(container: Mapping[Any, Any]) -> dict[Any, Any]:
 
     :param container: the recipe or stage as plain data
     """
+    stages = stages_of(container)
     return {
         key: value
         for key, value in container.items()
         if not (is_group_key(key) and (isinstance(value, list) or value is None))
-        and not is_stage(value)
+        and key not in stages
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from sparseml.optim.document import TAG_PREFIX, Document
 from sparseml.optim.errors import RecipeTypeError, RecipeValueError
-from sparseml.optim.structure import check_if_staged_recipe, is_group_key, is_stage
+from sparseml.optim.structure import is_group_key, stages_of
 from sparseml.utils.text import did_you_mean
 
 __all__ = ["override_variables", "parse_recipe_variables"]
@@ -117,10 +117,12 @@ def override_variables(document: Document, variables: Mapping[str, Any]) -> None
     root = document.container
     if not isinstance(root, dict):
         raise document.error(RecipeValueError, "the recipe has no variables")
-    staged = check_if_staged_recipe(root)
-    stages = [value for value in root.values() if is_stage(value)] if staged else []
+    stages = list(stages_of(root).values())
     places = [
-        (mapping, {key for key, v in mapping.items() if _is_replaceable(key, v, staged and not i)})
+        (
+            mapping,
+            {key for key, v in mapping.items() if _is_replaceable(key, v, bool(stages) and not i)},
+        )
         for i, mapping in enumerate((root, *stages))
     ]
     known = sorted({str(key) for _, keys in places for key in keys})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import operator
 import threading
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -120,10 +119,7 @@ def _parse(expression: str) -> ast.expr:
     if len(expression) > MAX_EXPRESSION_LENGTH:
         raise RuntimeError(f"an expression may have {MAX_EXPRESSION_LENGTH} characters at most")
     try:
-        with warnings.catch_warnings():
-            # such as "'int' object is not callable; perhaps you missed a comma?"
-            warnings.simplefilter("ignore")
-            return ast.parse(expression.strip(), mode="eval").body
+        return ast.parse(expression.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as err:
         raise RuntimeError(f"{shortened(expression)} is not arithmetic: {err}") from err
 
