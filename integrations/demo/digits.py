@@ -2,31 +2,27 @@
 
     python integrations/demo/digits.py [--seed 0] [--out runs/demo] [--smoke]
 
-Every run leaves a directory below ``--out``: the recipe as it was resolved, the model (safetensors)
-and, where it trained, its metrics as JSON lines. Beside them lie ``results.json``,
-``environment.json``, ``curves.png`` and ``table.txt``. The same seed gives the same accuracies.
+Every run leaves a directory below ``--out`` (docs/run_directory.md): the recipe as it was resolved,
+the model, what was measured and, where it trained, its metrics as JSON lines. Beside them lie
+``report.html`` (with ``report.json`` and ``report.md``), ``results.json``, ``environment.json``,
+``curves.png`` and ``table.txt``. The same seed gives the same accuracies.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy
-import sklearn
-import timm
 import torch
 from display import notes, plot, table
 from rich.console import Console
 from runs import LATENCY_BATCH, Runs
 from task import load_task
 
-import sparseml
+from sparseml.report import describe_environment, write_report
 
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 GRADUAL = 0.9
@@ -44,7 +40,9 @@ def main(argv: list[str] | None = None) -> None:
     # results would otherwise depend on the number of cores; so small a model gains nothing by more
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / "environment.json", environment(options))
+    environment = describe_environment(["timm", "scikit-learn"])
+    asked = {"seed": options.seed, "smoke": options.smoke}
+    write_json(options.out / "environment.json", {**asked, **environment})
 
     runs = Runs(options.out, load_task(options.seed), options.seed, console)
     short = {"num_epochs": 2.0} if options.smoke else {}
@@ -70,21 +68,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     with (options.out / "table.txt").open("w", encoding="utf-8") as file:
         Console(file=file, width=100).print(shown, explained)
-
-
-def environment(options: argparse.Namespace) -> dict[str, Any]:
-    """What is needed to do the same again."""
-    packages = (sparseml, torch, timm, sklearn, numpy)
-    return {
-        "seed": options.seed,
-        "smoke": options.smoke,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "packages": {package.__name__: package.__version__ for package in packages},
-    }
+    report = write_report([run.path for run in runs.folders.values()], options.out)
+    console.print(f"report: {report.html}", highlight=False, soft_wrap=True)
 
 
 def write_json(path: Path, content: Any) -> None:

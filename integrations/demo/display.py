@@ -41,7 +41,7 @@ def table(results: list[dict[str, Any]]) -> Table:
         title="Handwritten digits", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
     )
     shown.add_column("run", no_wrap=True)
-    for heading in ("accuracy", "vs dense", "zeros", "zlib KiB", "ms (quartiles)"):
+    for heading in ("accuracy", "vs dense", "zeros", "gzip KiB", "ms (quartiles)"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         low, median, high = result["latency_ms"]
@@ -53,7 +53,7 @@ def table(results: list[dict[str, Any]]) -> Table:
             "" if result is dense else f"{lost:+.2f}",
             f"{result['sparsity']:.1%}",
             f"{result['compressed_bytes'] / 1024:.0f} ({smaller:.1f}x)",
-            f"{median:.2f} ({low:.2f}-{high:.2f})",
+            f"{median:.3g} ({low:.3g}-{high:.3g})",
         )
     return shown
 
@@ -65,7 +65,7 @@ def notes(results: list[dict[str, Any]], batch: int, rounds: int) -> str:
     return f"""\
 accuracy   on test images that training never saw; vs dense in percentage points
 zeros      among the weights that the recipes may prune (not: embedding, norms, biases, head)
-zlib KiB   of all weights as float32, level 9, and how many times smaller than dense;
+gzip KiB   of all weights as float32, level 6, and how many times smaller than dense;
            uncompressed {results[0]["bytes"] / 1024:.0f} KiB
 ms         of {batch} images on one thread: the median of {rounds} rounds, the models taking turns.
            The medians differ by up to {differ:.0%}, and not because of the zeros: a dense CPU

@@ -7,16 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from display import job
-from measure import latencies, sparsity, state_bytes
 from rich.console import Console
 from task import Digits, build_model
 from torch.nn import Module
 from training import accuracy, train
 
 from sparseml.pytorch.optim import ScheduledModifierManager
-from sparseml.pytorch.utils import JSONLinesLogger
-from sparseml.pytorch.utils.model import save_model
+from sparseml.pytorch.utils import get_named_layers_and_params_by_regex, tensor_list_sparsity
+from sparseml.report import (
+    RunDirectory,
+    Variant,
+    describe_model,
+    layer_sparsities,
+    measure_latency,
+)
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "demo"
 DENSE = "dense"
@@ -37,7 +43,7 @@ class Runs:
     """Runs below one directory on one task, and what they found.
 
     ``results`` has one entry per run, the dense one first; ``histories`` one list of epochs per
-    run that trained; ``models`` the model that each run ended with.
+    run that trained; ``models`` the model that each run ended with; ``folders`` where it is kept.
     """
 
     out: Path
@@ -47,22 +53,28 @@ class Runs:
     results: list[Result] = field(default_factory=list)
     histories: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     models: dict[str, Module] = field(default_factory=dict)
+    folders: dict[str, RunDirectory] = field(default_factory=dict)
+    baseline: Variant | None = None
 
     def dense(self, variables: dict[str, Any]) -> None:
         """Train the network that all others start from."""
         manager = load_recipe("dense", variables)
-        model = build_model(self.seed)
-        self._train(DENSE, model, manager)
-        self._finish(DENSE, DENSE, model, manager)
+        with self._start(DENSE, DENSE, variables) as run:
+            model = build_model(self.seed)
+            self._train(run, DENSE, model, manager)
+            self._finish(run, DENSE, DENSE, model, manager)
 
     def one_shot(self, method: str, recipe: str, sparsities: tuple[float, ...]) -> None:
         """Prune copies of the dense network, without any training, to several sparsities."""
         with job(self.console, method, len(sparsities)) as advance:
             for done, amount in enumerate(sparsities, start=1):
-                manager = load_recipe(recipe, {"sparsity": amount})
+                name, variables = f"{method} {amount:.0%}", {"sparsity": amount}
+                manager = load_recipe(recipe, variables)
                 model = copy.deepcopy(self.models[DENSE])
-                manager.apply(model)
-                result = self._finish(f"{method} {amount:.0%}", method, model, manager)
+                with self._start(name, method, variables) as run:
+                    manager.apply(model)
+                    run.write_recipe(manager)
+                    result = self._finish(run, name, method, model, manager)
                 advance(done, f"{amount:.0%} pruned: accuracy {result['accuracy']:.2%}")
 
     def gradual(self, method: str, recipe: str, variables: dict[str, Any]) -> None:
@@ -70,19 +82,36 @@ class Runs:
         manager = load_recipe(recipe, variables)
         name = f"{method} {manager.pruning_modifiers[0].final_sparsity:.0%}"
         model = copy.deepcopy(self.models[DENSE])
-        self._train(name, model, manager)
-        self._finish(name, method, model, manager)
+        with self._start(name, method, variables) as run:
+            self._train(run, name, model, manager)
+            self._finish(run, name, method, model, manager)
 
     def measure_latency(self, rounds: int) -> None:
         """Time all models in turn, and add what it took to their results."""
         images = self.digits.test_images[:LATENCY_BATCH]
-        taken = latencies(self.models, images, rounds)
+        taken = measure_latency(self.models, images, rounds)
         for result in self.results:
-            result["latency_ms"] = taken[result["name"]]
+            name = result["name"]
+            mine, dense = taken[name], taken[DENSE]
+            quartiles = (mine.lower_quartile_ms, mine.median_ms, mine.upper_quartile_ms)
+            result["latency_ms"] = quartiles
+            final = {} if name == DENSE else {"sparse": {"latency": [mine]}}
+            self.folders[name].write_result({"dense": {"latency": [dense]}, **final})
 
-    def _train(self, name: str, model: Module, manager: ScheduledModifierManager) -> None:
-        logger = JSONLinesLogger(self._folder(name) / "metrics.jsonl")
-        logger.path.unlink(missing_ok=True)
+    def _start(self, name: str, method: str, variables: dict[str, Any]) -> RunDirectory:
+        folder = self.out / name.replace(" ", "_").replace("%", "")
+        config = {"recipe_variables": variables, "threads": torch.get_num_threads()}
+        run = RunDirectory.start(
+            folder, name, method, config=config, seed=self.seed, overwrite=True
+        )
+        run.write_environment(["timm", "scikit-learn"])
+        self.folders[name] = run
+        return run
+
+    def _train(
+        self, run: RunDirectory, name: str, model: Module, manager: ScheduledModifierManager
+    ) -> None:
+        logger = run.metrics()
         history = self.histories[name] = []
         epochs = manager.max_epochs
         with job(self.console, name, epochs) as advance:
@@ -94,31 +123,37 @@ class Runs:
                 logger.log_scalars("epoch", found, step=steps)
                 advance(epoch, f"loss {loss:.3f}, accuracy {found['accuracy']:.2%}")
 
-            train(model, manager, self.digits, self.seed, [logger], on_epoch)
+            steps_per_epoch = train(model, manager, self.digits, self.seed, [logger], on_epoch)
+        run.write_recipe(manager, steps_per_epoch)
 
     def _finish(
-        self, name: str, method: str, model: Module, manager: ScheduledModifierManager
+        self,
+        run: RunDirectory,
+        name: str,
+        method: str,
+        model: Module,
+        manager: ScheduledModifierManager,
     ) -> Result:
-        raw, compressed = state_bytes(model)
+        right = accuracy(model, self.digits)
+        images = self.digits.test_images[:LATENCY_BATCH]
+        described = describe_model(model, {"accuracy": right}, images)
+        final = {} if name == DENSE else {"sparse": described}
+        self.baseline = self.baseline or described
+        run.save_model(model, recipe=manager)
+        run.write_result({"dense": self.baseline, **final}, layer_sparsities(model, manager))
+        self.models[name] = model
         result = {
             "name": name,
             "method": method,
-            "accuracy": accuracy(model, self.digits),
+            "accuracy": right,
             "sparsity": self._sparsity(model),
-            "bytes": raw,
-            "compressed_bytes": compressed,
+            "bytes": described.storage.dense,
+            "compressed_bytes": described.storage.gzip,
         }
         self.results.append(result)
-        self.models[name] = model
-        manager.save(str(self._folder(name) / "recipe.yaml"))
-        save_model(self._folder(name) / "model.safetensors", model, recipe=manager)
         return result
 
     def _sparsity(self, model: Module) -> float:
         pruner = load_recipe("one_shot_magnitude", {}).pruning_modifiers[0]
-        return sparsity(model, pruner.params)
-
-    def _folder(self, name: str) -> Path:
-        folder = self.out / name.replace(" ", "_").replace("%", "")
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        found = get_named_layers_and_params_by_regex(model, pruner.params, params_strict=True)
+        return tensor_list_sparsity([match.param for match in found])

@@ -23,11 +23,12 @@ def train(
     seed: int,
     loggers: list[BaseLogger],
     on_epoch: Callable[[int, int, float], None],
-) -> None:
+) -> int:
     """Train as the recipe says: its epochs, learning rates and pruning.
 
     :param on_epoch: called after every epoch with its number, from 1, the optimizer steps done so
         far, and the epoch's mean loss
+    :return: the optimizer steps of an epoch
     """
     batches = NoisyBatches(digits.train_images, digits.train_labels, BATCH_SIZE, seed)
     adam = torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY)
@@ -43,6 +44,7 @@ def train(
             total += loss.item()
         on_epoch(epoch + 1, (epoch + 1) * len(batches), total / len(batches))
     manager.finalize(model)
+    return len(batches)
 
 
 @torch.inference_mode()

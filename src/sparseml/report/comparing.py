@@ -5,14 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from sparseml.report.findings import (
-    COMPRESSORS,
-    Finding,
-    compare_latency,
-    headline_metric,
-    latency_pairs,
-    pruned_sparsity,
-)
+from sparseml.report.finding import Finding
+from sparseml.report.findings import COMPRESSORS, headline_metric, pruned_sparsity
 from sparseml.report.formats import (
     bytes_text,
     is_fraction_metric,
@@ -22,6 +16,7 @@ from sparseml.report.formats import (
     ratio_text,
 )
 from sparseml.report.reading import Run
+from sparseml.report.speed import compare_latency, latency_pairs
 
 __all__ = ["compare_runs"]
 
@@ -84,21 +79,18 @@ def _smallest(runs: Sequence[Run]) -> Iterator[Finding]:
 
 
 def _fastest(runs: Sequence[Run]) -> Iterator[Finding]:
-    gains = [
-        (ratio, f"{run.name} ({name})", taken)
+    compared = [
+        (*compare_latency(taken, before), f"{run.name} ({name})", taken)
         for run in runs
         for name, variant in run.result.variants.items()
         if name != "dense" and (dense := run.variant("dense"))
         for taken, before in latency_pairs(variant, dense)
-        for kind, ratio in [compare_latency(taken, before)]
-        if kind == "gain"
     ]
-    if gains:
-        ratio, name, taken = max(gains)[0:3]
-        yield Finding(
-            "gain",
-            f"Fastest: {name}, {ratio_text(ratio)} as fast as its dense model for a batch of "
-            f"{taken.batch_size} on {taken.device}.",
-        )
-    elif any(v.latency for run in runs for n, v in run.result.variants.items() if n != "dense"):
+    faster = [found for found in compared if found[0] == "gain"]
+    if faster:
+        _, ratio, name, taken = max(faster, key=lambda found: found[1])
+        where = f"a batch of {taken.batch_size} on {taken.device}"
+        times = ratio_text(ratio)
+        yield Finding("gain", f"Fastest: {name}, {times} as fast as its dense model for {where}.")
+    elif compared:
         yield Finding("same", "No model is measurably faster than its dense model.")

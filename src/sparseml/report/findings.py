@@ -4,44 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
+from sparseml.report.finding import Finding
 from sparseml.report.formats import (
     bytes_text,
     count_text,
     difference_text,
     metric_text,
-    ms_text,
     percent_text,
     prefers_low,
     ratio_text,
 )
 from sparseml.report.reading import Run
-from sparseml.report.schema import Latency, Layer, Variant
+from sparseml.report.schema import Layer
+from sparseml.report.speed import speed_findings
 
 __all__ = [
     "COMPRESSORS",
-    "Finding",
-    "compare_latency",
     "considered_weights",
     "headline_metric",
-    "latency_pairs",
     "pruned_sparsity",
     "run_findings",
 ]
 
-#: Differences below this are taken for none, however small the spread is.
-_SAME = 0.03
 _REACHED = 0.005
 COMPRESSORS = ("zstd", "gzip")
-
-
-class Finding(NamedTuple):
-    """A sentence, and whether it tells a ``gain``, a ``loss``, that things are the ``same``, or
-    just a fact (``info``)."""
-
-    kind: str
-    text: str
 
 
 def headline_metric(run: Run) -> tuple[str, float] | None:
@@ -73,7 +60,7 @@ def run_findings(run: Run) -> list[Finding]:
         *_sparsity(run),
         *_size(run),
         *_operations(run),
-        *_speed(run),
+        *speed_findings(run),
         *(Finding("info", note) for note in run.result.notes),
     ]
 
@@ -158,68 +145,6 @@ def _operations(run: Run) -> Iterator[Finding]:
             f"The shrunk model needs {count_text(shrunk.flops.dense)} operations instead of "
             f"{count_text(dense.flops.dense)}: {_times(ratio, 'fewer')}.",
         )
-
-
-def _speed(run: Run) -> Iterator[Finding]:
-    dense = run.variant("dense")
-    others = {name: v for name, v in run.result.variants.items() if name != "dense" and v.latency}
-    if not dense or not dense.latency or not others:
-        yield Finding(
-            "info", "Nothing is known about speed: no latency was measured against dense."
-        )
-        return
-    gained = False
-    for name, variant in others.items():
-        for taken, before in latency_pairs(variant, dense):
-            kind, ratio = compare_latency(taken, before)
-            gained = gained or kind == "gain"
-            yield Finding(kind, _speed_text(name, taken, before, kind, ratio))
-    if not gained and run.variant("sparse"):
-        yield Finding(
-            "info",
-            "Nothing got faster: dense kernels multiply by zero as slowly as by any other number. "
-            "Scattered zeros save storage and transfer; time only where kernels skip them, or "
-            "where whole rows, heads or channels are removed.",
-        )
-
-
-def latency_pairs(variant: Variant, dense: Variant) -> Iterator[tuple[Latency, Latency]]:
-    """Measurements of two models under the same conditions."""
-    before = {_conditions(latency): latency for latency in dense.latency}
-    for latency in variant.latency:
-        if _conditions(latency) in before:
-            yield latency, before[_conditions(latency)]
-
-
-def _conditions(latency: Latency) -> tuple[int, str, int | None]:
-    return latency.batch_size, latency.device, latency.threads
-
-
-def compare_latency(taken: Latency, before: Latency) -> tuple[str, float]:
-    """Whether a model is faster (``gain``), slower (``loss``) or the ``same``, and how many times.
-
-    It is the same where the ranges between the quartiles overlap, or within 3%.
-    """
-    ratio = before.median_ms / taken.median_ms if taken.median_ms else math.inf
-    if ratio > 1 + _SAME and taken.upper_quartile_ms < before.lower_quartile_ms:
-        return "gain", ratio
-    if ratio < 1 / (1 + _SAME) and taken.lower_quartile_ms > before.upper_quartile_ms:
-        return "loss", ratio
-    return "same", ratio
-
-
-def _speed_text(name: str, taken: Latency, before: Latency, kind: str, ratio: float) -> str:
-    threads = f" with {taken.threads} thread{'s' * (taken.threads != 1)}" if taken.threads else ""
-    where = f"a batch of {taken.batch_size} on {taken.device}{threads}"
-    times = f"{ms_text(taken.median_ms)} against {ms_text(before.median_ms)}"
-    if kind == "gain":
-        return (
-            f"Faster: {where} takes the {name} model {times}, {ratio_text(ratio)} as fast as dense."
-        )
-    if kind == "loss":
-        slower = ratio_text(1 / ratio)
-        return f"Slower: {where} takes the {name} model {times}, {slower} as long as dense."
-    return f"Not faster: {where} takes the {name} model {times}; that is within the spread."
 
 
 def _times(ratio: float, comparative: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,9 +27,10 @@ def measure_latency(
 ) -> dict[str, Latency]:
     """Time the forward pass of every model over one batch.
 
-    The models take turns, so that whatever else slows the machine down slows all of them; the
-    first ``warmup`` rounds are not counted. The models run in eval mode and without gradients, and
-    end in the modes they had. Settings such as ``torch.set_num_threads`` are the caller's.
+    The models take turns, in another order each round, so that whatever else slows the machine
+    down slows all of them; the first ``warmup`` rounds are not counted. The models run in eval
+    mode and without gradients, and end in the modes they had. Settings such as
+    ``torch.set_num_threads`` are the caller's.
 
     :param models: name → model, all on the device of ``inputs``
     :param inputs: a batch: tensor, or tuple, list or dict of tensors that the models are called
@@ -46,9 +48,11 @@ def measure_latency(
         )
     device = device_of(inputs)
     taken: dict[str, list[float]] = {name: [] for name in models}
+    order, shuffled = list(models.items()), random.Random(0)
     with evaluating(*models.values()), torch.inference_mode(), _uncollected():
         for counted in range(-warmup, rounds):
-            for name, model in models.items():
+            shuffled.shuffle(order)
+            for name, model in order:
                 seconds = _time_forward(model, inputs, device)
                 if counted >= 0:
                     taken[name].append(seconds)
