@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sparseml.pytorch.shrink.axes import axis_of, axis_size
 from sparseml.pytorch.shrink.layers import LayerCut, carry_out
+from sparseml.pytorch.shrink.parallel import require_whole
 from sparseml.pytorch.utils.names import canonical_name
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
 from sparseml.utils.text import did_you_mean, quoted_list
@@ -74,6 +75,8 @@ def compress_strucure_pruned_module(
     :return: how many entries of parameters and buffers were removed
     :raises ValueError: for another structure type, and when the groups do not fit the model; the
         model is unchanged then
+    :raises RuntimeError: in the middle of distributed training (with an optimizer, and parameters
+        inside ``DistributedDataParallel``), and for sharded parameters
     """
     if structure_type not in STRUCTURE_DIMS:
         raise ValueError(
@@ -103,6 +106,7 @@ def _slices(
     found = []
     for name in map(canonical_name, names):
         if name in params and params[name].param.ndim > 0:
+            require_whole(name, params[name].param)
             found.append(_Slices(params[name], min(dim, params[name].param.ndim - 1)))
         elif strict:
             raise ValueError(

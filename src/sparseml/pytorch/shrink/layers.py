@@ -15,6 +15,7 @@ from sparseml.pytorch.shrink.axes import (
     tensor_axes,
 )
 from sparseml.pytorch.shrink.entries import keep_entries
+from sparseml.pytorch.shrink.parallel import require_own_gradients, require_whole
 from sparseml.pytorch.utils.resizing import set_layer_sizes
 
 __all__ = ["LayerCut", "shrink_layer"]
@@ -155,16 +156,21 @@ def carry_out(cuts: list[LayerCut], optimizer: Any = None) -> int:
 
     :return: how many entries of parameters and buffers were removed
     :raises ValueError: when a tensor that several layers own would shrink differently in each
+    :raises RuntimeError: with an optimizer, when ``DistributedDataParallel`` holds the parameters;
+        for sharded parameters in any case
     """
     planned: dict[int, tuple[Tensor, dict[int, Tensor]]] = {}
     for cut in cuts:
         for name, keeps in cut.tensors().items():
             tensor = getattr(cut.layer, name)
+            require_whole(f"{cut.name}.{name}", tensor)
             _, others = planned.setdefault(id(tensor), (tensor, keeps))
             if others.keys() != keeps.keys() or any(
                 not torch.equal(others[dim], keeps[dim]) for dim in keeps
             ):
                 raise ValueError(f"{cut.name}.{name} is tied to a weight that shrinks differently")
+    if optimizer is not None:
+        require_own_gradients(tensor for tensor, keeps in planned.values() if keeps)
     groups = [cut.groups_left() for cut in cuts]
     removed = 0
     for tensor, keeps in planned.values():
