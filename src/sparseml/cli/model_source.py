@@ -90,7 +90,7 @@ def _own_model(module_name: str, attribute: str) -> Module:
             raise Problem(f"{what}: {module_name} has no {part!r}{hint}")
         found = getattr(found, part)
     if not callable(found):
-        raise Problem(f"{what} is a {type(found).__name__}; it must be callable, or a model")
+        raise Problem(f"{what} is of type {type(found).__name__}; it must be callable, or a model")
     try:
         model = found if isinstance(found, Module) else found()
     except Exception as error:  # as above

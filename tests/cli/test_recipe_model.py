@@ -1,0 +1,143 @@
+"""``sparseml recipe check --model``: building models, and what patterns match."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sparseml.cli.model_source import build_model
+from sparseml.cli.problems import Problem
+
+
+def test_matches_of_every_pattern(folder: Path, invoke: Any, invoke_json: Any) -> None:
+    text = (folder / "gradual.yaml").read_text()
+    text = text.replace("['re:.*weight']", "['re:.*weight', 'second.bias']")
+    (folder / "two.yaml").write_text(text)
+    found = invoke_json("check", "two.yaml", "--model", "own_code:Network")
+    epochs, pruner = sorted(found["modifiers"], key=lambda m: m["modifier"])
+    assert epochs["matches"] == []
+    assert pruner["matches"] == [
+        {
+            "pattern": "re:.*weight",
+            "tensors": 2,
+            "weights": 4 * 8 + 8 * 2,
+            "names": ["first.weight", "second.weight"],
+        },
+        {"pattern": "second.bias", "tensors": 1, "weights": 2, "names": ["second.bias"]},
+    ]
+    assert "second.bias" in invoke("check", "two.yaml", "--model", "own_code:ready").stdout
+
+
+def test_what_own_code_prints_does_not_get_into_the_json(invoke: Any) -> None:
+    done = invoke("check", "gradual.yaml", "--model", "own_code:Network", "--json")
+    json.loads(done.stdout)
+    assert "building a network" in done.stderr
+
+
+def test_sparsities_for_groups_of_parameters(folder: Path, invoke_json: Any) -> None:
+    text = (folder / "gradual.yaml").read_text()
+    text = text.replace("params: ['re:.*weight']", "params: []")
+    text = text.replace("eval(final)", "{0.8: [first.weight], 0.5: ['re:second.*t$']}")
+    (folder / "groups.yaml").write_text(text)
+    found = invoke_json("check", "groups.yaml", "--model", "own_code:Network")
+    pruner = next(m for m in found["modifiers"] if m.get("matches"))
+    assert pruner["one_shot_sparsity"] == [0.8, 0.5]
+    assert [m["pattern"] for m in pruner["matches"]] == ["first.weight", "re:second.*t$"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "re:.*weight",
+            "re:third.*",
+            "gradual.yaml:11: MagnitudePruningModifier: pattern 're:third",
+        ),
+        ("re:.*weight", "first.wait", "did you mean 'first.weight'"),
+        (
+            "  params",
+            "  mask_type: [3, 1]\n    params",
+            "gradual.yaml:10: MagnitudePruningModifier: ",
+        ),
+        ("  params", "  mask_type: 2:4\n    params", "final_sparsity"),
+    ],
+)
+def test_what_does_not_fit_the_model(
+    folder: Path, invoke: Any, old: str, new: str, expected: str
+) -> None:
+    recipe = folder / "gradual.yaml"
+    recipe.write_text(recipe.read_text().replace(old, new, 1))
+    assert invoke("check", "gradual.yaml").exit_code == 0
+    failed = invoke("check", "gradual.yaml", "--model", "own_code:Network")
+    assert failed.exit_code == 2
+    assert expected in failed.stderr
+    assert failed.stdout == ""
+
+
+def test_patterns_need_not_match_where_the_recipe_says_so(folder: Path, invoke_json: Any) -> None:
+    (folder / "loose.yaml").write_text(
+        "modifiers:\n  - !TrainableParamsModifier\n    params: ['re:third.*', first.weight]\n"
+        "    trainable: False\n    params_strict: False\n"
+    )
+    found = invoke_json("check", "loose.yaml", "--model", "own_code:Network")
+    assert [m["tensors"] for m in found["modifiers"][0]["matches"]] == [0, 1]
+
+
+def test_timm_models_take_no_memory_for_weights() -> None:
+    pytest.importorskip("timm")
+    model = build_model("timm:vit_tiny_patch16_224")
+    assert all(param.is_meta for param in model.parameters())
+    assert model.get_parameter("blocks.0.attn.qkv.weight").shape == (576, 192)
+
+
+def test_timm_model_that_nearly_exists() -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(Problem, match="did you mean 'deit_tiny_patch16_224'"):
+        build_model("timm:deit_tiny_patch16_22")
+
+
+def test_hugging_face_model_from_its_configuration(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    config.architectures = ["BertForSequenceClassification"]
+    config.save_pretrained(tmp_path)
+    model = build_model(f"hf:{tmp_path}")
+    assert type(model).__name__ == "BertForSequenceClassification"
+    assert all(param.is_meta for param in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("network", "must be timm:NAME, hf:DIR or module.path:callable"),
+        ("timm:", "must be timm:NAME"),
+        (":Network", "must be timm:NAME"),
+        ("hf:.", "no file config.json"),
+        ("no_such_module:Network", "no module named 'no_such_module'"),
+        ("own_code:Netwrok", "has no 'Netwrok'; did you mean 'Network'?"),
+        ("own_code:number", "is of type int"),
+        ("own_code:failing", "own_code.py:15: ZeroDivisionError: division by zero"),
+        ("own_code:not_a_network", "must give a torch.nn.Module, it gave a str"),
+        ("broken_code:Network", "importing broken_code failed: "),
+    ],
+)
+def test_models_that_cannot_be_had(folder: Path, invoke: Any, source: str, expected: str) -> None:
+    (folder / "broken_code.py").write_text("raise RuntimeError('broken\\nin two lines')\n")
+    failed = invoke("check", "gradual.yaml", "--model", source)
+    assert failed.exit_code == 2
+    assert expected in failed.stderr
+    assert failed.stderr.rstrip("\n").splitlines()[-1].startswith("--model ")
+    assert "Traceback" not in failed.output
+
+
+def test_own_code_is_found_below_names(folder: Path) -> None:
+    (folder / "own_code.py").write_text(
+        "import torch\nclass Zoo:\n    tiny = staticmethod(lambda: torch.nn.Linear(2, 3))\n"
+    )
+    assert isinstance(build_model("own_code:Zoo.tiny"), torch.nn.Linear)
