@@ -41,8 +41,9 @@ def _shift(base: BaseManager, additional: BaseManager) -> None:
     base_epochs = max(base.max_epochs, 0)
     for modifier in base.iter_modifiers():
         if isinstance(modifier, BaseScheduled) and modifier.end_epoch == -1:
-            # also of modifiers that allow no end but -1: from here on they belong to a stage
-            modifier._end_epoch = modifier._init_end = float(base_epochs)
+            # Also of modifiers that allow no end but -1: from here on they belong to a stage.
+            # Recipe texts of SparseML 1.x show this end as the whole number that it is.
+            modifier._end_epoch = modifier._init_end = base_epochs
     for modifier in additional.iter_modifiers():
         if isinstance(modifier, BaseScheduled):
             modifier.advance_epochs(ref_start_epoch=float(base_epochs))

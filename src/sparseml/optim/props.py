@@ -75,7 +75,9 @@ class ModifierProp(BaseProp):
         self._func_get = func_get
         self._func_set = func_set
         self._name = "the property"
-        self.__doc__ = doc if doc is not None else getattr(func_get, "__doc__", None)
+        if doc is None and func_get is not None:
+            doc = func_get.__doc__
+        self.__doc__ = doc
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
