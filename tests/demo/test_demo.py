@@ -1,0 +1,131 @@
+"""The demo, with hardly any training."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.pytorch.utils import tensor_list_sparsity
+from sparseml.pytorch.utils.model import load_model
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "integrations" / "demo"
+RECIPES = sorted((ROOT / "recipes" / "demo").glob("*.yaml"))
+
+pytest.importorskip("timm")
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+
+def smoke(out: Path, seed: int) -> str:
+    command = [sys.executable, str(DEMO / "digits.py"), "--smoke", "--seed", str(seed)]
+    done = subprocess.run(
+        [*command, "--out", str(out)], capture_output=True, text=True, timeout=300, cwd=out.parent
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Where a smoke run left its results, and what it printed."""
+    out = tmp_path_factory.mktemp("demo") / "out"
+    return out, smoke(out, seed=0)
+
+
+def results(out: Path) -> list[dict[str, Any]]:
+    runs: list[dict[str, Any]] = json.loads((out / "results.json").read_text())["runs"]
+    return runs
+
+
+def test_every_method_is_in_the_table(finished: tuple[Path, str]) -> None:
+    out, printed = finished
+    found = results(out)
+    assert [result["method"] for result in found] == [
+        "dense",
+        *["one-shot uniform"] * 2,
+        *["one-shot global"] * 2,
+        "gradual global",
+    ]
+    for result in found:
+        assert f"{result['accuracy']:.2%}" in printed
+        low, median, high = result["latency_ms"]
+        assert 0 < low <= median <= high
+    assert "\x1b" not in printed
+    assert "zero as slowly as by any other number" in " ".join(printed.split())
+
+
+def test_sparsities_are_those_asked_for(finished: tuple[Path, str]) -> None:
+    found = results(finished[0])
+    asked = [0.0, 0.5, 0.9, 0.5, 0.9, 0.9]
+    assert [result["sparsity"] for result in found] == pytest.approx(asked, abs=1e-4)
+    sizes = {result["sparsity"]: result["compressed_bytes"] for result in found}
+    assert sorted(sizes.values(), reverse=True) == [sizes[s] for s in sorted(sizes)]
+    assert len({result["bytes"] for result in found}) == 1
+
+
+def test_what_a_run_leaves_behind(finished: tuple[Path, str]) -> None:
+    out, _ = finished
+    for name in ("results.json", "environment.json", "curves.png", "table.txt"):
+        assert (out / name).stat().st_size > 0
+    assert json.loads((out / "environment.json").read_text())["seed"] == 0
+    for result in results(out):
+        folder = out / result["name"].replace(" ", "_").replace("%", "")
+        ScheduledModifierManager.from_yaml(folder / "recipe.yaml")
+    lines = (out / "gradual_global_90" / "metrics.jsonl").read_text().splitlines()
+    epochs = [entry for entry in map(json.loads, lines) if entry["tag"] == "epoch"]
+    assert len(epochs) == 2
+    assert epochs[-1]["values"]["sparsity"] == pytest.approx(0.9, abs=1e-4)
+
+
+def test_saved_models_are_the_measured_ones(
+    finished: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(DEMO))
+    import task
+    import training
+
+    digits, out = task.load_task(0), finished[0]
+    for result in results(out):
+        model = task.build_model(seed=5)
+        folder = out / result["name"].replace(" ", "_").replace("%", "")
+        (weights,) = folder.rglob("*.safetensors")
+        load_model(weights, model, strict=True)
+        assert training.accuracy(model, digits) == pytest.approx(result["accuracy"])
+        pruned = [p for n, p in model.named_parameters() if n.startswith("blocks.") and p.ndim == 2]
+        assert tensor_list_sparsity(pruned) == pytest.approx(result["sparsity"])
+
+
+def test_the_same_seed_gives_the_same_digits(finished: tuple[Path, str], tmp_path: Path) -> None:
+    smoke(tmp_path / "again", seed=0)
+    again = [result["accuracy"] for result in results(tmp_path / "again")]
+    assert again == [result["accuracy"] for result in results(finished[0])]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_are_valid(path: Path) -> None:
+    manager = ScheduledModifierManager.from_yaml(path)
+    assert ScheduledModifierManager.from_yaml(str(manager)) == manager
+
+
+def test_data_and_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DEMO))
+    import task
+
+    digits = task.load_task(seed=3)
+    assert len(digits.train_labels) + len(digits.test_labels) == 1797
+    assert float(digits.train_images.mean()) == pytest.approx(0, abs=1e-5)
+    other = task.load_task(seed=4)
+    assert not digits.test_labels.equal(other.test_labels)
+    batches = [
+        list(task.NoisyBatches(digits.train_images, digits.train_labels, 64, seed=1))
+        for _ in range(2)
+    ]
+    assert len(batches[0]) == 1347 // 64
+    assert all(a[0].equal(b[0]) and a[1].equal(b[1]) for a, b in zip(*batches, strict=True))
