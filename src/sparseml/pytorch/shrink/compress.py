@@ -69,9 +69,9 @@ def compress_strucure_pruned_module(
         one); value: names of the parameters whose opposite dimension follows
     :param structure_type: ``filter`` (dimension 0) or ``channel`` (dimension 1)
     :param optimizer: whose state follows
-    :param strict: demand that all names exist and that all parameters of a group are zero in the
-        same units (vectors may have more zeros). Otherwise unknown names are skipped, and what is
-        zero in the whole group goes
+    :param strict: demand that all names exist, and that each group is pruned as one: what is zero
+        in the matrix with the fewest zeros is zero in all (more zeros are common, as in dead units
+        and fresh biases). Otherwise unknown names are skipped, and what is zero throughout goes
     :return: how many entries of parameters and buffers were removed
     :raises ValueError: for another structure type, and when the groups do not fit the model; the
         model is unchanged then
@@ -149,19 +149,21 @@ def _plan_group(
 def _pruned_units(key: str, counting: list[_Slices], units: int, strict: bool) -> Tensor:
     zeros = [slices.zeros(units) for slices in counting]
     pruned = torch.stack(zeros).all(dim=0)
-    if strict:
-        # biases and the like are often zero for other reasons
-        matrices = [slices.param.param.ndim > 1 for slices in counting]
-        decides = matrices if any(matrices) else [True] * len(counting)
-        for slices, zero, decisive in zip(counting, zeros, decides, strict=True):
-            expected = zeros[decides.index(True)]
-            if bool((expected & ~zero).any()) or (decisive and not torch.equal(zero, expected)):
-                first = counting[decides.index(True)].param.name
-                raise ValueError(
-                    f"the group {key!r} is inconsistent: {first} is zero in {int(expected.sum())} "
-                    f"of {units} units, {slices.param.name} in {int(zero.sum())} and not the same "
-                    "ones; prune them as one group, or thin with strict=False"
-                )
+    # biases and the like are often zero for other reasons, so matrices decide
+    matrices = [place for place, slices in enumerate(counting) if slices.param.param.ndim > 1]
+    decisive = matrices or list(range(len(counting)))
+    fewest = min(decisive, key=lambda place: int(zeros[place].sum()))
+    unpruned = not bool(pruned.any()) and any(bool(zeros[place].any()) for place in decisive)
+    if strict and (unpruned or not torch.equal(pruned, zeros[fewest])):
+        found = ", ".join(
+            f"{slices.param.name} in {int(zero.sum())}"
+            for slices, zero in zip(counting, zeros, strict=True)
+        )
+        raise ValueError(
+            f"the group {key!r} is inconsistent: of {units} units {int(pruned.sum())} are zero in "
+            f"all of its parameters, but {found}; prune them as one group, or thin with "
+            "strict=False"
+        )
     return pruned
 
 
