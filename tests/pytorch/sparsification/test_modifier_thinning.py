@@ -134,7 +134,9 @@ def test_wrong_fields(changes: Any, message: str) -> None:
 def test_inconsistent_groups_and_strict(net: nn.Module) -> None:
     with torch.no_grad():
         net[0].bias[1] = 1.0
-    with pytest.raises(ValueError, match=r"inconsistent: of 8 units 1 are zero in all .*0.weight in 2"):
+    with pytest.raises(
+        ValueError, match=r"inconsistent: of 8 units 1 are zero in all .*0.weight in 2"
+    ):
         LayerThinningModifier(MAP).apply(net)
     LayerThinningModifier({**MAP, "9.weight": []}, strict=False).apply(net)
     assert net[0].out_features == 7
