@@ -1,0 +1,113 @@
+"""Writes docs/modifiers.md from the modifiers themselves.
+
+    python docs/generate_modifiers.py
+
+To be run after a modifier or a field was added; a test compares the file with what this writes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sparseml.pytorch.sparsification
+from sparseml.optim.props import ModifierProp
+from sparseml.optim.registration import registered_modifiers
+from sparseml.optim.steps import STEP_TWINS
+
+PAGE = Path(__file__).with_name("modifiers.md")
+PACKAGE = sparseml.pytorch.sparsification.__name__
+TITLES = {
+    "training": "Training",
+    "pruning": "Pruning",
+    "distillation": "Distillation",
+    "quantization": "Quantization",
+}
+OTHERS = "Structure"
+HEAD = """\
+# Modifiers
+
+Every modifier that a recipe can name, with its fields. This page is written by
+`docs/generate_modifiers.py`.
+
+`start_epoch`, `end_epoch` and `update_frequency` may be given in optimizer steps instead, as
+`start_step`, `end_step` and `update_steps`; see [Recipes](recipes.md#epochs-and-steps).
+"""
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+    """The page as it should be."""
+    sections: dict[str, list[type]] = {title: [] for title in [*TITLES.values(), OTHERS]}
+    for _, registration in sorted(registered_modifiers("pytorch").items()):
+        clazz = registration.clazz
+        if not clazz.__module__.startswith(f"{PACKAGE}."):
+            continue  # of a user, or of a test
+        part = clazz.__module__.removeprefix(f"{PACKAGE}.").partition(".")[0]
+        sections[TITLES.get(part, OTHERS)].append(clazz)
+    lines = [HEAD]
+    for title, classes in sections.items():
+        if classes:
+            lines += [f"## {title}\n", *(_modifier(clazz) for clazz in classes)]
+    return "\n".join(lines)
+
+
+def _modifier(clazz: type) -> str:
+    rows = [f"| `{name}` | {default} | {text} |" for name, default, text in _fields(clazz)]
+    table = ["| field | default | |", "|---|---|---|", *rows] if rows else ["It has no fields."]
+    return "\n".join([f"### {clazz.__name__}\n", f"{_summary(clazz)}\n", *table, ""])
+
+
+def _summary(clazz: type) -> str:
+    """The paragraphs of the docstring before its sample or its parameters."""
+    text = inspect.cleandoc(clazz.__doc__ or "")
+    kept = []
+    for paragraph in text.split("\n\n"):
+        if paragraph.lstrip().startswith((":param", ":raises", "|")):
+            break
+        kept.append(" ".join(paragraph.split()))
+    return _as_markdown("\n\n".join(kept))
+
+
+def _fields(clazz: type) -> Iterator[tuple[str, str, str]]:
+    """Name, default and meaning of what a recipe may say, in the constructor's order."""
+    descriptions = _descriptions(clazz)
+    for name, parameter in inspect.signature(clazz).parameters.items():
+        prop = inspect.getattr_static(clazz, name, None)
+        if not isinstance(prop, ModifierProp) or name in STEP_TWINS:
+            continue
+        given = parameter.default
+        default = "required" if given is parameter.empty else f"`{_text(given)}`"
+        meaning = descriptions.get(name) or prop.__doc__ or ""
+        yield name, default, _as_markdown(" ".join(meaning.split())).replace("|", "\\|")
+
+
+def _descriptions(clazz: type) -> dict[str, str]:
+    """What the docstrings of a class and its bases say of its parameters."""
+    found: dict[str, str] = {}
+    for base in reversed(clazz.__mro__):
+        if not base.__module__.startswith(PACKAGE):
+            continue
+        _, *parameters = inspect.cleandoc(base.__doc__ or "").split("\n:param ")
+        for text in parameters:
+            name, _, meaning = text.partition(":")
+            found[name] = meaning.partition("\n:")[0].partition("\n\n")[0].strip()
+    return found
+
+
+def _text(default: Any) -> str:
+    return repr(default) if not isinstance(default, str) else default
+
+
+def _as_markdown(text: str) -> str:
+    return text.replace("``", "`").replace(":class:`", "`").replace(":meth:`", "`")
+
+
+if __name__ == "__main__":
+    main()
