@@ -34,6 +34,16 @@ def test_apply_masks_works_on_leaf_parameters_and_bool_masks():
     assert weight.grad_fn is None
 
 
+def test_apply_masks_leaves_plain_zeros_if_asked():
+    weight, mask = torch.tensor([-1.5, 2.0, -3.0]), torch.tensor([0.0, 0.0, 1.0])
+    as_it_comes = weight.clone()
+    apply_masks([as_it_comes], [mask])
+    assert torch.signbit(as_it_comes).tolist() == [True, False, True]
+    apply_masks([weight], [mask], plain_zeros=True)
+    assert torch.signbit(weight).tolist() == [False, False, True]
+    assert weight.tolist() == [0.0, 0.0, -3.0]
+
+
 def test_apply_masks_without_tensors_does_nothing():
     apply_masks([], [])
 

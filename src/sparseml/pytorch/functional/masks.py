@@ -12,7 +12,9 @@ __all__ = ["apply_masks", "changed_entries", "kept_counts", "pack_mask", "unpack
 _BITS = 8
 
 
-def apply_masks(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
+def apply_masks(
+    tensors: Sequence[Tensor], masks: Sequence[Tensor], plain_zeros: bool = False
+) -> None:
     """Multiply each tensor by its mask, in place, in few launches.
 
     Tensors are grouped by device and dtype and each group takes one multi-tensor operation, so the
@@ -21,6 +23,8 @@ def apply_masks(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
     :param tensors: weights or gradients
     :param masks: one per tensor: its shape and device, and preferably its dtype (a mask of another
         dtype is converted each time)
+    :param plain_zeros: leave 0.0 where a negative weight times zero gives -0.0, whose sign is a bit
+        that a file of the weights must hold and cannot compress; costs the same again
     :raises ValueError: when the numbers of tensors and masks or a pair's shapes differ
     """
     if len(tensors) != len(masks):
@@ -37,6 +41,8 @@ def apply_masks(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
     with torch.no_grad():
         for own, its_masks in groups.values():
             torch._foreach_mul_(own, its_masks)
+            if plain_zeros:
+                torch._foreach_add_(own, 0.0)
 
 
 def changed_entries(old_mask: Tensor, new_mask: Tensor) -> Tensor:

@@ -204,7 +204,7 @@ class ModuleParamPruningMask(ParamSet):
         ]
         if self._scorer is not None:
             self._scorer.mask_update(list(self._param_masks), diffs)
-        self.apply()
+        self.apply(plain_zeros=True)
         return diffs
 
     def restore_param_masks(self, masks: Sequence[Tensor]) -> None:
@@ -242,10 +242,14 @@ class ModuleParamPruningMask(ParamSet):
             self._scorer.update_last_applied_sparsity(tensor_list_sparsity(masks))
         return self.set_param_masks(masks)
 
-    def apply(self, param_idx: int | None = None) -> None:
-        """Mask the weights of one parameter or of all, if enabled."""
+    def apply(self, param_idx: int | None = None, plain_zeros: bool = False) -> None:
+        """Mask the weights of one parameter or of all, if enabled.
+
+        :param plain_zeros: leave no -0.0; not needed at every step
+        """
         if self._enabled and not self._mask_gradients_only:
-            self._mask_weights(range(len(self)) if param_idx is None else [param_idx])
+            indices = range(len(self)) if param_idx is None else [param_idx]
+            self._mask_weights(indices, plain_zeros)
 
     def mask_gradients(self) -> None:
         """Mask the gradients that are there now, if enabled and not reintroducing weights."""
@@ -286,7 +290,7 @@ class ModuleParamPruningMask(ParamSet):
 
     def pruning_end(self, leave_enabled: bool) -> None:
         """Finish: mask the weights for good, and keep the masks in force if ``leave_enabled``."""
-        self.apply()
+        self.apply(plain_zeros=True)
         if not leave_enabled:
             self.enabled = False
         self.disable_reintroduction()
@@ -345,7 +349,7 @@ class ModuleParamPruningMask(ParamSet):
         for index, param in enumerate(params):
             self._masked_values.follow_mask(index, param, self._param_masks[index])
 
-    def _mask_weights(self, indices: Sequence[int]) -> None:
+    def _mask_weights(self, indices: Sequence[int], plain_zeros: bool = False) -> None:
         if self._enabled:
             self._hooks.follow_params(indices)
         params = [self._param(index) for index in indices]
@@ -356,6 +360,7 @@ class ModuleParamPruningMask(ParamSet):
         apply_masks(
             [param.data for param in params],
             [self._param_masks[index] for index in indices],
+            plain_zeros,
         )
 
     def _fit_to(self, index: int, param: Tensor) -> None:

@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
@@ -23,6 +22,7 @@ from sparseml.pytorch.sparsification.pruning.mask_creator_base import (
     Target,
 )
 from sparseml.pytorch.sparsification.pruning.mask_params import ModuleParamPruningMask
+from sparseml.pytorch.sparsification.pruning.mask_state import load_named_masks, named_masks
 from sparseml.pytorch.sparsification.pruning.optimizer_state import clear_optimizer_state
 from sparseml.pytorch.sparsification.pruning.scorer import PruningParamsScorer
 from sparseml.pytorch.sparsification.pruning.selection_log import (
@@ -261,7 +261,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         # what starts at its end is not known to be started yet, so nothing else tells of the end
         ends_at_once = starting and epoch >= self._end_epoch >= 0.0
         if not one_shot and (ends_at_once or self.end_pending(epoch, steps_per_epoch)):
-            masks.pruning_end(self._leave_enabled)
+            self._end_pruning()
 
     def optimizer_pre_step(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
@@ -295,13 +295,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
     def state_dict(self) -> dict[str, Any]:
         """The masks by name, ``<layer>.<param>.sparsity_mask``; ones where none is in force."""
         masks = self._module_masks
-        if masks is None:
-            return OrderedDict()
-        lifted = self._ended and not masks.enabled
-        return OrderedDict(
-            (name, torch.ones_like(mask) if lifted else mask)
-            for name, mask in zip(masks.names, masks.param_masks, strict=True)
-        )
+        return OrderedDict() if masks is None else named_masks(masks, lifted=self._ended)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
         """Restore masks, and mask the weights at once.
@@ -310,18 +304,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         :raises IndexError: with ``strict``, when the names differ
         """
         self._require_initialized("load_state_dict")
-        masks = self._masks
-        own = dict(zip(masks.names, masks.param_masks, strict=True))
-        if strict and set(own) != set(state_dict):
-            missing, unknown = (
-                sorted(set(own) - set(state_dict)),
-                sorted(set(state_dict) - set(own)),
-            )
-            raise IndexError(
-                f"the masks of {type(self).__name__} do not fit: missing {missing}, "
-                f"unknown {unknown}"
-            )
-        masks.restore_param_masks([state_dict.get(name, mask) for name, mask in own.items()])
+        load_named_masks(self._masks, state_dict, strict, type(self).__name__)
 
     def progress_state(self) -> dict[str, Any]:
         """Adds the sparsity last asked for, and what masks and scorer have collected."""
@@ -350,6 +333,9 @@ class BasePruningModifier(ScheduledUpdateModifier):
     def _mask_update_due(self, starting: bool) -> bool:
         return starting or self._started
 
+    def _end_pruning(self) -> None:
+        self._masks.pruning_end(self._leave_enabled)
+
     def _pre_step_once(self) -> None:
         if not self._pre_step_completed:
             self._masks.pre_optim_step_update()
@@ -357,7 +343,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
 
     def _release_masks(self) -> None:
         if self._module_masks is not None:
-            self._module_masks.apply()
+            self._module_masks.apply(plain_zeros=True)
             self._module_masks.enabled = False
             self._module_masks = None
 
