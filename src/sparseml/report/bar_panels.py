@@ -99,15 +99,18 @@ def _storage(variants: Variants, key: str) -> BarGroup:
 
 
 def size_bars(sizes: Sequence[tuple[str, Storage | None]], key: str) -> BarGroup:
-    """Sizes of several models side by side, one part for each way to store them."""
+    """Sizes of several models side by side, one part for each way to store them that tells them
+    apart; gzip only where there is no zstd."""
     parts = []
     for kind, title in _STORAGE.items():
         found = [(name, size) for name, storage in sizes if (size := getattr(storage, kind, None))]
+        zstd_too = kind == "gzip" and all(storage.zstd for _, storage in sizes if storage)
         largest = max((size for _, size in found), default=0)
+        if zstd_too or all(size == largest for _, size in found):
+            continue
         bars = [_share_bar(name, size, largest, bytes_text(size), name) for name, size in found]
         parts.append((title, bars))
-    heads = ("run", "size", "of largest")
-    return BarGroup(key, "Size", heads, [part for part in parts if part[1]])
+    return BarGroup(key, "Size", ("run", "size", "of largest"), parts)
 
 
 def _share_bar(label: str, count: int, largest: int, text: str, variant: str) -> Bar:

@@ -22,6 +22,7 @@ _MOST_EVENTS = 60
 _MOST_TABLE_ROWS = 60
 _STYLES = 8
 _LARGEST = 1e100
+_NEGLIGIBLE = 1e-9
 
 Text = Callable[[float], str]
 
@@ -88,14 +89,16 @@ class BarGroup:
 
 def nice_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     """Return numbers 1, 2 or 5 times a power of ten apart that enclose ``low`` to ``high``."""
-    if not high > low:
-        margin = abs(low) * 0.1 or 1.0
+    largest = max(abs(low), abs(high))
+    if high - low <= max(_NEGLIGIBLE * largest, 1 / _LARGEST):
+        margin = 0.1 * largest if largest > 1 / _LARGEST else 1.0
         low, high = low - margin, high + margin
     raw = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(raw))
     step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    # without the noise of 3 * 0.1
+    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
 def drawn_line_chart(chart: LineChart) -> dict[str, Any] | None:
@@ -104,10 +107,10 @@ def drawn_line_chart(chart: LineChart) -> dict[str, Any] | None:
         (line, [(x, y) for x, y in decimated(line.points) if math.isfinite(x)])
         for line in chart.lines
     ]
-    finite = [(x, y) for _, points in lines for x, y in points if _drawable(y)]
-    if not finite:
+    ys = [y for _, points in lines for _, y in points if _drawable(y)]
+    if not ys:
         return None
-    xs, ys = [*(x for x, _ in finite), *(chart.x_range or ())], [y for _, y in finite]
+    xs = [*_all_x(lines), *(chart.x_range or ())]
     y_ticks = nice_ticks(0.0 if chart.from_zero else min(ys), max(ys))
     x_low, x_high = min(xs), max(xs)
     if x_low == x_high:
