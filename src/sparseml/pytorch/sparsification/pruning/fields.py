@@ -19,10 +19,14 @@ __all__ = [
     "as_final_sparsity",
     "as_fraction",
     "as_initial_sparsity",
+    "as_inner_fraction",
     "as_optional_fraction",
     "mask_creator_for",
     "mask_type_field",
+    "require_reachable",
 ]
+
+_FIXED_TOLERANCE = 1e-2
 
 
 def as_fraction(name: str, value: Any) -> float:
@@ -55,16 +59,23 @@ def as_initial_sparsity(name: str, value: Any) -> float | str:
     return FROM_PARAM_TOKEN if value == FROM_PARAM_TOKEN else as_fraction(name, value)
 
 
+def as_inner_fraction(name: str, value: Any) -> float:
+    """As :func:`as_fraction`, but strictly inside (0, 1)."""
+    sparsity = as_fraction(name, value)
+    if sparsity in (0.0, 1.0):
+        raise ValueError(f"{name} must lie strictly between 0 and 1, found {value!r}")
+    return sparsity
+
+
 def as_final_sparsity(name: str, value: Any) -> Any:
     """A fraction strictly inside (0, 1), or a mapping with such keys, as it was given."""
-    for sparsity in value if isinstance(value, Mapping) else [value]:
-        if as_fraction(name, sparsity) in (0.0, 1.0):
-            raise ValueError(f"{name} must lie strictly between 0 and 1, found {sparsity!r}")
-    if isinstance(value, Mapping):
-        if not value:
-            raise ValueError(f"{name} must name at least one sparsity, found {value!r}")
-        return value
-    return as_fraction(name, value)
+    if not isinstance(value, Mapping):
+        return as_inner_fraction(name, value)
+    if not value:
+        raise ValueError(f"{name} must name at least one sparsity, found {value!r}")
+    for sparsity in value:
+        as_inner_fraction(name, sparsity)
+    return value
 
 
 def mask_type_field() -> Any:
@@ -84,6 +95,23 @@ def mask_creator_for(
     for name, param in zip(names, params, strict=True):
         _require_fit(creator, mask_type, name, param)
     return creator
+
+
+def require_reachable(
+    creator: PruningMaskCreator, sparsity: float, name: str, at_most: bool = False
+) -> None:
+    """Check that masks can have the sparsity asked for, where their pattern allows only one.
+
+    :param name: of the field that asks, for the message
+    :param at_most: of masks on their way there, which can have less
+    :raises ValueError: if they cannot
+    """
+    fixed = creator.fixed_sparsity
+    if fixed is None:
+        return
+    if sparsity > fixed + _FIXED_TOLERANCE or not (at_most or sparsity > fixed - _FIXED_TOLERANCE):
+        rule = "at most " if at_most else ""
+        raise ValueError(f"{name} must be {rule}{fixed:g} with {creator} masks, found {sparsity:g}")
 
 
 def _require_fit(

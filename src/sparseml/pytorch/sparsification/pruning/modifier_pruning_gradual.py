@@ -11,7 +11,11 @@ from sparseml.pytorch.functional.schedules import CURVES, scheduled_sparsity
 from sparseml.pytorch.sparsification.fields import field, one_of
 from sparseml.pytorch.sparsification.modifier import ModifierProp
 from sparseml.pytorch.sparsification.param_selection import select_params
-from sparseml.pytorch.sparsification.pruning.fields import as_final_sparsity, as_initial_sparsity
+from sparseml.pytorch.sparsification.pruning.fields import (
+    as_final_sparsity,
+    as_initial_sparsity,
+    require_reachable,
+)
 from sparseml.pytorch.sparsification.pruning.mask_creator_base import PruningMaskCreator
 from sparseml.pytorch.sparsification.pruning.mask_params import ModuleParamPruningMask
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
@@ -20,8 +24,6 @@ from sparseml.pytorch.utils.tensor_stats import tensor_list_sparsity, tensor_spa
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, FROM_PARAM_TOKEN
 
 __all__ = ["BaseGradualPruningModifier"]
-
-_FIXED_TOLERANCE = 1e-2
 
 
 def _get_init_sparsity(modifier: Any) -> float | str:
@@ -176,20 +178,10 @@ class BaseGradualPruningModifier(BasePruningModifier):
         return [tensor_sparsity(param.detach()).item() for param in params]
 
     def _require_reachable(self, mask_creator: PruningMaskCreator) -> None:
-        fixed = mask_creator.fixed_sparsity
-        if fixed is None:
-            return
-        if any(abs(final - fixed) > _FIXED_TOLERANCE for final in self._final_targets):
-            raise ValueError(
-                f"{self._describe('final_sparsity')} must be {fixed:g} with {mask_creator} masks, "
-                f"found {self._final_sparsity}"
-            )
+        for final in self._final_targets:
+            require_reachable(mask_creator, final, self._describe("final_sparsity"))
         highest = max(self._initials(1), default=0.0)
-        if highest > fixed + _FIXED_TOLERANCE:
-            raise ValueError(
-                f"{self._describe('init_sparsity')} must be at most {fixed:g} with {mask_creator} "
-                f"masks, found {highest:g}"
-            )
+        require_reachable(mask_creator, highest, self._describe("init_sparsity"), at_most=True)
 
 
 def _as_list(entries: str | Sequence[str]) -> list[str]:
