@@ -96,9 +96,11 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     run.config = _object(run, "config")
     run.environment = _object(run, "environment")
     run.recipe = _recipe(run)
-    run.schedule, problems = _parsed(folder, "schedule", Schedule)
-    run.problems += problems
     _add_metrics(run)
+    run.schedule, problems = _parsed(folder, "schedule", Schedule)
+    # a model that was pruned in one shot has none
+    if run.metrics.lines or (folder / RUN_FILES["schedule"]).exists():
+        run.problems += problems
     result, problems = _parsed(folder, "result", Result)
     run.problems += problems
     run.result = result or Result()
