@@ -58,6 +58,14 @@ FIELDS = {
         "param_group_dependency_map": {"0.weight,0.bias": ["2.weight"]},
         "structure_type": "filter", "update_epochs": [4.0, 4.5], "start_epoch": 1.0,
     },
+    "DistillationModifier": {
+        "hardness": 0.7, "temperature": 3.0, "distill_output_keys": [0],
+        "teacher_input_keys": ["x"], "update_frequency": -1.0, **RANGE,
+    },
+    "PerLayerDistillationModifier": {
+        "gain": 2.0, "normalize": False, "student_layer_names": ["0", "2"],
+        "teacher_layer_names": ["2", "4"], "project_features": False, "epsilon": 0.1, **RANGE,
+    },
 }  # fmt: skip
 """The fields of a recipe for every modifier that acts between epoch 1 and 3 (or from 1 on)."""
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from sparseml.pytorch.sparsification.distillation import (
+    DISTILL_PARAM_GROUP_KEY,
+    BaseDistillationModifier,
+    DistillationModifier,
+    PerLayerDistillationModifier,
+)
 from sparseml.pytorch.sparsification.info import sparsification_info
 from sparseml.pytorch.sparsification.modifier import (
     PYTORCH_FRAMEWORK,
@@ -55,12 +61,15 @@ from sparseml.pytorch.sparsification.training import (
 )
 
 __all__ = [
+    "DISTILL_PARAM_GROUP_KEY",
     "PYTORCH_FRAMEWORK",
+    "BaseDistillationModifier",
     "BaseGradualPruningModifier",
     "BasePruningModifier",
     "BlockMaskCreator",
     "ConstantMaskCreator",
     "ConstantPruningModifier",
+    "DistillationModifier",
     "EpochRangeModifier",
     "FourBlockMaskCreator",
     "GMPruningModifier",
@@ -81,6 +90,7 @@ __all__ = [
     "MovementPruningParamsScorer",
     "NMPruningMaskCreator",
     "PatternMaskCreator",
+    "PerLayerDistillationModifier",
     "PruningMaskCreator",
     "PruningParamsGradScorer",
     "PruningParamsScorer",

@@ -1,0 +1,143 @@
+"""How far a student is from its teacher: in its outputs, in its features.
+
+All of it is computed in single precision at least, so that half-precision outputs neither overflow
+nor vanish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["feature_mse", "kl_logsoftmax", "kldiv_loss", "paired_heads"]
+
+_Heads = list[tuple[str, Tensor, Tensor]]
+
+
+def kl_logsoftmax(x: Tensor, y: Tensor, temperature: float, dim: int = -1) -> Tensor:
+    r"""Divergence of a student's softened predictions from a teacher's, per prediction.
+
+    :math:`T^2 \sum_i q_i (\log q_i - \log p_i)` with :math:`p = softmax(x / T)` and
+    :math:`q = softmax(y / T)`, averaged over everything but ``dim``: Hinton et al., "Distilling the
+    knowledge in a neural network" (2015). The factor keeps gradients of one size at all
+    temperatures.
+
+    :param x: logits of the student, any shape with classes in ``dim``
+    :param y: logits of the teacher, of the same shape
+    :param temperature: above 0; a high one makes small probabilities count
+    :return: 0-d, at least float32
+    """
+    divergence = F.kl_div(
+        F.log_softmax(_wide(x) / temperature, dim=dim),
+        F.log_softmax(_wide(y) / temperature, dim=dim),
+        reduction="sum",
+        log_target=True,
+    )
+    return divergence * temperature**2 / (x.numel() / y.size(dim))
+
+
+def kldiv_loss(
+    student_outputs: Any,
+    teacher_outputs: Any,
+    temperature: float = 2.0,
+    distill_output_keys: Iterable[Any] | None = None,
+) -> Tensor | float:
+    """The mean of :func:`kl_logsoftmax` over the heads of two outputs.
+
+    :param student_outputs: logits, or a mapping or iterable of such
+    :param teacher_outputs: the same kind of thing, with the same shapes
+    :param distill_output_keys: keys (of a mapping) or positions of the heads to compare; None or
+        empty for all of the student's
+    :return: 0-d, at least float32; 0.0 if there are no heads
+    :raises ValueError: naming the head, where the two outputs do not fit
+    """
+    heads = paired_heads(student_outputs, teacher_outputs, distill_output_keys)
+    if not heads:
+        return 0.0
+    losses = [kl_logsoftmax(student, teacher, temperature) for _, student, teacher in heads]
+    return torch.stack(losses).mean()
+
+
+def feature_mse(student: Tensor, teacher: Tensor, normalize: bool, epsilon: float = 0.0) -> Tensor:
+    """Mean squared difference of two features.
+
+    :param student: any shape
+    :param teacher: the same shape
+    :param normalize: divide by the teacher's mean square plus ``epsilon``, so that layers with
+        large activations do not drown the others
+    :return: 0-d, at least float32
+    :raises RuntimeError: when the shapes differ
+    """
+    student, teacher = _wide(student), _wide(teacher)
+    error = (student - teacher).square().mean()
+    if student.shape != teacher.shape:
+        raise RuntimeError(
+            f"the student's feature has shape {tuple(student.shape)}, "
+            f"the teacher's {tuple(teacher.shape)}"
+        )
+    return error / (teacher.square().mean() + epsilon) if normalize else error
+
+
+def paired_heads(student: Any, teacher: Any, keys: Iterable[Any] | None = None) -> _Heads:
+    """``(name, student's, teacher's)`` for each head of two outputs; see :func:`kldiv_loss`.
+
+    A mapping of a kind of its own, as Hugging Face's models return, counts as a mapping.
+
+    :raises ValueError: when the two differ in kind, a head is missing or no tensor, or shapes
+        differ
+    """
+    if isinstance(student, Tensor) and isinstance(teacher, Tensor):
+        return [_checked("output", student, teacher)]
+    if isinstance(student, Mapping) and isinstance(teacher, Mapping):
+        names = list(keys or student)
+    elif _is_sequence(student) and _is_sequence(teacher):
+        student, teacher = list(student), list(teacher)
+        names = list(keys or range(len(student)))
+    else:
+        raise ValueError(
+            "outputs of student and teacher must be of one kind (tensor, mapping or sequence), "
+            f"found {type(student).__name__} and {type(teacher).__name__}"
+        )
+    return [
+        _checked(
+            f"output {name!r}", _head(student, name, "student"), _head(teacher, name, "teacher")
+        )
+        for name in names
+    ]
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, (Tensor, Mapping, str, bytes))
+
+
+def _head(outputs: Any, key: Any, whose: str) -> Any:
+    try:
+        return outputs[key]
+    except (KeyError, IndexError, TypeError):
+        known = list(outputs) if isinstance(outputs, Mapping) else list(range(len(outputs)))
+        raise ValueError(
+            f"the {whose}'s outputs have no {key!r}, they have {known}; "
+            "distill_output_keys names the ones to distill"
+        ) from None
+
+
+def _checked(name: str, student: Any, teacher: Any) -> tuple[str, Tensor, Tensor]:
+    if not isinstance(student, Tensor) or not isinstance(teacher, Tensor):
+        raise ValueError(
+            f"{name} must be a tensor, found {type(student).__name__} (student) and "
+            f"{type(teacher).__name__} (teacher); distill_output_keys names the ones to distill"
+        )
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"{name} has shape {tuple(student.shape)} in the student and {tuple(teacher.shape)} "
+            "in the teacher"
+        )
+    return name, student, teacher
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

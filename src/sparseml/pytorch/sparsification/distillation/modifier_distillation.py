@@ -1,0 +1,98 @@
+"""Distillation from a teacher's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from sparseml.pytorch.functional.distillation import kldiv_loss
+from sparseml.pytorch.sparsification.distillation.modifier_distillation_base import (
+    BaseDistillationModifier,
+)
+from sparseml.pytorch.sparsification.fields import as_number, field
+from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
+
+__all__ = ["DistillationModifier"]
+
+
+def _share(name: str, value: Any) -> float:
+    number = as_number(name, value)
+    if not 0.0 <= number <= 1.0:
+        raise ValueError(f"{name} must be at least 0 and at most 1, found {number}")
+    return number
+
+
+def _above_zero(name: str, value: Any) -> float:
+    number = as_number(name, value)
+    if not number > 0.0:
+        raise ValueError(f"{name} must be greater than 0, found {number}")
+    return number
+
+
+@PyTorchModifierYAML()
+class DistillationModifier(BaseDistillationModifier):
+    """Pulls the student's predictions to the teacher's.
+
+    The loss becomes ``(1 - hardness) * loss + hardness * D``, where D is the divergence of the
+    predictions at a temperature, averaged over the outputs (Hinton et al., "Distilling the
+    knowledge in a neural network", 2015).
+
+    | Sample yaml:
+    |   !DistillationModifier
+    |       start_epoch: 0.0
+    |       hardness: 0.5
+    |       temperature: 2.0
+    |       distill_output_keys: [0]
+
+    :param hardness: share of the teacher in the loss, from 0 to 1
+    :param temperature: what logits are divided by; above 0
+    :param distill_output_keys: keys or positions of the outputs to compare; None for all
+    :param teacher_input_keys: of a mapping of inputs, what the teacher is given; None for all
+    :param update_frequency: accepted for the sake of old recipes; every step is distilled
+    :raises ValueError: for a hardness or temperature out of range
+    """
+
+    def __init__(
+        self,
+        start_epoch: float = -1.0,
+        end_epoch: float = -1.0,
+        distill_output_keys: Iterable[Any] | None = None,
+        teacher_input_keys: Iterable[Any] | None = None,
+        update_frequency: float = -1.0,
+        hardness: float = 0.5,
+        temperature: float = 2.0,
+    ) -> None:
+        super().__init__(
+            start_epoch=start_epoch,
+            end_epoch=end_epoch,
+            distill_output_keys=distill_output_keys,
+            teacher_input_keys=teacher_input_keys,
+            update_frequency=update_frequency,
+        )
+        self.hardness = hardness
+        self.temperature = temperature
+
+    hardness = field("hardness", _share, "Share of the teacher in the loss.")
+    temperature = field("temperature", _above_zero, "What logits are divided by.")
+
+    def compute_distillation_loss(
+        self,
+        optimizer: Any = None,
+        student_outputs: Any = None,
+        teacher_outputs: Any = None,
+        student_labels: Any = None,
+        teacher_labels: Any = None,
+    ) -> Tensor | float:
+        """The mean divergence over the outputs; 0.0 without outputs.
+
+        :raises ValueError: naming the output, where student and teacher do not fit
+        """
+        return kldiv_loss(
+            student_outputs, teacher_outputs, self.temperature, self.distill_output_keys
+        )
+
+    def compute_total_loss(self, loss: Tensor, distillation_loss: Tensor | float) -> Tensor:
+        """``(1 - hardness) * loss + hardness * distillation_loss``."""
+        return (1.0 - self.hardness) * loss + self.hardness * distillation_loss

@@ -1,0 +1,196 @@
+"""Distillation from what a teacher's layers give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module
+from torch.optim import Optimizer
+
+from sparseml.pytorch.functional.distillation import feature_mse
+from sparseml.pytorch.sparsification.distillation.feature_layers import PairedFeatures
+from sparseml.pytorch.sparsification.distillation.hidden_group import DISTILL_PARAM_GROUP_KEY
+from sparseml.pytorch.sparsification.distillation.modifier_distillation_base import (
+    BaseDistillationModifier,
+)
+from sparseml.pytorch.sparsification.distillation.projections import FeatureProjections
+from sparseml.pytorch.sparsification.distillation.teacher import copy_as_teacher
+from sparseml.pytorch.sparsification.fields import as_number, field, flag_field
+from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
+
+__all__ = ["PerLayerDistillationModifier"]
+
+
+def _layer_names(name: str, value: Any) -> list[str] | None:
+    if value is None:
+        return None
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValueError(f"{name} must be a list of layers, found {value!r}")
+    return [str(layer) for layer in value]
+
+
+@PyTorchModifierYAML()
+class PerLayerDistillationModifier(BaseDistillationModifier):
+    """Pulls what layers of the student give to what layers of the teacher give.
+
+    The loss becomes ``loss + gain * sum over the layers``, of the mean squared difference between
+    the student's feature, projected to the teacher's width, and the teacher's (Romero et al.,
+    "FitNets", 2015). The projections train along, in a parameter group of their own, which the
+    optimizer's state leaves out; they are part of this modifier's state. A scheduler of PyTorch's
+    with a rate for each group, as ``LambdaLR``, has to be made after the first loss or does not
+    know that group.
+
+    | Sample yaml:
+    |   !PerLayerDistillationModifier
+    |       start_epoch: 0.0
+    |       gain: 2.0
+    |       student_layer_names: ['blocks.0', 'blocks.1']
+    |       teacher_layer_names: ['blocks.1', 'blocks.3']
+
+    :param gain: weight of the distillation
+    :param normalize: divide each layer's difference by the mean square of the teacher's feature
+    :param student_layer_names: layers to compare, all ``Conv2d`` and ``Linear`` by default
+    :param teacher_layer_names: their counterparts, by default of the same names
+    :param project_features: map the student's features to the teacher's width
+    :param epsilon: added to what ``normalize`` divides by
+    :param update_frequency: accepted for the sake of old recipes; every step is distilled
+    :raises ValueError: for lists of names that differ in length
+    """
+
+    _student_layer_names: list[str] | None
+    _teacher_layer_names: list[str] | None
+
+    def __init__(
+        self,
+        gain: float = 1.5,
+        start_epoch: float = -1.0,
+        end_epoch: float = -1.0,
+        update_frequency: float = -1.0,
+        normalize: bool = True,
+        student_layer_names: Iterable[str] | None = None,
+        teacher_layer_names: Iterable[str] | None = None,
+        project_features: bool = True,
+        epsilon: float = 1e-6,
+    ) -> None:
+        super().__init__(
+            start_epoch=start_epoch, end_epoch=end_epoch, update_frequency=update_frequency
+        )
+        self.gain = gain
+        self.normalize = normalize
+        self.student_layer_names = student_layer_names
+        self.teacher_layer_names = teacher_layer_names
+        self.project_features = project_features
+        self.epsilon = epsilon
+        self._require_pairs()
+        self._features: PairedFeatures | None = None
+        self._projections = FeatureProjections()
+
+    gain = field("gain", as_number, "Weight of the distillation.")
+    normalize = flag_field("normalize", "Whether differences are relative to the teacher's size.")
+    student_layer_names = field("student_layer_names", _layer_names, "Layers of the student.")
+    teacher_layer_names = field("teacher_layer_names", _layer_names, "Layers of the teacher.")
+    project_features = flag_field("project_features", "Whether features are mapped in width.")
+    epsilon = field("epsilon", as_number, "What is added to the size divided by.")
+
+    def loss_update(self, loss: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """As of every distillation; features that no distillation asked for are let go."""
+        loss = super().loss_update(loss, *args, **kwargs)
+        if self._features is not None:
+            self._features.clear()
+        return loss
+
+    def update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """At the end, take the hooks off the layers."""
+        super().update(module, optimizer, epoch, steps_per_epoch)
+        if epoch >= self._end_epoch >= 0.0:
+            self._detach()
+
+    def compute_distillation_loss(
+        self,
+        optimizer: Any = None,
+        student_outputs: Any = None,
+        teacher_outputs: Any = None,
+        student_labels: Any = None,
+        teacher_labels: Any = None,
+    ) -> Tensor | float:
+        """The sum over the layers.
+
+        :raises RuntimeError: for features of different shapes, and for layers that did not run
+        """
+        if self._features is None:
+            return 0.0
+        features = self._features.take()
+        if self.project_features:
+            features = self._projections.project(features, optimizer)
+        losses = (
+            feature_mse(student, teacher, self.normalize, self.epsilon)
+            for student, teacher in features.values()
+        )
+        return sum(losses, 0.0)
+
+    def compute_total_loss(self, loss: Tensor, distillation_loss: Tensor | float) -> Tensor:
+        """``loss + gain * distillation_loss``."""
+        return loss + self.gain * distillation_loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """The weights of the projections, by the student's layer."""
+        return {DISTILL_PARAM_GROUP_KEY: self._projections.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
+        """Restore the projections, at once or when the first features are seen.
+
+        :raises IndexError: with ``strict``, for other keys or layers than this modifier has
+        """
+        state = dict(state_dict)
+        weights = state.pop(DISTILL_PARAM_GROUP_KEY, {})
+        super().load_state_dict(state, strict)
+        known = None if self._features is None else self._features.names
+        if weights and known is not None and set(weights) != set(known):
+            if strict:
+                raise IndexError(f"projections of {sorted(weights)} do not fit the layers {known}")
+            return
+        self._projections.load_state_dict(weights)
+
+    def progress_state(self) -> dict[str, Any]:
+        """Adds what the optimizer knows of the projections."""
+        return {**super().progress_state(), "projections": self._projections.progress_state()}
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Restores what the optimizer knows of the projections."""
+        super().load_progress_state(state)
+        self._projections.load_progress_state(state["projections"])
+        if self._ended:
+            self._detach()
+
+    def _attach(self, module: Module) -> None:
+        self._detach()
+        if not self._distillation_enabled:
+            return
+        self._require_pairs()
+        if self._teaches_itself:
+            self._teacher = copy_as_teacher(module)
+        if not isinstance(self._teacher, Module):
+            raise ValueError(
+                f"distillation_teacher must be a module whose layers can be watched, found "
+                f"{type(self._teacher).__name__}"
+            )
+        self._features = PairedFeatures(
+            module, self._teacher, self._student_layer_names, self._teacher_layer_names
+        )
+
+    def _detach(self) -> None:
+        if self._features is not None:
+            self._features.remove()
+            self._features = None
+
+    def _require_pairs(self) -> None:
+        own, taught = self._student_layer_names, self._teacher_layer_names
+        if own is not None and taught is not None and len(own) != len(taught):
+            raise ValueError(
+                "student_layer_names and teacher_layer_names must name as many layers, found "
+                f"{len(own)} {own} and {len(taught)} {taught}"
+            )

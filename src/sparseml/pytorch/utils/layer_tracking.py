@@ -1,0 +1,92 @@
+"""Seeing what goes into a layer and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+__all__ = ["ASLayerTracker"]
+
+_Function = Callable[[Any], Any]
+
+
+class _Watch:
+    """The hook on a layer. A copy of the layer, pickled or deep, gets one that sees nothing."""
+
+    def __init__(self, tracker: ASLayerTracker | None = None) -> None:
+        self._tracker = tracker
+
+    def __call__(self, _layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if self._tracker is not None:
+            self._tracker._saw(inputs, output)
+
+    def __reduce__(self) -> tuple[type[_Watch], tuple[()]]:
+        return _Watch, ()
+
+
+class ASLayerTracker:
+    """Keeps what went into a layer, and what came out of it, in the last forward pass.
+
+    Gradients flow through what is kept. A layer that runs several times in a pass is seen the last
+    time.
+
+    :param layer: the layer
+    :param track_input: keep the tuple of positional inputs
+    :param track_output: keep the output
+    :param input_func: keep what this makes of the tuple of inputs instead
+    :param output_func: keep what this makes of the output instead
+    """
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        track_input: bool = False,
+        track_output: bool = False,
+        input_func: _Function | None = None,
+        output_func: _Function | None = None,
+    ) -> None:
+        self._layer = layer
+        self._track_input = track_input
+        self._track_output = track_output
+        self._input_func = input_func
+        self._output_func = output_func
+        self._handle: RemovableHandle | None = None
+        self.clear()
+
+    @property
+    def tracked_input(self) -> Any:
+        """The inputs of the last pass, None before it."""
+        return self._tracked_input
+
+    @property
+    def tracked_output(self) -> Any:
+        """The output of the last pass, None before it."""
+        return self._tracked_output
+
+    def enable(self) -> None:
+        """Watch the layer from now on."""
+        if self._handle is None:
+            self._handle = self._layer.register_forward_hook(_Watch(self))
+
+    def disable(self) -> None:
+        """Stop watching, and forget what was seen."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was seen."""
+        self._tracked_input: Any = None
+        self._tracked_output: Any = None
+
+    def _saw(self, inputs: tuple[Any, ...], output: Any) -> None:
+        if self._track_input:
+            self._tracked_input = inputs if self._input_func is None else self._input_func(inputs)
+        if self._track_output:
+            self._tracked_output = (
+                output if self._output_func is None else self._output_func(output)
+            )
