@@ -36,10 +36,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where results go")
     parser.add_argument("--smoke", action="store_true", help="everything, but hardly any training")
     options = parser.parse_args(argv)
+    if not 0 <= options.seed < 2**32:
+        parser.error(f"--seed must be at least 0 and below 2**32, found {options.seed}")
     start, console = time.monotonic(), Console()
     # results would otherwise depend on the number of cores; so small a model gains nothing by more
     torch.set_num_threads(1)
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {options.out} cannot be a directory: {error.strerror}")
     environment = describe_environment(["timm", "scikit-learn"])
     asked = {"seed": options.seed, "smoke": options.smoke}
     write_json(options.out / "environment.json", {**asked, **environment})

@@ -108,6 +108,29 @@ def test_the_same_seed_gives_the_same_digits(finished: tuple[Path, str], tmp_pat
     assert again == [result["accuracy"] for result in results(finished[0])]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seed", "-1"], "--seed must be at least 0"),
+        (["--seed", "some"], "invalid int value"),
+        (["--out", __file__], "cannot be a directory"),
+    ],
+)
+def test_bad_arguments(
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(str(DEMO))
+    import digits
+
+    with pytest.raises(SystemExit) as caught:
+        digits.main(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_are_valid(path: Path) -> None:
     manager = ScheduledModifierManager.from_yaml(path)
