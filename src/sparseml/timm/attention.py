@@ -1,0 +1,76 @@
+"""Attention with separate layers for queries, keys and values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparseml.pytorch.utils.names import unwrap_module
+
+__all__ = ["SplitLinear", "split_qkv"]
+
+_PARTS = ("q", "k", "v")
+
+
+class SplitLinear(nn.Module):
+    """A linear layer cut along its outputs into three, ``q``, ``k`` and ``v``.
+
+    Its output is that of the layer it was made of: ``[..., in]`` to ``[..., 3 * out]``.
+
+    :param whole: the layer to cut; its outputs must be a multiple of three
+    """
+
+    q: nn.Linear
+    k: nn.Linear
+    v: nn.Linear
+
+    def __init__(self, whole: nn.Linear) -> None:
+        super().__init__()
+        width, rest = divmod(whole.out_features, len(_PARTS))
+        if rest:
+            raise ValueError(f"{whole.out_features} outputs cannot be cut into {len(_PARTS)}")
+        for index, name in enumerate(_PARTS):
+            rows = slice(index * width, (index + 1) * width)
+            self.add_module(name, _part(whole, rows))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Apply the three layers and join their outputs."""
+        return torch.cat([self.q(tokens), self.k(tokens), self.v(tokens)], dim=-1)
+
+
+def _part(whole: nn.Linear, rows: slice) -> nn.Linear:
+    bias = whole.bias is not None
+    part = nn.Linear(
+        whole.in_features,
+        rows.stop - rows.start,
+        bias=bias,
+        device=whole.weight.device,
+        dtype=whole.weight.dtype,
+    )
+    with torch.no_grad():
+        part.weight.copy_(whole.weight[rows])
+        if bias:
+            part.bias.copy_(whole.bias[rows])
+    return part
+
+
+def split_qkv(model: nn.Module) -> list[str]:
+    """Cut every linear layer called ``qkv`` in place, so that its parts can be pruned apart.
+
+    ``blocks.0.attn.qkv.weight`` becomes ``blocks.0.attn.qkv.q.weight`` and so on. The model
+    computes the same.
+
+    :return: the names of the layers that were cut
+    """
+    root = unwrap_module(model, root=True)
+    found: list[tuple[str, Any]] = [
+        (name, module)
+        for name, module in root.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] == "qkv"
+    ]
+    for name, layer in found:
+        parent = root.get_submodule(name.rpartition(".")[0])
+        setattr(parent, "qkv", SplitLinear(layer))  # noqa: B010  the attribute of a Module
+    return [name for name, _ in found]

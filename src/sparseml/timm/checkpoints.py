@@ -1,0 +1,135 @@
+"""Checkpoints of a training run: to resume from, and the best one of each sparsity."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sparseml.pytorch.utils.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from sparseml.pytorch.utils.rng import get_rng_state, set_rng_state
+from sparseml.timm.errors import RunError, one_line
+from sparseml.timm.processes import Processes
+
+__all__ = ["Checkpoints", "find_checkpoint"]
+
+_FEW_BYTES = 1 << 20
+
+
+def find_checkpoint(path: str) -> Path:
+    """The file to resume from, given it or the folder of its run.
+
+    :raises RunError: if there is none
+    """
+    given = Path(path).expanduser()
+    if not given.is_dir():
+        if not given.exists():
+            raise RunError(f"--resume {path}: no such file or folder")
+        return given
+    found = [*given.glob("checkpoints/*_last.pth"), *given.glob("*_last.pth")]
+    if len(found) != 1:
+        raise RunError(f"--resume {path}: {len(found)} files *_last.pth are there, not one")
+    return found[0]
+
+
+@dataclass
+class Checkpoints:
+    """Writes the checkpoints of a run into a folder, and reads one back.
+
+    Only the first process writes; reading is for all.
+
+    :param parts: what :func:`~sparseml.pytorch.utils.save_checkpoint` takes: ``optimizer``,
+        ``manager``, ``scheduler``, ``scaler``; those that are None are left out
+    :param extras: name → anything else with ``state_dict`` and ``load_state_dict``
+    """
+
+    folder: Path
+    name: str
+    model: nn.Module
+    where: Processes
+    parts: dict[str, Any]
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to resume from."""
+        return self.folder / f"{self.name}_last.pth"
+
+    def best(self, sparsity: float) -> Path:
+        """The best checkpoint at a sparsity."""
+        return self.folder / f"{self.name}_sparsity={sparsity:.2f}_best.pth"
+
+    def of_epoch(self, epoch: int) -> Path:
+        """The checkpoint of an epoch."""
+        return self.folder / f"{self.name}_epoch={epoch}.pth"
+
+    def save(self, paths: list[Path], epoch: int, progress: dict[str, Any]) -> None:
+        """Write the state after ``epoch`` epochs.
+
+        :param progress: plain data that :meth:`load` hands back
+        :raises RunError: if a file cannot be written; what it would have replaced stays
+        """
+        # each process draws by itself
+        rng = self.where.gather(get_rng_state())
+        if not self.where.is_first or not paths:
+            return
+        extra: dict[str, Any] = {"rng": rng, "progress": progress}
+        extra |= {key: value.state_dict() for key, value in self.extras.items()}
+        try:
+            save_checkpoint(
+                paths[0], self.model, **self._present(), epoch=epoch, rng=False, extra=extra
+            )
+            for path in paths[1:]:
+                _copy(paths[0], path)
+        except (OSError, RuntimeError) as error:
+            raise RunError(_unwritten(paths[0], error)) from error
+
+    def load(self, path: Path, with_optimizer: bool = True) -> tuple[int, dict[str, Any]]:
+        """Put everything back to where it was.
+
+        :return: the epochs done, and what :meth:`save` was given as ``progress``
+        :raises RunError: if the file is of another kind, or of another recipe or model
+        :raises CheckpointError: if it is damaged
+        """
+        parts = self._present()
+        if not with_optimizer:
+            parts.pop("optimizer", None)
+        try:
+            info = load_checkpoint(path, self.model, **parts, rng=False)
+        except IndexError as error:
+            raise RunError(f"--resume {path}: {one_line(error)}") from error
+        except OSError as error:
+            raise RunError(f"--resume {path}: {one_line(error)}") from error
+        return self._restore_extra(path, info)
+
+    def _restore_extra(self, path: Path, info: CheckpointInfo) -> tuple[int, dict[str, Any]]:
+        extra = info.extra
+        if not isinstance(extra, dict) or not {"rng", "progress"} <= extra.keys():
+            raise RunError(f"--resume {path} was not written by this script")
+        for key, value in self.extras.items():
+            if key in extra:
+                value.load_state_dict(extra[key])
+        if len(extra["rng"]) == self.where.count:
+            set_rng_state(extra["rng"][self.where.rank])
+        return int(info.epoch or 0), extra["progress"]
+
+    def _present(self) -> dict[str, Any]:
+        return {key: value for key, value in self.parts.items() if value is not None}
+
+
+def _copy(source: Path, target: Path) -> None:
+    from sparseml.pytorch.utils.files import atomic_path
+
+    with atomic_path(target) as part:
+        shutil.copyfile(source, part)
+
+
+def _unwritten(path: Path, error: BaseException) -> str:
+    folder = next(parent for parent in path.parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    why = "the disk is full" if free < _FEW_BYTES else one_line(str(error).partition("\n")[0])
+    kept = "; the checkpoint that was there is whole" if path.exists() else ""
+    return f"{path} cannot be written: {why} ({free / 1e6:.1f} MB free){kept}"

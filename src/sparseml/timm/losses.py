@@ -1,0 +1,87 @@
+"""What training minimises: cross entropy, with mixed images, smoothed labels, and a teacher."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from timm.data import Mixup
+from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from torch import Tensor, nn
+
+from sparseml.pytorch.utils.loss import KDSettings
+from sparseml.pytorch.utils.loss_distillation import distillation_loss
+from sparseml.timm.errors import RunError
+
+__all__ = ["Distillation", "make_mixup", "training_loss"]
+
+
+def make_mixup(args: Namespace, classes: int) -> Mixup | None:
+    """Timm's mixing of images, as far as the arguments ask for it.
+
+    :raises RunError: for an odd batch size, whose images cannot be paired
+    """
+    if not (args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax):
+        return None
+    if args.batch_size % 2:
+        raise RunError(
+            f"--batch-size {args.batch_size}: mixup and cutmix pair images; give an even number"
+        )
+    return Mixup(
+        mixup_alpha=args.mixup,
+        cutmix_alpha=args.cutmix,
+        cutmix_minmax=args.cutmix_minmax,
+        prob=args.mixup_prob,
+        switch_prob=args.mixup_switch_prob,
+        mode=args.mixup_mode,
+        label_smoothing=args.smoothing,
+        num_classes=classes,
+    )
+
+
+def training_loss(args: Namespace, mixes: bool) -> nn.Module:
+    """The loss for logits ``[batch, classes]``.
+
+    :param mixes: whether labels come as probabilities, from :func:`make_mixup`
+    """
+    if args.bce_loss:
+        smoothing = 0.0 if mixes else args.smoothing
+        return BinaryCrossEntropy(smoothing=smoothing, target_threshold=args.bce_target_thresh)
+    if mixes:
+        return SoftTargetCrossEntropy()  # mixup has smoothed the labels
+    if args.smoothing:
+        return LabelSmoothingCrossEntropy(smoothing=args.smoothing)
+    return nn.CrossEntropyLoss()
+
+
+class Distillation:
+    """Mixes into the loss how far the student's predictions are from a teacher's.
+
+    :param teacher: gives logits for the same classes; it is put into eval mode, and not trained
+    """
+
+    def __init__(self, teacher: nn.Module, weight: float, temperature: float) -> None:
+        if not 0 <= weight <= 1 or temperature <= 0:
+            raise RunError(
+                "--distill-weight must lie between 0 and 1 and --distill-temperature above 0, "
+                f"found {weight} and {temperature}"
+            )
+        self.teacher = teacher.eval().requires_grad_(False)
+        self._settings = KDSettings(teacher, temperature, temperature, weight)
+
+    def __call__(
+        self, loss: Tensor, images: Tensor, logits: Tensor, autocast: Callable[[], Any]
+    ) -> Tensor:
+        """``(1 - weight)`` of ``loss`` and ``weight`` of the distance from the teacher."""
+        with torch.no_grad(), autocast():
+            taught = self.teacher(images)
+        if taught.shape != logits.shape:
+            raise RunError(
+                f"--teacher gives logits of shape {tuple(taught.shape)}, "
+                f"the model of shape {tuple(logits.shape)}"
+            )
+        weight = self._settings.weight
+        far = distillation_loss(logits.float(), taught.float(), self._settings)
+        return (1 - weight) * loss + weight * far

@@ -1,0 +1,123 @@
+"""Models by name: timm's, and the user's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import timm
+from timm.data import resolve_data_config
+from torch import nn
+
+from sparseml.pytorch.utils.files import CheckpointError
+from sparseml.pytorch.utils.model import load_model as load_weights
+from sparseml.pytorch.utils.names import unwrap_module
+from sparseml.timm.attention import split_qkv
+from sparseml.timm.errors import RunError, one_line
+from sparseml.utils.references import described, is_reference, resolve_reference
+from sparseml.utils.text import did_you_mean
+
+__all__ = ["data_config", "load_model", "output_classes", "short_name"]
+
+
+def short_name(model: str) -> str:
+    """What a model is called in the names of files: ``module.path:callable`` is its callable."""
+    return re.sub(r"[^\w.=-]+", "_", model.rpartition(":")[2])
+
+
+def load_model(
+    name: str,
+    checkpoint: str | None = None,
+    pretrained: bool | None = None,
+    split_attention: bool = False,
+    kwargs: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Build a model and give it its weights.
+
+    :param name: a name that timm knows, or ``module.path:callable``, called with ``kwargs``
+    :param checkpoint: a file of weights, ``.safetensors`` or torch's, with or without a recipe
+    :param pretrained: load timm's pretrained weights, by default if there is no checkpoint; the
+        user's own models never have any
+    :param split_attention: give each attention three layers in place of its ``qkv``
+        (:func:`~sparseml.timm.attention.split_qkv`); after the weights are loaded
+    :raises RunError: if there is no such model, it cannot be built, or the weights do not fit it
+    """
+    kwargs = {key: value for key, value in (kwargs or {}).items() if value is not None}
+    if is_reference(name):
+        model = _own_model(name, kwargs)
+    else:
+        model = _timm_model(name, not checkpoint if pretrained is None else pretrained, kwargs)
+    if checkpoint:
+        _load_weights(model, name, checkpoint)
+    if split_attention and not split_qkv(model):
+        raise RunError(f"--split-qkv: {name} has no attention with a layer 'qkv' to split")
+    return model
+
+
+def data_config(model: nn.Module, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Input size, mean, deviation, crop and interpolation: of the options, else of the model.
+
+    The user's own models tell theirs in an attribute ``pretrained_cfg``, as timm's do.
+    """
+    return dict(resolve_data_config(dict(options), model=unwrap_module(model)))
+
+
+def output_classes(model: nn.Module) -> int | None:
+    """How many classes a model tells apart, if it says (``num_classes``)."""
+    classes = getattr(unwrap_module(model), "num_classes", None)
+    return classes if isinstance(classes, int) else None
+
+
+def _timm_model(name: str, pretrained: bool, kwargs: Mapping[str, Any]) -> nn.Module:
+    if not timm.is_model(name.partition(".")[0]):
+        hint = did_you_mean(name, timm.list_models())
+        raise RunError(
+            f"--model {name}: timm {timm.__version__} has no such model{hint}; "
+            "models of your own are given as module.path:callable"
+        )
+    return _built(name, lambda: timm.create_model(name, pretrained=pretrained, **kwargs))
+
+
+def _own_model(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    try:
+        build = resolve_reference(name)
+    except ValueError as error:
+        raise RunError(f"--model {error}") from error
+    if not callable(build):
+        raise RunError(f"--model {name} is of type {type(build).__name__}; it must be callable")
+    model = _built(name, lambda: build(**kwargs))
+    if not isinstance(model, nn.Module):
+        raise RunError(f"--model {name} must give a torch.nn.Module, got {type(model).__name__}")
+    return model
+
+
+def _built(name: str, build: Callable[[], Any]) -> Any:
+    try:
+        return build()
+    except Exception as error:  # a model's code, and a download, may raise anything
+        raise RunError(f"--model {name} cannot be built: {described(error)}") from error
+
+
+def _load_weights(model: nn.Module, name: str, checkpoint: str) -> None:
+    try:
+        loaded = load_weights(checkpoint, model)
+    except FileNotFoundError as error:
+        raise RunError(f"--checkpoint {checkpoint}: no such file") from error
+    except CheckpointError:
+        raise
+    except RuntimeError as error:  # shapes
+        lines = str(error).splitlines()
+        reason = one_line(lines[1] if len(lines) > 1 else lines[0])
+        raise RunError(f"--checkpoint {checkpoint} does not fit {name}: {reason}") from error
+    if loaded.missing_keys or loaded.unexpected_keys:
+        raise RunError(
+            f"--checkpoint {checkpoint} does not fit {name}: "
+            f"without a value {_some(loaded.missing_keys)}, not in the model "
+            f"{_some(loaded.unexpected_keys)}"
+        )
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    shown = ", ".join(names[:most]) or "none"
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -1,0 +1,65 @@
+"""A bar that moves on a terminal, a few plain lines where the output goes to a file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from tqdm import tqdm
+
+__all__ = ["say", "shown_progress"]
+
+Advance = Callable[[int, str], None]
+_LINES = 5
+_QUIET_SECONDS = 60.0
+
+
+def say(text: str, shown: bool = True) -> None:
+    """Print a line above whatever bar there is, at once also into a pipe."""
+    if shown:
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+
+@contextmanager
+def shown_progress(
+    name: str, total: int, shown: bool = True, stream: TextIO | None = None
+) -> Iterator[Advance]:
+    """Show how far a job is: give ``advance(done, news)`` to call as it proceeds.
+
+    Without a terminal a line is printed every fifth of the way, and at least once a minute.
+
+    :param shown: False shows nothing, for all processes but the first
+    :param stream: where to, stderr by default
+    """
+    stream = sys.stderr if stream is None else stream
+    if not shown:
+        yield lambda done, news: None
+    elif stream.isatty():
+        with tqdm(total=total, desc=name, file=stream, leave=False, dynamic_ncols=True) as bar:
+
+            def advance(done: int, news: str) -> None:
+                bar.set_postfix_str(news, refresh=False)
+                bar.update(done - bar.n)
+
+            yield advance
+    else:
+        yield _Lines(name, total, stream)
+
+
+class _Lines:
+    def __init__(self, name: str, total: int, stream: TextIO) -> None:
+        self._name, self._total, self._stream = name, total, stream
+        self._every = max(1, total // _LINES)
+        self._last = time.monotonic()
+
+    def __call__(self, done: int, news: str) -> None:
+        now = time.monotonic()
+        late = now - self._last > _QUIET_SECONDS
+        if done % self._every and done != self._total and not late:
+            return
+        self._last = now
+        print(f"{self._name} {done}/{self._total}  {news}", file=self._stream, flush=True)

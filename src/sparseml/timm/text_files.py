@@ -1,0 +1,26 @@
+"""Text files that are whole or absent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from sparseml.timm.errors import RunError
+from sparseml.utils.atomic import atomic_path
+
+__all__ = ["atomic_text"]
+
+
+@contextmanager
+def atomic_text(path: str | os.PathLike[str]) -> Iterator[TextIO]:
+    """A file to write to, which takes the place of ``path`` at the end of the block.
+
+    :raises RunError: if it cannot be written
+    """
+    try:
+        with atomic_path(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+            yield file
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
