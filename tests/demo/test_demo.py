@@ -84,6 +84,25 @@ def test_what_a_run_leaves_behind(finished: tuple[Path, str]) -> None:
     assert epochs[-1]["values"]["sparsity"] == pytest.approx(0.9, abs=1e-4)
 
 
+def test_the_demo_ends_with_the_report(finished: tuple[Path, str]) -> None:
+    out, printed = finished
+    assert printed.splitlines()[-1] == f"report: {out / 'report.html'}"
+    report = json.loads((out / "report.json").read_text())
+    for result, run in zip(results(out), report["runs"], strict=True):
+        final = run["variants"].get("sparse", run["variants"]["dense"])
+        assert run["name"] == result["name"]
+        assert final["metrics"]["accuracy"] == result["accuracy"]
+        assert final["storage"]["gzip"] == result["compressed_bytes"]
+        assert final["latency"][0]["median_ms"] == result["latency_ms"][1]
+        assert run["config"]["seed"] == 0
+        assert set(run["missing"]) <= {
+            "metrics.jsonl is missing: the run logged nothing while training"
+        }
+    gradual = report["runs"][-1]
+    assert gradual["missing"] == []
+    assert len(gradual["metrics"]["pruning_steps"]) > 1
+
+
 def test_saved_models_are_the_measured_ones(
     finished: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
