@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from sparseml.version import __version__
 
+START = "import sparseml.cli; sparseml.cli.main()"
 HEAVY = ("torch", "yaml", "pydantic", "rich", "numpy", "timm", "transformers")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "import sparseml.cli; sparseml.cli.main()", *arguments],
+        [sys.executable, "-c", START, *arguments],
         capture_output=True,
         text=True,
         timeout=120,
@@ -26,7 +29,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     program = (
         "import atexit, sys\n"
         f"atexit.register(lambda: print([n for n in {HEAVY} if n in sys.modules], file=sys.stderr))"
-        "\nimport sparseml.cli; sparseml.cli.main()"
+        f"\n{START}"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=120
@@ -52,3 +55,19 @@ def test_unknown_subcommand() -> None:
     done = run("recipe", "chek")
     assert done.returncode == 2
     assert "chek" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["check"], ["check", "--all"], ["show"], ["check", "--json"]])
+def test_letters_that_the_terminal_lacks(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        "modifiers:\n  - !ConstantPruningModifier {params: ['re:gr\u00f6\u00dfe.*']}\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", START, "recipe", *command, str(tmp_path / "recipe.yaml")],
+        capture_output=True,
+        timeout=120,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"ConstantPruningModifier" in done.stdout

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import click
 
 from sparseml.cli.recipe_command import recipe
@@ -15,6 +18,10 @@ __all__ = ["main"]
 @click.version_option(__version__, prog_name="sparseml")
 def main() -> None:
     """Sparsify neural networks while they train."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            # names in a recipe may have letters that a terminal lacks
+            stream.reconfigure(errors="backslashreplace")
 
 
 main.add_command(recipe)
