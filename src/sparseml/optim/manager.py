@@ -14,7 +14,8 @@ from sparseml.optim.ordering import modifier_key, stage_key
 from sparseml.optim.recipe_text import metadata_lines, modifier_lines, recipe_lines
 from sparseml.optim.scheduled import BaseScheduled
 from sparseml.optim.timeline import TimelineMixin
-from sparseml.utils.paths import clean_path, create_parent_dirs
+from sparseml.utils.atomic import atomic_path
+from sparseml.utils.paths import clean_path
 
 __all__ = ["BaseManager"]
 
@@ -160,9 +161,8 @@ class BaseManager(TimelineMixin, BaseObject):
 
     @staticmethod
     def _write(file_path: str | os.PathLike[str], lines: Sequence[str]) -> None:
-        create_parent_dirs(file_path)
-        with open(clean_path(file_path), "w", encoding="utf-8") as file:
-            file.write("\n".join(lines))
+        with atomic_path(clean_path(file_path)) as part:
+            part.write_text("\n".join(lines), encoding="utf-8")
 
     def finalize_and_save_structured_modifiers(self, file_path: str | os.PathLike[str]) -> None:
         """

@@ -27,6 +27,14 @@ def test_atomic_path_replaces_at_the_end(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_files_have_the_usual_permissions(tmp_path: Path) -> None:
+    plain = tmp_path / "plain.txt"
+    plain.touch()
+    write_safetensors(tmp_path / "x.safetensors", {"w": torch.ones(2)})
+    write_torch_file(tmp_path / "x.pt", {"w": torch.ones(2)})
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_text("old")
