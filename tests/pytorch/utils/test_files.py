@@ -30,7 +30,7 @@ def test_atomic_path_replaces_at_the_end(tmp_path: Path) -> None:
 def test_files_have_the_usual_permissions(tmp_path: Path) -> None:
     plain = tmp_path / "plain.txt"
     plain.touch()
-    write_safetensors(tmp_path / "x.safetensors", {"w": torch.ones(2)})
+    write_safetensors(tmp_path / "x.safetensors", {"w": torch.ones(2)}, {})
     write_torch_file(tmp_path / "x.pt", {"w": torch.ones(2)})
     assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
 
