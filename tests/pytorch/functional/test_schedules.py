@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from sparseml.pytorch.functional.schedules import (
     CURVES,
+    cosine_fraction,
+    is_dense_phase,
     scheduled_sparsity,
     sparsity_timeline,
     update_times,
@@ -89,3 +91,30 @@ def test_timeline():
     assert [sparsity for _, sparsity in timeline] == pytest.approx(
         [0.05, 0.483594, 0.70625, 0.788281, 0.8], abs=1e-6
     )
+
+
+def test_phases_alternate_and_the_last_ones_are_sparse():
+    def dense(start, end, period):
+        return [time for time in range(end + 3) if is_dense_phase(time, start, end, period)]
+
+    assert dense(0, 10, 2) == [0, 1, 4, 5]
+    assert dense(-1, 10, 2) == [0, 1, 4, 5]
+    assert dense(1, 8, 1) == [0, 1, 3, 5]  # before the start it is dense anyway
+    assert dense(0, 9, 3) == [0, 1, 2]
+    assert not is_dense_phase(math.inf, 0, 10, 2)
+    assert not is_dense_phase(0, 0, 2, 2)
+
+
+def test_phases_in_steps_do_not_suffer_from_rounding():
+    period, end = 3 / 7, 10.0
+    for number in range(20):
+        assert is_dense_phase(3 * number / 7, 0, end, period) == (number % 2 == 0)
+
+
+def test_the_cosine_falls_to_nothing():
+    assert [cosine_fraction(time, 1, 5, 0.4) for time in (0, 1)] == [0.4, 0.4]
+    assert cosine_fraction(2, 1, 5, 0.4) == pytest.approx(0.2 * (1 + math.sqrt(0.5)))
+    assert cosine_fraction(3, 1, 5, 0.4) == pytest.approx(0.2)
+    assert [cosine_fraction(time, 1, 5, 0.4) for time in (5, 6, math.inf)] == [0, 0, 0]
+    assert cosine_fraction(0, -1, 4, 0.4) == 0.4
+    assert cosine_fraction(3, 3, 3, 0.4) == 0

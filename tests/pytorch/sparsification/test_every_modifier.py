@@ -53,6 +53,18 @@ FIELDS = {
     "StructuredPruningModifier": {
         **GRADUAL, "mask_type": "channel", "param_groups": [["0.weight"], ["2.weight"]],
     },
+    "ACDCPruningModifier": {
+        "compression_sparsity": 0.7, "params": WEIGHTS, "momentum_buffer_reset": False,
+        **RANGE, "update_frequency": 1.0,
+    },
+    "RigLPruningModifier": {
+        "final_sparsity": 0.7, "params": WEIGHTS, "sparsity_strategy": "erdos_renyi",
+        "grad_sampler_kwargs": {"seed": 2}, "num_grads": 2, **EVERY,
+    },
+    "TopKASTPruningModifier": {
+        "forward_sparsity": 0.8, "backward_sparsity": 0.5, "params": WEIGHTS,
+        "active_weight_decay": 0.01, **EVERY,
+    },
     "LayerPruningModifier": {"layers": ["1"], **EVERY},
     "LayerThinningModifier": {
         "param_group_dependency_map": {"0.weight,0.bias": ["2.weight"]},
@@ -68,6 +80,19 @@ FIELDS = {
     },
 }  # fmt: skip
 """The fields of a recipe for every modifier that acts between epoch 1 and 3 (or from 1 on)."""
+
+
+def samples(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield [torch.randn(3, 4, generator=generator)], {}, torch.ones(())
+
+
+SAMPLER = {
+    "data_loader_builder": samples,
+    "loss_fn": lambda output, target: (output - target).sum(),
+}
+"""What modifiers get that need gradients, and others do not mind."""
 
 NAMES = sorted(FIELDS)
 UPDATES = [n for n in NAMES if issubclass(getattr(sparsification, n), ScheduledUpdateModifier)]
@@ -153,7 +178,7 @@ class TestFields:
 
     def test_fields_are_frozen_once_initialised(self, name, model):
         modifier = make(name)
-        modifier.initialize(model)
+        modifier.initialize(model, grad_sampler=SAMPLER)
         for field in modifier.props(only_serializable=True):
             with pytest.raises(AttributeError):
                 setattr(modifier, field, getattr(modifier, field))
@@ -229,7 +254,7 @@ class TestLifeCycle:
 
     def test_starts_and_ends_on_time(self, name, model, optimizer, loggers):
         modifier = make(name)
-        modifier.initialize(model, 0.0, loggers, unknown=1)
+        modifier.initialize(model, 0.0, loggers, unknown=1, grad_sampler=SAMPLER)
         updates = [train_step(modifier, model, optimizer, step / 4) for step in range(20)]
         assert updates[:4] == [False] * 4 and updates[4]
         assert modifier.started
@@ -242,14 +267,14 @@ class TestLifeCycle:
 
     def test_updates_only_through_the_schedule(self, name, model, optimizer):
         modifier = make(name)
-        modifier.initialize(model)
+        modifier.initialize(model, grad_sampler=SAMPLER)
         for call in (modifier.update, modifier.log_update):
             with pytest.raises(RuntimeError):
                 call(model, optimizer, 1.0, 4)
 
     def test_started_set_from_outside(self, name, model):
         modifier = make(name)
-        modifier.initialize(model)
+        modifier.initialize(model, grad_sampler=SAMPLER)
         modifier._started = True
         assert not modifier.start_pending(2.0, 4)
         assert modifier.end_pending(3.0, 4) == modifier.update_ready(3.0, 4) or name in UPDATES
@@ -257,7 +282,7 @@ class TestLifeCycle:
 
     def test_disabled(self, name, model, optimizer):
         modifier = make(name)
-        modifier.initialize(model)
+        modifier.initialize(model, grad_sampler=SAMPLER)
         modifier.enabled = False
         assert not modifier.update_ready(1.0, 4)
         assert not modifier.start_pending(1.0, 4) and not modifier.end_pending(9.0, 4)
@@ -270,15 +295,15 @@ class TestLifeCycle:
 
     def test_one_shot(self, name, model):
         modifier = make(name)
-        modifier.apply(model, unknown=1)
+        modifier.apply(model, unknown=1, grad_sampler=SAMPLER)
         assert not modifier.initialized
-        modifier.apply(model, math.inf, finalize=False, unknown=1)
+        modifier.apply(model, math.inf, finalize=False, grad_sampler=SAMPLER)
         assert modifier.initialized
 
     def test_leaves_no_trace_in_the_model(self, name, model, optimizer):
         keys, modules = list(model.state_dict()), list(model.modules())
         modifier = make(name)
-        modifier.initialize(model)
+        modifier.initialize(model, grad_sampler=SAMPLER)
         for step in range(16):
             train_step(modifier, model, optimizer, step / 4)
         assert list(model.state_dict()) == keys and list(model.modules()) == modules
@@ -288,8 +313,8 @@ class TestLifeCycle:
 
     def test_state_round_trip(self, name, model):
         modifier, again = make(name), make(name)
-        modifier.initialize(model)
-        again.initialize(copy.deepcopy(model))
+        modifier.initialize(model, grad_sampler=SAMPLER)
+        again.initialize(copy.deepcopy(model), grad_sampler=SAMPLER)
         state = modifier.state_dict()
         again.load_state_dict(state)
         with pytest.raises(IndexError):
@@ -307,6 +332,6 @@ class TestLifeCycle:
 def test_update_remembers_its_epoch(name, model, optimizer):
     modifier = make(name)
     assert modifier._last_update_epoch == -1.0
-    modifier.initialize(model)
+    modifier.initialize(model, grad_sampler=SAMPLER)
     train_step(modifier, model, optimizer, 1.0)
     assert modifier._last_update_epoch == 1.0

@@ -11,7 +11,14 @@ import math
 
 from sparseml.utils.interpolation import INTERPOLATION_FUNCS, interpolate
 
-__all__ = ["CURVES", "scheduled_sparsity", "sparsity_timeline", "update_times"]
+__all__ = [
+    "CURVES",
+    "cosine_fraction",
+    "is_dense_phase",
+    "scheduled_sparsity",
+    "sparsity_timeline",
+    "update_times",
+]
 
 CURVES = tuple(INTERPOLATION_FUNCS)
 
@@ -35,6 +42,37 @@ def scheduled_sparsity(
     if math.isinf(time) or end < start:
         time = start = end = 0.0
     return interpolate(time, start, end, initial, final, curve)
+
+
+def is_dense_phase(time: float, start: float, end: float, period: float) -> bool:
+    """Whether alternating compressed / decompressed training is dense at ``time``.
+
+    Phases of ``period`` alternate from ``start`` on, the first one dense; none is dense that the
+    end would cut short, so that the run ends sparse: Peste et al., "AC/DC: alternating
+    compressed/decompressed training of deep neural networks" (2021). Infinite time (one shot) is
+    sparse.
+
+    :param start: a negative start means 0
+    :param period: above 0
+    """
+    if math.isinf(time):
+        return False
+    phase = math.floor(max(time - max(start, 0.0), 0.0) / period + _TOLERANCE)
+    return phase % 2 == 0 and end - period > time + _TOLERANCE
+
+
+def cosine_fraction(time: float, start: float, end: float, initial: float) -> float:
+    r"""A fraction that falls from ``initial`` at ``start`` to 0 at ``end`` along half a cosine.
+
+    :math:`f(t) = \frac{f_0}{2} (1 + \cos \pi \frac{t - t_0}{t_1 - t_0})`, the share of connections
+    that RigL replaces: Evci et al., "Rigging the lottery" (2020), section 3. Before the start it is
+    ``initial``, from the end on (and at infinite time) 0.
+    """
+    start = max(start, 0.0)
+    if time >= end or end <= start:
+        return 0.0
+    progress = max(time - start, 0.0) / (end - start)
+    return initial / 2.0 * (1.0 + math.cos(math.pi * progress))
 
 
 def update_times(start: float, end: float, frequency: float) -> list[float]:

@@ -22,6 +22,7 @@ from sparseml.pytorch.sparsification.modifier_thinning import (
     compress_strucure_pruned_module,
 )
 from sparseml.pytorch.sparsification.pruning import (
+    ACDCPruningModifier,
     BaseGradualPruningModifier,
     BasePruningModifier,
     BlockMaskCreator,
@@ -43,8 +44,11 @@ from sparseml.pytorch.sparsification.pruning import (
     PruningMaskCreator,
     PruningParamsGradScorer,
     PruningParamsScorer,
+    RigLPruningModifier,
+    RigLPruningParamsScorer,
     StructuredPruningMaskCreator,
     StructuredPruningModifier,
+    TopKASTPruningModifier,
     UnstructuredPruningMaskCreator,
 )
 from sparseml.pytorch.sparsification.quantization import QuantizationModifier
@@ -63,6 +67,7 @@ from sparseml.pytorch.sparsification.training import (
 __all__ = [
     "DISTILL_PARAM_GROUP_KEY",
     "PYTORCH_FRAMEWORK",
+    "ACDCPruningModifier",
     "BaseDistillationModifier",
     "BaseGradualPruningModifier",
     "BasePruningModifier",
@@ -96,6 +101,8 @@ __all__ = [
     "PruningParamsScorer",
     "PyTorchModifierYAML",
     "QuantizationModifier",
+    "RigLPruningModifier",
+    "RigLPruningParamsScorer",
     "ScheduledModifier",
     "ScheduledUpdateModifier",
     "SetLearningRateModifier",
@@ -104,6 +111,7 @@ __all__ = [
     "SparsificationLoggingModifier",
     "StructuredPruningMaskCreator",
     "StructuredPruningModifier",
+    "TopKASTPruningModifier",
     "TrainableParamsModifier",
     "UnstructuredPruningMaskCreator",
     "compress_strucure_pruned_module",

@@ -19,6 +19,7 @@ from sparseml.pytorch.sparsification.pruning.mask_creator import (
     UnstructuredPruningMaskCreator,
 )
 from sparseml.pytorch.sparsification.pruning.mask_params import ModuleParamPruningMask
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_acdc import ACDCPruningModifier
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_constant import (
     ConstantPruningModifier,
@@ -35,8 +36,15 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_magnitude import (
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_movement import (
     MovementPruningModifier,
 )
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_rigl import (
+    RigLPruningModifier,
+    RigLPruningParamsScorer,
+)
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_structured import (
     StructuredPruningModifier,
+)
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_topkast import (
+    TopKASTPruningModifier,
 )
 from sparseml.pytorch.sparsification.pruning.scorer import (
     MagnitudePruningParamsScorer,
@@ -46,6 +54,7 @@ from sparseml.pytorch.sparsification.pruning.scorer import (
 )
 
 __all__ = [
+    "ACDCPruningModifier",
     "BaseGradualPruningModifier",
     "BasePruningModifier",
     "BlockMaskCreator",
@@ -67,7 +76,10 @@ __all__ = [
     "PruningMaskCreator",
     "PruningParamsGradScorer",
     "PruningParamsScorer",
+    "RigLPruningModifier",
+    "RigLPruningParamsScorer",
     "StructuredPruningMaskCreator",
     "StructuredPruningModifier",
+    "TopKASTPruningModifier",
     "UnstructuredPruningMaskCreator",
 ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from sparseml.pytorch.sparsification.fields import field
+from sparseml.pytorch.sparsification.fields import Check, field, one_of
 from sparseml.pytorch.sparsification.pruning.mask_creator import (
     MaskType,
     PruningMaskCreator,
@@ -16,17 +17,65 @@ from sparseml.pytorch.sparsification.pruning.mask_creator import (
 from sparseml.utils.constants import FROM_PARAM_TOKEN
 
 __all__ = [
+    "UnsupportedError",
+    "as_count",
     "as_final_sparsity",
     "as_fraction",
     "as_initial_sparsity",
     "as_inner_fraction",
+    "as_keywords",
     "as_optional_fraction",
     "mask_creator_for",
     "mask_type_field",
     "require_reachable",
+    "supported",
 ]
 
 _FIXED_TOLERANCE = 1e-2
+
+
+class UnsupportedError(ValueError, AssertionError):
+    """A value that a modifier cannot work with; SparseML 1.x raised an AssertionError for it."""
+
+
+def supported(*choices: str) -> Check:
+    """A check that demands one of ``choices``.
+
+    :raises UnsupportedError: (by the check) naming the choices
+    """
+    check = one_of(choices)
+
+    def check_supported(name: str, value: Any) -> Any:
+        try:
+            return check(name, value)
+        except ValueError as error:
+            raise UnsupportedError(str(error)) from None
+
+    return check_supported
+
+
+def as_count(name: str, value: Any) -> int:
+    """``value`` as a whole number of at least 1.
+
+    :raises ValueError: for anything else
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
+        raise ValueError(f"{name} must be a whole number, found {value!r}")
+    if not 1 <= value < math.inf:
+        raise ValueError(f"{name} must be at least 1, found {value!r}")
+    return int(value)
+
+
+def as_keywords(name: str, value: Any) -> dict[str, Any]:
+    """``value`` as keyword arguments; None stands for none.
+
+    :raises TypeError: for what is no mapping of names
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise TypeError(f"{name} must be a mapping of names to values, found {value!r}")
+    return dict(value)
 
 
 def as_fraction(name: str, value: Any) -> float:

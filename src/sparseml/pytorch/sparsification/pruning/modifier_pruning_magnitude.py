@@ -11,24 +11,12 @@ from sparseml.pytorch.functional.budgets import global_counts, require_possible,
 from sparseml.pytorch.functional.selection import prune_count
 from sparseml.pytorch.sparsification.fields import field
 from sparseml.pytorch.sparsification.modifier import ModifierProp, PyTorchModifierYAML
-from sparseml.pytorch.sparsification.pruning.fields import (
-    as_optional_fraction,
-    mask_creator_for,
-    mask_type_field,
-)
-from sparseml.pytorch.sparsification.pruning.mask_creator import (
-    Budget,
-    MaskType,
-    PruningMaskCreator,
-    Target,
-)
+from sparseml.pytorch.sparsification.pruning.by_magnitude import ByMagnitude
+from sparseml.pytorch.sparsification.pruning.fields import as_optional_fraction
+from sparseml.pytorch.sparsification.pruning.mask_creator import Budget, MaskType, Target
 from sparseml.pytorch.sparsification.pruning.mask_creator_base import common_target
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     BaseGradualPruningModifier,
-)
-from sparseml.pytorch.sparsification.pruning.scorer import (
-    MagnitudePruningParamsScorer,
-    PruningParamsScorer,
 )
 
 __all__ = [
@@ -40,7 +28,7 @@ __all__ = [
 
 
 @PyTorchModifierYAML()
-class GMPruningModifier(BaseGradualPruningModifier):
+class GMPruningModifier(ByMagnitude, BaseGradualPruningModifier):
     """Gradual magnitude pruning: Zhu and Gupta, "To prune, or not to prune" (2017).
 
     | Sample yaml:
@@ -68,8 +56,6 @@ class GMPruningModifier(BaseGradualPruningModifier):
         ``1 - min_sparsity_per_param``; on the way there the limit grows with the sparsity
     :raises ValueError: for fields that contradict each other
     """
-
-    _mask_type: MaskType
 
     def __init__(
         self,
@@ -115,21 +101,12 @@ class GMPruningModifier(BaseGradualPruningModifier):
         self.min_sparsity_per_param = min_sparsity_per_param
         self._require_sensible_limits()
 
-    mask_type = mask_type_field()
     max_sparsity_per_param = field(
         "max_sparsity_per_param", as_optional_fraction, "The most that any parameter is pruned."
     )
     min_sparsity_per_param = field(
         "min_sparsity_per_param", as_optional_fraction, "The least that any parameter is pruned."
     )
-
-    def _get_mask_creator(
-        self, param_names: list[str], params: list[Parameter]
-    ) -> PruningMaskCreator:
-        return mask_creator_for(self._mask_type, param_names, params)
-
-    def _get_scorer(self, params: list[Parameter]) -> PruningParamsScorer:
-        return MagnitudePruningParamsScorer(params)
 
     def _get_budget(self, params: list[Parameter]) -> Budget | None:
         if not self._limits():

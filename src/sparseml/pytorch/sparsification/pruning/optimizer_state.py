@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +10,9 @@ from torch.nn import Parameter
 
 from sparseml.pytorch.functional.masks import changed_entries
 
-__all__ = ["clear_optimizer_state"]
+__all__ = ["clear_optimizer_state", "mask_moments", "zero_momentum"]
+
+_MOMENTS = ("momentum_buffer", "exp_avg", "exp_avg_sq")
 
 
 def clear_optimizer_state(
@@ -41,3 +43,22 @@ def clear_optimizer_state(
             if isinstance(value, Tensor) and value.shape == param.shape:
                 value.masked_fill_(changed.to(value.device), 0)
     return any_changed
+
+
+def zero_momentum(optimizer: Any) -> None:
+    """Zero every ``momentum_buffer`` of an optimizer."""
+    for values in getattr(optimizer, "state", {}).values():
+        momentum = values.get("momentum_buffer")
+        if isinstance(momentum, Tensor):
+            momentum.zero_()
+
+
+def mask_moments(optimizer: Any, params: Iterable[Parameter]) -> None:
+    """Zero first and second moments of weights that are exactly zero."""
+    for param in params:
+        values = optimizer.state.get(param, {})
+        zero = param.detach() == 0
+        for name in _MOMENTS:
+            moment = values.get(name)
+            if isinstance(moment, Tensor) and moment.shape == param.shape:
+                moment.masked_fill_(zero.to(moment.device), 0)

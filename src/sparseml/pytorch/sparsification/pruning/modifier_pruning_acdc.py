@@ -1,0 +1,146 @@
+"""Alternating compressed / decompressed training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch.nn import Module, Parameter
+from torch.optim import Optimizer
+
+from sparseml.pytorch.functional.schedules import is_dense_phase
+from sparseml.pytorch.sparsification.fields import field, flag_field
+from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
+from sparseml.pytorch.sparsification.pruning.by_magnitude import ByMagnitude
+from sparseml.pytorch.sparsification.pruning.fields import as_inner_fraction, require_reachable
+from sparseml.pytorch.sparsification.pruning.mask_creator import MaskType, PruningMaskCreator
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
+from sparseml.pytorch.sparsification.pruning.optimizer_state import zero_momentum
+
+__all__ = ["ACDCPruningModifier"]
+
+
+@PyTorchModifierYAML()
+class ACDCPruningModifier(ByMagnitude, BasePruningModifier):
+    """Trains densely and sparsely in turn: Peste et al., "AC/DC" (2021).
+
+    Phases of ``update_frequency`` epochs alternate from ``start_epoch`` on, the first one dense. A
+    dense phase frees all weights, the pruned ones from zero. The last phases are sparse.
+
+    | Sample yaml:
+    |   !ACDCPruningModifier
+    |       compression_sparsity: 0.9
+    |       start_epoch: 0.0
+    |       end_epoch: 100.0
+    |       update_frequency: 5.0
+    |       params: __ALL_PRUNABLE__
+
+    :param compression_sparsity: of the sparse phases, strictly between 0 and 1
+    :param start_epoch: a whole number, as are ``end_epoch`` and ``update_frequency``; what is given
+        in optimizer steps instead may be any
+    :param update_frequency: epochs in a phase, at least 1
+    :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
+    :param global_sparsity: rank the weights of all parameters together
+    :param leave_enabled: keep the masks in force after the end
+    :param momentum_buffer_reset: zero the optimizer's momentum when a dense phase follows a sparse
+        one
+    :param mask_type: ``unstructured``, ``block4``, ``N:M``, ``filter``, ``channel``, ``RxC``, or
+        ``[out, in]``
+    :raises ValueError: for a schedule that is not in whole epochs, or a sparsity out of range
+    """
+
+    _compression_sparsity: float
+    _momentum_buffer_reset: bool
+
+    def __init__(
+        self,
+        compression_sparsity: float,
+        start_epoch: float,
+        end_epoch: float,
+        update_frequency: float,
+        params: str | Iterable[str],
+        global_sparsity: bool = True,
+        leave_enabled: bool = True,
+        momentum_buffer_reset: bool = True,
+        mask_type: MaskType = "unstructured",
+    ) -> None:
+        super().__init__(
+            params,
+            start_epoch=start_epoch,
+            end_epoch=end_epoch,
+            end_comparator=0,
+            update_frequency=update_frequency,
+            global_sparsity=global_sparsity,
+            leave_enabled=leave_enabled,
+        )
+        self.compression_sparsity = compression_sparsity
+        self.momentum_buffer_reset = momentum_buffer_reset
+        self.mask_type = mask_type
+        self._is_phase_decompression = True
+        self._momentum_reset_due = False
+
+    compression_sparsity = field(
+        "compression_sparsity", as_inner_fraction, "The sparsity of sparse phases."
+    )
+    momentum_buffer_reset = flag_field(
+        "momentum_buffer_reset", "Whether momentum starts from zero in dense phases."
+    )
+
+    def validate_schedule(self) -> None:
+        """:raises ValueError: for a start or end that is not a whole number of epochs"""
+        super().validate_schedule()
+        for name, step in (("start_epoch", self._start_step), ("end_epoch", self._end_step)):
+            if step is None:
+                self._require_whole(name, getattr(self, name))
+
+    def validate_update(self) -> None:
+        """:raises ValueError: for phases that are not a whole number of epochs, at least 1"""
+        super().validate_update()
+        self._require_whole("update_frequency", self._update_frequency, least=1.0)
+
+    def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> float:
+        """0.0 in dense phases, ``compression_sparsity`` in sparse ones and in one shot."""
+        self._is_phase_decompression = is_dense_phase(
+            epoch, self._start_epoch, self._end_epoch, self._update_frequency
+        )
+        return 0.0 if self._is_phase_decompression else self._compression_sparsity
+
+    def update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Update the masks; a dense phase after a sparse one shall start without momentum."""
+        before = self._applied_sparsity
+        super().update(module, optimizer, epoch, steps_per_epoch)
+        self._momentum_reset_due = bool(before) and not self._applied_sparsity
+
+    def optimizer_post_step(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Mask the weights; zero all momentum once if a dense phase has begun."""
+        super().optimizer_post_step(module, optimizer, epoch, steps_per_epoch)
+        if self._momentum_reset_due and self._momentum_buffer_reset:
+            zero_momentum(optimizer)
+        self._momentum_reset_due = False
+
+    def progress_state(self) -> dict[str, Any]:
+        """Adds which phase it is."""
+        return {**super().progress_state(), "decompression": self._is_phase_decompression}
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Restores which phase it is."""
+        super().load_progress_state(state)
+        self._is_phase_decompression = state["decompression"]
+
+    def _get_mask_creator(
+        self, param_names: list[str], params: list[Parameter]
+    ) -> PruningMaskCreator:
+        creator = super()._get_mask_creator(param_names, params)
+        require_reachable(creator, self._compression_sparsity, "compression_sparsity")
+        return creator
+
+    def _require_whole(self, name: str, value: float, least: float = -1.0) -> None:
+        if not value.is_integer() or value < least:
+            raise ValueError(
+                f"{name} of {type(self).__name__} must be a whole number of epochs from {least:g} "
+                f"on, found {value}; for anything else give it in optimizer steps"
+            )

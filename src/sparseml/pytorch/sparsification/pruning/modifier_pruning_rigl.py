@@ -1,0 +1,148 @@
+"""Sparse training that moves connections to where they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch.nn import Module, Parameter
+
+from sparseml.pytorch.functional.layer_densities import DENSITY_RULES
+from sparseml.pytorch.functional.schedules import cosine_fraction
+from sparseml.pytorch.sparsification.fields import field, flag_field
+from sparseml.pytorch.sparsification.modifier import ModifierProp, PyTorchModifierYAML
+from sparseml.pytorch.sparsification.pruning.by_magnitude import ByMagnitude
+from sparseml.pytorch.sparsification.pruning.density_budget import DensityBudget
+from sparseml.pytorch.sparsification.pruning.fields import (
+    as_count,
+    as_fraction,
+    as_inner_fraction,
+    as_keywords,
+    supported,
+)
+from sparseml.pytorch.sparsification.pruning.grad_sampling import GradientSource
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
+from sparseml.pytorch.sparsification.pruning.optimizer_state import mask_moments
+from sparseml.pytorch.sparsification.pruning.scorer_rigl import RigLPruningParamsScorer
+from sparseml.pytorch.utils.params import NamedLayerParam
+
+__all__ = ["RigLPruningModifier", "RigLPruningParamsScorer"]
+
+
+@PyTorchModifierYAML()
+class RigLPruningModifier(ByMagnitude, BasePruningModifier):
+    """Sparse from the start; drops small weights and grows others: Evci et al., "RigL" (2020).
+
+    Needs ``grad_sampler``, whose builder is called with ``grad_sampler_kwargs`` as keyword
+    arguments. Gradients are sampled in eval mode and leave no trace in the training.
+
+    | Sample yaml:
+    |   !RigLPruningModifier
+    |       final_sparsity: 0.9
+    |       start_epoch: 0.0
+    |       end_epoch: 10.0
+    |       update_frequency: 1.0
+    |       params: __ALL_PRUNABLE__
+    |       num_grads: 8
+
+    :param final_sparsity: of all weights together, from the start on; strictly inside (0, 1)
+    :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
+    :param num_grads: samples whose gradients decide what grows at an update
+    :param leave_enabled: keep the masks in force after the end
+    :param global_sparsity: always False, as the shapes decide how sparse each parameter is
+    :param momentum_buffer_reset: keep the optimizer's moments of weights that are zero at zero
+    :param mask_type: must be ``unstructured``
+    :param sparsity_strategy: ``uniform``, ``erdos_renyi`` or ``erdos_renyi_kernel``
+    :param init_update_fraction: the share of connections that the first update moves
+    :raises ValueError: for a field out of range (and an AssertionError, for a choice not offered)
+    """
+
+    def __init__(
+        self,
+        final_sparsity: float,
+        start_epoch: float,
+        end_epoch: float,
+        update_frequency: float,
+        params: str | Iterable[str],
+        num_grads: int = 1,
+        leave_enabled: bool = True,
+        global_sparsity: bool = False,
+        momentum_buffer_reset: bool = True,
+        mask_type: str = "unstructured",
+        sparsity_strategy: str = "erdos_renyi_kernel",
+        init_update_fraction: float = 0.3,
+        grad_sampler_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            start_epoch=start_epoch,
+            end_epoch=end_epoch,
+            update_frequency=update_frequency,
+            leave_enabled=leave_enabled,
+        )
+        self.final_sparsity = final_sparsity
+        self.num_grads = num_grads
+        self.momentum_buffer_reset = momentum_buffer_reset
+        self.mask_type = mask_type
+        self.sparsity_strategy = sparsity_strategy
+        self.init_update_fraction = init_update_fraction
+        self.grad_sampler_kwargs = grad_sampler_kwargs
+        self._shares: Any = None  # a DensityBudget, once the parameters are known
+        self._source: GradientSource | None = None
+
+    final_sparsity = field("final_sparsity", as_inner_fraction, "Sparsity of all weights together.")
+    num_grads = field("num_grads", as_count, "Samples whose gradients decide what grows.")
+    momentum_buffer_reset = flag_field("momentum_buffer_reset", "Whether moments are masked.")
+    mask_type = field("mask_type", supported("unstructured"), "What is pruned: single weights.")
+    sparsity_strategy = field("sparsity_strategy", supported(*DENSITY_RULES), "Who is how sparse.")
+    init_update_fraction = field("init_update_fraction", as_fraction, "Share moved at first.")
+    grad_sampler_kwargs = field("grad_sampler_kwargs", as_keywords, "For the sampler's builder.")
+
+    @ModifierProp(serializable=False)
+    def init_sparsity(self) -> float:
+        """``final_sparsity``."""
+        return self.final_sparsity
+
+    def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> list[float]:
+        """The sparsity of each parameter; before they are known, that of all together."""
+        return [self.final_sparsity] if self._shares is None else self._shares.sparsities
+
+    def initialize(
+        self, module: Module, epoch: float = 0, loggers: Any = None, **kwargs: Any
+    ) -> None:
+        """As of other pruning modifiers.
+
+        :param kwargs: ``grad_sampler`` is needed
+        :raises RuntimeError: without it, or with one that lacks a key
+        """
+        self._source = GradientSource(
+            kwargs.get("grad_sampler"),
+            type(self).__name__,
+            lambda build: build(**self.grad_sampler_kwargs),
+        )
+        super().initialize(module, epoch, loggers, **kwargs)
+
+    def check_mask_update(self, module: Module, epoch: float, *args: Any, **kwargs: Any) -> None:
+        """As of other pruning modifiers; fewer and fewer connections move."""
+        self._replaced = cosine_fraction(
+            epoch, self._start_epoch, self._end_epoch, self.init_update_fraction
+        )
+        super().check_mask_update(module, epoch, *args, **kwargs)
+
+    def optimizer_pre_step(self, module: Module, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Forget the moments of weights that are zero."""
+        super().optimizer_pre_step(module, optimizer, *args, **kwargs)
+        if self.momentum_buffer_reset and self._masks.enabled:
+            mask_moments(optimizer, self._masks.params)
+
+    def _create_named_layers_and_params(self, module: Module) -> list[NamedLayerParam]:
+        selected = super()._create_named_layers_and_params(module)
+        self._shares = DensityBudget(selected, self.final_sparsity, self.sparsity_strategy)
+        return selected
+
+    def _get_scorer(self, params: list[Parameter]) -> RigLPruningParamsScorer:
+        return RigLPruningParamsScorer(params, source=self._source)
+
+    def _before_mask_update(self, module: Module, target: Any) -> None:
+        scorer: Any = self._scorer
+        scorer.prepare(module, self._masks, self._shares.counts, self._replaced, self.num_grads)

@@ -1,0 +1,149 @@
+"""Training that is sparse all the time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch.nn import Module
+from torch.optim import Optimizer
+
+from sparseml.pytorch.sparsification.fields import as_number, field
+from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
+from sparseml.pytorch.sparsification.pruning.by_magnitude import ByMagnitude
+from sparseml.pytorch.sparsification.pruning.exploration_masks import ExplorationMasks
+from sparseml.pytorch.sparsification.pruning.fields import as_fraction, as_inner_fraction
+from sparseml.pytorch.sparsification.pruning.mask_creator import MaskType, PruningMaskCreator
+from sparseml.pytorch.sparsification.pruning.mask_params import ModuleParamPruningMask
+from sparseml.pytorch.sparsification.pruning.mask_state import load_named_masks, named_masks
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
+from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
+from sparseml.pytorch.utils.params import NamedLayerParam
+
+__all__ = ["TopKASTPruningModifier"]
+
+
+@PyTorchModifierYAML()
+class TopKASTPruningModifier(ByMagnitude, BasePruningModifier):
+    """Uses the largest weights, updates some more: Jayakumar et al., "Top-KAST" (2021).
+
+    Masked weights keep their values out of sight; some go on training and may become active again.
+
+    | Sample yaml:
+    |   !TopKASTPruningModifier
+    |       forward_sparsity: 0.9
+    |       backward_sparsity: 0.7
+    |       start_epoch: 0.0
+    |       end_epoch: 10.0
+    |       update_frequency: 1.0
+    |       params: __ALL_PRUNABLE__
+
+    :param forward_sparsity: of the weights that the model computes with, strictly inside (0, 1)
+    :param backward_sparsity: of the weights that are updated, in [0, 1]; at most the other one
+    :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
+    :param global_sparsity: rank the weights of all parameters together
+    :param leave_enabled: keep the masks in force after the end
+    :param mask_type: what is masked together, as in other pruning modifiers
+    :param active_weight_decay: strength of the decay that makes weights compete
+    """
+
+    _grad_module_masks: Any = None  # ExplorationMasks while initialised
+
+    def __init__(
+        self,
+        forward_sparsity: float,
+        backward_sparsity: float,
+        start_epoch: float,
+        end_epoch: float,
+        update_frequency: float,
+        params: str | Iterable[str],
+        global_sparsity: bool = True,
+        leave_enabled: bool = True,
+        mask_type: MaskType = "unstructured",
+        active_weight_decay: float = 0.0001,
+    ) -> None:
+        super().__init__(
+            params,
+            start_epoch=start_epoch,
+            end_epoch=end_epoch,
+            update_frequency=update_frequency,
+            global_sparsity=global_sparsity,
+            allow_reintroduction=True,
+            leave_enabled=leave_enabled,
+        )
+        self.forward_sparsity = forward_sparsity
+        self.backward_sparsity = backward_sparsity
+        self.mask_type = mask_type
+        self.active_weight_decay = active_weight_decay
+
+    forward_sparsity = field("forward_sparsity", as_inner_fraction, "Sparsity of the model.")
+    backward_sparsity = field("backward_sparsity", as_fraction, "Sparsity of the updates.")
+    active_weight_decay = field("active_weight_decay", as_number, "Strength of the decay.")
+
+    def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> float:
+        """``forward_sparsity``."""
+        return self.forward_sparsity
+
+    def update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Update both masks; forget the momentum of weights that come to or leave training."""
+        super().update(module, optimizer, epoch, steps_per_epoch)
+        self._grad_module_masks.forget_changed(optimizer)
+
+    def optimizer_pre_step(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Put masked values back, and let the weights decay."""
+        super().optimizer_pre_step(module, optimizer, epoch, steps_per_epoch)
+        lr = get_optim_learning_rate(optimizer)
+        self._grad_module_masks.decay(rate=lr * self.active_weight_decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both masks: ``param_masks`` and ``grad_masks``, each as of other pruning modifiers."""
+        masks = self._grad_module_masks
+        grad_masks = {} if masks is None else named_masks(masks, lifted=self._ended)
+        return {"param_masks": super().state_dict(), "grad_masks": grad_masks}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
+        """Restore both masks, and mask the weights at once."""
+        self._require_initialized("load_state_dict")
+        if strict and set(state_dict) != {"param_masks", "grad_masks"}:
+            raise IndexError(f"needs 'param_masks' and 'grad_masks', found {sorted(state_dict)}")
+        super().load_state_dict(state_dict.get("param_masks", {}), strict)
+        masks = self._grad_module_masks
+        load_named_masks(masks, state_dict.get("grad_masks", {}), strict, type(self).__name__)
+
+    def progress_state(self) -> dict[str, Any]:
+        """Adds that of the gradient masks."""
+        masks = self._grad_module_masks
+        grad_masks = {} if masks is None else {"grad_masks": masks.progress_state()}
+        return {**super().progress_state(), **grad_masks}
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Restores that of the gradient masks."""
+        super().load_progress_state(state)
+        if "grad_masks" in state:
+            self._grad_module_masks.load_progress_state(state["grad_masks"])
+
+    def _create_pruning_mask(
+        self, selected: Sequence[NamedLayerParam], mask_creator: PruningMaskCreator
+    ) -> ModuleParamPruningMask:
+        masks = super()._create_pruning_mask(selected, mask_creator)
+        self._grad_module_masks = ExplorationMasks(
+            masks, self.forward_sparsity, self.backward_sparsity
+        )
+        return masks
+
+    def _before_mask_update(self, module: Module, target: Any) -> None:
+        self._grad_module_masks.update_from_all()
+
+    def _end_pruning(self) -> None:
+        super()._end_pruning()
+        self._grad_module_masks.pruning_end(self._leave_enabled)
+
+    def _release_masks(self) -> None:
+        super()._release_masks()
+        if self._grad_module_masks is not None:
+            self._grad_module_masks.enabled = False
+        self._grad_module_masks = None
