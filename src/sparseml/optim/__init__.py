@@ -1,5 +1,6 @@
 """The recipe language: from text to modifiers and back. Knows no torch."""
 
+from sparseml.optim.analyzer import AnalyzedLayerDesc
 from sparseml.optim.errors import (
     RecipeError,
     RecipeFileNotFoundError,
@@ -34,17 +35,30 @@ from sparseml.optim.modifier import (
     ModifierYAML,
 )
 from sparseml.optim.recipe import LoadedRecipe, load_recipe
+from sparseml.optim.sensitivity import (
+    LRLossSensitivityAnalysis,
+    PruningLossSensitivityAnalysis,
+    PruningPerfSensitivityAnalysis,
+    PruningSensitivityResult,
+    default_pruning_sparsities_loss,
+    default_pruning_sparsities_perf,
+)
 
 __all__ = [
+    "AnalyzedLayerDesc",
     "BaseManager",
     "BaseModifier",
     "BaseObject",
     "BaseProp",
     "BaseScheduled",
     "BaseUpdate",
+    "LRLossSensitivityAnalysis",
     "LoadedRecipe",
     "ModifierProp",
     "ModifierYAML",
+    "PruningLossSensitivityAnalysis",
+    "PruningPerfSensitivityAnalysis",
+    "PruningSensitivityResult",
     "RecipeError",
     "RecipeFileNotFoundError",
     "RecipeRuntimeError",
@@ -55,6 +69,8 @@ __all__ = [
     "RecipeVariableError",
     "add_framework_metadata",
     "check_if_staged_recipe",
+    "default_pruning_sparsities_loss",
+    "default_pruning_sparsities_perf",
     "evaluate_recipe_yaml_str_equations",
     "is_eval_string",
     "load_global_recipe_variables_from_yaml",
