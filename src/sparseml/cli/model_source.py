@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 from torch.nn import Module
 
 from sparseml.cli.problems import Problem
+from sparseml.utils.references import described, resolve_reference
 from sparseml.utils.text import did_you_mean
 
 __all__ = ["build_model"]
@@ -36,7 +35,7 @@ def build_model(source: str) -> Module:
     builders = {"timm": _timm_model, "hf": _hugging_face_model}
     # what other people's code prints must not get between what we print
     with redirect_stdout(sys.stderr):
-        return builders[kind](rest) if kind in builders else _own_model(kind, rest)
+        return builders[kind](rest) if kind in builders else _own_model(source)
 
 
 def _without_memory(build: Callable[[], Any], what: str) -> Module:
@@ -49,7 +48,7 @@ def _without_memory(build: Callable[[], Any], what: str) -> Module:
     try:
         return build()
     except Exception as error:  # whatever a library's constructors may raise
-        raise Problem(f"{what} cannot be built: {_described(error)}") from error
+        raise Problem(f"{what} cannot be built: {described(error)}") from error
 
 
 def _timm_model(name: str) -> Module:
@@ -68,33 +67,24 @@ def _hugging_face_model(folder: str) -> Module:
     try:
         config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise Problem(f"{what}: config.json is not usable: {_described(error)}") from error
+        raise Problem(f"{what}: config.json is not usable: {described(error)}") from error
     architecture = getattr(transformers, next(iter(config.architectures or ()), ""), None)
     build = architecture or transformers.AutoModel.from_config
     return _without_memory(lambda: build(config), what)
 
 
-def _own_model(module_name: str, attribute: str) -> Module:
-    what = f"--model {module_name}:{attribute}"
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+def _own_model(reference: str) -> Module:
+    what = f"--model {reference}"
     try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise Problem(f"{what}: no module named {error.name!r} can be imported") from error
-    except Exception as error:  # the user's code may raise anything
-        raise Problem(f"{what}: importing {module_name} failed: {_described(error)}") from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            hint = did_you_mean(part, [name for name in dir(found) if not name.startswith("_")])
-            raise Problem(f"{what}: {module_name} has no {part!r}{hint}")
-        found = getattr(found, part)
+        found = resolve_reference(reference)
+    except ValueError as error:
+        raise Problem(f"--model {error}") from error
     if not callable(found):
         raise Problem(f"{what} is of type {type(found).__name__}; it must be callable, or a model")
     try:
         model = found if isinstance(found, Module) else found()
-    except Exception as error:  # as above
-        raise Problem(f"{what}: calling it failed: {_described(error)}") from error
+    except Exception as error:  # the user's code may raise anything
+        raise Problem(f"{what}: calling it failed: {described(error)}") from error
     if not isinstance(model, Module):
         raise Problem(f"{what} must give a torch.nn.Module, it gave a {type(model).__name__}")
     return model
@@ -108,11 +98,3 @@ def _optional(package: str, form: str) -> Any:
             f"--model {form} needs {package}, which cannot be imported ({error}); "
             f"pip install 'sparseml-next[{package}]'"
         ) from error
-
-
-def _described(error: Exception) -> str:
-    """The error in one line, with the place in the code that raised it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
-    text = str(error).strip().partition("\n")[0]
-    return f"{place}{type(error).__name__}: {text}" if text else f"{place}{type(error).__name__}"
