@@ -70,9 +70,10 @@ def add_model_flags(parser: ArgumentParser) -> None:
 
 def model_kwargs(args: Namespace) -> dict[str, Any]:
     """Keywords for the function that builds the model, as far as flags give any."""
+    # rates of zero are what every model has by itself, and not every model takes them
     names = ("num_classes", "in_chans", "drop_rate", "drop_path_rate")
     given = {name: getattr(args, name, None) for name in names}
-    return {key: value for key, value in given.items() if value is not None} | args.model_kwargs
+    return {key: value for key, value in given.items() if value} | args.model_kwargs
 
 
 def add_data_flags(parser: ArgumentParser) -> None:

@@ -1,0 +1,111 @@
+"""Every recipe for timm's models: valid, and fitting its model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+
+from sparseml.cli import main
+from sparseml.cli.model_source import build_model
+from sparseml.pytorch.optim import ScheduledModifierManager
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted((ROOT / "recipes" / "timm").rglob("*.yaml"))
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+_BUILT: dict[str, torch.nn.Module] = {}
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT / "recipes" / "timm"))
+
+
+def _model_of(recipe: Path) -> str:
+    lines = recipe.read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith("model: "))
+
+
+@pytest.fixture(autouse=True)
+def _build_models_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build_once(source: str) -> torch.nn.Module:
+        if source not in _BUILT:
+            _BUILT[source] = build_model(source)
+        return _BUILT[source]
+
+    monkeypatch.setattr("sparseml.cli.model_source.build_model", build_once)
+
+
+def _checked(recipe: Path, *flags: str) -> dict[str, Any]:
+    arguments = ["recipe", "check", str(recipe), "--model", f"timm:{_model_of(recipe)}", *flags]
+    done = CliRunner().invoke(main, [*arguments, "--json", "--steps-per-epoch", "5"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_there_are_recipes_for_every_way_and_pruner() -> None:
+    found = {recipe.parent.relative_to(ROOT / "recipes" / "timm").parts for recipe in RECIPES}
+    ways = ("one_shot", "one_shot+finetune", "gradual")
+    pruners = ("cap", "fast_cap", "obs", "mfac", "gm", "gw")
+    assert found == {(way, pruner) for way in ways for pruner in pruners}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=_name)
+def test_recipe_fits_its_model(recipe: Path) -> None:
+    found = _checked(recipe)
+    pruners = [m for m in found["modifiers"] if m["modifier"].endswith("PruningModifier")]
+    assert len(pruners) == 1
+    model = build_model(f"timm:{_model_of(recipe)}") if not _BUILT else _BUILT[
+        f"timm:{_model_of(recipe)}"
+    ]  # fmt: skip
+    shapes = {name: param.ndim for name, param in model.named_parameters()}
+    weights = sum(param.numel() for param in model.parameters())
+    names = [name for match in pruners[0]["matches"] for name in match["names"]]
+    assert all(shapes[name] > 1 for name in names), "norms and biases must stay dense"
+    assert sum(match["weights"] for match in pruners[0]["matches"]) > 0.6 * weights
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "xcit_nano_12_p16_224"]
+)
+def test_the_recipes_for_transformers_fit_their_relatives(name: str) -> None:
+    recipe = str(ROOT / "recipes/timm/one_shot/gm/vit.yaml")
+    done = CliRunner().invoke(main, ["recipe", "check", recipe, "--model", f"timm:{name}"])
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("way", ["one_shot", "one_shot+finetune"])
+def test_sparsity_is_a_variable(way: str) -> None:
+    recipe = ROOT / "recipes/timm" / way / "gm/vit.yaml"
+    manager = ScheduledModifierManager.from_yaml(str(recipe), recipe_variables="sparsity=0.65")
+    pruner = manager.pruning_modifiers[0]
+    assert (pruner.init_sparsity, pruner.final_sparsity) == (0.65, 0.65)
+
+
+def test_gradual_recipes_end_before_training_does() -> None:
+    recipe = ROOT / "recipes/timm/gradual/gm/vit.yaml"
+    manager = ScheduledModifierManager.from_yaml(
+        str(recipe), recipe_variables={"num_epochs": 30.0, "final_sparsity": 0.95}
+    )
+    pruner = manager.pruning_modifiers[0]
+    assert manager.max_epochs == 30
+    assert pruner.end_epoch == pytest.approx(28)
+    assert pruner.update_frequency == pytest.approx(2)
+    assert pruner.final_sparsity == 0.95
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_configs_are_accepted(config: Path) -> None:
+    from sparseml.timm import IGNORED_SETTINGS, parse, training_parser
+
+    flags = ["-c", str(config), "--data-dir", "x", "--recipe", "y", "--lr", "0.5"]
+    args, given = parse(training_parser(""), flags, IGNORED_SETTINGS)
+    content = yaml.safe_load(config.read_text())
+    assert args.lr == 0.5 and "lr" in given
+    assert args.opt == content["opt"] and "opt" not in given
+    assert args.drop_path_rate == content["drop_path"]
+    assert isinstance(args.opt_eps, float)
