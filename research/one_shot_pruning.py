@@ -172,7 +172,7 @@ def _zeros(cut: Cut) -> float:
 
 
 def _named(sparsity: float | None) -> str:
-    return "as the recipe says" if sparsity is None else f"sparsity {sparsity:.4g}"
+    return "recipe" if sparsity is None else f"sparsity {sparsity:.4g}"
 
 
 def _line(row: Row) -> str:

@@ -167,7 +167,7 @@ class Run:
         )
         numbers = {key: value for key, value in row.items() if key != "epoch"}
         for logger in self.loggers:
-            logger.log_scalars("epoch", numbers, step=self.trainer.steps)
+            logger.log_scalars("epoch", numbers, step=self.trainer.last_step)
         with atomic_text(self.folder / "summary.csv") as file:
             writer = csv.DictWriter(file, list(self.history[-1]), extrasaction="ignore")
             writer.writeheader()
@@ -192,7 +192,7 @@ class Run:
                     logger.writer.add_histogram(name, values, epoch)
                 elif hasattr(logger, "wandb") and len(values):
                     histogram = logger.wandb.Histogram(values.numpy())
-                    logger.wandb.log({f"histogram/{name}": histogram}, step=self.trainer.steps)
+                    logger.wandb.log({f"histogram/{name}": histogram}, step=self.trainer.last_step)
 
     def _log(self, step: int, values: Found) -> None:
         for logger in self.loggers:

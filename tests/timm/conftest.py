@@ -68,7 +68,18 @@ pruning_modifiers:
       update_frequency: 0.5
 """
 
-Script = Callable[..., subprocess.CompletedProcess[str]]
+Script = Callable[..., str]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let timm leave the files of images to the garbage collector."""
+    open_files = pytest.mark.filterwarnings(
+        "ignore:unclosed file:ResourceWarning",
+        "ignore:Exception ignored in.*FileIO:pytest.PytestUnraisableExceptionWarning",
+    )
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(open_files)
 
 
 def make_images(folder: Path, classes: tuple[str, ...] = CLASSES, size: int = 10) -> Path:
@@ -110,10 +121,12 @@ def command(script: str, *flags: Any, processes: int = 1) -> list[str]:
     return [*start, str(RESEARCH / script), *map(str, flags)]
 
 
-def small_flags(images: Path, *more: Any) -> list[Any]:
-    """Flags for the small network on the small images."""
+@pytest.fixture
+def flags(images: Path) -> list[Any]:
+    """Flags for the small network on the small images, with a folder ``out`` for the run."""
     flags = ["--model", "own_code:small", "--data-dir", images, "--val-split", "val"]
-    return [*flags, "--device", "cpu", "--workers", 0, "--threads", 1, "--no-report", *more]
+    flags += ["--device", "cpu", "--workers", 0, "--threads", 1, "--no-report"]
+    return [*flags, "--output", "out", "--experiment", "run"]
 
 
 class Called(NamedTuple):
@@ -147,21 +160,33 @@ def call(
 
 
 @pytest.fixture
-def run(workplace: Path) -> Script:
-    """Run a script in the workplace; it must succeed unless ``fails`` is given."""
+def start(workplace: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start a script in the workplace, in as many processes as given."""
 
-    def run(
-        script: str, *flags: Any, processes: int = 1, fails: bool = False
-    ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+    def start(script: str, *flags: Any, processes: int = 1) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             command(script, *flags, processes=processes),
             cwd=workplace,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            timeout=240,
         )
-        assert (done.returncode != 0) == fails, done.stdout + done.stderr
-        return done
+
+    return start
+
+
+@pytest.fixture
+def run(start: Callable[..., subprocess.Popen[str]]) -> Script:
+    """Run a script to its end and return its output; it must succeed unless it ``fails``."""
+
+    def run(script: str, *flags: Any, processes: int = 1, fails: bool = False) -> str:
+        process = start(script, *flags, processes=processes)
+        try:
+            output = process.communicate(timeout=240)[0]
+        finally:
+            process.kill()
+        assert (process.returncode != 0) == fails, output
+        return output
 
     return run

@@ -44,6 +44,8 @@ def shown_progress(
             def advance(done: int, news: str) -> None:
                 bar.set_postfix_str(news, refresh=False)
                 bar.update(done - bar.n)
+                if done == total:
+                    bar.refresh()
 
             yield advance
     else:

@@ -67,6 +67,11 @@ class Trainer:
         """Optimizer steps taken; those that a gradient scaler left out are none."""
         return int(self.optimizer.wrapped_steps)
 
+    @property
+    def last_step(self) -> int:
+        """The number of the last step taken, from 0; what a resumed run takes next comes after."""
+        return max(0, self.steps - 1)
+
     def epoch(self, number: int, loader: Any, name: str) -> dict[str, float]:
         """Train one epoch.
 
@@ -85,7 +90,7 @@ class Trainer:
                 advance(step, news)
                 if step % self.args.log_interval == 0 or step == count:
                     rate = get_optim_learning_rate(self.inner)
-                    self.log(self.steps, {"loss": loss, "lr": rate})
+                    self.log(self.last_step, {"loss": loss, "lr": rate})
         seconds = time.monotonic() - began
         total, images_in_all = self.where.sum([total, float(images)])
         return {

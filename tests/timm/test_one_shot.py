@@ -1,0 +1,166 @@
+"""``one_shot_pruning.py`` as a whole."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sparseml.timm import load_model, read_masks
+
+SCRIPT = "one_shot_pruning.py"
+RECIPE = """
+pruning_modifiers:
+  - !GlobalMagnitudePruningModifier
+      params: ['re:body.*weight']
+      init_sparsity: 0.3
+      final_sparsity: 0.3
+      start_epoch: 0
+      end_epoch: 1
+      update_frequency: 1
+"""
+PRUNED = ("body.0.weight", "body.1.weight", "body.4.weight")
+
+
+@pytest.fixture
+def one_shot(workplace: Path, flags: list[Any]) -> list[Any]:
+    """Flags for a magnitude recipe."""
+    (workplace / "recipe.yaml").write_text(RECIPE)
+    return [*flags, "--sparseml-recipe", "recipe.yaml", "--latency-rounds", 0]
+
+
+def _results(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "results.json").read_text())["results"]
+
+
+def test_every_sparsity_gets_weights_masks_and_a_line(
+    one_shot: list[Any], call: Any, workplace: Path
+) -> None:
+    done = call(SCRIPT, *one_shot, "--sparsities", 0.5, 0.75)
+    out = workplace / "out/run"
+    rows = _results(out)
+    assert [row["sparsity"] for row in rows] == [0.0, 0.5, 0.75]
+    with (out / "results.csv").open() as file:
+        assert [float(row["val/acc"]) for row in csv.DictReader(file)] == [
+            row["val/acc"] for row in rows
+        ]
+    for row in rows[1:]:
+        folder = out / f"sparsity={row['sparsity']:g}"
+        weights, masks = load_file(folder / "model.safetensors"), read_masks(
+            folder / "masks.safetensors"
+        )  # fmt: skip
+        assert set(masks) == set(PRUNED)
+        zeros = sum(int((weights[name] == 0).sum()) for name in masks)
+        total = sum(weights[name].numel() for name in masks)
+        assert zeros == round(row["sparsity"] * total)
+        assert all(bool((weights[name][~mask] == 0).all()) for name, mask in masks.items())
+        assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+        assert f"final_sparsity: {row['sparsity']:g}" in (folder / "recipe.yaml").read_text()
+    assert "sparsity |   top1" in done.out and "dense" in (out / "table.txt").read_text()
+
+
+def test_the_weights_can_be_evaluated_again(
+    one_shot: list[Any], call: Any, workplace: Path
+) -> None:
+    call(SCRIPT, *one_shot, "--sparsities", 0.5)
+    first = _results(workplace / "out/run")
+    weights = first[1]["file"]
+    call(SCRIPT, *one_shot, "--checkpoint", weights, "--experiment", "again")
+    again = _results(workplace / "out/again")
+    assert again[0]["val/acc"] == first[1]["val/acc"]
+    assert again[0]["val/loss"] == pytest.approx(first[1]["val/loss"])
+
+
+def test_without_sparsities_the_recipe_says(
+    one_shot: list[Any], call: Any, workplace: Path
+) -> None:
+    call(SCRIPT, *one_shot)
+    assert [round(row["zeros"], 3) for row in _results(workplace / "out/run")] == [0, 0.3]
+    masks = read_masks(workplace / "out/run/recipe/masks.safetensors")
+    assert set(masks) == set(PRUNED)
+
+
+def test_flags_with_underscores_and_batch_norms_measured_anew(
+    one_shot: list[Any], call: Any, workplace: Path
+) -> None:
+    flags = [str(flag).replace("--data-dir", "--data_dir") for flag in one_shot]
+    call(SCRIPT, *flags, "-gb", 16, "-vb", 16, "--gs_loader", "--save_model", "--sparsities", 0.9)
+    plain = load_file(workplace / "out/run/sparsity=0.9/model.safetensors")
+    call(SCRIPT, *flags, "--bn-retune", 3, "--experiment", "tuned", "--sparsities", 0.9)
+    tuned = load_file(workplace / "out/tuned/sparsity=0.9/model.safetensors")
+    differ = {name for name, value in plain.items() if not torch.equal(value, tuned[name])}
+    assert differ == {"body.1.running_mean", "body.1.running_var", "body.1.num_batches_tracked"}
+
+
+def test_pruning_by_gradients_of_the_loader(
+    flags: list[Any], call: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sparseml.pytorch.sparsification.pruning.modifier_pruning_obs")
+    recipe = RECIPE.replace("GlobalMagnitude", "OBS").rstrip()
+    recipe += "\n      num_grads: 6\n      fisher_block_size: 8\n      damp: 1.0e-4\n"
+    (workplace / "obs.yaml").write_text(recipe)
+    given = [*flags, "--recipe", "obs.yaml", "--sparsities", 0.5, "-gb", 8, "--latency-rounds", 0]
+    for name in ("a", "b"):
+        call(SCRIPT, *given, "--experiment", name)
+    found = [load_file(f"out/{name}/sparsity=0.5/model.safetensors") for name in ("a", "b")]
+    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0]), (
+        "same seed, same bits"
+    )
+    dense = load_model("own_code:small").state_dict()
+    kept = found[0]["body.4.weight"] != 0
+    assert kept.float().mean() < 0.8 and dense["body.4.weight"].shape == kept.shape
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--sparsities", 1.5], r"strictly between 0 and 1, found [1.5]"),
+        (["--data-dir", "/nowhere"], "--data-dir /nowhere: no such folder"),
+        (["--val-split", "exam"], "has no folder 'exam' of images; its folders: train, val"),
+        (["--num-classes", 7], "has 3 classes, but own_code:small tells 7 apart"),
+        (["--recipe", "gone.yaml"], "gone.yaml"),
+        (["--model", "resnt18"], "has no such model; did you mean 'resnet18"),
+        (["--checkpoint", "bad.pth"], "bad.pth is not a file of torch.save, or is damaged"),
+        (["--checkpoint", "bad.safetensors"], "bad.safetensors is not a safetensors file"),
+        (["--device", "cuda"], "torch finds no GPU"),
+        (["--recipe-args", "sparsty=1"], "sparsty"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    one_shot: list[Any], call: Any, workplace: Path, more: list[Any], expected: str
+) -> None:
+    if torch.cuda.is_available() and "cuda" in more:
+        pytest.skip("there is a GPU")
+    for name in ("bad.pth", "bad.safetensors"):
+        (workplace / name).write_bytes(b"\x08" * 99)
+    done = call(SCRIPT, *one_shot, *more, fails=True)
+    lines = [line for line in done.error.splitlines() if line.startswith("error: ")]
+    assert done.status == 2 and len(lines) == 1 and expected in lines[0], done.error
+    assert "Traceback" not in done.error
+
+
+def test_results_are_not_replaced_unasked(one_shot: list[Any], call: Any, workplace: Path) -> None:
+    call(SCRIPT, *one_shot)
+    done = call(SCRIPT, *one_shot, fails=True)
+    assert "holds results: give --overwrite or another --experiment" in done.error
+    call(SCRIPT, *one_shot, "--overwrite")
+
+
+def test_the_report_compares_all_sparsities(
+    one_shot: list[Any], call: Any, workplace: Path
+) -> None:
+    pytest.importorskip("jinja2")
+    flags = [flag for flag in one_shot if flag != "--no-report"]
+    call(SCRIPT, *flags, "--sparsities", 0.5, 0.9, "--latency-rounds", 2)
+    data = json.loads((workplace / "out/run/report.json").read_text())
+    assert "0.9" in json.dumps(data)
+    result = json.loads((workplace / "out/run/sparsity=0.9/result.json").read_text())
+    sparse = result["variants"]["sparse"]
+    assert sparse["latency"][0]["rounds"] == 2 and math.isfinite(sparse["metrics"]["loss"])
+    assert {layer["name"] for layer in result["layers"] if layer["asked"]} == set(PRUNED)
