@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from sparseml.pytorch.utils import record, set_deterministic_seeds, torch_distributed_zero_first
+from sparseml.pytorch.utils.distributed import collective
 
 
 def _draw() -> tuple[float, float, float]:
@@ -48,6 +49,18 @@ def test_others_are_released_when_rank_zero_fails(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(KeyError), torch_distributed_zero_first(0):
         raise KeyError
     assert waits == [1]
+
+
+def test_who_waited_for_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 4)
+    said = r"rank 1 of 4 .* exchanging masks: .* torch says: gone"
+    with pytest.raises(RuntimeError, match=said), collective("exchanging masks"):
+        raise RuntimeError("gone\nwith details")
+    with pytest.raises(KeyError), collective("exchanging masks"):
+        raise KeyError
+    with collective("exchanging masks"):
+        pass
 
 
 def test_record_keeps_the_function() -> None:

@@ -23,6 +23,7 @@ from sparseml.pytorch.functional.selection import (
 
 __all__ = [
     "after_removal",
+    "all_after_removal",
     "global_counts",
     "mapped_counts",
     "require_possible",
@@ -55,6 +56,23 @@ def after_removal(sparsity: float, removed: float) -> float:
     :param removed: the fraction that was removed, in [0, 1)
     """
     return max((sparsity - removed) / (1.0 - removed), 0.0) if removed < 1.0 else 0.0
+
+
+def all_after_removal(
+    target: float | list[float], sizes: Sequence[int], original_sizes: Sequence[int]
+) -> float | list[float]:
+    """As :func:`after_removal` for several tensors, one target for all or one for each.
+
+    :param sizes: what is left of each
+    :param original_sizes: what each had
+    """
+    if list(sizes) == list(original_sizes):
+        return target
+    targets = target if isinstance(target, list) else [target] * len(sizes)
+    return [
+        after_removal(sparsity, 1.0 - size / max(original, 1))
+        for sparsity, size, original in zip(targets, sizes, original_sizes, strict=True)
+    ]
 
 
 def sparsity_bounds(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-__all__ = ["record", "set_deterministic_seeds", "torch_distributed_zero_first"]
+__all__ = ["collective", "record", "set_deterministic_seeds", "torch_distributed_zero_first"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -39,6 +39,27 @@ def torch_distributed_zero_first(local_rank: int | None) -> Iterator[None]:
     finally:
         if waits and local_rank == 0:
             dist.barrier()
+
+
+@contextmanager
+def collective(doing: str) -> Iterator[None]:
+    """Say what this process was doing when another one failed to take part.
+
+    A process that has died is noticed at once by the others, one that is stuck after the timeout
+    of the process group.
+
+    :param doing: as in "exchanging masks"
+    :raises RuntimeError: with torch's message, in place of torch's error
+    """
+    try:
+        yield
+    except RuntimeError as error:  # DistBackendError and the like are subclasses
+        rank, world = dist.get_rank(), dist.get_world_size()
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RuntimeError(
+            f"rank {rank} of {world} cannot go on {doing}: another process of this run has died, "
+            f"or did not take part in time; see its log for the cause. torch says: {first}"
+        ) from error
 
 
 def record(func: _Function) -> _Function:

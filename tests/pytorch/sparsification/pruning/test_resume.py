@@ -8,11 +8,14 @@ from torch import nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification.pruning import (
+    ACDCPruningModifier,
     BasePruningModifier,
     GlobalMagnitudePruningModifier,
     MagnitudePruningModifier,
     MagnitudePruningParamsScorer,
     MovementPruningModifier,
+    RigLPruningModifier,
+    TopKASTPruningModifier,
     UnstructuredPruningMaskCreator,
 )
 
@@ -59,6 +62,26 @@ MAKERS = {
     ),
     "movement": lambda: MovementPruningModifier(init_sparsity=0.1, **FIELDS),
     "reintroducing": Reintroducing,
+    "acdc": lambda: ACDCPruningModifier(
+        0.7, start_step=1, end_step=12, update_steps=3, params=["re:.*weight"]
+    ),
+    "rigl": lambda: RigLPruningModifier(**FIELDS, num_grads=2),
+    "top_kast": lambda: TopKASTPruningModifier(
+        0.7, 0.4, 0.5, 2.5, 0.5, ["re:.*weight"], active_weight_decay=0.01
+    ),
+}
+
+
+def endless_samples():
+    """An iterator, which a resumed run has to bring to where it was."""
+    generator = torch.Generator().manual_seed(7)
+    while True:
+        yield [torch.randn(4, 6, generator=generator)], {}, torch.ones(())
+
+
+SAMPLER = {
+    "data_loader_builder": endless_samples,
+    "loss_function": lambda output, target: (output - target).pow(2).mean(),
 }
 
 
@@ -70,7 +93,9 @@ class Run:
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=0.05)
         self.manager = ScheduledModifierManager([modifier])
         self.modifier = modifier
-        self.stepper = self.manager.modify(self.net, self.optimizer, steps_per_epoch=PER_EPOCH)
+        self.stepper = self.manager.modify(
+            self.net, self.optimizer, steps_per_epoch=PER_EPOCH, grad_sampler=SAMPLER
+        )
 
     def step(self, number):
         generator = torch.Generator().manual_seed(number)
@@ -88,7 +113,7 @@ class Run:
             part.load_state_dict(state)
 
     def outcome(self):
-        masks = self.modifier.state_dict().values()
+        masks = tensors(self.modifier.state_dict())
         moments = [
             value
             for state in self.optimizer.state.values()
@@ -96,6 +121,12 @@ class Run:
             if isinstance(value, torch.Tensor)
         ]
         return [*self.net.state_dict().values(), *masks, *moments]
+
+
+def tensors(state):
+    if isinstance(state, torch.Tensor):
+        return [state]
+    return [tensor for value in state.values() for tensor in tensors(value)]
 
 
 @pytest.mark.parametrize("kind", MAKERS)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from sparseml.pytorch.utils.layers import get_layer
+from sparseml.pytorch.utils.sharded import local_part
 from sparseml.pytorch.utils.tensor_stats import tensor_sparsity
 
 __all__ = ["ModulePruningAnalyzer"]
@@ -68,5 +69,8 @@ class ModulePruningAnalyzer:
         return self.param_sparsity_dim()
 
     def param_sparsity_dim(self, dim: int | Sequence[int] | None = None) -> Tensor:
-        """The fraction of exact zeros in each slice across ``dim``, or altogether for None."""
-        return tensor_sparsity(self.param.detach(), dim)
+        """The fraction of exact zeros in each slice across ``dim``, or altogether for None.
+
+        Of a parameter that several processes share, in the part that this one holds.
+        """
+        return tensor_sparsity(local_part(self.param), dim)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sparseml.pytorch.sparsification.fields import Check, field, one_of
@@ -167,7 +168,8 @@ def _require_fit(
     creator: PruningMaskCreator, mask_type: MaskType, name: str, param: Tensor
 ) -> None:
     try:
-        creator.create_parameter_masks([param.detach()], 0.0)
+        # the shape decides; the values may be on the meta device or in parts on several processes
+        creator.create_parameter_masks([torch.zeros(()).expand(param.shape)], 0.0)
     except ValueError as error:
         raise ValueError(f"mask_type {mask_type!r} cannot mask {name}: {error}") from error
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from sparseml.pytorch.functional.budgets import after_removal
+from sparseml.pytorch.functional.budgets import all_after_removal
 from sparseml.pytorch.functional.masks import apply_masks
 from sparseml.pytorch.functional.selection import require_numbers
 from sparseml.pytorch.sparsification.pruning.distributed import broadcast_masks
@@ -23,6 +23,7 @@ from sparseml.pytorch.sparsification.pruning.mask_hooks import MaskHooks
 from sparseml.pytorch.sparsification.pruning.masked_values import MaskedValues, RunningMeans
 from sparseml.pytorch.sparsification.pruning.param_set import ParamSet
 from sparseml.pytorch.sparsification.pruning.scorer import PruningParamsScorer
+from sparseml.pytorch.utils.sharded import full_value, local_part, shard_like
 from sparseml.pytorch.utils.tensor_stats import mask_difference, tensor_list_sparsity
 
 __all__ = ["ModuleParamPruningMask"]
@@ -230,9 +231,9 @@ class ModuleParamPruningMask(ParamSet):
             self._scorer.check_regen_param_vals()
         self.restore_unmasked()
         scores = self._scores()
-        if adjust_target_sparsity_for_thinning:
+        if adjust_target_sparsity_for_thinning and target is not None:
             sizes = [param.numel() for param in self._params]
-            target = _adjusted_for_thinning(target, sizes, self._original_sizes)
+            target = all_after_removal(target, sizes, self._original_sizes)
         masks = broadcast_masks(
             self._mask_creator.create_parameter_masks(
                 scores, target, self._global_sparsity, self._budget
@@ -247,18 +248,22 @@ class ModuleParamPruningMask(ParamSet):
 
         :param plain_zeros: leave no -0.0; not needed at every step
         """
-        if self._enabled and not self._mask_gradients_only:
-            indices = range(len(self)) if param_idx is None else [param_idx]
+        indices = range(len(self)) if param_idx is None else [param_idx]
+        if self._enabled and self._mask_gradients_only:
+            self._hooks.follow_params(indices)
+        elif self._enabled:
             self._mask_weights(indices, plain_zeros)
 
     def mask_gradients(self) -> None:
         """Mask the gradients that are there now, if enabled and not reintroducing weights."""
         if not self._enabled or self._allow_reintroduction:
             return
-        with_grad = [index for index, param in enumerate(self._params) if param.grad is not None]
-        params, masks = self._params, self.param_masks
-        grads = [params[index].grad for index in with_grad]
-        apply_masks([g for g in grads if g is not None], [masks[index] for index in with_grad])
+        pairs = [
+            (local_part(param.grad), local_part(mask))
+            for param, mask in zip(self._params, self.param_masks, strict=True)
+            if param.grad is not None
+        ]
+        apply_masks([grad for grad, _ in pairs], [mask for _, mask in pairs])
 
     def grad_ready(self, param_idx: int, param: Tensor) -> None:
         """Called when a parameter's gradient is complete.
@@ -272,7 +277,7 @@ class ModuleParamPruningMask(ParamSet):
                 self.restore_unmasked(param_idx)
         elif param.grad is not None:
             self._fit_to(param_idx, param)
-            param.grad.mul_(self._param_masks[param_idx])
+            local_part(param.grad).mul_(local_part(self._param_masks[param_idx]))
         if param.grad is not None:
             self._grad_means.add(param_idx, param.grad)
 
@@ -343,7 +348,7 @@ class ModuleParamPruningMask(ParamSet):
             self._require_shape(index, mask)
         self.restore_unmasked()
         self._param_masks = [
-            mask.detach().to(param.device, param.dtype, copy=True)
+            shard_like(mask.detach().to(param.device, param.dtype, copy=True), param)
             for mask, param in zip(masks, params, strict=True)
         ]
         for index, param in enumerate(params):
@@ -357,11 +362,8 @@ class ModuleParamPruningMask(ParamSet):
             self._fit_to(index, param)
             if self._store_unmasked:
                 self._masked_values.remember(index, param, self._param_masks[index])
-        apply_masks(
-            [param.data for param in params],
-            [self._param_masks[index] for index in indices],
-            plain_zeros,
-        )
+        masks = [local_part(self._param_masks[index]) for index in indices]
+        apply_masks([local_part(param) for param in params], masks, plain_zeros)
 
     def _fit_to(self, index: int, param: Tensor) -> None:
         mask = self._param_masks[index]
@@ -378,17 +380,9 @@ class ModuleParamPruningMask(ParamSet):
         else:
             self._scorer.set_params(params)
             scores = self._scorer.score_parameters()
+        scores = [full_value(score) for score in scores]
         for score, param, name in zip(scores, params, self.full_names, strict=True):
-            what = "weights" if bool(param.isnan().any()) else "scores"
-            require_numbers(score, f"{what} of {name}")
+            if bool(score.isnan().any()):
+                what = "weights" if bool(local_part(param).isnan().any()) else "scores"
+                require_numbers(score, f"{what} of {name}")
         return scores
-
-
-def _adjusted_for_thinning(target: Target, sizes: list[int], original_sizes: list[int]) -> Target:
-    if sizes == original_sizes or target is None:
-        return target
-    targets = [target] * len(sizes) if isinstance(target, float) else target
-    return [
-        after_removal(sparsity, 1.0 - size / max(original, 1))
-        for sparsity, size, original in zip(targets, sizes, original_sizes, strict=True)
-    ]

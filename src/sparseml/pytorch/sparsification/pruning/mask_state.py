@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparseml.pytorch.sparsification.pruning.mask_params import ModuleParamPruningMask
+from sparseml.pytorch.utils.sharded import full_value
 
 __all__ = ["load_named_masks", "named_masks"]
 
@@ -16,11 +17,13 @@ __all__ = ["load_named_masks", "named_masks"]
 def named_masks(masks: ModuleParamPruningMask, lifted: bool) -> OrderedDict[str, Tensor]:
     """The masks by name, ``<layer>.<param>.sparsity_mask``.
 
+    Of parameters that several processes share, the whole masks; then all of them must call this.
+
     :param lifted: whether pruning has ended, so that masks not in force are given as ones
     """
     lifted = lifted and not masks.enabled
     return OrderedDict(
-        (name, torch.ones_like(mask) if lifted else mask)
+        (name, full_value(torch.ones_like(mask) if lifted else mask))
         for name, mask in zip(masks.names, masks.param_masks, strict=True)
     )
 

@@ -20,6 +20,7 @@ from sparseml.pytorch.sparsification.pruning.mask_creator_base import PruningMas
 from sparseml.pytorch.sparsification.pruning.mask_params import ModuleParamPruningMask
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.pytorch.utils.sharded import full_value
 from sparseml.pytorch.utils.tensor_stats import tensor_list_sparsity, tensor_sparsity
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, FROM_PARAM_TOKEN
 
@@ -172,10 +173,10 @@ class BaseGradualPruningModifier(BasePruningModifier):
         return super()._create_pruning_mask(selected, mask_creator)
 
     def _measured(self, params: Sequence[Parameter]) -> list[float]:
+        values = [full_value(param) for param in params]
         if self._global_sparsity:  # ranking all weights together knows one target only
-            together = tensor_list_sparsity([param.detach() for param in params])
-            return [together] * len(params)
-        return [tensor_sparsity(param.detach()).item() for param in params]
+            return [tensor_list_sparsity(values)] * len(params)
+        return [tensor_sparsity(value).item() for value in values]
 
     def _require_reachable(self, mask_creator: PruningMaskCreator) -> None:
         for final in self._final_targets:

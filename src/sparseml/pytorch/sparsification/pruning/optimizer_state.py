@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from sparseml.pytorch.functional.masks import changed_entries
+from sparseml.pytorch.utils.sharded import local_part
 
 __all__ = ["clear_optimizer_state", "mask_moments", "zero_momentum"]
 
@@ -35,13 +36,13 @@ def clear_optimizer_state(
     for param, old, new in zip(params, old_masks, new_masks, strict=True):
         if old is new or old.shape != new.shape:
             continue
-        changed = changed_entries(old, new)
+        changed = changed_entries(local_part(old), local_part(new))
         if not bool(changed.any()):
             continue
         any_changed = True
         for value in state.get(param, {}).values():
             if isinstance(value, Tensor) and value.shape == param.shape:
-                value.masked_fill_(changed.to(value.device), 0)
+                local_part(value).masked_fill_(changed.to(value.device), 0)
     return any_changed
 
 
@@ -57,8 +58,8 @@ def mask_moments(optimizer: Any, params: Iterable[Parameter]) -> None:
     """Zero first and second moments of weights that are exactly zero."""
     for param in params:
         values = optimizer.state.get(param, {})
-        zero = param.detach() == 0
+        zero = local_part(param) == 0
         for name in _MOMENTS:
             moment = values.get(name)
             if isinstance(moment, Tensor) and moment.shape == param.shape:
-                moment.masked_fill_(zero.to(moment.device), 0)
+                local_part(moment).masked_fill_(zero.to(moment.device), 0)
