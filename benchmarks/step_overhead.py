@@ -16,11 +16,11 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
+import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-import timm
 from _timing import CLOCKS, medians, ratios, take_turns, write_result
 from sparseml.pytorch.optim import ScheduledModifierManager
 
