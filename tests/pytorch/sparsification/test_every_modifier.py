@@ -70,6 +70,11 @@ FIELDS = {
         "param_group_dependency_map": {"0.weight,0.bias": ["2.weight"]},
         "structure_type": "filter", "update_epochs": [4.0, 4.5], "start_epoch": 1.0,
     },
+    "PowerpropagationModifier": {"params": WEIGHTS, "alpha": 2.0, **EVERY},
+    "ASRegModifier": {
+        "layers": ["1", "2"], "alpha": [0.1, 0.2], "layer_normalized": True, "reg_func": "hs",
+        "reg_tens": "out", **EVERY,
+    },
     "DistillationModifier": {
         "hardness": 0.7, "temperature": 3.0, "distill_output_keys": [0],
         "teacher_input_keys": ["x"], "update_frequency": -1.0, **RANGE,

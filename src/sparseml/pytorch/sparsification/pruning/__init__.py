@@ -19,6 +19,14 @@ from sparseml.pytorch.sparsification.pruning.mask_creator import (
     UnstructuredPruningMaskCreator,
 )
 from sparseml.pytorch.sparsification.pruning.mask_params import ModuleParamPruningMask
+from sparseml.pytorch.sparsification.pruning.modifier_as import (
+    REG_FUNCTIONS,
+    REG_TENSORS,
+    ASRegModifier,
+)
+from sparseml.pytorch.sparsification.pruning.modifier_powerpropagation import (
+    PowerpropagationModifier,
+)
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_acdc import ACDCPruningModifier
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_constant import (
@@ -46,6 +54,9 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_structured import 
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_topkast import (
     TopKASTPruningModifier,
 )
+from sparseml.pytorch.sparsification.pruning.powerpropagation_wrapper import (
+    PowerpropagationWrapper,
+)
 from sparseml.pytorch.sparsification.pruning.scorer import (
     MagnitudePruningParamsScorer,
     MovementPruningParamsScorer,
@@ -54,7 +65,10 @@ from sparseml.pytorch.sparsification.pruning.scorer import (
 )
 
 __all__ = [
+    "REG_FUNCTIONS",
+    "REG_TENSORS",
     "ACDCPruningModifier",
+    "ASRegModifier",
     "BaseGradualPruningModifier",
     "BasePruningModifier",
     "BlockMaskCreator",
@@ -73,6 +87,8 @@ __all__ = [
     "MovementPruningParamsScorer",
     "NMPruningMaskCreator",
     "PatternMaskCreator",
+    "PowerpropagationModifier",
+    "PowerpropagationWrapper",
     "PruningMaskCreator",
     "PruningParamsGradScorer",
     "PruningParamsScorer",
