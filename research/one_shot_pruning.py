@@ -40,7 +40,6 @@ from sparseml.timm import (
     atomic_text,
     cuts,
     load_recipe,
-    make_grad_sampler,
     open_session,
     parse,
     prepare,
@@ -82,7 +81,7 @@ def main() -> None:
         prune(session, sparsities)
 
 
-def prune(session: Session, sparsities: list[float | None]) -> None:
+def prune(session: Session, sparsities: list[float]) -> None:
     """Do all sparsities, and show them."""
     args, where = session.args, session.where
     folder = experiment_folder(args)
@@ -90,12 +89,11 @@ def prune(session: Session, sparsities: list[float | None]) -> None:
     found = session.evaluate(session.model, "dense")
     if outcome:
         outcome.dense(found)
-    sampler = make_grad_sampler(session.gradient_batches())
     for cut in cuts(
         lambda: load_recipe(args.sparseml_recipe, args.recipe_args),
         session.model,
         sparsities,
-        grad_sampler=sampler,
+        grad_sampler=session.grad_sampler(),
     ):
         if args.bn_retune:
             batches = session.plain_batches(args.gs_batch_size or args.val_batch_size)

@@ -202,9 +202,7 @@ class Run:
         trainer = self.trainer
         parts = {"optimizer": trainer.inner, "manager": trainer.manager}
         parts |= {"scheduler": trainer.scheduler, "scaler": trainer.scaler}
-        extras: dict[str, Any] = {"gradient_batches": self.training.batches}
-        if trainer.ema is not None:
-            extras["ema"] = trainer.ema.module
+        extras = {} if trainer.ema is None else {"ema": trainer.ema.module}
         folder, name = self.folder / "checkpoints", self.session.model_name
         return Checkpoints(folder, name, self.session.model, self.where, parts, extras)
 

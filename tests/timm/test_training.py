@@ -94,6 +94,24 @@ def test_a_resumed_run_equals_one_that_was_not(
         assert timeless == [{**row, "images_per_second": ""} for row in rows]
 
 
+@pytest.mark.parametrize("modifier", ["CA", "GWProd"])
+def test_resuming_where_gradients_are_sampled(
+    gradual: list[Any], call: Any, workplace: Path, modifier: str
+) -> None:
+    text = (workplace / "gradual.yaml").read_text().replace("GlobalMagnitude", modifier).rstrip()
+    more = (
+        "fisher_block_size: 8\n      damp: 1.0e-4" if modifier == "CA" else "global_sparsity: True"
+    )
+    (workplace / "gradual.yaml").write_text(f"{text}\n      num_grads: 4\n      {more}\n")
+    flags = [*gradual, "-gb", 16, "--checkpoint-freq", 1]
+    call(SCRIPT, *flags)
+    whole = _weights(workplace / "out/run")
+    middle = "out/run/checkpoints/small_epoch=1.pth"
+    call(SCRIPT, *flags, "--experiment", "resumed", "--resume", middle)
+    resumed = _weights(workplace / "out/resumed")
+    assert all(torch.equal(value, whole[key]) for key, value in resumed.items())
+
+
 def test_resuming_goes_on_in_the_folder_of_the_run(
     gradual: list[Any], call: Any, workplace: Path
 ) -> None:

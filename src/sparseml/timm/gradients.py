@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,32 +17,29 @@ from sparseml.pytorch.utils.rng import get_rng_state, set_rng_state
 
 __all__ = ["GradientBatches", "make_grad_sampler"]
 
-_LAPS = 100_003  # of the data in a round, at most
 Batch = tuple[list[Tensor], dict[str, Any], Tensor]
 
 
 class GradientBatches:
-    """Batches without end for sampling gradients: ``([images], {}, labels)``.
+    """Batches for sampling gradients: ``([images], {}, labels)``.
 
-    Each ``iter`` begins a round of its own. What a round yields depends on its number, ``seed`` and
-    ``rank`` alone, and leaves the random generators as they are: sampling never changes what
+    Each ``iter`` is another round through the data. What a round yields depends on its number and
+    the seeds alone, and leaves the random generators as they are: sampling never changes what
     training draws, nor the other way around, and a resumed run samples what it would have sampled.
 
-    :param loader: gives the loader, built once when it is first needed
-    :param rank: of this process, where each samples by itself
+    :param loader: gives the loader; called when it is first needed
+    :param seeds: that tell streams apart, such as the seed of the run and the rank of this process
     :param device: where the batches are put
     """
 
     def __init__(
         self,
         loader: Callable[[], Any],
-        seed: int = 0,
-        rank: int = 0,
+        seeds: Sequence[int] = (0,),
         device: torch.device | str = "cpu",
     ) -> None:
         self._build = loader
-        self._loader: Any = None
-        self._seed = (seed, rank)
+        self._seeds = tuple(seeds)
         self._device = device
         self._rounds = 0
 
@@ -55,26 +52,24 @@ class GradientBatches:
         """How many rounds there were."""
         return {"rounds": self._rounds}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with the next round."""
         self._rounds = int(state["rounds"])
 
     def _round(self, number: int) -> Iterator[Batch]:
-        if self._loader is None:
-            self._loader = self._build()
-        seeds = np.random.SeedSequence((*self._seed, number)).generate_state(3)
+        loader = self._build()
+        seeds = np.random.SeedSequence((*self._seeds, number)).generate_state(3)
         own: dict[str, Any] = {"seeds": seeds}
-        for lap in itertools.count():
+        with _drawing_from(own):
+            _shuffle_anew(loader, number)
+            batches = iter(loader)
+        while True:
             with _drawing_from(own):
-                _shuffle_anew(self._loader, number * _LAPS + lap)
-                batches = iter(self._loader)
-            while True:
-                with _drawing_from(own):
-                    batch = next(batches, None)
-                if batch is None:
-                    break
-                images, labels = (part.to(self._device, non_blocking=True) for part in batch[:2])
-                yield [images], {}, labels
+                batch = next(batches, None)
+            if batch is None:
+                return
+            images, labels = (part.to(self._device, non_blocking=True) for part in batch[:2])
+            yield [images], {}, labels
 
 
 def _shuffle_anew(loader: Any, number: int) -> None:
@@ -102,17 +97,19 @@ def _drawing_from(own: dict[str, Any]) -> Iterator[None]:
 
 
 def make_grad_sampler(
-    batches: GradientBatches, loss: Callable[[Any, Any], Tensor] = cross_entropy
+    stream: Callable[[int], Iterable[Batch]], loss: Callable[[Any, Any], Tensor] = cross_entropy
 ) -> dict[str, Any]:
     """What ``manager.modify`` and ``manager.apply`` take as ``grad_sampler``.
 
     The labels are classes, and the loss is that of the task alone: no mixup, no smoothed labels, no
     distillation, whatever the training uses.
 
+    :param stream: gives the batches for the n-th modifier that asks, from 0
     :param loss: called with logits ``[batch, classes]`` and labels ``[batch]``
     """
+    numbers = itertools.count()
 
-    def build(*args: Any, **kwargs: Any) -> GradientBatches:
-        return batches
+    def build(**kwargs: Any) -> Iterable[Batch]:
+        return stream(next(numbers))
 
     return {"data_loader_builder": build, "loss_fn": loss, "loss_function": loss}

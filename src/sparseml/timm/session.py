@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from argparse import Namespace
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from torch import nn
 from sparseml.pytorch.utils.distributed import set_deterministic_seeds
 from sparseml.timm.data import DataSource, require_classes
 from sparseml.timm.evaluation import evaluate
-from sparseml.timm.gradients import GradientBatches
+from sparseml.timm.gradients import GradientBatches, make_grad_sampler
 from sparseml.timm.models import data_config, load_model, output_classes, short_name
 from sparseml.timm.options import model_kwargs
 from sparseml.timm.processes import Processes
@@ -62,12 +63,13 @@ class Session:
         """Training images in random order, not augmented."""
         return self.source.shuffled(self.training_data, batch_size, self.where)
 
-    def gradient_batches(self) -> GradientBatches:
-        """The batches that gradients are sampled on; none is loaded before it is needed."""
+    def grad_sampler(self) -> dict[str, Any]:
+        """What gradients are sampled on; nothing is loaded before it is needed."""
         args, where = self.args, self.where
-        shared = args.gs_distributed
-        return GradientBatches(
-            self._gradient_loader, args.seed, 0 if shared else where.rank, where.device
+        build = functools.cache(self._gradient_loader)
+        rank = 0 if args.gs_distributed else where.rank
+        return make_grad_sampler(
+            lambda number: GradientBatches(build, (args.seed, rank, number), where.device)
         )
 
     def _gradient_loader(self) -> Any:

@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_sampled import (
+    SampledPruningModifier,
+)
 from sparseml.timm.errors import RunError
 from sparseml.timm.masks import masks_in_force
 
@@ -21,7 +25,7 @@ class Cut:
     """A model pruned in one shot.
 
     :param sparsity: what was asked for; None where the recipe itself says
-    :param masks: parameter name → mask, as it was before the recipe was finalised
+    :param masks: parameter name → mask
     """
 
     sparsity: float | None
@@ -30,42 +34,76 @@ class Cut:
     masks: dict[str, Tensor]
 
 
-def asked_sparsities(values: Sequence[float]) -> list[float | None]:
-    """The sparsities to go through; none given is one pass with what the recipe says.
+def asked_sparsities(values: Sequence[float]) -> list[float]:
+    """The sparsities to go through, each once; none is one pass with what the recipe says.
 
     :raises RunError: for one that is not strictly between 0 and 1
     """
     wrong = [value for value in values if not 0.0 < value < 1.0]
     if wrong:
         raise RunError(f"--sparsities must lie strictly between 0 and 1, found {wrong}")
-    return list(values) or [None]
+    return list(dict.fromkeys(values))
 
 
 def cuts(
     load: Callable[[], ScheduledModifierManager],
     dense: nn.Module,
-    sparsities: Sequence[float | None],
+    sparsities: Sequence[float],
     **kwargs: Any,
 ) -> Iterator[Cut]:
     """Prune copies of a model, one for each sparsity.
 
+    A recipe whose only pruning modifier samples gradients does so once for all sparsities, and
+    every sparsity is cut from the same Fisher matrices and the same elimination.
+
     :param load: loads the recipe anew
     :param dense: the model; it stays as it is
-    :param sparsities: in place of the recipe's; None leaves the recipe as it is
+    :param sparsities: in place of the recipe's; none leaves the recipe as it is
     :param kwargs: handed to the manager's ``apply``, such as ``grad_sampler``
     :raises RunError: if the recipe has no pruning modifier whose sparsity can be set
     """
+    if not sparsities:
+        yield _applied(load(), dense, None, kwargs)
+        return
+    modifiers = list(_at(load(), sparsities[0]).iter_modifiers())
+    if len(modifiers) == 1 and isinstance(modifiers[0], SampledPruningModifier):
+        yield from _swept(load, modifiers[0], dense, sparsities, kwargs)
+        return
     for sparsity in sparsities:
-        manager, model = load(), copy.deepcopy(dense)
-        if sparsity is not None:
-            _set_sparsity(manager, sparsity)
-        manager.apply(model, finalize=False, **kwargs)
-        masks = {name: mask.clone() for name, mask in masks_in_force(manager).items()}
-        manager.finalize(model)
-        yield Cut(sparsity, model, manager, masks)
+        yield _applied(_at(load(), sparsity), dense, sparsity, kwargs)
 
 
-def _set_sparsity(manager: ScheduledModifierManager, sparsity: float) -> None:
+def _applied(
+    manager: ScheduledModifierManager,
+    dense: nn.Module,
+    sparsity: float | None,
+    kwargs: dict[str, Any],
+) -> Cut:
+    model = copy.deepcopy(dense)
+    manager.apply(model, finalize=False, **kwargs)
+    masks = {name: mask.clone() for name, mask in masks_in_force(manager).items()}
+    manager.finalize(model)
+    return Cut(sparsity, model, manager, masks)
+
+
+def _swept(
+    load: Callable[[], ScheduledModifierManager],
+    modifier: SampledPruningModifier,
+    dense: nn.Module,
+    sparsities: Sequence[float],
+    kwargs: dict[str, Any],
+) -> Iterator[Cut]:
+    for sparsity, outcome in modifier.sweep(dense, sparsities, **kwargs):
+        model = copy.deepcopy(dense)
+        with torch.no_grad():
+            for name, (_, weight) in outcome.items():
+                model.get_parameter(name).copy_(weight)
+        masks = {name: mask for name, (mask, _) in outcome.items()}
+        yield Cut(sparsity, model, _at(load(), sparsity), masks)
+
+
+def _at(manager: ScheduledModifierManager, sparsity: float) -> ScheduledModifierManager:
+    """The manager, its pruning modifiers set to a sparsity."""
     pruners = [m for m in manager.pruning_modifiers if hasattr(m, "final_sparsity")]
     if not pruners:
         raise RunError("--sparsities: the recipe has no pruning modifier with a final_sparsity")
@@ -77,3 +115,4 @@ def _set_sparsity(manager: ScheduledModifierManager, sparsity: float) -> None:
             )
         modifier.init_sparsity = sparsity
         modifier.final_sparsity = sparsity
+    return manager

@@ -20,7 +20,6 @@ from sparseml.timm.fitting import (
     require_fitting_patterns,
     require_fitting_schedule,
 )
-from sparseml.timm.gradients import GradientBatches, make_grad_sampler
 from sparseml.timm.losses import Distillation, make_mixup, training_loss
 from sparseml.timm.masks import MaskedEma
 from sparseml.timm.models import load_model
@@ -38,7 +37,6 @@ class Training:
     session: Session
     trainer: Trainer
     loader: Any
-    batches: GradientBatches
     epochs: int
     steps_per_epoch: int
 
@@ -75,14 +73,14 @@ def set_up_training(
         scheduler, epochs = _scheduler(args, inner, epochs, steps)
     require_fitting_schedule(manager, steps, epochs, args.sparseml_recipe)
     model = where.share(session.model)
-    scaler, batches = _scaler(session), session.gradient_batches()
+    scaler = _scaler(session)
     optimizer = manager.modify(
         model,
         inner,
         steps_per_epoch=steps,
         wrap_optim=scaler,
         loggers=loggers,
-        grad_sampler=make_grad_sampler(batches),
+        grad_sampler=session.grad_sampler(),
         distillation_teacher=distillation.teacher if distillation else None,
     )
     mixup = make_mixup(args, session.classes)
@@ -104,7 +102,7 @@ def set_up_training(
         ema=ema,
         log=log,
     )
-    return Training(session, trainer, loader, batches, epochs, steps)
+    return Training(session, trainer, loader, epochs, steps)
 
 
 def _training_loader(session: Session) -> Any:
