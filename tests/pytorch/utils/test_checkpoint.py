@@ -186,6 +186,56 @@ def test_what_the_file_lacks_is_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "none", model)
 
 
+def _damage(path: Path, how: str) -> None:
+    data = bytearray(path.read_bytes())
+    if how == "cut short":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "flipped":
+        data[len(data) // 3] ^= 4
+        path.write_bytes(data)
+    elif how == "empty":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize("how", ["cut short", "flipped", "empty", "gone"])
+def test_the_checkpoint_before_a_damaged_one_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    path, model = tmp_path / "c.pth", nn.Linear(30, 30)
+    for epoch in range(3):
+        model.weight.data.fill_(float(epoch))
+        save_checkpoint(path, model, epoch=epoch)
+    info = load_checkpoint(path, model)
+    assert (info.epoch, info.path, caplog.text) == (2, path, "")
+    _damage(path, how)
+    info = load_checkpoint(path, model)
+    assert (info.epoch, info.path.name) == (1, "c.pth.previous")
+    assert model.weight.unique().tolist() == [1.0]
+    assert "going on from the checkpoint before it" in caplog.text
+    assert "c.pth" in caplog.text
+    # the run goes on, and saves
+    save_checkpoint(path, model, epoch=2)
+    assert load_checkpoint(path, model).path == path
+
+
+def test_two_damaged_checkpoints_are_an_error(tmp_path: Path) -> None:
+    path, model = tmp_path / "c.pth", nn.Linear(30, 30)
+    for _ in range(2):
+        save_checkpoint(path, model)
+    _damage(path, "flipped")
+    _damage(tmp_path / "c.pth.previous", "cut short")
+    with pytest.raises(CheckpointError, match=r"c\.pth is damaged.* and so is the one before it"):
+        load_checkpoint(path, model)
+
+
+def test_the_one_before_need_not_be_kept(tmp_path: Path) -> None:
+    for _ in range(2):
+        save_checkpoint(tmp_path / "c.pth", nn.Linear(2, 2), keep_previous=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["c.pth"]
+
+
 def test_damage_is_noticed_and_nothing_is_changed(tmp_path: Path) -> None:
     path = tmp_path / "c.pth"
     save_checkpoint(path, nn.Linear(30, 30))

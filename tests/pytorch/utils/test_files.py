@@ -10,6 +10,7 @@ from sparseml.pytorch.utils.files import (
     CheckpointError,
     atomic_path,
     is_safetensors,
+    previous_path,
     read_safetensors,
     read_torch_file,
     write_safetensors,
@@ -43,6 +44,45 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         raise OSError("disk full")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_file_before_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def no_links(*_: object) -> None:
+        raise PermissionError("not on this file system")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    path = tmp_path / "x.txt"
+    for number in range(4):
+        with atomic_path(path, keep_previous=True) as part:
+            part.write_text(str(number))
+        assert path.read_text() == str(number)
+        assert previous_path(path).exists() == (number > 0)
+        assert not number or previous_path(path).read_text() == str(number - 1)
+    assert sorted(tmp_path.iterdir()) == [path, previous_path(path)]
+    # as after a crash between keeping the old file and putting the new one in its place
+    previous_path(path).unlink()
+    previous_path(path).hardlink_to(path)
+    with atomic_path(path, keep_previous=True) as part:
+        part.write_text("4")
+    assert (path.read_text(), previous_path(path).read_text()) == ("4", "3")
+    assert sorted(tmp_path.iterdir()) == [path, previous_path(path)]
+
+
+def test_what_killed_processes_left_is_removed_when_old(tmp_path: Path) -> None:
+    path = tmp_path / "x[1].txt"
+    old, new = tmp_path / ".x[1].txt.0123.part", tmp_path / ".x[1].txt.4567.part"
+    other = tmp_path / ".y.txt.0123.part"
+    for part in (old, new, other):
+        part.touch()
+    for part in (old, other):
+        os.utime(part, (0, 0))
+    with atomic_path(path) as part:
+        part.write_text("1")
+    assert sorted(tmp_path.iterdir()) == sorted([path, new, other])
 
 
 def test_data_are_synced_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sparseml.pytorch.functional.masks import pack_mask, unpack_mask
-from sparseml.pytorch.utils.files import CheckpointError, read_torch_file, write_torch_file
+from sparseml.pytorch.utils.files import (
+    CheckpointError,
+    previous_path,
+    read_torch_file,
+    write_torch_file,
+)
 from sparseml.pytorch.utils.model import load_model_state, model_state
 from sparseml.pytorch.utils.rng import get_rng_state, set_rng_state
 
 __all__ = ["CheckpointInfo", "load_checkpoint", "pack_masks", "save_checkpoint", "unpack_masks"]
 
+_LOGGER = logging.getLogger(__name__)
 _VERSION = 1
 _VERSION_KEY = "checkpoint_version"
 _PACKED_KEY = "__packed_mask__"
@@ -27,6 +35,8 @@ class CheckpointInfo(NamedTuple):
     epoch: float | None
     recipe: str | None
     extra: Any
+    path: Path
+    """The file that was read: the previous one, if the last was damaged."""
 
 
 def _is_mask(value: Any) -> bool:
@@ -76,6 +86,7 @@ def save_checkpoint(
     recipe: Any = None,
     rng: bool = True,
     extra: Any = None,
+    keep_previous: bool = True,
 ) -> None:
     """Save all that a run needs to go on from here bit for bit, atomically.
 
@@ -90,6 +101,8 @@ def save_checkpoint(
     :param recipe: text of the recipe, the manager's own if None
     :param rng: also save the states of Python's, numpy's and torch's random generators
     :param extra: any plain data and tensors, such as the position in the data
+    :param keep_previous: keep the file that is replaced as ``<path>.previous``, which
+        :func:`load_checkpoint` falls back on
     """
     content: dict[str, Any] = {_VERSION_KEY: _VERSION, "state_dict": model_state(model)}
     parts = {"optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
@@ -101,7 +114,8 @@ def save_checkpoint(
         content["recipe"] = str(recipe)
     if rng:
         content["rng"] = get_rng_state()
-    write_torch_file(path, content | {"epoch": epoch, "extra": extra})
+    content |= {"epoch": epoch, "extra": extra}
+    write_torch_file(path, content, keep_previous=keep_previous)
 
 
 def load_checkpoint(
@@ -120,20 +134,21 @@ def load_checkpoint(
 
     Build model, optimizer and manager as at the start of the run and let the manager ``modify``
     them (which initialises it); then call this. Each of them that is given is restored; the
-    random generators come last.
+    random generators come last. If the file is damaged, or a crash has left none, the one before
+    it is used, with a warning.
 
     :param rng: restore the random generators, if the file has their states
     :param strict: demand that the names of the model and of the manager's modifiers agree
     :return: epoch, recipe and extra as saved
-    :raises FileNotFoundError: if there is no such file
-    :raises CheckpointError: naming the file, if it is damaged (checksums are compared) or lacks
-        something that is asked for
+    :raises FileNotFoundError: if there is no such file, nor one before it
+    :raises CheckpointError: naming the file, if it is damaged (checksums are compared) and so is
+        the one before it, or if it lacks something that is asked for
     """
-    content = _read_checkpoint(path, map_location)
+    content, used = _read_last_whole(path, map_location)
     asked = {"optimizer": optimizer, "manager": manager, "scheduler": scheduler, "scaler": scaler}
     lacking = [key for key, part in asked.items() if part is not None and key not in content]
     if lacking:
-        raise CheckpointError(f"{path} holds no state of: {', '.join(lacking)}")
+        raise CheckpointError(f"{used} holds no state of: {', '.join(lacking)}")
     manager_state = unpack_masks(content.get("manager"))
     if manager is not None:
         manager.load_structure_state(model, manager_state)
@@ -146,18 +161,32 @@ def load_checkpoint(
             asked[key].load_state_dict(content[key])
     if rng and "rng" in content:
         set_rng_state(content["rng"])
-    return CheckpointInfo(content.get("epoch"), content.get("recipe"), content.get("extra"))
+    return CheckpointInfo(content.get("epoch"), content.get("recipe"), content.get("extra"), used)
 
 
-def _read_checkpoint(path: str | os.PathLike[str], map_location: Any) -> dict[str, Any]:
-    content = read_torch_file(path, map_location, check=True)
+def _read_last_whole(
+    path: str | os.PathLike[str], map_location: Any
+) -> tuple[dict[str, Any], Path]:
+    """The content of the file, or of the one before it, and which of them it was."""
+    used = Path(path).expanduser()
+    try:
+        content = read_torch_file(used, map_location, check=True)
+    except (CheckpointError, FileNotFoundError) as error:
+        used = previous_path(path)
+        if not used.exists():
+            raise
+        try:
+            content = read_torch_file(used, map_location, check=True)
+        except CheckpointError as second:
+            raise CheckpointError(f"{error}; and so is the one before it: {second}") from error
+        _LOGGER.warning("%s; going on from the checkpoint before it, %s", error, used)
     if not isinstance(content, dict) or _VERSION_KEY not in content:
         raise CheckpointError(
-            f"{path} is no checkpoint of save_checkpoint; load_model reads files of weights"
+            f"{used} is no checkpoint of save_checkpoint; load_model reads files of weights"
         )
     if content[_VERSION_KEY] > _VERSION:
         raise CheckpointError(
-            f"{path} was written by a later version of this package "
+            f"{used} was written by a later version of this package "
             f"(format {content[_VERSION_KEY]}, this version reads up to {_VERSION})"
         )
-    return content
+    return content, used

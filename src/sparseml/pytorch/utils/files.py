@@ -14,13 +14,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sparseml.utils.atomic import atomic_path
+from sparseml.utils.atomic import atomic_path, previous_path
 
 __all__ = [
     "SAFETENSORS_SUFFIX",
     "CheckpointError",
     "atomic_path",
     "is_safetensors",
+    "previous_path",
     "read_safetensors",
     "read_torch_file",
     "write_safetensors",
@@ -40,12 +41,15 @@ def is_safetensors(path: _PathLike) -> bool:
     return Path(path).suffix.lower() == SAFETENSORS_SUFFIX
 
 
-def write_torch_file(path: _PathLike, content: Any, zipped: bool = True) -> None:
+def write_torch_file(
+    path: _PathLike, content: Any, zipped: bool = True, keep_previous: bool = False
+) -> None:
     """Write ``content`` with ``torch.save``, atomically.
 
     :param zipped: False for torch's format before 1.6
+    :param keep_previous: keep the file that is replaced at ``previous_path(path)``
     """
-    with atomic_path(path) as part:
+    with atomic_path(path, keep_previous) as part:
         torch.save(content, part, _use_new_zipfile_serialization=zipped)
 
 
