@@ -63,8 +63,11 @@ def test_the_file_before_is_kept(
         assert previous_path(path).exists() == (number > 0)
         assert not number or previous_path(path).read_text() == str(number - 1)
     assert sorted(tmp_path.iterdir()) == [path, previous_path(path)]
-    # as after a crash between keeping the old file and putting the new one in its place
-    previous_path(path).unlink()
+
+
+def test_a_crash_while_the_file_before_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("3")
     previous_path(path).hardlink_to(path)
     with atomic_path(path, keep_previous=True) as part:
         part.write_text("4")
