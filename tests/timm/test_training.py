@@ -231,7 +231,13 @@ def test_a_checkpoint_of_another_recipe(gradual: list[Any], call: Any, workplace
 def test_a_checkpoint_that_was_cut_short(gradual: list[Any], call: Any, workplace: Path) -> None:
     call(SCRIPT, *gradual)
     last = workplace / "out/run/checkpoints/small_last.pth"
+    whole = _weights(workplace / "out/run")
     last.write_bytes(last.read_bytes()[:-500])
+    call(SCRIPT, *gradual, "--resume", last)  # from the one before it
+    again = _weights(workplace / "out/run")
+    assert all(torch.equal(value, whole[key]) for key, value in again.items())
+    last.write_bytes(last.read_bytes()[:-500])
+    last.with_name("small_last.pth.previous").unlink()
     done = call(SCRIPT, *gradual, "--resume", last, fails=True)
     assert "small_last.pth is damaged or cut short" in done.error
 
