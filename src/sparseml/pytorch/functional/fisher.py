@@ -40,16 +40,17 @@ def add_products(blocks: Tensor, grads: Tensor) -> None:
     """Add ``sum_t g_t g_t^T`` to every block, in place.
 
     :param blocks: ``[R, B, B]``
-    :param grads: ``[n, R, B]``, dtype and device of ``blocks``
+    :param grads: ``[R, n, B]``, dtype and device of ``blocks``; fastest where contiguous
     """
     rows, size, _ = blocks.shape
     if size == 1:
-        blocks.view(rows).add_(grads.view(-1, rows).square().sum(0))
+        for grad in grads.unbind(1):
+            blocks[:, 0].addcmul_(grad, grad)
         return
 
     def work(start: int, stop: int) -> None:
-        part = grads[:, start:stop]
-        blocks[start:stop].baddbmm_(part.permute(1, 2, 0), part.transpose(0, 1))
+        part = grads[start:stop]
+        blocks[start:stop].baddbmm_(part.mT, part)
 
     chunk = rows_per_chunk(size * size * blocks.element_size(), _PRODUCT_BYTES)
     map_rows(work, rows, chunk if blocks.device.type == "cpu" else rows, blocks.device)
@@ -138,9 +139,16 @@ class BlockFisher:
         :raises ValueError: for another shape
         """
         blocks = self.layout.to_blocks(grads.detach())[..., self.part, :]
-        blocks = blocks.reshape(-1, *self.blocks.shape[:2])
+        self.accumulate_blocks(blocks.reshape(-1, *self.blocks.shape[:2]))
+
+    def accumulate_blocks(self, blocks: Tensor) -> None:
+        """Add gradients that have been cut into the blocks held here already.
+
+        :param blocks: ``[n, R, B]``, any dtype and device
+        """
         if self._buffer is None:
-            self._buffer = self.blocks.new_empty(self._chunk, *self.blocks.shape[:2])
+            rows, size, _ = self.blocks.shape
+            self._buffer = self.blocks.new_empty(rows, self._chunk, size)
         self.count += blocks.shape[0]
         for start in range(0, blocks.shape[0], self._chunk):
             self._collect(blocks[start : start + self._chunk])
@@ -148,7 +156,7 @@ class BlockFisher:
     def _collect(self, grads: Tensor) -> None:
         assert self._buffer is not None
         fits = min(grads.shape[0], self._chunk - self._waiting)
-        self._buffer[self._waiting : self._waiting + fits] = grads[:fits]
+        self._buffer[:, self._waiting : self._waiting + fits] = grads[:fits].transpose(0, 1)
         self._waiting += fits
         if self._waiting == self._chunk:
             self.flush()
@@ -158,7 +166,7 @@ class BlockFisher:
     def flush(self) -> None:
         """Multiply in the gradients that wait in the buffer, so that ``blocks`` is complete."""
         if self._buffer is not None and self._waiting:
-            add_products(self.blocks, self._buffer[: self._waiting])
+            add_products(self.blocks, self._buffer[:, : self._waiting])
         self._waiting = 0
 
     def factor(

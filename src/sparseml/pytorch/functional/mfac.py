@@ -211,14 +211,14 @@ class FisherInverseFastSmallBlocks(FisherInverse):
         """``[R, B, B]`` for consecutive weights of one device, computed in double precision."""
         count, size = grads.shape
         padded = torch.nn.functional.pad(grads, (0, -size % block_size))
-        rows = padded.view(count, -1, block_size)
+        rows = padded.view(count, -1, block_size).transpose(0, 1)
         places = (torch.arange(padded.shape[1], device=device) < size).view(-1, block_size)
-        inverse = grads.new_empty(rows.shape[1], block_size, block_size, device=device)
+        inverse = grads.new_empty(len(rows), block_size, block_size, device=device)
         chunk = rows_per_chunk(8 * block_size**2, _SMALL_BLOCKS_BYTES)
         for start in range(0, len(inverse), chunk):
             part = slice(start, start + chunk)
             blocks = torch.zeros_like(inverse[part], dtype=torch.float64)
-            add_products(blocks, rows[:, part].to(device, torch.float64))
+            add_products(blocks, rows[part].to(device, torch.float64).contiguous())
             invert_blocks(blocks, count, self._damp, places[part])
             inverse[part] = blocks
         return inverse

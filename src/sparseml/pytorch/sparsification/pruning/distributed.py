@@ -12,46 +12,12 @@ from sparseml.pytorch.functional.masks import pack_mask, unpack_mask
 from sparseml.pytorch.utils.distributed import collective
 from sparseml.pytorch.utils.sharded import is_sharded
 
-__all__ = [
-    "any_rank",
-    "broadcast_masks",
-    "is_distributed",
-    "process_rank",
-    "sum_over_ranks",
-    "transfer_device",
-    "world_size",
-]
+__all__ = ["broadcast_masks", "is_distributed", "sum_over_ranks"]
 
 
 def is_distributed() -> bool:
     """Whether this process is one of several in an initialised process group."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def world_size() -> int:
-    """How many processes there are."""
-    return dist.get_world_size() if is_distributed() else 1
-
-
-def process_rank() -> int:
-    """The rank of this process, 0 if it is the only one."""
-    return dist.get_rank() if is_distributed() else 0
-
-
-def transfer_device() -> torch.device:
-    """Where tensors must be to be sent: the GPU for backends that know nothing else, or the CPU."""
-    backend = dist.get_backend() if is_distributed() else "gloo"
-    only_gpu = "nccl" in backend and "gloo" not in backend
-    return torch.device("cuda", torch.cuda.current_device()) if only_gpu else torch.device("cpu")
-
-
-def any_rank(value: bool) -> bool:
-    """Whether ``value`` is true on any rank."""
-    if not is_distributed():
-        return value
-    flag = torch.tensor(int(value), device=transfer_device())
-    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-    return bool(flag)
 
 
 def broadcast_masks(masks: Sequence[Tensor]) -> list[Tensor]:

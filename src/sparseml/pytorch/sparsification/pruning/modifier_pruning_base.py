@@ -179,6 +179,11 @@ class BasePruningModifier(ScheduledUpdateModifier):
     def _before_mask_update(self, module: Module, target: Any) -> None:
         """Called right before parameters are scored; the place to sample gradients."""
 
+    def _apply_target(self, module: Module, target: Any) -> None:
+        """Bring the parameters to the sparsity asked for."""
+        self._before_mask_update(module, target)
+        self._masks.update_param_masks(target)
+
     def initialize(
         self,
         module: Module,
@@ -256,8 +261,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
             if target is None:
                 target = self.get_applied_sparsity_for_epoch(epoch, steps_per_epoch)
             self._applied_sparsity = target
-            self._before_mask_update(module, target)
-            masks.update_param_masks(target)
+            self._apply_target(module, target)
         # what starts at its end is not known to be started yet, so nothing else tells of the end
         ends_at_once = starting and epoch >= self._end_epoch >= 0.0
         if not one_shot and (ends_at_once or self.end_pending(epoch, steps_per_epoch)):

@@ -1,0 +1,205 @@
+"""Inverse block Fisher matrices of a model's weights, group by group and shared out over ranks."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from sparseml.pytorch.functional.block_inverse import BlockInverse
+from sparseml.pytorch.functional.block_layout import BlockLayout
+from sparseml.pytorch.functional.fisher import BlockFisher
+from sparseml.pytorch.functional.kernels import exact_arithmetic
+from sparseml.pytorch.sparsification.pruning.gradient_sampling import GradientSampler
+from sparseml.pytorch.sparsification.pruning.memory import (
+    describe_bytes,
+    free_bytes,
+    parse_bytes,
+)
+from sparseml.pytorch.sparsification.pruning.ranks import any_rank, process_rank, world_size
+from sparseml.pytorch.sparsification.pruning.shards import Piece, exchange, share_out, whole
+from sparseml.pytorch.utils.params import NamedLayerParam
+
+__all__ = ["FisherPasses", "FisherSettings", "Held", "plan_groups"]
+
+_LOGGER = logging.getLogger(__name__)
+_OVERHEAD = 1.25
+"""Sums of products, and the gradients that wait to be multiplied in."""
+
+Held = list[tuple[Piece, BlockInverse]]
+"""The inverses that this rank holds."""
+
+
+@dataclass(frozen=True)
+class FisherSettings:
+    """How Fisher matrices are estimated and where they live.
+
+    :param num_grads: gradients for each estimate, of all ranks together
+    :param damp: absolute dampening
+    :param dtype: float32 or float64
+    :param device: None for that of each weight
+    :param memory: how much each rank may take, as ``4GB``; None for all it takes to do everything
+        at once
+    :param folder: where inverses of groups are put aside, instead of sampling a second time
+    """
+
+    num_grads: int
+    damp: float
+    dtype: torch.dtype = torch.float32
+    device: torch.device | None = None
+    memory: str | None = None
+    folder: str | None = None
+
+
+def plan_groups(
+    indices: Sequence[int], layouts: Sequence[BlockLayout], settings: FisherSettings
+) -> list[list[Piece]]:
+    """Cut weights into groups whose Fisher matrices fit the memory, all ranks' together."""
+    pieces = [whole(index, layouts[index]) for index in indices]
+    needed = fisher_bytes(pieces, layouts, settings.dtype)
+    if settings.memory is None:
+        return [pieces]
+    budget = parse_bytes(settings.memory) * world_size()
+    blocks = sum(piece.count for piece in pieces)
+    return [g for g in share_out(pieces, layouts, min(blocks, -(-needed // budget))) if g]
+
+
+def fisher_bytes(
+    pieces: Sequence[Piece], layouts: Sequence[BlockLayout], dtype: torch.dtype
+) -> int:
+    """What the Fisher matrices of these blocks take, with all that goes with them."""
+    values = sum(piece.count * layouts[piece.index].block_size ** 2 for piece in pieces)
+    return math.ceil(_OVERHEAD * values * dtype.itemsize)
+
+
+class FisherPasses:
+    """Estimates and inverts Fisher matrices of groups of blocks.
+
+    :param module: the model
+    :param sampler: where gradients come from
+    :param found: the weights
+    :param live: bool masks of the weights that are still there
+    :param layouts: how they are cut into blocks
+    :param settings: how matrices are estimated
+    :param owner: the modifier, for messages
+    """
+
+    def __init__(
+        self,
+        module: Module,
+        sampler: GradientSampler,
+        found: Sequence[NamedLayerParam],
+        live: Sequence[Tensor],
+        layouts: Sequence[BlockLayout],
+        settings: FisherSettings,
+        owner: str,
+    ) -> None:
+        self._module, self._sampler, self._found = module, sampler, found
+        self._live, self._layouts, self._settings, self._owner = live, layouts, settings, owner
+
+    def inverses(self, group: Sequence[Piece]) -> Held:
+        """Sample gradients for one group of blocks, and invert what is this rank's to hold.
+
+        :raises RuntimeError: naming a parameter without gradient, and when too many gradients are
+            not finite
+        """
+        self.require_memory(group)
+        used = sorted({piece.index for piece in group})
+        place = {index: position for position, index in enumerate(used)}
+        layouts = [self._layouts[index] for index in used]
+        found = [self._found[index] for index in used]
+        local = [Piece(place[piece.index], piece.rows) for piece in group]
+        owners = share_out(local, layouts, world_size())
+        own = owners[process_rank()]
+        fishers = [
+            BlockFisher(
+                layouts[piece.index],
+                dtype=self._settings.dtype,
+                device=self._settings.device or found[piece.index].param.device,
+                blocks=piece.rows,
+            )
+            for piece in own
+        ]
+        taken = 0
+        gradients = self._sampler.gradients(self._module, found, self._settings.num_grads)
+        for count, parts in exchange(gradients, owners, layouts, self._settings.dtype):
+            taken += count
+            for fisher, blocks in zip(fishers, parts, strict=True):
+                with exact_arithmetic(fisher.blocks.device):
+                    fisher.accumulate_blocks(blocks)
+        self._sampler.require_sound()
+        return self._factor([Piece(used[piece.index], piece.rows) for piece in own], fishers)
+
+    def _factor(self, own: Sequence[Piece], fishers: Sequence[BlockFisher]) -> Held:
+        held: Held = []
+        raised, blocks, highest = 0, 0, self._settings.damp
+        for piece, fisher in zip(own, fishers, strict=True):
+            with exact_arithmetic(fisher.blocks.device):
+                inverse = fisher.factor(self._settings.damp, self._live[piece.index])
+            held.append((piece, inverse))
+            above = inverse.dampening > self._settings.damp * (1 + 1e-6)
+            raised, blocks = raised + int(above.sum()), blocks + len(above)
+            highest = max(highest, float(inverse.dampening.max()))
+        if raised:
+            _LOGGER.warning(
+                "%s: %d of %d Fisher blocks were not positive definite with damp %g; they got more "
+                "dampening, at most %g. Set damp: %g, take more gradients, or use fisher_dtype: "
+                "float64",
+                self._owner,
+                raised,
+                blocks,
+                self._settings.damp,
+                highest,
+                highest,
+            )
+        return held
+
+    def require_memory(self, group: Sequence[Piece]) -> None:
+        """Check that a group fits, on each rank its share; all ranks raise if one has to.
+
+        :raises RuntimeError: with what could be done about it
+        """
+        device = self._settings.device or self._found[group[0].index].param.device
+        needed = fisher_bytes(group, self._layouts, self._settings.dtype) / world_size()
+        free = free_bytes(device)
+        if any_rank(free is not None and needed > free):
+            share = describe_bytes(0.5 * (free or 0))
+            raise RuntimeError(
+                f"{self._owner} needs {describe_bytes(needed)} on {device} for Fisher matrices, "
+                f"and {describe_bytes(free or 0)} are free there. Set fisher_memory: "
+                f"{share.replace(' ', '')!r} to estimate them group by group, use a smaller "
+                "fisher_block_size, or fisher_inv_device: cpu"
+            )
+
+
+def put_aside(held: Held, folder: str) -> Held:
+    """Move inverses to files of ``folder`` that are mapped into memory, and vanish when unused.
+
+    :raises OSError: where they cannot be written
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    moved: Held = []
+    for piece, inverse in held:
+        values = inverse.inverse
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".fisher") as file:
+            mapped = torch.from_file(
+                file.name, shared=True, size=values.numel(), dtype=values.dtype
+            )
+            mapped.copy_(values.flatten())
+        moved.append((piece, dataclasses.replace(inverse, inverse=mapped.view(values.shape))))
+    return moved
+
+
+def brought_back(held: Held) -> Held:
+    """Inverses on the device of what belongs to them, wherever they were put aside."""
+    return [
+        (piece, dataclasses.replace(i, inverse=i.inverse.to(i.live.device))) for piece, i in held
+    ]

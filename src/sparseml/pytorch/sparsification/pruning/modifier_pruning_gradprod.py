@@ -1,0 +1,114 @@
+"""Gradual pruning by the product of gradient and weight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn import Parameter
+
+from sparseml.pytorch.functional.scores import saliency
+from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
+from sparseml.pytorch.sparsification.pruning.distributed import sum_over_ranks
+from sparseml.pytorch.sparsification.pruning.mask_creator import MaskType
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_sampled import (
+    SampledPruningModifier,
+)
+from sparseml.pytorch.sparsification.pruning.scorer_sampled import Cut, SampledScorer, Subject
+
+__all__ = ["GWProdPruningModifier", "GWProdPruningParamsScorer"]
+
+
+class GWProdPruningParamsScorer(SampledScorer):
+    """The sum of ``|gradient * weight|`` over the gradients of one update.
+
+    :param params: the parameters
+    :param owner: the modifier, for messages
+    :param num_grads: how many gradients to sum over
+    """
+
+    def __init__(self, params: Sequence[Parameter], owner: str, num_grads: int) -> None:
+        super().__init__(params, owner)
+        self._num_grads = num_grads
+
+    def cuts(self, subject: Subject, targets: list[list[float]]) -> list[Cut]:
+        """See the base class."""
+        params = [found.param.detach() for found in subject.found]
+        sums = [torch.zeros_like(saliency(param, param)) for param in params]
+        sampler = self._sampler()
+        for one in sampler.gradients(subject.module, subject.found, self._num_grads):
+            for index, (total, param) in enumerate(zip(sums, params, strict=True)):
+                total += saliency(param, one.of(index)[0])
+        sampler.require_sound()
+        scores = [
+            total.masked_fill(~live, -torch.inf)
+            for total, live in zip(sum_over_ranks(sums), subject.live, strict=True)
+        ]
+        self._scores = list(scores)
+        everything = range(len(scores))
+        unchanged = [None] * len(scores)
+        return [
+            Cut(subject.decide(scores, target, everything), list(unchanged)) for target in targets
+        ]
+
+
+@PyTorchModifierYAML()
+class GWProdPruningModifier(SampledPruningModifier):
+    """Prunes the weights whose removal changes the loss least to first order, batch by batch.
+
+    | Sample yaml:
+    |   !GWProdPruningModifier
+    |       init_sparsity: 0.05
+    |       final_sparsity: 0.8
+    |       start_epoch: 0.0
+    |       end_epoch: 10.0
+    |       update_frequency: 1.0
+    |       params: __ALL_PRUNABLE__
+    |       num_grads: 4096
+
+    :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
+    :param init_sparsity: sparsity at the start, or ``__FROM_PARAM__``
+    :param final_sparsity: sparsity at the end, or several with the parameters they are for
+    :param update_frequency: epochs between updates, -1 for every step
+    :param leave_enabled: keep the masks in force after the end
+    :param inter_func: ``linear``, ``cubic`` or ``inverse_cubic``
+    :param mask_type: as of :class:`GMPruningModifier`
+    :param global_sparsity: rank the weights of all parameters together
+    :param num_grads: gradients to sample for each update, on all ranks together
+    :param grad_sampler_kwargs: for the sampler's ``data_loader_builder``
+    :raises ValueError: for a field out of its range
+    """
+
+    def __init__(
+        self,
+        params: str | Iterable[str],
+        init_sparsity: float | str,
+        final_sparsity: float | Mapping[float, Sequence[str]],
+        start_epoch: float,
+        end_epoch: float,
+        update_frequency: float,
+        leave_enabled: bool = True,
+        inter_func: str = "cubic",
+        mask_type: MaskType = "unstructured",
+        global_sparsity: bool = False,
+        num_grads: int = 1024,
+        grad_sampler_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            init_sparsity,
+            final_sparsity,
+            start_epoch,
+            end_epoch,
+            update_frequency,
+            leave_enabled=leave_enabled,
+            inter_func=inter_func,
+            global_sparsity=global_sparsity,
+            mask_type=mask_type,
+            num_grads=num_grads,
+            grad_sampler_kwargs=grad_sampler_kwargs,
+        )
+
+    def _get_scorer(self, params: list[Parameter]) -> GWProdPruningParamsScorer:
+        return GWProdPruningParamsScorer(params, type(self).__name__, self._num_grads)

@@ -1,0 +1,214 @@
+"""M-FAC: scores and updates from gradients alone, without a Fisher matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from sparseml.pytorch.functional.block_layout import BlockLayout, block_layout
+from sparseml.pytorch.functional.mfac import (
+    FisherInverse,
+    FisherInverseFastBlock,
+    FisherInverseFastSmallBlocks,
+    mfac_inverse,
+    mfac_scores,
+    mfac_update,
+)
+from sparseml.pytorch.sparsification.pruning.gradient_sampling import Gradients
+from sparseml.pytorch.sparsification.pruning.ranks import add_up, process_rank, world_size
+from sparseml.pytorch.sparsification.pruning.scorer_sampled import Cut, SampledScorer, Subject
+from sparseml.pytorch.sparsification.pruning.shards import Piece, exchange, share_out, whole
+
+__all__ = ["MFACPruningParamsScorer", "MFACSettings"]
+
+
+@dataclass(frozen=True)
+class MFACSettings:
+    """How M-FAC estimates.
+
+    :param num_grads: how many gradients, or numbers by the sparsity up to which they hold
+    :param damp: absolute dampening
+    :param block_size: weights per block, None for one block
+    :param num_pages: in how many pieces gradients are brought to the device
+    :param devices: where to compute
+    :param home: where gradients are kept
+    :param implementation: ``auto``, ``block`` or ``small_block``
+    """
+
+    num_grads: int | Mapping[float, int]
+    damp: float
+    block_size: int | None
+    num_pages: int
+    devices: list[str]
+    home: str
+    implementation: str = "auto"
+
+    def needed(self, sparsity: float) -> int:
+        """How many gradients to take at a sparsity: those of the smallest key not below it."""
+        if not isinstance(self.num_grads, Mapping):
+            return self.num_grads
+        keys = sorted(self.num_grads)
+        return self.num_grads[next((key for key in keys if key >= sparsity), keys[-1])]
+
+    def inverse(self, grads: Tensor) -> FisherInverse:
+        """The inverse Fisher matrix of gradients ``[N, D]``, which may be overwritten."""
+        if self.block_size and self.implementation == "small_block":
+            return FisherInverseFastSmallBlocks(grads, self.block_size, self.damp, self.devices)
+        if self.block_size and self.implementation == "block":
+            return FisherInverseFastBlock(grads, self.block_size, self.damp, self.devices)
+        return mfac_inverse(grads, self.damp, self.block_size, self.num_pages, self.devices)
+
+
+class MFACPruningParamsScorer(SampledScorer):
+    """Frantar, Kurtic & Alistarh, "M-FAC" (2021).
+
+    Without a sampler the gradients of the training are kept instead, those of the last steps.
+
+    :param params: the parameters
+    :param owner: the modifier, for messages
+    :param settings: how it estimates
+    """
+
+    def __init__(self, params: Sequence[Parameter], owner: str, settings: MFACSettings) -> None:
+        super().__init__(params, owner)
+        self._settings = settings
+        self._recent: list[Tensor] = []
+
+    @torch.no_grad()
+    def pre_optim_step_update(self, masks: list[Tensor]) -> None:
+        """Keep the gradients of this step, if there is no sampler and they are finite."""
+        if self.sampler is not None or any(param.grad is None for param in self._params):
+            return
+        grads = [param.grad.flatten() for param in self._params if param.grad is not None]
+        row = torch.cat([grad.to(self._settings.home, _dtype(self._params)) for grad in grads])
+        if not bool(row.isfinite().all()):
+            return
+        counts = self._settings.num_grads
+        most = max(counts.values()) if isinstance(counts, Mapping) else counts
+        self._recent = [*self._recent[-(most - 1) :], row] if most > 1 else [row]
+
+    @torch.no_grad()
+    def cuts(self, subject: Subject, targets: list[list[float]]) -> list[Cut]:
+        """See the base class.
+
+        :raises RuntimeError: while too few gradients of the training have been kept
+        """
+        weights = _live_vector([found.param for found in subject.found], subject.live)
+        size = len(weights)
+        layout = block_layout([size], self._settings.block_size or size)
+        columns = _own_columns(layout, size)
+        inverse = self._settings.inverse(self._gradients(subject, layout, columns))
+        own = weights[columns].to(self._settings.home)
+        scores = _everyones(mfac_scores(own, inverse), columns, size)
+        self._scores = list(_spread(scores, subject.live, -torch.inf))
+        results = []
+        everything = range(len(subject.found))
+        for target in targets:
+            masks = subject.decide(self.score_parameters(), target, everything)
+            pruned = _live_vector([~mask for mask in masks], subject.live).to(own.device)
+            new = _everyones(mfac_update(own, inverse, pruned[columns]), columns, size)
+            spread = _spread(new, subject.live, 0.0)
+            params = [found.param for found in subject.found]
+            values = [value.to(param) for value, param in zip(spread, params, strict=True)]
+            results.append(Cut(masks, list(values)))
+        return results
+
+    def _gradients(self, subject: Subject, layout: BlockLayout, columns: slice) -> Tensor:
+        """Those of this rank's columns, ``[N, columns]``."""
+        dtype = _dtype([found.param for found in subject.found])
+        total = sum(live.numel() for live in subject.live)
+        needed = self._settings.needed(1.0 - layout.size / total)
+        if self.sampler is None:
+            if len(self._recent) < needed:
+                raise RuntimeError(
+                    f"{self._owner} needs {needed} gradients of the training to prune by, and has "
+                    f"kept {len(self._recent)}; start later, lower num_grads, or give a "
+                    "grad_sampler"
+                )
+            live = torch.cat([one.flatten() for one in subject.live]).to(self._settings.home)
+            return torch.stack([row[live][columns] for row in self._recent[-needed:]])
+        rows = torch.empty(
+            needed, columns.stop - columns.start, dtype=dtype, device=self._settings.home
+        )
+        taken = 0
+        found = self.sampler.gradients(subject.module, subject.found, needed)
+        for count, parts in exchange(_joined(found, subject), _owners(layout), [layout], dtype):
+            row = torch.cat([part.reshape(count, -1) for part in parts] or [rows[:count]], dim=1)
+            rows[taken : taken + count] = row[:, : rows.shape[1]]
+            taken += count
+        self.sampler.require_sound()
+        return rows
+
+    def progress_state(self) -> dict[str, Any]:
+        """Adds the gradients kept of the training."""
+        return {**super().progress_state(), "recent": list(self._recent)}
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Restores these."""
+        super().load_progress_state(state)
+        self._recent = list(state["recent"])
+
+
+class _Joined:
+    """The gradients of all live weights as one vector each."""
+
+    def __init__(self, gradients: Gradients, live: Sequence[Tensor]) -> None:
+        self._gradients, self._live, self.count = gradients, live, gradients.count
+
+    def of(self, index: int) -> Tensor:
+        parts = [self._gradients.of(i)[:, live] for i, live in enumerate(self._live)]
+        return torch.cat([part.to(parts[0].device) for part in parts], dim=1)
+
+
+def _joined(gradients: Iterable[Gradients], subject: Subject) -> Iterator[Gradients]:
+    return (_Joined(one, subject.live) for one in gradients)
+
+
+def _owners(layout: BlockLayout) -> list[list[Piece]]:
+    """One block is everybody's: it takes products over all weights."""
+    if layout.num_blocks == 1:
+        return [[whole(0, layout)] for _ in range(world_size())]
+    return share_out([whole(0, layout)], [layout], world_size())
+
+
+def _own_columns(layout: BlockLayout, size: int) -> slice:
+    own = _owners(layout)[process_rank()]
+    if not own:
+        return slice(size, size)
+    first, last = own[0].rows.start, own[-1].rows.stop
+    return slice(first * layout.block_size, min(size, last * layout.block_size))
+
+
+def _everyones(values: Tensor, columns: slice, size: int) -> Tensor:
+    """The vector whose columns the ranks hold."""
+    if columns == slice(0, size):
+        return values
+    full = values.new_zeros(size)
+    full[columns] = values
+    return add_up(full)
+
+
+def _dtype(params: Sequence[Tensor]) -> torch.dtype:
+    wide = any(param.dtype == torch.float64 for param in params)
+    return torch.float64 if wide else torch.float32
+
+
+def _live_vector(tensors: Sequence[Tensor], live: Sequence[Tensor]) -> Tensor:
+    parts = [tensor.detach()[own] for tensor, own in zip(tensors, live, strict=True)]
+    vector = torch.cat([part.to(parts[0].device) for part in parts])
+    return vector if vector.dtype == torch.bool else vector.to(_dtype(tensors))
+
+
+def _spread(vector: Tensor, live: Sequence[Tensor], rest: float) -> list[Tensor]:
+    """Undo :func:`_live_vector`; what is not live becomes ``rest``."""
+    spread = []
+    for own, part in zip(live, vector.split([int(one.sum()) for one in live]), strict=True):
+        full = torch.full(own.shape, rest, dtype=vector.dtype, device=own.device)
+        full[own] = part.to(own.device)
+        spread.append(full)
+    return spread
