@@ -65,6 +65,27 @@ FIELDS = {
         "forward_sparsity": 0.8, "backward_sparsity": 0.5, "params": WEIGHTS,
         "active_weight_decay": 0.01, **EVERY,
     },
+    "OBSPruningModifier": {
+        **GRADUAL, "num_grads": 4, "damp": 1e-5, "fisher_block_size": 8, "mask_type": "block4",
+        "weight_update": "joint", "num_recomputations": 2, "recomputation_inter_func": "cubic",
+        "grad_sampler_kwargs": {"seed": 3}, "global_sparsity": False,
+    },
+    "CAPruningModifier": {
+        **GRADUAL, "num_grads": 4, "damp": 1e-5, "fisher_block_size": 16, "mask_type": "1x2",
+        "fisher_inv_device": "cpu", "fisher_block_layout": "row", "fisher_samples": "sample",
+        "fisher_memory": "1GB", "fisher_dtype": "float64", "blocks_in_parallel": 4,
+        "traces_backup_dir": "traces",
+    },
+    "FastCAPruningModifier": {
+        **GRADUAL, "num_grads": 4, "damp": 0.01, "fisher_block_size": 8, "block_size": 4,
+        "fisher_samples": "sample", "fisher_dtype": "float64",
+    },
+    "MFACPruningModifier": {
+        **GRADUAL, "num_grads": {0.0: 4, 0.5: 6}, "damp": 1e-4, "fisher_block_size": 8,
+        "num_pages": 2, "available_devices": ["cpu"], "use_gradient_buffering": False,
+        "grads_device": "cpu", "block_implementation": "block",
+    },
+    "GWProdPruningModifier": {**GRADUAL, "num_grads": 4, "global_sparsity": True},
     "LayerPruningModifier": {"layers": ["1"], **EVERY},
     "LayerThinningModifier": {
         "param_group_dependency_map": {"0.weight,0.bias": ["2.weight"]},

@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparseml.pytorch.functional.cholesky import damped_cholesky
 from sparseml.pytorch.functional.kernels import kernels_for, map_rows
 from sparseml.pytorch.functional.kernels.rows import rows_per_chunk
 
@@ -133,5 +134,8 @@ def _solve_groups(parts: Tensor, inverse: Tensor) -> Tensor:
     """``(H_QQ)^-1 w_Q`` for every group of ``parts`` ``[R, B / k, k]``."""
     rows, groups, k = parts.shape
     blocks = inverse.view(rows, groups, k, groups, k).diagonal(dim1=1, dim2=3).movedim(-1, 1)
-    factor = torch.linalg.cholesky(blocks.contiguous())
-    return torch.cholesky_solve(parts.unsqueeze(-1), factor).squeeze(-1)
+    # rounding may have made a part of an ill-conditioned inverse indefinite
+    rounding = torch.finfo(inverse.dtype).eps
+    factor, _ = damped_cholesky(blocks.double().flatten(0, 1), 0.0, rounding)
+    solved = torch.cholesky_solve(parts.double().reshape(-1, k, 1), factor)
+    return solved.view(parts.shape).to(parts.dtype)

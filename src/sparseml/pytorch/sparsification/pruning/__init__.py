@@ -6,7 +6,16 @@ matter least) and a schedule (how many, when). ``docs/adding_a_pruner.md`` shows
 
 from __future__ import annotations
 
+from sparseml.pytorch.functional.empirical_inverse import EmpiricalBlockFisherInverse
+from sparseml.pytorch.functional.mfac import (
+    FisherInverse,
+    FisherInverseFast,
+    FisherInverseFastBlock,
+    FisherInverseFastPageSwap,
+    FisherInverseFastSmallBlocks,
+)
 from sparseml.pytorch.sparsification.pruning.analyzer import ModulePruningAnalyzer
+from sparseml.pytorch.sparsification.pruning.gradient_sampling import GradientSampler
 from sparseml.pytorch.sparsification.pruning.mask_creator import (
     BlockMaskCreator,
     ConstantMaskCreator,
@@ -29,8 +38,14 @@ from sparseml.pytorch.sparsification.pruning.modifier_powerpropagation import (
 )
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_acdc import ACDCPruningModifier
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_cap import CAPruningModifier
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_constant import (
     ConstantPruningModifier,
+)
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_fast_cap import FastCAPruningModifier
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradprod import (
+    GWProdPruningModifier,
+    GWProdPruningParamsScorer,
 )
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     BaseGradualPruningModifier,
@@ -41,13 +56,16 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_magnitude import (
     GMPruningModifier,
     MagnitudePruningModifier,
 )
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_mfac import MFACPruningModifier
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_movement import (
     MovementPruningModifier,
 )
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_obs import OBSPruningModifier
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_rigl import (
     RigLPruningModifier,
     RigLPruningParamsScorer,
 )
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_sampled import SampledPruningModifier
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_structured import (
     StructuredPruningModifier,
 )
@@ -63,6 +81,9 @@ from sparseml.pytorch.sparsification.pruning.scorer import (
     PruningParamsGradScorer,
     PruningParamsScorer,
 )
+from sparseml.pytorch.sparsification.pruning.scorer_fast_cap import FastCAPruningParamsScorer
+from sparseml.pytorch.sparsification.pruning.scorer_mfac import MFACPruningParamsScorer
+from sparseml.pytorch.sparsification.pruning.scorer_obs import OBSPruningParamsScorer
 
 __all__ = [
     "REG_FUNCTIONS",
@@ -72,13 +93,27 @@ __all__ = [
     "BaseGradualPruningModifier",
     "BasePruningModifier",
     "BlockMaskCreator",
+    "CAPruningModifier",
     "ConstantMaskCreator",
     "ConstantPruningModifier",
+    "EmpiricalBlockFisherInverse",
+    "FastCAPruningModifier",
+    "FastCAPruningParamsScorer",
+    "FisherInverse",
+    "FisherInverseFast",
+    "FisherInverseFastBlock",
+    "FisherInverseFastPageSwap",
+    "FisherInverseFastSmallBlocks",
     "FourBlockMaskCreator",
     "GMPruningModifier",
+    "GWProdPruningModifier",
+    "GWProdPruningParamsScorer",
     "GlobalMagnitudePruningModifier",
+    "GradientSampler",
     "GroupedPruningMaskCreator",
     "LayerPruningModifier",
+    "MFACPruningModifier",
+    "MFACPruningParamsScorer",
     "MagnitudePruningModifier",
     "MagnitudePruningParamsScorer",
     "ModuleParamPruningMask",
@@ -86,6 +121,8 @@ __all__ = [
     "MovementPruningModifier",
     "MovementPruningParamsScorer",
     "NMPruningMaskCreator",
+    "OBSPruningModifier",
+    "OBSPruningParamsScorer",
     "PatternMaskCreator",
     "PowerpropagationModifier",
     "PowerpropagationWrapper",
@@ -94,6 +131,7 @@ __all__ = [
     "PruningParamsScorer",
     "RigLPruningModifier",
     "RigLPruningParamsScorer",
+    "SampledPruningModifier",
     "StructuredPruningMaskCreator",
     "StructuredPruningModifier",
     "TopKASTPruningModifier",

@@ -62,10 +62,18 @@ class CAPruningModifier(OBSPruningModifier):
         num_grads: int = 1024,
         damp: float = 1e-7,
         fisher_block_size: int = 50,
+        grad_sampler_kwargs: Mapping[str, Any] | None = None,
+        num_recomputations: int = 1,
+        recomputation_inter_func: str = "linear",
+        fisher_inv_device: str | None = None,
         weight_update: str = "joint",
+        fisher_block_layout: str = "padded",
+        fisher_samples: str = "batch",
+        fisher_memory: str | None = None,
+        fisher_dtype: str = "float32",
+        update: str | None = None,
         blocks_in_parallel: int = -1,
         traces_backup_dir: str | None = None,
-        **kwargs: Any,
     ) -> None:
         super().__init__(
             params,
@@ -81,8 +89,16 @@ class CAPruningModifier(OBSPruningModifier):
             num_grads=num_grads,
             damp=damp,
             fisher_block_size=fisher_block_size,
+            grad_sampler_kwargs=grad_sampler_kwargs,
+            num_recomputations=num_recomputations,
+            recomputation_inter_func=recomputation_inter_func,
+            fisher_inv_device=fisher_inv_device,
             weight_update=weight_update,
-            **kwargs,
+            fisher_block_layout=fisher_block_layout,
+            fisher_samples=fisher_samples,
+            fisher_memory=fisher_memory,
+            fisher_dtype=fisher_dtype,
+            update=update,
         )
         self.blocks_in_parallel = blocks_in_parallel
         self.traces_backup_dir = traces_backup_dir
