@@ -206,6 +206,10 @@ class TestTeacher:
         update(modifier, wrapped)
         assert type(modifier._teacher) is nn.Linear
 
+    def test_the_student_itself(self, nets, caplog):
+        DistillationModifier().initialize(nets[0], distillation_teacher=nn.DataParallel(nets[0]))
+        assert "is the student itself" in caplog.text
+
     def test_finalize_lets_go(self, nets):
         modifier = DistillationModifier()
         modifier.initialize(nets[0], distillation_teacher="self")

@@ -13,6 +13,7 @@ from torch import nn
 from sparseml.pytorch.functional.distillation import feature_mse
 from sparseml.pytorch.optim import ScheduledOptimizer
 from sparseml.pytorch.sparsification import DISTILL_PARAM_GROUP_KEY, PerLayerDistillationModifier
+from sparseml.pytorch.utils import load_checkpoint, save_checkpoint
 
 
 def hidden_groups(optimizer):
@@ -222,8 +223,11 @@ class TestOptimizer:
     def test_one_more_group_at_the_highest_rate(self, distilling):
         def optimizer(params):
             first, *rest = params
-            groups = [{"params": [first], "lr": 0.01}, {"params": rest, "lr": 0.3}]
-            return torch.optim.SGD(groups, lr=1e-9, momentum=0.9, weight_decay=0.1)
+            groups = [
+                {"params": [first], "lr": 0.01},
+                {"params": rest, "lr": 0.3, "weight_decay": 0.1},
+            ]
+            return torch.optim.SGD(groups, lr=1e-9, momentum=0.9, weight_decay=0.5)
 
         run = distilling(PerLayerDistillationModifier(), optimizer=optimizer)
         assert len(run.optimizer.param_groups) == 2
@@ -284,6 +288,68 @@ class TestOptimizer:
         assert run.optimizer.param_groups[2]["params"][0] is late
         run.optimizer.load_state_dict(pickle.loads(pickle.dumps(state)))  # noqa: S301
         assert moment.abs().sum() > 0 and len(run.optimizer.param_groups) == 3
+
+    @pytest.mark.parametrize("name", ["OneCycleLR", "CosineAnnealingLR", "StepLR"])
+    def test_schedulers_made_before(self, distilling, name, caplog):
+        kwargs = {
+            "OneCycleLR": {"max_lr": 0.1, "total_steps": 10},
+            "CosineAnnealingLR": {"T_max": 10},
+            "StepLR": {"step_size": 2},
+        }[name]
+        run = distilling(PerLayerDistillationModifier())
+        scheduler = getattr(torch.optim.lr_scheduler, name)(run.optimizer, **kwargs)
+        for number in range(4):
+            run.step(number)
+            scheduler.step()
+            first, projections = (group["lr"] for group in run.optimizer.param_groups)
+            assert first == pytest.approx(projections)
+        assert caplog.text.count("unless made after the first") == 1
+
+    def test_schedulers_made_after(self, distilling, caplog):
+        run = distilling(PerLayerDistillationModifier())
+        run.step(0)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(run.optimizer, lambda step: 0.5**step)
+        run.step(1)
+        scheduler.step()
+        assert [group["lr"] for group in run.optimizer.param_groups] == [0.01, 0.01]
+        assert not caplog.text
+
+    @pytest.mark.parametrize("kwargs", [{"fused": True}, {"foreach": True}, {"amsgrad": True}])
+    def test_with_gradient_scaling(self, distilling, kwargs, tmp_path):
+        def start():
+            run = distilling(
+                PerLayerDistillationModifier(),
+                optimizer=lambda params: torch.optim.Adam(params, lr=0.02, **kwargs),
+            )
+            scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+            run.stepper = run.manager.modify(run.net, run.optimizer, 4, wrap_optim=scaler)
+            return run, scaler
+
+        def step(run, scaler, number):
+            run.optimizer.zero_grad()
+            total = run.loss(number)[1] * (float("inf") if number == 1 else 1.0)
+            run.stepper.scale(total).backward()
+            run.stepper.step(run.optimizer)
+            run.stepper.update()
+
+        whole, scaler = start()
+        for number in range(3):
+            step(whole, scaler, number)
+        path = tmp_path / "run.pt"
+        save_checkpoint(
+            path, whole.net, optimizer=whole.optimizer, manager=whole.manager, scaler=scaler
+        )
+        step(whole, scaler, 3)
+        assert whole.stepper.wrapped_steps == 3
+        resumed, again = start()
+        load_checkpoint(
+            path, resumed.net, optimizer=resumed.optimizer, manager=resumed.manager, scaler=again
+        )
+        step(resumed, again, 3)
+        groups = [run.optimizer.param_groups for run in (whole, resumed)]
+        for first, second in zip(*groups, strict=True):
+            for one, other in zip(first["params"], second["params"], strict=True):
+                assert torch.equal(one, other)
 
     def test_two_modifiers(self, distilling):
         modifiers = [PerLayerDistillationModifier(student_layer_names=[n]) for n in ("0",)]

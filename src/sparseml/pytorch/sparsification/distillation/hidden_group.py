@@ -6,12 +6,15 @@ be loaded with or without the distillation.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 __all__ = ["DISTILL_PARAM_GROUP_KEY", "HiddenParamGroup", "true_optimizer"]
+
+_LOGGER = logging.getLogger(__name__)
 
 DISTILL_PARAM_GROUP_KEY = "distillation_projection_params"
 """The key that marks the group."""
@@ -37,7 +40,7 @@ class HiddenParamGroup:
     def join(self, params: Sequence[Tensor], optimizer: Any) -> None:
         """Have the optimizer train the parameters, unless it does already.
 
-        They begin with the optimizer's default options, at the highest of its learning rates.
+        They begin with the options of the group that has the highest learning rate.
 
         :raises ValueError: for an optimizer that takes no further parameters
         """
@@ -53,13 +56,7 @@ class HiddenParamGroup:
         if not any(map(_is_hidden, optimizer.param_groups)):
             optimizer.register_state_dict_post_hook(_hide)
             optimizer.register_load_state_dict_pre_hook(_fill_in)
-        named = "param_names" in optimizer.param_groups[0]
-        rates = [group["lr"] for group in optimizer.param_groups if "lr" in group]
-        options = _copied({"lr": max(rates)}) if rates else {}
-        entries = [(f"projection.{i}", param) for i, param in enumerate(params)]
-        optimizer.add_param_group(
-            {**options, "params": entries if named else params, DISTILL_PARAM_GROUP_KEY: True}
-        )
+        self._add_to(optimizer)
         self._restore()
 
     def state(self) -> dict[str, Any]:
@@ -76,6 +73,23 @@ class HiddenParamGroup:
         """Restore :meth:`state`, at once or when the parameters join an optimizer."""
         self._pending = state
         self._restore()
+
+    def _add_to(self, optimizer: Any) -> None:
+        groups = optimizer.param_groups
+        like = max(groups, key=lambda group: float(group.get("lr", 0.0)))
+        if "initial_lr" in like:
+            _LOGGER.warning(
+                "the optimizer gets a parameter group more, for projections; schedulers of PyTorch "
+                "that keep a rate for each group, as LambdaLR, fail unless made after the first "
+                "distillation loss (those of recipes do not)"
+            )
+        options = {k: v for k, v in like.items() if k not in ("params", "param_names")}
+        params: list[Any] = list(self._params)
+        if "param_names" in like:
+            params = [(f"projection.{number}", param) for number, param in enumerate(params)]
+        optimizer.add_param_group(
+            {**_copied(options), "params": params, DISTILL_PARAM_GROUP_KEY: True}
+        )
 
     def _group(self) -> dict[str, Any] | None:
         for group in [] if self._optimizer is None else self._optimizer.param_groups:

@@ -113,6 +113,14 @@ class BaseDistillationModifier(ScheduledUpdateModifier):
         :raises ValueError: for anything else
         """
         self._take_teacher(distillation_teacher)
+        if isinstance(self._teacher, Module) and (
+            unwrap_module(self._teacher, root=True) is unwrap_module(module, root=True)
+        ):
+            _LOGGER.warning(
+                "the teacher of %s is the student itself, which every loss puts into evaluation "
+                "mode; 'self' would learn from a copy",
+                type(self).__name__,
+            )
         self._attach(module)
         super().initialize(module, epoch, loggers, **kwargs)
 
