@@ -61,8 +61,14 @@ def test_sparsities_for_groups_of_parameters(folder: Path, invoke_json: Any) -> 
         (
             "  params",
             "  mask_type: [3, 1]\n    params",
-            "gradual.yaml:10: MagnitudePruningModifier: ",
+            "gradual.yaml:11: MagnitudePruningModifier: ",
         ),
+        (
+            "  params",
+            "  mask_type: blok4\n    params",
+            "gradual.yaml:11: MagnitudePruningModifier: ",
+        ),
+        ("re:.*weight", "re:first[", "gradual.yaml:11: MagnitudePruningModifier: bad regular expr"),
         ("  params", "  mask_type: 2:4\n    params", "final_sparsity"),
     ],
 )
@@ -76,6 +82,30 @@ def test_what_does_not_fit_the_model(
     assert failed.exit_code == 2
     assert expected in failed.stderr
     assert failed.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("item", "line"),
+    [
+        ("!MagnitudePruningModifier {params: [second.weight], mask_type: [3, 1], %s}", 18),
+        ("!MagnitudePruningModifier {params: ['re:third'], mask_type: block4, %s}", 18),
+        # the same twice: there is no telling which is meant
+        (
+            "!ConstantPruningModifier {params: [x]}\n  - !ConstantPruningModifier {params: [x]}",
+            None,
+        ),
+    ],
+)
+def test_the_right_one_of_several_modifiers_is_pointed_at(
+    folder: Path, invoke: Any, item: str, line: int | None
+) -> None:
+    fields = "init_sparsity: 0.1, final_sparsity: 0.5, start_epoch: 1, end_epoch: 2, "
+    text = (folder / "gradual.yaml").read_text()
+    text += f"  - {item.replace('%s', fields + 'update_frequency: 1')}\n"
+    (folder / "several.yaml").write_text(text)
+    failed = invoke("check", "several.yaml", "--model", "own_code:Network")
+    place = "several.yaml" if line is None else f"several.yaml:{line}"
+    assert failed.stderr.splitlines()[-1].startswith(f"{place}: ")
 
 
 def test_patterns_need_not_match_where_the_recipe_says_so(folder: Path, invoke_json: Any) -> None:

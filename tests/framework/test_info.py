@@ -49,6 +49,13 @@ def test_pytorch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert load_framework_info(capsys.readouterr().out) == info
 
 
+def test_names_of_pydantic_1_warn_of_nothing() -> None:
+    info = FrameworkInfo(framework="onnx", package_versions={"onnx": None})
+    assert info.json() == info.model_dump_json()
+    assert info.json(indent=4) == info.model_dump_json(indent=4)
+    assert FrameworkInfo.parse_raw(info.json()) == info
+
+
 def test_unknown_frameworks() -> None:
     with pytest.raises(ValueError, match="no framework found"):
         framework_info("nonsense")

@@ -111,8 +111,8 @@ shared: 1
 stage_0:
   shared: 10
   a: eval(g)
-  b: eval(a + g)
-  t: eval(s)
+  b: eval(a + shared)
+  t: eval( s )
   modifiers:
     - !XX
       p: [eval(shared), eval(b * g), eval(t)]
@@ -126,9 +126,22 @@ stage_1:
 def test_stages_see_their_own_variables_first() -> None:
     result = evaluated(STAGED)
     stage = result["stage_0"]
-    assert (stage["a"], stage["b"], stage["t"]) == (3, 6, "hello")
-    assert stage["modifiers"][0]["p"] == [10, 18, "hello"]
+    assert (stage["a"], stage["b"], stage["t"]) == (3, 13, "hello")
+    assert stage["modifiers"][0]["p"] == [10, 39, "hello"]
     assert result["stage_1"]["modifiers"][0]["p"] == 1
+
+
+@pytest.mark.parametrize(
+    "value", ["eval(g * 3)", "eval(a - g)", "eval(-g)", "[1, {x: eval(g + 1)}]"]
+)
+def test_variables_of_a_stage_do_not_calculate_with_those_of_the_root(value: str) -> None:
+    text = f"g: 3\nstage:\n  a: 1\n  b: {value}\n  modifiers:\n    - !XX {{p: eval(a * g)}}\n"
+    with pytest.raises(RuntimeError, match=r"can only use bare, as eval\(g\)") as info:
+        evaluate_recipe_yaml_str_equations(text)
+    assert isinstance(info.value, RecipeError)
+    assert info.value.line == 4
+    stage = evaluated(text.replace("a: 1", "a: eval(g)").replace(value, "eval(a * 3)"))["stage"]
+    assert (stage["b"], stage["modifiers"]) == (9, [{"OBJECT.XX": {"p": 9}}])
 
 
 def test_a_stage_does_not_see_another() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sparseml.optim import BaseModifier, RecipeError
+from sparseml.optim import BaseModifier, ModifierYAML, RecipeError
 
 TagError = yaml.constructor.ConstructorError
 RANGE = "{start_epoch: 0.0, end_epoch: 3.5}"
@@ -46,7 +46,8 @@ pruning_modifiers:
             "found -2.0"),
         ("end_epoch: 3.5", "end_epoch: -3", ValueError, ":11: end_epoch of"),
         ("eval(epochs)", "0.5", ValueError, ":9: end_epoch of GMPruning"),
-        ("update_frequency: 0.5", "update_frequency: half", ValueError, ":4: !GMPruningModifier: "),
+        ("update_frequency: 0.5", "update_frequency: half", ValueError,
+            ":10: update_frequency of GMPruningModifier must be a number of epochs, found 'half'"),
         ("[a.weight]", "a.weight", ValueError, ":5: a list of names"),
         ("start_epoch: 1.0", "start_epoch: 1.0\n    start_step: 3", ValueError,
             ":8: GMPruningModifier takes start_epoch or start_step, not both"),
@@ -89,6 +90,20 @@ def test_place_and_text(
     assert isinstance(error, kind)
     assert str(error).startswith(f"{path}{text}"), str(error)
     assert error.file == str(path)
+
+
+def test_constructors_may_take_more_than_their_signature_tells(load: Any, error_of: Any) -> None:
+    class PoppingModifier(BaseModifier):
+        def __init__(self, **kwargs: Any) -> None:
+            self.popped = kwargs.pop("popped", 0)
+            super().__init__(**kwargs)
+
+    ModifierYAML("toy")(PoppingModifier)
+    recipe = "modifiers:\n  - !PoppingModifier\n    popped: 3\n"
+    assert load(recipe).modifiers[0].popped == 3
+    error = error_of(recipe.replace("popped", "poped"))
+    assert isinstance(error, TypeError)
+    assert str(error) == "<recipe>:3: unknown field 'poped' of !PoppingModifier"
 
 
 def test_attributes(error_of: Callable[..., RecipeError]) -> None:

@@ -41,6 +41,22 @@ def test_limits() -> None:
         BaseScheduled(start_epoch=float("nan"), end_epoch=1.0)
 
 
+@pytest.mark.parametrize("field", ["start_epoch", "end_epoch"])
+def test_epochs_are_finite_numbers(field: str) -> None:
+    modifier = BaseScheduled(start_epoch=1.0, end_epoch=3.0)
+    for value, kind, text in (
+        ("soon", ValueError, "must be a number of epochs, found 'soon'"),
+        ([1], TypeError, r"must be a number of epochs, found \[1\]"),
+        (None, TypeError, "must be a number of epochs, found None"),
+        (True, TypeError, "must be a number of epochs, found True"),
+        (float("inf"), ValueError, "must be finite, found inf"),
+    ):
+        with pytest.raises(kind, match=f"{field} of BaseScheduled {text}"):
+            BaseScheduled(**{"start_epoch": 1.0, "end_epoch": 3.0, field: value})
+        with pytest.raises(kind, match=f"{field} of BaseScheduled {text}"):
+            setattr(modifier, field, value)
+
+
 def test_every_set_is_checked() -> None:
     modifier = BaseScheduled(start_epoch=1, end_epoch=3, end_comparator=1)
     assert isinstance(modifier.start_epoch, float)
@@ -86,3 +102,10 @@ def test_update_frequency() -> None:
         modifier.update_frequency = 0.25
     with pytest.raises(ValueError, match=r"found -2.0"):
         BaseUpdate(update_frequency=-2.0, min_frequency=-1.0)
+    for value, kind, text in (
+        ("often", ValueError, "must be a number of epochs, found 'often'"),
+        (None, TypeError, "must be a number of epochs, found None"),
+        (float("inf"), ValueError, "must be finite, found inf"),
+    ):
+        with pytest.raises(kind, match=f"update_frequency of BaseUpdate {text}"):
+            BaseUpdate(update_frequency=value, min_frequency=-1.0)

@@ -42,7 +42,7 @@ def test_names(value: Any, names: Any) -> None:
     assert validate_str_iterable(value, "params") == names
 
 
-@pytest.mark.parametrize("value", ["a.weight", "", "re:.*", 3, None])
+@pytest.mark.parametrize("value", ["a.weight", "", "re:.*", 3, None, [1], ["a", [None]]])
 def test_what_are_no_names(value: Any) -> None:
     with pytest.raises(ValueError, match="is needed for params of X, found"):
         validate_str_iterable(value, "params of X")

@@ -35,10 +35,12 @@ def plan(manager: ScheduledModifierManager, steps_per_epoch: int | None) -> Plan
             "say how many make an epoch with --steps-per-epoch"
         )
     manager.resolve_steps(per_epoch)
-    steps = max(1, manager.max_epochs) * per_epoch
+    epochs = max(1, manager.max_epochs)
+    steps = epochs * per_epoch
     if steps > MOST_STEPS:
         raise ValueError(
-            f"{steps} optimizer steps are too many to go through (at most {MOST_STEPS}); "
+            f"{epochs:.6g} epochs of {per_epoch} optimizer steps are too many to go through "
+            f"(at most {MOST_STEPS} steps in all); "
             "give a smaller --steps-per-epoch"
         )
     return {

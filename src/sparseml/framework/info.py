@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from sparseml.base import Framework, execute_in_sparseml_framework
 from sparseml.sparsification.info import SparsificationInfo
 from sparseml.utils.json_files import read_json_text, write_json_text
+from sparseml.utils.json_model import JsonModel
 
 __all__ = [
     "FrameworkInferenceProviderInfo",
@@ -20,7 +21,7 @@ __all__ = [
 ]
 
 
-class FrameworkInferenceProviderInfo(BaseModel):
+class FrameworkInferenceProviderInfo(JsonModel):
     """A device that a framework can run models on."""
 
     name: str = Field(description="the provider's name")
@@ -34,7 +35,7 @@ class FrameworkInferenceProviderInfo(BaseModel):
     warnings: list[str] = Field(default=[], description="what to beware of")
 
 
-class FrameworkInfo(BaseModel):
+class FrameworkInfo(JsonModel):
     """A framework on this machine."""
 
     framework: Framework = Field(description="the framework")

@@ -49,6 +49,7 @@ def _accepted_fields(clazz: type) -> tuple[set[str], set[str]]:
 def _check_fields(
     document: Document, clazz: type, fields: Fields, tag_path: Path, field_path: Path
 ) -> None:
+    """Say which field a constructor refused because it is unknown or missing, if one is."""
     accepted, needed = _accepted_fields(clazz)
     for name in fields:
         if name in accepted:
@@ -100,13 +101,15 @@ def construct(
             allowed=sorted(registered),
         )
     fields = {key: value for key, value in fields.items() if key not in IGNORED_FIELDS}
+    clazz = registered[name].clazz
     try:
         clazz = registered[name].class_for(fields)
-        _check_fields(document, clazz, fields, tag_path, field_path)
+        # before the fields are looked at: a constructor may take more than its signature tells
         return registered[name].build(fields)
     except RecipeError:
         raise
     except _REFUSALS as err:
+        _check_fields(document, clazz, fields, tag_path, field_path)
         about = _field_in(str(err), fields)
         path = (*field_path, *about) if about else tag_path
         found = fields[about[0]] if about else None

@@ -1,14 +1,15 @@
 """
 ``eval(...)`` in recipes: arithmetic on the recipe's variables.
 
-Variables at the root may use each other, in any order. Variables of a stage may use each other and
-those at the root, and hide those of the same name. Modifiers may use all of them.
+Variables at the root may use each other, in any order. So may variables of a stage, which hide
+those at the root of the same name; ``eval(name)`` alone, and nothing longer, may take a variable
+from the root into the stage. Modifiers may use all of them.
 """
 
 from __future__ import annotations
 
 import graphlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from sparseml.optim.document import Document, Path, tag_key
@@ -59,12 +60,32 @@ class _Evaluator:
         return result, variables
 
     def _stage(self, stage: Mapping[Any, Any], outer: Variables, path: Path) -> dict[Any, Any]:
-        own = self._variables(variables_of(stage), outer, path)
+        variables = variables_of(stage)
+        self._check_stage_variables(variables, outer, path)
+        own = self._variables(variables, outer, path)
         scope = {**outer, **own}
         return {
             key: own[key] if key in own else self._value(value, scope, (*path, key))
             for key, value in stage.items()
         }
+
+    def _check_stage_variables(self, variables: Variables, outer: Variables, path: Path) -> None:
+        """Refuse, as SparseML 1.x does, to calculate with variables of the root in those here."""
+        for key, value in variables.items():
+            if key == RECIPE_METADATA_KEY:
+                continue
+            for text, names, place in self._expressions(value, (*path, key)):
+                foreign = sorted(names & outer.keys() - variables.keys())
+                if foreign and _expression(text).strip() != foreign[0]:
+                    name = foreign[0]
+                    raise self._document.error(
+                        RecipeRuntimeError,
+                        f"{shortened(text)} calculates with the global variable {name!r}, which a "
+                        f"stage's variable can only use bare, as eval({name}); calculate at the "
+                        f"root, or add 'stage_{name}: eval({name})' to the stage and use that",
+                        place,
+                        found=text,
+                    )
 
     def _variables(self, variables: Variables, outer: Variables, path: Path) -> Variables:
         """Evaluate variables in the order in which they need each other."""
@@ -105,11 +126,15 @@ class _Evaluator:
             )
         return result
 
-    def _names(self, value: Any, path: Path) -> set[Hashable]:
+    def _names(self, value: Any, path: Path) -> set[str]:
         """The variables that the expressions in ``value`` need."""
+        return {name for _, names, _ in self._expressions(value, path) for name in names}
+
+    def _expressions(self, value: Any, path: Path) -> Iterator[tuple[str, set[str], Path]]:
+        """The expressions in ``value``, the variables that each needs, and where each stands."""
         if is_eval_string(value):
             try:
-                return set(expression_variables(_expression(value)))
+                yield value, expression_variables(_expression(value)), path
             except RuntimeError as err:
                 self._fail(value, err, path)
         if isinstance(value, dict):
@@ -117,8 +142,9 @@ class _Evaluator:
         elif isinstance(value, list):
             items = enumerate(value)
         else:
-            return set()
-        return {name for key, item in items for name in self._names(item, (*path, key))}
+            return
+        for key, item in items:
+            yield from self._expressions(item, (*path, key))
 
     def _value(self, value: Any, scope: Variables, path: Path) -> Any:
         self._add(1, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from sparseml.optim.base_modifier import BaseModifier
@@ -9,6 +10,18 @@ from sparseml.optim.props import ModifierProp
 from sparseml.optim.steps import StepFields, StepsMeta
 
 __all__ = ["BaseScheduled", "BaseUpdate"]
+
+
+def _as_epochs(modifier: Any, field: str, value: Any) -> float:
+    problem = f"{field} of {type(modifier).__name__} must be a number of epochs, found {value!r}"
+    if isinstance(value, bool):
+        raise TypeError(problem)
+    try:
+        return float(value)
+    except TypeError:
+        raise TypeError(problem) from None
+    except (ValueError, OverflowError):
+        raise ValueError(problem) from None
 
 
 class BaseScheduled(StepFields, BaseModifier, metaclass=StepsMeta):
@@ -35,11 +48,9 @@ class BaseScheduled(StepFields, BaseModifier, metaclass=StepsMeta):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._start_epoch = float(start_epoch)
-        self._init_start = float(start_epoch)
+        self._start_epoch = self._init_start = _as_epochs(self, "start_epoch", start_epoch)
         self._min_start = float(min_start)
-        self._end_epoch = float(end_epoch)
-        self._init_end = float(end_epoch)
+        self._end_epoch = self._init_end = _as_epochs(self, "end_epoch", end_epoch)
         self._min_end = float(min_end)
         self._end_comparator = end_comparator
         self.validate_schedule()
@@ -51,7 +62,7 @@ class BaseScheduled(StepFields, BaseModifier, metaclass=StepsMeta):
 
     @start_epoch.setter  # type: ignore[no-redef]
     def start_epoch(self, value: float) -> None:
-        self._start_epoch = float(value)
+        self._start_epoch = _as_epochs(self, "start_epoch", value)
         self.validate_schedule()
 
     @ModifierProp()
@@ -61,7 +72,7 @@ class BaseScheduled(StepFields, BaseModifier, metaclass=StepsMeta):
 
     @end_epoch.setter  # type: ignore[no-redef]
     def end_epoch(self, value: float) -> None:
-        self._end_epoch = float(value)
+        self._end_epoch = _as_epochs(self, "end_epoch", value)
         self.validate_schedule()
 
     def validate_schedule(self) -> None:
@@ -77,6 +88,9 @@ class BaseScheduled(StepFields, BaseModifier, metaclass=StepsMeta):
             )
         if not end >= self._min_end:
             raise ValueError(f"end_epoch of {name} must be at least {self._min_end}, found {end}")
+        for field, epoch in (("start_epoch", start), ("end_epoch", end)):
+            if math.isinf(epoch):
+                raise ValueError(f"{field} of {name} must be finite, found {epoch}")
         comparator = self._end_comparator
         if comparator is None and end != self._init_end:
             raise ValueError(f"end_epoch of {name} must stay {self._init_end}, found {end}")
@@ -120,8 +134,8 @@ class BaseUpdate(BaseModifier):
 
     def __init__(self, update_frequency: float, min_frequency: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._update_frequency = float(update_frequency)
-        self._init_update_frequency = float(update_frequency)
+        frequency = _as_epochs(self, "update_frequency", update_frequency)
+        self._update_frequency = self._init_update_frequency = frequency
         self._min_frequency = float(min_frequency)
         self.validate_update()
 
@@ -132,7 +146,7 @@ class BaseUpdate(BaseModifier):
 
     @update_frequency.setter  # type: ignore[no-redef]
     def update_frequency(self, value: float) -> None:
-        self._update_frequency = float(value)
+        self._update_frequency = _as_epochs(self, "update_frequency", value)
         self.validate_update()
 
     def validate_update(self) -> None:
@@ -142,3 +156,6 @@ class BaseUpdate(BaseModifier):
                 f"update_frequency of {type(self).__name__} must be at least "
                 f"{self._min_frequency}, found {self._update_frequency}"
             )
+        if math.isinf(self._update_frequency):
+            name = type(self).__name__
+            raise ValueError(f"update_frequency of {name} must be finite, found inf")

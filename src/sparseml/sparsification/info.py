@@ -6,10 +6,11 @@ import os
 from enum import Enum
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from sparseml.base import execute_in_sparseml_framework
 from sparseml.utils.json_files import read_json_text, write_json_text
+from sparseml.utils.json_model import JsonModel
 
 __all__ = [
     "ModifierInfo",
@@ -33,7 +34,7 @@ class ModifierType(Enum):
     misc = "misc"
 
 
-class ModifierPropInfo(BaseModel):
+class ModifierPropInfo(JsonModel):
     """A property of a modifier."""
 
     name: str = Field(description="the property's name")
@@ -44,7 +45,7 @@ class ModifierPropInfo(BaseModel):
     )
 
 
-class ModifierInfo(BaseModel):
+class ModifierInfo(JsonModel):
     """A modifier."""
 
     name: str = Field(description="the modifier's class")
@@ -54,7 +55,7 @@ class ModifierInfo(BaseModel):
     warnings: list[str] | None = Field(default=None, description="what to beware of")
 
 
-class SparsificationInfo(BaseModel):
+class SparsificationInfo(JsonModel):
     """The modifiers of a framework."""
 
     modifiers: list[ModifierInfo] = Field(default=[], description="the modifiers")

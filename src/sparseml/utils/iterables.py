@@ -50,7 +50,8 @@ def validate_str_iterable(val: str | Iterable[Any], error_desc: str = "") -> str
     :param val: ``__ALL__`` or ``__ALL_PRUNABLE__`` in any case, or names
     :param error_desc: what the value is for, appended to error messages
     :return: the token in capitals, or the flat list
-    :raises ValueError: for any other text and for what is neither text nor iterable
+    :raises ValueError: for any other text, for what is neither text nor iterable, and for what is
+        no text among the names
     """
     where = f" for {error_desc}" if error_desc else ""
     if isinstance(val, str):
@@ -61,7 +62,11 @@ def validate_str_iterable(val: str | Iterable[Any], error_desc: str = "") -> str
         )
     if not isinstance(val, Iterable):
         raise ValueError(f"a list of names is needed{where}, found {val!r}")
-    return flatten_iterable(val)
+    names = flatten_iterable(val)
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"a list of names is needed{where}, found {name!r} among them")
+    return names
 
 
 def bucket_iterable(
