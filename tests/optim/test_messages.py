@@ -106,6 +106,19 @@ def test_constructors_may_take_more_than_their_signature_tells(load: Any, error_
     assert str(error) == "<recipe>:3: unknown field 'poped' of !PoppingModifier"
 
 
+def test_messages_are_short(error_of: Any) -> None:
+    for old, new in (
+        ("[a.weight]", "x" * 100_000),
+        ("start_epoch: 1.0", f"start_epoch: {'x' * 100_000}"),
+        ("cubic", "x" * 100_000),
+        ("final_sparsity", "x" * 100_000),
+        ("!GMPruningModifier", f"!{'x' * 1000}"),
+    ):
+        if old in RECIPE:
+            assert len(str(error_of(RECIPE.replace(old, new)))) < 1200
+    assert len(str(error_of("x" * 100_000 + ".yaml"))) < 1200
+
+
 def test_attributes(error_of: Callable[..., RecipeError]) -> None:
     error = error_of(RECIPE.replace("final_sparsity", "final_sparisty"))
     assert (error.file, error.line, error.column) == (None, 7, 5)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from sparseml.optim import BaseModifier
 from sparseml.sparsification import (
     ConstantPruningModifier,
     EpochRangeModifier,
@@ -63,6 +64,20 @@ def test_fields(clazz: Any, fields: dict[str, Any], types: set[SparsificationTyp
     modifier = clazz(**fields)
     assert modifier.props(only_serializable=True) == dict(sorted(fields.items()))
     assert set(modifier.sparsification_types) == types
+
+
+@pytest.mark.parametrize(("clazz", "fields"), [case[:2] for case in CASES])
+def test_more_arguments_go_on_to_the_next_class(clazz: Any, fields: dict[str, Any]) -> None:
+    class Named(BaseModifier):
+        def __init__(self, name: str, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.name = name
+
+    both = type("Both", (clazz, Named), {})
+    modifier = both(**fields, name="x", min_start=-1.0, end_comparator=None)
+    assert (modifier.name, modifier._min_start, modifier._end_comparator) == ("x", -1.0, None)
+    with pytest.raises(ValueError, match="unknown arguments for Both: nothing"):
+        both(**fields, name="x", nothing=3)
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.5, -0.1, "x", float("nan")])

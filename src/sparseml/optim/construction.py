@@ -20,6 +20,8 @@ from sparseml.utils.text import did_you_mean, shortened
 __all__ = ["construct"]
 
 Fields = dict[str, Any]
+# some name what they found, however long it is
+_LONGEST_MESSAGE = 1000
 # what a constructor raises when it refuses its arguments
 _REFUSALS = (
     ValueError, TypeError, RuntimeError, AssertionError, LookupError, AttributeError,
@@ -113,5 +115,8 @@ def construct(
         about = _field_in(str(err), fields)
         path = (*field_path, *about) if about else tag_path
         found = fields[about[0]] if about else None
-        message = str(err) if name in str(err) else f"!{name}: {err}"
+        text = (
+            str(err) if len(str(err)) <= _LONGEST_MESSAGE else f"{str(err)[:_LONGEST_MESSAGE]}..."
+        )
+        message = text if name in text else f"!{name}: {text}"
         raise document.error(matching_recipe_error(err), message, path, found=found) from err

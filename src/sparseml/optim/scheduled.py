@@ -8,12 +8,15 @@ from typing import Any
 from sparseml.optim.base_modifier import BaseModifier
 from sparseml.optim.props import ModifierProp
 from sparseml.optim.steps import StepFields, StepsMeta
+from sparseml.utils.text import shortened
 
 __all__ = ["BaseScheduled", "BaseUpdate"]
 
 
 def _as_epochs(modifier: Any, field: str, value: Any) -> float:
-    problem = f"{field} of {type(modifier).__name__} must be a number of epochs, found {value!r}"
+    problem = (
+        f"{field} of {type(modifier).__name__} must be a number of epochs, found {shortened(value)}"
+    )
     if isinstance(value, bool):
         raise TypeError(problem)
     try:

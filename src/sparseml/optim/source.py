@@ -20,6 +20,7 @@ __all__ = ["RecipeSource", "read_source"]
 
 # a character of UTF-8 has four bytes at most
 MAX_BYTES = 4 * MAX_CHARACTERS
+_LONGEST_PATH = 4096  # what Linux allows; more must have been meant as something else
 _YAML_EXTENSIONS = ("yaml", "yml")
 _DELIMITER = re.compile(r"^(?P<mark>---|\+\+\+)[ \t]*$")
 
@@ -87,7 +88,7 @@ def _read_file(path: str) -> RecipeSource:
             found=path,
         )
     extension = os.path.splitext(f"_{path}")[1][1:].lower()
-    if extension not in (*_YAML_EXTENSIONS, "md"):
+    if extension not in (*_YAML_EXTENSIONS, "md") or len(path) > _LONGEST_PATH:
         raise RecipeValueError(
             f"a recipe must be the path of a .yaml, .yml or .md file, or text of several lines; "
             f"found {path[:200]!r}",

@@ -1,7 +1,8 @@
 """
 What modifiers of every framework have in common: their fields, and nothing that acts.
 
-A framework derives its own modifiers from these or declares the same fields.
+A framework derives its own modifiers from these or declares the same fields. Further keyword
+arguments of their constructors go on to the classes that follow in the order of inheritance.
 """
 
 from __future__ import annotations
@@ -38,14 +39,15 @@ def _types(*kinds: SparsificationTypes) -> Any:
 
 
 class _Repeating(BaseScheduled, BaseUpdate):
-    def __init__(self, start_epoch: float, end_epoch: float, update_frequency: float) -> None:
-        super().__init__(
-            start_epoch=start_epoch,
-            end_epoch=end_epoch,
-            end_comparator=-1,
-            update_frequency=update_frequency,
-            min_frequency=-1.0,
-        )
+    def __init__(
+        self, start_epoch: float, end_epoch: float, update_frequency: float, **kwargs: Any
+    ) -> None:
+        given = {
+            "start_epoch": start_epoch,
+            "end_epoch": end_epoch,
+            "update_frequency": update_frequency,
+        }
+        super().__init__(**{"end_comparator": -1, "min_frequency": -1.0, **given, **kwargs})
 
 
 class EpochRangeModifier(BaseScheduled):
@@ -58,8 +60,9 @@ class EpochRangeModifier(BaseScheduled):
 
     sparsification_types = _types(SparsificationTypes.general, SparsificationTypes.epoch)
 
-    def __init__(self, start_epoch: float, end_epoch: float) -> None:
-        super().__init__(start_epoch=start_epoch, end_epoch=end_epoch, end_comparator=-1)
+    def __init__(self, start_epoch: float, end_epoch: float, **kwargs: Any) -> None:
+        given = {"start_epoch": start_epoch, "end_epoch": end_epoch}
+        super().__init__(**{"end_comparator": -1, **given, **kwargs})
 
 
 class SetLearningRateModifier(BaseScheduled):
@@ -82,8 +85,10 @@ class SetLearningRateModifier(BaseScheduled):
         start_epoch: float = -1.0,
         end_epoch: float = -1.0,
         constant_logging: bool = False,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(start_epoch=start_epoch, end_epoch=-1.0, end_comparator=None)
+        given = {"start_epoch": start_epoch, "end_epoch": -1.0}
+        super().__init__(**{"end_comparator": None, **given, **kwargs})
         self._learning_rate = float(learning_rate)
         self._constant_logging = convert_to_bool(constant_logging)
         if not 0.0 < self._learning_rate <= 1.0:
@@ -118,8 +123,9 @@ class LearningRateModifier(_Repeating):
         end_epoch: float = -1.0,
         update_frequency: float = -1.0,
         constant_logging: bool = False,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(start_epoch, end_epoch, update_frequency=-1.0)
+        super().__init__(start_epoch, end_epoch, update_frequency=-1.0, **kwargs)
         self._lr_class = lr_class
         self._lr_kwargs = lr_kwargs
         self._init_lr = float(init_lr)
@@ -151,8 +157,10 @@ class TrainableParamsModifier(BaseScheduled):
         params_strict: bool = True,
         start_epoch: float = -1.0,
         end_epoch: float = -1.0,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(start_epoch=start_epoch, end_epoch=end_epoch, end_comparator=-1)
+        given = {"start_epoch": start_epoch, "end_epoch": end_epoch}
+        super().__init__(**{"end_comparator": -1, **given, **kwargs})
         self._params = validate_str_iterable(params, f"params of {type(self).__name__}")
         self._trainable = convert_to_bool(trainable)
         self._params_strict = convert_to_bool(params_strict)
@@ -177,8 +185,9 @@ class ConstantPruningModifier(_Repeating):
         start_epoch: float = -1.0,
         end_epoch: float = -1.0,
         update_frequency: float = -1.0,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(start_epoch, end_epoch, update_frequency=-1.0)
+        super().__init__(start_epoch, end_epoch, update_frequency=-1.0, **kwargs)
         self._params = validate_str_iterable(params, f"params of {type(self).__name__}")
 
 
@@ -216,8 +225,9 @@ class GMPruningModifier(_Repeating):
         leave_enabled: bool = True,
         inter_func: str = "cubic",
         mask_type: str | list[int] = "unstructured",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(start_epoch, end_epoch, update_frequency=update_frequency)
+        super().__init__(start_epoch, end_epoch, update_frequency=update_frequency, **kwargs)
         self._params = validate_str_iterable(params, f"params of {type(self).__name__}")
         self._init_sparsity = init_sparsity
         self._final_sparsity = final_sparsity

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, ALL_TOKEN
+from sparseml.utils.text import shortened
 
 __all__ = [
     "bucket_iterable",
@@ -58,14 +59,17 @@ def validate_str_iterable(val: str | Iterable[Any], error_desc: str = "") -> str
         if val.upper() in (ALL_TOKEN, ALL_PRUNABLE_TOKEN):
             return val.upper()
         raise ValueError(
-            f"a list of names, {ALL_TOKEN} or {ALL_PRUNABLE_TOKEN} is needed{where}, found {val!r}"
+            f"a list of names, {ALL_TOKEN} or {ALL_PRUNABLE_TOKEN} is needed{where}, "
+            f"found {shortened(val)}"
         )
     if not isinstance(val, Iterable):
-        raise ValueError(f"a list of names is needed{where}, found {val!r}")
+        raise ValueError(f"a list of names is needed{where}, found {shortened(val)}")
     names = flatten_iterable(val)
     for name in names:
         if not isinstance(name, str):
-            raise ValueError(f"a list of names is needed{where}, found {name!r} among them")
+            raise ValueError(
+                f"a list of names is needed{where}, found {shortened(name)} among them"
+            )
     return names
 
 
