@@ -6,6 +6,7 @@ import copy
 import gc
 import math
 import pickle
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -320,6 +321,17 @@ class TestSteps:
         manager.enabled = False
         with pytest.raises(RuntimeError, match="disabled"):
             getattr(manager, name)(*args)
+
+    def test_anything_with_a_modifiers_methods(self, model, optimizer):
+        modifier = MagicMock(enabled=True, start_epoch=0.0, end_epoch=1.0)
+        modifier.identifier.return_value = "mocked"
+        manager = ScheduledModifierManager([modifier])
+        manager.initialize(model)
+        manager.update(model, optimizer, 0.0, 4)
+        modifier.scheduled_update.assert_called_once_with(model, optimizer, 0.0, 4)
+        modifier.update_ready.return_value = False
+        manager.update(model, optimizer, 0.25, 4)
+        modifier.scheduled_update.assert_called_once()
 
     def test_a_modifier_without_schedule(self, model, optimizer):
         class Doubling(Modifier):

@@ -137,6 +137,11 @@ def test_modules_without_parameters() -> None:
     assert info.summary_info.pruned.percent == 0.0
 
 
+def test_parameters_need_values() -> None:
+    with pytest.raises(ValueError, match=r"parameter 0\.weight is on the meta device"):
+        ModuleSparsificationInfo.from_module(nn.Sequential(nn.Linear(2, 2, device="meta")))
+
+
 def test_only_modules() -> None:
     with pytest.raises(ValueError, match=r"module must be a torch\.nn\.Module, found str"):
         ModuleSparsificationInfo.from_module("model")  # type: ignore[arg-type]

@@ -22,7 +22,6 @@ from sparseml.pytorch.sparsification.modifier import (
     PYTORCH_FRAMEWORK,
     Loggers,
     Modifier,
-    ScheduledModifier,
 )
 from sparseml.pytorch.utils.logger import LoggerManager
 
@@ -235,9 +234,8 @@ class ScheduledModifierManager(BaseManager, Modifier):
         """Update, and then let log, every modifier that is due at ``epoch``."""
         super().update(module, optimizer, epoch, steps_per_epoch)
         for modifier in self._enabled_modifiers():
-            if isinstance(modifier, ScheduledModifier) and modifier.update_ready(
-                epoch, steps_per_epoch
-            ):
+            # plain modifiers have no schedule
+            if hasattr(modifier, "update_ready") and modifier.update_ready(epoch, steps_per_epoch):
                 modifier.scheduled_update(module, optimizer, epoch, steps_per_epoch)
                 if log_updates:
                     modifier.scheduled_log_update(module, optimizer, epoch, steps_per_epoch)
@@ -337,7 +335,7 @@ class ScheduledModifierManager(BaseManager, Modifier):
             return list(self._modifiers.values())
         return [[modifier] for modifier in self._modifiers]
 
-    def _enabled_modifiers(self) -> Iterator[Modifier]:
+    def _enabled_modifiers(self) -> Iterator[Any]:
         return (modifier for modifier in self.iter_modifiers() if modifier.enabled)
 
 

@@ -51,6 +51,7 @@ from sparseml.pytorch.utils.tensors import (
     tensors_to_device,
     tensors_to_precision,
 )
+from sparseml.pytorch.utils.thinning import thin_model_from_checkpoint
 
 __all__ = [
     "MEMORY_BOUNDED",
@@ -94,5 +95,6 @@ __all__ = [
     "tensors_module_forward",
     "tensors_to_device",
     "tensors_to_precision",
+    "thin_model_from_checkpoint",
     "torch_distributed_zero_first",
 ]

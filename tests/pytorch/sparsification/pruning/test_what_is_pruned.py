@@ -117,6 +117,22 @@ def test_parameters_without_values_are_refused():
     assert not modifier.initialized
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float8_e4m3fn])
+def test_parameters_that_cannot_be_ranked_are_refused(dtype):
+    net = nn.Linear(4, 4)
+    net.weight = nn.Parameter(torch.zeros(4, 4, dtype=dtype), requires_grad=False)
+    with pytest.raises(ValueError, match=rf"at least 16 bits .* weight \({dtype}\)"):
+        magnitude().apply(net)
+
+
+def test_lazy_layers_are_refused_by_name():
+    net = nn.Sequential(nn.Linear(4, 4), nn.LazyLinear(4))
+    with pytest.raises(ValueError, match=r"lazy layers have no values .*: 1\.weight"):
+        magnitude().apply(net)
+    net(torch.zeros(1, 4))
+    magnitude().apply(net)
+
+
 def test_nan_weights_are_refused_by_name(linear_net):
     linear_net[2].weight.data[1, 1] = float("nan")
     modifier = magnitude()

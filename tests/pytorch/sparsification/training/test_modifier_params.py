@@ -163,6 +163,10 @@ class TestSetParam:
             modifier.initialize(run.model)
         assert not modifier.initialized
 
+    def test_parameters_must_take_values(self, run):
+        with pytest.raises(ValueError, match=r"parameter 0\.bias is on the meta device"):
+            SetParamModifier(BIASES, ONES).initialize(run.model.to("meta"))
+
     def test_end_is_fixed(self):
         modifier = SetParamModifier(BIASES, ONES)
         with pytest.raises(ValueError, match="must stay"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from torch.nn import Module
+from torch.nn.parameter import is_lazy
 
 from sparseml.pytorch.sparsification.param_selection import select_params
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
@@ -15,15 +16,28 @@ __all__ = ["describe_selection", "require_values"]
 
 
 def require_values(selected: Sequence[NamedLayerParam]) -> None:
-    """Check that the parameters have values.
+    """Check that the parameters have values that can be ranked.
 
-    :raises ValueError: naming those on the meta device
+    :raises ValueError: naming those on the meta device, those of lazy layers that have not seen
+        an input, and those of a dtype without arithmetic or fractions (integers, 8-bit floats)
     """
+    lazy = [found.name for found in selected if is_lazy(found.param)]
+    if lazy:
+        raise ValueError(
+            f"parameters of lazy layers have no values before the first forward pass, run one "
+            f"first: {_some(lazy)}"
+        )
     empty = [found.name for found in selected if found.param.is_meta]
     if empty:
         raise ValueError(
             f"parameters on the meta device have no values to prune, load them first: "
             f"{_some(empty)}"
+        )
+    others = [f"{found.name} ({found.param.dtype})" for found in selected if not _ranks(found)]
+    if others:
+        raise ValueError(
+            f"only parameters of floating point with at least 16 bits can be pruned, found "
+            f"{_some(others)}"
         )
 
 
@@ -53,6 +67,11 @@ def describe_selection(
     if frozen:
         parts.append(f"{len(frozen)} of them frozen, pruned all the same: {_some(frozen)}")
     return "; ".join(parts)
+
+
+def _ranks(found: NamedLayerParam) -> bool:
+    dtype = found.param.dtype
+    return dtype.is_complex or (dtype.is_floating_point and dtype.itemsize > 1)
 
 
 def _counts(selected: Sequence[NamedLayerParam]) -> str:

@@ -53,7 +53,7 @@ def _tensor(name: str, value: Any) -> Tensor:
 
 
 class _ParamValues(SelectedParams):
-    """Checks that every selected parameter has the shape of the values meant for it."""
+    """Checks that every selected parameter can take the values meant for it."""
 
     @ModifierProp(serializable=False)
     def sparsification_types(self) -> list[SparsificationTypes]:
@@ -61,6 +61,12 @@ class _ParamValues(SelectedParams):
         return [SparsificationTypes.general]
 
     def _check_selected(self) -> None:
+        for param_name, param in self._named_parameters():
+            if param.is_meta:
+                raise ValueError(
+                    f"the parameter {param_name} is on the meta device, where it takes no values; "
+                    "load the module first"
+                )
         for name, value in self._values().items():
             shape = tuple(_tensor(name, value).shape)
             for param_name, param in self._named_parameters():

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from torch import nn
 
+from sparseml.pytorch.utils.params import iter_layer_params
 from sparseml.pytorch.utils.sparsification_info.configs import (
     SparsificationPruning,
     SparsificationQuantization,
@@ -28,10 +29,16 @@ class ModuleSparsificationInfo(BaseModel):
     def from_module(cls, module: nn.Module) -> ModuleSparsificationInfo:
         """Look at ``module``.
 
-        :raises ValueError: for anything but a module, or one on the meta device
+        :raises ValueError: for anything but a module, or naming a parameter on the meta device
         """
         if not isinstance(module, nn.Module):
             raise ValueError(f"module must be a torch.nn.Module, found {type(module).__name__}")
+        for found in iter_layer_params(module):
+            if found.param.is_meta:
+                raise ValueError(
+                    f"the parameter {found.name} is on the meta device, where it has no values; "
+                    "load the module first"
+                )
         return cls(
             summary_info=SparsificationSummaries.from_module(module),
             pruning_info=SparsificationPruning.from_module(module),
