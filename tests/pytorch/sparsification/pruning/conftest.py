@@ -62,3 +62,52 @@ def train() -> Callable[..., Iterator[float]]:
             yield step / steps_per_epoch
 
     return run
+
+
+class Dots(nn.Module):
+    """A loss that is linear in its weights, so that its gradients are what is fed to it."""
+
+    def __init__(self, *shapes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Module() for _ in shapes)
+        for layer, shape in zip(self.layers, shapes, strict=True):
+            layer.weight = nn.Parameter(torch.randn(shape, dtype=torch.float64))
+
+    def forward(self, *grads: torch.Tensor) -> torch.Tensor:
+        pairs = zip(self.layers, grads, strict=True)
+        return sum((layer.weight * grad).sum() for layer, grad in pairs)
+
+    def gradients(self, count: int) -> list[list[torch.Tensor]]:
+        """Correlated ones, ``count`` of each weight."""
+        grads = []
+        for layer in self.layers:
+            noise = torch.randn(count, *layer.weight.shape, dtype=torch.float64)
+            mixed = noise.flatten(1) @ torch.randn(noise[0].numel(), noise[0].numel()).double()
+            grads.append(mixed.view_as(noise) / 4)
+        return [list(group) for group in zip(*grads, strict=True)]
+
+
+@pytest.fixture
+def dots() -> type[Dots]:
+    return Dots
+
+
+@pytest.fixture
+def feeding() -> Callable[..., dict[str, Any]]:
+    """A grad sampler that feeds given gradients to a net of dots, over and over."""
+
+    def make(gradients: list[list[torch.Tensor]]) -> dict[str, Any]:
+        batches = [(group, {}, None) for group in gradients]
+        return {"data_loader_builder": lambda: batches, "loss_fn": lambda output, _: output}
+
+    return make
+
+
+@pytest.fixture
+def images() -> dict[str, Any]:
+    """A grad sampler of twelve batches of five images of four channels, for ``conv_net``."""
+    generator = torch.Generator().manual_seed(3)
+    batches = [
+        ([torch.randn(5, 4, 3, 3, generator=generator)], {}, torch.arange(5)) for _ in range(12)
+    ]
+    return {"data_loader_builder": lambda: batches, "loss_fn": nn.functional.cross_entropy}

@@ -62,12 +62,22 @@ class FisherSettings:
 def plan_groups(
     indices: Sequence[int], layouts: Sequence[BlockLayout], settings: FisherSettings
 ) -> list[list[Piece]]:
-    """Cut weights into groups whose Fisher matrices fit the memory, all ranks' together."""
+    """Cut weights into groups whose Fisher matrices fit the memory, all ranks' together.
+
+    :raises RuntimeError: if not even one block does
+    """
     pieces = [whole(index, layouts[index]) for index in indices]
     needed = fisher_bytes(pieces, layouts, settings.dtype)
     if settings.memory is None:
         return [pieces]
     budget = parse_bytes(settings.memory) * world_size()
+    largest = max(layouts[index].block_size for index in indices)
+    least = math.ceil(_OVERHEAD * largest**2 * settings.dtype.itemsize)
+    if parse_bytes(settings.memory) < least:
+        raise RuntimeError(
+            f"fisher_memory must be {describe_bytes(least)} at least, which one block of {largest} "
+            f"weights takes, found {settings.memory}; or use a smaller fisher_block_size"
+        )
     blocks = sum(piece.count for piece in pieces)
     return [g for g in share_out(pieces, layouts, min(blocks, -(-needed // budget))) if g]
 

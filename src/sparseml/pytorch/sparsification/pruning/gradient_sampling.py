@@ -191,7 +191,8 @@ class GradientSampler:
             loss = self._forward(module, args, kwargs, target)
         if not bool(loss.isfinite()):
             return None
-        grads = torch.autograd.grad(loss, outputs, allow_unused=True)
+        with torch.autocast(loss.device.type, enabled=False):  # also that of the training around
+            grads = torch.autograd.grad(loss, outputs, allow_unused=True)
         complete = self._complete(params, grads)
         if not _all_finite(complete):
             return None

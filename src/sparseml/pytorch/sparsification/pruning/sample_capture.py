@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from sparseml.pytorch.functional.kernels import exact_arithmetic
 from sparseml.pytorch.functional.sample_gradients import (
     conv2d_sample_gradients,
     linear_sample_gradients,
@@ -113,6 +114,10 @@ class SampleGradients:
 
     def of(self, index: int) -> Tensor:
         """Those of one parameter, ``[count, *shape]``."""
+        with exact_arithmetic(self._inputs[index].device):
+            return self._of(index)
+
+    def _of(self, index: int) -> Tensor:
         layer, inputs = self._layers[index], self._inputs[index][: self.count]
         # the loss averages over samples; each by itself counts in full
         grads = self._output_grads[index][: self.count] * self._samples

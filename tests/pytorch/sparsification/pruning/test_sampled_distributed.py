@@ -1,0 +1,119 @@
+"""Two processes (gloo) prune by sampled gradients as one does on the same batches."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+
+pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
+
+WORKER = """
+import os, sys, torch, torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from sparseml.pytorch.sparsification.pruning import (CAPruningModifier, FastCAPruningModifier,
+    GWProdPruningModifier, MFACPruningModifier, OBSPruningModifier)
+
+world, rank, path = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"]), sys.argv[1]
+if world > 1:
+    dist.init_process_group("gloo")
+fields = dict(params=["re:.*weight"], init_sparsity=0.5, final_sparsity=0.5, start_epoch=0.0,
+              end_epoch=2.0, update_frequency=1.0, num_grads=11)
+exact = dict(fisher_block_size=12, damp=1e-3, fisher_dtype="float64")
+generator = torch.Generator().manual_seed(1)
+batches = [([torch.randn(3, 4, 4, 4, generator=generator).double()], {},
+            torch.randint(0, 4, (3,), generator=generator)) for _ in range(11)]
+
+def prune(cls, broken=False, count=11, **changes):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 4)).double()
+    model = DistributedDataParallel(net) if world > 1 else net
+    own = batches[:count][rank::world]
+    loss = nn.functional.cross_entropy
+    if broken and rank == world - 1:
+        loss = lambda output, target: output.sum() * float("nan")
+    sampler = {"data_loader_builder": lambda: own, "loss_fn": loss, "progress_bar": False}
+    modifier = cls(**{**fields, **changes})
+    modifier.initialize(model, grad_sampler=sampler)
+    for epoch, sparsity in ((0.0, 0.5), (1.0, 0.75)):
+        modifier.check_mask_update(model, epoch, 4, recomputation_sparsity=sparsity)
+    return [net.state_dict(), dict(modifier.state_dict())]
+
+results = [
+    prune(CAPruningModifier, **exact),
+    prune(CAPruningModifier, **exact, global_sparsity=False, mask_type="block4"),
+    prune(CAPruningModifier, **exact, fisher_memory="4kB", fisher_samples="sample",
+          num_grads=30, count=10),
+    prune(OBSPruningModifier, **exact),
+    prune(OBSPruningModifier, fisher_dtype="float64", damp=1e-3, fisher_block_size=1000),
+    prune(FastCAPruningModifier, fisher_block_size=12, damp=1e-2, fisher_dtype="float64"),
+    prune(MFACPruningModifier, fisher_block_size=16),
+    prune(MFACPruningModifier, fisher_block_size=None, global_sparsity=True),
+    prune(GWProdPruningModifier, global_sparsity=True),
+]
+try:
+    prune(CAPruningModifier, broken=True, **exact)
+    results.append("nothing raised")
+except RuntimeError as error:
+    results.append(str(error))
+torch.save(results, f"{path}/{world}-{rank}.pt")
+if world > 1:
+    dist.destroy_process_group()
+"""
+
+
+def start(world, folder):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common.update(WORLD_SIZE=str(world), OMP_NUM_THREADS="1")
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(folder)],
+            env={**common, "RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    processes = [*start(1, folder), *start(2, folder)]
+    for process in processes:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+    names = ("1-0", "2-0", "2-1")
+    return [torch.load(folder / f"{name}.pt", weights_only=True) for name in names]
+
+
+CASES = ["cap", "cap_block4", "cap_groups_sample", "obs", "obs_one_block", "fast_cap", "mfac"]
+CASES += ["mfac_one_block", "gw"]
+
+
+@pytest.mark.parametrize("case", range(len(CASES)), ids=CASES)
+def test_two_ranks_equal_one(found, case):
+    alone, first, second = (results[case] for results in found)
+    for own, theirs in zip(first, second, strict=True):
+        assert own.keys() == theirs.keys()
+        assert all(torch.equal(value, theirs[key]) for key, value in own.items())
+    for key, value in alone[0].items():
+        torch.testing.assert_close(first[0][key], value, rtol=1e-5, atol=1e-8)
+    for key, mask in alone[1].items():
+        assert torch.equal(first[1][key], mask)
+    zeros = sum(int((value == 0).sum()) for key, value in alone[0].items() if "weight" in key)
+    assert zeros == (8 * 36 + 4 * 32) * 3 // 4
+
+
+def test_all_ranks_fail_where_one_has_to(found):
+    assert all("not finite" in results[-1] for results in found[:1] + found[2:])
+    assert "sampling failed on another rank" in found[1][-1]
