@@ -63,12 +63,6 @@ def test_sparsities_for_groups_of_parameters(folder: Path, invoke_json: Any) -> 
             "  mask_type: [3, 1]\n    params",
             "gradual.yaml:11: MagnitudePruningModifier: ",
         ),
-        (
-            "  params",
-            "  mask_type: blok4\n    params",
-            "gradual.yaml:11: MagnitudePruningModifier: ",
-        ),
-        ("re:.*weight", "re:first[", "gradual.yaml:11: MagnitudePruningModifier: bad regular expr"),
         ("  params", "  mask_type: 2:4\n    params", "final_sparsity"),
     ],
 )
@@ -82,6 +76,29 @@ def test_what_does_not_fit_the_model(
     assert failed.exit_code == 2
     assert expected in failed.stderr
     assert failed.stdout == ""
+
+
+@pytest.mark.parametrize("model", [(), ("--model", "own_code:Network")])
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("  params", "  mask_type: blok4\n    params", "mask_type must be one of"),
+        ("  params", "  mask_type:\n    params", "mask_type must be one of"),
+        ("  params", "  mask_type: [1, 2, 3]\n    params", "mask_type must be one of"),
+        ("  params", "  mask_type: 4:2\n    params", ""),
+        ("re:.*weight", "re:first[", "bad regular expression 'first['"),
+        ("re:.*weight", "re:*", "bad regular expression '*'"),
+    ],
+)
+def test_patterns_that_fit_no_model(
+    folder: Path, invoke: Any, old: str, new: str, expected: str, model: tuple[str, ...]
+) -> None:
+    recipe = folder / "gradual.yaml"
+    recipe.write_text(recipe.read_text().replace(old, new, 1))
+    failed = invoke("check", "gradual.yaml", *model)
+    assert failed.exit_code == 2
+    assert failed.stderr.startswith(f"gradual.yaml:11: MagnitudePruningModifier: {expected}")
+    assert failed.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -100,15 +100,17 @@ def _findings(
     recipe_path: str, recipe_args: str | None, model_source: str | None, steps: int | None
 ) -> dict[str, Any]:
     manager = _load(recipe_path, recipe_args)
+    from sparseml.cli.recipe_matches import check_patterns, matches
     from sparseml.cli.recipe_plan import plan
 
+    for modifier in manager.iter_modifiers():
+        check_patterns(modifier, recipe_path)
     try:
         found = plan(manager, steps)
     except ValueError as error:
         raise Problem(f"{recipe_path}: {error}", file=recipe_path) from error
     if model_source:
         from sparseml.cli.model_source import build_model
-        from sparseml.cli.recipe_matches import matches
 
         model = build_model(model_source)
         for modifier, entry in zip(manager.iter_modifiers(), found["modifiers"], strict=True):

@@ -13,8 +13,24 @@ from sparseml.cli.recipe_places import line_of
 from sparseml.pytorch.sparsification.modifier import Modifier
 from sparseml.pytorch.sparsification.param_selection import select_params
 from sparseml.pytorch.sparsification.preview import preview_selection, selecting_entries
+from sparseml.pytorch.sparsification.pruning.mask_creator import get_mask_creator
+from sparseml.pytorch.utils.names import NamePatterns
 
-__all__ = ["matches"]
+__all__ = ["check_patterns", "matches"]
+
+
+def check_patterns(modifier: Modifier, recipe_path: str) -> None:
+    """What can be said of a modifier's patterns without a model.
+
+    :param recipe_path: where the modifier comes from
+    :raises Problem: for what is no regular expression, or no mask type
+    """
+    for entry in selecting_entries(modifier):
+        with _pointing_at(recipe_path, modifier, entry):
+            NamePatterns([entry])
+    if hasattr(modifier, "mask_type"):
+        with _pointing_at(recipe_path, modifier, "mask_type"):
+            get_mask_creator(modifier.mask_type)
 
 
 def matches(modifier: Modifier, model: Module, recipe_path: str) -> list[dict[str, Any]]:
@@ -47,11 +63,11 @@ def _catch(entry: str, model: Module) -> dict[str, Any]:
 
 
 @contextmanager
-def _pointing_at(recipe_path: str, modifier: Modifier, entry: str | None = None) -> Iterator[None]:
+def _pointing_at(recipe_path: str, modifier: Modifier, text: str | None = None) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        line = line_of(recipe_path, modifier, str(error) if entry is None else entry)
+        line = line_of(recipe_path, modifier, str(error) if text is None else text)
         place = recipe_path if line is None else f"{recipe_path}:{line}"
         message = f"{place}: {type(modifier).__name__}: {error}"
         raise Problem(message, file=recipe_path, line=line) from error

@@ -9,6 +9,7 @@ from typing import Any
 
 from sparseml.optim.document import TAG_PREFIX, Document, Path, parse
 from sparseml.optim.expressions import is_eval_string
+from sparseml.optim.props import ModifierProp
 from sparseml.optim.source import read_source
 from sparseml.pytorch.sparsification.modifier import Modifier
 
@@ -18,7 +19,7 @@ __all__ = ["line_of"]
 def line_of(recipe_path: str, modifier: Modifier, text: str) -> int | None:
     """The line that a message about a modifier is about, None if that cannot be told.
 
-    :param text: an entry of one of the modifier's fields, or a message that names a field
+    :param text: one of the modifier's fields, an entry of one, or a message that names a field
     """
     document = parse(read_source(recipe_path))
     tag = _tag_of(document, modifier)
@@ -58,8 +59,9 @@ def _field_in(message: str, modifier: Modifier) -> str | None:
     """The field that a message names first."""
     starts = {
         found.start(): name
-        for name in modifier.props(only_serializable=True)
-        if (found := re.search(rf"\b{re.escape(name)}\b", message))
+        for name in dir(type(modifier))
+        if isinstance(getattr(type(modifier), name), ModifierProp)
+        and (found := re.search(rf"\b{re.escape(name)}\b", message))
     }
     return starts[min(starts)] if starts else None
 

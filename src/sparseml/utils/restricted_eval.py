@@ -121,7 +121,9 @@ def _parse(expression: str) -> ast.expr:
     try:
         return ast.parse(expression.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as err:
-        raise RuntimeError(f"{shortened(expression)} is not arithmetic: {err}") from err
+        raise RuntimeError(
+            f"{shortened(expression)} is not arithmetic: {getattr(err, 'msg', err)}"
+        ) from err
 
 
 def expression_variables(expression: str) -> set[str]:
