@@ -126,3 +126,10 @@ def test_bad_pattern_is_named_with_its_position() -> None:
         compile_pattern("re:layer.(.*")
     with pytest.raises(ValueError, match="bad regular expression"):
         any_str_or_regex_matches_param_name("x", ["re:*"])
+
+
+@pytest.mark.parametrize("pattern", ["re:a{99999999999999}", f"re:{'(' * 9000}{')' * 9000}"])
+def test_patterns_beyond_what_can_be_compiled(pattern: str) -> None:
+    with pytest.raises(ValueError, match="bad regular expression") as info:
+        compile_pattern(pattern)
+    assert len(str(info.value)) < 300

@@ -15,6 +15,8 @@ from functools import lru_cache
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from sparseml.utils.text import shortened
+
 __all__ = [
     "REGEX_PREFIX",
     "NamePatterns",
@@ -128,8 +130,11 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     except re.error as error:
         where = "" if error.pos is None else f" at position {error.pos}"
         raise ValueError(
-            f"bad regular expression {text!r}{where}: {error.msg} (entry {pattern!r})"
+            f"bad regular expression {shortened(text)}{where}: {error.msg} "
+            f"(entry {shortened(pattern)})"
         ) from error
+    except (OverflowError, RecursionError) as limit:
+        raise ValueError(f"bad regular expression {shortened(text)}: {limit}") from limit
 
 
 class NamePatterns:
