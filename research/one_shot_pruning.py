@@ -29,6 +29,7 @@ from run_results import (
 )
 
 from sparseml.timm import (
+    IGNORED_SETTINGS,
     Cut,
     RunError,
     Session,
@@ -48,6 +49,7 @@ from sparseml.timm import (
     retune_batch_norm,
     run_reported,
     say,
+    training_settings,
     write_masks,
 )
 
@@ -58,6 +60,7 @@ Row = dict[str, Any]
 def arguments() -> Namespace:
     """The flags."""
     parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
+    parser.add_argument("-c", "--config", metavar="FILE", help="YAML of defaults for all flags")
     add_model_flags(parser)
     add_data_flags(parser)
     add_sampler_flags(parser, ("-gb", "--grad-sampler-batch-size", "--gs-batch-size"))
@@ -65,7 +68,9 @@ def arguments() -> Namespace:
     parser.add_argument("--sparsities", type=float, nargs="*", default=[], metavar="S")
     parser.add_argument("--save-model", action="store_true", help="no longer needed: always saved")
     parser.add_argument("--latency-rounds", type=int, default=10, help="0 takes no times")
-    return parse(parser, sys.argv[1:])[0]
+    # the configuration of a training run may be given, too
+    unused = {**IGNORED_SETTINGS, **vars(training_settings())}
+    return parse(parser, sys.argv[1:], unused)[0]
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ from sparseml.timm.session import Session, autocast_of, open_session, prepare
 from sparseml.timm.sweep import Cut, asked_sparsities, cuts
 from sparseml.timm.text_files import atomic_text
 from sparseml.timm.training import Trainer, steps_in_epoch
-from sparseml.timm.training_options import IGNORED_SETTINGS, training_parser
+from sparseml.timm.training_options import IGNORED_SETTINGS, training_parser, training_settings
 from sparseml.timm.training_setup import Training, set_up_training
 
 __all__ = [
@@ -97,6 +97,7 @@ __all__ = [
     "tracked_norms",
     "training_loss",
     "training_parser",
+    "training_settings",
     "with_dashes",
     "write_masks",
 ]

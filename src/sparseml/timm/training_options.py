@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from timm.utils import ParseKwargs
@@ -15,7 +15,7 @@ from sparseml.timm.options import (
     flag_pair,
 )
 
-__all__ = ["IGNORED_SETTINGS", "training_parser"]
+__all__ = ["IGNORED_SETTINGS", "training_parser", "training_settings"]
 
 # in timm's files, but without effect here whatever the value
 IGNORED_SETTINGS: dict[str, str] = {
@@ -49,6 +49,12 @@ def training_parser(description: str) -> ArgumentParser:
     _add_extras(parser)
     _add_checkpoints(parser)
     return parser
+
+
+def training_settings() -> Namespace:
+    """All settings of a training run, with their defaults."""
+    parser = training_parser("")
+    return Namespace(**{action.dest: action.default for action in parser._actions})
 
 
 def _add_optimisation(parser: ArgumentParser) -> None:

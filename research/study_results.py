@@ -1,0 +1,162 @@
+"""Results of a study in one JSON file that several processes add to, and what is made of them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+Row = dict[str, Any]
+KEYS = ("model", "method", "seed", "sparsity")
+
+
+class StudyResults:
+    """Rows that stay in the file once they are there.
+
+    :param path: of the JSON file
+    :param settings: those of the study, written beside the rows
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path, self.settings = path, dict(settings)
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def rows(self) -> list[Row]:
+        """What is there now.
+
+        :raises ValueError: if it was found with other settings
+        """
+        if not self.path.exists():
+            return []
+        content = json.loads(self.path.read_text())
+        if content["settings"] != self.settings:
+            raise ValueError(f"{self.path} holds results of other settings: {content['settings']}")
+        rows: list[Row] = content["results"]
+        return rows
+
+    def missing(self, model: str, method: str, seed: int, wanted: Sequence[float]) -> list[float]:
+        """The sparsities that have no result yet."""
+        known = {tuple(row[key] for key in KEYS) for row in self.rows()}
+        return [s for s in wanted if (model, method, seed, s) not in known]
+
+    def add(self, row: Row) -> None:
+        """Write one more row; other processes may do so at the same time."""
+        with self._locked():
+            rows = [old for old in self.rows() if any(old[key] != row[key] for key in KEYS)]
+            rows = sorted([*rows, row], key=lambda one: [one[key] for key in KEYS])
+            lines = ",\n  ".join(json.dumps(one) for one in rows)
+            settings = json.dumps(self.settings, indent=1)
+            new = self.path.with_suffix(".new")
+            new.write_text(f'{{"settings": {settings},\n "results": [\n  {lines}\n ]}}\n')
+            os.replace(new, self.path)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+
+
+def accuracies(rows: Sequence[Row], model: str, method: str, sparsity: float) -> list[float]:
+    """The accuracies in percent, one for each seed."""
+    return [
+        100 * row["accuracy"]
+        for row in rows
+        if (row["model"], row["method"], row["sparsity"]) == (model, method, sparsity)
+    ]
+
+
+def table(
+    rows: Sequence[Row],
+    models: Mapping[str, str],
+    methods: Mapping[str, str],
+    sparsities: Sequence[float],
+) -> str:
+    """Markdown: means and standard deviations, with the number of seeds behind them.
+
+    :param models: titles by the models' names
+    :param methods: titles by the methods' names
+    """
+    parts = []
+    for model, title in models.items():
+        dense = accuracies(rows, model, "dense", 0.0)
+        heading = f"**{title}**" + (f", dense {dense[0]:.2f}" if dense else "")
+        lines = [
+            "| method | " + " | ".join(f"{100 * s:.0f}%" for s in sparsities) + " |",
+            "|---" * (len(sparsities) + 1) + "|",
+        ]
+        for method, name in methods.items():
+            cells = [_cell(accuracies(rows, model, method, s)) for s in sparsities]
+            if any(cells):
+                lines.append(f"| {name} | " + " | ".join(cell or "-" for cell in cells) + " |")
+        parts.append("\n".join([heading, "", *lines]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(found: Sequence[float]) -> str:
+    if len(found) < 2:
+        return f"{found[0]:.2f} (1)" if found else ""
+    return f"{mean(found):.2f} ± {stdev(found):.2f} ({len(found)})"
+
+
+def plot(
+    path: Path,
+    rows: Sequence[Row],
+    models: Mapping[str, str],
+    methods: Mapping[str, str],
+    sparsities: Sequence[float],
+) -> None:
+    """One panel for each model: mean accuracy over sparsity, bars of one standard deviation."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = path.stem  # the same picture is the same file
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, len(models), figsize=(6 * len(models), 4.6), squeeze=False)
+    for panel, (model, title) in zip(panels[0], models.items(), strict=True):
+        for number, (method, name) in enumerate(methods.items()):
+            found = {s: f for s in sparsities if (f := accuracies(rows, model, method, s))}
+            if not found:
+                continue
+            panel.errorbar(
+                [100 * s for s in found],
+                [mean(values) for values in found.values()],
+                [stdev(values) if len(values) > 1 else 0.0 for values in found.values()],
+                label=name,
+                color=f"C{number}",
+                marker="os^vD<>Pp*X"[number % 11],
+                linestyle="--" if "agnitude" in name else "-",
+                markersize=4,
+                capsize=2,
+            )
+        for dense in accuracies(rows, model, "dense", 0.0):
+            panel.axhline(dense, color="gray", linewidth=0.8, linestyle=":")
+        panel.set(title=title, xlabel="weights pruned, %", ylabel="test accuracy, %", ylim=(0, 100))
+        panel.grid(alpha=0.3)
+    panels[0][0].legend(fontsize=8)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def write_between(path: Path, name: str, text: str) -> None:
+    """Put text between the comments ``name:begin`` and ``name:end`` of a Markdown file.
+
+    :raises ValueError: if they are not there
+    """
+    begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
+    content = path.read_text()
+    if begin not in content or end not in content:
+        raise ValueError(f"{path} has no lines {begin.strip()} and {end}")
+    before, _, rest = content.partition(begin)
+    path.write_text(before + begin + "\n" + text + "\n" + end + rest.partition(end)[2])

@@ -1,0 +1,50 @@
+"""The commands of ``integrations/timm/README.md``."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.timm import IGNORED_SETTINGS, parse, training_parser
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "integrations/timm/README.md").read_text()
+COMMANDS = re.findall(r"^\$ (.*)$", README, re.MULTILINE)
+SCRIPTS = [command for command in COMMANDS if "research/" in command]
+
+
+@pytest.mark.parametrize("command", SCRIPTS)
+def test_flags_recipes_and_variables_are_there(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(command)
+    script = next(word for word in words if word.startswith("research/"))
+    flags = words[words.index(script) + 1 :]
+    if script.endswith("sparse_training.py"):
+        args, _ = parse(training_parser(""), flags, IGNORED_SETTINGS)
+    else:
+        monkeypatch.setattr(sys, "path", [str(ROOT / "research"), *sys.path])
+        monkeypatch.setattr(sys, "argv", [script, *flags])
+        import one_shot_pruning
+
+        args = one_shot_pruning.arguments()
+        assert args.sparsities
+    assert args.model == "test_resnet" and args.data_dir == "data/digits"
+    manager = ScheduledModifierManager.from_yaml(
+        args.sparseml_recipe, recipe_variables=args.recipe_args
+    )
+    assert manager.max_epochs > 0
+
+
+def test_the_page_names_only_what_there_is() -> None:
+    assert len(SCRIPTS) >= 6
+    paths = re.findall(r"(?:research|recipes|integrations|configs)/[\w./+-]+\w", README)
+    assert paths
+    for path in paths:
+        assert (ROOT / path).exists(), path
