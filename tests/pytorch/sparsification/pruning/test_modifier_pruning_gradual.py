@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from sparseml.pytorch.sparsification.pruning import (
+    BaseGradualPruningModifier,
     GlobalMagnitudePruningModifier,
     GMPruningModifier,
     MagnitudePruningModifier,
@@ -107,7 +108,24 @@ def test_with_one_ranking_they_start_from_their_common_sparsity(linear_net):
     linear_net[0].weight.data[:8] = 0.0
     modifier = gm(GlobalMagnitudePruningModifier, init_sparsity="__FROM_PARAM__")
     modifier.initialize(linear_net)
-    assert modifier._init_sparsity == [64 / 192] * 2
+    assert modifier._init_sparsity == [0.5, 0.0]
+    optimizer = torch.optim.SGD(linear_net.parameters(), lr=0.1)
+    modifier.scheduled_update(linear_net, optimizer, 0.0, 4)
+    assert modifier.applied_sparsity == [64 / 192] * 2
+    assert modifier.progress_state()["overall_init_sparsity"] == 64 / 192
+    assert sum(int((linear_net[i].weight == 0).sum()) for i in (0, 2)) == 64
+
+
+def test_the_curve_follows_the_sparsities_by_position(linear_net):
+    class Bare(BaseGradualPruningModifier):
+        _get_mask_creator = MagnitudePruningModifier._get_mask_creator
+        _get_scorer = MagnitudePruningModifier._get_scorer
+        _mask_type = "unstructured"
+
+    modifier = Bare(["0.weight"], 0.0, 0.8, "linear", start_epoch=0.0, end_epoch=4.0)
+    assert modifier.inter_func == "linear"
+    modifier.initialize(linear_net)
+    assert modifier.get_applied_sparsity_for_epoch(1.0, 4) == [0.2]
 
 
 def test_several_final_sparsities(sparsities):

@@ -63,10 +63,10 @@ class BaseGradualPruningModifier(BasePruningModifier):
         params: str | Iterable[str],
         init_sparsity: float | str,
         final_sparsity: float | Mapping[float, Sequence[str]],
+        inter_func: str = "cubic",
         start_epoch: float = -1.0,
         end_epoch: float = -1.0,
         update_frequency: float = -1.0,
-        inter_func: str = "cubic",
         min_start: float = -1.0,
         min_end: float = -1.0,
         end_comparator: int | None = 0,
@@ -93,6 +93,7 @@ class BaseGradualPruningModifier(BasePruningModifier):
         self.final_sparsity = final_sparsity
         self.inter_func = inter_func
         self._final_targets: list[float] = []
+        self._overall_init_sparsity = 0.0
 
     init_sparsity: Any = ModifierProp(
         func_get=_get_init_sparsity,
@@ -122,7 +123,9 @@ class BaseGradualPruningModifier(BasePruningModifier):
 
     def _initials(self, count: int) -> list[float]:
         if isinstance(self._init_sparsity, list):
-            return self._init_sparsity
+            # ranking all weights together knows one target only
+            together = [self._overall_init_sparsity] * count
+            return together if self._global_sparsity else self._init_sparsity
         return [0.0 if isinstance(self._init_sparsity, str) else self._init_sparsity] * count
 
     def progress_state(self) -> dict[str, Any]:
@@ -130,6 +133,7 @@ class BaseGradualPruningModifier(BasePruningModifier):
         state = super().progress_state()
         if self._init_from_param:
             state["init_sparsity"] = self._init_sparsity
+            state["overall_init_sparsity"] = self._overall_init_sparsity
         return state
 
     def load_progress_state(self, state: Mapping[str, Any]) -> None:
@@ -137,6 +141,7 @@ class BaseGradualPruningModifier(BasePruningModifier):
         super().load_progress_state(state)
         if self._init_from_param:
             self._init_sparsity = state["init_sparsity"]
+            self._overall_init_sparsity = state["overall_init_sparsity"]
 
     def _describe(self, name: str) -> str:
         return f"{name} of {type(self).__name__}"
@@ -168,15 +173,14 @@ class BaseGradualPruningModifier(BasePruningModifier):
         self, selected: Sequence[NamedLayerParam], mask_creator: PruningMaskCreator
     ) -> ModuleParamPruningMask:
         if self._init_from_param:
-            self._init_sparsity = self._measured([found.param for found in selected])
+            self._measure([found.param for found in selected])
         self._require_reachable(mask_creator)
         return super()._create_pruning_mask(selected, mask_creator)
 
-    def _measured(self, params: Sequence[Parameter]) -> list[float]:
+    def _measure(self, params: Sequence[Parameter]) -> None:
         values = [full_value(param) for param in params]
-        if self._global_sparsity:  # ranking all weights together knows one target only
-            return [tensor_list_sparsity(values)] * len(params)
-        return [tensor_sparsity(value).item() for value in values]
+        self._init_sparsity = [tensor_sparsity(value).item() for value in values]
+        self._overall_init_sparsity = tensor_list_sparsity(values)
 
     def _require_reachable(self, mask_creator: PruningMaskCreator) -> None:
         for final in self._final_targets:
