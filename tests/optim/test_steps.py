@@ -162,4 +162,5 @@ def test_checks_of_other_epochs_still_pass() -> None:
 
 
 def test_signatures_stay_readable() -> None:
-    assert list(inspect.signature(EpochRangeModifier).parameters) == ["start_epoch", "end_epoch"]
+    parameters = inspect.signature(EpochRangeModifier).parameters
+    assert list(parameters) == ["start_epoch", "end_epoch", "kwargs"]
