@@ -22,9 +22,12 @@ def select_params(
     :param params: ``__ALL__`` (every parameter), ``__ALL_PRUNABLE__`` (the weights of all prunable
         layers), or names and ``re:`` patterns, among which the two tokens may be as well
     :param strict: demand that every entry, and at least one, matches something
+    :raises TypeError: for anything but a module
     :raises RuntimeError: with ``strict``, for entries that match nothing, with the nearest names
     :raises ValueError: for a string that is no token or, with ``strict``, if nothing is selected
     """
+    if not isinstance(module, Module):
+        raise TypeError(f"module must be a torch.nn.Module, found {type(module).__name__}")
     checked = validate_str_iterable(params, "params")
     entries = [checked] if isinstance(checked, str) else checked
     wanted: list[str] = []

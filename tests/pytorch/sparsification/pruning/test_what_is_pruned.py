@@ -108,6 +108,11 @@ def test_models_without_what_is_to_be_pruned_are_refused():
         magnitude("__ALL__").initialize(nn.ReLU())
 
 
+def test_only_modules_are_pruned():
+    with pytest.raises(TypeError, match=r"module must be a torch\.nn\.Module, found dict"):
+        magnitude().apply({})
+
+
 def test_parameters_without_values_are_refused():
     with torch.device("meta"):
         net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
