@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from sparseml.pytorch.sparsification.pruning import (CAPruningModifier, FastCAPruningModifier,
     GWProdPruningModifier, MFACPruningModifier, OBSPruningModifier)
+from sparseml.pytorch.utils.sharded import full_value
 
 world, rank, path = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"]), sys.argv[1]
 if world > 1:
@@ -30,11 +31,26 @@ generator = torch.Generator().manual_seed(1)
 batches = [([torch.randn(3, 4, 4, 4, generator=generator).double()], {},
             torch.randint(0, 4, (3,), generator=generator)) for _ in range(11)]
 
-def prune(cls, broken=False, count=11, **changes):
+def sharded(net):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    mesh = init_device_mesh("cpu", (world,))
+    for part in (net[0], net[3], net):
+        fully_shard(part, mesh=mesh)
+    return net
+
+def joined(first, second):
+    return [torch.cat([first[0][0], second[0][0]])], {}, torch.cat([first[2], second[2]])
+
+def prune(cls, broken=False, count=11, shard=False, **changes):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 4)).double()
-    model = DistributedDataParallel(net) if world > 1 else net
+    model = net
+    if world > 1:
+        model = sharded(net) if shard else DistributedDataParallel(net)
     own = batches[:count][rank::world]
+    if shard and world == 1:  # a gradient is that of the batches of both ranks together
+        own = [joined(*batches[i : i + 2]) for i in range(0, count, 2)]
     loss = nn.functional.cross_entropy
     if broken and rank == world - 1:
         loss = lambda output, target: output.sum() * float("nan")
@@ -43,7 +59,8 @@ def prune(cls, broken=False, count=11, **changes):
     modifier.initialize(model, grad_sampler=sampler)
     for epoch, sparsity in ((0.0, 0.5), (1.0, 0.75)):
         modifier.check_mask_update(model, epoch, 4, recomputation_sparsity=sparsity)
-    return [net.state_dict(), dict(modifier.state_dict())]
+    states = net.state_dict(), dict(modifier.state_dict())
+    return [{key: full_value(value) for key, value in state.items()} for state in states]
 
 results = [
     prune(CAPruningModifier, **exact),
@@ -56,6 +73,11 @@ results = [
     prune(MFACPruningModifier, fisher_block_size=16),
     prune(MFACPruningModifier, fisher_block_size=None, global_sparsity=True),
     prune(GWProdPruningModifier, global_sparsity=True),
+    prune(CAPruningModifier, **exact, shard=True, count=10, num_grads=5),
+    prune(FastCAPruningModifier, fisher_block_size=12, damp=1e-2, shard=True, count=10,
+          num_grads=5),
+    prune(MFACPruningModifier, fisher_block_size=16, shard=True, count=10, num_grads=5),
+    prune(GWProdPruningModifier, global_sparsity=True, shard=True, count=10, num_grads=5),
 ]
 try:
     prune(CAPruningModifier, broken=True, **exact)
@@ -97,7 +119,7 @@ def found(tmp_path_factory):
 
 
 CASES = ["cap", "cap_block4", "cap_groups_sample", "obs", "obs_one_block", "fast_cap", "mfac"]
-CASES += ["mfac_one_block", "gw"]
+CASES += ["mfac_one_block", "gw", "cap_sharded", "fast_cap_sharded", "mfac_sharded", "gw_sharded"]
 
 
 @pytest.mark.parametrize("case", range(len(CASES)), ids=CASES)

@@ -42,7 +42,6 @@ def eliminated(
         to look
     :return: pieces with scores ``[R, B]``; inf where weights were not reached
     """
-    params = [found.param.detach() for found in subject.found]
     scores = []
     # every rank goes through all of them, whatever it holds: they exchange how far to look
     for ranked in [list(indices)] if subject.global_sparsity else [[index] for index in indices]:
@@ -50,7 +49,9 @@ def eliminated(
         steps = None
         if complete and rule.nm is None:
             steps = max(_steps(ranked, layouts, subject.live, rule, t) for t in targets)
-        for (piece, _), found in zip(own, _eliminate(own, params, rule, steps), strict=True):
+        for (piece, _), found in zip(
+            own, _eliminate(own, subject.weights, rule, steps), strict=True
+        ):
             scores.append((piece, found.scores()))
     return scores
 

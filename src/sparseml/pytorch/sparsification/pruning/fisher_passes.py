@@ -140,7 +140,8 @@ class FisherPasses:
         ]
         taken = 0
         gradients = self._sampler.gradients(self._module, found, self._settings.num_grads)
-        for count, parts in exchange(gradients, owners, layouts, self._settings.dtype):
+        dtype, same = self._settings.dtype, self._sampler.same_on_all_ranks
+        for count, parts in exchange(gradients, owners, layouts, dtype, same):
             taken += count
             for fisher, blocks in zip(fishers, parts, strict=True):
                 with exact_arithmetic(fisher.blocks.device):

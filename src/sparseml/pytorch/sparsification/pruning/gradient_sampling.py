@@ -34,11 +34,13 @@ from torch import Tensor
 from torch.nn import Module
 from tqdm.auto import tqdm
 
+from sparseml.pytorch.sparsification.pruning.distributed import is_distributed
 from sparseml.pytorch.sparsification.pruning.ranks import any_rank, process_rank, world_size
 from sparseml.pytorch.sparsification.pruning.sample_capture import LayerCapture
 from sparseml.pytorch.sparsification.pruning.sampling_data import SamplingData, call_builder
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.pytorch.utils.sharded import full_value, is_sharded
 from sparseml.utils.text import did_you_mean
 
 __all__ = ["GradientSampler", "Gradients", "undisturbed"]
@@ -92,7 +94,9 @@ class GradientSampler:
     """Samples gradients of a model, as many as asked for, again and again.
 
     Within a distributed run the ranks share the work: each samples its part of the number asked
-    for from its own batches, and no gradient is averaged over ranks.
+    for from its own batches, and no gradient is averaged over ranks. Where parameters are sharded
+    (FSDP2) their gradients exist only as means over ranks; then every rank takes part in each, and
+    a gradient is that of the batches of all ranks together.
 
     :param given: the ``grad_sampler``, see above
     :param kwargs: the recipe's ``grad_sampler_kwargs``
@@ -114,11 +118,12 @@ class GradientSampler:
         self._hide_bar = process_rank() != 0 or (None if show is None else not show)
         self._data = SamplingData(lambda: call_builder(builder, kwargs), owner)
         self._failure = ""
+        self.same_on_all_ranks = False
 
     def gradients(
         self, module: Module, params: Sequence[NamedLayerParam], count: int
     ) -> Iterator[Gradients]:
-        """Yield gradients until there are ``count`` on all ranks together.
+        """Gradients, until there are ``count`` on all ranks together.
 
         Batches with a gradient that is not finite are skipped, and others taken instead. When a
         tenth of ``count`` has been skipped the iterator ends early; call :meth:`require_sound`
@@ -132,11 +137,17 @@ class GradientSampler:
                     f"{self._owner} prunes {found.name} by its gradients, but it has none: its "
                     "requires_grad is False"
                 )
-        bare = unwrap_module(module, root=True)
-        ranks = world_size()
-        share = count // ranks + (process_rank() < count % ranks)
-        taken = skipped = 0
+        sharded = any(is_sharded(found.param) for found in params)
+        self.same_on_all_ranks = sharded or not is_distributed()
         self._failure = ""
+        ranks = 1 if sharded else world_size()
+        share = count // ranks + (process_rank() % ranks < count % ranks)
+        return self._sampled(unwrap_module(module, root=True), params, share)
+
+    def _sampled(
+        self, bare: Module, params: Sequence[NamedLayerParam], share: int
+    ) -> Iterator[Gradients]:
+        taken = skipped = 0
         bar = tqdm(total=share, disable=self._hide_bar, desc=f"{self._owner}: gradients")
         with bar, undisturbed(bare), self._data.own_random_numbers():
             while taken < share and not self._failure:
@@ -182,6 +193,8 @@ class GradientSampler:
     ) -> Gradients | None:
         """The gradients of the next batch, None if they are not finite."""
         args, kwargs, target = self._data.next_batch()
+        if self.same_on_all_ranks and is_distributed():
+            return self._sample_sharded(module, params, (args, kwargs, target))
         if self._per_sample:
             with LayerCapture(params, (args, kwargs), self._owner) as capture:
                 loss = self._forward(module, args, kwargs, target)
@@ -199,6 +212,29 @@ class GradientSampler:
         if capture is not None:
             return capture.gradients(complete, most)
         return _BatchGradients(complete)
+
+    def _sample_sharded(
+        self, module: Module, params: Sequence[NamedLayerParam], batch: tuple[Any, Any, Any]
+    ) -> Gradients | None:
+        if self._per_sample:
+            raise RuntimeError(
+                f"{self._owner}: sharded parameters have no gradient of a single sample; use "
+                "fisher_samples: batch"
+            )
+        before = [(param, param.grad) for param in module.parameters()]
+        try:
+            for param, _ in before:
+                param.grad = None
+            loss = self._forward(module, *batch)
+            with torch.autocast(loss.device.type, enabled=False):
+                loss.backward()
+            local = [found.param.grad for found in params]
+            grads = [None if grad is None else full_value(grad) for grad in local]
+        finally:
+            for param, grad in before:
+                param.grad = grad
+        complete = self._complete(params, grads)
+        return _BatchGradients(complete) if _all_finite(complete) else None
 
     def _forward(self, module: Module, args: Any, kwargs: Any, target: Any) -> Tensor:
         device = next(module.parameters()).device.type

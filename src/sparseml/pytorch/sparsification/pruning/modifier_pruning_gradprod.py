@@ -34,12 +34,11 @@ class GWProdPruningParamsScorer(SampledScorer):
 
     def cuts(self, subject: Subject, targets: list[list[float]]) -> list[Cut]:
         """See the base class."""
-        params = [found.param.detach() for found in subject.found]
-        sums = [torch.zeros_like(saliency(param, param)) for param in params]
+        sums = [torch.zeros_like(saliency(weight, weight)) for weight in subject.weights]
         sampler = self._sampler()
         for one in sampler.gradients(subject.module, subject.found, self._num_grads):
-            for index, (total, param) in enumerate(zip(sums, params, strict=True)):
-                total += saliency(param, one.of(index)[0])
+            for index, (total, weight) in enumerate(zip(sums, subject.weights, strict=True)):
+                total += saliency(weight, one.of(index)[0])
         sampler.require_sound()
         scores = [
             total.masked_fill(~live, -torch.inf)

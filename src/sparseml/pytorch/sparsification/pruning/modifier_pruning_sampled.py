@@ -29,6 +29,7 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
 from sparseml.pytorch.sparsification.pruning.scorer_sampled import Cut, SampledScorer, Subject
 from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
 from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.pytorch.utils.sharded import full_value
 from sparseml.pytorch.utils.tensor_stats import tensor_list_sparsity
 from sparseml.utils.interpolation import interpolate
 
@@ -212,11 +213,12 @@ class SampledPruningModifier(BaseGradualPruningModifier):
             )
         ]
         self._own_scorer.set_params(masks.params)
+        weights = [full_value(param) for param in masks.params]
         live = [
-            (mask != 0) & (param.detach() != 0)
-            for mask, param in zip(masks.param_masks, masks.params, strict=True)
+            (full_value(mask) != 0) & (weight != 0)
+            for mask, weight in zip(masks.param_masks, weights, strict=True)
         ]
-        return Subject(module, found, live, masks.mask_creator, self._global_sparsity)
+        return Subject(module, found, weights, live, masks.mask_creator, self._global_sparsity)
 
     def _apply_target(self, module: Module, target: Any) -> None:
         start = self._present(self._subject(module))
@@ -258,9 +260,9 @@ class SampledPruningModifier(BaseGradualPruningModifier):
 
     def _outcome(self, subject: Subject, cut: Cut) -> Outcome:
         outcome = {}
-        for found, mask, weight in zip(subject.found, cut.masks, cut.weights, strict=True):
-            value = found.param.detach() * mask.to(found.param.device) if weight is None else weight
-            outcome[found.name] = (mask, value)
+        parts = (subject.found, subject.weights, cut.masks, cut.weights)
+        for found, old, mask, new in zip(*parts, strict=True):
+            outcome[found.name] = (mask, old * mask.to(old.device) if new is None else new)
         return outcome
 
     def _reached_in_steps(self, module: Module, sparsity: float) -> Outcome:
@@ -270,11 +272,12 @@ class SampledPruningModifier(BaseGradualPruningModifier):
         masks.enabled = True
         try:
             self._apply_target(module, sparsity)
-            kept = [mask != 0 for mask in masks.param_masks]
-            weights: list[Tensor | None] = [param.detach().clone() for param in masks.params]
+            kept = [full_value(mask) != 0 for mask in masks.param_masks]
+            weights: list[Tensor | None] = [full_value(param).clone() for param in masks.params]
             return self._outcome(self._subject(module), Cut(kept, weights))
         finally:
             masks.enabled = False
             masks.restore_param_masks(ones)
-            for param, value in zip(masks.params, before, strict=True):
-                param.data.copy_(value)
+            with torch.no_grad():
+                for param, value in zip(masks.params, before, strict=True):
+                    param.copy_(value)

@@ -65,19 +65,19 @@ class FastCAPruningParamsScorer(SampledScorer):
     def _fishers(self, subject: Subject) -> list[ReducedFisher]:
         fishers = [
             ReducedFisher(
-                block_layout(found.param.shape, self._block_size),
+                block_layout(weight.shape, self._block_size),
                 mask=live,
                 dtype=self._settings.dtype,
-                device=self._settings.device or found.param.device,
+                device=self._settings.device or weight.device,
             )
-            for found, live in zip(subject.found, subject.live, strict=True)
+            for weight, live in zip(subject.weights, subject.live, strict=True)
         ]
         sampler = self._sampler()
         for one in sampler.gradients(subject.module, subject.found, self._settings.num_grads):
             for index, fisher in enumerate(fishers):
                 fisher.accumulate(one.of(index))
         sampler.require_sound()
-        if is_distributed():
+        if not self._sampler().same_on_all_ranks:
             for fisher in fishers:
                 _add_over_ranks(fisher)
         return fishers
@@ -86,7 +86,7 @@ class FastCAPruningParamsScorer(SampledScorer):
         self, subject: Subject, index: int, fisher: ReducedFisher, sparsity: float
     ) -> tuple[Tensor, Tensor, float]:
         """Mask, weight and relative dampening of one parameter; one rank does the work."""
-        weight, live = subject.found[index].param.detach(), subject.live[index]
+        weight, live = subject.weights[index], subject.live[index]
         count = max(prune_count(weight.numel(), sparsity), int((~live).sum()))
         new, keep, damp = torch.zeros_like(weight), torch.zeros_like(live), self._settings.damp
         if index % world_size() == process_rank():

@@ -98,7 +98,7 @@ class MFACPruningParamsScorer(SampledScorer):
 
         :raises RuntimeError: while too few gradients of the training have been kept
         """
-        weights = _live_vector([found.param for found in subject.found], subject.live)
+        weights = _live_vector(subject.weights, subject.live)
         size = len(weights)
         layout = block_layout([size], self._settings.block_size or size)
         columns = _own_columns(layout, size)
@@ -113,14 +113,13 @@ class MFACPruningParamsScorer(SampledScorer):
             pruned = _live_vector([~mask for mask in masks], subject.live).to(own.device)
             new = _everyones(mfac_update(own, inverse, pruned[columns]), columns, size)
             spread = _spread(new, subject.live, 0.0)
-            params = [found.param for found in subject.found]
-            values = [value.to(param) for value, param in zip(spread, params, strict=True)]
+            values = [new.to(old) for new, old in zip(spread, subject.weights, strict=True)]
             results.append(Cut(masks, list(values)))
         return results
 
     def _gradients(self, subject: Subject, layout: BlockLayout, columns: slice) -> Tensor:
         """Those of this rank's columns, ``[N, columns]``."""
-        dtype = _dtype([found.param for found in subject.found])
+        dtype = _dtype(subject.weights)
         total = sum(live.numel() for live in subject.live)
         needed = self._settings.needed(1.0 - layout.size / total)
         if self.sampler is None:
@@ -137,7 +136,9 @@ class MFACPruningParamsScorer(SampledScorer):
         )
         taken = 0
         found = self.sampler.gradients(subject.module, subject.found, needed)
-        for count, parts in exchange(_joined(found, subject), _owners(layout), [layout], dtype):
+        own = _owners(layout)
+        same = self.sampler.same_on_all_ranks
+        for count, parts in exchange(_joined(found, subject), own, [layout], dtype, same):
             row = torch.cat([part.reshape(count, -1) for part in parts] or [rows[:count]], dim=1)
             rows[taken : taken + count] = row[:, : rows.shape[1]]
             taken += count

@@ -88,7 +88,7 @@ class OBSPruningParamsScorer(SampledScorer):
 
         :raises RuntimeError: if that is not there
         """
-        self._layouts = [self._rule.cut(found.param) for found in subject.found]
+        self._layouts = [self._rule.cut(weight) for weight in subject.weights]
         groups = [group for _, groups in self._sets(subject) for group in groups]
         passes = self._passes(subject)
         for group in groups:
@@ -104,7 +104,7 @@ class OBSPruningParamsScorer(SampledScorer):
         """See the base class."""
         count = len(subject.found)
         results = [Cut([torch.empty(0)] * count, [None] * count) for _ in targets]
-        self._layouts = [self._rule.cut(found.param) for found in subject.found]
+        self._layouts = [self._rule.cut(weight) for weight in subject.weights]
         for indices, groups in self._sets(subject):
             for result, (masks, weights) in zip(
                 results, self._cut_set(subject, indices, groups, targets), strict=True
@@ -188,7 +188,7 @@ class OBSPruningParamsScorer(SampledScorer):
             return eliminated(subject, indices, held, layouts, rule, targets, complete)
         scored = []
         for piece, inverse in held:
-            weights = inverse.blocks_of(subject.found[piece.index].param) * inverse.live
+            weights = inverse.blocks_of(subject.weights[piece.index]) * inverse.live
             with exact_arithmetic(inverse.inverse.device):
                 scored.append((piece, obs_scores(weights, inverse.inverse, self._rule.group)))
         return scored
@@ -196,7 +196,7 @@ class OBSPruningParamsScorer(SampledScorer):
     def _updated(
         self, subject: Subject, piece: Piece, inverse: BlockInverse, keep: Tensor
     ) -> Tensor:
-        weight = subject.found[piece.index].param.detach().to(inverse.inverse.dtype)
+        weight = subject.weights[piece.index].to(inverse.inverse.dtype)
         rule, group = self._rule.update, self._rule.together
         with exact_arithmetic(inverse.inverse.device):
             new, _ = inverse.update(weight, ~keep, rule=rule, group=group)
@@ -205,8 +205,7 @@ class OBSPruningParamsScorer(SampledScorer):
     def _joined(
         self, subject: Subject, indices: Sequence[int], found: Sequence[tuple[Piece, Tensor]]
     ) -> list[Tensor]:
-        params = [one.param for one in subject.found]
-        return join_pieces(found, indices, self._layouts, params)
+        return join_pieces(found, indices, self._layouts, subject.weights)
 
     def _fully_gone(self, index: int, gone: Tensor) -> Tensor:
         """Weights all of whose group are gone."""

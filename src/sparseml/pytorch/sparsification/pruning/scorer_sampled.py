@@ -15,6 +15,7 @@ from sparseml.pytorch.sparsification.pruning.gradient_sampling import GradientSa
 from sparseml.pytorch.sparsification.pruning.mask_creator_base import PruningMaskCreator
 from sparseml.pytorch.sparsification.pruning.scorer import PruningParamsGradScorer
 from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.pytorch.utils.sharded import shard_like
 
 __all__ = ["Cut", "SampledScorer", "Subject"]
 
@@ -37,6 +38,7 @@ class Subject:
 
     :param module: the model
     :param found: its parameters
+    :param weights: their values, whole also where the parameters are sharded
     :param live: which of their weights are still there, bool
     :param creator: what is pruned together
     :param global_sparsity: whether the weights of all parameters are ranked together
@@ -44,6 +46,7 @@ class Subject:
 
     module: Module
     found: list[NamedLayerParam]
+    weights: list[Tensor]
     live: list[Tensor]
     creator: PruningMaskCreator
     global_sparsity: bool
@@ -113,7 +116,7 @@ class SampledScorer(PruningParamsGradScorer):
         staged, self._weights = self._weights, []
         for param, weight in zip(self._params, staged, strict=False):
             if weight is not None:
-                param.copy_(weight)
+                param.copy_(shard_like(weight.to(param.device, param.dtype), param))
 
     def on_pruning_end(self) -> None:
         """Let go of scores."""

@@ -20,7 +20,12 @@ from torch import Tensor
 from sparseml.pytorch.functional.block_layout import BlockLayout
 from sparseml.pytorch.sparsification.pruning.distributed import is_distributed
 from sparseml.pytorch.sparsification.pruning.gradient_sampling import Gradients
-from sparseml.pytorch.sparsification.pruning.ranks import add_up, transfer_device, world_size
+from sparseml.pytorch.sparsification.pruning.ranks import (
+    add_up,
+    process_rank,
+    transfer_device,
+    world_size,
+)
 
 __all__ = ["Piece", "exchange", "join_pieces", "rows_of", "share_out", "whole"]
 
@@ -77,6 +82,7 @@ def exchange(
     owners: Sequence[Sequence[Piece]],
     layouts: Sequence[BlockLayout],
     dtype: torch.dtype = torch.float32,
+    same: bool = False,
 ) -> Iterator[tuple[int, list[Tensor]]]:
     """Bring the gradients of all ranks to those that own the blocks.
 
@@ -85,13 +91,14 @@ def exchange(
     :param gradients: of this rank
     :param owners: the pieces of each rank
     :param dtype: in which they travel
+    :param same: the gradients are the same on all ranks, so that nothing has to travel
     :return: number of gradients and, for each piece of this rank, their blocks ``[n, R, B]``
     """
-    if not is_distributed():
+    own = owners[process_rank()]
+    if same or not is_distributed():
         for found in gradients:
-            yield found.count, [rows_of(p, layouts, found.of(p.index)) for p in owners[0]]
+            yield found.count, [rows_of(p, layouts, found.of(p.index)) for p in own]
         return
-    own = owners[dist.get_rank()]
     stream = iter(gradients)
     while True:
         one = next(stream, None)
