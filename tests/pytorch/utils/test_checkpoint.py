@@ -215,9 +215,14 @@ def test_the_checkpoint_before_a_damaged_one_is_used(
     assert model.weight.unique().tolist() == [1.0]
     assert "going on from the checkpoint before it" in caplog.text
     assert "c.pth" in caplog.text
-    # the run goes on, and saves
+    # the run goes on, and is killed before it has saved once more
+    assert load_checkpoint(path, model).epoch == 1
     save_checkpoint(path, model, epoch=2)
     assert load_checkpoint(path, model).path == path
+    # the damaged file has not taken the place of the whole one
+    path.unlink()
+    assert load_checkpoint(path, model).epoch == 1
+    assert (tmp_path / "c.pth.damaged").exists() == (how != "gone")
 
 
 def test_two_damaged_checkpoints_are_an_error(tmp_path: Path) -> None:

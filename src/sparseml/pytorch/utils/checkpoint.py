@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,7 +136,7 @@ def load_checkpoint(
     Build model, optimizer and manager as at the start of the run and let the manager ``modify``
     them (which initialises it); then call this. Each of them that is given is restored; the
     random generators come last. If the file is damaged, or a crash has left none, the one before
-    it is used, with a warning.
+    it is used, with a warning, and the damaged one is renamed to ``<path>.damaged``.
 
     :param rng: restore the random generators, if the file has their states
     :param strict: demand that the names of the model and of the manager's modifiers agree
@@ -180,6 +181,7 @@ def _read_last_whole(
         except CheckpointError as second:
             raise CheckpointError(f"{error}; and so is the one before it: {second}") from error
         _LOGGER.warning("%s; going on from the checkpoint before it, %s", error, used)
+        _put_aside(Path(path).expanduser())
     if not isinstance(content, dict) or _VERSION_KEY not in content:
         raise CheckpointError(
             f"{used} is no checkpoint of save_checkpoint; load_model reads files of weights"
@@ -190,3 +192,9 @@ def _read_last_whole(
             f"(format {content[_VERSION_KEY]}, this version reads up to {_VERSION})"
         )
     return content, used
+
+
+def _put_aside(damaged: Path) -> None:
+    # else the next checkpoint would keep it, in the place of the whole one before it
+    with suppress(OSError):  # another process did, or the folder can only be read
+        damaged.replace(damaged.with_name(f"{damaged.name}.damaged"))
