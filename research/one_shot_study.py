@@ -72,12 +72,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--task", choices=TASKS, default="resnet20")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--pruners", nargs="+", choices=[p.recipe for p in PRUNERS], metavar="P")
     parser.add_argument("--out", type=Path, default=Path("runs/one_shot_study"))
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     args.data, args.out = args.data.absolute(), args.out.absolute()
+    chosen = [pruner for pruner in PRUNERS if pruner.recipe in (args.pruners or [pruner.recipe])]
     for seed in args.seeds:
-        for pruner in PRUNERS:
+        for pruner in chosen:
             if pruner.samples or seed == args.seeds[0]:
                 run(args, pruner, seed)
                 gather(args)
@@ -114,6 +116,8 @@ def gather(args: argparse.Namespace) -> None:
     dense = None
     for pruner in PRUNERS:
         for path in sorted(folder(args, pruner, 0).parent.glob(f"{pruner.recipe}_seed=*")):
+            if not (path / "results.json").exists():
+                continue
             rows = json.loads((path / "results.json").read_text())["results"]
             if len(rows) <= len(SPARSITIES):
                 continue

@@ -172,6 +172,18 @@ def test_a_teacher_of_the_same_weights_changes_little_and_another_much(
     torch.testing.assert_close(alone["head.weight"], plain["head.weight"], atol=0.3, rtol=0)
 
 
+def test_a_teacher_for_the_recipe(gradual: list[Any], call: Any, workplace: Path) -> None:
+    text = (workplace / "gradual.yaml").read_text()
+    modifier = "DistillationModifier {start_epoch: 0, end_epoch: 3, hardness: 0.8, temperature: 2}"
+    text = text.replace("\npruning_modifiers:", f"\n  - !{modifier}\npruning_modifiers:")
+    (workplace / "taught.yaml").write_text(text)
+    call(SCRIPT, *gradual)
+    teacher = ["--teacher", "own_code:small"]
+    call(SCRIPT, *gradual, *teacher, "--recipe", "taught.yaml", "--experiment", "taught")
+    plain, taught = (_weights(workplace / "out" / name) for name in ("run", "taught"))
+    assert not torch.equal(plain["head.weight"], taught["head.weight"])
+
+
 def test_tensorboard_and_histograms(gradual: list[Any], call: Any, workplace: Path) -> None:
     pytest.importorskip("tensorboard")
     call(SCRIPT, *gradual, "--log-tensorboard", "--log-param-histogram")
@@ -230,14 +242,15 @@ def test_a_checkpoint_of_another_recipe(gradual: list[Any], call: Any, workplace
 
 def test_a_checkpoint_that_was_cut_short(gradual: list[Any], call: Any, workplace: Path) -> None:
     call(SCRIPT, *gradual)
-    last = workplace / "out/run/checkpoints/small_last.pth"
-    whole = _weights(workplace / "out/run")
+    out = workplace / "out/run"
+    whole = _weights(out)
+    last = out / "checkpoints/small_last.pth"
     last.write_bytes(last.read_bytes()[:-500])
-    call(SCRIPT, *gradual, "--resume", last)  # from the one before it
-    again = _weights(workplace / "out/run")
-    assert all(torch.equal(value, whole[key]) for key, value in again.items())
-    last.write_bytes(last.read_bytes()[:-500])
-    last.with_name("small_last.pth.previous").unlink()
+    done = call(SCRIPT, *gradual, "--resume", out)
+    assert "after 3 epochs" in done.out, "from the checkpoint before it"
+    assert all(torch.equal(value, whole[key]) for key, value in _weights(out).items())
+    for path in (last, last.with_name("small_last.pth.previous")):
+        path.write_bytes(path.read_bytes()[:-500])
     done = call(SCRIPT, *gradual, "--resume", last, fails=True)
     assert "small_last.pth is damaged or cut short" in done.error
 
@@ -260,9 +273,9 @@ def test_a_disk_that_fills_up_keeps_the_checkpoint_before(
     monkeypatch.setattr(files.torch, "save", fill_up)
     done = call(SCRIPT, *gradual, fails=True)
     last = workplace / "out/run/checkpoints/small_last.pth"
-    assert f"error: {last.relative_to(workplace)} cannot be written: " in done.error
+    assert "_last.pth cannot be written: " in done.error
     assert "No space left on device" in done.error
-    assert "the checkpoint that was there is whole" in done.error
+    assert "the last checkpoint is whole, --resume goes on from it" in done.error
     assert json.loads((workplace / "out/run/run.json").read_text())["status"] == "failed"
     assert not list(last.parent.glob(".*")), "nothing half written stays"
     monkeypatch.undo()

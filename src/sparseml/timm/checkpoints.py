@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from sparseml.pytorch.utils.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from sparseml.pytorch.utils.files import atomic_path
 from sparseml.pytorch.utils.rng import get_rng_state, set_rng_state
 from sparseml.timm.errors import RunError, one_line
 from sparseml.timm.processes import Processes
@@ -29,7 +32,8 @@ def find_checkpoint(path: str) -> Path:
         if not given.exists():
             raise RunError(f"--resume {path}: no such file or folder")
         return given
-    found = [*given.glob("checkpoints/*_last.pth"), *given.glob("*_last.pth")]
+    kept = given.glob("**/*_last.pth*")  # with it, the one before
+    found = sorted({path.with_name(path.name.partition(".pth")[0] + ".pth") for path in kept})
     if len(found) != 1:
         raise RunError(f"--resume {path}: {len(found)} files *_last.pth are there, not one")
     return found[0]
@@ -78,14 +82,13 @@ class Checkpoints:
             return
         extra: dict[str, Any] = {"rng": rng, "progress": progress}
         extra |= {key: value.state_dict() for key, value in self.extras.items()}
-        try:
+        with _writing(paths[0]):
             save_checkpoint(
                 paths[0], self.model, **self._present(), epoch=epoch, rng=False, extra=extra
             )
-            for path in paths[1:]:
-                _copy(paths[0], path)
-        except (OSError, RuntimeError) as error:
-            raise RunError(_unwritten(paths[0], error)) from error
+        for path in paths[1:]:
+            with _writing(path), atomic_path(path) as part:
+                shutil.copyfile(paths[0], part)
 
     def load(self, path: Path, with_optimizer: bool = True) -> tuple[int, dict[str, Any]]:
         """Put everything back to where it was.
@@ -120,16 +123,18 @@ class Checkpoints:
         return {key: value for key, value in self.parts.items() if value is not None}
 
 
-def _copy(source: Path, target: Path) -> None:
-    from sparseml.pytorch.utils.files import atomic_path
-
-    with atomic_path(target) as part:
-        shutil.copyfile(source, part)
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise RunError(_unwritten(path, error)) from error
 
 
 def _unwritten(path: Path, error: BaseException) -> str:
     folder = next(parent for parent in path.parents if parent.exists())
     free = shutil.disk_usage(folder).free
     why = "the disk is full" if free < _FEW_BYTES else one_line(str(error).partition("\n")[0])
-    kept = "; the checkpoint that was there is whole" if path.exists() else ""
+    last = any(path.parent.glob("*_last.pth"))
+    kept = "; the last checkpoint is whole, --resume goes on from it" if last else ""
     return f"{path} cannot be written: {why} ({free / 1e6:.1f} MB free){kept}"

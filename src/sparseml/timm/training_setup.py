@@ -74,6 +74,9 @@ def set_up_training(
     require_fitting_schedule(manager, steps, epochs, args.sparseml_recipe)
     model = where.share(session.model)
     scaler = _scaler(session)
+    teacher: dict[str, Any] = {}
+    if distillation is not None:
+        teacher["distillation_teacher"] = distillation.teacher
     optimizer = manager.modify(
         model,
         inner,
@@ -81,7 +84,7 @@ def set_up_training(
         wrap_optim=scaler,
         loggers=loggers,
         grad_sampler=session.grad_sampler(),
-        distillation_teacher=distillation.teacher if distillation else None,
+        **teacher,
     )
     mixup = make_mixup(args, session.classes)
     trainer = Trainer(
