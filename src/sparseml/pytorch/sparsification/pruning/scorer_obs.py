@@ -159,6 +159,7 @@ class OBSPruningParamsScorer(SampledScorer):
             else:
                 folder = self._settings.folder
                 kept.append(put_aside(held, folder) if folder else None)
+            del held  # before the next group's take their place
         scores = self._joined(subject, indices, found)
         for index, score in zip(indices, scores, strict=True):
             gone = ~subject.live[index].to(score.device)
@@ -172,6 +173,7 @@ class OBSPruningParamsScorer(SampledScorer):
             for one, pruned in zip(updated, masks, strict=True):
                 keep = dict(zip(indices, pruned, strict=True))
                 one += [(p, self._updated(subject, p, i, keep[p.index])) for p, i in held]
+            del held
         weights = [self._joined(subject, indices, one) for one in updated]
         return list(zip(masks, weights, strict=True))
 
