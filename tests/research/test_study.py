@@ -1,0 +1,142 @@
+"""The helpers of the one-shot study: gradients from memory, results that stay."""
+
+from __future__ import annotations
+
+import importlib
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from sparseml.pytorch.sparsification.pruning import CAPruningModifier
+
+RESEARCH = Path(__file__).resolve().parents[2] / "research"
+ROW = {"model": "net", "method": "cap", "seed": 0, "sparsity": 0.5, "accuracy": 0.25}
+
+
+@pytest.fixture
+def gradients(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(RESEARCH))
+    return importlib.import_module("recorded_gradients")
+
+
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(RESEARCH))
+    return importlib.import_module("study_results")
+
+
+def _problem() -> tuple[nn.Sequential, torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).eval()
+    with torch.no_grad():
+        for param in net.parameters():
+            param.copy_(torch.randn(param.shape, generator=random))
+    return net, torch.randn(40, 6, generator=random), torch.arange(40) % 3
+
+
+def test_recorded_gradients_are_those_of_the_loss(gradients: Any) -> None:
+    net, inputs, labels = _problem()
+    weights = [net[0].weight, net[2].weight]
+    recording = gradients.RecordingLoss(net, weights)
+    recording.record(gradients.endless_batches(inputs, labels, 8, seed=3), 6)
+    batches = list(islice(gradients.endless_batches(inputs, labels, 8, seed=3), 7))
+    changed = weights[0].detach() * 2
+    for first in (True, False):
+        if not first:
+            weights[0].data.copy_(changed)
+        for (some, truth, number), _, _ in batches:
+            output = recording(some, truth, number)
+            loss = cross_entropy(net(some), truth)
+            assert torch.equal(output, loss) == (not first or number == 6)
+            for found, true in zip(
+                torch.autograd.grad(output, weights),
+                torch.autograd.grad(loss, weights),
+                strict=True,
+            ):
+                torch.testing.assert_close(found, true)
+
+
+def test_batches_go_on_in_another_order_and_follow_the_seed(gradients: Any) -> None:
+    inputs, labels = torch.arange(6.0), torch.arange(6)
+
+    def drawn(seed: int) -> list[list[int]]:
+        batches = gradients.endless_batches(inputs, labels, 3, seed)
+        return [target.tolist() for _, _, target in islice(batches, 4)]
+
+    found = drawn(0)
+    assert sorted(found[0] + found[1]) == sorted(found[2] + found[3]) == list(range(6))
+    assert found[:2] != found[2:]
+    assert found == drawn(0) != drawn(1)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_pruning_by_recorded_gradients_is_pruning_by_the_loss(gradients: Any, steps: int) -> None:
+    net, inputs, labels = _problem()
+    recording = gradients.RecordingLoss(net, [net[0].weight, net[2].weight])
+    sampler = gradients.grad_sampler(lambda: gradients.endless_batches(inputs, labels, 8, 1))
+    found = []
+    for count in (0, 16):
+        recording.record(gradients.endless_batches(inputs, labels, 8, 1), count)
+        modifier = CAPruningModifier(
+            "__ALL_PRUNABLE__",
+            *(0.5, 0.5, 0.0, 1.0, 1.0),
+            num_grads=16,
+            fisher_block_size=8,
+            damp=1e-3,
+            num_recomputations=steps,
+        )
+        ((_, outcome),) = modifier.sweep(recording, [0.5], grad_sampler=sampler)
+        found.append(outcome)
+    assert set(found[0]) == {"net.0.weight", "net.2.weight"}
+    for name, (mask, weight) in found[0].items():
+        assert torch.equal(mask, found[1][name][0])
+        torch.testing.assert_close(weight, found[1][name][1])
+
+
+def test_results_stay_and_are_not_asked_for_again(results: Any, tmp_path: Path) -> None:
+    path = tmp_path / "results" / "study.json"
+    study = results.StudyResults(path, {"gradients": 4})
+    assert study.missing("net", "cap", 0, [0.5, 0.9]) == [0.5, 0.9]
+    study.add(ROW)
+    results.StudyResults(path, {"gradients": 4}).add({**ROW, "seed": 1, "accuracy": 0.75})
+    study.add({**ROW, "accuracy": 0.5})
+    assert [row["accuracy"] for row in study.rows()] == [0.5, 0.75]
+    assert study.missing("net", "cap", 0, [0.5, 0.9]) == [0.9]
+    assert [file.name for file in path.parent.iterdir()] == ["study.json"]
+
+
+def test_results_of_other_settings_are_not_mixed_in(results: Any, tmp_path: Path) -> None:
+    results.StudyResults(tmp_path / "study.json", {"gradients": 4}).add(ROW)
+    with pytest.raises(ValueError, match="other settings"):
+        results.StudyResults(tmp_path / "study.json", {"gradients": 5}).add(ROW)
+
+
+def test_the_table_says_how_many_seeds_a_cell_has(results: Any, tmp_path: Path) -> None:
+    rows = [ROW, {**ROW, "seed": 1, "accuracy": 0.35}, {**ROW, "sparsity": 0.9, "accuracy": 0.1}]
+    methods = {"cap": "CAP", "obs": "OBS"}
+    text = results.table(rows, {"net": "Net"}, methods, [0.5, 0.7, 0.9])
+    assert "| CAP | 30.00 ± 7.07 (2) | - | 10.00 (1) |\n" in text
+    assert "OBS" not in text
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- study:begin -->\nold\n<!-- study:end -->\nafter\n")
+    for _ in range(2):
+        results.write_between(page, "study", text)
+    assert page.read_text() == (
+        f"before\n<!-- study:begin -->\n\n{text}\n<!-- study:end -->\nafter\n"
+    )
+    with pytest.raises(ValueError, match="other:begin"):
+        results.write_between(page, "other", text)
+
+
+def test_the_plot_is_the_same_file_each_time(results: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = []
+    for _ in range(2):
+        results.plot(tmp_path / "a.svg", [ROW], {"net": "Net"}, {"cap": "CAP"}, [0.5, 0.9])
+        found.append((tmp_path / "a.svg").read_bytes())
+    assert found[0] == found[1] and b"<svg" in found[0]
