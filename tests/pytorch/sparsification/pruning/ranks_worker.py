@@ -102,12 +102,16 @@ def sharded(modifier, rank, world):
         mesh = init_device_mesh("cpu", (world,))
         for part in (model[0], model[2], model):
             fully_shard(part, mesh=mesh)
+    sampler = {"data_loader_builder": lambda: SAMPLES, "loss_fn": nn.functional.mse_loss}
     steps = [
-        [mask.clone() for mask in masks] for masks in train(model, modifier, None, rank, world)
+        [mask.clone() for mask in masks] for masks in train(model, modifier, sampler, rank, world)
     ]
     return {"masks": steps, "weights": [full_value(param) for param in model.parameters()]}
 
 
+SAMPLES = [
+    ([torch.linspace(-1, seed, 12).view(3, 4)], {}, torch.ones(3, 2)) for seed in range(1, 5)
+]
 SHARDED = {
     "global": lambda: sparsification.GlobalMagnitudePruningModifier(
         ["re:.*weight"], 0.1, 0.7, 1.0, 3.0, 0.5
@@ -121,6 +125,9 @@ SHARDED = {
     "acdc": lambda: sparsification.ACDCPruningModifier(0.7, 0, 4, 1, ["re:.*weight"]),
     "top_kast": lambda: sparsification.TopKASTPruningModifier(
         0.7, 0.4, 1.0, 3.0, 0.5, ["re:.*weight"]
+    ),
+    "rigl": lambda: sparsification.RigLPruningModifier(
+        0.7, 1.0, 3.0, 0.5, ["re:.*weight"], num_grads=4
     ),
 }
 

@@ -20,7 +20,7 @@ from sparseml.pytorch.sparsification.pruning.fields import (
     as_keywords,
     supported,
 )
-from sparseml.pytorch.sparsification.pruning.grad_sampling import GradientSource
+from sparseml.pytorch.sparsification.pruning.gradient_sampling import GradientSampler
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.pytorch.sparsification.pruning.optimizer_state import mask_moments
 from sparseml.pytorch.sparsification.pruning.scorer_rigl import RigLPruningParamsScorer
@@ -88,7 +88,7 @@ class RigLPruningModifier(ByMagnitude, BasePruningModifier):
         self.init_update_fraction = init_update_fraction
         self.grad_sampler_kwargs = grad_sampler_kwargs
         self._shares: Any = None  # a DensityBudget, once the parameters are known
-        self._source: GradientSource | None = None
+        self._sampler: GradientSampler | None = None
 
     final_sparsity = field("final_sparsity", as_inner_fraction, "Sparsity of all weights together.")
     num_grads = field("num_grads", as_count, "Samples whose gradients decide what grows.")
@@ -115,10 +115,8 @@ class RigLPruningModifier(ByMagnitude, BasePruningModifier):
         :param kwargs: ``grad_sampler`` is needed
         :raises RuntimeError: without it, or with one that lacks a key
         """
-        self._source = GradientSource(
-            kwargs.get("grad_sampler"),
-            type(self).__name__,
-            lambda build: build(**self.grad_sampler_kwargs),
+        self._sampler = GradientSampler(
+            kwargs.get("grad_sampler"), self.grad_sampler_kwargs, owner=type(self).__name__
         )
         super().initialize(module, epoch, loggers, **kwargs)
 
@@ -141,7 +139,7 @@ class RigLPruningModifier(ByMagnitude, BasePruningModifier):
         return selected
 
     def _get_scorer(self, params: list[Parameter]) -> RigLPruningParamsScorer:
-        return RigLPruningParamsScorer(params, source=self._source)
+        return RigLPruningParamsScorer(params, sampler=self._sampler)
 
     def _before_mask_update(self, module: Module, target: Any) -> None:
         scorer: Any = self._scorer
