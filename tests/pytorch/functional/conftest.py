@@ -75,6 +75,13 @@ def _full(order: list[int], candidate: int, nm: tuple[int, int]) -> bool:
     return sum(entry // of == candidate // of for entry in order) >= of - keep
 
 
+@pytest.fixture(params=["torch", "numba"])
+def backend(request: pytest.FixtureRequest) -> str:
+    if request.param == "numba":
+        pytest.importorskip("numba")
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def oracle() -> type[Oracle]:
     return Oracle

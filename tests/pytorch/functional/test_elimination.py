@@ -8,16 +8,12 @@ from hypothesis import strategies as st
 from sparseml.pytorch.functional.elimination import Elimination, eliminate, prefix_counts
 from sparseml.pytorch.functional.obs import joint_update
 
-pytest.importorskip("numba")
-both_backends = pytest.mark.parametrize("backend", ["torch", "numba"])
-
 
 def _all(weights):
     return torch.ones_like(weights, dtype=torch.bool)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@both_backends
 def test_golden_vector(backend, dtype):
     fisher = [[2, 0.5, 0, 0], [0.5, 1, 0.2, 0], [0, 0.2, 1.5, 0.3], [0, 0, 0.3, 0.8]]
     inverse = torch.linalg.inv(torch.tensor([fisher], dtype=torch.float64)).to(dtype)
@@ -38,7 +34,6 @@ def test_golden_vector(backend, dtype):
         torch.testing.assert_close(loss, found.losses[:, count - 1])
 
 
-@both_backends
 @pytest.mark.parametrize("group", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(3))
 def test_equals_brute_force_at_every_depth(oracle, backend, group, seed):
@@ -60,7 +55,6 @@ def test_equals_brute_force_at_every_depth(oracle, backend, group, seed):
             assert float(loss[r]) == pytest.approx(cost, rel=1e-9, abs=1e-12)
 
 
-@both_backends
 def test_global_choice_equals_brute_force_at_every_sparsity(oracle, backend):
     tensors = [oracle.problem(rows, 8, seed=rows) for rows in (2, 3)]
     found, ranked = [], []
@@ -80,7 +74,6 @@ def test_global_choice_equals_brute_force_at_every_sparsity(oracle, backend):
         assert chosen == {(t, r, entry) for _, t, r, entry in ranked[:steps]}
 
 
-@both_backends
 @pytest.mark.parametrize(("keep", "of"), [(2, 4), (1, 4), (3, 4), (1, 2)])
 def test_n_of_m_equals_brute_force(oracle, backend, keep, of):
     weights, _, fishers = oracle.problem(2, 12, seed=keep)
@@ -95,7 +88,6 @@ def test_n_of_m_equals_brute_force(oracle, backend, keep, of):
     assert bool((kept.view(2, -1, of).sum(-1) == keep).all())
 
 
-@both_backends
 def test_weights_that_are_gone_count_towards_n_of_m(backend):
     weights = torch.rand(1, 8) + 0.1
     live = torch.tensor([[1, 0, 1, 1, 0, 0, 0, 1]], dtype=torch.bool)
@@ -105,7 +97,6 @@ def test_weights_that_are_gone_count_towards_n_of_m(backend):
     assert kept.view(-1, 4).sum(1).tolist() == [2, 1]
 
 
-@both_backends
 def test_gone_weights_are_never_looked_at(oracle, backend):
     weights, _, fishers = oracle.problem(4, 10)
     generator = torch.Generator().manual_seed(1)
@@ -132,6 +123,7 @@ def test_gone_weights_are_never_looked_at(oracle, backend):
     dense=st.floats(0, 1),
 )
 def test_backends_agree(rows, groups, group, depth, seed, dense):
+    pytest.importorskip("numba")
     generator = torch.Generator().manual_seed(seed)
     size = groups * group
     grads = torch.randn(rows, 2 * size, size, generator=generator, dtype=torch.float64)
@@ -152,7 +144,6 @@ def test_backends_agree(rows, groups, group, depth, seed, dense):
     torch.testing.assert_close(updates[0], updates[1])
 
 
-@both_backends
 @pytest.mark.parametrize("size", [33, 70, 130])
 def test_large_blocks_in_single_precision(oracle, backend, size):
     """Long enough for panels to be applied and slots to be squeezed out several times."""
@@ -169,7 +160,6 @@ def test_large_blocks_in_single_precision(oracle, backend, size):
         torch.testing.assert_close(new[r].double(), expected, rtol=1e-3, atol=1e-4)
 
 
-@both_backends
 def test_ties_go_by_index_and_losses_never_fall(backend):
     weights = torch.ones(2, 50)
     weights[1, ::2] = 0.0
@@ -180,7 +170,6 @@ def test_ties_go_by_index_and_losses_never_fall(backend):
     assert bool((found.losses.diff(dim=1) >= 0).all())
 
 
-@both_backends
 def test_permuting_weights_permutes_the_order(oracle, backend):
     weights, _, fishers = oracle.problem(1, 40, seed=3)
     inverse = torch.linalg.inv(fishers)
@@ -193,7 +182,6 @@ def test_permuting_weights_permutes_the_order(oracle, backend):
     torch.testing.assert_close(moved.losses, found.losses)
 
 
-@both_backends
 def test_an_unreliable_inverse_is_held_up_by_the_floor(backend):
     """Two copies of one direction: rounding leaves nothing, or less, of the second's variance."""
     factor = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(0))
@@ -205,7 +193,6 @@ def test_an_unreliable_inverse_is_held_up_by_the_floor(backend):
     assert bool((found.losses.diff(dim=1) >= 0).all())
 
 
-@both_backends
 def test_stopping_early_gives_the_same_beginning(oracle, backend):
     weights, _, fishers = oracle.problem(3, 40)
     inverse = torch.linalg.inv(fishers)
