@@ -12,7 +12,9 @@ from timm.layers import convert_sync_batchnorm
 from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler_factory import scheduler_kwargs
+from torch import nn
 
+from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.timm.errors import RunError, one_line
 from sparseml.timm.fitting import (
     epochs_to_run,
@@ -72,20 +74,8 @@ def set_up_training(
     if not manager.learning_rate_modifiers:
         scheduler, epochs = _scheduler(args, inner, epochs, steps)
     require_fitting_schedule(manager, steps, epochs, args.sparseml_recipe)
-    model = where.share(session.model)
-    scaler = _scaler(session)
-    teacher: dict[str, Any] = {}
-    if distillation is not None:
-        teacher["distillation_teacher"] = distillation.teacher
-    optimizer = manager.modify(
-        model,
-        inner,
-        steps_per_epoch=steps,
-        wrap_optim=scaler,
-        loggers=loggers,
-        grad_sampler=session.grad_sampler(),
-        **teacher,
-    )
+    model, scaler = where.share(session.model), _scaler(session)
+    optimizer = _driven(session, manager, model, inner, scaler, steps, loggers, distillation)
     mixup = make_mixup(args, session.classes)
     trainer = Trainer(
         args,
@@ -106,6 +96,30 @@ def set_up_training(
         log=log,
     )
     return Training(session, trainer, loader, epochs, steps)
+
+
+def _driven(
+    session: Session,
+    manager: ScheduledModifierManager,
+    model: nn.Module,
+    inner: torch.optim.Optimizer,
+    scaler: Any,
+    steps: int,
+    loggers: list[Any],
+    distillation: Distillation | None,
+) -> Any:
+    teacher: dict[str, Any] = {}
+    if distillation is not None:
+        teacher["distillation_teacher"] = distillation.teacher
+    return manager.modify(
+        model,
+        inner,
+        steps_per_epoch=steps,
+        wrap_optim=scaler,
+        loggers=loggers,
+        grad_sampler=session.grad_sampler(),
+        **teacher,
+    )
 
 
 def _training_loader(session: Session) -> Any:
