@@ -8,6 +8,7 @@ To be run after a modifier or a field was added; a test compares the file with w
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def _text(default: Any) -> str:
 
 
 def _as_markdown(text: str) -> str:
-    return text.replace("``", "`").replace(":class:`", "`").replace(":meth:`", "`")
+    return re.sub(r":(?:class|func|meth):`~?", "`", text.replace("``", "`"))
 
 
 if __name__ == "__main__":
