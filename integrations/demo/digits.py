@@ -1,4 +1,4 @@
-"""Train a small vision transformer on handwritten digits, prune it in three ways, compare.
+"""Train a small vision transformer on handwritten digits, prune it in five ways, compare.
 
     python integrations/demo/digits.py [--seed 0] [--out runs/demo] [--smoke]
 
@@ -55,6 +55,8 @@ def main(argv: list[str] | None = None) -> None:
     runs.dense(short)
     runs.one_shot("one-shot uniform", "one_shot_magnitude", sparsities)
     runs.one_shot("one-shot global", "one_shot_global_magnitude", sparsities)
+    runs.one_shot("one-shot FastCAP", "one_shot_fast_cap", sparsities)
+    runs.one_shot("one-shot CAP", "one_shot_cap", sparsities)
     runs.gradual("gradual global", "gradual_global_magnitude", {"sparsity": GRADUAL, **short})
     rounds = 3 if options.smoke else LATENCY_ROUNDS
     runs.measure_latency(rounds)

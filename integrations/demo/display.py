@@ -63,6 +63,10 @@ def notes(results: list[dict[str, Any]], batch: int, rounds: int) -> str:
     medians = [result["latency_ms"][1] for result in results]
     differ = max(medians) / min(medians) - 1
     return f"""\
+run        uniform and FastCAP take the same fraction from every layer; global and CAP rank the
+           weights of all layers together. Uniform and global go by size alone; FastCAP and CAP
+           sample gradients on training images, and the weights that stay make up for those that
+           go. Only gradual trains on
 accuracy   on test images that training never saw; vs dense in percentage points
 zeros      among the weights that the recipes may prune (not: embedding, norms, biases, head)
 gzip KiB   of all weights as float32, level 6, and how many times smaller than dense;

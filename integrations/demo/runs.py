@@ -12,7 +12,7 @@ from display import job
 from rich.console import Console
 from task import Digits, build_model
 from torch.nn import Module
-from training import accuracy, train
+from training import accuracy, grad_sampler, train
 
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.utils import get_named_layers_and_params_by_regex, tensor_list_sparsity
@@ -72,7 +72,8 @@ class Runs:
                 manager = load_recipe(recipe, variables)
                 model = copy.deepcopy(self.models[DENSE])
                 with self._start(name, method, variables) as run:
-                    manager.apply(model)
+                    # magnitude needs no gradients, and samples none
+                    manager.apply(model, grad_sampler=grad_sampler(self.digits, self.seed))
                     run.write_recipe(manager)
                     result = self._finish(run, name, method, model, manager)
                 advance(done, f"{amount:.0%} pruned: accuracy {result['accuracy']:.2%}")

@@ -1,11 +1,16 @@
-"""The training loop. What sparseml adds to it is the wrapped optimizer."""
+"""The training loop. What sparseml adds to it is the wrapped optimizer.
+
+Pruning by gradients in one shot needs no loop, only batches and a loss: see :func:`grad_sampler`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from task import Digits, NoisyBatches
+from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import cross_entropy
 
@@ -45,6 +50,19 @@ def train(
         on_epoch(epoch + 1, (epoch + 1) * len(batches), total / len(batches))
     manager.finalize(model)
     return len(batches)
+
+
+def grad_sampler(digits: Digits, seed: int) -> dict[str, Any]:
+    """The batches and the loss of the training, for modifiers that prune by gradients."""
+
+    def build() -> Iterator[tuple[list[Tensor], dict[str, Any], Tensor]]:
+        for images, labels in NoisyBatches(
+            digits.train_images, digits.train_labels, BATCH_SIZE, seed
+        ):
+            yield [images], {}, labels  # the model's arguments and keywords, the loss's target
+
+    # the demo draws a bar of its own
+    return {"data_loader_builder": build, "loss_fn": cross_entropy, "progress_bar": False}
 
 
 @torch.inference_mode()

@@ -51,6 +51,8 @@ def test_every_method_is_in_the_table(finished: tuple[Path, str]) -> None:
         "dense",
         *["one-shot uniform"] * 2,
         *["one-shot global"] * 2,
+        *["one-shot FastCAP"] * 2,
+        *["one-shot CAP"] * 2,
         "gradual global",
     ]
     for result in found:
@@ -63,11 +65,17 @@ def test_every_method_is_in_the_table(finished: tuple[Path, str]) -> None:
 
 def test_sparsities_are_those_asked_for(finished: tuple[Path, str]) -> None:
     found = results(finished[0])
-    asked = [0.0, 0.5, 0.9, 0.5, 0.9, 0.9]
+    asked = [0.0, *[0.5, 0.9] * 4, 0.9]
     assert [result["sparsity"] for result in found] == pytest.approx(asked, abs=1e-4)
     sizes = {result["sparsity"]: result["compressed_bytes"] for result in found}
     assert sorted(sizes.values(), reverse=True) == [sizes[s] for s in sorted(sizes)]
     assert len({result["bytes"] for result in found}) == 1
+
+
+def test_gradients_help_to_choose(finished: tuple[Path, str]) -> None:
+    at_90 = {run["method"]: run["accuracy"] for run in results(finished[0]) if "90%" in run["name"]}
+    assert at_90["one-shot CAP"] > at_90["one-shot global"] + 0.05
+    assert at_90["one-shot FastCAP"] > at_90["one-shot uniform"] + 0.05
 
 
 def test_what_a_run_leaves_behind(finished: tuple[Path, str]) -> None:
@@ -171,3 +179,18 @@ def test_data_and_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert len(batches[0]) == 1347 // 64
     assert all(a[0].equal(b[0]) and a[1].equal(b[1]) for a, b in zip(*batches, strict=True))
+
+
+def test_gradients_come_from_the_batches_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DEMO))
+    import task
+    import training
+
+    digits = task.load_task(seed=3)
+    build = training.grad_sampler(digits, seed=1)["data_loader_builder"]
+    batches = task.NoisyBatches(digits.train_images, digits.train_labels, 64, seed=1)
+    for (inputs, keywords, target), (images, labels) in zip(build(), batches, strict=True):
+        assert len(inputs) == 1
+        assert inputs[0].equal(images)
+        assert keywords == {}
+        assert target.equal(labels)
