@@ -95,8 +95,7 @@ def table(
         ]
         for method, name in methods.items():
             cells = [_cell(accuracies(rows, model, method, s)) for s in sparsities]
-            if any(cells):
-                lines.append(f"| {name} | " + " | ".join(cell or "-" for cell in cells) + " |")
+            lines.append(f"| {name} | " + " | ".join(cell or "-" for cell in cells) + " |")
         parts.append("\n".join([heading, "", *lines]))
     return "\n\n".join(parts) + "\n"
 

@@ -121,7 +121,7 @@ def test_the_table_says_how_many_seeds_a_cell_has(results: Any, tmp_path: Path) 
     methods = {"cap": "CAP", "obs": "OBS"}
     text = results.table(rows, {"net": "Net"}, methods, [0.5, 0.7, 0.9])
     assert "| CAP | 30.00 ± 7.07 (2) | - | 10.00 (1) |\n" in text
-    assert "OBS" not in text
+    assert "| OBS | - | - | - |\n" in text
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- study:begin -->\nold\n<!-- study:end -->\nafter\n")
     for _ in range(2):
