@@ -63,6 +63,7 @@ HOSTILE = {
     "binary": "a: !!binary aGVsbG8=\n",
     "set": "a: !!set {b, c}\n",
     "wrong float": "a: !!float x\n",
+    "float without a digit": "a: !!float\n",
     "key that is a list": "? [a, b]\n: 1\n",
     "merge of text": "a: {<<: b}\n",
     "unhashable alias key": "a: &a [1]\n*a : 2\n",

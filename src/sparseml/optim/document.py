@@ -127,7 +127,7 @@ class _Reader:
             )
         try:
             return construct(node)
-        except (ValueError, KeyError) as err:
+        except (ValueError, LookupError) as err:  # IndexError: a number without a digit
             message = f"{shortened(node.value)} is not a valid value: {err}"
             raise self._error(RecipeValueError, message, node, found=node.value) from err
 
