@@ -228,7 +228,11 @@ def mfac_row(bench: Bench) -> dict[str, Any]:
 
 
 def linearity(bench: Bench) -> dict[str, list[dict[str, float]]]:
-    """Seconds of a whole step by number of weights and by number of gradients."""
+    """Seconds of a whole step by number of weights and by number of gradients.
+
+    On the CPU they are processor seconds, so that other work on the machine bends no line.
+    """
+    bench = Bench(bench.device, "cpu" if bench.device.type == "cpu" else "wall", bench.rounds)
 
     def step(blocks: int, count: int) -> float:
         grads = gradients(count, blocks, bench.device)

@@ -18,7 +18,7 @@ from sparseml.pytorch.functional.block_inverse import BlockInverse
 from sparseml.pytorch.functional.block_layout import BlockLayout
 from sparseml.pytorch.functional.cholesky import damped_cholesky
 from sparseml.pytorch.functional.kernels import map_rows
-from sparseml.pytorch.functional.kernels.rows import rows_per_chunk
+from sparseml.pytorch.functional.kernels.rows import one_thread, rows_per_chunk
 
 __all__ = ["BlockFisher", "add_products", "invert_blocks", "require_damp"]
 
@@ -156,7 +156,8 @@ class BlockFisher:
     def _collect(self, grads: Tensor) -> None:
         assert self._buffer is not None
         fits = min(grads.shape[0], self._chunk - self._waiting)
-        self._buffer[:, self._waiting : self._waiting + fits] = grads[:fits].transpose(0, 1)
+        with one_thread():
+            self._buffer[:, self._waiting : self._waiting + fits] = grads[:fits].transpose(0, 1)
         self._waiting += fits
         if self._waiting == self._chunk:
             self.flush()

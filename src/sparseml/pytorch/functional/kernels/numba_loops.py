@@ -16,7 +16,7 @@ from torch import Tensor
 __all__ = ["CHUNK_BYTES", "Array", "as_arrays", "compiled", "subtract_rows"]
 
 Array = np.ndarray[Any, Any]
-CHUNK_BYTES = 1 << 21
+CHUNK_BYTES = 1 << 23
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # without the promises that there are no infinities and no NaN, which scores may be

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["exact_arithmetic", "map_rows", "rows_per_chunk"]
+__all__ = ["exact_arithmetic", "map_rows", "one_thread", "rows_per_chunk"]
 
 
 @contextmanager
@@ -51,7 +51,8 @@ def _highest_precision() -> Iterator[None]:
 
 
 @contextmanager
-def _one_blas_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Let torch work on one thread: what is small gains nothing from more, and waits for them."""
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -74,19 +75,20 @@ def map_rows(work: Callable[[int, int], None], rows: int, chunk: int, device: to
     threads they run one after another, each on all threads. ``work`` writes its results into
     memory of its own rows only; what it raises is raised here.
 
-    :param chunk: rows per call (the last one may get fewer)
+    :param chunk: rows per call, at most
     """
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    chunk = min(chunk, max(1, -(-rows // threads)))
     starts = range(0, rows, chunk)
 
     def run(start: int) -> None:
         with exact_arithmetic(device):
             work(start, min(start + chunk, rows))
 
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1 or len(starts) < threads:
+    if threads == 1 or len(starts) < threads:
         for start in starts:
             run(start)
         return
-    with _one_blas_thread(), ThreadPoolExecutor(threads) as pool:
+    with one_thread(), ThreadPoolExecutor(threads) as pool:
         # list() waits for all chunks and raises the first error
         list(pool.map(run, starts))
