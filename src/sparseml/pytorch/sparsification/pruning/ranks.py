@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sparseml.pytorch.sparsification.pruning.distributed import is_distributed
+from sparseml.pytorch.utils.distributed import collective
 
 __all__ = ["add_up", "any_rank", "process_rank", "transfer_device", "world_size"]
 
@@ -33,7 +34,8 @@ def any_rank(value: bool) -> bool:
     if not is_distributed():
         return value
     flag = torch.tensor(int(value), device=transfer_device())
-    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+    with collective("asking the others whether all is well"):
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
     return bool(flag)
 
 
@@ -42,5 +44,6 @@ def add_up(tensor: Tensor) -> Tensor:
     if not is_distributed():
         return tensor
     total = tensor.to(transfer_device(), copy=True)
-    dist.all_reduce(total)
+    with collective("adding up what ranks have collected"):
+        dist.all_reduce(total)
     return total.to(tensor.device)
