@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
 
@@ -74,6 +75,19 @@ def test_it_counts_as_python_does(a: int, b: int, x: float) -> None:
     variables = {"a": a, "b": b, "x": x}
     assert restricted_eval("(a - b) * x + -a", variables) == (a - b) * x + -a
     assert restricted_eval("max(a, b) - min(a, x)", variables) == max(a, b) - min(a, x)
+
+
+@pytest.mark.parametrize("deep", ["-" * 900 + "1", "1" + "+1" * 400])
+def test_depth_is_limited_whatever_python_allows(deep: str) -> None:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)
+    try:
+        with pytest.raises(RuntimeError):
+            restricted_eval(deep)
+        assert restricted_eval("1" + "+1" * 150) == 151
+        assert restricted_eval("-" * 100 + "1") == 1
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def test_variables_of_one_call_are_unknown_to_the_next() -> None:

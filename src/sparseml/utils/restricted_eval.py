@@ -15,6 +15,7 @@ from sparseml.utils.text import shortened
 __all__ = ["UnknownVariableException", "expression_variables", "restricted_eval"]
 
 MAX_EXPRESSION_LENGTH = 1000
+MAX_EXPRESSION_DEPTH = 200  # of operators within operators, far below Python's own limit
 MAX_INTEGER_BITS = 1024  # as far as a float reaches
 MAX_EXPONENT = 1024
 
@@ -119,11 +120,19 @@ def _parse(expression: str) -> ast.expr:
     if len(expression) > MAX_EXPRESSION_LENGTH:
         raise RuntimeError(f"an expression may have {MAX_EXPRESSION_LENGTH} characters at most")
     try:
-        return ast.parse(expression.strip(), mode="eval").body
+        tree = ast.parse(expression.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as err:
         raise RuntimeError(
             f"{shortened(expression)} is not arithmetic: {getattr(err, 'msg', err)}"
         ) from err
+    level: list[ast.AST] = [tree]
+    for _ in range(MAX_EXPRESSION_DEPTH):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    if level:
+        raise RuntimeError(
+            f"{shortened(expression)} is nested more than {MAX_EXPRESSION_DEPTH} levels deep"
+        )
+    return tree
 
 
 def expression_variables(expression: str) -> set[str]:
