@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 
 from sparseml.pytorch.functional.learning_rates import (
     cosine_rate,
+    cycle_of,
     cyclic_linear_rate,
+    decayed_rate,
     linear_rate,
     multi_step_rate,
     step_rate,
     warm_restarts_rate,
+    warmup_factor,
 )
 
 rates = st.floats(0.0, 1.0)
@@ -76,6 +79,29 @@ def test_cyclic_linear_forgives_rounding_errors(per_epoch, cycles, cycle):
 @given(st.floats(0.0, 100.0), st.floats(1.5, 100.0), st.floats(1.5, 40.0))
 def test_cyclic_linear_never_leaves_its_range(step, total, cycle):
     assert 0.1 <= cyclic_linear_rate(step, total, cycle, 0.3, 0.1) <= 0.3
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 300))
+def test_cycles_are_counted_in_spite_of_rounding_errors(per_epoch, cycle, step):
+    noisy = step / per_epoch * per_epoch
+    found = cycle_of(noisy, cycle / per_epoch * per_epoch)
+    assert found == (step // cycle, pytest.approx(step % cycle, abs=1e-5))
+
+
+def test_decay_is_smooth_or_at_once_and_has_a_floor():
+    at = [0.0, 0.5, 1.0, 1.5, 2.0, 2.9999999, 9.0]
+    smooth = [decayed_rate(periods, 0.8, 0.1, 0.25) for periods in at]
+    assert smooth == pytest.approx([0.8, 0.4, 0.2, 0.1, 0.1, 0.1, 0.1])
+    stairs = [decayed_rate(periods, 0.8, 0.01, 0.25, at_once=True) for periods in at]
+    assert stairs == pytest.approx([0.8, 0.8, 0.2, 0.2, 0.05, 0.0125, 0.01])
+
+
+@pytest.mark.parametrize(
+    "length,expected",
+    [(0.0, [1, 1, 1]), (0.5, [0, 1, 1]), (1.0, [0, 1, 1]), (4.0, [0, 0.25, 0.5, 0.75, 1, 1])],
+)
+def test_warmup_rises_from_zero(length, expected):
+    assert [warmup_factor(step, length) for step in range(len(expected))] == expected
 
 
 def torch_rates(scheduler_class, steps, **kwargs):

@@ -12,11 +12,14 @@ from collections.abc import Sequence
 
 __all__ = [
     "cosine_rate",
+    "cycle_of",
     "cyclic_linear_rate",
+    "decayed_rate",
     "linear_rate",
     "multi_step_rate",
     "step_rate",
     "warm_restarts_rate",
+    "warmup_factor",
 ]
 
 # Float sums such as 0.1 + 0.2 miss a whole step by a rounding error; steps are far coarser.
@@ -56,6 +59,32 @@ def cyclic_linear_rate(
     if cycle <= 1.0:
         return initial
     return linear_rate(round(step % cycle, _DIGITS) / (cycle - 1), initial, final)
+
+
+def cycle_of(step: float, cycle_steps: float) -> tuple[int, float]:
+    """Which cycle of equal ones a step is in, from 0, and how many steps into it."""
+    number = math.floor(round(step / cycle_steps, _DIGITS))
+    return number, max(round(step - number * cycle_steps, _DIGITS), 0.0)
+
+
+def decayed_rate(
+    periods: float, initial: float, final: float, factor: float, at_once: bool = False
+) -> float:
+    """``initial``, multiplied by ``factor`` in every period, but never below ``final``.
+
+    :param periods: how many have passed
+    :param at_once: change only where a period ends
+    """
+    passed = math.floor(round(periods, _DIGITS)) if at_once else periods
+    return max(initial * factor**passed, final)
+
+
+def warmup_factor(step: float, warmup_steps: float) -> float:
+    """What to multiply rates by: a straight line from 0 at step 0 to 1 after ``warmup_steps``.
+
+    Without a warm-up it is 1 from step 0 on; one shorter than a step takes a step.
+    """
+    return min(step / max(warmup_steps, 1.0), 1.0) if warmup_steps > 0.0 else 1.0
 
 
 def step_rate(step: int, base: float, gamma: float, step_size: int) -> float:

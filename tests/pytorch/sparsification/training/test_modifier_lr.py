@@ -197,7 +197,7 @@ class TestFields:
         )
 
     def test_function_must_be_known_and_must_end(self):
-        with pytest.raises(ValueError, match=r"'linear', 'cosine' or 'cyclic_linear'.*cosine"):
+        with pytest.raises(ValueError, match=r"'linear', 'cosine', 'cyclic_linear', .*cosine"):
             function("cosin", 0.1, 0, 0, 1)
         with pytest.raises(ValueError, match="greater than start_epoch"):
             function("linear", 0.1, 0, 1, 1)
