@@ -10,6 +10,7 @@ them lie ``results.csv``, ``results.json``, ``table.txt`` and ``report.html``.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import sys
@@ -21,12 +22,12 @@ from run_results import (
     LATENCY_BATCH,
     describe_dense,
     experiment_folder,
-    service_loggers,
     start_run,
     write_latency,
     write_outcome,
     write_page,
 )
+from service_logs import service_loggers
 
 from sparseml.timm import (
     IGNORED_SETTINGS,
@@ -83,14 +84,14 @@ def main() -> None:
         session = open_session(args, where)
         first = load_recipe(args.sparseml_recipe, args.recipe_args)
         require_fitting_patterns(first, session.model, args.sparseml_recipe)
-        prune(session, sparsities)
+        with contextlib.ExitStack() as stack:
+            outcome = Outcome(session, stack) if where.is_first else None
+            prune(session, sparsities, outcome)
 
 
-def prune(session: Session, sparsities: list[float]) -> None:
+def prune(session: Session, sparsities: list[float], outcome: Outcome | None) -> None:
     """Do all sparsities, and show them."""
     args, where = session.args, session.where
-    folder = experiment_folder(args)
-    outcome = Outcome(session, folder) if where.is_first else None
     found = session.evaluate(session.model, "dense")
     if outcome:
         outcome.dense(found)
@@ -113,14 +114,15 @@ def prune(session: Session, sparsities: list[float]) -> None:
 class Outcome:
     """What the first process writes."""
 
-    def __init__(self, session: Session, folder: Path) -> None:
-        self.session, self.folder = session, folder
+    def __init__(self, session: Session, stack: contextlib.ExitStack) -> None:
+        self.session = session
+        self.folder = folder = experiment_folder(session.args)
         if (folder / "results.json").exists() and not session.args.overwrite:
             raise RunError(f"{folder} holds results: give --overwrite or another --experiment")
         self.rows: list[Row] = []
         self.runs: list[Path] = []
         folder.mkdir(parents=True, exist_ok=True)
-        self.loggers = service_loggers(session.args, folder)
+        self.loggers = stack.enter_context(service_loggers(session.args, folder))
 
     def dense(self, found: dict[str, float]) -> None:
         """Keep what the dense model is like."""

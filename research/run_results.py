@@ -1,4 +1,4 @@
-"""What both scripts leave behind beside their run directories: loggers, latencies, the report."""
+"""What both scripts leave behind in and beside their run directories: latencies, the report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from sparseml.pytorch.utils import BaseLogger, TensorBoardLogger, WANDBLogger
 from sparseml.report import (
     RunDirectory,
     Variant,
@@ -46,20 +45,6 @@ def start_run(folder: Path, args: Namespace, name: str, group: str | None) -> Ru
         raise RunError(f"--output: {folder} cannot be written: {error.strerror}") from error
     run.write_environment(PACKAGES)
     return run
-
-
-def service_loggers(args: Namespace, folder: Path) -> list[BaseLogger]:
-    """Loggers for TensorBoard and Weights & Biases, as asked for."""
-    loggers: list[BaseLogger] = []
-    try:
-        if args.log_tensorboard:
-            loggers.append(TensorBoardLogger(folder / "tensorboard"))
-        if args.log_wandb:
-            settings = {"project": args.project, "name": folder.name, "config": vars(args)}
-            loggers.append(WANDBLogger(settings))
-    except ImportError as error:
-        raise RunError(str(error)) from error
-    return loggers
 
 
 def write_outcome(

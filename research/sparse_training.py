@@ -10,6 +10,7 @@ sparsity, and at the end the weights, what was measured and ``report.html``.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import json
@@ -23,14 +24,14 @@ from run_results import (
     LATENCY_BATCH,
     describe_dense,
     experiment_folder,
-    service_loggers,
     start_run,
     write_latency,
     write_outcome,
     write_page,
 )
+from service_logs import log_histograms, service_loggers
 
-from sparseml.pytorch.utils import ModuleSparsificationInfo
+from sparseml.pytorch.utils import BaseLogger, ModuleSparsificationInfo, WANDBLogger
 from sparseml.report import RunDirectory
 from sparseml.timm import (
     IGNORED_SETTINGS,
@@ -79,7 +80,7 @@ class Run:
         self.resumed = find_checkpoint(self.args.resume) if self.args.resume else None
         if self.resumed is not None and not self.args.experiment:
             self.folder = _folder_of(self.resumed, self.folder)
-        self.loggers: list[Any] = []
+        self.loggers: list[BaseLogger] = []
         self.directory: RunDirectory | None = None
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
@@ -92,16 +93,14 @@ class Run:
         """Train all epochs that are left."""
         if self.resumed is not None:
             self._resume(self.resumed)
-        if self.where.is_first:
-            self._open_directory()
-        dense = copy.deepcopy(self.session.model) if self.resumed is None else None
-        variant = self._dense_variant()
-        if self.directory is None:
+        with contextlib.ExitStack() as stack:
+            if self.where.is_first:
+                self._open_directory(stack)
+            dense = copy.deepcopy(self.session.model) if self.resumed is None else None
+            variant = self._dense_variant()
             self._train()
-            return
-        with self.directory:
-            self._train()
-            self._finish(variant, dense)
+            if self.directory is not None:
+                self._finish(variant, dense)
 
     def _train(self) -> None:
         for epoch in range(self.done, self.training.epochs):
@@ -167,7 +166,8 @@ class Run:
         )
         numbers = {key: value for key, value in row.items() if key != "epoch"}
         for logger in self.loggers:
-            logger.log_scalars("epoch", numbers, step=self.trainer.last_step)
+            content = row if isinstance(logger, WANDBLogger) else numbers
+            logger.log_scalars("epoch", content, step=self.trainer.last_step)
         with atomic_text(self.folder / "summary.csv") as file:
             writer = csv.DictWriter(file, list(self.history[-1]), extrasaction="ignore")
             writer.writeheader()
@@ -175,7 +175,8 @@ class Run:
         if self.args.log_sparsity and changed:
             self._write_distribution(row["epoch"])
         if self.args.log_param_histogram:
-            self._log_histograms(row["epoch"])
+            step = self.trainer.last_step
+            log_histograms(self.loggers, self.session.model, row["epoch"], step)
 
     def _write_distribution(self, epoch: int) -> None:
         info = ModuleSparsificationInfo(self.session.model)
@@ -183,16 +184,6 @@ class Run:
         content = {"params_summary": summary, "params_info": info.params_info}
         with atomic_text(self.folder / f"sparsity_distribution_epoch={epoch}.json") as file:
             json.dump(content, file, indent=2)
-
-    def _log_histograms(self, epoch: int) -> None:
-        for logger in self.loggers:
-            for name, param in self.session.model.named_parameters():
-                values = param.detach()[param != 0].float().cpu()
-                if hasattr(logger, "writer") and len(values):
-                    logger.writer.add_histogram(name, values, epoch)
-                elif hasattr(logger, "wandb") and len(values):
-                    histogram = logger.wandb.Histogram(values.numpy())
-                    logger.wandb.log({f"histogram/{name}": histogram}, step=self.trainer.last_step)
 
     def _log(self, step: int, values: Found) -> None:
         for logger in self.loggers:
@@ -214,14 +205,17 @@ class Run:
         if self.where.is_first:
             say(f"resumed from {path} after {self.done} epochs, {self.trainer.steps} steps")
 
-    def _open_directory(self) -> None:
+    def _open_directory(self, stack: contextlib.ExitStack) -> None:
         name, recipe = self.session.model_name, Path(self.args.sparseml_recipe).stem
-        if self.resumed is not None and (self.folder / "run.json").exists():
+        goes_on = self.resumed is not None and (self.folder / "run.json").exists()
+        if goes_on:
             self.directory = RunDirectory(self.folder)
         else:
             self.directory = start_run(self.folder, self.args, self.folder.name, f"{name} {recipe}")
+        stack.enter_context(self.directory)
         steps = self.trainer.steps if self.resumed is not None else None
-        self.loggers += [self.directory.metrics(steps), *service_loggers(self.args, self.folder)]
+        services = stack.enter_context(service_loggers(self.args, self.folder, goes_on))
+        self.loggers += [self.directory.metrics(steps), *services]
         self.trainer.manager.initialize_loggers(self.loggers)
         self.directory.write_recipe(self.trainer.manager, self.training.steps_per_epoch)
         with atomic_text(self.folder / "args.yaml") as file:

@@ -184,13 +184,6 @@ def test_a_teacher_for_the_recipe(gradual: list[Any], call: Any, workplace: Path
     assert not torch.equal(plain["head.weight"], taught["head.weight"])
 
 
-def test_tensorboard_and_histograms(gradual: list[Any], call: Any, workplace: Path) -> None:
-    pytest.importorskip("tensorboard")
-    call(SCRIPT, *gradual, "--log-tensorboard", "--log-param-histogram")
-    events = list((workplace / "out/run/tensorboard").iterdir())
-    assert events and events[0].stat().st_size > 1000
-
-
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
@@ -206,7 +199,6 @@ def test_tensorboard_and_histograms(gradual: list[Any], call: Any, workplace: Pa
         (["--resume", "gone"], "--resume gone: no such file or folder"),
         (["--resume", "."], "0 files *_last.pth are there, not one"),
         (["--resume", "bad.pth"], "bad.pth is damaged or cut short"),
-        (["--log-wandb"], "WANDBLogger needs wandb"),
         (["--lr", 1e30], "lower the learning rate"),
         (["--sam", "--sam-rho", -1], "--sam: rho must not be negative"),
     ],
@@ -214,13 +206,6 @@ def test_tensorboard_and_histograms(gradual: list[Any], call: Any, workplace: Pa
 def test_mistakes_are_told_in_one_line(
     gradual: list[Any], call: Any, workplace: Path, more: list[Any], expected: str | None
 ) -> None:
-    if more == ["--log-wandb"]:
-        try:
-            import wandb  # noqa: F401
-        except ImportError:
-            pass
-        else:
-            pytest.skip("wandb is installed")
     (workplace / "bad.pth").write_bytes(b"PK\x03\x04 not a whole archive")
     if expected is None:
         more, expected = ["--recipe", "nothing.yaml"], "pattern 're:bodies.*' "

@@ -122,7 +122,7 @@ def add_run_flags(parser: ArgumentParser, output: str) -> None:
     add("--amp-dtype", choices=("float16", "bfloat16"), help="[float16 on GPUs, else bfloat16]")
     add("--bn-retune", type=int, default=0, metavar="BATCHES", help="batch norms after pruning")
     add("--timeout", type=float, default=1800.0, help="seconds that processes wait for each other")
-    add("--log-wandb", action="store_true")
+    add("--log-wandb", action="store_true", help="to Weights & Biases, also offline (WANDB_MODE)")
     add("--log-tensorboard", action="store_true")
     add("--project", default="sparseml", help="in Weights & Biases")
     flag_pair(group, "report", True, "write report.html at the end")
