@@ -47,6 +47,7 @@ from sparseml.timm import (
     processes,
     retune_batch_norm,
     run_reported,
+    run_settings,
     say,
     set_up_training,
     training_parser,
@@ -195,11 +196,15 @@ class Run:
         parts |= {"scheduler": trainer.scheduler, "scaler": trainer.scaler}
         extras = {} if trainer.ema is None else {"ema": trainer.ema.module}
         folder, name = self.folder / "checkpoints", self.session.model_name
-        return Checkpoints(folder, name, self.session.model, self.where, parts, extras)
+        settings = run_settings(self.args, self.where)
+        return Checkpoints(folder, name, self.session.model, self.where, parts, extras, settings)
 
     def _resume(self, path: Path) -> None:
         self.done, progress = self.checkpoints.load(path, not self.args.no_resume_opt)
         self.history, self.best = progress["history"], progress["best"]
+        if self.args.no_resume_opt and self.trainer.scheduler is not None:
+            self.trainer.scheduler.step(self.done, self.history[-1]["eval/top1"])
+            self.trainer.scheduler.step_update(self.trainer.steps)
         if self.done > self.training.epochs:
             raise RunError(f"--resume {path} has {self.done} epochs behind it, the run has fewer")
         if self.where.is_first:

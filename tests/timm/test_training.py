@@ -71,8 +71,9 @@ def test_a_gradual_run_leaves_all_its_files(gradual: list[Any], call: Any, workp
         [],
         ["--grad-accum-steps", 2, "--model-ema", "--opt", "adamw", "--sched-on-updates"],
         ["--sam", "--sam-topk", 0.3, "--clip-grad", 1.0, "--mixup", 0.4, "--amp"],
+        ["--workers", 2, "--aa", "rand-m6-mstd0.5-inc1", "--reprob", 0.3, "--cutmix", 0.5],
     ],
-    ids=["plain", "accumulating", "sam"],
+    ids=["plain", "accumulating", "sam", "workers"],
 )
 def test_a_resumed_run_equals_one_that_was_not(
     gradual: list[Any], call: Any, workplace: Path, more: list[Any]
@@ -94,16 +95,16 @@ def test_a_resumed_run_equals_one_that_was_not(
         assert timeless == [{**row, "images_per_second": ""} for row in rows]
 
 
-@pytest.mark.parametrize("modifier", ["CA", "GWProd"])
+@pytest.mark.parametrize(("modifier", "workers"), [("CA", 0), ("GWProd", 0), ("CA", 2)])
 def test_resuming_where_gradients_are_sampled(
-    gradual: list[Any], call: Any, workplace: Path, modifier: str
+    gradual: list[Any], call: Any, workplace: Path, modifier: str, workers: int
 ) -> None:
     text = (workplace / "gradual.yaml").read_text().replace("GlobalMagnitude", modifier).rstrip()
     more = (
         "fisher_block_size: 8\n      damp: 1.0e-4" if modifier == "CA" else "global_sparsity: True"
     )
     (workplace / "gradual.yaml").write_text(f"{text}\n      num_grads: 4\n      {more}\n")
-    flags = [*gradual, "-gb", 16, "--checkpoint-freq", 1]
+    flags = [*gradual, "-gb", 16, "--checkpoint-freq", 1, "--workers", workers]
     call(SCRIPT, *flags)
     whole = _weights(workplace / "out/run")
     middle = "out/run/checkpoints/small_epoch=1.pth"
@@ -215,14 +216,6 @@ def test_mistakes_are_told_in_one_line(
     lines = [line for line in done.error.splitlines() if line.startswith("error: ")]
     assert done.status == 2 and len(lines) == 1 and expected in lines[0], done.error
     assert "Traceback" not in done.error
-
-
-def test_a_checkpoint_of_another_recipe(gradual: list[Any], call: Any, workplace: Path) -> None:
-    call(SCRIPT, *gradual)
-    done = call(
-        SCRIPT, *gradual, "--resume", "out/run", "--recipe-args", "sparsity=0.7", fails=True
-    )
-    assert "the state does not belong to this recipe" in done.error
 
 
 def test_a_checkpoint_that_was_cut_short(gradual: list[Any], call: Any, workplace: Path) -> None:

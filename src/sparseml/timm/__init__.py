@@ -32,6 +32,7 @@ from sparseml.timm.options import (
 )
 from sparseml.timm.processes import Processes, processes
 from sparseml.timm.progress import say, shown_progress
+from sparseml.timm.resuming import require_same_run, run_settings
 from sparseml.timm.sam import SharpnessAware
 from sparseml.timm.session import Session, autocast_of, open_session, prepare
 from sparseml.timm.sweep import Cut, asked_sparsities, cuts
@@ -86,8 +87,10 @@ __all__ = [
     "require_classes",
     "require_fitting_patterns",
     "require_fitting_schedule",
+    "require_same_run",
     "retune_batch_norm",
     "run_reported",
+    "run_settings",
     "say",
     "set_up_training",
     "short_name",

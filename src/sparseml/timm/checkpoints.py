@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from sparseml.pytorch.utils.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
-from sparseml.pytorch.utils.files import atomic_path
+from sparseml.pytorch.utils.files import (
+    CheckpointError,
+    atomic_path,
+    previous_path,
+    read_torch_file,
+)
 from sparseml.pytorch.utils.rng import get_rng_state, set_rng_state
 from sparseml.timm.errors import RunError, one_line
 from sparseml.timm.processes import Processes
+from sparseml.timm.resuming import require_same_run
 
 __all__ = ["Checkpoints", "find_checkpoint"]
 
@@ -48,6 +55,7 @@ class Checkpoints:
     :param parts: what :func:`~sparseml.pytorch.utils.save_checkpoint` takes: ``optimizer``,
         ``manager``, ``scheduler``, ``scaler``; those that are None are left out
     :param extras: name → anything else with ``state_dict`` and ``load_state_dict``
+    :param settings: as from :func:`~sparseml.timm.resuming.run_settings`, to compare on resuming
     """
 
     folder: Path
@@ -56,6 +64,7 @@ class Checkpoints:
     where: Processes
     parts: dict[str, Any]
     extras: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def last(self) -> Path:
@@ -80,7 +89,7 @@ class Checkpoints:
         rng = self.where.gather(get_rng_state())
         if not self.where.is_first or not paths:
             return
-        extra: dict[str, Any] = {"rng": rng, "progress": progress}
+        extra: dict[str, Any] = {"rng": rng, "progress": progress, "settings": self.settings}
         extra |= {key: value.state_dict() for key, value in self.extras.items()}
         with _writing(paths[0]):
             save_checkpoint(
@@ -94,30 +103,59 @@ class Checkpoints:
         """Put everything back to where it was.
 
         :return: the epochs done, and what :meth:`save` was given as ``progress``
-        :raises RunError: if the file is of another kind, or of another recipe or model
+        :raises RunError: if the file is of another kind, or of another recipe, model or optimizer
         :raises CheckpointError: if it is damaged
         """
         parts = self._present()
         if not with_optimizer:
-            parts.pop("optimizer", None)
+            parts = {key: parts[key] for key in parts if key not in ("optimizer", "scheduler")}
+        shapes = self._shapes()
         try:
             info = load_checkpoint(path, self.model, **parts, rng=False)
-        except IndexError as error:
+        except CheckpointError:
+            raise
+        except (IndexError, OSError) as error:
             raise RunError(f"--resume {path}: {one_line(error)}") from error
-        except OSError as error:
-            raise RunError(f"--resume {path}: {one_line(error)}") from error
-        return self._restore_extra(path, info)
-
-    def _restore_extra(self, path: Path, info: CheckpointInfo) -> tuple[int, dict[str, Any]]:
-        extra = info.extra
-        if not isinstance(extra, dict) or not {"rng", "progress"} <= extra.keys():
-            raise RunError(f"--resume {path} was not written by this script")
+        except (KeyError, RuntimeError, ValueError) as error:
+            self._require_same_optimizer(path, with_optimizer)
+            reason = f"does not fit {self.name}: {one_line(error)}"
+            raise RunError(f"--resume {path} {reason}") from error
+        extra = self._checked_extra(path, info)
+        before = extra.get("settings", {})
+        self._require_same_model(path, before, shapes)
+        require_same_run(path, before, self.settings, with_optimizer)
         for key, value in self.extras.items():
-            if key in extra:
-                value.load_state_dict(extra[key])
+            value.load_state_dict(extra[key])
         if len(extra["rng"]) == self.where.count:
             set_rng_state(extra["rng"][self.where.rank])
         return int(info.epoch or 0), extra["progress"]
+
+    def _checked_extra(self, path: Path, info: CheckpointInfo) -> dict[str, Any]:
+        extra = info.extra
+        if not isinstance(extra, dict) or not {"rng", "progress"} <= extra.keys():
+            raise RunError(f"--resume {path} was not written by this script")
+        lacking = [key for key in self.extras if key not in extra]
+        if lacking:
+            raise RunError(f"--resume {path} holds no state of: {', '.join(lacking)}")
+        return extra
+
+    def _require_same_optimizer(self, path: Path, with_optimizer: bool) -> None:
+        extra = read_torch_file(path if path.exists() else previous_path(path)).get("extra")
+        if isinstance(extra, dict) and with_optimizer:
+            require_same_run(path, extra.get("settings", {}), self.settings)
+
+    def _require_same_model(
+        self, path: Path, before: Mapping[str, Any], shapes: dict[str, torch.Size]
+    ) -> None:
+        # thinning changes shapes, too; then the model is built as it was
+        if before.get("model") != self.settings.get("model") and shapes != self._shapes():
+            raise RunError(
+                f"--resume {path} comes from --model {before.get('model')}, whose layers have "
+                f"other shapes than those of {self.settings.get('model')}"
+            )
+
+    def _shapes(self) -> dict[str, torch.Size]:
+        return {name: value.shape for name, value in self.model.state_dict().items()}
 
     def _present(self) -> dict[str, Any]:
         return {key: value for key, value in self.parts.items() if value is not None}
