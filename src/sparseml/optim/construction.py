@@ -6,6 +6,7 @@ import inspect
 import re
 from typing import Any
 
+from sparseml.optim.declared_fields import accepted_arguments
 from sparseml.optim.document import Document, Path
 from sparseml.optim.errors import (
     RecipeError,
@@ -31,21 +32,10 @@ _REFUSALS = (
 
 def _accepted_fields(clazz: type) -> tuple[set[str], set[str]]:
     """The fields that a class accepts, and those of them that it needs."""
-    accepted: set[str] = set()
-    needed: set[str] | None = None
-    for base in clazz.__mro__:
-        init = vars(base).get("__init__")
-        if base is object or init is None:
-            continue
-        parameters = list(inspect.signature(init).parameters.values())[1:]
-        named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-        if needed is None:
-            needed = {p.name for p in named if p.default is p.empty}
-        accepted |= {p.name for p in named}
-        if len(named) == len(parameters):
-            break  # nothing is passed on to classes further up
-    accepted |= {field for field, twin in STEP_TWINS.items() if twin in accepted}
-    return accepted, needed or set()
+    accepted = accepted_arguments(clazz.__mro__)
+    parameters = inspect.signature(clazz).parameters.values()
+    needed = {p.name for p in parameters if p.default is p.empty and p.name in accepted}
+    return accepted | {field for field, twin in STEP_TWINS.items() if twin in accepted}, needed
 
 
 def _check_fields(

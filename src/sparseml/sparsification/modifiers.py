@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from sparseml.optim.fields import of_types
 from sparseml.optim.props import ModifierProp
 from sparseml.optim.scheduled import BaseScheduled, BaseUpdate
 from sparseml.optim.types import SparsificationTypes
@@ -34,10 +35,6 @@ def _field(name: str, doc: str) -> Any:
     )
 
 
-def _types(*kinds: SparsificationTypes) -> Any:
-    return ModifierProp(serializable=False, func_get=lambda _: list(kinds), doc="What it does.")
-
-
 class _Repeating(BaseScheduled, BaseUpdate):
     def __init__(
         self, start_epoch: float, end_epoch: float, update_frequency: float, **kwargs: Any
@@ -58,7 +55,7 @@ class EpochRangeModifier(BaseScheduled):
     :param end_epoch: where the last epoch ends
     """
 
-    sparsification_types = _types(SparsificationTypes.general, SparsificationTypes.epoch)
+    sparsification_types = of_types(SparsificationTypes.general, SparsificationTypes.epoch)
 
     def __init__(self, start_epoch: float, end_epoch: float, **kwargs: Any) -> None:
         given = {"start_epoch": start_epoch, "end_epoch": end_epoch}
@@ -75,7 +72,7 @@ class SetLearningRateModifier(BaseScheduled):
     :param constant_logging: log it at every step instead of only when it changes
     """
 
-    sparsification_types = _types(SparsificationTypes.learning_rate)
+    sparsification_types = of_types(SparsificationTypes.learning_rate)
     learning_rate = _field("learning_rate", "The learning rate.")
     constant_logging = _field("constant_logging", "Whether it is logged at every step.")
 
@@ -108,7 +105,7 @@ class LearningRateModifier(_Repeating):
     :param constant_logging: log it at every step instead of only when it changes
     """
 
-    sparsification_types = _types(SparsificationTypes.learning_rate)
+    sparsification_types = of_types(SparsificationTypes.learning_rate)
     lr_class = _field("lr_class", "The scheduler's name.")
     lr_kwargs = _field("lr_kwargs", "The scheduler's arguments.")
     init_lr = _field("init_lr", "The first learning rate.")
@@ -145,7 +142,7 @@ class TrainableParamsModifier(BaseScheduled):
     :param end_epoch: when to put things back
     """
 
-    sparsification_types = _types(SparsificationTypes.general)
+    sparsification_types = of_types(SparsificationTypes.general)
     params = _field("params", "Names and patterns of the parameters.")
     trainable = _field("trainable", "Whether they train.")
     params_strict = _field("params_strict", "Whether every name must exist.")
@@ -176,7 +173,7 @@ class ConstantPruningModifier(_Repeating):
     :param update_frequency: has no effect
     """
 
-    sparsification_types = _types(SparsificationTypes.pruning)
+    sparsification_types = of_types(SparsificationTypes.pruning)
     params = _field("params", "Names and patterns of the parameters.")
 
     def __init__(
@@ -206,7 +203,7 @@ class GMPruningModifier(_Repeating):
     :param mask_type: the pattern that zeros follow
     """
 
-    sparsification_types = _types(SparsificationTypes.pruning)
+    sparsification_types = of_types(SparsificationTypes.pruning)
     params = _field("params", "Names and patterns of the parameters.")
     init_sparsity = _field("init_sparsity", "The fraction of zeros to begin with.")
     final_sparsity = _field("final_sparsity", "The fraction of zeros to end with.")

@@ -1,0 +1,175 @@
+"""
+Fields that a modifier declares once, and the constructor that follows from them.
+
+.. code-block:: python
+
+    @declared_fields()
+    class FreezingModifier(ScheduledModifier):
+        '''Freezes layers.
+
+        :param layers: their names
+        :param thaw: whether they train again after the end
+        '''
+
+        layers: list[str] = field(as_names)  # required, checked, kept in _layers
+        thaw: bool = field(as_flag, default=True)
+        start_epoch: float = 0.0  # of the base class, with another default
+        end_comparator: int = fixed(-1)  # for the base class, no argument of this one
+        end_epoch: float = ignored(default=-1.0)  # accepted from old recipes, without effect
+
+The arguments are those of decorated base classes, then those of the class in the order of its body;
+one that is declared again keeps its place. The constructor gives to that of the base class what it
+knows and sets the other fields, in order. At last it calls the method ``_set_up`` of the class if
+there is one; that needs no ``super()``, as each constructor calls the one of its own class.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from inspect import Parameter
+from typing import Any, TypeVar
+
+from typing_extensions import dataclass_transform
+
+from sparseml.optim.base_modifier import BaseObject
+from sparseml.optim.fields import (
+    REQUIRED,
+    NoProperty,
+    Property,
+    argument,
+    field,
+    fixed,
+    ignored,
+)
+from sparseml.optim.props import ModifierProp
+
+__all__ = ["accepted_arguments", "declared_fields"]
+
+_DECLARED = "_declared_arguments"
+_Class = TypeVar("_Class", bound=type)
+
+
+def accepted_arguments(classes: Iterable[type]) -> set[str]:
+    """The arguments that a chain of constructors takes, each of which hands on what it does not."""
+    accepted: set[str] = set()
+    for clazz in classes:
+        init = vars(clazz).get("__init__")
+        if clazz is object or init is None:
+            continue
+        parameters = list(inspect.signature(init).parameters.values())[1:]
+        named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        accepted |= {p.name for p in named}
+        if len(named) == len(parameters):
+            break  # nothing is handed on to classes further up
+    return accepted
+
+
+@dataclass_transform(eq_default=False, field_specifiers=(field, argument, fixed, ignored))
+def declared_fields(synonyms: Mapping[str, str] | None = None) -> Callable[[_Class], _Class]:
+    """
+    Class decorator: make a constructor of the fields of a modifier, or of those of a mix-in.
+
+    :param synonyms: further arguments, None by default, and the fields that they are other names of
+    :raises TypeError: (by the decorator) for what is neither a field nor known to the base class,
+        and for a class with a constructor of its own
+    """
+
+    def decorate(clazz: _Class) -> _Class:
+        if "__init__" in vars(clazz):
+            raise TypeError(f"{clazz.__name__} has a constructor of its own")
+        declared = {}
+        for name, annotation in inspect.get_annotations(clazz).items():
+            if name.startswith("_"):
+                continue
+            value = vars(clazz).get(name, REQUIRED)
+            declared[name] = (annotation, value)
+            if name in vars(clazz) and not isinstance(value, ModifierProp):
+                delattr(clazz, name)  # or it would stand before the field of the base class
+            if isinstance(value, NoProperty) and value.hidden:
+                get = operator.attrgetter(f"_{name}")
+                prop = ModifierProp(serializable=False, func_get=get)
+                prop.__set_name__(clazz, name)
+                setattr(clazz, name, prop)
+        for name, other in (synonyms or {}).items():
+            declared[name] = (f"{declared[other][0]} | None", NoProperty(None))
+        setattr(clazz, _DECLARED, declared)
+        if issubclass(clazz, BaseObject):
+            clazz.__init__ = _constructor(clazz, synonyms or {})  # type: ignore[method-assign]
+        return clazz
+
+    return decorate
+
+
+def _all_declared(clazz: type) -> dict[str, tuple[Any, Any]]:
+    """Annotation and value of each argument, in order, since the last constructor by hand."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for base in reversed(clazz.__mro__):
+        declared = vars(base).get(_DECLARED)
+        if declared is None and "__init__" in vars(base):
+            found.clear()
+        found.update(declared or {})
+    return found
+
+
+def _default(value: Any) -> Any:
+    if isinstance(value, (Property, NoProperty)):
+        return value.default
+    return REQUIRED if isinstance(value, ModifierProp) else value
+
+
+def _signature(declared: Mapping[str, tuple[Any, Any]]) -> inspect.Signature:
+    receiver = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = [
+        receiver.replace(name=name, default=_default(value), annotation=annotation)
+        for name, (annotation, value) in declared.items()
+        if not isinstance(value, NoProperty) or value.accepted
+    ]
+    return inspect.Signature([receiver, *parameters], return_annotation="None")
+
+
+def _constructor(clazz: type, synonyms: Mapping[str, str]) -> Callable[..., None]:
+    declared, new = _all_declared(clazz), vars(clazz)[_DECLARED]
+    signature = _signature(declared)
+    known = accepted_arguments(clazz.__mro__[1:])
+    special = {name: v for name, (_, v) in declared.items() if isinstance(v, NoProperty)}
+    checks = {name: v.check for name, v in special.items() if v.check and name not in known}
+    replaced = {name: v.default for name, v in special.items() if name in known and name in new}
+    fields = [name for name in declared if name not in known and name not in special]
+    _require_sense(clazz, fields, [n for n in new if n in special and n not in known])
+    set_up = vars(clazz).get("_set_up")
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            bound = signature.bind(self, *args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{type(self).__name__}() {error}") from None
+        bound.apply_defaults()
+        values = bound.arguments
+        for name, check in checks.items():
+            check(name, values[name])
+        for name, other in synonyms.items():
+            values[other] = values[other] if values[name] is None else values[name]
+        handed_on = {name: value for name, value in values.items() if name in known}
+        super(clazz, self).__init__(**{**handed_on, **replaced})  # type: ignore[arg-type]
+        for name in fields:
+            setattr(self, name, values[name])
+        if set_up is not None:
+            set_up(self)
+
+    vars(__init__).update(__signature__=signature)
+    __init__.__module__, __init__.__qualname__ = clazz.__module__, f"{clazz.__qualname__}.__init__"
+    return __init__
+
+
+def _require_sense(clazz: type, fields: list[str], special: list[str]) -> None:
+    props = {name: inspect.getattr_static(clazz, name, None) for name in fields}
+    wrong = [name for name, prop in props.items() if not isinstance(prop, ModifierProp)]
+    values = vars(clazz)[_DECLARED]
+    wrong += [name for name in special if not values[name][1].accepted]
+    if wrong:
+        raise TypeError(
+            f"{', '.join(wrong)} of {clazz.__name__}: neither a field (with a check) nor an "
+            "argument of its base class"
+        )

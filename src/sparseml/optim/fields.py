@@ -1,0 +1,107 @@
+"""What the fields of a modifier are declared with; see :mod:`sparseml.optim.declared_fields`."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sparseml.optim.props import ModifierProp
+from sparseml.optim.types import SparsificationTypes
+
+__all__ = [
+    "REQUIRED",
+    "Check",
+    "NoProperty",
+    "Property",
+    "argument",
+    "described_arguments",
+    "field",
+    "fixed",
+    "ignored",
+    "of_types",
+]
+
+REQUIRED = inspect.Parameter.empty
+"""In place of a default: there is none."""
+
+Check = Callable[[str, Any], Any]
+"""Given the name of a field and a value, returns the value to keep, or raises."""
+
+
+class Property(ModifierProp):
+    """A property kept in ``_<name>``, described by the docstring of its class."""
+
+    def __init__(self, check: Check | None = None, default: Any = REQUIRED, **options: Any) -> None:
+        super().__init__(**options)
+        self.check, self.default = check, default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        super().__set_name__(owner, name)
+        self.__doc__ = self.__doc__ or described_arguments(owner).get(name)
+        check = self.check
+        if check is not None:
+            self._func_get = operator.attrgetter(f"_{name}")
+            self._func_set = lambda modifier, value: setattr(
+                modifier, f"_{name}", check(name, value)
+            )
+
+
+@dataclass(frozen=True)
+class NoProperty:
+    """An argument of the constructor of this class, of its base class, or of both."""
+
+    default: Any
+    check: Check | None = None
+    accepted: bool = True
+    hidden: bool = False
+
+
+def field(
+    check: Check, *, default: Any = REQUIRED, doc: str | None = None, serializable: bool = True
+) -> Any:
+    """
+    A settable property; in an annotated line also an argument.
+
+    :param default: without it the argument is required
+    :param doc: what it is, by default what the class's docstring says of ``:param <name>:``
+    :param serializable: whether recipes show it
+    """
+    return Property(check, default, serializable=serializable, doc=doc)
+
+
+def argument(check: Check, *, default: Any = REQUIRED) -> Any:
+    """An argument that is checked, and not kept."""
+    return NoProperty(default, check)
+
+
+def fixed(value: Any, *, hidden: bool = False, init: Literal[False] = False) -> Any:
+    """
+    What the base class gets instead of an argument.
+
+    :param hidden: also show it in no recipe, and let nobody set it
+    """
+    return NoProperty(value, accepted=False, hidden=hidden)
+
+
+def ignored(*, default: Any, hidden: bool = False) -> Any:
+    """As :func:`fixed`, but an argument is accepted for the sake of old recipes."""
+    return NoProperty(default, hidden=hidden)
+
+
+def of_types(*types: SparsificationTypes) -> ModifierProp:
+    """The property ``sparsification_types``: what a modifier does to a model."""
+    doc = f"What the modifier does: {', '.join(kind.value for kind in types)}."
+    return ModifierProp(serializable=False, func_get=lambda _: list(types), doc=doc)
+
+
+def described_arguments(clazz: type) -> dict[str, str]:
+    """What the docstring of a class says of the arguments, by ``:param <name>:``."""
+    found: dict[str, str] = {}
+    _, *texts = inspect.cleandoc(clazz.__doc__ or "").split("\n:param ")
+    for text in texts:
+        name, _, meaning = text.partition(":")
+        found[name] = " ".join(meaning.partition("\n:")[0].partition("\n\n")[0].split())
+    return found
