@@ -1,38 +1,47 @@
-"""Short ways to write the fields of a modifier."""
+"""How modifiers declare and check their fields."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-from sparseml.optim.modifier import ModifierProp
-from sparseml.utils.iterables import convert_to_bool
+from sparseml.optim.declared_fields import declared_fields
+from sparseml.optim.fields import Check, argument, field, fixed, ignored, of_types
+from sparseml.utils.iterables import convert_to_bool, validate_str_iterable
 from sparseml.utils.text import did_you_mean, quoted_list
 
-__all__ = ["as_number", "field", "flag_field", "one_of"]
+__all__ = [
+    "Check",
+    "argument",
+    "as_flag",
+    "as_given",
+    "as_names",
+    "as_number",
+    "declared_fields",
+    "field",
+    "fixed",
+    "ignored",
+    "of_types",
+    "one_of",
+]
 
-Check = Callable[[str, Any], Any]
+
+def as_given(name: str, value: Any) -> Any:
+    """``value`` as it is."""
+    return value
 
 
-def field(name: str, check: Check, doc: str, serializable: bool = True) -> Any:
-    """A settable property kept in the attribute ``_<name>``.
+def as_flag(name: str, value: Any) -> bool:
+    """``value`` as True or False; see :func:`~sparseml.utils.iterables.convert_to_bool`."""
+    return convert_to_bool(value)
 
-    :param check: given the name and a value, returns the value to keep, or raises
+
+def as_names(name: str, value: Any) -> str | list[str]:
+    """``value`` as names and patterns, or the token for all of them.
+
+    :raises ValueError: for another text, and for what is no list of texts
     """
-    attribute = f"_{name}"
-
-    def get(modifier: Any) -> Any:
-        return getattr(modifier, attribute)
-
-    def set_checked(modifier: Any, value: Any) -> None:
-        setattr(modifier, attribute, check(name, value))
-
-    return ModifierProp(serializable, func_get=get, func_set=set_checked, doc=doc)
-
-
-def flag_field(name: str, doc: str, serializable: bool = True) -> Any:
-    """A settable property that is True or False."""
-    return field(name, lambda _, value: convert_to_bool(value), doc, serializable)
+    return validate_str_iterable(value, name)
 
 
 def as_number(name: str, value: Any) -> float:

@@ -28,6 +28,10 @@ class ScheduledModifier(Modifier, BaseScheduled):
     :meth:`start_pending` and :meth:`end_pending` still tell why it was called.
     """
 
+    # subclasses may say of which types the arguments are
+    start_epoch: Any
+    end_epoch: Any
+
     def __init__(
         self,
         start_epoch: float = -1.0,
@@ -169,14 +173,10 @@ class ScheduledModifier(Modifier, BaseScheduled):
         level: int | None = None,
     ) -> None:
         """Log a line of text; ``tag`` defaults to the class name, ``level`` to debug."""
-        target = loggers or self._loggers
-        if target is not None:
-            target.log_string(
-                tag or type(self).__name__,
-                string,
-                step=_log_step(epoch, steps_per_epoch),
-                level=LOGGING_LEVELS["debug"] if level is None else level,
-            )
+        level = LOGGING_LEVELS["debug"] if level is None else level
+        if target := loggers or self._loggers:
+            step = _log_step(epoch, steps_per_epoch)
+            target.log_string(tag or type(self).__name__, string, step, level=level)
 
     def log_scalar(
         self,
@@ -188,14 +188,9 @@ class ScheduledModifier(Modifier, BaseScheduled):
         level: int | None = None,
     ) -> None:
         """Log a number; it has no step when ``epoch`` is None or infinite."""
-        target = loggers or self._loggers
-        if target is not None:
-            target.log_scalar(
-                tag or type(self).__name__,
-                value,
-                step=_log_step(epoch, steps_per_epoch),
-                level=level,
-            )
+        if target := loggers or self._loggers:
+            step = _log_step(epoch, steps_per_epoch)
+            target.log_scalar(tag or type(self).__name__, value, step, level=level)
 
     def log_named_scalars(
         self,
@@ -262,6 +257,8 @@ class ScheduledUpdateModifier(ScheduledModifier, BaseUpdate):
     (a whole number of optimizer steps) is exact.
     """
 
+    update_frequency: Any
+
     def __init__(
         self,
         start_epoch: float = -1.0,
@@ -273,16 +270,8 @@ class ScheduledUpdateModifier(ScheduledModifier, BaseUpdate):
         min_frequency: float = -1.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            start_epoch=start_epoch,
-            min_start=min_start,
-            end_epoch=end_epoch,
-            min_end=min_end,
-            end_comparator=end_comparator,
-            update_frequency=update_frequency,
-            min_frequency=min_frequency,
-            **kwargs,
-        )
+        kwargs |= {"update_frequency": update_frequency, "min_frequency": min_frequency}
+        super().__init__(start_epoch, min_start, end_epoch, min_end, end_comparator, **kwargs)
         self._last_update_epoch = -1.0
 
     def update_ready(self, epoch: float, steps_per_epoch: int) -> bool:

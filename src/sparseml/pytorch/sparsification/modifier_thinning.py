@@ -9,9 +9,8 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from sparseml.pytorch.shrink import STRUCTURE_DIMS, compress_strucure_pruned_module
-from sparseml.pytorch.sparsification.fields import as_number, field, flag_field, one_of
+from sparseml.pytorch.sparsification.fields import as_flag, as_number, field, of_types, one_of
 from sparseml.pytorch.sparsification.modifier import (
-    ModifierProp,
     PyTorchModifierYAML,
     ScheduledModifier,
 )
@@ -75,19 +74,12 @@ class LayerThinningModifier(ScheduledModifier):
         self._last_update_epoch = -1.0
         self._thinned = False
 
-    param_group_dependency_map = field(
-        "param_group_dependency_map", as_dependency_map, "What goes together, and what follows."
-    )
-    structure_type = field(
-        "structure_type", one_of(STRUCTURE_DIMS), "What is removed: filter or channel."
-    )
-    update_epochs = field("update_epochs", _ascending, "When to remove.")
-    strict = flag_field("strict", "Whether all names must exist and all groups be consistent.")
+    param_group_dependency_map = field(as_dependency_map)
+    structure_type = field(one_of(STRUCTURE_DIMS))
+    update_epochs = field(_ascending)
+    strict = field(as_flag)
 
-    @ModifierProp(serializable=False)
-    def sparsification_types(self) -> list[SparsificationTypes]:
-        """Pruning and structured."""
-        return [SparsificationTypes.pruning, SparsificationTypes.structured]
+    sparsification_types = of_types(SparsificationTypes.pruning, SparsificationTypes.structured)
 
     def advance_epochs(self, ref_start_epoch: float | None = None) -> None:
         """Shift start and ``update_epochs``, as when the modifier joins a longer recipe."""

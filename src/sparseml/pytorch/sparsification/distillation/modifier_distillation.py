@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
@@ -11,7 +10,7 @@ from sparseml.pytorch.functional.distillation import kldiv_loss
 from sparseml.pytorch.sparsification.distillation.modifier_distillation_base import (
     BaseDistillationModifier,
 )
-from sparseml.pytorch.sparsification.fields import as_number, field
+from sparseml.pytorch.sparsification.fields import as_number, declared_fields, field
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 
 __all__ = ["DistillationModifier"]
@@ -32,6 +31,7 @@ def _above_zero(name: str, value: Any) -> float:
 
 
 @PyTorchModifierYAML()
+@declared_fields()
 class DistillationModifier(BaseDistillationModifier):
     """Pulls the student's predictions to the teacher's.
 
@@ -48,34 +48,11 @@ class DistillationModifier(BaseDistillationModifier):
 
     :param hardness: share of the teacher in the loss, from 0 to 1
     :param temperature: what logits are divided by; above 0
-    :param distill_output_keys: keys or positions of the outputs to compare; None for all
-    :param teacher_input_keys: of a mapping of inputs, what the teacher is given; None for all
-    :param update_frequency: accepted for the sake of old recipes; every step is distilled
     :raises ValueError: for a hardness or temperature out of range
     """
 
-    def __init__(
-        self,
-        start_epoch: float = -1.0,
-        end_epoch: float = -1.0,
-        distill_output_keys: Iterable[Any] | None = None,
-        teacher_input_keys: Iterable[Any] | None = None,
-        update_frequency: float = -1.0,
-        hardness: float = 0.5,
-        temperature: float = 2.0,
-    ) -> None:
-        super().__init__(
-            start_epoch=start_epoch,
-            end_epoch=end_epoch,
-            distill_output_keys=distill_output_keys,
-            teacher_input_keys=teacher_input_keys,
-            update_frequency=update_frequency,
-        )
-        self.hardness = hardness
-        self.temperature = temperature
-
-    hardness = field("hardness", _share, "Share of the teacher in the loss.")
-    temperature = field("temperature", _above_zero, "What logits are divided by.")
+    hardness: float = field(_share, default=0.5)
+    temperature: float = field(_above_zero, default=2.0)
 
     def compute_distillation_loss(
         self,

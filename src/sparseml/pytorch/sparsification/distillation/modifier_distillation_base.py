@@ -17,9 +17,8 @@ from sparseml.pytorch.sparsification.distillation.teacher import (
     copy_as_teacher,
     teacher_outputs,
 )
-from sparseml.pytorch.sparsification.fields import field
-from sparseml.pytorch.sparsification.modifier import ModifierProp, ScheduledUpdateModifier
-from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
+from sparseml.pytorch.sparsification.fields import declared_fields, field, fixed, ignored, of_types
+from sparseml.pytorch.sparsification.modifier import Loggers, ScheduledUpdateModifier
 from sparseml.pytorch.utils.model import load_model_state
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.sparsification.types import SparsificationTypes
@@ -39,6 +38,7 @@ def _optional_list(name: str, value: Any) -> list[Any] | None:
     return list(value)
 
 
+@declared_fields()
 class BaseDistillationModifier(ScheduledUpdateModifier):
     """Lets a model, the student, learn from another, the teacher, from start to end.
 
@@ -51,36 +51,21 @@ class BaseDistillationModifier(ScheduledUpdateModifier):
     :param update_frequency: accepted for the sake of old recipes; every step is distilled
     """
 
-    def __init__(
-        self,
-        start_epoch: float = -1.0,
-        end_epoch: float = -1.0,
-        distill_output_keys: Iterable[Any] | None = None,
-        teacher_input_keys: Iterable[Any] | None = None,
-        update_frequency: float = -1.0,
-    ) -> None:
-        super().__init__(
-            start_epoch=start_epoch, end_epoch=end_epoch, end_comparator=-1, update_frequency=-1.0
-        )
-        self.distill_output_keys = distill_output_keys
-        self.teacher_input_keys = teacher_input_keys
+    start_epoch: float = -1.0
+    end_epoch: float = -1.0
+    distill_output_keys: Iterable[Any] | None = field(_optional_list, default=None)
+    teacher_input_keys: Iterable[Any] | None = field(_optional_list, default=None)
+    update_frequency: float = ignored(default=-1.0)
+    end_comparator: int = fixed(-1)
+
+    def _set_up(self) -> None:
         self._teacher: Teacher | None = None
         self._teaches_itself = False
         self._distillation_enabled = False
         self._teacher_state: Mapping[str, Tensor] | None = None
         self._last_losses: dict[str, Tensor | float] = {}
 
-    distill_output_keys = field(
-        "distill_output_keys", _optional_list, "Keys or positions of the outputs to compare."
-    )
-    teacher_input_keys = field(
-        "teacher_input_keys", _optional_list, "Keys of the inputs that the teacher is given."
-    )
-
-    @ModifierProp(serializable=False)
-    def sparsification_types(self) -> list[SparsificationTypes]:
-        """Distillation."""
-        return [SparsificationTypes.distillation]
+    sparsification_types = of_types(SparsificationTypes.distillation)
 
     @abstractmethod
     def compute_distillation_loss(
@@ -101,7 +86,7 @@ class BaseDistillationModifier(ScheduledUpdateModifier):
         self,
         module: Module,
         epoch: float = 0,
-        loggers: LoggerManager | list[BaseLogger] | None = None,
+        loggers: Loggers = None,
         distillation_teacher: Any = _DISABLE,
         **kwargs: Any,
     ) -> None:

@@ -17,7 +17,7 @@ from sparseml.pytorch.sparsification.distillation.modifier_distillation_base imp
 )
 from sparseml.pytorch.sparsification.distillation.projections import FeatureProjections
 from sparseml.pytorch.sparsification.distillation.teacher import copy_as_teacher
-from sparseml.pytorch.sparsification.fields import as_number, field, flag_field
+from sparseml.pytorch.sparsification.fields import as_flag, as_number, field
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 
 __all__ = ["PerLayerDistillationModifier"]
@@ -87,12 +87,12 @@ class PerLayerDistillationModifier(BaseDistillationModifier):
         self._features: PairedFeatures | None = None
         self._projections = FeatureProjections()
 
-    gain = field("gain", as_number, "Weight of the distillation.")
-    normalize = flag_field("normalize", "Whether differences are relative to the teacher's size.")
-    student_layer_names = field("student_layer_names", _layer_names, "Layers of the student.")
-    teacher_layer_names = field("teacher_layer_names", _layer_names, "Layers of the teacher.")
-    project_features = flag_field("project_features", "Whether features are mapped in width.")
-    epsilon = field("epsilon", as_number, "What is added to the size divided by.")
+    gain = field(as_number)
+    normalize = field(as_flag)
+    student_layer_names = field(_layer_names)
+    teacher_layer_names = field(_layer_names)
+    project_features = field(as_flag)
+    epsilon = field(as_number)
 
     def loss_update(self, loss: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """As of every distillation; features that no distillation asked for are let go."""
@@ -110,12 +110,7 @@ class PerLayerDistillationModifier(BaseDistillationModifier):
             self._detach()
 
     def compute_distillation_loss(
-        self,
-        optimizer: Any = None,
-        student_outputs: Any = None,
-        teacher_outputs: Any = None,
-        student_labels: Any = None,
-        teacher_labels: Any = None,
+        self, optimizer: Any = None, *outputs: Any, **named_outputs: Any
     ) -> Tensor | float:
         """The sum over the layers.
 

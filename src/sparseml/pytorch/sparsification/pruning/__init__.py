@@ -49,6 +49,7 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradprod import (
 )
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     BaseGradualPruningModifier,
+    GradualFields,
 )
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_layer import LayerPruningModifier
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_magnitude import (
@@ -110,6 +111,7 @@ __all__ = [
     "GWProdPruningParamsScorer",
     "GlobalMagnitudePruningModifier",
     "GradientSampler",
+    "GradualFields",
     "GroupedPruningMaskCreator",
     "LayerPruningModifier",
     "MFACPruningModifier",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch.nn import Parameter
 
-from sparseml.pytorch.sparsification.pruning.fields import mask_creator_for, mask_type_field
+from sparseml.pytorch.sparsification.fields import as_given, field
+from sparseml.pytorch.sparsification.pruning.fields import mask_creator_for
 from sparseml.pytorch.sparsification.pruning.mask_creator import MaskType, PruningMaskCreator
 from sparseml.pytorch.sparsification.pruning.scorer import (
     MagnitudePruningParamsScorer,
@@ -15,11 +16,15 @@ __all__ = ["ByMagnitude"]
 
 
 class ByMagnitude:
-    """Mix-in, before the base class of a pruning modifier: the pattern and the score."""
+    """Mix-in, before the base class of a pruning modifier: the pattern and the score.
+
+    :param mask_type: ``unstructured``, ``block4``, ``N:M``, ``filter``, ``channel``, ``RxC``, or
+        ``[out, in]``
+    """
 
     _mask_type: MaskType
 
-    mask_type = mask_type_field()
+    mask_type = field(as_given)  # looked at when the modifier initialises
 
     def _get_mask_creator(
         self, param_names: list[str], params: list[Parameter]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.sparsification.fields import Check, field, one_of
+from sparseml.pytorch.sparsification.fields import Check, one_of
 from sparseml.pytorch.sparsification.pruning.mask_creator import (
     MaskType,
     PruningMaskCreator,
@@ -27,7 +27,6 @@ __all__ = [
     "as_keywords",
     "as_optional_fraction",
     "mask_creator_for",
-    "mask_type_field",
     "require_reachable",
     "supported",
 ]
@@ -126,12 +125,6 @@ def as_final_sparsity(name: str, value: Any) -> Any:
     for sparsity in value:
         as_inner_fraction(name, sparsity)
     return value
-
-
-def mask_type_field() -> Any:
-    """The pattern of the masks; what it may be is checked when the modifier initialises."""
-    doc = "What is pruned together: a word, N:M (N kept of M), RxC or [out, in]."
-    return field("mask_type", lambda _, value: value, doc)
 
 
 def mask_creator_for(

@@ -1,4 +1,4 @@
-"""Fields of the modifiers that estimate Fisher matrices."""
+"""Checks of what modifiers that estimate Fisher matrices are given."""
 
 from __future__ import annotations
 
@@ -8,22 +8,18 @@ import torch
 
 from sparseml.pytorch.functional.block_layout import LAYOUTS
 from sparseml.pytorch.functional.fisher import require_damp
-from sparseml.pytorch.sparsification.fields import as_number, field, one_of
+from sparseml.pytorch.sparsification.fields import as_number, one_of
 from sparseml.pytorch.sparsification.pruning.fields import as_count
-from sparseml.pytorch.sparsification.pruning.memory import as_memory
 
 __all__ = [
     "FISHER_DTYPES",
     "as_damp",
+    "as_device",
+    "as_fisher_dtype",
+    "as_layout",
     "as_optional_count",
     "as_optional_text",
-    "block_size_field",
-    "damp_field",
-    "device_field",
-    "dtype_field",
-    "layout_field",
-    "memory_field",
-    "samples_field",
+    "as_samples",
 ]
 
 FISHER_DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -65,37 +61,6 @@ def as_device(name: str, value: Any) -> str | None:
         raise ValueError(f"{name} must name a device, as cpu or cuda:0, found {value!r}") from None
 
 
-def damp_field() -> Any:
-    """What is added to the diagonal of the Fisher matrix."""
-    return field("damp", as_damp, "Dampening of the Fisher matrix.")
-
-
-def block_size_field() -> Any:
-    """Weights per Fisher block."""
-    return field("fisher_block_size", as_count, "Weights per block of the Fisher matrix.")
-
-
-def device_field() -> Any:
-    """Where Fisher matrices live."""
-    return field("fisher_inv_device", as_device, "Where Fisher matrices live.")
-
-
-def layout_field() -> Any:
-    """How weights are cut into blocks."""
-    return field("fisher_block_layout", one_of(LAYOUTS), "How weights are cut into blocks.")
-
-
-def samples_field() -> Any:
-    """What one gradient is of."""
-    doc = "Whether a gradient is that of a batch or of a single sample."
-    return field("fisher_samples", one_of(("batch", "sample")), doc)
-
-
-def memory_field() -> Any:
-    """How much memory Fisher matrices may take."""
-    return field("fisher_memory", as_memory, "How much memory Fisher matrices may take.")
-
-
-def dtype_field() -> Any:
-    """The precision of Fisher matrices."""
-    return field("fisher_dtype", one_of(FISHER_DTYPES), "The precision of Fisher matrices.")
+as_layout = one_of(LAYOUTS)
+as_samples = one_of(("batch", "sample"))
+as_fisher_dtype = one_of(FISHER_DTYPES)

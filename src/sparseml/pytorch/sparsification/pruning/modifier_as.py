@@ -10,9 +10,17 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from sparseml.pytorch.functional.activations import PENALTIES
-from sparseml.pytorch.sparsification.fields import field, flag_field, one_of
+from sparseml.pytorch.sparsification.fields import (
+    as_flag,
+    as_names,
+    declared_fields,
+    field,
+    fixed,
+    of_types,
+    one_of,
+)
 from sparseml.pytorch.sparsification.modifier import (
-    ModifierProp,
+    Loggers,
     PyTorchModifierYAML,
     ScheduledUpdateModifier,
 )
@@ -22,9 +30,7 @@ from sparseml.pytorch.sparsification.pruning.watched_penalties import (
     weights_by_entry,
     weights_by_layer,
 )
-from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
 from sparseml.sparsification.types import SparsificationTypes
-from sparseml.utils.iterables import validate_str_iterable
 
 __all__ = ["REG_FUNCTIONS", "REG_TENSORS", "ASRegModifier"]
 
@@ -32,6 +38,7 @@ REG_FUNCTIONS, REG_TENSORS = list(PENALTIES), ["inp", "out"]
 
 
 @PyTorchModifierYAML()
+@declared_fields()
 class ASRegModifier(ScheduledUpdateModifier):
     """Adds to the loss how far the activations of layers are from sparse, from start to end.
 
@@ -53,49 +60,27 @@ class ASRegModifier(ScheduledUpdateModifier):
     :raises ValueError, TypeError: for several alphas, but not one for each entry
     """
 
-    def __init__(
-        self,
-        layers: str | Iterable[str],
-        alpha: float | list[float],
-        layer_normalized: bool = False,
-        reg_func: str = "l1",
-        reg_tens: str = "inp",
-        start_epoch: float = -1.0,
-        end_epoch: float = -1.0,
-        update_frequency: float = -1.0,
-    ) -> None:
-        super().__init__(
-            start_epoch=start_epoch,
-            end_epoch=end_epoch,
-            end_comparator=-1,
-            update_frequency=update_frequency,
-        )
-        self.layers = layers
-        self.alpha = alpha
-        self.layer_normalized = layer_normalized
-        self.reg_func = reg_func
-        self.reg_tens = reg_tens
+    end_comparator: int = fixed(-1)
+    layers: str | Iterable[str] = field(as_names)
+    alpha: float | list[float] = field(as_weights)
+    layer_normalized: bool = field(as_flag, default=False)
+    reg_func: str = field(one_of(REG_FUNCTIONS), default="l1")
+    reg_tens: str = field(one_of(REG_TENSORS), default="inp")
+    start_epoch: float = -1.0
+    end_epoch: float = -1.0
+    update_frequency: float = -1.0
+
+    def _set_up(self) -> None:
         weights_by_entry(self.layers, self.alpha)
         self._penalties: WatchedPenalties | None = None
         self._last: dict[str, Tensor] = {}
 
-    layers = field("layers", lambda name, value: validate_str_iterable(value, name), "Layers.")
-    alpha = field("alpha", as_weights, "Weight of the penalty, for all entries or one each.")
-    layer_normalized = flag_field("layer_normalized", "Whether to divide by the number of layers.")
-    reg_func = field("reg_func", one_of(REG_FUNCTIONS), "The penalty.")
-    reg_tens = field("reg_tens", one_of(REG_TENSORS), "Inputs (inp) or outputs (out).")
-
-    @ModifierProp(serializable=False)
-    def sparsification_types(self) -> list[SparsificationTypes]:
-        """Activation sparsity and regularization."""
-        return [SparsificationTypes.activation_sparsity, SparsificationTypes.regularization]
+    sparsification_types = of_types(
+        SparsificationTypes.activation_sparsity, SparsificationTypes.regularization
+    )
 
     def initialize(
-        self,
-        module: Module,
-        epoch: float = 0,
-        loggers: LoggerManager | list[BaseLogger] | None = None,
-        **kwargs: Any,
+        self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
     ) -> None:
         """Find the layers and watch them.
 

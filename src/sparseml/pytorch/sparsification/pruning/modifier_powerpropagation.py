@@ -8,21 +8,35 @@ from typing import Any
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from sparseml.pytorch.sparsification.fields import as_number, field, flag_field
-from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML, ScheduledUpdateModifier
+from sparseml.pytorch.sparsification.fields import (
+    as_flag,
+    as_names,
+    as_number,
+    declared_fields,
+    field,
+    fixed,
+)
+from sparseml.pytorch.sparsification.modifier import (
+    Loggers,
+    PyTorchModifierYAML,
+    ScheduledUpdateModifier,
+)
 from sparseml.pytorch.sparsification.param_selection import select_params
 from sparseml.pytorch.sparsification.pruning.powerpropagation_wrapper import (
     PowerpropagationWrapper,
     require_alpha,
 )
 from sparseml.pytorch.utils.layers import swap_modules
-from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
-from sparseml.utils.iterables import validate_str_iterable
 
 __all__ = ["PowerpropagationModifier"]
 
 
+def _as_alpha(name: str, value: Any) -> float:
+    return require_alpha(name, as_number(name, value))
+
+
 @PyTorchModifierYAML()
+@declared_fields()
 class PowerpropagationModifier(ScheduledUpdateModifier):
     """Lets the weights of layers stand for a power of themselves from start to end.
 
@@ -43,41 +57,20 @@ class PowerpropagationModifier(ScheduledUpdateModifier):
     :param strict: demand that every entry of ``params`` matches something
     """
 
-    _params: str | list[str]
-    _alpha: float
-    _strict: bool
+    end_comparator: int = fixed(-1)
+    params: str | Iterable[str] = field(as_names)
+    alpha: float = field(_as_alpha, default=1.0)
+    start_epoch: float = -1.0
+    end_epoch: float = -1.0
+    update_frequency: float = -1.0
+    strict: bool = field(as_flag, default=True, serializable=False)
 
-    def __init__(
-        self,
-        params: str | Iterable[str],
-        alpha: float = 1.0,
-        start_epoch: float = -1.0,
-        end_epoch: float = -1.0,
-        update_frequency: float = -1.0,
-        strict: bool = True,
-    ) -> None:
-        super().__init__(
-            start_epoch=start_epoch,
-            end_epoch=end_epoch,
-            end_comparator=-1,
-            update_frequency=update_frequency,
-        )
-        self.params = params
-        self.alpha = alpha
-        self.strict = strict
+    def _set_up(self) -> None:
         self._layers: dict[str, Module] = {}
         self._wrapped = False
 
-    params = field("params", lambda name, value: validate_str_iterable(value, name), "Parameters.")
-    alpha = field("alpha", lambda name, v: require_alpha(name, as_number(name, v)), "The exponent.")
-    strict = flag_field("strict", "Whether every entry must match something.", serializable=False)
-
     def initialize(
-        self,
-        module: Module,
-        epoch: float = 0,
-        loggers: LoggerManager | list[BaseLogger] | None = None,
-        **kwargs: Any,
+        self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
     ) -> None:
         """Find the layers.
 
@@ -85,7 +78,7 @@ class PowerpropagationModifier(ScheduledUpdateModifier):
         :raises ValueError: for layers other than ``Linear`` and ``Conv2d``
         """
         if not self._initialized:
-            found = select_params(module, self._params, self._strict)
+            found = select_params(module, self.params, self.strict)
             self._layers = {param.layer_name: param.layer for param in found}
             self._wrapped = False
             for name, layer in self._layers.items():
@@ -137,7 +130,7 @@ class PowerpropagationModifier(ScheduledUpdateModifier):
         for name, layer in self._layers.items() if wrapped != self._wrapped else ():
             if wrapped:
                 wrapper = PowerpropagationWrapper(layer)
-                wrapper.set_alpha(self._alpha)
+                wrapper.set_alpha(self.alpha)
                 wrapper.train(layer.training)
                 swap_modules(module, name, wrapper)
             else:

@@ -9,7 +9,7 @@ from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
 from sparseml.pytorch.functional.schedules import is_dense_phase
-from sparseml.pytorch.sparsification.fields import field, flag_field
+from sparseml.pytorch.sparsification.fields import as_flag, declared_fields, field
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.by_magnitude import ByMagnitude
 from sparseml.pytorch.sparsification.pruning.fields import as_inner_fraction, require_reachable
@@ -21,6 +21,7 @@ __all__ = ["ACDCPruningModifier"]
 
 
 @PyTorchModifierYAML()
+@declared_fields()
 class ACDCPruningModifier(ByMagnitude, BasePruningModifier):
     """Trains densely and sparsely in turn: Peste et al., "AC/DC" (2021).
 
@@ -49,42 +50,19 @@ class ACDCPruningModifier(ByMagnitude, BasePruningModifier):
     :raises ValueError: for a schedule that is not in whole epochs, or a sparsity out of range
     """
 
-    _compression_sparsity: float
-    _momentum_buffer_reset: bool
+    compression_sparsity: float = field(as_inner_fraction)
+    start_epoch: float
+    end_epoch: float
+    update_frequency: float
+    params: str | Iterable[str]
+    global_sparsity: bool = True
+    leave_enabled: bool = True
+    momentum_buffer_reset: bool = field(as_flag, default=True)
+    mask_type: MaskType = "unstructured"
 
-    def __init__(
-        self,
-        compression_sparsity: float,
-        start_epoch: float,
-        end_epoch: float,
-        update_frequency: float,
-        params: str | Iterable[str],
-        global_sparsity: bool = True,
-        leave_enabled: bool = True,
-        momentum_buffer_reset: bool = True,
-        mask_type: MaskType = "unstructured",
-    ) -> None:
-        super().__init__(
-            params,
-            start_epoch=start_epoch,
-            end_epoch=end_epoch,
-            end_comparator=0,
-            update_frequency=update_frequency,
-            global_sparsity=global_sparsity,
-            leave_enabled=leave_enabled,
-        )
-        self.compression_sparsity = compression_sparsity
-        self.momentum_buffer_reset = momentum_buffer_reset
-        self.mask_type = mask_type
+    def _set_up(self) -> None:
         self._is_phase_decompression = True
         self._momentum_reset_due = False
-
-    compression_sparsity = field(
-        "compression_sparsity", as_inner_fraction, "The sparsity of sparse phases."
-    )
-    momentum_buffer_reset = flag_field(
-        "momentum_buffer_reset", "Whether momentum starts from zero in dense phases."
-    )
 
     def validate_schedule(self) -> None:
         """:raises ValueError: for a start or end that is not a whole number of epochs"""
@@ -103,7 +81,7 @@ class ACDCPruningModifier(ByMagnitude, BasePruningModifier):
         self._is_phase_decompression = is_dense_phase(
             epoch, self._start_epoch, self._end_epoch, self._update_frequency
         )
-        return 0.0 if self._is_phase_decompression else self._compression_sparsity
+        return 0.0 if self._is_phase_decompression else self.compression_sparsity
 
     def update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
@@ -118,7 +96,7 @@ class ACDCPruningModifier(ByMagnitude, BasePruningModifier):
     ) -> None:
         """Mask the weights; zero all momentum once if a dense phase has begun."""
         super().optimizer_post_step(module, optimizer, epoch, steps_per_epoch)
-        if self._momentum_reset_due and self._momentum_buffer_reset:
+        if self._momentum_reset_due and self.momentum_buffer_reset:
             zero_momentum(optimizer)
         self._momentum_reset_due = False
 
@@ -135,7 +113,7 @@ class ACDCPruningModifier(ByMagnitude, BasePruningModifier):
         self, param_names: list[str], params: list[Parameter]
     ) -> PruningMaskCreator:
         creator = super()._get_mask_creator(param_names, params)
-        require_reachable(creator, self._compression_sparsity, "compression_sparsity")
+        require_reachable(creator, self.compression_sparsity, "compression_sparsity")
         return creator
 
     def _require_whole(self, name: str, value: float, least: float = -1.0) -> None:

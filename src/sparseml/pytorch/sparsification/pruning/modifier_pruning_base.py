@@ -12,8 +12,8 @@ from typing import Any
 from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
-from sparseml.pytorch.sparsification.fields import field, flag_field
-from sparseml.pytorch.sparsification.modifier import ModifierProp, ScheduledUpdateModifier
+from sparseml.pytorch.sparsification.fields import as_flag, as_names, field, of_types
+from sparseml.pytorch.sparsification.modifier import Loggers, ScheduledUpdateModifier
 from sparseml.pytorch.sparsification.param_selection import select_params
 from sparseml.pytorch.sparsification.pruning.analyzer import ModulePruningAnalyzer
 from sparseml.pytorch.sparsification.pruning.mask_creator_base import (
@@ -29,18 +29,13 @@ from sparseml.pytorch.sparsification.pruning.selection_log import (
     describe_selection,
     require_values,
 )
-from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.sparsification.types import SparsificationTypes
-from sparseml.utils.iterables import convert_to_bool, validate_str_iterable
+from sparseml.utils.iterables import convert_to_bool
 
 __all__ = ["BasePruningModifier"]
 
 _LOGGER = logging.getLogger(__name__)
-
-
-def _param_entries(name: str, value: Any) -> str | list[str]:
-    return validate_str_iterable(value, name)
 
 
 class BasePruningModifier(ScheduledUpdateModifier):
@@ -83,16 +78,8 @@ class BasePruningModifier(ScheduledUpdateModifier):
     ) -> None:
         if parent_class_kwarg_names is not None:
             kwargs = {name: kwargs[name] for name in parent_class_kwarg_names if name in kwargs}
-        super().__init__(
-            start_epoch=start_epoch,
-            min_start=min_start,
-            end_epoch=end_epoch,
-            min_end=min_end,
-            end_comparator=end_comparator,
-            update_frequency=update_frequency,
-            min_frequency=min_frequency,
-            **kwargs,
-        )
+        kwargs |= {"update_frequency": update_frequency, "min_frequency": min_frequency}
+        super().__init__(start_epoch, min_start, end_epoch, min_end, end_comparator, **kwargs)
         self.params = params
         self._global_sparsity = convert_to_bool(global_sparsity)
         self._allow_reintroduction = allow_reintroduction
@@ -104,14 +91,11 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._applied_sparsity: Target | None = None
         self._pre_step_completed = False
 
-    params = field("params", _param_entries, "The parameters to prune.")
-    leave_enabled = flag_field("leave_enabled", "Whether the masks outlast end_epoch.")
-    global_sparsity = flag_field("global_sparsity", "Whether all weights are ranked together.")
+    params = field(as_names)
+    leave_enabled = field(as_flag)
+    global_sparsity = field(as_flag)
 
-    @ModifierProp(serializable=False)
-    def sparsification_types(self) -> list[SparsificationTypes]:
-        """Pruning."""
-        return [SparsificationTypes.pruning]
+    sparsification_types = of_types(SparsificationTypes.pruning)
 
     @property
     def module_masks(self) -> ModuleParamPruningMask | None:
@@ -185,11 +169,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._masks.update_param_masks(target)
 
     def initialize(
-        self,
-        module: Module,
-        epoch: float = 0,
-        loggers: LoggerManager | list[BaseLogger] | None = None,
-        **kwargs: Any,
+        self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
     ) -> None:
         """Find the parameters; at an infinite epoch also prune them, in one shot.
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sparseml.pytorch.sparsification.fields import field
+from sparseml.pytorch.sparsification.fields import declared_fields, field
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.fisher_fields import as_optional_text
 from sparseml.pytorch.sparsification.pruning.fisher_passes import FisherSettings
-from sparseml.pytorch.sparsification.pruning.mask_creator import MaskType
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_obs import OBSPruningModifier
 
 __all__ = ["CAPruningModifier"]
 
 
+def _as_int(name: str, value: Any) -> int:
+    return int(value)
+
+
 @PyTorchModifierYAML()
+@declared_fields()
 class CAPruningModifier(OBSPruningModifier):
     """Removes weights one after another, always the one that costs least after those before it.
 
@@ -47,64 +50,10 @@ class CAPruningModifier(OBSPruningModifier):
 
     _eliminate = True
 
-    def __init__(
-        self,
-        params: str | Iterable[str],
-        init_sparsity: float | str,
-        final_sparsity: float | Mapping[float, Sequence[str]],
-        start_epoch: float,
-        end_epoch: float,
-        update_frequency: float,
-        leave_enabled: bool = True,
-        inter_func: str = "cubic",
-        global_sparsity: bool = True,
-        mask_type: MaskType = "unstructured",
-        num_grads: int = 1024,
-        damp: float = 1e-7,
-        fisher_block_size: int = 50,
-        grad_sampler_kwargs: Mapping[str, Any] | None = None,
-        num_recomputations: int = 1,
-        recomputation_inter_func: str = "linear",
-        fisher_inv_device: str | None = None,
-        weight_update: str = "joint",
-        fisher_block_layout: str = "padded",
-        fisher_samples: str = "batch",
-        fisher_memory: str | None = None,
-        fisher_dtype: str = "float32",
-        update: str | None = None,
-        blocks_in_parallel: int = -1,
-        traces_backup_dir: str | None = None,
-    ) -> None:
-        super().__init__(
-            params,
-            init_sparsity,
-            final_sparsity,
-            start_epoch,
-            end_epoch,
-            update_frequency,
-            leave_enabled=leave_enabled,
-            inter_func=inter_func,
-            global_sparsity=global_sparsity,
-            mask_type=mask_type,
-            num_grads=num_grads,
-            damp=damp,
-            fisher_block_size=fisher_block_size,
-            grad_sampler_kwargs=grad_sampler_kwargs,
-            num_recomputations=num_recomputations,
-            recomputation_inter_func=recomputation_inter_func,
-            fisher_inv_device=fisher_inv_device,
-            weight_update=weight_update,
-            fisher_block_layout=fisher_block_layout,
-            fisher_samples=fisher_samples,
-            fisher_memory=fisher_memory,
-            fisher_dtype=fisher_dtype,
-            update=update,
-        )
-        self.blocks_in_parallel = blocks_in_parallel
-        self.traces_backup_dir = traces_backup_dir
-
-    blocks_in_parallel = field("blocks_in_parallel", lambda _, value: int(value), "Of old recipes.")
-    traces_backup_dir = field("traces_backup_dir", as_optional_text, "For what does not fit.")
+    fisher_block_size: int = 50
+    weight_update: str = "joint"
+    blocks_in_parallel: int = field(_as_int, default=-1)
+    traces_backup_dir: str | None = field(as_optional_text, default=None)
 
     def _pattern(self) -> tuple[int, tuple[int, int] | None]:
         shape = self._mask_type

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from torch.nn import Module, Parameter
 
-from sparseml.pytorch.sparsification.modifier import ModifierProp, PyTorchModifierYAML
+from sparseml.pytorch.sparsification.fields import declared_fields, fixed, ignored
+from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.mask_creator import (
     ConstantMaskCreator,
     PruningMaskCreator,
@@ -25,6 +26,7 @@ _SPARSE = 0.1
 
 
 @PyTorchModifierYAML()
+@declared_fields()
 class ConstantPruningModifier(BasePruningModifier):
     """Keeps the weights zero that are zero when it starts.
 
@@ -40,20 +42,13 @@ class ConstantPruningModifier(BasePruningModifier):
     :param update_frequency: accepted for the sake of old recipes; the masks never change
     """
 
-    def __init__(
-        self,
-        params: str | Iterable[str],
-        start_epoch: float = -1.0,
-        end_epoch: float = -1.0,
-        update_frequency: float = -1.0,
-    ) -> None:
-        super().__init__(
-            params,
-            start_epoch=start_epoch,
-            end_epoch=end_epoch,
-            end_comparator=-1,
-            update_frequency=-1.0,
-        )
+    params: str | Iterable[str]
+    start_epoch: float = -1.0
+    end_epoch: float = -1.0
+    update_frequency: float = ignored(default=-1.0)
+    end_comparator: int = fixed(-1)
+    leave_enabled: bool = fixed(False, hidden=True)
+    global_sparsity: bool = fixed(False, hidden=True)
 
     @staticmethod
     def from_sparse_model(model: Module) -> list[ConstantPruningModifier]:
@@ -63,16 +58,6 @@ class ConstantPruningModifier(BasePruningModifier):
             for name, layer in get_prunable_layers(model)
             if tensor_sparsity(layer.get_parameter("weight").detach()) > _SPARSE
         ]
-
-    @ModifierProp(serializable=False)
-    def leave_enabled(self) -> bool:
-        """False: at ``end_epoch`` the weights are free again."""
-        return self._leave_enabled
-
-    @ModifierProp(serializable=False)
-    def global_sparsity(self) -> bool:
-        """False: every parameter keeps its own zeros."""
-        return self._global_sparsity
 
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> None:
         """None: the sparsity is that of the parameters."""

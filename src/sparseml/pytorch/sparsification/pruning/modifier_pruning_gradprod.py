@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.nn import Parameter
 
 from sparseml.pytorch.functional.scores import saliency
+from sparseml.pytorch.sparsification.fields import declared_fields
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.distributed import sum_over_ranks
 from sparseml.pytorch.sparsification.pruning.mask_creator import MaskType
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import GradualFields
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_sampled import (
     SampledPruningModifier,
 )
@@ -53,61 +55,28 @@ class GWProdPruningParamsScorer(SampledScorer):
 
 
 @PyTorchModifierYAML()
-class GWProdPruningModifier(SampledPruningModifier):
+@declared_fields()
+class GWProdPruningModifier(GradualFields, SampledPruningModifier):
     """Prunes the weights whose removal changes the loss least to first order, batch by batch.
 
     | Sample yaml:
     |   !GWProdPruningModifier
+    |       params: __ALL_PRUNABLE__
+    |       num_grads: 4096
     |       init_sparsity: 0.05
     |       final_sparsity: 0.8
     |       start_epoch: 0.0
     |       end_epoch: 10.0
     |       update_frequency: 1.0
-    |       params: __ALL_PRUNABLE__
-    |       num_grads: 4096
 
-    :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
-    :param init_sparsity: sparsity at the start, or ``__FROM_PARAM__``
-    :param final_sparsity: sparsity at the end, or several with the parameters they are for
-    :param update_frequency: epochs between updates, -1 for every step
-    :param leave_enabled: keep the masks in force after the end
-    :param inter_func: ``linear``, ``cubic`` or ``inverse_cubic``
-    :param mask_type: as of :class:`GMPruningModifier`
-    :param global_sparsity: rank the weights of all parameters together
     :param num_grads: gradients to sample for each update, on all ranks together
-    :param grad_sampler_kwargs: for the sampler's ``data_loader_builder``
     :raises ValueError: for a field out of its range
     """
 
-    def __init__(
-        self,
-        params: str | Iterable[str],
-        init_sparsity: float | str,
-        final_sparsity: float | Mapping[float, Sequence[str]],
-        start_epoch: float,
-        end_epoch: float,
-        update_frequency: float,
-        leave_enabled: bool = True,
-        inter_func: str = "cubic",
-        mask_type: MaskType = "unstructured",
-        global_sparsity: bool = False,
-        num_grads: int = 1024,
-        grad_sampler_kwargs: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            params,
-            init_sparsity,
-            final_sparsity,
-            start_epoch,
-            end_epoch,
-            update_frequency,
-            leave_enabled=leave_enabled,
-            inter_func=inter_func,
-            global_sparsity=global_sparsity,
-            mask_type=mask_type,
-            num_grads=num_grads,
-            grad_sampler_kwargs=grad_sampler_kwargs,
-        )
+    mask_type: MaskType = "unstructured"
+    global_sparsity: bool = False
+    num_grads: int = 1024
+    grad_sampler_kwargs: Mapping[str, Any] | None = None
 
     def _get_scorer(self, params: list[Parameter]) -> GWProdPruningParamsScorer:
         return GWProdPruningParamsScorer(params, type(self).__name__, self._num_grads)

@@ -8,7 +8,7 @@ from typing import Any
 from torch.nn import Module, Parameter
 
 from sparseml.pytorch.functional.schedules import CURVES, scheduled_sparsity
-from sparseml.pytorch.sparsification.fields import field, one_of
+from sparseml.pytorch.sparsification.fields import declared_fields, field, one_of
 from sparseml.pytorch.sparsification.modifier import ModifierProp
 from sparseml.pytorch.sparsification.param_selection import select_params
 from sparseml.pytorch.sparsification.pruning.fields import (
@@ -24,7 +24,29 @@ from sparseml.pytorch.utils.sharded import full_value
 from sparseml.pytorch.utils.tensor_stats import tensor_list_sparsity, tensor_sparsity
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, FROM_PARAM_TOKEN
 
-__all__ = ["BaseGradualPruningModifier"]
+__all__ = ["BaseGradualPruningModifier", "GradualFields"]
+
+
+@declared_fields()
+class GradualFields:
+    """Mix-in, before the base class of a gradual pruning modifier: what its arguments begin with.
+
+    :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
+    :param init_sparsity: sparsity at the start, or ``__FROM_PARAM__``
+    :param final_sparsity: sparsity at the end, or several with the parameters they are for
+    :param update_frequency: epochs between updates, -1 for every step
+    :param leave_enabled: keep the masks in force after the end
+    :param inter_func: ``linear``, ``cubic`` or ``inverse_cubic``
+    """
+
+    params: str | Iterable[str]
+    init_sparsity: float | str
+    final_sparsity: float | Mapping[float, Sequence[str]]
+    start_epoch: float
+    end_epoch: float
+    update_frequency: float
+    leave_enabled: bool = True
+    inter_func: str = "cubic"
 
 
 def _get_init_sparsity(modifier: Any) -> float | str:
@@ -98,14 +120,10 @@ class BaseGradualPruningModifier(BasePruningModifier):
     init_sparsity: Any = ModifierProp(
         func_get=_get_init_sparsity,
         func_set=_set_init_sparsity,
-        doc="The sparsity at the start, or the token for each parameter's own.",
+        doc="Sparsity at the start, or the token for each parameter's own.",
     )
-    final_sparsity = field(
-        "final_sparsity",
-        as_final_sparsity,
-        "The sparsity at the end, or a mapping from several to their parameters.",
-    )
-    inter_func = field("inter_func", one_of(CURVES), "The curve that the sparsity follows.")
+    final_sparsity = field(as_final_sparsity)
+    inter_func = field(one_of(CURVES))
 
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> list[float]:
         """The sparsity of each parameter at ``epoch``.

@@ -10,22 +10,21 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from sparseml.pytorch.nn import Identity
-from sparseml.pytorch.sparsification.fields import field
+from sparseml.pytorch.sparsification.fields import as_names, declared_fields, field, fixed, of_types
 from sparseml.pytorch.sparsification.layer_selection import select_layers
 from sparseml.pytorch.sparsification.modifier import (
-    ModifierProp,
+    Loggers,
     PyTorchModifierYAML,
     ScheduledUpdateModifier,
 )
 from sparseml.pytorch.utils.layers import swap_modules
-from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
 from sparseml.sparsification.types import SparsificationTypes
-from sparseml.utils.iterables import validate_str_iterable
 
 __all__ = ["LayerPruningModifier"]
 
 
 @PyTorchModifierYAML()
+@declared_fields()
 class LayerPruningModifier(ScheduledUpdateModifier):
     """Replaces layers by an identity from start to end; at the end they come back as they were.
 
@@ -42,45 +41,27 @@ class LayerPruningModifier(ScheduledUpdateModifier):
     :param update_frequency: accepted for the sake of old recipes; layers go once
     """
 
-    _layers: str | list[str]
+    end_comparator: int = fixed(-1)
+    layers: str | Iterable[str] = field(as_names)
+    start_epoch: float = -1.0
+    end_epoch: float = -1.0
+    update_frequency: float = -1.0
 
-    def __init__(
-        self,
-        layers: str | Iterable[str],
-        start_epoch: float = -1.0,
-        end_epoch: float = -1.0,
-        update_frequency: float = -1.0,
-    ) -> None:
-        super().__init__(
-            start_epoch=start_epoch,
-            end_epoch=end_epoch,
-            end_comparator=-1,
-            update_frequency=update_frequency,
-        )
-        self.layers = layers
+    def _set_up(self) -> None:
         self._layer_modules: dict[str, Module | None] = {}
         self._was_pruned = False
 
-    layers = field("layers", lambda name, value: validate_str_iterable(value, name), "The layers.")
-
-    @ModifierProp(serializable=False)
-    def sparsification_types(self) -> list[SparsificationTypes]:
-        """Pruning and structured."""
-        return [SparsificationTypes.pruning, SparsificationTypes.structured]
+    sparsification_types = of_types(SparsificationTypes.pruning, SparsificationTypes.structured)
 
     def initialize(
-        self,
-        module: Module,
-        epoch: float = 0,
-        loggers: LoggerManager | list[BaseLogger] | None = None,
-        **kwargs: Any,
+        self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
     ) -> None:
         """Find the layers, and take them out at once if ``epoch`` lies between start and end.
 
         :raises RuntimeError: for an entry of ``layers`` that matches nothing
         """
         if not self._initialized:
-            self._layer_modules = dict.fromkeys(select_layers(module, self._layers))
+            self._layer_modules = dict.fromkeys(select_layers(module, self.layers))
             self._was_pruned = False
         super().initialize(module, epoch, loggers, **kwargs)
         if self.steps_resolved or math.isinf(epoch):

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 from torch.nn import Parameter
 
 from sparseml.pytorch.functional.budgets import global_counts, require_possible, sparsity_bounds
 from sparseml.pytorch.functional.selection import prune_count
-from sparseml.pytorch.sparsification.fields import field
-from sparseml.pytorch.sparsification.modifier import ModifierProp, PyTorchModifierYAML
+from sparseml.pytorch.sparsification.fields import argument, declared_fields, field, fixed
+from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.by_magnitude import ByMagnitude
 from sparseml.pytorch.sparsification.pruning.fields import as_optional_fraction
 from sparseml.pytorch.sparsification.pruning.mask_creator import Budget, MaskType, Target
 from sparseml.pytorch.sparsification.pruning.mask_creator_base import common_target
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     BaseGradualPruningModifier,
+    GradualFields,
 )
 
 __all__ = [
@@ -27,8 +29,24 @@ __all__ = [
 ]
 
 
+def _never_phased(name: str, value: Any) -> None:
+    if value:
+        raise ValueError(
+            f"{name} must be False; for phases of dense and sparse training use ACDCPruningModifier"
+        )
+
+
+def _magnitude_only(name: str, value: Any) -> None:
+    if value != "magnitude":
+        raise ValueError(
+            f"{name} must be 'magnitude', found {value!r}; other scores have modifiers of their "
+            "own, as MovementPruningModifier"
+        )
+
+
 @PyTorchModifierYAML()
-class GMPruningModifier(ByMagnitude, BaseGradualPruningModifier):
+@declared_fields()
+class GMPruningModifier(GradualFields, ByMagnitude, BaseGradualPruningModifier):
     """Gradual magnitude pruning: Zhu and Gupta, "To prune, or not to prune" (2017).
 
     | Sample yaml:
@@ -40,14 +58,7 @@ class GMPruningModifier(ByMagnitude, BaseGradualPruningModifier):
     |       update_frequency: 1.0
     |       params: ['re:.*weight']
 
-    :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
-    :param init_sparsity: sparsity at the start, or ``__FROM_PARAM__``
-    :param final_sparsity: sparsity at the end, or several with the parameters they are for
-    :param update_frequency: epochs between updates, -1 for every step
     :param leave_enabled: keep the masks in force after the end, so that nothing grows back
-    :param inter_func: ``linear``, ``cubic`` or ``inverse_cubic``
-    :param mask_type: ``unstructured``, ``block4``, ``N:M``, ``filter``, ``channel``, ``RxC``, or
-        ``[out, in]``
     :param global_sparsity: rank the weights of all parameters together
     :param phased: must be False; kept for the message to old recipes
     :param score_type: must be ``magnitude``; kept for the message to old recipes
@@ -57,56 +68,16 @@ class GMPruningModifier(ByMagnitude, BaseGradualPruningModifier):
     :raises ValueError: for fields that contradict each other
     """
 
-    def __init__(
-        self,
-        params: str | Iterable[str],
-        init_sparsity: float | str,
-        final_sparsity: float | Mapping[float, Sequence[str]],
-        start_epoch: float,
-        end_epoch: float,
-        update_frequency: float,
-        leave_enabled: bool = True,
-        inter_func: str = "cubic",
-        mask_type: MaskType = "unstructured",
-        global_sparsity: bool = False,
-        phased: bool = False,
-        score_type: str = "magnitude",
-        max_sparsity_per_param: float | None = None,
-        min_sparsity_per_param: float | None = None,
-    ) -> None:
-        if phased:
-            raise ValueError(
-                "phased must be False; for phases of dense and sparse training use "
-                "ACDCPruningModifier"
-            )
-        if score_type != "magnitude":
-            raise ValueError(
-                f"score_type must be 'magnitude', found {score_type!r}; other scores have "
-                "modifiers of their own, as MovementPruningModifier"
-            )
-        super().__init__(
-            params,
-            init_sparsity,
-            final_sparsity,
-            start_epoch=start_epoch,
-            end_epoch=end_epoch,
-            update_frequency=update_frequency,
-            inter_func=inter_func,
-            end_comparator=-1,
-            leave_enabled=leave_enabled,
-            global_sparsity=global_sparsity,
-        )
-        self.mask_type = mask_type
-        self.max_sparsity_per_param = max_sparsity_per_param
-        self.min_sparsity_per_param = min_sparsity_per_param
-        self._require_sensible_limits()
+    mask_type: MaskType = "unstructured"
+    global_sparsity: bool = False
+    phased: bool = argument(_never_phased, default=False)
+    score_type: str = argument(_magnitude_only, default="magnitude")
+    max_sparsity_per_param: float | None = field(as_optional_fraction, default=None)
+    min_sparsity_per_param: float | None = field(as_optional_fraction, default=None)
+    end_comparator: int = fixed(-1)
 
-    max_sparsity_per_param = field(
-        "max_sparsity_per_param", as_optional_fraction, "The most that any parameter is pruned."
-    )
-    min_sparsity_per_param = field(
-        "min_sparsity_per_param", as_optional_fraction, "The least that any parameter is pruned."
-    )
+    def _set_up(self) -> None:
+        self._require_sensible_limits()
 
     def _get_budget(self, params: list[Parameter]) -> Budget | None:
         if not self._limits():
@@ -163,40 +134,18 @@ class GMPruningModifier(ByMagnitude, BaseGradualPruningModifier):
             )
 
 
+@declared_fields()
 class LayerwiseGMPruningModifier(GMPruningModifier):
     """Gradual pruning in which every parameter gets the sparsity asked for.
 
     The fields are those of :class:`GMPruningModifier` that make sense then.
     """
 
-    def __init__(
-        self,
-        params: str | Iterable[str],
-        init_sparsity: float | str,
-        final_sparsity: float | Mapping[float, Sequence[str]],
-        start_epoch: float,
-        end_epoch: float,
-        update_frequency: float,
-        leave_enabled: bool = True,
-        inter_func: str = "cubic",
-        mask_type: MaskType = "unstructured",
-    ) -> None:
-        super().__init__(
-            params,
-            init_sparsity,
-            final_sparsity,
-            start_epoch,
-            end_epoch,
-            update_frequency,
-            leave_enabled=leave_enabled,
-            inter_func=inter_func,
-            mask_type=mask_type,
-        )
-
-    @ModifierProp(serializable=False)
-    def global_sparsity(self) -> bool:
-        """False."""
-        return self._global_sparsity
+    global_sparsity: bool = fixed(False, hidden=True)
+    phased: bool = fixed(False)
+    score_type: str = fixed("magnitude")
+    max_sparsity_per_param: float | None = fixed(None)
+    min_sparsity_per_param: float | None = fixed(None)
 
 
 @PyTorchModifierYAML()
@@ -205,60 +154,31 @@ class MagnitudePruningModifier(LayerwiseGMPruningModifier):
 
     | Sample yaml:
     |   !MagnitudePruningModifier
+    |       params: ['re:.*weight']
     |       init_sparsity: 0.05
     |       final_sparsity: 0.8
     |       start_epoch: 0.0
     |       end_epoch: 10.0
     |       update_frequency: 1.0
-    |       params: ['re:.*weight']
     """
 
 
 @PyTorchModifierYAML()
+@declared_fields()
 class GlobalMagnitudePruningModifier(GMPruningModifier):
     """Gradual magnitude pruning that ranks the weights of all parameters together.
 
     | Sample yaml:
     |   !GlobalMagnitudePruningModifier
+    |       params: __ALL_PRUNABLE__
+    |       max_sparsity_per_param: 0.98
     |       init_sparsity: 0.05
     |       final_sparsity: 0.8
     |       start_epoch: 0.0
     |       end_epoch: 10.0
     |       update_frequency: 1.0
-    |       params: __ALL_PRUNABLE__
-    |       max_sparsity_per_param: 0.98
     """
 
-    def __init__(
-        self,
-        params: str | Iterable[str],
-        init_sparsity: float | str,
-        final_sparsity: float | Mapping[float, Sequence[str]],
-        start_epoch: float,
-        end_epoch: float,
-        update_frequency: float,
-        leave_enabled: bool = True,
-        inter_func: str = "cubic",
-        mask_type: MaskType = "unstructured",
-        max_sparsity_per_param: float | None = None,
-        min_sparsity_per_param: float | None = None,
-    ) -> None:
-        super().__init__(
-            params,
-            init_sparsity,
-            final_sparsity,
-            start_epoch,
-            end_epoch,
-            update_frequency,
-            leave_enabled=leave_enabled,
-            inter_func=inter_func,
-            mask_type=mask_type,
-            global_sparsity=True,
-            max_sparsity_per_param=max_sparsity_per_param,
-            min_sparsity_per_param=min_sparsity_per_param,
-        )
-
-    @ModifierProp(serializable=False)
-    def global_sparsity(self) -> bool:
-        """True."""
-        return self._global_sparsity
+    global_sparsity: bool = fixed(True, hidden=True)
+    phased: bool = fixed(False)
+    score_type: str = fixed("magnitude")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.nn import Parameter
 
-from sparseml.pytorch.sparsification.fields import field, one_of
+from sparseml.pytorch.sparsification.fields import declared_fields, field, one_of
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.fields import as_count
-from sparseml.pytorch.sparsification.pruning.fisher_fields import as_optional_count, damp_field
+from sparseml.pytorch.sparsification.pruning.fisher_fields import as_damp, as_optional_count
 from sparseml.pytorch.sparsification.pruning.gradient_sampling import GradientSampler
 from sparseml.pytorch.sparsification.pruning.mask_creator import MaskType
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import GradualFields
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_sampled import (
     SampledPruningModifier,
 )
@@ -37,6 +38,14 @@ def _as_counts(name: str, value: Any) -> int | dict[float, int]:
     return counts
 
 
+def _as_optional_flag(name: str, value: Any) -> bool | None:
+    return None if value is None else convert_to_bool(value)
+
+
+def _as_text(name: str, value: Any) -> str:
+    return str(value)
+
+
 def _as_devices(name: str, value: Any) -> list[str]:
     if value is None:
         return ["cuda:0" if torch.cuda.is_available() else "cpu"]
@@ -44,27 +53,21 @@ def _as_devices(name: str, value: Any) -> list[str]:
 
 
 @PyTorchModifierYAML()
-class MFACPruningModifier(SampledPruningModifier):
+@declared_fields()
+class MFACPruningModifier(GradualFields, SampledPruningModifier):
     """Prunes what costs least by gradients alone: Frantar et al., "M-FAC" (2021).
 
     | Sample yaml:
     |   !MFACPruningModifier
+    |       params: __ALL_PRUNABLE__
+    |       num_grads: {0.0: 64, 0.5: 128, 0.75: 256}
+    |       fisher_block_size: 2000
     |       init_sparsity: 0.05
     |       final_sparsity: 0.8
     |       start_epoch: 0.0
     |       end_epoch: 10.0
     |       update_frequency: 1.0
-    |       params: __ALL_PRUNABLE__
-    |       num_grads: {0.0: 64, 0.5: 128, 0.75: 256}
-    |       fisher_block_size: 2000
 
-    :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
-    :param init_sparsity: sparsity at the start, or ``__FROM_PARAM__``
-    :param final_sparsity: sparsity at the end, or several with the parameters they are for
-    :param update_frequency: epochs between updates, -1 for every step
-    :param leave_enabled: keep the masks in force after the end
-    :param inter_func: ``linear``, ``cubic`` or ``inverse_cubic``
-    :param global_sparsity: rank the weights of all parameters together
     :param use_gradient_buffering: True to take the gradients of the training, False to need a
         ``grad_sampler``, None to take the sampler if there is one
     :param num_grads: how many gradients to take, or a mapping of sparsities to counts: that of the
@@ -74,76 +77,21 @@ class MFACPruningModifier(SampledPruningModifier):
     :param fisher_block_size: weights per block; None for one block of all
     :param num_pages: in how many pieces gradients are brought to the device, without blocks
     :param available_devices: where to compute; None for the first GPU, or else the CPU
-    :param mask_type: as of :class:`GMPruningModifier`
-    :param grad_sampler_kwargs: for the sampler's ``data_loader_builder``
     :param block_implementation: ``auto``, ``block`` or ``small_block``; all give the same
     :raises ValueError: for a field out of its range
     """
 
-    _damp: float
-    _grads_device: str
-    _fisher_block_size: int | None
-    _num_pages: int
-    _available_devices: list[str]
-
-    def __init__(
-        self,
-        params: str | Iterable[str],
-        init_sparsity: float | str,
-        final_sparsity: float | Mapping[float, Sequence[str]],
-        start_epoch: float,
-        end_epoch: float,
-        update_frequency: float,
-        leave_enabled: bool = True,
-        inter_func: str = "cubic",
-        global_sparsity: bool = False,
-        use_gradient_buffering: bool | None = None,
-        num_grads: int | Mapping[float, int] = 64,
-        damp: float = 1e-5,
-        grads_device: str = "cpu",
-        fisher_block_size: int | None = 2000,
-        num_pages: int = 1,
-        available_devices: Sequence[str] | None = None,
-        mask_type: MaskType = "unstructured",
-        grad_sampler_kwargs: Mapping[str, Any] | None = None,
-        block_implementation: str = "auto",
-    ) -> None:
-        super().__init__(
-            params,
-            init_sparsity,
-            final_sparsity,
-            start_epoch,
-            end_epoch,
-            update_frequency,
-            leave_enabled=leave_enabled,
-            inter_func=inter_func,
-            global_sparsity=global_sparsity,
-            mask_type=mask_type,
-            num_grads=num_grads,
-            grad_sampler_kwargs=grad_sampler_kwargs,
-        )
-        self.use_gradient_buffering = use_gradient_buffering
-        self.damp = damp
-        self.grads_device = grads_device
-        self.fisher_block_size = fisher_block_size
-        self.num_pages = num_pages
-        self.available_devices = available_devices
-        self.block_implementation = block_implementation
-
-    use_gradient_buffering = field(
-        "use_gradient_buffering",
-        lambda _, value: None if value is None else convert_to_bool(value),
-        "Whether gradients are those of the training.",
-    )
-    num_grads = field("num_grads", _as_counts, "Gradients for an update, or several by sparsity.")
-    damp = damp_field()
-    grads_device = field("grads_device", lambda _, value: str(value), "Where gradients are kept.")
-    fisher_block_size = field("fisher_block_size", as_optional_count, "Weights per block.")
-    num_pages = field("num_pages", as_count, "In how many pieces gradients are brought.")
-    available_devices = field("available_devices", _as_devices, "Where to compute.")
-    block_implementation = field(
-        "block_implementation", one_of(("auto", "block", "small_block")), "The form of the inverse."
-    )
+    global_sparsity: bool = False
+    use_gradient_buffering: bool | None = field(_as_optional_flag, default=None)
+    num_grads: int | Mapping[float, int] = field(_as_counts, default=64)
+    damp: float = field(as_damp, default=1e-5)
+    grads_device: str = field(_as_text, default="cpu")
+    fisher_block_size: int | None = field(as_optional_count, default=2000)
+    num_pages: int = field(as_count, default=1)
+    available_devices: Sequence[str] | None = field(_as_devices, default=None)
+    mask_type: MaskType = "unstructured"
+    grad_sampler_kwargs: Mapping[str, Any] | None = None
+    block_implementation: str = field(one_of(("auto", "block", "small_block")), default="auto")
 
     def _make_sampler(self, given: Any) -> GradientSampler | None:
         buffering = self.use_gradient_buffering
@@ -154,11 +102,11 @@ class MFACPruningModifier(SampledPruningModifier):
     def _get_scorer(self, params: list[Parameter]) -> MFACPruningParamsScorer:
         settings = MFACSettings(
             num_grads=self._num_grads,
-            damp=self._damp,
-            block_size=self._fisher_block_size,
-            num_pages=self._num_pages,
-            devices=self._available_devices,
-            home=self._grads_device,
+            damp=self.damp,
+            block_size=self.fisher_block_size,
+            num_pages=self.num_pages,
+            devices=list(self.available_devices or ()),
+            home=self.grads_device,
             implementation=self.block_implementation,
         )
         return MFACPruningParamsScorer(params, type(self).__name__, settings)

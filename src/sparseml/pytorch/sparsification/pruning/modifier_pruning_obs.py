@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch.nn import Parameter
 
-from sparseml.pytorch.sparsification.fields import field, one_of
+from sparseml.pytorch.sparsification.fields import declared_fields, field, one_of
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning import fisher_fields
 from sparseml.pytorch.sparsification.pruning.fields import as_count
 from sparseml.pytorch.sparsification.pruning.fisher_passes import FisherSettings
 from sparseml.pytorch.sparsification.pruning.mask_creator import MaskType
+from sparseml.pytorch.sparsification.pruning.memory import as_memory
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import GradualFields
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_sampled import (
     SampledPruningModifier,
 )
@@ -25,35 +27,28 @@ _UPDATES = ("simultaneous", "joint")
 
 
 @PyTorchModifierYAML()
-class OBSPruningModifier(SampledPruningModifier):
+@declared_fields(synonyms={"update": "weight_update"})
+class OBSPruningModifier(GradualFields, SampledPruningModifier):
     """Prunes what costs least by a block Fisher matrix, and lets the other weights make up for it.
 
     Kurtic et al., "The Optimal BERT Surgeon" (2022).
 
     | Sample yaml:
     |   !OBSPruningModifier
+    |       params: __ALL_PRUNABLE__
+    |       num_grads: 1024
+    |       damp: 1e-7
+    |       fisher_block_size: 50
     |       init_sparsity: 0.05
     |       final_sparsity: 0.8
     |       start_epoch: 0.0
     |       end_epoch: 10.0
     |       update_frequency: 1.0
-    |       params: __ALL_PRUNABLE__
-    |       num_grads: 1024
-    |       damp: 1e-7
-    |       fisher_block_size: 50
 
-    :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
-    :param init_sparsity: sparsity at the start, or ``__FROM_PARAM__``
-    :param final_sparsity: sparsity at the end, or several with the parameters they are for
-    :param update_frequency: epochs between updates, -1 for every step
-    :param leave_enabled: keep the masks in force after the end
-    :param inter_func: ``linear``, ``cubic`` or ``inverse_cubic``
-    :param global_sparsity: rank the weights of all parameters together
     :param mask_type: ``unstructured`` or ``block4``
     :param num_grads: gradients to sample for each estimate, on all ranks together
     :param damp: dampening, absolute
     :param fisher_block_size: weights per block
-    :param grad_sampler_kwargs: for the sampler's ``data_loader_builder``
     :param num_recomputations: steps for each update, each with an estimate of its own
     :param recomputation_inter_func: the curve between them, ``linear`` or ``cubic``
     :param fisher_inv_device: where Fisher matrices live; None: with each weight
@@ -70,73 +65,24 @@ class OBSPruningModifier(SampledPruningModifier):
     """
 
     _eliminate = False
-    _damp: float
-    _fisher_block_size: int
 
-    def __init__(
-        self,
-        params: str | Iterable[str],
-        init_sparsity: float | str,
-        final_sparsity: float | Mapping[float, Sequence[str]],
-        start_epoch: float,
-        end_epoch: float,
-        update_frequency: float,
-        leave_enabled: bool = True,
-        inter_func: str = "cubic",
-        global_sparsity: bool = True,
-        mask_type: MaskType = "unstructured",
-        num_grads: int = 1024,
-        damp: float = 1e-7,
-        fisher_block_size: int = 1,
-        grad_sampler_kwargs: Mapping[str, Any] | None = None,
-        num_recomputations: int = 1,
-        recomputation_inter_func: str = "linear",
-        fisher_inv_device: str | None = None,
-        weight_update: str = "simultaneous",
-        fisher_block_layout: str = "padded",
-        fisher_samples: str = "batch",
-        fisher_memory: str | None = None,
-        fisher_dtype: str = "float32",
-        update: str | None = None,
-    ) -> None:
-        super().__init__(
-            params,
-            init_sparsity,
-            final_sparsity,
-            start_epoch,
-            end_epoch,
-            update_frequency,
-            leave_enabled=leave_enabled,
-            inter_func=inter_func,
-            global_sparsity=global_sparsity,
-            mask_type=mask_type,
-            num_grads=num_grads,
-            grad_sampler_kwargs=grad_sampler_kwargs,
-        )
-        self.damp = damp
-        self.fisher_block_size = fisher_block_size
-        self.num_recomputations = num_recomputations
-        self.recomputation_inter_func = recomputation_inter_func
-        self.fisher_inv_device = fisher_inv_device
-        self.weight_update = weight_update if update is None else update
-        self.fisher_block_layout = fisher_block_layout
-        self.fisher_samples = fisher_samples
-        self.fisher_memory = fisher_memory
-        self.fisher_dtype = fisher_dtype
+    global_sparsity: bool = True
+    mask_type: MaskType = "unstructured"
+    num_grads: int = 1024
+    damp: float = field(fisher_fields.as_damp, default=1e-7)
+    fisher_block_size: int = field(as_count, default=1)
+    grad_sampler_kwargs: Mapping[str, Any] | None = None
+    num_recomputations: int = field(as_count, default=1)
+    recomputation_inter_func: str = field(one_of(("linear", "cubic")), default="linear")
+    fisher_inv_device: str | None = field(fisher_fields.as_device, default=None)
+    weight_update: str = field(one_of(_UPDATES), default="simultaneous")
+    fisher_block_layout: str = field(fisher_fields.as_layout, default="padded")
+    fisher_samples: str = field(fisher_fields.as_samples, default="batch")
+    fisher_memory: str | None = field(as_memory, default=None)
+    fisher_dtype: str = field(fisher_fields.as_fisher_dtype, default="float32")
+
+    def _set_up(self) -> None:
         self._pattern()
-
-    damp = fisher_fields.damp_field()
-    fisher_block_size = fisher_fields.block_size_field()
-    num_recomputations = field("num_recomputations", as_count, "Steps for each update.")
-    recomputation_inter_func = field(
-        "recomputation_inter_func", one_of(("linear", "cubic")), "The curve between them."
-    )
-    fisher_inv_device = fisher_fields.device_field()
-    weight_update = field("weight_update", one_of(_UPDATES), "How other weights make up.")
-    fisher_block_layout = fisher_fields.layout_field()
-    fisher_samples = fisher_fields.samples_field()
-    fisher_memory = fisher_fields.memory_field()
-    fisher_dtype = fisher_fields.dtype_field()
 
     def _pattern(self) -> tuple[int, tuple[int, int] | None]:
         """How many weights go together; for N:M, the size of a group and what is kept of it."""
@@ -145,17 +91,17 @@ class OBSPruningModifier(SampledPruningModifier):
                 f"mask_type of {type(self).__name__} must be unstructured or block4, found "
                 f"{self._mask_type!r}; CAPruningModifier knows more"
             )
-        if self._mask_type == "block4" and self._fisher_block_size % 4:
+        if self._mask_type == "block4" and self.fisher_block_size % 4:
             raise ValueError(
                 f"fisher_block_size of {type(self).__name__} must be a multiple of 4 with block4 "
-                f"masks, found {self._fisher_block_size}"
+                f"masks, found {self.fisher_block_size}"
             )
         return (4 if self._mask_type == "block4" else 1), None
 
     def _get_scorer(self, params: list[Parameter]) -> OBSPruningParamsScorer:
         group, nm = self._pattern()
         rule = BlockRule(
-            self._fisher_block_size,
+            self.fisher_block_size,
             layout=self.fisher_block_layout,
             group=group,
             nm=nm,
@@ -168,7 +114,7 @@ class OBSPruningModifier(SampledPruningModifier):
         device = self.fisher_inv_device
         return FisherSettings(
             num_grads=self._num_grads,
-            damp=self._damp,
+            damp=self.damp,
             dtype=fisher_fields.FISHER_DTYPES[self.fisher_dtype],
             device=None if device is None else torch.device(device),
             memory=self.fisher_memory,

@@ -9,7 +9,7 @@ from torch.nn import Module, Parameter
 
 from sparseml.pytorch.functional.layer_densities import DENSITY_RULES
 from sparseml.pytorch.functional.schedules import cosine_fraction
-from sparseml.pytorch.sparsification.fields import field, flag_field
+from sparseml.pytorch.sparsification.fields import as_flag, declared_fields, field, ignored
 from sparseml.pytorch.sparsification.modifier import ModifierProp, PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.by_magnitude import ByMagnitude
 from sparseml.pytorch.sparsification.pruning.density_budget import DensityBudget
@@ -30,6 +30,7 @@ __all__ = ["RigLPruningModifier", "RigLPruningParamsScorer"]
 
 
 @PyTorchModifierYAML()
+@declared_fields()
 class RigLPruningModifier(ByMagnitude, BasePruningModifier):
     """Sparse from the start; drops small weights and grows others: Evci et al., "RigL" (2020).
 
@@ -54,49 +55,27 @@ class RigLPruningModifier(ByMagnitude, BasePruningModifier):
     :param mask_type: must be ``unstructured``
     :param sparsity_strategy: ``uniform``, ``erdos_renyi`` or ``erdos_renyi_kernel``
     :param init_update_fraction: the share of connections that the first update moves
+    :param grad_sampler_kwargs: for the sampler's ``data_loader_builder``
     :raises ValueError: for a field out of range (and an AssertionError, for a choice not offered)
     """
 
-    def __init__(
-        self,
-        final_sparsity: float,
-        start_epoch: float,
-        end_epoch: float,
-        update_frequency: float,
-        params: str | Iterable[str],
-        num_grads: int = 1,
-        leave_enabled: bool = True,
-        global_sparsity: bool = False,
-        momentum_buffer_reset: bool = True,
-        mask_type: str = "unstructured",
-        sparsity_strategy: str = "erdos_renyi_kernel",
-        init_update_fraction: float = 0.3,
-        grad_sampler_kwargs: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            params,
-            start_epoch=start_epoch,
-            end_epoch=end_epoch,
-            update_frequency=update_frequency,
-            leave_enabled=leave_enabled,
-        )
-        self.final_sparsity = final_sparsity
-        self.num_grads = num_grads
-        self.momentum_buffer_reset = momentum_buffer_reset
-        self.mask_type = mask_type
-        self.sparsity_strategy = sparsity_strategy
-        self.init_update_fraction = init_update_fraction
-        self.grad_sampler_kwargs = grad_sampler_kwargs
+    final_sparsity: float = field(as_inner_fraction)
+    start_epoch: float
+    end_epoch: float
+    update_frequency: float
+    params: str | Iterable[str]
+    num_grads: int = field(as_count, default=1)
+    leave_enabled: bool = True
+    global_sparsity: bool = ignored(default=False)
+    momentum_buffer_reset: bool = field(as_flag, default=True)
+    mask_type: str = field(supported("unstructured"), default="unstructured")
+    sparsity_strategy: str = field(supported(*DENSITY_RULES), default="erdos_renyi_kernel")
+    init_update_fraction: float = field(as_fraction, default=0.3)
+    grad_sampler_kwargs: Mapping[str, Any] | None = field(as_keywords, default=None)
+
+    def _set_up(self) -> None:
         self._shares: Any = None  # a DensityBudget, once the parameters are known
         self._sampler: GradientSampler | None = None
-
-    final_sparsity = field("final_sparsity", as_inner_fraction, "Sparsity of all weights together.")
-    num_grads = field("num_grads", as_count, "Samples whose gradients decide what grows.")
-    momentum_buffer_reset = flag_field("momentum_buffer_reset", "Whether moments are masked.")
-    mask_type = field("mask_type", supported("unstructured"), "What is pruned: single weights.")
-    sparsity_strategy = field("sparsity_strategy", supported(*DENSITY_RULES), "Who is how sparse.")
-    init_update_fraction = field("init_update_fraction", as_fraction, "Share moved at first.")
-    grad_sampler_kwargs = field("grad_sampler_kwargs", as_keywords, "For the sampler's builder.")
 
     @ModifierProp(serializable=False)
     def init_sparsity(self) -> float:
@@ -116,7 +95,7 @@ class RigLPruningModifier(ByMagnitude, BasePruningModifier):
         :raises RuntimeError: without it, or with one that lacks a key
         """
         self._sampler = GradientSampler(
-            kwargs.get("grad_sampler"), self.grad_sampler_kwargs, owner=type(self).__name__
+            kwargs.get("grad_sampler"), self.grad_sampler_kwargs or {}, owner=type(self).__name__
         )
         super().initialize(module, epoch, loggers, **kwargs)
 

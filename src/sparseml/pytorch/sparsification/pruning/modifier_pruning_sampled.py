@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from sparseml.pytorch.sparsification.fields import field
+from sparseml.pytorch.sparsification.fields import as_given, field
+from sparseml.pytorch.sparsification.modifier import Loggers
 from sparseml.pytorch.sparsification.pruning.distributed import broadcast_masks
 from sparseml.pytorch.sparsification.pruning.fields import (
     as_count,
     as_inner_fraction,
     as_keywords,
     mask_creator_for,
-    mask_type_field,
 )
 from sparseml.pytorch.sparsification.pruning.gradient_sampling import GradientSampler
 from sparseml.pytorch.sparsification.pruning.mask_creator import MaskType, PruningMaskCreator
@@ -27,7 +27,6 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     BaseGradualPruningModifier,
 )
 from sparseml.pytorch.sparsification.pruning.scorer_sampled import Cut, SampledScorer, Subject
-from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.sharded import full_value
 from sparseml.pytorch.utils.tensor_stats import tensor_list_sparsity
@@ -49,8 +48,10 @@ class SampledPruningModifier(BaseGradualPruningModifier):
     epoch. Weights that are zero already count as pruned and stay so: the target is never below the
     sparsity that there is.
 
-    Subclasses say with :meth:`_get_scorer` what is done with the gradients.
+    Subclasses say with :meth:`_get_scorer` what is done with the gradients, and put
+    :class:`GradualFields` before this class.
 
+    :param mask_type: as of :class:`GMPruningModifier`
     :param num_grads: how many gradients to sample for an update, on all ranks together
     :param grad_sampler_kwargs: for the sampler's ``data_loader_builder``
     """
@@ -94,20 +95,16 @@ class SampledPruningModifier(BaseGradualPruningModifier):
         self.grad_sampler_kwargs = grad_sampler_kwargs
         self._sampler: GradientSampler | None = None
 
-    mask_type = mask_type_field()
-    num_grads = field("num_grads", as_count, "Gradients to sample for an update.")
-    grad_sampler_kwargs = field("grad_sampler_kwargs", as_keywords, "For the sampler's builder.")
+    mask_type = field(as_given)
+    num_grads = field(as_count)
+    grad_sampler_kwargs = field(as_keywords)
 
     @abstractmethod
     def _get_scorer(self, params: list[Parameter]) -> SampledScorer:
         """What finds masks and weights by the gradients."""
 
     def initialize(
-        self,
-        module: Module,
-        epoch: float = 0,
-        loggers: LoggerManager | list[BaseLogger] | None = None,
-        **kwargs: Any,
+        self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
     ) -> None:
         """As of other pruning modifiers.
 

@@ -11,8 +11,8 @@ from torch.nn import Module, Parameter
 
 from sparseml.pytorch.functional.selection import prune_count
 from sparseml.pytorch.shrink import STRUCTURE_DIMS
-from sparseml.pytorch.sparsification.fields import field, one_of
-from sparseml.pytorch.sparsification.modifier import ModifierProp, PyTorchModifierYAML
+from sparseml.pytorch.sparsification.fields import field, of_types, one_of
+from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.mask_creator_base import (
     Budget,
     PruningMaskCreator,
@@ -25,7 +25,6 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_magnitude import (
     LayerwiseGMPruningModifier,
 )
 from sparseml.pytorch.sparsification.pruning.structure_groups import as_param_groups, group_indices
-from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN
 
@@ -86,25 +85,16 @@ class StructuredPruningModifier(LayerwiseGMPruningModifier):
         self._groups: list[list[int]] = []
         self._initial_units: list[int] = []
 
-    param_groups = field("param_groups", as_param_groups, "Parameters that are masked alike.")
-    mask_type = field("mask_type", one_of(STRUCTURE_DIMS), "What is pruned: filter or channel.")
+    param_groups = field(as_param_groups)
+    mask_type = field(one_of(STRUCTURE_DIMS))
 
-    @ModifierProp(serializable=False)
-    def sparsification_types(self) -> list[SparsificationTypes]:
-        """Pruning and structured."""
-        return [SparsificationTypes.pruning, SparsificationTypes.structured]
+    sparsification_types = of_types(SparsificationTypes.pruning, SparsificationTypes.structured)
 
     def apply_structure(
-        self,
-        module: Module,
-        epoch: float = 0.0,
-        loggers: LoggerManager | list[BaseLogger] | None = None,
-        finalize: bool = False,
-        **kwargs: Any,
+        self, module: Module, epoch: float = 0.0, *args: Any, **kwargs: Any
     ) -> None:
         """Initialise; zeros are values and no structure, so nothing is pruned in one shot."""
-        epoch = 0.0 if math.isinf(epoch) else epoch
-        super().apply_structure(module, epoch, loggers, finalize, **kwargs)
+        super().apply_structure(module, 0.0 if math.isinf(epoch) else epoch, *args, **kwargs)
 
     def progress_state(self) -> dict[str, Any]:
         """Adds how many filters or channels each parameter had at the start."""

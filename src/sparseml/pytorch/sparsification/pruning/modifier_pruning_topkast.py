@@ -8,7 +8,7 @@ from typing import Any
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from sparseml.pytorch.sparsification.fields import as_number, field
+from sparseml.pytorch.sparsification.fields import as_number, declared_fields, field, fixed
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.by_magnitude import ByMagnitude
 from sparseml.pytorch.sparsification.pruning.exploration_masks import ExplorationMasks
@@ -24,6 +24,7 @@ __all__ = ["TopKASTPruningModifier"]
 
 
 @PyTorchModifierYAML()
+@declared_fields()
 class TopKASTPruningModifier(ByMagnitude, BasePruningModifier):
     """Uses the largest weights, updates some more: Jayakumar et al., "Top-KAST" (2021).
 
@@ -47,38 +48,20 @@ class TopKASTPruningModifier(ByMagnitude, BasePruningModifier):
     :param active_weight_decay: strength of the decay that makes weights compete
     """
 
-    _grad_module_masks: Any = None  # ExplorationMasks while initialised
+    forward_sparsity: float = field(as_inner_fraction)
+    backward_sparsity: float = field(as_fraction)
+    start_epoch: float
+    end_epoch: float
+    update_frequency: float
+    params: str | Iterable[str]
+    global_sparsity: bool = True
+    leave_enabled: bool = True
+    mask_type: MaskType = "unstructured"
+    active_weight_decay: float = field(as_number, default=0.0001)
+    allow_reintroduction: bool = fixed(True)
 
-    def __init__(
-        self,
-        forward_sparsity: float,
-        backward_sparsity: float,
-        start_epoch: float,
-        end_epoch: float,
-        update_frequency: float,
-        params: str | Iterable[str],
-        global_sparsity: bool = True,
-        leave_enabled: bool = True,
-        mask_type: MaskType = "unstructured",
-        active_weight_decay: float = 0.0001,
-    ) -> None:
-        super().__init__(
-            params,
-            start_epoch=start_epoch,
-            end_epoch=end_epoch,
-            update_frequency=update_frequency,
-            global_sparsity=global_sparsity,
-            allow_reintroduction=True,
-            leave_enabled=leave_enabled,
-        )
-        self.forward_sparsity = forward_sparsity
-        self.backward_sparsity = backward_sparsity
-        self.mask_type = mask_type
-        self.active_weight_decay = active_weight_decay
-
-    forward_sparsity = field("forward_sparsity", as_inner_fraction, "Sparsity of the model.")
-    backward_sparsity = field("backward_sparsity", as_fraction, "Sparsity of the updates.")
-    active_weight_decay = field("active_weight_decay", as_number, "Strength of the decay.")
+    def _set_up(self) -> None:
+        self._grad_module_masks: Any = None  # ExplorationMasks while initialised
 
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> float:
         """``forward_sparsity``."""

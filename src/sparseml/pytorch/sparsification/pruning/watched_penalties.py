@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -16,7 +16,7 @@ from sparseml.pytorch.utils.layers import get_layer
 
 __all__ = ["WatchedPenalties", "as_weights", "weights_by_entry", "weights_by_layer"]
 
-Layers = str | list[str]
+Layers = str | Iterable[str]
 Weights = float | list[float]
 
 
@@ -41,6 +41,7 @@ def weights_by_entry(layers: Layers, weights: Weights) -> list[tuple[Layers, flo
         return [(layers, weights)]
     if isinstance(layers, str):
         raise TypeError(f"alpha must be one number for {layers}, found {weights}")
+    layers = list(layers)
     if len(layers) != len(weights):
         raise ValueError(
             f"alpha must be one number or one for each of {len(layers)} layers, found {weights}"

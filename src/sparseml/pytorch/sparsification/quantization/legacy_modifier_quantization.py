@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sparseml.pytorch.sparsification.fields import field, flag_field
+from sparseml.pytorch.sparsification.fields import as_flag, field
 from sparseml.pytorch.sparsification.modifier import ModifierProp
 from sparseml.pytorch.sparsification.quantization.modifier_quantization_base import (
     BaseQuantizationModifier,
@@ -83,33 +83,25 @@ class QuantizationModifier(BaseQuantizationModifier):
         self.weight_qconfig_kwargs = weight_qconfig_kwargs
         self.tensorrt = tensorrt
 
-    submodules = field("submodules", copied_list, "Layers to quantize; None for the whole module.")
-    quantize_embeddings = flag_field("quantize_embeddings", "Whether to quantize embeddings.")
-    reduce_range = flag_field("reduce_range", "Whether activations use one bit less.")
-    quantize_linear_activations = flag_field(
-        "quantize_linear_activations", "Whether to quantize what linear layers put out."
+    submodules = field(copied_list)
+    quantize_embeddings = field(as_flag, doc="Whether to quantize embeddings.")
+    reduce_range = field(as_flag, doc="Whether activations use one bit less.")
+    quantize_linear_activations = field(
+        as_flag, doc="Whether to quantize what linear layers put out."
     )
-    quantize_conv_activations = flag_field(
-        "quantize_conv_activations", "Whether to quantize what convolutions put out."
+    quantize_conv_activations = field(as_flag, doc="Whether to quantize what convolutions put out.")
+    quantize_embedding_activations = field(
+        as_flag, doc="Whether to quantize what embeddings put out."
     )
-    quantize_embedding_activations = flag_field(
-        "quantize_embedding_activations", "Whether to quantize what embeddings put out."
-    )
-    activation_bits = field("activation_bits", as_given, "Bits of an activation.")
-    weight_bits = field("weight_bits", as_given, "Bits of a weight.")
-    num_calibration_steps = field("num_calibration_steps", as_given, "Batches to calibrate with.")
-    exclude_batchnorm = flag_field("exclude_batchnorm", "Whether batch norms stay as they are.")
-    exclude_module_types = field("exclude_module_types", copied_list, "Classes left as they are.")
-    custom_quantizable_module_types = field(
-        "custom_quantizable_module_types", copied_list, "Further classes to quantize."
-    )
-    activation_qconfig_kwargs = field(
-        "activation_qconfig_kwargs", as_given, "Arguments of the observers of activations."
-    )
-    weight_qconfig_kwargs = field(
-        "weight_qconfig_kwargs", as_given, "Arguments of the observers of weights."
-    )
-    tensorrt = flag_field("tensorrt", "Whether to quantize as TensorRT expects it.")
+    activation_bits = field(as_given, doc="Bits of an activation.")
+    weight_bits = field(as_given, doc="Bits of a weight.")
+    num_calibration_steps = field(as_given)
+    exclude_batchnorm = field(as_flag, doc="Whether batch norms stay as they are.")
+    exclude_module_types = field(copied_list, doc="Classes left as they are.")
+    custom_quantizable_module_types = field(copied_list, doc="Further classes to quantize.")
+    activation_qconfig_kwargs = field(as_given, doc="Arguments of the observers of activations.")
+    weight_qconfig_kwargs = field(as_given, doc="Arguments of the observers of weights.")
+    tensorrt = field(as_flag, doc="Whether to quantize as TensorRT expects it.")
 
     @ModifierProp()
     def model_fuse_fn_name(self) -> str:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sparseml.pytorch.sparsification.fields import field, flag_field
+from sparseml.pytorch.sparsification.fields import as_flag, field
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.quantization import legacy_modifier_quantization as legacy
 from sparseml.pytorch.sparsification.quantization.modifier_quantization_base import (
@@ -96,10 +96,10 @@ class QuantizationModifier(BaseQuantizationModifier):
         self.num_calibration_steps = num_calibration_steps
         self.strict = strict
 
-    scheme = field("scheme", _checked_scheme, "The scheme of layers without one of their own.")
-    scheme_overrides = field("scheme_overrides", _copied_mapping, "Layers → their own scheme.")
-    ignore = field("ignore", copied_list, "Layers left as they are.")
-    model_fuse_fn_name = field("model_fuse_fn_name", as_given, "How layers are fused before.")
-    model_fuse_fn_kwargs = field("model_fuse_fn_kwargs", _copied_mapping, "Arguments for fusing.")
-    num_calibration_steps = field("num_calibration_steps", as_given, "Batches to calibrate with.")
-    strict = flag_field("strict", "Whether everything named must exist.")
+    scheme = field(_checked_scheme)
+    scheme_overrides = field(_copied_mapping)
+    ignore = field(copied_list)
+    model_fuse_fn_name = field(as_given)
+    model_fuse_fn_kwargs = field(_copied_mapping)
+    num_calibration_steps = field(as_given)
+    strict = field(as_flag)

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch.nn import Module
 
-from sparseml.pytorch.sparsification.fields import as_number, field
-from sparseml.pytorch.sparsification.modifier import Loggers, ModifierProp, ScheduledModifier
+from sparseml.pytorch.sparsification.fields import as_number, field, of_types
+from sparseml.pytorch.sparsification.modifier import Loggers, ScheduledModifier
 from sparseml.sparsification.types import SparsificationTypes
 
 __all__ = ["BaseQuantizationModifier", "as_given", "copied_list", "optional_epoch"]
@@ -67,20 +67,17 @@ class BaseQuantizationModifier(ScheduledModifier):
         self.validate_schedule()
 
     disable_quantization_observer_epoch = field(
-        "disable_quantization_observer_epoch",
         optional_epoch,
-        "When to stop updating scales and zero points; None for never.",
+        doc="When to stop updating scales and zero points; None for never.",
     )
     freeze_bn_stats_epoch = field(
-        "freeze_bn_stats_epoch",
         optional_epoch,
-        "When to freeze the statistics of batch norms; None for never.",
+        doc="When to freeze the statistics of batch norms; None for never.",
     )
 
-    @ModifierProp(serializable=False)
-    def sparsification_types(self) -> list[SparsificationTypes]:
-        """Quantization; structured."""
-        return [SparsificationTypes.quantization, SparsificationTypes.structured]
+    sparsification_types = of_types(
+        SparsificationTypes.quantization, SparsificationTypes.structured
+    )
 
     def initialize(
         self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any

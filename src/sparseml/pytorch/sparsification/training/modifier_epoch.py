@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sparseml.pytorch.sparsification.fields import declared_fields, fixed, of_types
 from sparseml.pytorch.sparsification.modifier import (
-    ModifierProp,
     PyTorchModifierYAML,
     ScheduledModifier,
 )
@@ -13,6 +13,7 @@ __all__ = ["EpochRangeModifier"]
 
 
 @PyTorchModifierYAML()
+@declared_fields()
 class EpochRangeModifier(ScheduledModifier):
     """Makes the recipe, and so the training, span at least the given epochs.
 
@@ -22,10 +23,8 @@ class EpochRangeModifier(ScheduledModifier):
     |       end_epoch: 90.0
     """
 
-    def __init__(self, start_epoch: float, end_epoch: float) -> None:
-        super().__init__(start_epoch=start_epoch, end_epoch=end_epoch, end_comparator=-1)
+    start_epoch: float
+    end_epoch: float
+    end_comparator: int = fixed(-1)
 
-    @ModifierProp(serializable=False)
-    def sparsification_types(self) -> list[SparsificationTypes]:
-        """General; epoch."""
-        return [SparsificationTypes.general, SparsificationTypes.epoch]
+    sparsification_types = of_types(SparsificationTypes.general, SparsificationTypes.epoch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch.nn import Module
 from torch.optim import Optimizer
 
+from sparseml.pytorch.sparsification.fields import declared_fields, fixed
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML, ScheduledUpdateModifier
 from sparseml.pytorch.utils.log_sparsification_info import log_module_sparsification_info
 
@@ -12,6 +13,7 @@ __all__ = ["SparsificationLoggingModifier"]
 
 
 @PyTorchModifierYAML()
+@declared_fields()
 class SparsificationLoggingModifier(ScheduledUpdateModifier):
     """Logs operation counts, and how many parameters are zero, at every update.
 
@@ -24,15 +26,10 @@ class SparsificationLoggingModifier(ScheduledUpdateModifier):
     :param update_frequency: epochs between two entries; -1 for every step
     """
 
-    def __init__(
-        self, start_epoch: float, end_epoch: float = -1.0, update_frequency: float = 1.0
-    ) -> None:
-        super().__init__(
-            start_epoch=start_epoch,
-            end_epoch=end_epoch,
-            end_comparator=-1,
-            update_frequency=update_frequency,
-        )
+    start_epoch: float
+    end_epoch: float = -1.0
+    update_frequency: float = 1.0
+    end_comparator: int = fixed(-1)
 
     def update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int

@@ -8,7 +8,14 @@ from typing import Any
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from sparseml.pytorch.sparsification.fields import field, flag_field
+from sparseml.pytorch.sparsification.fields import (
+    as_flag,
+    declared_fields,
+    field,
+    fixed,
+    ignored,
+    of_types,
+)
 from sparseml.pytorch.sparsification.modifier import ModifierProp, PyTorchModifierYAML
 from sparseml.pytorch.sparsification.training.modifier_lr_function import (
     LearningRateFunctionModifier,
@@ -16,7 +23,7 @@ from sparseml.pytorch.sparsification.training.modifier_lr_function import (
 from sparseml.pytorch.sparsification.training.modifier_lr_schedule import LearningRateModifier
 from sparseml.pytorch.sparsification.training.param_groups import (
     LearningRateLogging,
-    param_groups_field,
+    checked_groups,
     rate_above_zero,
     selected_groups,
 )
@@ -27,6 +34,7 @@ __all__ = ["LearningRateFunctionModifier", "LearningRateModifier", "SetLearningR
 
 
 @PyTorchModifierYAML()
+@declared_fields()
 class SetLearningRateModifier(LearningRateLogging):
     """Sets the learning rate to a value when it starts.
 
@@ -42,28 +50,17 @@ class SetLearningRateModifier(LearningRateLogging):
     :param constant_logging: log whether or not the rate has changed
     """
 
-    def __init__(
-        self,
-        learning_rate: float | str,
-        param_groups: Iterable[int] | None = None,
-        start_epoch: float = -1.0,
-        end_epoch: float = -1.0,
-        constant_logging: bool = False,
-    ) -> None:
-        super().__init__(start_epoch=start_epoch, end_epoch=-1.0, end_comparator=None)
-        self.learning_rate = learning_rate
-        self.param_groups = param_groups
-        self.constant_logging = constant_logging
+    learning_rate: float | str = field(rate_above_zero)
+    param_groups: Iterable[int] | None = field(checked_groups, default=None)
+    start_epoch: float = -1.0
+    end_epoch: float = ignored(default=-1.0)
+    constant_logging: bool = field(as_flag, default=False)
+    end_comparator: None = fixed(None)
+
+    def _set_up(self) -> None:
         self._applied_learning_rate = -1.0
 
-    learning_rate = field("learning_rate", rate_above_zero, "The learning rate to set.")
-    param_groups = param_groups_field()
-    constant_logging = flag_field("constant_logging", "Whether to log also unchanged rates.")
-
-    @ModifierProp(serializable=False)
-    def sparsification_types(self) -> list[SparsificationTypes]:
-        """Learning rate."""
-        return [SparsificationTypes.learning_rate]
+    sparsification_types = of_types(SparsificationTypes.learning_rate)
 
     @ModifierProp(serializable=False)
     def applied_learning_rate(self) -> float:
@@ -80,8 +77,8 @@ class SetLearningRateModifier(LearningRateLogging):
         super().update(module, optimizer, epoch, steps_per_epoch)
         if self.start_pending(epoch, steps_per_epoch):
             groups = selected_groups(optimizer, self.param_groups)
-            set_optim_learning_rate(optimizer, self.learning_rate, groups)
-            self._applied_learning_rate = self.learning_rate
+            self._applied_learning_rate = float(self.learning_rate)
+            set_optim_learning_rate(optimizer, self._applied_learning_rate, groups)
 
     def progress_state(self) -> dict[str, Any]:
         """Adds the rate that was set."""

@@ -18,7 +18,7 @@ from sparseml.pytorch.functional.learning_rates import (
     linear_rate,
     warmup_factor,
 )
-from sparseml.pytorch.sparsification.fields import as_number, field, one_of
+from sparseml.pytorch.sparsification.fields import as_number, field, of_types, one_of
 from sparseml.pytorch.sparsification.modifier import (
     Loggers,
     ModifierProp,
@@ -27,7 +27,7 @@ from sparseml.pytorch.sparsification.modifier import (
 )
 from sparseml.pytorch.sparsification.training.param_groups import (
     LearningRateLogging,
-    param_groups_field,
+    checked_groups,
     rate_or_zero,
     selected_groups,
 )
@@ -152,25 +152,22 @@ class LearningRateFunctionModifier(LearningRateLogging, ScheduledUpdateModifier)
             start_epoch=start_epoch, end_epoch=end_epoch, end_comparator=1, update_frequency=-1.0
         )
 
-    lr_func = field("lr_func", one_of(("linear", "cosine", "cyclic_linear", *_DECAYING)), "Curve.")
-    init_lr = field("init_lr", rate_or_zero, "The learning rate at the start.")
-    final_lr = field("final_lr", rate_or_zero, "The learning rate at the end (of each cycle).")
+    lr_func = field(one_of(("linear", "cosine", "cyclic_linear", *_DECAYING)))
+    init_lr = field(rate_or_zero)
+    final_lr = field(rate_or_zero)
     cycle_epochs = _optional(
         "cycle_epochs",
         _positive_or_all,
         "Epochs in a cycle.",
         lambda modifier: -1.0 if modifier.in_cycles else 1.0,
     )
-    param_groups = param_groups_field()
+    param_groups = field(checked_groups)
     cycle_mul = _cycle_field("cycle_mul", _positive, "Factor from one cycle to the next.")
     warmup = _cycle_field("warmup", _not_negative, "Epochs of warm-up in each cycle.")
     decay_rate = _cycle_field("decay_rate", _factor, "Factor of the decay.")
     decay_epochs = _cycle_field("decay_epochs", _positive, "Epochs for the factor once.")
 
-    @ModifierProp(serializable=False)
-    def sparsification_types(self) -> list[SparsificationTypes]:
-        """Learning rate."""
-        return [SparsificationTypes.learning_rate]
+    sparsification_types = of_types(SparsificationTypes.learning_rate)
 
     @property
     def in_cycles(self) -> bool:

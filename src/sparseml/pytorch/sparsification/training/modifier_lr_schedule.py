@@ -14,7 +14,7 @@ from sparseml.pytorch.functional.learning_rates import (
     step_rate,
     warm_restarts_rate,
 )
-from sparseml.pytorch.sparsification.fields import as_number, field, flag_field, one_of
+from sparseml.pytorch.sparsification.fields import as_flag, as_number, field, of_types, one_of
 from sparseml.pytorch.sparsification.modifier import (
     ModifierProp,
     PyTorchModifierYAML,
@@ -82,13 +82,10 @@ class LearningRateModifier(LearningRateLogging, ScheduledUpdateModifier):
         self.init_lr = init_lr
         self.constant_logging = constant_logging
 
-    init_lr = field("init_lr", rate_above_zero, "The learning rate at the start.")
-    constant_logging = flag_field("constant_logging", "Whether to log also unchanged rates.")
+    init_lr = field(rate_above_zero)
+    constant_logging = field(as_flag)
 
-    @ModifierProp(serializable=False)
-    def sparsification_types(self) -> list[SparsificationTypes]:
-        """Learning rate."""
-        return [SparsificationTypes.learning_rate]
+    sparsification_types = of_types(SparsificationTypes.learning_rate)
 
     @ModifierProp()
     def lr_class(self) -> str:

@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from sparseml.pytorch.sparsification.fields import field, one_of
+from sparseml.pytorch.sparsification.fields import declared_fields, field, fixed, of_types, one_of
 from sparseml.pytorch.sparsification.modifier import (
-    ModifierProp,
     PyTorchModifierYAML,
     ScheduledModifier,
     ScheduledUpdateModifier,
@@ -55,10 +54,7 @@ def _tensor(name: str, value: Any) -> Tensor:
 class _ParamValues(SelectedParams):
     """Checks that every selected parameter can take the values meant for it."""
 
-    @ModifierProp(serializable=False)
-    def sparsification_types(self) -> list[SparsificationTypes]:
-        """General."""
-        return [SparsificationTypes.general]
+    sparsification_types = of_types(SparsificationTypes.general)
 
     def _check_selected(self) -> None:
         for param_name, param in self._named_parameters():
@@ -87,6 +83,7 @@ class _ParamValues(SelectedParams):
 
 
 @PyTorchModifierYAML()
+@declared_fields()
 class SetParamModifier(_ParamValues, ScheduledModifier):
     """Sets parameters to a value when it starts.
 
@@ -102,24 +99,12 @@ class SetParamModifier(_ParamValues, ScheduledModifier):
     :param end_epoch: without effect: the value is set once and not taken back
     """
 
-    def __init__(
-        self,
-        params: str | Iterable[str],
-        val: Any,
-        params_strict: bool = True,
-        start_epoch: float = 0.0,
-        end_epoch: float = -1.0,
-    ) -> None:
-        super().__init__(
-            params=params,
-            params_strict=params_strict,
-            start_epoch=start_epoch,
-            end_epoch=end_epoch,
-            end_comparator=None,
-        )
-        self.val = val
-
-    val = field("val", _checked_value, "The value to set, in the shape of every parameter.")
+    params: str | Iterable[str]
+    val: Any = field(_checked_value)
+    params_strict: bool = True
+    start_epoch: float = 0.0
+    end_epoch: float = -1.0
+    end_comparator: None = fixed(None)
 
     def update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
@@ -134,6 +119,7 @@ class SetParamModifier(_ParamValues, ScheduledModifier):
 
 
 @PyTorchModifierYAML()
+@declared_fields()
 class GradualParamModifier(_ParamValues, ScheduledUpdateModifier):
     """Leads parameters from one value to another, along a curve over the epochs.
 
@@ -154,33 +140,16 @@ class GradualParamModifier(_ParamValues, ScheduledUpdateModifier):
     :param params_strict: demand that every entry of ``params`` matches something
     """
 
-    def __init__(
-        self,
-        params: str | Iterable[str],
-        init_val: Any,
-        final_val: Any,
-        start_epoch: float,
-        end_epoch: float,
-        update_frequency: float,
-        inter_func: str = "linear",
-        params_strict: bool = True,
-    ) -> None:
-        super().__init__(
-            params=params,
-            params_strict=params_strict,
-            start_epoch=start_epoch,
-            end_epoch=end_epoch,
-            min_end=0.0,
-            end_comparator=1,
-            update_frequency=update_frequency,
-        )
-        self.init_val = init_val
-        self.final_val = final_val
-        self.inter_func = inter_func
-
-    init_val = field("init_val", _checked_value, "The value at the start.")
-    final_val = field("final_val", _checked_value, "The value at the end.")
-    inter_func = field("inter_func", one_of(INTERPOLATION_FUNCS), "The curve between the values.")
+    params: str | Iterable[str]
+    init_val: Any = field(_checked_value)
+    final_val: Any = field(_checked_value)
+    start_epoch: float
+    end_epoch: float
+    update_frequency: float
+    inter_func: str = field(one_of(INTERPOLATION_FUNCS), default="linear")
+    params_strict: bool = True
+    min_end: float = fixed(0.0)
+    end_comparator: int = fixed(1)
 
     def update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int

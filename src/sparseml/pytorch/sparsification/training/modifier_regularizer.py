@@ -7,14 +7,21 @@ from collections.abc import Iterable
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from sparseml.pytorch.sparsification.fields import as_number, field, flag_field
+from sparseml.pytorch.sparsification.fields import (
+    as_flag,
+    as_number,
+    declared_fields,
+    field,
+    fixed,
+    ignored,
+    of_types,
+)
 from sparseml.pytorch.sparsification.modifier import (
-    ModifierProp,
     PyTorchModifierYAML,
     ScheduledModifier,
 )
 from sparseml.pytorch.sparsification.training.param_groups import (
-    param_groups_field,
+    checked_groups,
     selected_groups,
 )
 from sparseml.sparsification.types import SparsificationTypes
@@ -30,6 +37,7 @@ def _not_negative(name: str, value: float | str) -> float:
 
 
 @PyTorchModifierYAML()
+@declared_fields()
 class SetWeightDecayModifier(ScheduledModifier):
     """Sets the optimizer's weight decay to a value when it starts.
 
@@ -44,27 +52,14 @@ class SetWeightDecayModifier(ScheduledModifier):
     :param constant_logging: log whether or not the value has changed
     """
 
-    def __init__(
-        self,
-        weight_decay: float | str,
-        start_epoch: float = -1.0,
-        param_groups: Iterable[int] | None = None,
-        end_epoch: float = -1.0,
-        constant_logging: bool = False,
-    ) -> None:
-        super().__init__(start_epoch=start_epoch, end_epoch=-1.0, end_comparator=-1)
-        self.weight_decay = weight_decay
-        self.param_groups = param_groups
-        self.constant_logging = constant_logging
+    weight_decay: float | str = field(_not_negative)
+    start_epoch: float = -1.0
+    param_groups: Iterable[int] | None = field(checked_groups, default=None)
+    end_epoch: float = ignored(default=-1.0)
+    constant_logging: bool = field(as_flag, default=False)
+    end_comparator: int = fixed(-1)
 
-    weight_decay = field("weight_decay", _not_negative, "The weight decay to set.")
-    param_groups = param_groups_field()
-    constant_logging = flag_field("constant_logging", "Whether to log also unchanged values.")
-
-    @ModifierProp(serializable=False)
-    def sparsification_types(self) -> list[SparsificationTypes]:
-        """Regularization."""
-        return [SparsificationTypes.regularization]
+    sparsification_types = of_types(SparsificationTypes.regularization)
 
     def update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
@@ -92,7 +87,7 @@ class SetWeightDecayModifier(ScheduledModifier):
         """Log the weight decay that was set."""
         super().log_update(module, optimizer, epoch, steps_per_epoch)
         self.log_scalar(
-            self.weight_decay,
+            float(self.weight_decay),
             tag="Modifier Weight Decay",
             epoch=epoch,
             steps_per_epoch=steps_per_epoch,

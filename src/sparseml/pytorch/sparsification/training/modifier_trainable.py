@@ -9,10 +9,9 @@ from typing import Any
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from sparseml.pytorch.sparsification.fields import flag_field
+from sparseml.pytorch.sparsification.fields import as_flag, declared_fields, field, fixed, of_types
 from sparseml.pytorch.sparsification.modifier import (
     Loggers,
-    ModifierProp,
     PyTorchModifierYAML,
     ScheduledModifier,
 )
@@ -23,6 +22,7 @@ __all__ = ["TrainableParamsModifier"]
 
 
 @PyTorchModifierYAML()
+@declared_fields()
 class TrainableParamsModifier(SelectedParams, ScheduledModifier):
     """Makes parameters trainable, or freezes them, from start to end.
 
@@ -38,30 +38,17 @@ class TrainableParamsModifier(SelectedParams, ScheduledModifier):
     :param params_strict: demand that every entry of ``params`` matches something
     """
 
-    def __init__(
-        self,
-        params: str | Iterable[str],
-        trainable: bool,
-        params_strict: bool = True,
-        start_epoch: float = -1.0,
-        end_epoch: float = -1.0,
-    ) -> None:
-        super().__init__(
-            params=params,
-            params_strict=params_strict,
-            start_epoch=start_epoch,
-            end_epoch=end_epoch,
-            end_comparator=-1,
-        )
-        self.trainable = trainable
+    params: str | Iterable[str]
+    trainable: bool = field(as_flag)
+    params_strict: bool = True
+    start_epoch: float = -1.0
+    end_epoch: float = -1.0
+    end_comparator: int = fixed(-1)
+
+    def _set_up(self) -> None:
         self._original: dict[str, bool] = {}
 
-    trainable = flag_field("trainable", "Whether the parameters shall have gradients.")
-
-    @ModifierProp(serializable=False)
-    def sparsification_types(self) -> list[SparsificationTypes]:
-        """General."""
-        return [SparsificationTypes.general]
+    sparsification_types = of_types(SparsificationTypes.general)
 
     def initialize(
         self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any

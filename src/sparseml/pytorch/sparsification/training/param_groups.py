@@ -8,14 +8,13 @@ from typing import Any
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from sparseml.pytorch.sparsification.fields import as_number, field
+from sparseml.pytorch.sparsification.fields import as_number
 from sparseml.pytorch.sparsification.modifier import ScheduledModifier
 from sparseml.pytorch.utils.optimizers import get_optim_groups_learning_rates
 
 __all__ = [
     "LearningRateLogging",
     "checked_groups",
-    "param_groups_field",
     "rate_above_zero",
     "rate_or_zero",
     "selected_groups",
@@ -60,11 +59,6 @@ def checked_groups(name: str, param_groups: Iterable[int] | None) -> list[int] |
             f"left out for all of them; found {param_groups!r}"
         )
     return indices
-
-
-def param_groups_field() -> Any:
-    """The field ``param_groups``: indices of the groups to act on, None for all."""
-    return field("param_groups", checked_groups, "Indices of the groups to set; None for all.")
 
 
 def selected_groups(optimizer: Optimizer, indices: Iterable[int] | None) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.nn import Module, Parameter
 
-from sparseml.pytorch.sparsification.fields import field, flag_field
+from sparseml.pytorch.sparsification.fields import as_flag, field
 from sparseml.pytorch.sparsification.modifier import Loggers, Modifier
 from sparseml.pytorch.sparsification.param_selection import select_params
 from sparseml.pytorch.utils.params import NamedLayerParam
@@ -43,10 +43,8 @@ class SelectedParams(Modifier):
         self.params_strict = params_strict
         self._selected: list[NamedLayerParam] = []
 
-    params = field(
-        "params", _checked_params, "Names and patterns of the parameters, or a token for all."
-    )
-    params_strict = flag_field("params_strict", "Whether each entry must match something.")
+    params = field(_checked_params)
+    params_strict = field(as_flag)
 
     def initialize(
         self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
