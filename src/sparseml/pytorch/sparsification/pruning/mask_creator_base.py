@@ -63,7 +63,15 @@ class PruningMaskCreator(ABC):
         :raises ValueError: when this class cannot follow a budget
         """
         if budget is not None:
-            raise ValueError(f"{type(self).__name__} cannot prune within limits per parameter")
+            return self._masks_within(tensors, target, budget)
+        return self._parameter_masks(tensors, target, global_sparsity)
+
+    def _masks_within(self, tensors: list[Tensor], target: Target, budget: Budget) -> list[Tensor]:
+        raise ValueError(f"{type(self).__name__} cannot prune within limits per parameter")
+
+    def _parameter_masks(
+        self, tensors: list[Tensor], target: Target, global_sparsity: bool
+    ) -> list[Tensor]:
         return self.create_sparsity_masks(tensors, target, global_sparsity)
 
 
@@ -72,7 +80,8 @@ class UnstructuredPruningMaskCreator(PruningMaskCreator):
 
     Among entries equal to the threshold the first are kept. When the threshold is the lowest score
     of all (typically that of weights that are zero already), the pruned ones are drawn from the
-    entries with that score in an order shuffled with a fixed seed, as SparseML 1.x does.
+    entries with that score in an order shuffled with a fixed seed, as SparseML 1.x does. Any budget
+    can be followed, ties by position.
     """
 
     def create_sparsity_masks(
@@ -94,16 +103,7 @@ class UnstructuredPruningMaskCreator(PruningMaskCreator):
             keep = [_keep(unit, sparsity) for unit, sparsity in zip(units, targets, strict=True)]
         return self._masks(keep, tensors)
 
-    def create_parameter_masks(
-        self,
-        tensors: list[Tensor],
-        target: Target,
-        global_sparsity: bool = False,
-        budget: Budget | None = None,
-    ) -> list[Tensor]:
-        """As in the base class; follows any budget, ties by position."""
-        if budget is None:
-            return self.create_sparsity_masks(tensors, target, global_sparsity)
+    def _masks_within(self, tensors: list[Tensor], target: Target, budget: Budget) -> list[Tensor]:
         units = self._units(tensors)
         counts = budget(units, target)
         keep = [lowest_mask(unit, count) for unit, count in zip(units, counts, strict=True)]

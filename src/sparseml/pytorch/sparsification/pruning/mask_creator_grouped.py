@@ -30,10 +30,7 @@ class GroupedPruningMaskCreator(UnstructuredPruningMaskCreator):
 
     @abstractmethod
     def _map_mask_to_tensor(
-        self,
-        grouped_mask: Tensor,
-        original_tensor_shape: torch.Size,
-        tensor_idx: int | None = None,
+        self, grouped_mask: Tensor, original_tensor_shape: torch.Size, tensor_idx: int | None = None
     ) -> Tensor:
         """A mask per group (shape of :meth:`group_tensor`'s result) spread over the tensor."""
 
@@ -95,10 +92,7 @@ class FourBlockMaskCreator(GroupedPruningMaskCreator):
         return self.reduce_tensor(rows.reshape(-1, 4), 1, self._grouping_fn_name)
 
     def _map_mask_to_tensor(
-        self,
-        grouped_mask: Tensor,
-        original_tensor_shape: torch.Size,
-        tensor_idx: int | None = None,
+        self, grouped_mask: Tensor, original_tensor_shape: torch.Size, tensor_idx: int | None = None
     ) -> Tensor:
         if len(original_tensor_shape) <= 2:
             rows_shape = original_tensor_shape
@@ -149,10 +143,7 @@ class BlockMaskCreator(GroupedPruningMaskCreator):
         )
 
     def _map_mask_to_tensor(
-        self,
-        grouped_mask: Tensor,
-        original_tensor_shape: torch.Size,
-        tensor_idx: int | None = None,
+        self, grouped_mask: Tensor, original_tensor_shape: torch.Size, tensor_idx: int | None = None
     ) -> Tensor:
         _, size, _ = self._cut(original_tensor_shape)
         return grouped_mask.expand(-1, size, -1).reshape(original_tensor_shape)
@@ -186,10 +177,7 @@ class PatternMaskCreator(GroupedPruningMaskCreator):
         return self._pattern.unit_scores(tensor)
 
     def _map_mask_to_tensor(
-        self,
-        grouped_mask: Tensor,
-        original_tensor_shape: torch.Size,
-        tensor_idx: int | None = None,
+        self, grouped_mask: Tensor, original_tensor_shape: torch.Size, tensor_idx: int | None = None
     ) -> Tensor:
         like = grouped_mask.new_zeros(()).expand(original_tensor_shape)
         return self._pattern.expand(grouped_mask, like)

@@ -8,7 +8,6 @@ from torch import Tensor
 from sparseml.pytorch.functional.patterns import NM
 from sparseml.pytorch.functional.selection import lowest_mask, prune_count, require_numbers
 from sparseml.pytorch.sparsification.pruning.mask_creator_base import (
-    Budget,
     PruningMaskCreator,
     Target,
     common_target,
@@ -62,12 +61,8 @@ class NMPruningMaskCreator(PruningMaskCreator):
                 )
         return [self._flat_groups_mask(tensor) for tensor in tensors]
 
-    def create_parameter_masks(
-        self,
-        tensors: list[Tensor],
-        target: Target,
-        global_sparsity: bool = False,
-        budget: Budget | None = None,
+    def _parameter_masks(
+        self, tensors: list[Tensor], target: Target, global_sparsity: bool
     ) -> list[Tensor]:
         """Masks in the layout of the parameters, by the scores as they are.
 
@@ -78,8 +73,6 @@ class NMPruningMaskCreator(PruningMaskCreator):
         :raises ValueError: for a target beyond ``1 - N/M`` or an input dimension that is no
             multiple of M
         """
-        if budget is not None:
-            return super().create_parameter_masks(tensors, target, global_sparsity, budget)
         targets = [self._unit_sparsity(s) for s in one_target_each(target, len(tensors))]
         units = [self._pattern.unit_scores(tensor) for tensor in tensors]
         if global_sparsity and tensors:

@@ -121,10 +121,7 @@ class StructuredPruningMaskCreator(GroupedPruningMaskCreator):
         return units
 
     def _map_mask_to_tensor(
-        self,
-        grouped_mask: Tensor,
-        original_tensor_shape: torch.Size,
-        tensor_idx: int | None = None,
+        self, grouped_mask: Tensor, original_tensor_shape: torch.Size, tensor_idx: int | None = None
     ) -> Tensor:
         size = original_tensor_shape[self._dim]
         shape = [1] * len(original_tensor_shape)
