@@ -104,6 +104,9 @@ class BaseLogger:
 
     @enabled.setter
     def enabled(self, value: bool) -> None:
+        self._enable(value)
+
+    def _enable(self, value: bool) -> None:
         self._enabled = value
 
     def emit(self, entry: LogEntry) -> bool:

@@ -60,14 +60,8 @@ class SparsificationGroupLogger(BaseLogger):
         """The loggers that entries go to."""
         return self._loggers
 
-    @property
-    def enabled(self) -> bool:
-        """Whether entries are handed on."""
-        return self._enabled
-
-    @enabled.setter
-    def enabled(self, value: bool) -> None:
-        self._enabled = value
+    def _enable(self, value: bool) -> None:
+        super()._enable(value)
         for logger in self._loggers:
             logger.enabled = value
 
