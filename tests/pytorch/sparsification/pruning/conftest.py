@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,3 +116,38 @@ def images() -> dict[str, Any]:
         ([torch.randn(5, 4, 3, 3, generator=generator)], {}, torch.arange(5)) for _ in range(12)
     ]
     return {"data_loader_builder": lambda: batches, "loss_fn": nn.functional.cross_entropy}
+
+
+@pytest.fixture(scope="session")
+def start_ranks() -> Callable[[str, int, Path], Callable[[], list[Any]]]:
+    """Run a script in several processes; call what comes back for what each of them has saved.
+
+    Rank ``r`` of ``n`` gets a folder as its argument and saves to ``<n>-<r>.pt`` in it.
+    """
+
+    def start(script: str, world: int, folder: Path) -> Callable[[], list[Any]]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+        common = {**os.environ, **common, "WORLD_SIZE": str(world)}
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", script, str(folder)],
+                env={**common, "RANK": str(rank)},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(world)
+        ]
+
+        def results() -> list[Any]:
+            for process in processes:
+                _, errors = process.communicate(timeout=240)
+                assert process.returncode == 0, errors
+            files = [folder / f"{world}-{rank}.pt" for rank in range(world)]
+            return [torch.load(file, weights_only=True) for file in files]
+
+        return results
+
+    return start

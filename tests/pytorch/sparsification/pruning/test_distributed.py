@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -67,35 +62,9 @@ if world > 1:
 """
 
 
-def start(world, folder):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    common.update(WORLD_SIZE=str(world), OMP_NUM_THREADS="1")
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(folder)],
-            env={**common, "RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-
-
-def results(processes, folder):
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
-    files = [folder / f"{len(processes)}-{rank}.pt" for rank in range(len(processes))]
-    return [torch.load(file, weights_only=True) for file in files]
-
-
-def test_two_processes_equal_one(tmp_path):
-    pair, single = start(2, tmp_path), start(1, tmp_path)
-    first, second = results(pair, tmp_path)
-    (alone,) = results(single, tmp_path)
+def test_two_processes_equal_one(start_ranks, tmp_path):
+    pair, single = start_ranks(WORKER, 2, tmp_path), start_ranks(WORKER, 1, tmp_path)
+    (first, second), (alone,) = pair(), single()
     for method in range(2):
         (weights, masks), (other_weights, other_masks) = first[method], second[method]
         single_weights, single_masks = alone[method]

@@ -9,14 +9,8 @@ from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification import Modifier
 from sparseml.pytorch.sparsification.pruning import CAPruningModifier
 
-FIELDS = {
-    "params": ["re:.*weight"],
-    "init_sparsity": 0.5,
-    "final_sparsity": 0.5,
-    "start_epoch": 0.0,
-    "end_epoch": 4.0,
-    "update_frequency": 1.0,
-}
+FIELDS = {"params": ["re:.*weight"], "init_sparsity": 0.5, "final_sparsity": 0.5}
+FIELDS |= {"start_epoch": 0.0, "end_epoch": 4.0, "update_frequency": 1.0}
 EXACT = {**FIELDS, "damp": 1e-3, "fisher_block_size": 8, "fisher_dtype": "float64"}
 
 

@@ -5,15 +5,8 @@ import torch
 
 from sparseml.pytorch.sparsification.pruning import FastCAPruningModifier, MagnitudePruningModifier
 
-FIELDS = {
-    "params": ["re:.*weight"],
-    "init_sparsity": 0.5,
-    "final_sparsity": 0.5,
-    "start_epoch": 0.0,
-    "end_epoch": 4.0,
-    "update_frequency": 1.0,
-    "damp": 0.01,
-}
+FIELDS = {"params": ["re:.*weight"], "init_sparsity": 0.5, "final_sparsity": 0.5}
+FIELDS |= {"start_epoch": 0.0, "end_epoch": 4.0, "update_frequency": 1.0, "damp": 0.01}
 
 
 def test_golden_vector(dots, feeding):

@@ -5,14 +5,8 @@ import torch
 
 from sparseml.pytorch.sparsification.pruning import GWProdPruningModifier
 
-FIELDS = {
-    "params": ["re:.*weight"],
-    "init_sparsity": 0.5,
-    "final_sparsity": 0.5,
-    "start_epoch": 0.0,
-    "end_epoch": 4.0,
-    "update_frequency": 1.0,
-}
+FIELDS = {"params": ["re:.*weight"], "init_sparsity": 0.5, "final_sparsity": 0.5}
+FIELDS |= {"start_epoch": 0.0, "end_epoch": 4.0, "update_frequency": 1.0}
 
 
 @pytest.mark.parametrize("together", [True, False])

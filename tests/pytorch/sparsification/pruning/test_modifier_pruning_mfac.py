@@ -6,14 +6,8 @@ import torch
 from sparseml.pytorch.sparsification.pruning import MFACPruningModifier
 from sparseml.pytorch.sparsification.pruning.scorer_mfac import MFACSettings
 
-FIELDS = {
-    "params": ["re:.*weight"],
-    "init_sparsity": 0.5,
-    "final_sparsity": 0.5,
-    "start_epoch": 0.0,
-    "end_epoch": 4.0,
-    "update_frequency": 1.0,
-}
+FIELDS = {"params": ["re:.*weight"], "init_sparsity": 0.5, "final_sparsity": 0.5}
+FIELDS |= {"start_epoch": 0.0, "end_epoch": 4.0, "update_frequency": 1.0}
 
 
 def test_defaults():

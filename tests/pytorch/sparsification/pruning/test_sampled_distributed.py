@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -90,32 +85,11 @@ if world > 1:
 """
 
 
-def start(world, folder):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    common.update(WORLD_SIZE=str(world), OMP_NUM_THREADS="1")
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(folder)],
-            env={**common, "RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-
-
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found(start_ranks, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    processes = [*start(1, folder), *start(2, folder)]
-    for process in processes:
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors
-    names = ("1-0", "2-0", "2-1")
-    return [torch.load(folder / f"{name}.pt", weights_only=True) for name in names]
+    single, pair = start_ranks(WORKER, 1, folder), start_ranks(WORKER, 2, folder)
+    return [*single(), *pair()]
 
 
 CASES = ["cap", "cap_block4", "cap_groups_sample", "obs", "obs_one_block", "fast_cap", "mfac"]
