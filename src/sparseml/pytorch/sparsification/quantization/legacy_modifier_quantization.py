@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sparseml.pytorch.sparsification.fields import as_flag, field
+from sparseml.pytorch.sparsification.fields import as_flag, as_given, field
 from sparseml.pytorch.sparsification.modifier import ModifierProp
 from sparseml.pytorch.sparsification.quantization.modifier_quantization_base import (
     BaseQuantizationModifier,
-    as_given,
     copied_list,
 )
 

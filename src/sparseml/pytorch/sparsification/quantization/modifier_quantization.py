@@ -6,12 +6,11 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sparseml.pytorch.sparsification.fields import as_flag, field
+from sparseml.pytorch.sparsification.fields import as_flag, as_given, declared_fields, field
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.quantization import legacy_modifier_quantization as legacy
 from sparseml.pytorch.sparsification.quantization.modifier_quantization_base import (
     BaseQuantizationModifier,
-    as_given,
     copied_list,
 )
 from sparseml.utils.text import did_you_mean, quoted_list
@@ -40,6 +39,10 @@ def _checked_scheme(name: str, value: Any) -> Any:
     )
 
 
+def _layers_left_out(name: str, value: Any) -> list[Any]:
+    return copied_list(name, value) or []
+
+
 def _copied_mapping(name: str, value: Any) -> dict[str, Any]:
     if value is not None and not isinstance(value, Mapping):
         raise ValueError(f"{name} must be a mapping, found {value!r}")
@@ -47,6 +50,7 @@ def _copied_mapping(name: str, value: Any) -> dict[str, Any]:
 
 
 @PyTorchModifierYAML(swap_class_by_state_fn=_class_for)
+@declared_fields()
 class QuantizationModifier(BaseQuantizationModifier):
     """Describes quantization-aware training by schemes; does not perform it yet.
 
@@ -71,35 +75,14 @@ class QuantizationModifier(BaseQuantizationModifier):
     :param end_epoch: must be -1
     """
 
-    def __init__(
-        self,
-        start_epoch: float = -1.0,
-        scheme: str | dict[str, Any] | None = None,
-        scheme_overrides: dict[str, Any] | None = None,
-        ignore: Iterable[str] | None = None,
-        disable_quantization_observer_epoch: float | None = None,
-        freeze_bn_stats_epoch: float | None = None,
-        model_fuse_fn_name: str | None = None,
-        model_fuse_fn_kwargs: dict[str, Any] | None = None,
-        num_calibration_steps: int | None = None,
-        strict: bool = True,
-        end_epoch: float = -1.0,
-    ) -> None:
-        super().__init__(
-            start_epoch, end_epoch, disable_quantization_observer_epoch, freeze_bn_stats_epoch
-        )
-        self.scheme = scheme
-        self.scheme_overrides = scheme_overrides
-        self.ignore = [] if ignore is None else ignore
-        self.model_fuse_fn_name = model_fuse_fn_name
-        self.model_fuse_fn_kwargs = model_fuse_fn_kwargs
-        self.num_calibration_steps = num_calibration_steps
-        self.strict = strict
-
-    scheme = field(_checked_scheme)
-    scheme_overrides = field(_copied_mapping)
-    ignore = field(copied_list)
-    model_fuse_fn_name = field(as_given)
-    model_fuse_fn_kwargs = field(_copied_mapping)
-    num_calibration_steps = field(as_given)
-    strict = field(as_flag)
+    start_epoch: float = -1.0
+    scheme: str | dict[str, Any] | None = field(_checked_scheme, default=None)
+    scheme_overrides: dict[str, Any] | None = field(_copied_mapping, default=None)
+    ignore: Iterable[str] | None = field(_layers_left_out, default=None)
+    disable_quantization_observer_epoch: float | None = None
+    freeze_bn_stats_epoch: float | None = None
+    model_fuse_fn_name: str | None = field(as_given, default=None)
+    model_fuse_fn_kwargs: dict[str, Any] | None = field(_copied_mapping, default=None)
+    num_calibration_steps: int | None = field(as_given, default=None)
+    strict: bool = field(as_flag, default=True)
+    end_epoch: float = -1.0

@@ -10,12 +10,7 @@ from sparseml.pytorch.sparsification.fields import as_number, field, of_types
 from sparseml.pytorch.sparsification.modifier import Loggers, ScheduledModifier
 from sparseml.sparsification.types import SparsificationTypes
 
-__all__ = ["BaseQuantizationModifier", "as_given", "copied_list", "optional_epoch"]
-
-
-def as_given(name: str, value: Any) -> Any:
-    """No check: the value is only kept and written back."""
-    return value
+__all__ = ["BaseQuantizationModifier", "copied_list", "optional_epoch"]
 
 
 def copied_list(name: str, value: Any) -> list[Any] | None:
