@@ -1,190 +1,111 @@
-"""Compare all pruners in one shot, on real data, over several seeds.
+"""Compare all pruners in one shot, without training, on real data and over several seeds.
 
-    python research/one_shot_study.py --data FOLDER --task resnet20 --seeds 0 1 2
+    python research/one_shot_study.py --data FOLDER
 
-Runs ``one_shot_pruning.py`` for every pruner and seed, one after another, and gathers the results
-in ``research/results/one_shot/<task>.json`` with a table (``.md``) and a plot (``.svg``). Runs that
-have been done are not done again, so that a study that was stopped goes on. The folder of data
-holds ``cifar10/`` (two grids of images, ``research/datasets/image_grid.py``) and ``weights/``.
+Calls ``one_shot_pruning.py`` for every network, pruner and seed. Accuracies are gathered in
+``research/results/one_shot.json`` as they are found, and what is there is not computed again, so
+that a study that was stopped goes on, and several processes can work at once (``--tasks``). At the
+end, or alone with ``--render``, a table (``.md``) and a plot (``.svg``) are written beside it.
 
-Gradients are sampled on the training images, accuracies are of the whole test set.
+CIFAR-10: gradients on 20,000 training images, accuracies on all 10,000 test images. ImageNet:
+1,000 validation images, of which 400 are for gradients and the other 600 for accuracies.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import statistics
-import subprocess
-import sys
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "research" / "results" / "one_shot"
+from study_results import StudyResults, plot, table
+from study_tasks import ROOT, TASKS, call, parsed, study_parser
+
+RESULTS = ROOT / "research/results/one_shot.json"
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-BATCH = 16
-
-
-@dataclass(frozen=True)
-class Task:
-    """A trained model and the recipes that fit it."""
-
-    model: str
-    weights: str
-    family: str
+FISHER = {"fisher_block_size": 64, "damp": 1e-6}
 
 
 @dataclass(frozen=True)
 class Pruner:
-    """A recipe with its variables; one that samples nothing needs one seed."""
+    """A line of the table.
 
-    name: str
+    :param recipe: folder below ``recipes/timm/one_shot``
+    :param variables: of the recipe, beside the number of gradients
+    :param samples: whether it prunes by gradients, so that seeds matter
+    """
+
+    title: str
     recipe: str
     variables: dict[str, Any]
-
-    @property
-    def samples(self) -> bool:
-        """Whether results depend on the seed."""
-        return self.recipe != "gm"
+    samples: bool = True
 
 
-TASKS = {
-    "resnet20": Task("research.models.cifar_resnet:resnet20", "cifar10_resnet20", "resnet"),
-    "resnet56": Task("research.models.cifar_resnet:resnet56", "cifar10_resnet56", "resnet"),
-    "small_vit": Task("research.models.small_vit:small_vit", "cifar10_vit_d4_w128", "vit"),
+PRUNERS = {
+    "gm": Pruner("magnitude, global", "gm", {}, samples=False),
+    "gw": Pruner("gradient x weight", "gw", {}),
+    "mfac": Pruner("M-FAC", "mfac", {"fisher_block_size": 512, "damp": 1e-6}),
+    "obs": Pruner("OBS", "obs", FISHER),
+    "fast_cap": Pruner("FastCAP", "fast_cap", {**FISHER, "damp": 1e-2}),
+    "cap": Pruner("CAP", "cap", FISHER),
 }
-FISHER = {"num_grads": 512, "fisher_block_size": 64, "damp": 1e-6}
-PRUNERS = (
-    Pruner("global magnitude", "gm", {}),
-    Pruner("gradient x weight", "gw", {"num_grads": 512}),
-    Pruner("M-FAC", "mfac", {"num_grads": 512, "fisher_block_size": 512, "damp": 1e-6}),
-    Pruner("OBS", "obs", FISHER),
-    Pruner("FastCAP", "fast_cap", {**FISHER, "damp": 1e-2}),
-    Pruner("CAP", "cap", FISHER),
-)
+SETTINGS = {
+    "gradients_and_images_each": {name: task.gradients for name, task in TASKS.items()},
+    "recipe_variables": {pruner.title: pruner.variables for pruner in PRUNERS.values()},
+    "cifar10": "20,000 training images for gradients, all 10,000 test images for accuracies",
+    "imagenet": "1,000 validation images, 400 for gradients and 600 for accuracies",
+}
 
 
 def main() -> None:
-    """Do what is left to do, then gather."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--task", choices=TASKS, default="resnet20")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--pruners", nargs="+", choices=[p.recipe for p in PRUNERS], metavar="P")
-    parser.add_argument("--out", type=Path, default=Path("runs/one_shot_study"))
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    args.data, args.out = args.data.absolute(), args.out.absolute()
-    chosen = [pruner for pruner in PRUNERS if pruner.recipe in (args.pruners or [pruner.recipe])]
-    for seed in args.seeds:
-        for pruner in chosen:
-            if pruner.samples or seed == args.seeds[0]:
-                run(args, pruner, seed)
-                gather(args)
+    """Do what is left to do, then show it."""
+    parser = study_parser((__doc__ or "").partition("\n")[0], "runs/one_shot_study")
+    parser.add_argument("--pruners", nargs="+", choices=PRUNERS, default=list(PRUNERS))
+    args = parsed(parser)
+    results = StudyResults(RESULTS, SETTINGS)
+    for seed in [] if args.render else args.seeds:
+        for name in args.tasks:
+            for pruner in args.pruners:
+                if PRUNERS[pruner].samples or seed == 0:
+                    run(args, results, name, pruner, seed)
+    render(results)
 
 
-def folder(args: argparse.Namespace, pruner: Pruner, seed: int) -> Path:
-    """Where a run goes."""
-    return args.out / args.task / f"{pruner.recipe}_seed={seed}"
-
-
-def run(args: argparse.Namespace, pruner: Pruner, seed: int) -> None:
-    """Run the script unless it has been run."""
-    path, task = folder(args, pruner, seed), TASKS[args.task]
-    done = path / "results.json"
-    if done.exists() and len(json.loads(done.read_text())["results"]) > len(SPARSITIES):
+def run(args: Namespace, results: StudyResults, name: str, pruner: str, seed: int) -> None:
+    """Run the script for what is missing."""
+    wanted = results.missing(name, pruner, seed, SPARSITIES)
+    if not wanted:
         return
-    recipe = ROOT / "recipes/timm/one_shot" / pruner.recipe / f"{task.family}.yaml"
-    command = [sys.executable, str(ROOT / "research/one_shot_pruning.py")]
-    command += ["--model", task.model, "--dataset", "research.datasets.image_grid:cifar10"]
-    command += ["--checkpoint", str(args.data / "weights" / f"{task.weights}.safetensors")]
-    command += ["--data-dir", str(args.data / "cifar10"), "--sparseml-recipe", str(recipe)]
-    command += ["--recipe-args", json.dumps(pruner.variables), "--seed", str(seed)]
-    command += ["--output", str(path.parent), "--experiment", path.name, "--overwrite"]
-    command += ["-gb", str(BATCH), "--gs-no-training", "-vb", "50", "--workers", "0"]
-    command += ["--threads", str(args.threads), "--latency-rounds", "0", "--no-report"]
-    command += ["--sparsities", *map(str, SPARSITIES)]
-    print(f"{args.task}: {pruner.name}, seed {seed}", flush=True)
-    subprocess.run(command, cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+    print(f"{name}: {PRUNERS[pruner].title}, seed {seed}, at {wanted}", flush=True)
+    chosen = PRUNERS[pruner]
+    folder = args.out / name / f"{pruner}_seed={seed}"
+    flags = ["--sparsities", *map(str, wanted), "--latency-rounds", "0", "--gs-no-training"]
+    variables = dict(chosen.variables)
+    if chosen.samples:
+        variables["num_grads"] = TASKS[name].gradients[0]
+    recipe = f"one_shot/{chosen.recipe}"
+    call("one_shot_pruning.py", TASKS[name], args, recipe, variables, seed, folder, flags)
+    gather(results, name, pruner, seed, folder)
 
 
-def gather(args: argparse.Namespace) -> None:
-    """Write JSON, table and plot of what there is."""
-    found: dict[str, dict[str, list[float]]] = {}
-    dense = None
-    for pruner in PRUNERS:
-        for path in sorted(folder(args, pruner, 0).parent.glob(f"{pruner.recipe}_seed=*")):
-            if not (path / "results.json").exists():
-                continue
-            rows = json.loads((path / "results.json").read_text())["results"]
-            if len(rows) <= len(SPARSITIES):
-                continue
-            dense = rows[0]["val/acc"]
-            for row in rows[1:]:
-                at = found.setdefault(pruner.name, {}).setdefault(f"{row['sparsity']:g}", [])
-                at.append(row["val/acc"])
-    if dense is None:
-        return
-    task = TASKS[args.task]
-    content = {
-        "model": task.model,
-        "weights": task.weights,
-        "data": "CIFAR-10: gradients on 20,000 training images, accuracy on 10,000 test images",
-        "batch": BATCH,
-        "recipe_variables": {pruner.name: pruner.variables for pruner in PRUNERS},
-        "dense": dense,
-        "top1": found,
-    }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{args.task}.json").write_text(json.dumps(content, indent=1) + "\n")
-    (RESULTS / f"{args.task}.md").write_text(table(args.task, content))
-    plot(RESULTS / f"{args.task}.svg", args.task, content)
+def gather(results: StudyResults, name: str, pruner: str, seed: int, folder: Path) -> None:
+    """Add what a run has found."""
+    dense, *rows = json.loads((folder / "results.json").read_text())["results"]
+    row = {"model": name, "method": "dense", "seed": 0, "sparsity": 0.0}
+    results.add({**row, "accuracy": dense["val/acc"]})
+    for found in rows:
+        row = {"model": name, "method": pruner, "seed": seed, "sparsity": found["sparsity"]}
+        results.add({**row, "accuracy": found["val/acc"], "zeros": found["zeros"]})
 
 
-def table(name: str, content: dict[str, Any]) -> str:
-    """Mean accuracy in per cent, with the standard deviation over the seeds."""
-    keys = [f"{sparsity:g}" for sparsity in SPARSITIES]
-    lines = [
-        f"# {name}: one shot, no fine-tuning",
-        "",
-        f"Top-1 on the test set in %, dense {100 * content['dense']:.2f}. {content['data']}; "
-        f"batches of {content['batch']}. Mean ± standard deviation over seeds of the sampling.",
-        "",
-        f"| pruner | seeds | {' | '.join(f'{float(key):.0%}' for key in keys)} |",
-        f"|---|---|{'---|' * len(keys)}",
-    ]
-    for pruner, values in content["top1"].items():
-        cells = " | ".join(_cell(values[key]) for key in keys)
-        lines.append(f"| {pruner} | {len(values[keys[0]])} | {cells} |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(values: list[float]) -> str:
-    mean = f"{100 * statistics.mean(values):.2f}"
-    return mean if len(values) < 2 else f"{mean} ± {100 * statistics.stdev(values):.2f}"
-
-
-def plot(path: Path, name: str, content: dict[str, Any]) -> None:
-    """Accuracy over sparsity."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = name  # the same results give the same file
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
-    axes = figure.subplots()
-    axes.axhline(100 * content["dense"], color="gray", linestyle=":", label="dense")
-    for pruner, values in content["top1"].items():
-        means = [100 * statistics.mean(found) for found in values.values()]
-        spread = [100 * statistics.pstdev(found) for found in values.values()]
-        sparsities = [100 * float(key) for key in values]
-        axes.errorbar(sparsities, means, spread, marker="o", capsize=2, label=pruner)
-    axes.set(xlabel="sparsity, %", ylabel="top-1, %", title=f"{name}, one shot")
-    axes.legend()
-    figure.savefig(path, metadata={"Date": None})
+def render(results: StudyResults) -> None:
+    """Write table and plot."""
+    rows = results.rows()
+    models = {name: task.title for name, task in TASKS.items()}
+    titles = {name: pruner.title for name, pruner in PRUNERS.items()}
+    RESULTS.with_suffix(".md").write_text(table(rows, models, titles, SPARSITIES))
+    plot(RESULTS.with_suffix(".svg"), rows, models, titles, SPARSITIES)
 
 
 if __name__ == "__main__":

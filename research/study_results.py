@@ -23,7 +23,8 @@ class StudyResults:
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        self.path, self.settings = path, dict(settings)
+        self.path = path
+        self.settings = json.loads(json.dumps(settings))  # as they are read back
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def rows(self) -> list[Row]:
@@ -82,11 +83,13 @@ def table(
 ) -> str:
     """Markdown: means and standard deviations, with the number of seeds behind them.
 
+    Models of which nothing is known yet are left out.
+
     :param models: titles by the models' names
     :param methods: titles by the methods' names
     """
     parts = []
-    for model, title in models.items():
+    for model, title in _begun(rows, models).items():
         dense = accuracies(rows, model, "dense", 0.0)
         heading = f"**{title}**" + (f", dense {dense[0]:.2f}" if dense else "")
         lines = [
@@ -98,6 +101,11 @@ def table(
             lines.append(f"| {name} | " + " | ".join(cell or "-" for cell in cells) + " |")
         parts.append("\n".join([heading, "", *lines]))
     return "\n\n".join(parts) + "\n"
+
+
+def _begun(rows: Sequence[Row], models: Mapping[str, str]) -> dict[str, str]:
+    known = {row["model"] for row in rows}
+    return {model: title for model, title in models.items() if model in known}
 
 
 def _cell(found: Sequence[float]) -> str:
@@ -113,15 +121,23 @@ def plot(
     methods: Mapping[str, str],
     sparsities: Sequence[float],
 ) -> None:
-    """One panel for each model: mean accuracy over sparsity, bars of one standard deviation."""
+    """One panel for each model: mean accuracy over sparsity, bars of one standard deviation.
+
+    Up to three panels stand side by side.
+    """
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = path.stem  # the same picture is the same file
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, len(models), figsize=(6 * len(models), 4.6), squeeze=False)
-    for panel, (model, title) in zip(panels[0], models.items(), strict=True):
+    models = _begun(rows, models)
+    wide = min(3, len(models))
+    high = -(-len(models) // wide)
+    figure, panels = pyplot.subplots(high, wide, figsize=(6 * wide, 4.6 * high), squeeze=False)
+    for panel in panels.flat[len(models) :]:
+        panel.set_axis_off()
+    for panel, (model, title) in zip(panels.flat, models.items(), strict=False):
         for number, (method, name) in enumerate(methods.items()):
             found = {s: f for s in sparsities if (f := accuracies(rows, model, method, s))}
             if not found:
@@ -141,7 +157,7 @@ def plot(
             panel.axhline(dense, color="gray", linewidth=0.8, linestyle=":")
         panel.set(title=title, xlabel="weights pruned, %", ylabel="test accuracy, %", ylim=(0, 100))
         panel.grid(alpha=0.3)
-    panels[0][0].legend(fontsize=8)
+    panels.flat[0].legend(fontsize=8)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
