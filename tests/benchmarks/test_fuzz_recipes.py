@@ -17,17 +17,6 @@ pytest.importorskip("resource", reason="a system without resource limits")
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def benchmark() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        for name in ("_timing", "_recipe_mutations", "fuzz_recipes"):
-            patch.delitem(sys.modules, name, raising=False)
-        import fuzz_recipes
-
-        yield fuzz_recipes
-
-
 @pytest.mark.slow
 def test_a_thousand_broken_recipes(benchmark: ModuleType) -> None:
     found = benchmark.fuzz(1000, seed=17)

@@ -17,16 +17,6 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a system that c
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("_timing", "kill_resume"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    import kill_resume
-
-    return kill_resume
-
-
 @pytest.mark.slow
 def test_every_modifier_survives_three_kills(tmp_path: Path) -> None:
     # in memory, where there is such a place: syncing to a disk takes most of the time

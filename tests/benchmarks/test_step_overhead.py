@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
 pytest.importorskip("timm")
-
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("_timing", "step_overhead"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    import step_overhead
-
-    return step_overhead
 
 
 class Small(torch.nn.Module):
