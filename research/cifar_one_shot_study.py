@@ -79,6 +79,9 @@ METHODS = {
     "global_magnitude": Method("magnitude, global", GlobalMagnitudePruningModifier, samples=False),
     "cap": Method("CAP", partial(CAPruningModifier, **_GLOBAL)),
     "obs": Method("OBS", partial(OBSPruningModifier, **_GLOBAL)),
+    "obs_joint": Method(
+        "OBS, joint update", partial(OBSPruningModifier, **_GLOBAL, weight_update="joint")
+    ),
     "fast_cap": Method("FastCAP", partial(FastCAPruningModifier, **{**_FISHER, "damp": 1e-2})),
     "mfac": Method("M-FAC", partial(MFACPruningModifier, **_GLOBAL)),
     "magnitude": Method("magnitude, uniform", MagnitudePruningModifier, samples=False),
@@ -94,7 +97,7 @@ METHODS = {
     ),
 }
 ROW_ORDER = (
-    "magnitude global_magnitude gw mfac obs obs_x8 fast_cap cap cap_x5".split()  # noqa: SIM905
+    "magnitude global_magnitude gw mfac obs obs_joint obs_x8 fast_cap cap cap_x5".split()  # noqa: SIM905
 )
 
 
@@ -105,6 +108,7 @@ def arguments() -> Namespace:
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--sparsities", type=float, nargs="*", default=list(TELLING_FIRST))
     parser.add_argument("--render", action="store_true", help="only write the table and the plot")
     return parser.parse_args()
 
@@ -118,7 +122,7 @@ def main() -> None:
             study = Study(name, Path(args.data_dir), results)
             study.dense()
             for seed in args.seeds:
-                study.run(seed, args.methods)
+                study.run(seed, args.methods, args.sparsities)
     render(results)
 
 
@@ -153,12 +157,12 @@ class Study:
         if self.results.missing(self.name, "dense", 0, [0.0]):
             self._add("dense", 0, 0.0, self.net)
 
-    def run(self, seed: int, methods: Sequence[str]) -> None:
+    def run(self, seed: int, methods: Sequence[str], sparsities: Sequence[float]) -> None:
         """All that one seed asks for; methods of several steps last."""
         direct = [name for name in methods if METHODS[name].steps == 1]
         stepwise = [name for name in methods if METHODS[name].steps > 1]
-        jobs = [(name, list(TELLING_FIRST)) for name in direct]
-        jobs += [(name, [s]) for s in TELLING_FIRST for name in stepwise]
+        jobs = [(name, list(sparsities)) for name in direct]
+        jobs += [(name, [s]) for s in sparsities for name in stepwise]
         recording: RecordingLoss | None = None
         for name, wanted in jobs:
             if not METHODS[name].samples and seed:
