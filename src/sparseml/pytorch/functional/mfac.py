@@ -67,6 +67,7 @@ class FisherInverseFast(FisherInverse):
     :param damp: absolute
     :param device: where to compute, a few thousand weights at a time; that of ``grads`` by default
     :param columns: how many weights at a time
+    :param diagonal: memory for its diagonal, ``[D]``; new by default
     :raises ValueError: for ``damp`` not above 0, other shapes, or gradients that are not finite
     """
 
@@ -77,12 +78,13 @@ class FisherInverseFast(FisherInverse):
         *,
         device: torch.device | str | None = None,
         columns: int = _COLUMNS,
+        diagonal: Tensor | None = None,
     ) -> None:
         _require_grads(grads, damp)
         self._damp, self._columns = damp, columns
         self._device = torch.device(grads.device if device is None else device)
         self._rows = grads.detach()
-        self._diagonal = grads.new_empty(grads.shape[1])
+        self._diagonal = grads.new_empty(grads.shape[1]) if diagonal is None else diagonal
         with exact_arithmetic(self._device):
             self._solve(self._root())
 
@@ -156,14 +158,17 @@ class FisherInverseFastBlock(FisherInverse):
         _require_block_size(block_size)
         used = devices or [grads.device]
         self._block_size = block_size
+        # one piece of memory: small ones between large temporary ones would scatter these
+        self._diagonal = grads.new_empty(grads.shape[1])
+        parts = zip(grads.split(block_size, dim=1), self._diagonal.split(block_size), strict=True)
         self._blocks = [
-            FisherInverseFast(part, damp, device=used[i % len(used)])
-            for i, part in enumerate(grads.split(block_size, dim=1))
+            FisherInverseFast(part, damp, device=used[i % len(used)], diagonal=diagonal)
+            for i, (part, diagonal) in enumerate(parts)
         ]
 
     def diag(self) -> Tensor:
         """See :meth:`FisherInverse.diag`."""
-        return torch.cat([block.diag() for block in self._blocks])
+        return self._diagonal.clone()
 
     def mul(self, x: Tensor) -> Tensor:
         """See :meth:`FisherInverse.mul`."""
@@ -210,18 +215,24 @@ class FisherInverseFastSmallBlocks(FisherInverse):
     def _invert(self, grads: Tensor, block_size: int, device: torch.device) -> Tensor:
         """``[R, B, B]`` for consecutive weights of one device, computed in double precision."""
         count, size = grads.shape
-        padded = torch.nn.functional.pad(grads, (0, -size % block_size))
-        rows = padded.view(count, -1, block_size).transpose(0, 1)
-        places = (torch.arange(padded.shape[1], device=device) < size).view(-1, block_size)
-        inverse = grads.new_empty(len(rows), block_size, block_size, device=device)
-        chunk = rows_per_chunk(8 * block_size**2, _SMALL_BLOCKS_BYTES)
-        for start in range(0, len(inverse), chunk):
-            part = slice(start, start + chunk)
-            blocks = torch.zeros_like(inverse[part], dtype=torch.float64)
-            add_products(blocks, rows[part].to(device, torch.float64).contiguous())
-            invert_blocks(blocks, count, self._damp, places[part])
-            inverse[part] = blocks
+        blocks = -(-size // block_size)
+        inverse = grads.new_empty(blocks, block_size, block_size, device=device)
+        rows = rows_per_chunk(8 * block_size * max(block_size, count), _SMALL_BLOCKS_BYTES)
+        for start in range(0, blocks, rows):
+            into = inverse[start : start + rows]
+            into.copy_(self._inverted(grads[:, start * block_size :], into.shape, device))
         return inverse
+
+    def _inverted(self, grads: Tensor, shape: torch.Size, device: torch.device) -> Tensor:
+        """The inverses of the first blocks of ``grads``, in double precision."""
+        rows, block_size, _ = shape
+        part = grads[:, : rows * block_size].to(device, torch.float64)
+        places = torch.arange(rows * block_size, device=device) < part.shape[1]
+        part = torch.nn.functional.pad(part, (0, len(places) - part.shape[1]))
+        blocks = torch.zeros(shape, dtype=torch.float64, device=device)
+        add_products(blocks, part.view(len(part), rows, block_size).transpose(0, 1).contiguous())
+        invert_blocks(blocks, len(grads), self._damp, places.view(rows, block_size))
+        return blocks
 
     def diag(self) -> Tensor:
         """See :meth:`FisherInverse.diag`."""

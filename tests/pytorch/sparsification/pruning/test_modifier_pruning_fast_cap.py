@@ -61,3 +61,17 @@ def test_more_dampening_is_reported(dots, feeding, caplog):
     FastCAPruningModifier(**fields).apply(net, grad_sampler=feeding(gradients))
     assert "was not positive definite with damp 1e-12" in caplog.text
     assert int((net.layers[0].weight == 0).sum()) == 16
+
+
+def test_what_it_takes_is_said_before_anything_happens(dots, feeding, caplog, monkeypatch):
+    net = dots((4, 8), (6, 8))
+    fields = {**FIELDS, "num_grads": 1, "fisher_block_size": 8}
+    with caplog.at_level("INFO"):
+        FastCAPruningModifier(**fields).initialize(net, grad_sampler=feeding(net.gradients(1)))
+    # float32: two matrices of 8 x 8, and five copies of 48 weights
+    assert "Fisher matrices of 2 parameters take 1.47 kB" in caplog.text
+    monkeypatch.setattr(
+        "sparseml.pytorch.sparsification.pruning.memory.free_bytes", lambda device: 1000
+    )
+    with pytest.raises(RuntimeError, match=r"needs 1\.47 kB on cpu.*fisher_block_size"):
+        FastCAPruningModifier(**fields).initialize(net, grad_sampler=feeding(net.gradients(1)))

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from sparseml.pytorch.sparsification.pruning import MFACPruningModifier
+from sparseml.pytorch.sparsification.pruning.memory import describe_bytes
 from sparseml.pytorch.sparsification.pruning.scorer_mfac import MFACSettings
 
 FIELDS = {"params": ["re:.*weight"], "init_sparsity": 0.5, "final_sparsity": 0.5}
@@ -83,3 +86,30 @@ def test_numbers_of_gradients_by_sparsity():
 @pytest.mark.parametrize("buffering", [True, None])
 def test_buffering_needs_no_sampler(linear_net, buffering):
     MFACPruningModifier(**FIELDS, use_gradient_buffering=buffering).initialize(linear_net)
+
+
+@pytest.mark.parametrize(
+    ("changes", "needed"),
+    [
+        ({"fisher_block_size": None}, 10 * 120 + 2 * 10**2),
+        ({"fisher_block_size": 40}, 10 * 120 + 2 * 10**2),
+        ({"fisher_block_size": 8}, (10 + 8) * 120),
+        ({"fisher_block_size": 40, "block_implementation": "small_block"}, (10 + 40) * 120),
+        ({"fisher_block_size": 8, "block_implementation": "block"}, 10 * 120 + 2 * 10**2),
+    ],
+)
+def test_what_it_takes_is_said_before_anything_happens(
+    dots, feeding, caplog, monkeypatch, changes, needed
+):
+    net = dots((8, 10), (40,))
+    modifier = MFACPruningModifier(**FIELDS, num_grads={0.0: 10, 0.9: 4}, **changes)
+    size = describe_bytes(math.ceil(1.1 * 8 * needed))
+    with caplog.at_level("INFO"):
+        modifier.initialize(net, grad_sampler=feeding(net.gradients(1)))
+    assert f"10 gradients of 120 weights take {size} on cpu" in caplog.text
+    monkeypatch.setattr(
+        "sparseml.pytorch.sparsification.pruning.memory.free_bytes", lambda device: 1000
+    )
+    modifier = MFACPruningModifier(**FIELDS, num_grads=10, **changes)
+    with pytest.raises(RuntimeError, match=f"needs {size} on cpu for 10 gradients.*num_grads"):
+        modifier.initialize(net, grad_sampler=feeding(net.gradients(1)))

@@ -21,10 +21,10 @@ from sparseml.pytorch.functional.kernels import exact_arithmetic
 from sparseml.pytorch.sparsification.pruning.gradient_sampling import GradientSampler
 from sparseml.pytorch.sparsification.pruning.memory import (
     describe_bytes,
-    free_bytes,
     parse_bytes,
+    require_free,
 )
-from sparseml.pytorch.sparsification.pruning.ranks import any_rank, process_rank, world_size
+from sparseml.pytorch.sparsification.pruning.ranks import process_rank, world_size
 from sparseml.pytorch.sparsification.pruning.shards import Piece, exchange, share_out, whole
 from sparseml.pytorch.utils.params import NamedLayerParam
 
@@ -180,15 +180,11 @@ class FisherPasses:
         """
         device = self._settings.device or self._found[group[0].index].param.device
         needed = fisher_bytes(group, self._layouts, self._settings.dtype) / world_size()
-        free = free_bytes(device)
-        if any_rank(free is not None and needed > free):
-            share = describe_bytes(0.5 * (free or 0))
-            raise RuntimeError(
-                f"{self._owner} needs {describe_bytes(needed)} on {device} for Fisher matrices, "
-                f"and {describe_bytes(free or 0)} are free there. Set fisher_memory: "
-                f"{share.replace(' ', '')!r} to estimate them group by group, use a smaller "
-                "fisher_block_size, or fisher_inv_device: cpu"
-            )
+        advice = (
+            "Set fisher_memory: '{half}' to estimate them group by group, use a smaller "
+            "fisher_block_size, or fisher_inv_device: cpu"
+        )
+        require_free(self._owner, "Fisher matrices", needed, device, advice)
 
 
 def put_aside(held: Held, folder: str) -> Held:

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["as_memory", "describe_bytes", "free_bytes", "parse_bytes"]
+from sparseml.pytorch.sparsification.pruning.ranks import any_rank
+
+__all__ = ["as_memory", "describe_bytes", "free_bytes", "parse_bytes", "require_free"]
 
 _UNITS = {
     "": 1,
@@ -59,6 +61,23 @@ def free_bytes(device: torch.device) -> int | None:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def require_free(
+    owner: str, purpose: str, needed: float, device: torch.device, advice: str
+) -> None:
+    """Check that a device has so many bytes to give; all ranks raise if one has to.
+
+    :param advice: what could be done about it; ``{half}`` is half of what is free
+    :raises RuntimeError: if it has not
+    """
+    free = free_bytes(device)
+    if any_rank(free is not None and needed > free):
+        half = describe_bytes(0.5 * (free or 0)).replace(" ", "")
+        raise RuntimeError(
+            f"{owner} needs {describe_bytes(needed)} on {device} for {purpose}, and "
+            f"{describe_bytes(free or 0)} are free there. {advice.format(half=half)}"
+        )
 
 
 def describe_bytes(size: float) -> str:

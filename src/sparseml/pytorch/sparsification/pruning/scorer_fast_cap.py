@@ -14,12 +14,15 @@ from sparseml.pytorch.functional.fast_cap import ReducedFisher, fast_cap
 from sparseml.pytorch.functional.selection import prune_count
 from sparseml.pytorch.sparsification.pruning.distributed import is_distributed
 from sparseml.pytorch.sparsification.pruning.fisher_passes import FisherSettings
+from sparseml.pytorch.sparsification.pruning.memory import describe_bytes, require_free
 from sparseml.pytorch.sparsification.pruning.ranks import add_up, process_rank, world_size
 from sparseml.pytorch.sparsification.pruning.scorer_sampled import Cut, SampledScorer, Subject
 
 __all__ = ["FastCAPruningParamsScorer"]
 
 _LOGGER = logging.getLogger(__name__)
+_COPIES = 5
+"""Of a weight, while it is pruned: itself, its blocks, two ways to lay them out, and errors."""
 
 
 class FastCAPruningParamsScorer(SampledScorer):
@@ -45,6 +48,25 @@ class FastCAPruningParamsScorer(SampledScorer):
     ) -> None:
         super().__init__(params, owner)
         self._block_size, self._columns, self._settings = block_size, columns, settings
+
+    def describe(self, subject: Subject) -> str:
+        """How much memory it takes.
+
+        :raises RuntimeError: if that is not there
+        """
+        layouts = [block_layout(weight.shape, self._block_size) for weight in subject.weights]
+        needed: dict[torch.device, int] = {}
+        for weight, layout in zip(subject.weights, layouts, strict=True):
+            device = self._settings.device or weight.device
+            size = layout.block_size**2 * self._settings.dtype.itemsize
+            needed[device] = needed.get(device, 0) + size
+        largest = max(weight.numel() for weight in subject.weights)
+        for device in needed:
+            needed[device] += _COPIES * largest * self._settings.dtype.itemsize
+            advice = "Use a smaller fisher_block_size, or fisher_inv_device: cpu"
+            require_free(self._owner, "Fisher matrices", needed[device], device, advice)
+        total = describe_bytes(sum(needed.values()))
+        return f"Fisher matrices of {len(layouts)} parameters take {total}, all at a time"
 
     def cuts(self, subject: Subject, targets: list[list[float]]) -> list[Cut]:
         """See the base class."""

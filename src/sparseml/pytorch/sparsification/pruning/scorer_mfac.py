@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +21,13 @@ from sparseml.pytorch.functional.mfac import (
     mfac_update,
 )
 from sparseml.pytorch.sparsification.pruning.gradient_sampling import Gradients
+from sparseml.pytorch.sparsification.pruning.memory import describe_bytes, require_free
 from sparseml.pytorch.sparsification.pruning.ranks import add_up, process_rank, world_size
 from sparseml.pytorch.sparsification.pruning.scorer_sampled import Cut, SampledScorer, Subject
 from sparseml.pytorch.sparsification.pruning.shards import Piece, exchange, share_out, whole
+
+_OVERHEAD = 1.1
+"""The gradient that is being taken, and what is computed in double precision a part at a time."""
 
 __all__ = ["MFACPruningParamsScorer", "MFACSettings"]
 
@@ -54,6 +59,19 @@ class MFACSettings:
             return self.num_grads
         keys = sorted(self.num_grads)
         return self.num_grads[next((key for key in keys if key >= sparsity), keys[-1])]
+
+    @property
+    def most(self) -> int:
+        """The most gradients that are ever taken."""
+        counts = self.num_grads
+        return max(counts.values()) if isinstance(counts, Mapping) else counts
+
+    def values(self, size: int) -> int:
+        """How many numbers the gradients of ``size`` weights are, and what comes of them."""
+        block, count = self.block_size or size, self.most
+        dense = {"auto": bool(self.block_size) and block <= count, "small_block": True}
+        inverse = min(block, size) * size if dense.get(self.implementation) else 2 * count**2
+        return count * size + inverse
 
     def inverse(self, grads: Tensor) -> FisherInverse:
         """The inverse Fisher matrix of gradients ``[N, D]``, which may be overwritten."""
@@ -88,9 +106,27 @@ class MFACPruningParamsScorer(SampledScorer):
         row = torch.cat([grad.to(self._settings.home, _dtype(self._params)) for grad in grads])
         if not bool(row.isfinite().all()):
             return
-        counts = self._settings.num_grads
-        most = max(counts.values()) if isinstance(counts, Mapping) else counts
+        most = self._settings.most
         self._recent = [*self._recent[-(most - 1) :], row] if most > 1 else [row]
+
+    def describe(self, subject: Subject) -> str:
+        """How much memory the gradients take, with what is computed from them.
+
+        :raises RuntimeError: if that is not there
+        """
+        size = sum(int(live.sum()) for live in subject.live)
+        layout = block_layout([size], self._settings.block_size or size)
+        columns = _own_columns(layout, size)
+        count = self._settings.most
+        values = self._settings.values(columns.stop - columns.start)
+        needed = math.ceil(_OVERHEAD * values * _dtype(subject.weights).itemsize)
+        advice = (
+            "Lower num_grads, use a smaller fisher_block_size, or keep gradients elsewhere by "
+            "grads_device"
+        )
+        home = torch.device(self._settings.home)
+        require_free(self._owner, f"{count} gradients", needed, home, advice)
+        return f"{count} gradients of {size} weights take {describe_bytes(needed)} on {home}"
 
     @torch.no_grad()
     def cuts(self, subject: Subject, targets: list[list[float]]) -> list[Cut]:
