@@ -22,6 +22,7 @@ from run_results import (
     LATENCY_BATCH,
     describe_dense,
     experiment_folder,
+    make_folder,
     start_run,
     write_latency,
     write_outcome,
@@ -121,7 +122,7 @@ class Outcome:
             raise RunError(f"{folder} holds results: give --overwrite or another --experiment")
         self.rows: list[Row] = []
         self.runs: list[Path] = []
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.loggers = stack.enter_context(service_loggers(session.args, folder))
 
     def dense(self, found: dict[str, float]) -> None:

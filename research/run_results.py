@@ -47,6 +47,17 @@ def start_run(folder: Path, args: Namespace, name: str, group: str | None) -> Ru
     return run
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it.
+
+    :raises RunError: if that cannot be
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"--output: {folder} cannot be written: {error.strerror}") from error
+
+
 def write_outcome(
     run: RunDirectory,
     session: Session,
@@ -93,7 +104,7 @@ def write_page(runs: Sequence[Path], folder: Path, args: Namespace) -> None:
     except ImportError as error:
         say(f"no report: {error}")
         return
-    say(f"report: {written.html}")
+    say(f"report: {folder / written.html.name}")
 
 
 def _fractions(found: dict[str, float]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
 from pathlib import Path
@@ -138,6 +139,13 @@ def test_pruning_by_gradients_of_the_loader(
         (["--model", "resnt18"], "has no such model; did you mean 'resnet18"),
         (["--checkpoint", "bad.pth"], "bad.pth is not a file of torch.save, or is damaged"),
         (["--checkpoint", "bad.safetensors"], "bad.safetensors is not a safetensors file"),
+        (["--checkpoint", "flipped.pth"], "flipped.pth is damaged: the checksum of its part"),
+        (["--checkpoint", "gone.pth"], "--checkpoint gone.pth: no such file"),
+        (["--checkpoint", "."], "--checkpoint .: Is a directory"),
+        (
+            ["--output", "recipe.yaml"],
+            "--output: recipe.yaml/run cannot be written: Not a directory",
+        ),
         (["--device", "cuda"], "torch finds no GPU"),
         (["--recipe-args", "sparsty=1"], "sparsty"),
     ],
@@ -149,10 +157,38 @@ def test_mistakes_are_told_in_one_line(
         pytest.skip("there is a GPU")
     for name in ("bad.pth", "bad.safetensors"):
         (workplace / name).write_bytes(b"\x08" * 99)
+    torch.save({"weight": torch.zeros(999)}, workplace / "flipped.pth")
+    content = bytearray((workplace / "flipped.pth").read_bytes())
+    content[len(content) // 2] ^= 255
+    (workplace / "flipped.pth").write_bytes(content)
     done = call(SCRIPT, *one_shot, *more, fails=True)
     lines = [line for line in done.error.splitlines() if line.startswith("error: ")]
     assert done.status == 2 and len(lines) == 1 and expected in lines[0], done.error
     assert "Traceback" not in done.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "x"),
+        RuntimeError("No space left on device (os error 28)"),
+    ],
+)
+def test_a_disk_that_fills_up(
+    one_shot: list[Any], call: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    from sparseml.pytorch.utils import files
+
+    def fill_up(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(files, "save_file", fill_up)
+    done = call(SCRIPT, *one_shot, fails=True)
+    assert done.status == 2
+    assert "cannot be written: No space left on device" in done.error
+    monkeypatch.setattr(files, "save_file", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # no other error is taken for it
+        call(SCRIPT, *one_shot, "--experiment", "other")
 
 
 def test_results_are_not_replaced_unasked(one_shot: list[Any], call: Any, workplace: Path) -> None:

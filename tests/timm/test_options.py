@@ -59,6 +59,10 @@ def test_required_flags_may_be_in_the_configuration(tmp_path: Path) -> None:
         ("- 1", "must map names to values, found a list"),
         ("a: [", "is no YAML"),
         ("lr: fast", "lr must be of type float, found 'fast'"),
+        ("epochs: 2.5", r"epochs must be a whole number, found 2\.5"),
+        ("bce_loss: maybe", "bce_loss must be true or false, found 'maybe'"),
+        ("clip_mode: nrom", "clip_mode must be 'norm', 'value' or 'agc', found 'nrom'"),
+        ("batch_size: 0", "--batch-size must be at least 1, found 0"),
         (None, "No such file"),
     ],
 )
@@ -70,6 +74,23 @@ def test_configurations_that_cannot_be_used(
         file.write_text(text)
     with pytest.raises(RunError, match=expected):
         _parse("-c", str(file))
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["-vb", "0"], "--val-batch-size must be at least 1, found 0"),
+        (["--workers", "-1"], "--workers must be at least 0, found -1"),
+        (["--lr", "nan"], "--lr must be at least 0, found nan"),
+        (["--seed", "-2"], "--seed must be from 0 to 4294967295, found -2"),
+        (["--reprob", "3"], r"--reprob must be from 0 to 1, found 3\.0"),
+        (["--clip-grad", "-1"], r"--clip-grad must be greater than 0, found -1\.0"),
+        (["--input-size", "3", "0", "8"], "--input-size must be at least 1, found 0"),
+    ],
+)
+def test_numbers_out_of_range(flags: list[str], expected: str) -> None:
+    with pytest.raises(RunError, match=expected):
+        _parse(*flags)
 
 
 def test_settings_of_timm_that_are_off_are_accepted(tmp_path: Path) -> None:

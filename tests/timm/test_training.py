@@ -195,6 +195,7 @@ def test_a_teacher_for_the_recipe(gradual: list[Any], call: Any, workplace: Path
         (["--num-classes", 7], "has 3 classes, but own_code:small tells 7 apart"),
         (["-b", 64], "48 training images do not fill a batch of 64"),
         (["-b", 7, "--mixup", 0.2], "--batch-size 7: mixup and cutmix pair images"),
+        (["--aa", "nonsense"], "timm cannot prepare images with these settings: AssertionError: U"),
         (["--opt", "sgdd"], "--opt sgdd"),
         (["--sched", "cosin"], "--sched cosin"),
         (["--resume", "gone"], "--resume gone: no such file or folder"),

@@ -72,7 +72,8 @@ class DataSource:
 
         :param training: shuffle, drop what does not fill a batch, and augment
         :param augmentation: keywords of timm's ``create_loader``
-        :raises RunError: for training data that do not fill one batch
+        :raises RunError: for training data that do not fill one batch, and for settings that timm
+            refuses
         """
         if training and len(dataset) < batch_size * (where.count if shared else 1):
             raise RunError(
@@ -91,13 +92,16 @@ class DataSource:
             **{key: self.config[key] for key in ("interpolation", "mean", "std", "crop_pct")},
             **augmentation,
         }
-        # the loader sets the transform of what it is given
-        return create_loader(
-            copy.copy(dataset),
-            input_size=self.config["input_size"],
-            batch_size=batch_size,
-            **settings,
-        )
+        try:  # the loader sets the transform of what it is given
+            return create_loader(
+                copy.copy(dataset),
+                input_size=self.config["input_size"],
+                batch_size=batch_size,
+                **settings,
+            )
+        except (AssertionError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            raise RunError(f"timm cannot prepare images with these settings: {reason}") from error
 
     def shuffled(self, dataset: Any, batch_size: int, where: Processes, shared: bool = True) -> Any:
         """Full batches in random order of images that are prepared as for validation."""

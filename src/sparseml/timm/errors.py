@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from sparseml.pytorch.utils.files import CheckpointError
 __all__ = ["RunError", "one_line", "run_reported"]
 
 _MISTAKE = 2
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class RunError(Exception):
@@ -26,15 +28,35 @@ def one_line(error: BaseException | str) -> str:
 
 
 def run_reported(main: Callable[[], None]) -> int:
-    """Call ``main``; what the user got wrong is printed in one line.
+    """Call ``main``; what the user got wrong, and a full disk, is told in one line.
 
     :return: the exit status, 2 after such a mistake
     """
     try:
         main()
     except (RunError, RecipeError, CheckpointError) as error:
-        rank = int(os.environ.get("RANK", "0"))
-        where = f"[rank {rank}] " if rank else ""
-        print(f"{where}error: {one_line(error)}", file=sys.stderr, flush=True)
-        return _MISTAKE
+        return _told(one_line(error))
+    except Exception as error:
+        reason = _no_room(error)
+        if reason is None:
+            raise
+        return _told(reason)
     return 0
+
+
+def _told(text: str) -> int:
+    rank = int(os.environ.get("RANK", "0"))
+    where = f"[rank {rank}] " if rank else ""
+    print(f"{where}error: {text}", file=sys.stderr, flush=True)
+    return _MISTAKE
+
+
+def _no_room(error: Exception) -> str | None:
+    """What to tell of a disk that takes nothing more; None for any other error."""
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        file = f"{error.filename} " if error.filename else "the results "
+        return f"{file}cannot be written: {error.strerror}"
+    # torch and safetensors raise errors of their own
+    if os.strerror(errno.ENOSPC) in str(error):
+        return f"the results cannot be written: {one_line(error)}"
+    return None

@@ -102,8 +102,9 @@ def _built(name: str, build: Callable[[], Any]) -> Any:
 def _load_weights(model: nn.Module, name: str, checkpoint: str) -> None:
     try:
         loaded = load_weights(checkpoint, model)
-    except FileNotFoundError as error:
-        raise RunError(f"--checkpoint {checkpoint}: no such file") from error
+    except OSError as error:  # none there, a folder, not to be read
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise RunError(f"--checkpoint {checkpoint}: {reason}") from error
     except CheckpointError:
         raise
     except RuntimeError as error:  # shapes

@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 from timm.utils import ParseKwargs
 
-from sparseml.timm.errors import RunError
-from sparseml.utils.text import did_you_mean
+from sparseml.timm.errors import RunError, one_line
+from sparseml.timm.ranges import require_ranges
+from sparseml.utils.text import did_you_mean, quoted_list
 
 __all__ = [
     "add_data_flags",
@@ -137,7 +138,8 @@ def parse(
     that no flag takes must be off (false, 0, empty), as timm's files list all that timm has.
 
     :param ignored: settings of such files that change nothing here
-    :raises RunError: for a file that cannot be used, with the nearest names of flags
+    :raises RunError: for a file that cannot be used, with the nearest names of flags, and for
+        numbers out of range
     """
     argv = with_dashes(argv)
     if parser.get_default("config") is not None or _has_config(parser):
@@ -147,6 +149,7 @@ def parse(
         if file:
             parser.set_defaults(**_config(parser, file, ignored or {}))
     args = parser.parse_args(argv)
+    require_ranges(parser, args)
     bare = Namespace(**{action.dest: None for action in parser._actions})
     return args, _given(parser, argv, bare)
 
@@ -167,7 +170,7 @@ def _config(parser: ArgumentParser, file: str, ignored: Mapping[str, Any]) -> di
     except OSError as error:
         raise RunError(f"--config {file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunError(f"--config {file} is no YAML: {error}") from error
+        raise RunError(f"--config {file} is no YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise RunError(
             f"--config {file} must map names to values, found a {type(content).__name__}"
@@ -194,12 +197,19 @@ def _config(parser: ArgumentParser, file: str, ignored: Mapping[str, Any]) -> di
 
 def _converted(action: argparse.Action, value: Any, file: str) -> Any:
     kind = action.type
+    name = f"--config {file}: {action.dest}"
+    if action.nargs == 0 and value is not None and not isinstance(value, bool):
+        raise RunError(f"{name} must be true or false, found {value!r}")
+    if action.choices is not None and value not in (None, *action.choices):
+        allowed = quoted_list([str(choice) for choice in action.choices])
+        raise RunError(f"{name} must be {allowed}, found {value!r}")
+    if kind is int and isinstance(value, float) and not value.is_integer():
+        raise RunError(f"{name} must be a whole number, found {value!r}")
     if value is None or not callable(kind) or isinstance(value, (list, dict)):
         return value
     try:
         return kind(value)
     except (TypeError, ValueError) as error:
         raise RunError(
-            f"--config {file}: {action.dest} must be of type {getattr(kind, '__name__', kind)}, "
-            f"found {value!r}"
+            f"{name} must be of type {getattr(kind, '__name__', kind)}, found {value!r}"
         ) from error

@@ -124,11 +124,6 @@ def _driven(
 
 def _training_loader(session: Session) -> Any:
     args = session.args
-    if args.batch_size < 1 or args.grad_accum_steps < 1:
-        raise RunError(
-            "--batch-size and --grad-accum-steps must be at least 1, found "
-            f"{args.batch_size} and {args.grad_accum_steps}"
-        )
     interpolation = {"interpolation": args.train_interpolation} if args.train_interpolation else {}
     return session.source.loader(
         session.training_data,

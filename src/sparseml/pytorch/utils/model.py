@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import zipfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -123,7 +124,8 @@ def read_model_file(path: _PathLike, map_location: Any = "cpu") -> dict[str, Any
         if "epoch" in content:
             content["epoch"] = float(content["epoch"])
         return {"state_dict": tensors, **content}
-    loaded = read_torch_file(path, map_location)
+    # flipped bits in weights would go unnoticed; files of old torch have no checksums
+    loaded = read_torch_file(path, map_location, check=zipfile.is_zipfile(path))
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         return dict(loaded)
     if isinstance(loaded, Mapping) and any(isinstance(v, Tensor) for v in loaded.values()):
