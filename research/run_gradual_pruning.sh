@@ -7,21 +7,13 @@
 # On several GPUs (CUDA_VISIBLE_DEVICES), one process each. A run that was stopped goes on with
 #   ... research/run_gradual_pruning.sh --resume output/train/$EXPERIMENT
 set -euo pipefail
-cd "$(dirname "$0")/.."
+# shellcheck source=research/launch.sh
+. "$(dirname "$0")/launch.sh"
 
-: "${DATA_DIR:?set it to the folder of the images, with train/ and val/}"
 MODEL=${MODEL:-deit_tiny_patch16_224}
-PRUNER=${PRUNER:-cap}             # cap fast_cap obs mfac gm gw
-FAMILY=${FAMILY:-vit}             # vit convnext resnet resnet_d efficientnet
 CONFIG=${CONFIG:-configs/light1.yaml}
 RECIPE=${RECIPE:-recipes/timm/gradual/$PRUNER/$FAMILY.yaml}
 EXPERIMENT=${EXPERIMENT:-$MODEL-gradual-$PRUNER}
-PROCESSES=${PROCESSES:-$(tr ',' '\n' <<< "${CUDA_VISIBLE_DEVICES:-0}" | wc -l)}
-
-launch=(python)
-if [ "$PROCESSES" -gt 1 ]; then
-  launch=(torchrun --standalone --nproc-per-node="$PROCESSES")
-fi
 
 exec "${launch[@]}" research/sparse_training.py \
   --config "$CONFIG" \

@@ -6,21 +6,13 @@
 #
 # On several GPUs (CUDA_VISIBLE_DEVICES), one process each.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+# shellcheck source=research/launch.sh
+. "$(dirname "$0")/launch.sh"
 
-: "${DATA_DIR:?set it to the folder of the images, with train/ and val/}"
 MODEL=${MODEL:-deit_small_patch16_224}
-PRUNER=${PRUNER:-cap}             # cap fast_cap obs mfac gm gw
-FAMILY=${FAMILY:-vit}             # vit convnext resnet resnet_d efficientnet
 RECIPE=${RECIPE:-recipes/timm/one_shot/$PRUNER/$FAMILY.yaml}
 SPARSITIES=${SPARSITIES:-0.4 0.5 0.6 0.7 0.75 0.8 0.9}
 EXPERIMENT=${EXPERIMENT:-$MODEL-$PRUNER}
-PROCESSES=${PROCESSES:-$(tr ',' '\n' <<< "${CUDA_VISIBLE_DEVICES:-0}" | wc -l)}
-
-launch=(python)
-if [ "$PROCESSES" -gt 1 ]; then
-  launch=(torchrun --standalone --nproc-per-node="$PROCESSES")
-fi
 
 # shellcheck disable=SC2086  # several sparsities are several words
 exec "${launch[@]}" research/one_shot_pruning.py \
