@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets.image_grid import cifar10
+from images.image_grid import cifar10
 from models.cifar_resnet import resnet20
 from recorded_gradients import RecordingLoss, endless_batches, grad_sampler
 from safetensors.torch import load_file

@@ -13,8 +13,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
-_CIFAR = "research.datasets.image_grid:cifar10"
-_IMAGENET = "research.datasets.zipped_images:imagenet_sample"
+_CIFAR = "research.images.image_grid:cifar10"
+_IMAGENET = "research.images.zipped_images:imagenet_sample"
 # the stored images are squares of 227 pixels, of which a network sees the middle 224
 _IMAGENET_INPUT = [*["--crop-pct", "0.98678"], *["--mean", *3 * ["0.5"]], *["--std", *3 * ["0.5"]]]
 

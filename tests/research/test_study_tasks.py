@@ -56,7 +56,7 @@ def test_each_task_names_a_model_and_recipes_that_exist(tasks: ModuleType, load:
 
 
 def test_calibration_and_test_images_are_apart(load: Any, zipped: Path) -> None:
-    build = load("research.datasets.zipped_images").imagenet_sample
+    build = load("research.images.zipped_images").imagenet_sample
     train, test = build(str(zipped), "train"), build(str(zipped), "validation")
     assert (len(train), len(test)) == (4, 6)
     assert train.classes == test.classes == [f"class_{n}" for n in (0, 5, 6, 7, 8, 9)]

@@ -69,7 +69,7 @@ def test_images_in_a_grid(tmp_path: Path) -> None:
     grid = pixels.reshape(100, 3, 32, 32, 3).swapaxes(1, 2).reshape(3200, 96, 3)
     Image.fromarray(grid).save(tmp_path / "train.png")
     np.savez(tmp_path / "labels.npz", train=np.arange(300) % 10)
-    name = "research.datasets.image_grid:cifar10"
+    name = "research.images.image_grid:cifar10"
     config = {"input_size": (3, 32, 32), "interpolation": "bilinear", "crop_pct": 1.0}
     config |= {"mean": (0.0,) * 3, "std": (1.0,) * 3}
     source = DataSource(name, str(tmp_path), config)
@@ -91,7 +91,7 @@ def test_trained_weights_are_as_good_as_they_should_be(name: str) -> None:
         value.numel() for key, value in load_file(weights).items() if _is_parameter(key)
     )
     config: dict[str, Any] = dict(model.pretrained_cfg)  # type: ignore[arg-type]
-    source = DataSource("research.datasets.image_grid:cifar10", str(DATA / "cifar10"), config)
+    source = DataSource("research.images.image_grid:cifar10", str(DATA / "cifar10"), config)
     loader = source.loader(source.dataset("test[:1000]"), 250, Processes())
     assert evaluate(model, loader, Processes())["top1"] == pytest.approx(accuracy, abs=0.03)
 
