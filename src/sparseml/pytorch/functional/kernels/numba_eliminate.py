@@ -26,6 +26,7 @@ from sparseml.pytorch.functional.kernels.numba_loops import (
     Array,
     as_arrays,
     compiled,
+    copy_all,
     subtract_rows,
 )
 from sparseml.pytorch.functional.kernels.rows import map_rows, rows_per_chunk
@@ -205,7 +206,7 @@ def _eliminate_rows(
     score[0] = np.inf
     infinity = bits[0]
     for r in range(start, stop):
-        nearby[:] = inverse[r]  # one stream from memory instead of a row now and then
+        copy_all(inverse[r], nearby)  # one stream from memory instead of a row now and then
         n = _load(weights[r], nearby, floors[r], live[r], state)
         if of > 0:
             gone[:] = 0

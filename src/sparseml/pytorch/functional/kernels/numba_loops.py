@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from torch import Tensor
 
-__all__ = ["CHUNK_BYTES", "Array", "as_arrays", "compiled", "subtract_rows"]
+__all__ = ["CHUNK_BYTES", "Array", "as_arrays", "compiled", "copy_all", "subtract_rows"]
 
 Array = np.ndarray[Any, Any]
 CHUNK_BYTES = 1 << 23
@@ -35,6 +35,14 @@ def compiled(function: _Function) -> _Function:
 def as_arrays(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Array, Array, Array, Array]:
     """The tensors' memory, copied only where it is not contiguous."""
     return tuple(t.contiguous().numpy() for t in (a, b, c, d))  # type: ignore[return-value]
+
+
+@compiled
+def copy_all(source: Array, target: Array) -> None:
+    """``target[:] = source`` for contiguous arrays; numba copies matrices at half this speed."""
+    values, into = source.reshape(source.size), target.reshape(target.size)
+    for i in range(source.size):
+        into[i] = values[i]
 
 
 @compiled
