@@ -128,5 +128,5 @@ def call(
     command += ["--recipe-args", json.dumps(variables), "--seed", str(seed)]
     command += ["--output", str(folder.parent), "--experiment", folder.name, "--overwrite"]
     command += ["-gb", str(task.gradients[1]), "-vb", "50", "--workers", "0", "--no-report"]
-    command += ["--threads", str(args.threads), *task.flags, *flags]
+    command += ["--threads", str(args.threads), "--channels-last", *task.flags, *flags]
     subprocess.run(command, cwd=ROOT, check=True)

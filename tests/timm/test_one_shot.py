@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sparseml.timm import read_masks
+from sparseml.timm import read_masks, session
 
 SCRIPT = "one_shot_pruning.py"
 RECIPE = """
@@ -97,6 +97,34 @@ def test_flags_with_underscores_and_batch_norms_measured_anew(
     tuned = load_file(workplace / "out/tuned/sparsity=0.9/model.safetensors")
     differ = {name for name, value in plain.items() if not torch.equal(value, tuned[name])}
     assert differ == {"body.1.running_mean", "body.1.running_var", "body.1.num_batches_tracked"}
+
+
+def test_the_layout_in_memory_changes_no_result(
+    one_shot: list[Any], call: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[bool] = []
+    load = session.load_model
+
+    def watched(*args: Any) -> Any:
+        model = load(*args)
+        model.register_forward_pre_hook(
+            lambda module, _: given.append(
+                module.body[0].weight.is_contiguous(memory_format=torch.channels_last)
+            )
+        )
+        return model
+
+    monkeypatch.setattr(session, "load_model", watched)
+    call(SCRIPT, *one_shot, "--sparsities", 0.5)
+    assert given and not any(given)
+    given.clear()
+    call(SCRIPT, *one_shot, "--sparsities", 0.5, "--channels-last", "--experiment", "last")
+    assert given and all(given)
+    plain, last = (_results(workplace / "out" / name) for name in ("run", "last"))
+    for one, other in zip(plain, last, strict=True):
+        assert one["val/loss"] == pytest.approx(other["val/loss"], rel=1e-4)
+    weights = [load_file(workplace / row["file"]) for row in (plain[1], last[1])]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
 @pytest.mark.parametrize(

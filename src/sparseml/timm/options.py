@@ -119,6 +119,7 @@ def add_run_flags(parser: ArgumentParser, output: str) -> None:
     add("--seed", type=int, default=42)
     add("--device", default="auto", help="cpu, cuda, cuda:1 [auto]")
     add("--threads", type=int, metavar="N", help="of the CPU, per process")
+    add("--channels-last", action="store_true", help="layout of images and convolutions in memory")
     add("--amp", action="store_true", help="mixed precision")
     add("--amp-dtype", choices=("float16", "bfloat16"), help="[float16 on GPUs, else bfloat16]")
     add("--bn-retune", type=int, default=0, metavar="BATCHES", help="batch norms after pruning")

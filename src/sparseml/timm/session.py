@@ -104,6 +104,8 @@ def open_session(args: Namespace, where: Processes) -> Session:
     model = load_model(
         args.model, args.checkpoint, args.pretrained, args.split_qkv, model_kwargs(args)
     ).to(where.device)
+    if args.channels_last:
+        model = model.to(memory_format=torch.channels_last)
     config = data_config(model, {key: getattr(args, key) for key in _INPUT_KEYS})
     options = {"class_map": args.class_map or None, "download": args.dataset_download}
     source = DataSource(

@@ -73,7 +73,6 @@ def _add_optimisation(parser: ArgumentParser) -> None:
     add("--clip-mode", choices=("norm", "value", "agc"), default="norm")
     add("--drop", dest="drop_rate", type=float)
     add("--drop-path", dest="drop_path_rate", type=float)
-    add("--channels-last", action="store_true")
     add("--sync-bn", action="store_true")
     add("--dist-bn", choices=("reduce", "broadcast", ""), default="reduce")
 

@@ -63,8 +63,6 @@ def set_up_training(
     steps = steps_in_epoch(len(loader), args.grad_accum_steps)
     manager.resolve_steps(steps)
     epochs = epochs_to_run(manager, args.epochs, "epochs" in given, args.sparseml_recipe)
-    if args.channels_last:
-        session.model.to(memory_format=torch.channels_last)
     if args.sync_bn and where.several:
         session.model = convert_sync_batchnorm(session.model)
     ema = _averaged(session)
