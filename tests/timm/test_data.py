@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from sparseml.timm import DataSource, Processes, RunError, class_count, evaluate, require_classes
+from sparseml.timm.augmentation import posterize
 
 CONFIG = {
     "input_size": (3, 8, 8),
@@ -38,6 +39,11 @@ def test_folders_of_images(images: Path) -> None:
     assert batches[0][0].shape == (10, 3, 8, 8)
     assert len(list(source.loader(validation, 10, HERE))) == 3
     assert train.transform is None, "loaders must not change each other's images"
+    policy = "rand-m10-mstd0-inc1-n8"  # posterizes to 0 bits, which Pillow 13 refuses
+    loader = source.loader(train, 10, HERE, training=True, auto_augment=policy)
+    (policies,) = (t for t in loader.dataset.transform.transforms if hasattr(t, "ops"))
+    assert posterize in {operation.aug_fn for operation in policies.ops}
+    assert len(list(loader)) == 4
 
 
 def test_images_as_for_validation_in_random_order(images: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from timm.data import create_dataset, create_loader
 from torch.utils.data import DataLoader, DistributedSampler
 
+from sparseml.timm.augmentation import allow_no_bits
 from sparseml.timm.errors import RunError, one_line
 from sparseml.timm.processes import Processes
 from sparseml.utils.references import described, is_reference, resolve_reference
@@ -93,7 +94,7 @@ class DataSource:
             **augmentation,
         }
         try:  # the loader sets the transform of what it is given
-            return create_loader(
+            loader = create_loader(
                 copy.copy(dataset),
                 input_size=self.config["input_size"],
                 batch_size=batch_size,
@@ -102,6 +103,8 @@ class DataSource:
         except (AssertionError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             reason = f"{type(error).__name__}: {one_line(error)}"
             raise RunError(f"timm cannot prepare images with these settings: {reason}") from error
+        allow_no_bits(getattr(loader.dataset, "transform", None))
+        return loader
 
     def shuffled(self, dataset: Any, batch_size: int, where: Processes, shared: bool = True) -> Any:
         """Full batches in random order of images that are prepared as for validation."""

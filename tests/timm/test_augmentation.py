@@ -1,0 +1,49 @@
+"""timm's policies with magnitudes at their ends."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+pytest.importorskip("timm")
+
+from PIL import Image
+from timm.data import auto_augment, create_transform
+
+from sparseml.timm.augmentation import allow_no_bits, posterize
+
+
+@pytest.mark.parametrize("policy", ["rand-m9-mstd0.5-inc1", "original", "v0", "augmix-m5"])
+@pytest.mark.parametrize("parts", [False, True])
+def test_all_posterizing_operations_take_no_bits(policy: str, parts: bool) -> None:
+    transform = create_transform(32, is_training=True, auto_augment=policy, separate=parts)
+    seen: list[auto_augment.AugmentOp] = []
+    allow_no_bits(transform)
+    stages = transform if parts else transform.transforms
+    for stage in stages:
+        for one in getattr(stage, "transforms", [stage]):
+            found = getattr(one, "ops", None) or getattr(one, "policy", None) or []
+            for entry in found:
+                seen += entry if isinstance(entry, (list, tuple)) else [entry]
+    assert len(seen) > 8
+    functions = {op.aug_fn for op in seen}
+    assert auto_augment.posterize not in functions
+    assert posterize in functions
+
+
+def test_no_bits_are_black_and_others_timms() -> None:
+    image = Image.new("RGB", (2, 2), (200, 10, 130))
+    assert posterize(image, 0).getpixel((0, 0)) == (0, 0, 0)
+    for bits in (1, 3, 8):
+        expected = auto_augment.posterize(image, bits).getpixel((0, 0))
+        assert posterize(image, bits).getpixel((0, 0)) == expected
+
+
+def test_the_largest_magnitude_of_a_policy_passes_and_workers_get_it() -> None:
+    transform = create_transform(32, is_training=True, auto_augment="rand-m10-mstd0-inc1-n8")
+    allow_no_bits(transform)
+    transform = pickle.loads(pickle.dumps(transform))  # noqa: S301 as workers do
+    image = Image.new("RGB", (40, 40), (200, 10, 130))
+    for _ in range(30):
+        assert transform(image).shape == (3, 32, 32)
