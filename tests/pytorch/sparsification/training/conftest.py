@@ -64,3 +64,25 @@ def run() -> Run:
 @pytest.fixture(scope="session")
 def new_run() -> Callable[[], Run]:
     return Run
+
+
+@pytest.fixture
+def require_exact_resume(new_run: Callable[[], Run]) -> Callable[[Callable[[], Any]], list[Any]]:
+    """Checks that a modifier resumed after any step goes on as if nothing had been."""
+
+    def require(make: Callable[[], Any]) -> list[Any]:
+        whole = new_run()
+        rates = whole.drive(make(), 3)
+        for stop in range(13):
+            first, second, modifier, again = new_run(), new_run(), make(), make()
+            before = first.drive(modifier, stop / 4)
+            if not before:
+                modifier.initialize(first.model)
+            second.optimizer.load_state_dict(first.optimizer.state_dict())
+            again.initialize(second.model, stop / 4, second.loggers)
+            again.load_progress_state(modifier.progress_state())
+            assert before + second.drive(again, 3, first=stop) == rates
+            assert first.logged + second.logged == whole.logged
+        return rates
+
+    return require
