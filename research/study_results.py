@@ -157,7 +157,7 @@ def plot(
             panel.axhline(dense, color="gray", linewidth=0.8, linestyle=":")
         panel.set(title=title, xlabel="weights pruned, %", ylabel="test accuracy, %", ylim=(0, 100))
         panel.grid(alpha=0.3)
-    panels.flat[0].legend(fontsize=8)
+    panels.flat[len(models) - 1].legend(fontsize=8, loc="lower left")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
