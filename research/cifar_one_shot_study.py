@@ -23,7 +23,7 @@ from images.image_grid import cifar10
 from models.cifar_resnet import resnet20
 from recorded_gradients import RecordingLoss, endless_batches, grad_sampler
 from safetensors.torch import load_file
-from study_results import StudyResults, plot, table, write_between
+from study_results import StudyResults, write_between
 from torch import Tensor, nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
@@ -128,12 +128,9 @@ def main() -> None:
 
 def render(results: StudyResults) -> None:
     """Write the table, on its own and into the documentation, and the plot."""
-    rows = results.rows()
     titles = {name: METHODS[name].title for name in ROW_ORDER}
-    text = table(rows, MODELS, titles, SPARSITIES)
-    RESULTS.with_suffix(".md").write_text(text)
+    text = results.show(MODELS, titles, SPARSITIES, PICTURE)
     write_between(PAGE, RESULTS.stem, text)
-    plot(PICTURE, rows, MODELS, titles, SPARSITIES)
 
 
 class Study:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study_results import StudyResults, plot, table
+from study_results import StudyResults
 from study_tasks import ROOT, TASKS, call, parsed, study_parser
 
 RESULTS = ROOT / "research/results/one_shot.json"
@@ -101,11 +101,9 @@ def gather(results: StudyResults, name: str, pruner: str, seed: int, folder: Pat
 
 def render(results: StudyResults) -> None:
     """Write table and plot."""
-    rows = results.rows()
     models = {name: task.title for name, task in TASKS.items()}
     titles = {name: pruner.title for name, pruner in PRUNERS.items()}
-    RESULTS.with_suffix(".md").write_text(table(rows, models, titles, SPARSITIES))
-    plot(RESULTS.with_suffix(".svg"), rows, models, titles, SPARSITIES)
+    results.show(models, titles, SPARSITIES)
 
 
 if __name__ == "__main__":

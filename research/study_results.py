@@ -56,6 +56,24 @@ class StudyResults:
             new.write_text(f'{{"settings": {settings},\n "results": [\n  {lines}\n ]}}\n')
             os.replace(new, self.path)
 
+    def show(
+        self,
+        models: Mapping[str, str],
+        methods: Mapping[str, str],
+        sparsities: Sequence[float],
+        picture: Path | None = None,
+    ) -> str:
+        """Write the table (``.md``) and, where it is not said, beside it the plot (``.svg``).
+
+        :return: the table
+        """
+        rows = self.rows()
+        text = table(rows, models, methods, sparsities)
+        self.path.with_suffix(".md").write_text(text)
+        picture = picture or self.path.with_suffix(".svg")
+        plot(picture, rows, models, methods, sparsities)
+        return text
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         folder = os.open(self.path.parent, os.O_RDONLY)

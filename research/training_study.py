@@ -6,9 +6,9 @@ Calls ``sparse_training.py`` for every network, way of pruning, sparsity and see
 goes to ``research/results/sparse_training.json`` as in ``one_shot_study.py``: what is there is not
 computed again. The accuracy is that of the last epoch, on all 10,000 test images.
 
-Every run sees the 20,000 training images twice. Gradual runs prune four times, after every half
-epoch but the last, along a cubic curve from 40 %, each time with a new cycle of the learning rate;
-one shot prunes at the start and trains at a falling learning rate. Rates, batches and augmentation
+Every run sees the 20,000 training images twice. Gradual runs prune where each half epoch begins,
+along a cubic curve from 40 %, each time with a new cycle of the learning rate; one shot prunes at
+the start and trains at a falling learning rate. Rates, batches and augmentation
 are the same for all.
 """
 
@@ -19,7 +19,7 @@ from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any
 
-from study_results import StudyResults, plot, table
+from study_results import StudyResults
 from study_tasks import ROOT, TASKS, call, parsed, study_parser
 
 RESULTS = ROOT / "research/results/sparse_training.json"
@@ -110,11 +110,9 @@ def run(
 
 def render(results: StudyResults) -> None:
     """Write table and plot."""
-    rows = results.rows()
     models = {name: TASKS[name].title for name in RATES}
     titles = {name: way.title for name, way in WAYS.items()}
-    RESULTS.with_suffix(".md").write_text(table(rows, models, titles, SPARSITIES))
-    plot(RESULTS.with_suffix(".svg"), rows, models, titles, SPARSITIES)
+    results.show(models, titles, SPARSITIES)
 
 
 if __name__ == "__main__":
