@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
@@ -74,10 +75,11 @@ def _memory(tensor: Tensor) -> int:
 
 @contextmanager
 def _slow_attention() -> Iterator[None]:
-    """Keep torch from running whole Transformer layers as one operation that it does not count."""
+    """Keep torch from running layers, or attention, as one operation that it does not count."""
     was_enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH):  # torch 2.14 does not count its fused one on the CPU
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(was_enabled)
