@@ -52,6 +52,7 @@ PRUNERS = {
 }
 SETTINGS = {
     "gradients_and_images_each": {name: task.gradients for name, task in TASKS.items()},
+    "flags": {name: " ".join(task.flags) for name, task in TASKS.items()},
     "recipe_variables": {pruner.title: pruner.variables for pruner in PRUNERS.values()},
     "cifar10": "20,000 training images for gradients, all 10,000 test images for accuracies",
     "imagenet": "1,000 validation images, 400 for gradients and 600 for accuracies",

@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 _CIFAR = "research.images.image_grid:cifar10"
 _IMAGENET = "research.images.zipped_images:imagenet_sample"
+# nearly twice as fast for convolutions on the CPUs that know it; slower for the small ViT
+_BFLOAT16 = ["--amp", "--amp-dtype", "bfloat16"]
 # the stored images are squares of 227 pixels, of which a network sees the middle 224
 _IMAGENET_INPUT = [*["--crop-pct", "0.98678"], *["--mean", *3 * ["0.5"]], *["--std", *3 * ["0.5"]]]
 
@@ -45,10 +47,18 @@ class Task:
 
 TASKS = {
     "resnet20": Task(
-        "ResNet-20", "research.models.cifar_resnet:resnet20", "cifar10_resnet20", "resnet"
+        "ResNet-20",
+        "research.models.cifar_resnet:resnet20",
+        "cifar10_resnet20",
+        "resnet",
+        flags=_BFLOAT16,
     ),
     "resnet56": Task(
-        "ResNet-56", "research.models.cifar_resnet:resnet56", "cifar10_resnet56", "resnet"
+        "ResNet-56",
+        "research.models.cifar_resnet:resnet56",
+        "cifar10_resnet56",
+        "resnet",
+        flags=_BFLOAT16,
     ),
     "small_vit": Task(
         "small ViT", "research.models.small_vit:small_vit", "cifar10_vit_d4_w128", "vit"
@@ -60,7 +70,7 @@ TASKS = {
         "efficientnet",
         "imagenet_val1000",
         _IMAGENET,
-        _IMAGENET_INPUT,
+        [*_BFLOAT16, *_IMAGENET_INPUT],
         (200, 2),
     ),
     "mobilenetv2": Task(
@@ -70,7 +80,7 @@ TASKS = {
         "efficientnet",
         "imagenet_val1000",
         _IMAGENET,
-        [*_IMAGENET_INPUT, "--model-kwargs", "pad_type=same"],
+        [*_BFLOAT16, *_IMAGENET_INPUT, "--model-kwargs", "pad_type=same"],
         (200, 2),
     ),
 }

@@ -65,7 +65,7 @@ SETTINGS = {
     "gradient_batch_size": 16,
     "recipe_variables": {way.title: way.variables for way in WAYS.values()},
     "rates": RATES,
-    "flags": FLAGS,
+    "flags": {name: " ".join([*TASKS[name].flags, own]) for name, own in FLAGS.items()},
     "augmentation": AUGMENTATION,
 }
 
