@@ -84,6 +84,7 @@ def test_configurations_that_cannot_be_used(
         (["--lr", "nan"], "--lr must be at least 0, found nan"),
         (["--seed", "-2"], "--seed must be from 0 to 4294967295, found -2"),
         (["--reprob", "3"], r"--reprob must be from 0 to 1, found 3\.0"),
+        (["--smoothing", "1.0"], r"--smoothing must be at least 0 and less than 1, found 1\.0"),
         (["--clip-grad", "-1"], r"--clip-grad must be greater than 0, found -1\.0"),
         (["--input-size", "3", "0", "8"], "--input-size must be at least 1, found 0"),
     ],

@@ -196,6 +196,13 @@ def test_a_teacher_for_the_recipe(gradual: list[Any], call: Any, workplace: Path
         (["-b", 64], "48 training images do not fill a batch of 64"),
         (["-b", 7, "--mixup", 0.2], "--batch-size 7: mixup and cutmix pair images"),
         (["--aa", "nonsense"], "timm cannot prepare images with these settings: AssertionError: U"),
+        (["--teacher-checkpoint", "w.pth"], "--teacher-checkpoint w.pth needs --teacher MODEL"),
+        (["--teacher", "resnt18"], "--teacher resnt18: timm"),
+        (
+            ["--teacher", "own_code:small", "--teacher-checkpoint", "none.pth"],
+            "--teacher-checkpoint none.pth: no such file",
+        ),
+        (["--cutmix-minmax", 0.9, 0.1], "--cutmix-minmax must rise from 0 to 1, found 0.9 0.1"),
         (["--opt", "sgdd"], "--opt sgdd"),
         (["--sched", "cosin"], "--sched cosin"),
         (["--resume", "gone"], "--resume gone: no such file or folder"),

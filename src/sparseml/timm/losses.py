@@ -21,7 +21,8 @@ __all__ = ["Distillation", "make_mixup", "training_loss"]
 def make_mixup(args: Namespace, classes: int) -> Mixup | None:
     """Timm's mixing of images, as far as the arguments ask for it.
 
-    :raises RunError: for an odd batch size, whose images cannot be paired
+    :raises RunError: for an odd batch size, whose images cannot be paired, and for bounds of
+        cutmix that no size of a box can lie between
     """
     if not (args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax):
         return None
@@ -29,6 +30,9 @@ def make_mixup(args: Namespace, classes: int) -> Mixup | None:
         raise RunError(
             f"--batch-size {args.batch_size}: mixup and cutmix pair images; give an even number"
         )
+    low, high = args.cutmix_minmax or (0.0, 1.0)
+    if not 0 <= low < high <= 1:
+        raise RunError(f"--cutmix-minmax must rise from 0 to 1, found {low} {high}")
     return Mixup(
         mixup_alpha=args.mixup,
         cutmix_alpha=args.cutmix,

@@ -32,6 +32,7 @@ def load_model(
     pretrained: bool | None = None,
     split_attention: bool = False,
     kwargs: Mapping[str, Any] | None = None,
+    flags: tuple[str, str] = ("--model", "--checkpoint"),
 ) -> nn.Module:
     """Build a model and give it its weights.
 
@@ -41,15 +42,17 @@ def load_model(
         user's own models never have any
     :param split_attention: give each attention three layers in place of its ``qkv``
         (:func:`~sparseml.timm.attention.split_qkv`); after the weights are loaded
+    :param flags: that gave name and checkpoint, for errors
     :raises RunError: if there is no such model, it cannot be built, or the weights do not fit it
     """
     kwargs = {key: value for key, value in (kwargs or {}).items() if value is not None}
     if is_reference(name):
-        model = _own_model(name, kwargs)
+        model = _own_model(name, kwargs, flags[0])
     else:
-        model = _timm_model(name, not checkpoint if pretrained is None else pretrained, kwargs)
+        wanted = not checkpoint if pretrained is None else pretrained
+        model = _timm_model(name, wanted, kwargs, flags[0])
     if checkpoint:
-        _load_weights(model, name, checkpoint)
+        _load_weights(model, name, checkpoint, flags[1])
     if split_attention and not split_qkv(model):
         raise RunError(f"--split-qkv: {name} has no attention with a layer 'qkv' to split")
     return model
@@ -69,51 +72,53 @@ def output_classes(model: nn.Module) -> int | None:
     return classes if isinstance(classes, int) else None
 
 
-def _timm_model(name: str, pretrained: bool, kwargs: Mapping[str, Any]) -> nn.Module:
+def _timm_model(name: str, pretrained: bool, kwargs: Mapping[str, Any], flag: str) -> nn.Module:
     if not timm.is_model(name.partition(".")[0]):
         hint = did_you_mean(name, timm.list_models())
         raise RunError(
-            f"--model {name}: timm {timm.__version__} has no such model{hint}; "
+            f"{flag} {name}: timm {timm.__version__} has no such model{hint}; "
             "models of your own are given as module.path:callable"
         )
-    return _built(name, lambda: timm.create_model(name, pretrained=pretrained, **kwargs))
+    return _built(
+        f"{flag} {name}", lambda: timm.create_model(name, pretrained=pretrained, **kwargs)
+    )
 
 
-def _own_model(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
+def _own_model(name: str, kwargs: Mapping[str, Any], flag: str) -> nn.Module:
     try:
         build = resolve_reference(name)
     except ValueError as error:
-        raise RunError(f"--model {error}") from error
+        raise RunError(f"{flag} {error}") from error
     if not callable(build):
-        raise RunError(f"--model {name} is of type {type(build).__name__}; it must be callable")
-    model = _built(name, lambda: build(**kwargs))
+        raise RunError(f"{flag} {name} is of type {type(build).__name__}; it must be callable")
+    model = _built(f"{flag} {name}", lambda: build(**kwargs))
     if not isinstance(model, nn.Module):
-        raise RunError(f"--model {name} must give a torch.nn.Module, got {type(model).__name__}")
+        raise RunError(f"{flag} {name} must give a torch.nn.Module, got {type(model).__name__}")
     return model
 
 
-def _built(name: str, build: Callable[[], Any]) -> Any:
+def _built(what: str, build: Callable[[], Any]) -> Any:
     try:
         return build()
     except Exception as error:  # a model's code, and a download, may raise anything
-        raise RunError(f"--model {name} cannot be built: {described(error)}") from error
+        raise RunError(f"{what} cannot be built: {described(error)}") from error
 
 
-def _load_weights(model: nn.Module, name: str, checkpoint: str) -> None:
+def _load_weights(model: nn.Module, name: str, checkpoint: str, flag: str) -> None:
     try:
         loaded = load_weights(checkpoint, model)
     except OSError as error:  # none there, a folder, not to be read
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise RunError(f"--checkpoint {checkpoint}: {reason}") from error
+        raise RunError(f"{flag} {checkpoint}: {reason}") from error
     except CheckpointError:
         raise
     except RuntimeError as error:  # shapes
         lines = str(error).splitlines()
         reason = one_line(lines[1] if len(lines) > 1 else lines[0])
-        raise RunError(f"--checkpoint {checkpoint} does not fit {name}: {reason}") from error
+        raise RunError(f"{flag} {checkpoint} does not fit {name}: {reason}") from error
     if loaded.missing_keys or loaded.unexpected_keys:
         raise RunError(
-            f"--checkpoint {checkpoint} does not fit {name}: "
+            f"{flag} {checkpoint} does not fit {name}: "
             f"without a value {_some(loaded.missing_keys)}, not in the model "
             f"{_some(loaded.unexpected_keys)}"
         )

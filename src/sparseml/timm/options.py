@@ -16,6 +16,7 @@ from sparseml.timm.ranges import require_ranges
 from sparseml.utils.text import did_you_mean, quoted_list
 
 __all__ = [
+    "INTERPOLATIONS",
     "add_data_flags",
     "add_model_flags",
     "add_run_flags",
@@ -25,6 +26,9 @@ __all__ = [
     "parse",
     "with_dashes",
 ]
+
+# as timm names them
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
 
 def with_dashes(argv: Sequence[str]) -> list[str]:
@@ -66,7 +70,7 @@ def add_model_flags(parser: ArgumentParser) -> None:
     add("--crop-pct", type=float)
     add("--mean", type=float, nargs="+")
     add("--std", type=float, nargs="+")
-    add("--interpolation", default="")
+    add("--interpolation", choices=("", *INTERPOLATIONS), default="", help="[the model's]")
 
 
 def model_kwargs(args: Namespace) -> dict[str, Any]:

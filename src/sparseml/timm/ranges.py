@@ -51,11 +51,10 @@ _FRACTIONS = [
     "drop_rate",
     "drop_path_rate",
     "momentum",
-    "sam_topk",
     "model_ema_decay",
     "distill_weight",
-    "smoothing",
 ]
+_BELOW_1 = ["smoothing", "sam_topk"]
 _POSITIVE = ["timeout", "clip_grad", "crop_pct", "distill_temperature", "decay_rate", "layer_decay"]
 _LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(_AT_LEAST_1, (1, math.inf)),
@@ -81,6 +80,8 @@ def require_ranges(parser: ArgumentParser, args: Namespace) -> None:
 def _check(flag: str, name: str, number: Any) -> None:
     if name in _POSITIVE and not 0 < number < math.inf:
         raise RunError(f"{flag} must be greater than 0, found {number}")
+    if name in _BELOW_1 and not 0 <= number < 1:
+        raise RunError(f"{flag} must be at least 0 and less than 1, found {number}")
     if name not in _LIMITS:
         return
     low, high = _LIMITS[name]

@@ -8,6 +8,7 @@ from typing import Any
 from timm.utils import ParseKwargs
 
 from sparseml.timm.options import (
+    INTERPOLATIONS,
     add_data_flags,
     add_model_flags,
     add_run_flags,
@@ -118,9 +119,9 @@ def _add_augmentation(parser: ArgumentParser) -> None:
     add("--ratio", type=float, nargs=2, default=(3 / 4, 4 / 3))
     for name, value in {"hflip": 0.5, "vflip": 0.0, "color-jitter": 0.4, "reprob": 0.0}.items():
         add(f"--{name}", type=float, default=value)
-    add("--remode", default="pixel")
+    add("--remode", choices=("pixel", "rand", "const"), default="pixel")
     add("--recount", type=int, default=1)
-    add("--train-interpolation", default="random")
+    add("--train-interpolation", choices=("", "random", *INTERPOLATIONS), default="random")
     add("--train-crop-mode", choices=("rrc", "rkrc", "rkrr"), help="timm's way to crop [rrc]")
     for name, default in {"mixup": 0.0, "cutmix": 0.0, "mixup-prob": 1.0}.items():
         add(f"--{name}", type=float, default=default)

@@ -193,9 +193,15 @@ def _sharpness(args: Namespace) -> SharpnessAware | None:
 def _distillation(session: Session) -> Distillation | None:
     args = session.args
     if not args.teacher:
+        if args.teacher_checkpoint:
+            raise RunError(f"--teacher-checkpoint {args.teacher_checkpoint} needs --teacher MODEL")
         return None
-    classes = {"num_classes": session.classes}
-    teacher = load_model(args.teacher, args.teacher_checkpoint, kwargs=classes)
+    teacher = load_model(
+        args.teacher,
+        args.teacher_checkpoint,
+        kwargs={"num_classes": session.classes},
+        flags=("--teacher", "--teacher-checkpoint"),
+    )
     return Distillation(
         teacher.to(session.where.device), args.distill_weight, args.distill_temperature
     )
