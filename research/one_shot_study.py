@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study_results import StudyResults
+from study_results import StudyResults, write_between
 from study_tasks import ROOT, TASKS, call, parsed, study_parser
 
 RESULTS = ROOT / "research/results/one_shot.json"
@@ -104,7 +104,9 @@ def render(results: StudyResults) -> None:
     """Write table and plot."""
     models = {name: task.title for name, task in TASKS.items()}
     titles = {name: pruner.title for name, pruner in PRUNERS.items()}
-    results.show(models, titles, SPARSITIES)
+    write_between(
+        ROOT / "research/README.md", RESULTS.stem, results.show(models, titles, SPARSITIES)
+    )
 
 
 if __name__ == "__main__":

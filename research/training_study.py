@@ -19,7 +19,7 @@ from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any
 
-from study_results import StudyResults
+from study_results import StudyResults, write_between
 from study_tasks import ROOT, TASKS, call, parsed, study_parser
 
 RESULTS = ROOT / "research/results/sparse_training.json"
@@ -28,7 +28,7 @@ TELLING_FIRST = (0.9, 0.95, 0.75)
 EPOCHS, UPDATES = 2.0, 4
 GRADIENTS = {"num_grads": 256, "fisher_block_size": 64, "damp": 1e-6}
 RATES = {
-    "resnet20": {"init_lr": 0.02, "final_lr": 1e-4},
+    "resnet20": {"init_lr": 0.1, "final_lr": 1e-4},
     "small_vit": {"init_lr": 1e-3, "final_lr": 1e-5},
 }
 FLAGS = {
@@ -55,6 +55,7 @@ class Way:
 
 WAYS = {
     "gradual_gm": Way("magnitude, gradual", "gradual/gm", {"updates": UPDATES}),
+    "one_shot_gm": Way("magnitude, one shot and fine-tuning", "one_shot+finetune/gm", {}),
     "one_shot_cap": Way("CAP, one shot and fine-tuning", "one_shot+finetune/cap", GRADIENTS),
     "gradual_cap": Way("CAP, gradual", "gradual/cap", {**GRADIENTS, "updates": UPDATES}),
 }
@@ -112,7 +113,9 @@ def render(results: StudyResults) -> None:
     """Write table and plot."""
     models = {name: TASKS[name].title for name in RATES}
     titles = {name: way.title for name, way in WAYS.items()}
-    results.show(models, titles, SPARSITIES)
+    write_between(
+        ROOT / "research/README.md", RESULTS.stem, results.show(models, titles, SPARSITIES)
+    )
 
 
 if __name__ == "__main__":
