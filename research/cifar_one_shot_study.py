@@ -23,7 +23,7 @@ from images.image_grid import cifar10
 from models.cifar_resnet import resnet20
 from recorded_gradients import RecordingLoss, endless_batches, grad_sampler
 from safetensors.torch import load_file
-from study_results import StudyResults, write_between
+from study_results import StudyResults
 from torch import Tensor, nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
@@ -129,8 +129,7 @@ def main() -> None:
 def render(results: StudyResults) -> None:
     """Write the table, on its own and into the documentation, and the plot."""
     titles = {name: METHODS[name].title for name in ROW_ORDER}
-    text = results.show(MODELS, titles, SPARSITIES, PICTURE)
-    write_between(PAGE, RESULTS.stem, text)
+    results.show(PAGE, MODELS, titles, SPARSITIES, PICTURE)
 
 
 class Study:

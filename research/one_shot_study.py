@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study_results import StudyResults, write_between
-from study_tasks import ROOT, TASKS, call, parsed, study_parser
+from study_results import StudyResults
+from study_tasks import PAGE, ROOT, TASKS, call, parsed, study_parser
 
 RESULTS = ROOT / "research/results/one_shot.json"
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -104,9 +104,7 @@ def render(results: StudyResults) -> None:
     """Write table and plot."""
     models = {name: task.title for name, task in TASKS.items()}
     titles = {name: pruner.title for name, pruner in PRUNERS.items()}
-    write_between(
-        ROOT / "research/README.md", RESULTS.stem, results.show(models, titles, SPARSITIES)
-    )
+    results.show(PAGE, models, titles, SPARSITIES)
 
 
 if __name__ == "__main__":

@@ -58,21 +58,23 @@ class StudyResults:
 
     def show(
         self,
+        page: Path,
         models: Mapping[str, str],
         methods: Mapping[str, str],
         sparsities: Sequence[float],
         picture: Path | None = None,
-    ) -> str:
-        """Write the table (``.md``) and, where it is not said, beside it the plot (``.svg``).
+    ) -> None:
+        """Write the table, on its own (``.md``) and into a page, and the plot.
 
-        :return: the table
+        :param page: Markdown with comments of the results' name, see :func:`write_between`
+        :param picture: where the plot goes, beside the table by default
         """
         rows = self.rows()
         text = table(rows, models, methods, sparsities)
         self.path.with_suffix(".md").write_text(text)
+        write_between(page, self.path.stem, text)
         picture = picture or self.path.with_suffix(".svg")
         plot(picture, rows, models, methods, sparsities)
-        return text
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

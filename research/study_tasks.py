@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "research/README.md"  # shows the tables
 
 _CIFAR = "research.images.image_grid:cifar10"
 _IMAGENET = "research.images.zipped_images:imagenet_sample"

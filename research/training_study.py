@@ -8,8 +8,8 @@ computed again. The accuracy is that of the last epoch, on all 10,000 test image
 
 Every run sees the 20,000 training images twice. Gradual runs prune where each half epoch begins,
 along a cubic curve from 40 %, each time with a new cycle of the learning rate; one shot prunes at
-the start and trains at a falling learning rate. Rates, batches and augmentation
-are the same for all.
+the start and trains at a falling learning rate. Rates, batches and augmentation are the same for
+all.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any
 
-from study_results import StudyResults, write_between
-from study_tasks import ROOT, TASKS, call, parsed, study_parser
+from study_results import StudyResults
+from study_tasks import PAGE, ROOT, TASKS, call, parsed, study_parser
 
 RESULTS = ROOT / "research/results/sparse_training.json"
 SPARSITIES = (0.75, 0.9, 0.95)
@@ -113,9 +113,7 @@ def render(results: StudyResults) -> None:
     """Write table and plot."""
     models = {name: TASKS[name].title for name in RATES}
     titles = {name: way.title for name, way in WAYS.items()}
-    write_between(
-        ROOT / "research/README.md", RESULTS.stem, results.show(models, titles, SPARSITIES)
-    )
+    results.show(PAGE, models, titles, SPARSITIES)
 
 
 if __name__ == "__main__":

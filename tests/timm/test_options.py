@@ -62,6 +62,8 @@ def test_required_flags_may_be_in_the_configuration(tmp_path: Path) -> None:
         ("epochs: 2.5", r"epochs must be a whole number, found 2\.5"),
         ("bce_loss: maybe", "bce_loss must be true or false, found 'maybe'"),
         ("clip_mode: nrom", "clip_mode must be 'norm', 'value' or 'agc', found 'nrom'"),
+        ("train_interpolation: linear", "train_interpolation must be '', 'random', 'nearest'"),
+        ("remode: pixels", "remode must be 'pixel', 'rand' or 'const', found 'pixels'"),
         ("batch_size: 0", "--batch-size must be at least 1, found 0"),
         (None, "No such file"),
     ],
