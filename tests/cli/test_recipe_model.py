@@ -49,6 +49,31 @@ def test_sparsities_for_groups_of_parameters(folder: Path, invoke_json: Any) -> 
     assert [m["pattern"] for m in pruner["matches"]] == ["first.weight", "re:second.*t$"]
 
 
+SECOND = """\
+  - !MagnitudePruningModifier
+    params: [first.weight]
+    init_sparsity: 0.5
+    final_sparsity: 0.9
+    start_epoch: {start}
+    end_epoch: 5.0
+    update_frequency: 1.0
+"""
+
+
+@pytest.mark.parametrize(("start", "overlapping"), [(2.0, True), (3.0, False)])
+def test_two_modifiers_on_one_parameter_at_one_time(
+    folder: Path, invoke: Any, invoke_json: Any, start: float, overlapping: bool
+) -> None:
+    text = (folder / "gradual.yaml").read_text() + SECOND.format(start=start)
+    (folder / "both.yaml").write_text(text)
+    call = ("check", "both.yaml", "--model", "own_code:Network")
+    found = invoke_json(*call)["overlaps"]
+    said = "#1 and #3 both prune first.weight from epoch 2 to epoch 3" in invoke(*call).stdout
+    assert said == overlapping
+    pair = {"modifiers": [1, 3], "names": ["first.weight"], "start_epoch": 2.0, "end_epoch": 3.0}
+    assert found == ([pair] if overlapping else [])
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [

@@ -100,7 +100,7 @@ def _findings(
     recipe_path: str, recipe_args: str | None, model_source: str | None, steps: int | None
 ) -> dict[str, Any]:
     manager = _load(recipe_path, recipe_args)
-    from sparseml.cli.recipe_matches import check_patterns, matches
+    from sparseml.cli.recipe_matches import check_patterns, matches, overlaps
     from sparseml.cli.recipe_plan import plan
 
     for modifier in manager.iter_modifiers():
@@ -115,6 +115,7 @@ def _findings(
         model = build_model(model_source)
         for modifier, entry in zip(manager.iter_modifiers(), found["modifiers"], strict=True):
             entry["matches"] = matches(modifier, model, recipe_path)
+        found["overlaps"] = overlaps(list(manager.iter_modifiers()), found["modifiers"])
     return found
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import combinations
 from typing import Any
 
 from torch.nn import Module
 
 from sparseml.cli.problems import Problem
 from sparseml.cli.recipe_places import line_of
-from sparseml.pytorch.sparsification.modifier import Modifier
+from sparseml.pytorch.sparsification.modifier import Modifier, ScheduledModifier
 from sparseml.pytorch.sparsification.param_selection import select_params
 from sparseml.pytorch.sparsification.preview import preview_selection, selecting_entries
 from sparseml.pytorch.sparsification.pruning.mask_creator import get_mask_creator
 from sparseml.pytorch.utils.names import NamePatterns
 
-__all__ = ["check_patterns", "matches"]
+__all__ = ["check_patterns", "matches", "overlaps"]
 
 
 def check_patterns(modifier: Modifier, recipe_path: str) -> None:
@@ -60,6 +62,36 @@ def _catch(entry: str, model: Module) -> dict[str, Any]:
         "weights": sum(match.param.numel() for match in selected),
         "names": [match.name for match in selected],
     }
+
+
+def overlaps(
+    modifiers: Sequence[Modifier], found: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Pairs of modifiers that prune the same parameters at the same time.
+
+    Such a pair is allowed, but both masks together may leave fewer weights than either asks for.
+
+    :param modifiers: of a recipe
+    :param found: for each its entry in the plan, with ``matches``
+    :returns: numbers of the two from 1, names, and the epochs, -1 for an open end
+    """
+    pruners = [
+        (number, modifier, {name for match in entry["matches"] for name in match["names"]})
+        for number, (modifier, entry) in enumerate(zip(modifiers, found, strict=True), start=1)
+        if "one_shot_sparsity" in entry and isinstance(modifier, ScheduledModifier)
+    ]
+    pairs = []
+    for (number, one, mine), (other_number, other, others) in combinations(pruners, 2):
+        start = max(one.start_epoch, other.start_epoch)
+        end = min(_end(one), _end(other))
+        if start < end and mine & others:
+            pair = {"modifiers": [number, other_number], "names": sorted(mine & others)}
+            pairs.append({**pair, "start_epoch": start, "end_epoch": end if end < math.inf else -1})
+    return pairs
+
+
+def _end(modifier: ScheduledModifier) -> float:
+    return math.inf if modifier.end_epoch < 0 else modifier.end_epoch
 
 
 @contextmanager

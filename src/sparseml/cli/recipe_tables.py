@@ -126,6 +126,7 @@ def _matches(plan: Plan) -> Table:
 
 
 def _notes(plan: Plan) -> Iterator[str]:
+    yield from map(_overlap, plan.get("overlaps", []))
     if plan["steps_per_epoch_assumed"]:
         yield f"{plan['steps_per_epoch']} steps per epoch are assumed; --steps-per-epoch sets them."
     for number, modifier in enumerate(plan["modifiers"], start=1):
@@ -140,3 +141,14 @@ def _notes(plan: Plan) -> Iterator[str]:
                 f"#{number} ends when a run of {plan['epochs']} epochs is over: the last update "
                 f"within it asks for {_text(reached)}. End the modifier earlier, or train longer."
             )
+
+
+def _overlap(pair: Plan) -> str:
+    first, second = pair["modifiers"]
+    names, until = pair["names"], pair["end_epoch"]
+    tensors = names[0] if len(names) == 1 else f"{len(names)} tensors ({names[0]}, ...)"
+    end = "the end" if until < 0 else f"epoch {_text(until)}"
+    return (
+        f"#{first} and #{second} both prune {tensors} from epoch {_text(pair['start_epoch'])} to "
+        f"{end}: their masks multiply, and more may be pruned than either asks for."
+    )
