@@ -73,7 +73,7 @@ def overlaps(
 
     :param modifiers: of a recipe
     :param found: for each its entry in the plan, with ``matches``
-    :returns: numbers of the two from 1, names, and the epochs, -1 for an open end
+    :return: numbers of the two from 1, names, and the epochs, -1 for an open end
     """
     pruners = [
         (number, modifier, {name for match in entry["matches"] for name in match["names"]})
