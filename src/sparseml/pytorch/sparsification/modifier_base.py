@@ -6,13 +6,14 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
 from sparseml.optim.modifier import BaseModifier, ModifierProp, ModifierYAML
+from sparseml.pytorch.utils.declared_state import gather_progress, restore_progress
 from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
 from sparseml.sparsification.types import SparsificationTypes
 
@@ -44,7 +45,11 @@ class Modifier(BaseModifier):
     ``optimizer_pre_step``, the step itself, ``optimizer_post_step``; at last ``finalize``.
     Times are epochs as floats, progress within the epoch included. All of these methods raise
     :class:`RuntimeError` when called on a modifier that is not initialised.
+
+    A class names in ``_progress`` the attributes of its own that a resumed run needs.
     """
+
+    _progress: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -192,9 +197,10 @@ class Modifier(BaseModifier):
     def progress_state(self) -> dict[str, Any]:
         """How far this modifier has come: plain data and tensors, enough to resume bit by bit.
 
-        Holds what :meth:`state_dict` does not. Subclasses extend what ``super()`` returns.
+        Holds what :meth:`state_dict` does not: the attributes that the classes name in
+        ``_progress``. Tensors among them must not be changed in place.
         """
-        return {}
+        return gather_progress(self)
 
     def load_structure_state(self, module: Module, state: Mapping[str, Any]) -> None:
         """Give ``module`` the layers that it had when :meth:`progress_state` was taken.
@@ -207,6 +213,7 @@ class Modifier(BaseModifier):
     def load_progress_state(self, state: Mapping[str, Any]) -> None:
         """Restore :meth:`progress_state` on an initialised modifier."""
         self._require_initialized("load_progress_state")
+        restore_progress(self, state)
 
     def _require_initialized(self, caller: str) -> None:
         if not self._initialized:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from torch.nn import Module
@@ -31,6 +31,7 @@ class ScheduledModifier(Modifier, BaseScheduled):
     # subclasses may say of which types the arguments are
     start_epoch: Any
     end_epoch: Any
+    _progress = ("_started", "_ended", "_last_log_epoch")
 
     def __init__(
         self,
@@ -224,22 +225,6 @@ class ScheduledModifier(Modifier, BaseScheduled):
 
         return logged  # type: ignore[return-value]
 
-    def progress_state(self) -> dict[str, Any]:
-        """Adds whether the modifier has started and ended, and when it last logged."""
-        return {
-            **super().progress_state(),
-            "started": self._started,
-            "ended": self._ended,
-            "last_log_epoch": self._last_log_epoch,
-        }
-
-    def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restores whether the modifier has started and ended, and when it last logged."""
-        super().load_progress_state(state)
-        self._started = state["started"]
-        self._ended = state["ended"]
-        self._last_log_epoch = state["last_log_epoch"]
-
     def _log_ready(self, epoch: float | None) -> bool:
         loggers = self._loggers
         return (
@@ -258,6 +243,7 @@ class ScheduledUpdateModifier(ScheduledModifier, BaseUpdate):
     """
 
     update_frequency: Any
+    _progress = ("_last_update_epoch",)
 
     def __init__(
         self,
@@ -293,15 +279,6 @@ class ScheduledUpdateModifier(ScheduledModifier, BaseUpdate):
         """As :meth:`ScheduledModifier.update`; remembers the epoch."""
         super().update(module, optimizer, epoch, steps_per_epoch)
         self._last_update_epoch = epoch
-
-    def progress_state(self) -> dict[str, Any]:
-        """Adds when the modifier was last updated."""
-        return {**super().progress_state(), "last_update_epoch": self._last_update_epoch}
-
-    def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restores when the modifier was last updated."""
-        super().load_progress_state(state)
-        self._last_update_epoch = state["last_update_epoch"]
 
     def _interval_over(self, epoch: float, steps_per_epoch: int) -> bool:
         last = self._last_update_epoch
