@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparseml.pytorch.shrink.axes import axis_of, axis_size
 from sparseml.pytorch.shrink.layers import LayerCut, carry_out
 from sparseml.pytorch.shrink.parallel import require_whole
+from sparseml.pytorch.utils.layer_kinds import axis_of, axis_size
 from sparseml.pytorch.utils.names import canonical_name
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
 from sparseml.utils.text import did_you_mean, quoted_list

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from sparseml.pytorch.shrink.axes import (
+from sparseml.pytorch.shrink.entries import keep_entries
+from sparseml.pytorch.shrink.parallel import require_own_gradients, require_whole
+from sparseml.pytorch.utils.layer_kinds import (
     INPUTS,
     OUTPUTS,
     axis_size,
     tensor_axes,
 )
-from sparseml.pytorch.shrink.entries import keep_entries
-from sparseml.pytorch.shrink.parallel import require_own_gradients, require_whole
 from sparseml.pytorch.utils.resizing import set_layer_sizes
 
 __all__ = ["LayerCut", "shrink_layer"]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from sparseml.pytorch.shrink.axes import INPUTS, OUTPUTS, axis_size
+from sparseml.pytorch.utils.layer_kinds import INPUTS, OUTPUTS, axis_size
 from sparseml.pytorch.utils.names import canonical_named_modules
 
 __all__ = ["ChannelGroup", "call_model", "traced_groups"]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from sparseml.pytorch.utils.layer_kinds import size_attributes
 
 __all__ = ["replace_data", "set_layer_sizes"]
 
@@ -39,25 +37,6 @@ def set_layer_sizes(layer: nn.Module) -> None:
     The ``groups`` of a convolution have to be right already. Layers without such attributes are
     left alone.
     """
-    if isinstance(layer, nn.Linear):
-        layer.out_features, layer.in_features = layer.weight.shape
-    elif isinstance(layer, _ConvNd):
-        first, second = layer.weight.shape[0], layer.weight.shape[1] * layer.groups
-        sizes = (first, second) if isinstance(layer, _ConvTransposeNd) else (second, first)
-        layer.in_channels, layer.out_channels = sizes
-    elif isinstance(layer, _NormBase):
-        sized = layer.weight if layer.weight is not None else layer.running_mean
-        if sized is not None:
-            layer.num_features = sized.shape[0]
-    elif isinstance(layer, nn.LayerNorm) and layer.weight is not None:
-        layer.normalized_shape = tuple(layer.weight.shape)
-    elif isinstance(layer, nn.Embedding):
-        layer.embedding_dim = layer.weight.shape[1]
-    elif isinstance(layer, nn.PReLU):
-        layer.num_parameters = layer.weight.shape[0]
-    elif type(layer).__name__ == "Conv1D" and hasattr(layer, "nf"):
-        # of Hugging Face's models: a Linear whose weight is [in, out]
-        foreign: Any = layer
-        foreign.nf = foreign.weight.shape[1]
-        if hasattr(foreign, "nx"):
-            foreign.nx = foreign.weight.shape[0]
+    for name, size in size_attributes(layer).items():
+        is_tuple = isinstance(getattr(layer, name), tuple)
+        setattr(layer, name, (size,) if is_tuple else size)
