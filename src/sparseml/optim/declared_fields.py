@@ -67,10 +67,13 @@ def accepted_arguments(classes: Iterable[type]) -> set[str]:
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(field, argument, fixed, ignored))
-def declared_fields(synonyms: Mapping[str, str] | None = None) -> Callable[[_Class], _Class]:
+def declared_fields(
+    *first: type, synonyms: Mapping[str, str] | None = None
+) -> Callable[[_Class], _Class]:
     """
-    Class decorator: make a constructor of the fields of a modifier, or of those of a mix-in.
+    Class decorator: make a constructor of the fields of a modifier.
 
+    :param first: classes, decorated as well, whose fields come before those of the class
     :param synonyms: further arguments, None by default, and the fields that they are other names of
     :raises TypeError: (by the decorator) for what is neither a field nor known to the base class,
         and for a class with a constructor of its own
@@ -80,6 +83,12 @@ def declared_fields(synonyms: Mapping[str, str] | None = None) -> Callable[[_Cla
         if "__init__" in vars(clazz):
             raise TypeError(f"{clazz.__name__} has a constructor of its own")
         declared = {}
+        for group in first:
+            declared.update(vars(group)[_DECLARED])
+            props = {n: v for n, v in vars(group).items() if isinstance(v, ModifierProp)}
+            for name, prop in props.items():
+                if name not in vars(clazz):
+                    setattr(clazz, name, prop)
         for name, annotation in inspect.get_annotations(clazz).items():
             if name.startswith("_"):
                 continue

@@ -14,7 +14,7 @@ from sparseml.pytorch.sparsification.pruning import (
     MagnitudePruningParamsScorer,
     PruningParamsScorer,
 )
-from sparseml.pytorch.sparsification.pruning.distributed import sum_over_ranks
+from sparseml.pytorch.sparsification.pruning.masks.agreement import sum_over_ranks
 from sparseml.pytorch.sparsification.pruning.mask_creator import Target
 from sparseml.pytorch.sparsification.pruning.param_set import ParamSet
 from sparseml.utils.text import did_you_mean, quoted_list

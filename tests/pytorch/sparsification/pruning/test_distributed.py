@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from sparseml.pytorch.sparsification.pruning.distributed import (
+from sparseml.pytorch.sparsification.pruning.masks.agreement import (
     broadcast_masks,
     is_distributed,
     sum_over_ranks,
@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification.pruning import (
     GlobalMagnitudePruningModifier, MovementPruningModifier, MovementPruningParamsScorer)
-from sparseml.pytorch.sparsification.pruning.distributed import broadcast_masks, sum_over_ranks
+from sparseml.pytorch.sparsification.pruning.masks.agreement import broadcast_masks, sum_over_ranks
 
 world, rank, path = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"]), sys.argv[1]
 if world > 1:

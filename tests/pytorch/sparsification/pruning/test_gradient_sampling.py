@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparseml.pytorch.sparsification.pruning.gradient_sampling import GradientSampler
+from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
 from sparseml.pytorch.utils.params import iter_layer_params
 
 

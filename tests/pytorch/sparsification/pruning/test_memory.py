@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparseml.pytorch.sparsification.pruning.memory import (
+from sparseml.pytorch.sparsification.pruning.settings.memory import (
     as_memory,
     describe_bytes,
     free_bytes,

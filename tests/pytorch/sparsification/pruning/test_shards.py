@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseml.pytorch.functional.block_layout import block_layout
-from sparseml.pytorch.sparsification.pruning.shards import (
+from sparseml.pytorch.sparsification.pruning.sampling.shards import (
     Piece,
     exchange,
     join_pieces,

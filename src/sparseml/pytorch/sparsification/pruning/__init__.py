@@ -15,7 +15,7 @@ from sparseml.pytorch.functional.mfac import (
     FisherInverseFastSmallBlocks,
 )
 from sparseml.pytorch.sparsification.pruning.analyzer import ModulePruningAnalyzer
-from sparseml.pytorch.sparsification.pruning.gradient_sampling import GradientSampler
+from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
 from sparseml.pytorch.sparsification.pruning.mask_creator import (
     BlockMaskCreator,
     ConstantMaskCreator,

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from torch.nn import Module, Parameter
+from torch.nn import Module
 from torch.optim import Optimizer
 
+from sparseml.pytorch.functional.patterns import Pattern
 from sparseml.pytorch.functional.schedules import is_dense_phase
-from sparseml.pytorch.sparsification.fields import as_flag, declared_fields, field
+from sparseml.pytorch.sparsification.fields import as_flag, as_given, declared_fields, field
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
-from sparseml.pytorch.sparsification.pruning.by_magnitude import ByMagnitude
-from sparseml.pytorch.sparsification.pruning.fields import as_inner_fraction, require_reachable
-from sparseml.pytorch.sparsification.pruning.mask_creator import MaskType, PruningMaskCreator
+from sparseml.pytorch.sparsification.pruning.masks.optimizer_state import zero_momentum
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
-from sparseml.pytorch.sparsification.pruning.optimizer_state import zero_momentum
+from sparseml.pytorch.sparsification.pruning.settings.fields import (
+    MaskType,
+    as_inner_fraction,
+    require_reachable,
+)
+from sparseml.pytorch.utils.params import NamedLayerParam
 
 __all__ = ["ACDCPruningModifier"]
 
 
 @PyTorchModifierYAML()
 @declared_fields()
-class ACDCPruningModifier(ByMagnitude, BasePruningModifier):
+class ACDCPruningModifier(BasePruningModifier):
     """Trains densely and sparsely in turn: Peste et al., "AC/DC" (2021).
 
     Phases of ``update_frequency`` epochs alternate from ``start_epoch`` on, the first one dense. A
@@ -58,7 +61,8 @@ class ACDCPruningModifier(ByMagnitude, BasePruningModifier):
     global_sparsity: bool = True
     leave_enabled: bool = True
     momentum_buffer_reset: bool = field(as_flag, default=True)
-    mask_type: MaskType = "unstructured"
+    mask_type: MaskType = field(as_given, default="unstructured")
+    _progress = ("_is_phase_decompression",)
 
     def _set_up(self) -> None:
         self._is_phase_decompression = True
@@ -100,21 +104,10 @@ class ACDCPruningModifier(ByMagnitude, BasePruningModifier):
             zero_momentum(optimizer)
         self._momentum_reset_due = False
 
-    def progress_state(self) -> dict[str, Any]:
-        """Adds which phase it is."""
-        return {**super().progress_state(), "decompression": self._is_phase_decompression}
-
-    def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restores which phase it is."""
-        super().load_progress_state(state)
-        self._is_phase_decompression = state["decompression"]
-
-    def _get_mask_creator(
-        self, param_names: list[str], params: list[Parameter]
-    ) -> PruningMaskCreator:
-        creator = super()._get_mask_creator(param_names, params)
-        require_reachable(creator, self.compression_sparsity, "compression_sparsity")
-        return creator
+    def _get_pattern(self, selected: Sequence[NamedLayerParam]) -> Pattern:
+        pattern = super()._get_pattern(selected)
+        require_reachable(pattern, self.compression_sparsity, "compression_sparsity")
+        return pattern
 
     def _require_whole(self, name: str, value: float, least: float = -1.0) -> None:
         if not value.is_integer() or value < least:

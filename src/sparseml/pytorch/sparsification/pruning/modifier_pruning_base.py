@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from torch.nn import Module, Parameter
+from torch.nn import Module
 from torch.optim import Optimizer
 
+from sparseml.pytorch.functional.budgets import Budget, Global, Uniform, all_after_removal
+from sparseml.pytorch.functional.patterns import Pattern
 from sparseml.pytorch.sparsification.fields import as_flag, as_names, field, of_types
 from sparseml.pytorch.sparsification.modifier import Loggers, ScheduledUpdateModifier
 from sparseml.pytorch.sparsification.param_selection import select_params
-from sparseml.pytorch.sparsification.pruning.analyzer import ModulePruningAnalyzer
-from sparseml.pytorch.sparsification.pruning.mask_creator_base import (
-    Budget,
-    PruningMaskCreator,
-    Target,
+from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
+from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
+from sparseml.pytorch.sparsification.pruning.methods.elementwise import Magnitude
+from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
+from sparseml.pytorch.sparsification.pruning.methods.reaching import (
+    decided,
+    intermediate_targets,
+    undone,
 )
-from sparseml.pytorch.sparsification.pruning.mask_params import ModuleParamPruningMask
-from sparseml.pytorch.sparsification.pruning.mask_state import load_named_masks, named_masks
-from sparseml.pytorch.sparsification.pruning.optimizer_state import clear_optimizer_state
-from sparseml.pytorch.sparsification.pruning.scorer import PruningParamsScorer
-from sparseml.pytorch.sparsification.pruning.selection_log import (
+from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
+from sparseml.pytorch.sparsification.pruning.settings.fields import (
+    MaskType,
+    as_inner_fraction,
+    checked_pattern,
+)
+from sparseml.pytorch.sparsification.pruning.settings.selection_log import (
     describe_selection,
     require_values,
 )
 from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.pytorch.utils.tensor_stats import tensor_sparsity
+from sparseml.pytorch.utils.sharded import full_value, local_part
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.iterables import convert_to_bool
 
@@ -41,12 +51,13 @@ _LOGGER = logging.getLogger(__name__)
 class BasePruningModifier(ScheduledUpdateModifier):
     """Prunes parameters, again and again while it is active.
 
-    Subclasses say what is pruned together (:meth:`_get_mask_creator`), how weights are scored
-    (:meth:`_get_scorer`) and how sparse they shall be (:meth:`get_applied_sparsity_for_epoch`).
-    Optional hooks: :meth:`_get_budget`, :meth:`initialize_extras`, :meth:`_before_mask_update`.
+    A pruner is fields, a schedule and a method. Subclasses say how it is decided what goes
+    (:meth:`_get_method`), what is pruned together (:meth:`_get_pattern`), how much goes from which
+    parameter (:meth:`_get_budget`) and how sparse the parameters shall be
+    (:meth:`get_applied_sparsity_for_epoch`). ``docs/adding_a_pruner.md`` shows a complete one.
 
-    One shot (an infinite epoch at initialisation) and gradual use go through
-    :meth:`check_mask_update` alike.
+    Classes written for SparseML 1.x, which say :meth:`_get_scorer` and :meth:`_get_mask_creator`
+    instead, work as they are.
 
     :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
     :param global_sparsity: rank the weights of all parameters together
@@ -59,6 +70,12 @@ class BasePruningModifier(ScheduledUpdateModifier):
     _params: str | list[str]
     _leave_enabled: bool
     _global_sparsity: bool
+    _mask_type: MaskType = "unstructured"
+    _grad_sampler_kwargs: dict[str, Any] | None = None
+    _fisher_samples = "batch"
+    _num_recomputations = 1
+    _recomputation_inter_func = "linear"
+    _progress = ("_applied_sparsity", "_masks", "_method", "_sampler")
 
     def __init__(
         self,
@@ -84,10 +101,10 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._global_sparsity = convert_to_bool(global_sparsity)
         self._allow_reintroduction = allow_reintroduction
         self._leave_enabled = convert_to_bool(leave_enabled)
-        self._mask_creator: PruningMaskCreator | None = None
-        self._scorer: PruningParamsScorer | None = None
-        self._module_masks: ModuleParamPruningMask | None = None
-        self._analyzers: list[ModulePruningAnalyzer] | None = None
+        self._method: Method | None = None
+        self._masks: MaskSet | None = None
+        self._sampler: GradientSampler | None = None
+        self._door: Any = None  # what SparseML 1.x calls mask creator, scorer and module masks
         self._applied_sparsity: Target | None = None
         self._pre_step_completed = False
 
@@ -98,24 +115,38 @@ class BasePruningModifier(ScheduledUpdateModifier):
     sparsification_types = of_types(SparsificationTypes.pruning)
 
     @property
-    def module_masks(self) -> ModuleParamPruningMask | None:
-        """The masks, None unless initialised."""
-        return self._module_masks
+    def module_masks(self) -> Any:
+        """The masks in the form of SparseML 1.x, None unless initialised."""
+        return None if self._masks is None else self._old_form().masks
 
     @property
-    def analyzers(self) -> list[ModulePruningAnalyzer] | None:
+    def mask_creator(self) -> Any:
+        """What makes the masks, in the form of SparseML 1.x; None before initialisation."""
+        return None if self._door is None and self._masks is None else self._old_form().creator
+
+    @property
+    def scorer(self) -> Any:
+        """What scores the parameters, in the form of SparseML 1.x; None before initialisation."""
+        return None if self._door is None and self._masks is None else self._old_form().scorer
+
+    @property
+    def analyzers(self) -> list[Any] | None:
         """What measures the sparsity of each parameter, None unless initialised."""
-        return self._analyzers
+        return None if self._masks is None else self._old_form().analyzers
+
+    _module_masks = module_masks
+    _mask_creator = mask_creator
+    _scorer = scorer
 
     @property
-    def mask_creator(self) -> PruningMaskCreator | None:
-        """What makes the masks, None before initialisation."""
-        return self._mask_creator
+    def masks(self) -> MaskSet:
+        """The masks.
 
-    @property
-    def scorer(self) -> PruningParamsScorer | None:
-        """What scores the parameters, None before initialisation."""
-        return self._scorer
+        :raises RuntimeError: before initialisation
+        """
+        if self._masks is None:
+            raise RuntimeError(f"{type(self).__name__} has no masks; call initialize(module) first")
+        return self._masks
 
     @property
     def allow_reintroduction(self) -> bool:
@@ -140,33 +171,63 @@ class BasePruningModifier(ScheduledUpdateModifier):
             )
 
     @abstractmethod
-    def _get_mask_creator(
-        self, param_names: list[str], params: list[Parameter]
-    ) -> PruningMaskCreator:
-        """What makes masks of scores."""
-
-    @abstractmethod
-    def _get_scorer(self, params: list[Parameter]) -> PruningParamsScorer:
-        """What scores the parameters."""
-
-    @abstractmethod
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> Any:
-        """The sparsity to ask for at ``epoch``: one for all parameters, or a list."""
+        """Return the sparsity to ask for at ``epoch``: one for all parameters, or a list."""
 
-    def _get_budget(self, params: list[Parameter]) -> Budget | None:
-        """How many weights go in each parameter; None leaves it to the sparsity alone."""
-        return None
+    def _get_method(self) -> Method:
+        """Return how it is decided what goes."""
+        return Magnitude()
+
+    def _get_pattern(self, selected: Sequence[NamedLayerParam]) -> Pattern:
+        """Return what is pruned together.
+
+        :raises ValueError: naming the parameter that it cannot cut
+        """
+        return checked_pattern(self._mask_type, selected)
+
+    def _get_budget(self) -> Budget:
+        """Return how much goes from which parameter."""
+        return Global() if self._global_sparsity else Uniform()
+
+    def _get_sampler(self, given: Any) -> GradientSampler | None:
+        """Return where gradients come from, if the method samples any.
+
+        :param given: the ``grad_sampler`` that the modifier was given, None for none
+        :raises RuntimeError: without it, and for one that lacks a key
+        """
+        if self._method is None or not self._method.samples:
+            return None
+        each = self._fisher_samples == "sample"
+        return GradientSampler(given, self._grad_sampler_kwargs or {}, type(self).__name__, each)
 
     def initialize_extras(self, module: Module) -> None:
-        """Called at the end of initialisation, when the masks exist."""
+        """Prepare what a subclass needs besides; called last, when the masks exist."""
+
+    def _prepare(self, selected: Sequence[NamedLayerParam]) -> None:
+        """Check and measure the parameters, when pattern and parameters are known."""
 
     def _before_mask_update(self, module: Module, target: Any) -> None:
-        """Called right before parameters are scored; the place to sample gradients."""
+        """Prepare an update; called right before it is decided what goes."""
 
-    def _apply_target(self, module: Module, target: Any) -> None:
-        """Bring the parameters to the sparsity asked for."""
-        self._before_mask_update(module, target)
-        self._masks.update_param_masks(target)
+    def selects(self, module: Module) -> list[NamedLayerParam]:
+        """Return the parameters that would be pruned, checked as initialising checks them.
+
+        :param module: the model; it may be on the meta device, as only names and shapes count
+        :raises RuntimeError: for an entry of ``params`` that matches nothing
+        :raises ValueError: if nothing is selected at all, or the masks do not fit the parameters
+        """
+        selected = self._create_named_layers_and_params(module)
+        self._get_pattern(selected)
+        return selected
+
+    def sparsities_at(self, module: Module, epoch: float) -> list[float | None]:
+        """Return the sparsity that each of :meth:`selects` shall have, None where none is asked.
+
+        :param epoch: infinity for the end
+        """
+        selected = self._create_named_layers_and_params(module)
+        asked = self.get_applied_sparsity_for_epoch(epoch, 1)
+        return list(asked) if isinstance(asked, (list, tuple)) else [asked] * len(selected)
 
     def initialize(
         self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
@@ -175,23 +236,28 @@ class BasePruningModifier(ScheduledUpdateModifier):
 
         A finite epoch past the start changes nothing before the first update.
 
+        :param kwargs: ``grad_sampler`` is needed by methods that sample gradients
         :raises ValueError: when nothing is selected, for parameters without values, and for those
             that the masks do not fit
-        :raises RuntimeError: for an entry of ``params`` that matches nothing
+        :raises RuntimeError: for an entry of ``params`` that matches nothing, and where the memory
+            or the ``grad_sampler`` that a method needs is not there
         """
+        self._release_masks()
+        self._method = self._get_method()
+        self._sampler = self._get_sampler(kwargs.get("grad_sampler"))
         selected = self._create_named_layers_and_params(module)
         require_values(selected)
-        params = [found.param for found in selected]
-        mask_creator = self._get_mask_creator([found.name for found in selected], params)
-        self._release_masks()
-        self._mask_creator = mask_creator
-        self._scorer = self._get_scorer(params)
-        self._module_masks = self._create_pruning_mask(selected, mask_creator)
-        self._analyzers = self._create_analyzers(selected)
+        self._pattern = self._get_pattern(selected)
+        self._prepare(selected)
+        self._budget = self._get_budget()
+        self._masks = MaskSet(selected, reintroduce=self._allow_reintroduction)
+        self._take_old_form(selected)
         super().initialize(module, epoch, loggers, **kwargs)
         self.initialize_extras(module)
-        description = describe_selection(module, self._selecting_entries(), selected)
-        _LOGGER.info("%s %s", type(self).__name__, description)
+        described = [describe_selection(module, self._selecting_entries(), selected)]
+        described += [text for text in [self._method.describe(self._problem(module))] if text]
+        for text in described:
+            _LOGGER.info("%s: %s", type(self).__name__, text)
         if math.isinf(epoch):
             extras = {name: value for name, value in kwargs.items() if name != "steps_per_epoch"}
             self.check_mask_update(module, epoch, steps_per_epoch=1, **extras)
@@ -203,20 +269,60 @@ class BasePruningModifier(ScheduledUpdateModifier):
         """Mask the weights for the last time and let go of the model."""
         super().finalize(module, reset_loggers, **kwargs)
         self._release_masks()
-        self._analyzers = None
+
+    def outcome(self, module: Module, sparsity: Target | None = None, **kwargs: Any) -> Outcome:
+        """Return the masks and weights that pruning now would give; nothing is changed.
+
+        :param sparsity: of all parameters together, of each, or a list with one for each; by
+            default what the schedule asks for at the end
+        :param kwargs: as for :meth:`initialize`, unless that was called before
+        """
+        with self._attached(module, kwargs):
+            asked = self.get_applied_sparsity_for_epoch(math.inf, 1)
+            return self._reached(module, [asked if sparsity is None else sparsity])[0]
+
+    def sweep(
+        self, module: Module, sparsities: Sequence[float], **kwargs: Any
+    ) -> Iterator[tuple[float, Outcome]]:
+        """Yield the outcome of several sparsities, in one shot each; the model stays as it is.
+
+        Sampling and elimination are done once, for the highest; each sparsity then costs no more
+        than its update of the weights. With several recomputations every sparsity is reached by
+        itself instead. The modifier must not be initialised; its own sparsities do not matter.
+
+        .. code-block:: python
+
+            modifier = CAPruningModifier("__ALL_PRUNABLE__", 0.5, 0.5, 0.0, 1.0, 1.0)
+            sampler = {"data_loader_builder": build, "loss_fn": cross_entropy}
+            for sparsity, outcome in modifier.sweep(model, [0.5, 0.75], grad_sampler=sampler):
+                pruned = copy.deepcopy(model)
+                outcome.write(pruned)
+                evaluate(pruned)
+
+        :param sparsities: fractions to prune, of all parameters together with ``global_sparsity``
+        :param kwargs: as for :meth:`initialize`
+        :return: pairs of sparsity and, by the parameters' names, masks (bool) and new weights
+        :raises ValueError: for a sparsity outside (0, 1)
+        :raises RuntimeError: as in :meth:`initialize`
+        """
+        wanted = [as_inner_fraction("sparsities", sparsity) for sparsity in sparsities]
+        with self._attached(module, kwargs):
+            if self._num_recomputations == 1:
+                yield from zip(wanted, self._reached(module, wanted), strict=True)
+            else:
+                for sparsity in wanted:
+                    yield sparsity, self._reached_in_steps(module, sparsity)
 
     def update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
     ) -> None:
         """Update the masks, and clear what the optimizer remembers where they changed."""
         super().update(module, optimizer, epoch, steps_per_epoch)
-        masks = self._masks
-        before = masks.param_masks
+        masks = self.masks
+        before = masks.masks
         self.check_mask_update(module, epoch, steps_per_epoch)
-        if masks.allow_reintroduction:
-            return
-        if clear_optimizer_state(optimizer, masks.params, before, masks.param_masks):
-            masks.mask_gradients()
+        if not masks.allow_reintroduction:
+            masks.forget_changed(optimizer, before)
 
     def check_mask_update(
         self,
@@ -230,11 +336,10 @@ class BasePruningModifier(ScheduledUpdateModifier):
 
         :param recomputation_sparsity: the sparsity to ask for, instead of the schedule's
         """
-        masks = self._masks
         one_shot = self.is_oneshot(epoch, steps_per_epoch)
         starting = one_shot or self.start_pending(epoch, steps_per_epoch)
         if starting:
-            masks.enabled = True
+            self.masks.enabled = True
         self._pre_step_once()
         if self._mask_update_due(starting):
             target = recomputation_sparsity
@@ -250,10 +355,10 @@ class BasePruningModifier(ScheduledUpdateModifier):
     def optimizer_pre_step(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
     ) -> None:
-        """Let the scorer see the gradients; with reintroduction, put masked values back."""
+        """Let the method see the gradients; with reintroduction, put masked values back."""
         super().optimizer_pre_step(module, optimizer, epoch, steps_per_epoch)
         self._pre_step_once()
-        self._masks.restore_unmasked()
+        self.masks.restore_unmasked()
 
     def optimizer_post_step(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
@@ -261,25 +366,22 @@ class BasePruningModifier(ScheduledUpdateModifier):
         """Mask the weights that the optimizer has just moved."""
         super().optimizer_post_step(module, optimizer, epoch, steps_per_epoch)
         self._pre_step_completed = False
-        self._masks.apply()
+        self.masks.apply()
 
     def log_update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
     ) -> None:
         """Log the measured sparsity of each parameter as ``ParamPruning/<layer>.<param>``."""
         super().log_update(module, optimizer, epoch, steps_per_epoch)
-        for analyzer in self._analyzers or []:
-            self.log_scalar(
-                analyzer.param_sparsity.item(),
-                tag=f"ParamPruning/{analyzer.tag}",
-                epoch=epoch,
-                steps_per_epoch=steps_per_epoch,
-            )
+        for name, param in zip(self.masks.full_names, self.masks.params, strict=True):
+            sparsity = tensor_sparsity(local_part(param)).item()
+            tag = f"ParamPruning/{name}"
+            self.log_scalar(sparsity, tag, epoch=epoch, steps_per_epoch=steps_per_epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """The masks by name, ``<layer>.<param>.sparsity_mask``; ones where none is in force."""
-        masks = self._module_masks
-        return OrderedDict() if masks is None else named_masks(masks, lifted=self._ended)
+        """Return the masks, ``<layer>.<param>.sparsity_mask``; ones where none is in force."""
+        masks = self._masks
+        return OrderedDict() if masks is None else OrderedDict(masks.named_state(self._ended))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
         """Restore masks, and mask the weights at once.
@@ -288,72 +390,83 @@ class BasePruningModifier(ScheduledUpdateModifier):
         :raises IndexError: with ``strict``, when the names differ
         """
         self._require_initialized("load_state_dict")
-        load_named_masks(self._masks, state_dict, strict, type(self).__name__)
-
-    def progress_state(self) -> dict[str, Any]:
-        """Adds the sparsity last asked for, and what masks and scorer have collected."""
-        state = {**super().progress_state(), "applied_sparsity": self._applied_sparsity}
-        if self._module_masks is not None:
-            state["masks"] = self._module_masks.progress_state()
-        return state
-
-    def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restores these, and puts masks back in force that were."""
-        super().load_progress_state(state)
-        self._applied_sparsity = state["applied_sparsity"]
-        if "masks" in state:
-            self._masks.load_progress_state(state["masks"])
+        self.masks.load_named_state(state_dict, strict, type(self).__name__)
 
     def is_oneshot(self, epoch: float, steps_per_epoch: int) -> bool:
-        """Whether these are the arguments of a one-shot application."""
+        """Return whether these are the arguments of a one-shot application."""
         return steps_per_epoch == 1 and math.isinf(epoch)
 
+    def _apply_target(self, module: Module, target: Any) -> None:
+        """Bring the parameters to the sparsity asked for."""
+        self._before_mask_update(module, target)
+        masks, method = self.masks, self._deciding
+        masks.restore_unmasked()
+        remaining, problem = self._remaining(target), self._problem(module)
+        count, curve = self._num_recomputations, self._recomputation_inter_func
+        for goal in intermediate_targets(problem, remaining, count, curve):
+            masks.take(decided(method, problem, [goal])[0])
+            problem = self._problem(module)
+
+    def _remaining(self, target: Any) -> Any:
+        """The target for what is left, where weights have been removed since the start."""
+        if target is None:
+            return None
+        sizes = [param.numel() for param in self.masks.params]
+        return all_after_removal(target, sizes, self.masks.original_sizes)
+
+    def _problem(self, module: Module) -> Problem:
+        return Problem(module, self.masks, self._pattern, self._budget, self._sampler)
+
     @property
-    def _masks(self) -> ModuleParamPruningMask:
-        if self._module_masks is None:
-            raise RuntimeError(f"{type(self).__name__} has no masks; call initialize(module) first")
-        return self._module_masks
+    def _deciding(self) -> Method:
+        if self._method is None:
+            raise RuntimeError(f"{type(self).__name__} decides nothing before initialize(module)")
+        return self._method
+
+    @contextlib.contextmanager
+    def _attached(self, module: Module, kwargs: dict[str, Any]) -> Iterator[None]:
+        """Within the block the modifier is initialised; after it, it is as it was."""
+        if self._initialized:
+            yield
+            return
+        self.initialize(module, **kwargs)
+        try:
+            yield
+        finally:
+            self.finalize(module)
+
+    def _reached(self, module: Module, targets: Sequence[Target]) -> list[Outcome]:
+        """Complete outcomes, without a change to anything."""
+        problem = self._problem(module)
+        old = {one.name: full_value(one.param) for one in problem.found}
+        return [each.complete(old) for each in decided(self._deciding, problem, targets)]
+
+    def _reached_in_steps(self, module: Module, sparsity: float) -> Outcome:
+        with undone(self.masks) as trial:
+            self._apply_target(module, sparsity)
+            return trial.outcome()
 
     def _mask_update_due(self, starting: bool) -> bool:
         return starting or self._started
 
     def _end_pruning(self) -> None:
-        self._masks.pruning_end(self._leave_enabled)
+        self.masks.end(self._leave_enabled)
+        if self._method is not None:
+            self._method.end()
 
     def _pre_step_once(self) -> None:
-        if not self._pre_step_completed:
-            self._masks.pre_optim_step_update()
+        if not self._pre_step_completed and self._method is not None:
+            self._method.observe(self.masks)
             self._pre_step_completed = True
 
     def _release_masks(self) -> None:
-        if self._module_masks is not None:
-            self._module_masks.apply(plain_zeros=True)
-            self._module_masks.enabled = False
-            self._module_masks = None
+        if self._masks is not None:
+            self._masks.apply(plain_zeros=True)
+            self._masks.enabled = False
+            self._masks = None
 
     def _selecting_entries(self) -> str | list[str]:
         return self._params
 
     def _create_named_layers_and_params(self, module: Module) -> list[NamedLayerParam]:
         return select_params(module, self._params)
-
-    def _create_pruning_mask(
-        self, selected: Sequence[NamedLayerParam], mask_creator: PruningMaskCreator
-    ) -> ModuleParamPruningMask:
-        return ModuleParamPruningMask(
-            [found.layer for found in selected],
-            mask_creator,
-            self._scorer,
-            param_names=[found.param_name for found in selected],
-            layer_names=[found.layer_name for found in selected],
-            global_sparsity=self._global_sparsity,
-            allow_reintroduction=self._allow_reintroduction,
-            forward_hooks=False,
-            budget=self._get_budget([found.param for found in selected]),
-        )
-
-    def _create_analyzers(self, selected: Sequence[NamedLayerParam]) -> list[ModulePruningAnalyzer]:
-        return [
-            ModulePruningAnalyzer(found.layer, found.layer_name, found.param_name)
-            for found in selected
-        ]

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from typing import Any
 
 from sparseml.pytorch.sparsification.fields import declared_fields, field
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
-from sparseml.pytorch.sparsification.pruning.fisher_fields import as_optional_text
-from sparseml.pytorch.sparsification.pruning.fisher_passes import FisherSettings
-from sparseml.pytorch.sparsification.pruning.modifier_pruning_obs import OBSPruningModifier
+from sparseml.pytorch.sparsification.pruning.methods.block_rule import BlockRule
+from sparseml.pytorch.sparsification.pruning.methods.obs import OptimalBrainSurgeon
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
+    BaseGradualPruningModifier,
+    GradualFields,
+)
+from sparseml.pytorch.sparsification.pruning.settings.fields import as_count
+from sparseml.pytorch.sparsification.pruning.settings.fisher_fields import (
+    FisherFields,
+    as_optional_text,
+    fisher_settings,
+    require_runs,
+)
 
 __all__ = ["CAPruningModifier"]
 
@@ -20,8 +28,8 @@ def _as_int(name: str, value: Any) -> int:
 
 
 @PyTorchModifierYAML()
-@declared_fields()
-class CAPruningModifier(OBSPruningModifier):
+@declared_fields(GradualFields, FisherFields, synonyms={"update": "weight_update"})
+class CAPruningModifier(BaseGradualPruningModifier):
     """Removes weights one after another, always the one that costs least after those before it.
 
     Kuznedelev et al., "CAP: Correlation-Aware Pruning for Highly-Accurate Sparse Vision Models"
@@ -39,37 +47,31 @@ class CAPruningModifier(OBSPruningModifier):
     |       damp: 1e-8
     |       fisher_block_size: 192
 
-    The fields are those of :class:`OBSPruningModifier`, and:
-
     :param mask_type: ``unstructured``, runs of inputs (``block4``, ``1x8``, ``[1, 8]``) or ``N:M``,
         which keeps N of M (the files of the CAP release say how many of M are *pruned*)
     :param blocks_in_parallel: accepted from recipes of the CAP release; nothing depends on it
     :param traces_backup_dir: a folder for inverse Fisher matrices that ``fisher_memory`` has no
         room for. With ``global_sparsity`` they are estimated twice without it
+    :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
+    :param min_sparsity_per_param: with global_sparsity, at the end no parameter is denser than
+        ``1 - min_sparsity_per_param``
     """
 
-    _eliminate = True
-
-    fisher_block_size: int = 50
+    fisher_block_size: int = field(as_count, default=50)
     weight_update: str = "joint"
     blocks_in_parallel: int = field(_as_int, default=-1)
     traces_backup_dir: str | None = field(as_optional_text, default=None)
+    max_sparsity_per_param: float | None = None
+    min_sparsity_per_param: float | None = None
 
-    def _pattern(self) -> tuple[int, tuple[int, int] | None]:
-        shape = self._mask_type
-        if isinstance(shape, list) and len(shape) == 2 and shape[0] == 1 and shape[1] > 1:
-            return shape[1], None
-        words = {"unstructured": "1x1", "block4": "1x4", "tensorrt": "2:4"}
-        found = re.fullmatch(r"\s*(\d+)\s*([x:])\s*(\d+)\s*", words.get(str(shape), str(shape)))
-        first, last = (int(found[1]), int(found[3])) if found else (0, 0)
-        if found and found[2] == ":" and 0 < first < last:
-            return last, (first, last)
-        if found and found[2] == "x" and first == 1 and last >= 1:
-            return last, None
-        raise ValueError(
-            f"mask_type of {type(self).__name__} must be unstructured, block4, 1xk, [1, k] or N:M "
-            f"(N kept of M), found {shape!r}"
+    def _set_up(self) -> None:
+        require_runs(type(self).__name__, self._mask_type)
+
+    def _get_method(self) -> OptimalBrainSurgeon:
+        rule = BlockRule(
+            self.fisher_block_size,
+            layout=self.fisher_block_layout,
+            eliminate=True,
+            update=self.weight_update,
         )
-
-    def _settings(self) -> FisherSettings:
-        return dataclasses.replace(super()._settings(), folder=self.traces_backup_dir)
+        return OptimalBrainSurgeon(type(self).__name__, rule, fisher_settings(self))

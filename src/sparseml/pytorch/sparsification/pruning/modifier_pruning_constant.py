@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch.nn import Module, Parameter
+from torch.nn import Module
 
 from sparseml.pytorch.sparsification.fields import declared_fields, fixed, ignored
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
-from sparseml.pytorch.sparsification.pruning.mask_creator import (
-    ConstantMaskCreator,
-    PruningMaskCreator,
-)
+from sparseml.pytorch.sparsification.pruning.methods.elementwise import KeepZeros
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
-from sparseml.pytorch.sparsification.pruning.scorer import (
-    MagnitudePruningParamsScorer,
-    PruningParamsScorer,
-)
 from sparseml.pytorch.utils.layers import get_prunable_layers
 from sparseml.pytorch.utils.tensor_stats import tensor_sparsity
 
@@ -60,16 +53,11 @@ class ConstantPruningModifier(BasePruningModifier):
         ]
 
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> None:
-        """None: the sparsity is that of the parameters."""
+        """Return None: the sparsity is that of the parameters."""
         return None
 
-    def _get_mask_creator(
-        self, param_names: list[str], params: list[Parameter]
-    ) -> PruningMaskCreator:
-        return ConstantMaskCreator()
-
-    def _get_scorer(self, params: list[Parameter]) -> PruningParamsScorer:
-        return MagnitudePruningParamsScorer(params)
+    def _get_method(self) -> KeepZeros:
+        return KeepZeros()
 
     def _mask_update_due(self, starting: bool) -> bool:
         return starting

@@ -5,26 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch.nn import Parameter
-
 from sparseml.pytorch.sparsification.fields import declared_fields, field, ignored, one_of
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
-from sparseml.pytorch.sparsification.pruning import fisher_fields
-from sparseml.pytorch.sparsification.pruning.fields import as_count
-from sparseml.pytorch.sparsification.pruning.fisher_passes import FisherSettings
-from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import GradualFields
-from sparseml.pytorch.sparsification.pruning.modifier_pruning_sampled import (
-    SampledPruningModifier,
+from sparseml.pytorch.sparsification.pruning.methods.fast_cap import FastCAP
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
+    BaseGradualPruningModifier,
+    GradualFields,
 )
-from sparseml.pytorch.sparsification.pruning.scorer_fast_cap import FastCAPruningParamsScorer
+from sparseml.pytorch.sparsification.pruning.settings import fisher_fields
+from sparseml.pytorch.sparsification.pruning.settings.fields import as_count, as_keywords
 
 __all__ = ["FastCAPruningModifier"]
 
 
 @PyTorchModifierYAML()
-@declared_fields()
-class FastCAPruningModifier(GradualFields, SampledPruningModifier):
+@declared_fields(GradualFields)
+class FastCAPruningModifier(BaseGradualPruningModifier):
     """Prunes columns from left to right, the columns to come making up for what goes.
 
     Kuznedelev et al., "CAP: Correlation-Aware Pruning for Highly-Accurate Sparse Vision Models"
@@ -55,24 +51,16 @@ class FastCAPruningModifier(GradualFields, SampledPruningModifier):
     """
 
     mask_type: str = field(one_of(("unstructured",)), default="unstructured")
-    num_grads: int = 1024
+    num_grads: int = field(as_count, default=1024)
     damp: float = field(fisher_fields.as_damp, default=1e-7)
     fisher_block_size: int = field(as_count, default=50)
     fisher_inv_device: str | None = field(fisher_fields.as_device, default=None)
     block_size: int | None = field(fisher_fields.as_optional_count, default=None)
-    grad_sampler_kwargs: Mapping[str, Any] | None = None
+    grad_sampler_kwargs: Mapping[str, Any] | None = field(as_keywords, default=None)
     fisher_samples: str = field(fisher_fields.as_samples, default="batch")
     fisher_dtype: str = field(fisher_fields.as_fisher_dtype, default="float32")
     global_sparsity: bool = ignored(default=False, hidden=True)
 
-    def _get_scorer(self, params: list[Parameter]) -> FastCAPruningParamsScorer:
-        device = self.fisher_inv_device
-        settings = FisherSettings(
-            num_grads=self._num_grads,
-            damp=self.damp,
-            dtype=fisher_fields.FISHER_DTYPES[self.fisher_dtype],
-            device=None if device is None else torch.device(device),
-        )
-        return FastCAPruningParamsScorer(
-            params, type(self).__name__, self.fisher_block_size, self.block_size, settings
-        )
+    def _get_method(self) -> FastCAP:
+        settings = fisher_fields.fisher_settings(self)
+        return FastCAP(type(self).__name__, self.fisher_block_size, self.block_size, settings)

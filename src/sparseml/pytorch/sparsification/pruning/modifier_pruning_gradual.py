@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from torch.nn import Module, Parameter
+from torch.nn import Module
 
+from sparseml.pytorch.functional.budgets import Budget, Global
+from sparseml.pytorch.functional.patterns import Pattern
 from sparseml.pytorch.functional.schedules import CURVES, scheduled_sparsity
 from sparseml.pytorch.sparsification.fields import declared_fields, field, one_of
 from sparseml.pytorch.sparsification.modifier import ModifierProp
 from sparseml.pytorch.sparsification.param_selection import select_params
-from sparseml.pytorch.sparsification.pruning.fields import (
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
+from sparseml.pytorch.sparsification.pruning.settings.fields import (
     as_final_sparsity,
     as_initial_sparsity,
-    require_reachable,
+        require_reachable,
 )
-from sparseml.pytorch.sparsification.pruning.mask_creator_base import PruningMaskCreator
-from sparseml.pytorch.sparsification.pruning.mask_params import ModuleParamPruningMask
-from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.sharded import full_value
 from sparseml.pytorch.utils.tensor_stats import tensor_list_sparsity, tensor_sparsity
@@ -29,7 +29,9 @@ __all__ = ["BaseGradualPruningModifier", "GradualFields"]
 
 @declared_fields()
 class GradualFields:
-    """Mix-in, before the base class of a gradual pruning modifier: what its arguments begin with.
+    """What the arguments of a gradual pruning modifier begin with.
+
+    To be given to ``declared_fields``, as in ``@declared_fields(GradualFields)``.
 
     :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
     :param init_sparsity: sparsity at the start, or ``__FROM_PARAM__``
@@ -71,6 +73,9 @@ class BaseGradualPruningModifier(BasePruningModifier):
     :param final_sparsity: strictly between 0 and 1, or for several a mapping from each to the
         names and patterns of its parameters (the first that matches holds)
     :param inter_func: ``linear``, ``cubic`` or ``inverse_cubic``
+    :param max_sparsity_per_param: with ``global_sparsity``, no parameter gets sparser than this
+    :param min_sparsity_per_param: with ``global_sparsity``, at the end no parameter is denser than
+        ``1 - min_sparsity_per_param``; on the way there the limit grows with the sparsity
     :raises TypeError: for a sparsity that is not written as a float
     :raises ValueError: for a sparsity outside its range, an unknown ``inter_func``, an
         ``update_frequency`` of 0, and for ``params`` beside a mapping
@@ -79,6 +84,7 @@ class BaseGradualPruningModifier(BasePruningModifier):
     _init_sparsity: float | str | list[float]
     _init_from_param: bool
     _final_sparsity: float | Mapping[float, Sequence[str]]
+    _progress = ("_init_sparsity", "_overall_init_sparsity")
 
     def __init__(
         self,
@@ -93,6 +99,8 @@ class BaseGradualPruningModifier(BasePruningModifier):
         min_end: float = -1.0,
         end_comparator: int | None = 0,
         min_frequency: float = -1.0,
+        max_sparsity_per_param: float | None = None,
+        min_sparsity_per_param: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -114,6 +122,9 @@ class BaseGradualPruningModifier(BasePruningModifier):
         self.init_sparsity = init_sparsity
         self.final_sparsity = final_sparsity
         self.inter_func = inter_func
+        self.max_sparsity_per_param = max_sparsity_per_param
+        self.min_sparsity_per_param = min_sparsity_per_param
+        self._require_sensible_limits()
         self._final_targets: list[float] = []
         self._overall_init_sparsity = 0.0
 
@@ -124,6 +135,8 @@ class BaseGradualPruningModifier(BasePruningModifier):
     )
     final_sparsity = field(as_final_sparsity)
     inter_func = field(one_of(CURVES))
+    max_sparsity_per_param = field(as_optional_fraction)
+    min_sparsity_per_param = field(as_optional_fraction)
 
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> list[float]:
         """The sparsity of each parameter at ``epoch``.
@@ -131,11 +144,22 @@ class BaseGradualPruningModifier(BasePruningModifier):
         Before initialisation, when the parameters are not known, there is one value for each final
         sparsity, and ``__FROM_PARAM__`` counts as 0.
         """
-        finals = self._final_targets or _sparsities(self._final_sparsity)
+        return self._scheduled(epoch, self._final_targets or _sparsities(self._final_sparsity))
+
+    def selects(self, module: Module) -> list[NamedLayerParam]:
+        """Return the parameters that would be pruned, checked as initialising checks them."""
+        selected, finals = self._choose(module)
+        self._check_targets(self._get_pattern(selected), selected, finals)
+        return selected
+
+    def sparsities_at(self, module: Module, epoch: float) -> list[float | None]:
+        """Return the sparsity that each of :meth:`selects` shall have at ``epoch``."""
+        return list(self._scheduled(epoch, self._choose(module)[1]))
+
+    def _scheduled(self, epoch: float, finals: Sequence[float]) -> list[float]:
+        start, end, curve = self._start_epoch, self._end_epoch, self._inter_func
         return [
-            scheduled_sparsity(
-                epoch, self.start_epoch, self.end_epoch, initial, final, self.inter_func
-            )
+            scheduled_sparsity(epoch, start, end, initial, final, curve)
             for initial, final in zip(self._initials(len(finals)), finals, strict=True)
         ]
 
@@ -145,21 +169,6 @@ class BaseGradualPruningModifier(BasePruningModifier):
             together = [self._overall_init_sparsity] * count
             return together if self._global_sparsity else self._init_sparsity
         return [0.0 if isinstance(self._init_sparsity, str) else self._init_sparsity] * count
-
-    def progress_state(self) -> dict[str, Any]:
-        """Adds the sparsities at the start, if they were measured."""
-        state = super().progress_state()
-        if self._init_from_param:
-            state["init_sparsity"] = self._init_sparsity
-            state["overall_init_sparsity"] = self._overall_init_sparsity
-        return state
-
-    def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restores the sparsities at the start, if they were measured."""
-        super().load_progress_state(state)
-        if self._init_from_param:
-            self._init_sparsity = state["init_sparsity"]
-            self._overall_init_sparsity = state["overall_init_sparsity"]
 
     def _describe(self, name: str) -> str:
         return f"{name} of {type(self).__name__}"
@@ -171,40 +180,74 @@ class BaseGradualPruningModifier(BasePruningModifier):
         return self._params or ALL_PRUNABLE_TOKEN
 
     def _create_named_layers_and_params(self, module: Module) -> list[NamedLayerParam]:
-        if not isinstance(self._final_sparsity, Mapping):
+        selected, self._final_targets = self._choose(module)
+        return selected
+
+    def _choose(self, module: Module) -> tuple[list[NamedLayerParam], list[float]]:
+        """The parameters, and the final sparsity of each."""
+        final = self._final_sparsity
+        if not isinstance(final, Mapping):
             selected = select_params(module, self._selecting_entries())
-            self._final_targets = [float(self._final_sparsity)] * len(selected)
-            return selected
+            return selected, [float(final)] * len(selected)
         if self._global_sparsity:
             raise ValueError(
                 f"{self._describe('final_sparsity')} must be one number, as global_sparsity ranks "
-                f"the weights of all parameters together; found {self._final_sparsity!r}"
+                f"the weights of all parameters together; found {final!r}"
             )
         chosen: dict[int, tuple[NamedLayerParam, float]] = {}
-        for sparsity, entries in self._final_sparsity.items():
+        for sparsity, entries in final.items():
             for found in select_params(module, _as_list(entries)):
                 chosen.setdefault(id(found.param), (found, float(sparsity)))
-        self._final_targets = [sparsity for _, sparsity in chosen.values()]
-        return [found for found, _ in chosen.values()]
+        return [found for found, _ in chosen.values()], [one for _, one in chosen.values()]
 
-    def _create_pruning_mask(
-        self, selected: Sequence[NamedLayerParam], mask_creator: PruningMaskCreator
-    ) -> ModuleParamPruningMask:
+    def _get_budget(self) -> Budget:
+        """Return the sparsity for each parameter or, ranked together, for all within limits."""
+        limits = self._limits()
+        if not limits:
+            return super()._get_budget()
+        self._require_sensible_limits()
+        return Global(
+            max_sparsity=limits.get("max_sparsity_per_param", 1.0),
+            min_sparsity=limits.get("min_sparsity_per_param", 0.0),
+            final=self._final_targets[0],
+        )
+
+    def _prepare(self, selected: Sequence[NamedLayerParam]) -> None:
+        super()._prepare(selected)
         if self._init_from_param:
-            self._measure([found.param for found in selected])
-        self._require_reachable(mask_creator)
-        return super()._create_pruning_mask(selected, mask_creator)
+            values = [full_value(one.param) for one in selected]
+            self._init_sparsity = [tensor_sparsity(value).item() for value in values]
+            self._overall_init_sparsity = tensor_list_sparsity(values)
+        self._check_targets(self._pattern, selected, self._final_targets)
 
-    def _measure(self, params: Sequence[Parameter]) -> None:
-        values = [full_value(param) for param in params]
-        self._init_sparsity = [tensor_sparsity(value).item() for value in values]
-        self._overall_init_sparsity = tensor_list_sparsity(values)
+    def _limits(self) -> dict[str, float]:
+        names = ("max_sparsity_per_param", "min_sparsity_per_param")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
-    def _require_reachable(self, mask_creator: PruningMaskCreator) -> None:
-        for final in self._final_targets:
-            require_reachable(mask_creator, final, self._describe("final_sparsity"))
+    def _require_sensible_limits(self) -> None:
+        limits, final = self._limits(), self._final_sparsity
+        if limits and not self._global_sparsity:
+            raise ValueError(
+                f"{', '.join(limits)} of {type(self).__name__} needs global_sparsity: True; "
+                "without it every parameter gets the sparsity asked for"
+            )
+        if not limits or isinstance(final, Mapping):
+            return
+        least = limits.get("min_sparsity_per_param", 0.0)
+        if not least <= final <= limits.get("max_sparsity_per_param", 1.0):
+            raise ValueError(
+                f"{self._describe('final_sparsity')} must lie between min_sparsity_per_param and "
+                f"max_sparsity_per_param, found {final} with {limits}"
+            )
+
+    def _check_targets(
+        self, pattern: Pattern, selected: Sequence[NamedLayerParam], finals: Sequence[float]
+    ) -> None:
+        """:raises ValueError: for sparsities that the pattern cannot have"""
+        for final in finals:
+            require_reachable(pattern, final, self._describe("final_sparsity"))
         highest = max(self._initials(1), default=0.0)
-        require_reachable(mask_creator, highest, self._describe("init_sparsity"), at_most=True)
+        require_reachable(pattern, highest, self._describe("init_sparsity"), at_most=True)
 
 
 def _as_list(entries: str | Sequence[str]) -> list[str]:

@@ -6,22 +6,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.nn import Parameter
 
-from sparseml.pytorch.sparsification.fields import declared_fields, field, one_of
+from sparseml.pytorch.sparsification.fields import as_given, declared_fields, field, one_of
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
-from sparseml.pytorch.sparsification.pruning.fields import as_count
-from sparseml.pytorch.sparsification.pruning.fisher_fields import as_damp, as_optional_count
-from sparseml.pytorch.sparsification.pruning.gradient_sampling import GradientSampler
-from sparseml.pytorch.sparsification.pruning.mask_creator import MaskType
-from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import GradualFields
-from sparseml.pytorch.sparsification.pruning.modifier_pruning_sampled import (
-    SampledPruningModifier,
+from sparseml.pytorch.sparsification.pruning.methods.mfac import MFAC, MFACSettings
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
+    BaseGradualPruningModifier,
+    GradualFields,
 )
-from sparseml.pytorch.sparsification.pruning.scorer_mfac import (
-    MFACPruningParamsScorer,
-    MFACSettings,
+from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
+from sparseml.pytorch.sparsification.pruning.settings.fields import (
+    MaskType,
+    as_count,
+    as_keywords,
 )
+from sparseml.pytorch.sparsification.pruning.settings.fisher_fields import (
+    as_damp,
+    as_optional_count,
+)
+from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.utils.iterables import convert_to_bool
 
 __all__ = ["MFACPruningModifier"]
@@ -53,8 +56,8 @@ def _as_devices(name: str, value: Any) -> list[str]:
 
 
 @PyTorchModifierYAML()
-@declared_fields()
-class MFACPruningModifier(GradualFields, SampledPruningModifier):
+@declared_fields(GradualFields)
+class MFACPruningModifier(BaseGradualPruningModifier):
     """Prunes what costs least by gradients alone: Frantar et al., "M-FAC" (2021).
 
     | Sample yaml:
@@ -78,6 +81,10 @@ class MFACPruningModifier(GradualFields, SampledPruningModifier):
     :param num_pages: in how many pieces gradients are brought to the device, without blocks
     :param available_devices: where to compute; None for the first GPU, or else the CPU
     :param block_implementation: ``auto``, ``block`` or ``small_block``; all give the same
+    :param mask_type: as of :class:`GMPruningModifier`
+    :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
+    :param min_sparsity_per_param: with global_sparsity, at the end no parameter is denser than
+        ``1 - min_sparsity_per_param``
     :raises ValueError: for a field out of its range
     """
 
@@ -89,17 +96,20 @@ class MFACPruningModifier(GradualFields, SampledPruningModifier):
     fisher_block_size: int | None = field(as_optional_count, default=2000)
     num_pages: int = field(as_count, default=1)
     available_devices: Sequence[str] | None = field(_as_devices, default=None)
-    mask_type: MaskType = "unstructured"
-    grad_sampler_kwargs: Mapping[str, Any] | None = None
+    mask_type: MaskType = field(as_given, default="unstructured")
+    grad_sampler_kwargs: Mapping[str, Any] | None = field(as_keywords, default=None)
     block_implementation: str = field(one_of(("auto", "block", "small_block")), default="auto")
 
-    def _make_sampler(self, given: Any) -> GradientSampler | None:
+    max_sparsity_per_param: float | None = None
+    min_sparsity_per_param: float | None = None
+
+    def _get_sampler(self, given: Any) -> GradientSampler | None:
         buffering = self.use_gradient_buffering
         if buffering or (buffering is None and given is None):
             return None
-        return super()._make_sampler(given)
+        return super()._get_sampler(given)
 
-    def _get_scorer(self, params: list[Parameter]) -> MFACPruningParamsScorer:
+    def _get_method(self) -> MFAC:
         settings = MFACSettings(
             num_grads=self._num_grads,
             damp=self.damp,
@@ -109,4 +119,9 @@ class MFACPruningModifier(GradualFields, SampledPruningModifier):
             home=self.grads_device,
             implementation=self.block_implementation,
         )
-        return MFACPruningParamsScorer(params, type(self).__name__, settings)
+        return MFAC(type(self).__name__, settings)
+
+    def _prepare(self, selected: Sequence[NamedLayerParam]) -> None:
+        super()._prepare(selected)
+        assert isinstance(self._method, MFAC)
+        self._method.buffers = self._sampler is None

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Any
-
-from torch.nn import Module, Parameter
-
+from sparseml.pytorch.sparsification.fields import as_given, declared_fields, field, fixed
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
-from sparseml.pytorch.sparsification.pruning.modifier_pruning_magnitude import (
-    LayerwiseGMPruningModifier,
+from sparseml.pytorch.sparsification.pruning.methods.elementwise import Movement
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
+    BaseGradualPruningModifier,
+    GradualFields,
 )
-from sparseml.pytorch.sparsification.pruning.scorer import (
-    MovementPruningParamsScorer,
-    PruningParamsScorer,
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_magnitude import GMPruningModifier
+from sparseml.pytorch.sparsification.pruning.settings.fields import (
+    MaskType,
+    new_flag,
 )
-
-_LOGGER = logging.getLogger(__name__)
 
 __all__ = ["MovementPruningModifier"]
 
 
 @PyTorchModifierYAML()
-class MovementPruningModifier(LayerwiseGMPruningModifier):
+@declared_fields(GradualFields)
+class MovementPruningModifier(BaseGradualPruningModifier):
     """Prunes the weights that training moves towards zero: Sanh et al., "Movement pruning" (2020).
 
     Movement is summed from the first optimizer step on, so the start should leave some steps for
@@ -36,16 +34,23 @@ class MovementPruningModifier(LayerwiseGMPruningModifier):
     |       end_epoch: 10.0
     |       update_frequency: 1.0
     |       params: ['re:.*weight']
+
+    :param mask_type: as of :class:`GMPruningModifier`
+    :param global_sparsity: rank the weights of all parameters together
+    :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
+    :param min_sparsity_per_param: with global_sparsity, at the end no parameter is denser than
+        ``1 - min_sparsity_per_param``
     """
 
-    def _before_mask_update(self, module: Module, target: Any) -> None:
-        super()._before_mask_update(module, target)
-        if isinstance(self._scorer, MovementPruningParamsScorer) and not self._scorer.has_moved():
-            _LOGGER.warning(
-                "%s: no weight has moved yet, so nothing tells which ones to prune; the choice is "
-                "arbitrary. Start later than the first step, and not in one shot",
-                type(self).__name__,
-            )
+    mask_type: MaskType = field(as_given, default="unstructured")
+    global_sparsity: bool = new_flag(False)
+    max_sparsity_per_param: float | None = None
+    min_sparsity_per_param: float | None = None
+    end_comparator: int = fixed(-1)
 
-    def _get_scorer(self, params: list[Parameter]) -> PruningParamsScorer:
-        return MovementPruningParamsScorer(params)
+    def _get_method(self) -> Movement:
+        return Movement(type(self).__name__)
+
+
+# SparseML 1.x derives it from GMPruningModifier; isinstance goes on saying so
+GMPruningModifier.register(MovementPruningModifier)

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from torch.nn import Module, Parameter
+from torch.nn import Module
 
-from sparseml.pytorch.functional.layer_densities import DENSITY_RULES
+from sparseml.pytorch.functional.layer_densities import DENSITY_RULES, density_counts
 from sparseml.pytorch.functional.schedules import cosine_fraction
 from sparseml.pytorch.sparsification.fields import as_flag, declared_fields, field, ignored
 from sparseml.pytorch.sparsification.modifier import ModifierProp, PyTorchModifierYAML
-from sparseml.pytorch.sparsification.pruning.by_magnitude import ByMagnitude
-from sparseml.pytorch.sparsification.pruning.density_budget import DensityBudget
-from sparseml.pytorch.sparsification.pruning.fields import (
+from sparseml.pytorch.sparsification.pruning.masks.optimizer_state import mask_moments
+from sparseml.pytorch.sparsification.pruning.methods.rigl import DropAndGrow
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
+from sparseml.pytorch.sparsification.pruning.settings.fields import (
     as_count,
     as_fraction,
     as_inner_fraction,
     as_keywords,
     supported,
 )
-from sparseml.pytorch.sparsification.pruning.gradient_sampling import GradientSampler
-from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
-from sparseml.pytorch.sparsification.pruning.optimizer_state import mask_moments
-from sparseml.pytorch.sparsification.pruning.scorer_rigl import RigLPruningParamsScorer
+from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.params import NamedLayerParam
 
-__all__ = ["RigLPruningModifier", "RigLPruningParamsScorer"]
+__all__ = ["RigLPruningModifier"]
 
 
 @PyTorchModifierYAML()
 @declared_fields()
-class RigLPruningModifier(ByMagnitude, BasePruningModifier):
+class RigLPruningModifier(BasePruningModifier):
     """Sparse from the start; drops small weights and grows others: Evci et al., "RigL" (2020).
 
     Needs ``grad_sampler``, whose builder is called with ``grad_sampler_kwargs`` as keyword
@@ -74,8 +72,7 @@ class RigLPruningModifier(ByMagnitude, BasePruningModifier):
     grad_sampler_kwargs: Mapping[str, Any] | None = field(as_keywords, default=None)
 
     def _set_up(self) -> None:
-        self._shares: Any = None  # a DensityBudget, once the parameters are known
-        self._sampler: GradientSampler | None = None
+        self._shares: list[float] | None = None  # once the parameters are known
 
     @ModifierProp(serializable=False)
     def init_sparsity(self) -> float:
@@ -83,43 +80,50 @@ class RigLPruningModifier(ByMagnitude, BasePruningModifier):
         return self.final_sparsity
 
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> list[float]:
-        """The sparsity of each parameter; before they are known, that of all together."""
-        return [self.final_sparsity] if self._shares is None else self._shares.sparsities
+        """Return the sparsity of each parameter; before they are known, that of all together."""
+        return [self.final_sparsity] if self._shares is None else self._shares
 
-    def initialize(
-        self, module: Module, epoch: float = 0, loggers: Any = None, **kwargs: Any
-    ) -> None:
-        """As of other pruning modifiers.
-
-        :param kwargs: ``grad_sampler`` is needed
-        :raises RuntimeError: without it, or with one that lacks a key
-        """
-        self._sampler = GradientSampler(
-            kwargs.get("grad_sampler"), self.grad_sampler_kwargs or {}, owner=type(self).__name__
-        )
-        super().initialize(module, epoch, loggers, **kwargs)
+    def sparsities_at(self, module: Module, epoch: float) -> list[float | None]:
+        """Return the sparsity that each of :meth:`selects` has from the start on."""
+        return list(self._densities(super()._create_named_layers_and_params(module)))
 
     def check_mask_update(self, module: Module, epoch: float, *args: Any, **kwargs: Any) -> None:
-        """As of other pruning modifiers; fewer and fewer connections move."""
-        self._replaced = cosine_fraction(
-            epoch, self._start_epoch, self._end_epoch, self.init_update_fraction
-        )
+        """Update the masks when due; fewer and fewer connections move."""
+        if isinstance(self._method, DropAndGrow):
+            self._method.replaced = cosine_fraction(
+                epoch, self._start_epoch, self._end_epoch, self.init_update_fraction
+            )
         super().check_mask_update(module, epoch, *args, **kwargs)
 
     def optimizer_pre_step(self, module: Module, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Forget the moments of weights that are zero."""
         super().optimizer_pre_step(module, optimizer, *args, **kwargs)
-        if self.momentum_buffer_reset and self._masks.enabled:
-            mask_moments(optimizer, self._masks.params)
+        if self.momentum_buffer_reset and self.masks.enabled:
+            mask_moments(optimizer, self.masks.params)
 
     def _create_named_layers_and_params(self, module: Module) -> list[NamedLayerParam]:
         selected = super()._create_named_layers_and_params(module)
-        self._shares = DensityBudget(selected, self.final_sparsity, self.sparsity_strategy)
+        self._shares = self._densities(selected)
         return selected
 
-    def _get_scorer(self, params: list[Parameter]) -> RigLPruningParamsScorer:
-        return RigLPruningParamsScorer(params, sampler=self._sampler)
+    def _densities(self, selected: Sequence[NamedLayerParam]) -> list[float]:
+        """The sparsity of each, so that all together have the one asked for, exactly.
 
-    def _before_mask_update(self, module: Module, target: Any) -> None:
-        scorer: Any = self._scorer
-        scorer.prepare(module, self._masks, self._shares.counts, self._replaced, self.num_grads)
+        :raises ValueError: naming parameters that are no matrices or convolutions
+        """
+        rule = self.sparsity_strategy
+        flat = [found.name for found in selected if found.param.ndim < 2]
+        if flat:
+            raise ValueError(
+                f"{rule} goes by the shapes of matrices and convolutions; leave out "
+                f"{', '.join(flat[:5])}{', ...' if len(flat) > 5 else ''}"
+            )
+        shapes = [to_out_in(one.layer, one.param_name, one.param).shape for one in selected]
+        counts = density_counts(shapes, self.final_sparsity, rule)
+        return [
+            count / max(found.param.numel(), 1)
+            for count, found in zip(counts, selected, strict=True)
+        ]
+
+    def _get_method(self) -> DropAndGrow:
+        return DropAndGrow(self.num_grads)

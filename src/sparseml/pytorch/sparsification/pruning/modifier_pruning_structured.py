@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.nn import Module, Parameter
+from torch.nn import Module
 
-from sparseml.pytorch.functional.selection import prune_count
-from sparseml.pytorch.shrink import STRUCTURE_DIMS
-from sparseml.pytorch.sparsification.fields import field, of_types, one_of
+from sparseml.pytorch.functional.budgets import Budget
+from sparseml.pytorch.functional.patterns import Pattern, Pool, Slice, Together
+from sparseml.pytorch.functional.selection import lowest_mask, prune_count
+from sparseml.pytorch.sparsification.fields import as_flag, field, of_types, one_of
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
-from sparseml.pytorch.sparsification.pruning.mask_creator_base import (
-    Budget,
-    PruningMaskCreator,
-    Target,
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
+    BaseGradualPruningModifier,
 )
-from sparseml.pytorch.sparsification.pruning.mask_creator_structured import (
-    StructuredPruningMaskCreator,
-)
-from sparseml.pytorch.sparsification.pruning.modifier_pruning_magnitude import (
-    LayerwiseGMPruningModifier,
-)
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_magnitude import GMPruningModifier
 from sparseml.pytorch.sparsification.pruning.structure_groups import as_param_groups, group_indices
+from sparseml.pytorch.shrink import STRUCTURE_DIMS
+from sparseml.pytorch.utils.layer_kinds import to_out_in
+from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN
 
@@ -32,11 +31,11 @@ __all__ = ["StructuredPruningModifier"]
 
 
 @PyTorchModifierYAML()
-class StructuredPruningModifier(LayerwiseGMPruningModifier):
+class StructuredPruningModifier(BaseGradualPruningModifier):
     """Gradual magnitude pruning of whole filters or channels, the same ones throughout a group.
 
     The sparsity counts filters or channels, those that a ``LayerThinningModifier`` has removed
-    since the start included. ``sparseml.pytorch.shrink.dependency_groups`` finds the groups.
+    since the start included. ``sparseml.pytorch.units.dependency_groups`` finds the groups.
 
     | Sample yaml:
     |   !StructuredPruningModifier
@@ -51,11 +50,12 @@ class StructuredPruningModifier(LayerwiseGMPruningModifier):
 
     :param param_groups: lists of names of parameters that are masked alike, by the sum of their
         scores; each parameter that is in none is on its own
-    :param mask_type: ``filter`` (dimension 0) or ``channel`` (dimension 1)
+    :param mask_type: ``filter`` (outputs) or ``channel`` (inputs)
     """
 
     _param_groups: list[list[str]]
     _mask_type: str
+    _progress = ("_initial_units",)
 
     def __init__(
         self,
@@ -74,19 +74,20 @@ class StructuredPruningModifier(LayerwiseGMPruningModifier):
             params,
             init_sparsity,
             final_sparsity,
+            inter_func,
             start_epoch,
             end_epoch,
             update_frequency,
+            end_comparator=-1,
             leave_enabled=leave_enabled,
-            inter_func=inter_func,
-            mask_type=mask_type,
         )
+        self.mask_type = mask_type
         self.param_groups = param_groups
-        self._groups: list[list[int]] = []
         self._initial_units: list[int] = []
 
     param_groups = field(as_param_groups)
     mask_type = field(one_of(STRUCTURE_DIMS))
+    global_sparsity = field(as_flag, serializable=False)
 
     sparsification_types = of_types(SparsificationTypes.pruning, SparsificationTypes.structured)
 
@@ -96,38 +97,91 @@ class StructuredPruningModifier(LayerwiseGMPruningModifier):
         """Initialise; zeros are values and no structure, so nothing is pruned in one shot."""
         super().apply_structure(module, 0.0 if math.isinf(epoch) else epoch, *args, **kwargs)
 
-    def progress_state(self) -> dict[str, Any]:
-        """Adds how many filters or channels each parameter had at the start."""
-        return {**super().progress_state(), "initial_units": list(self._initial_units)}
+    def _get_pattern(self, selected: Sequence[NamedLayerParam]) -> Together:
+        names = [one.name for one in selected]
+        groups = group_indices(self._param_groups, names)
+        pattern = Together(Slice(STRUCTURE_DIMS[self._mask_type], "l2"), groups)
+        for one, shape in zip(selected, _shapes(selected), strict=True):
+            if len(shape) <= pattern.slices.dim:
+                raise ValueError(f"{one.name} of shape {tuple(shape)} has no {self._mask_type}s")
+        try:
+            _units(pattern, selected)
+        except ValueError as error:
+            named = [[names[place] for place in group] for group in groups]
+            raise ValueError(f"{error}; the groups are {named}") from error
+        return pattern
 
-    def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restores these."""
-        super().load_progress_state(state)
-        self._initial_units = list(state["initial_units"])
+    def _check_targets(
+        self, pattern: Pattern, selected: Sequence[NamedLayerParam], finals: Sequence[float]
+    ) -> None:
+        """:raises ValueError: for groups whose members shall end with different sparsities"""
+        assert isinstance(pattern, Together)
+        for group in pattern.groups:
+            wanted = {finals[place] for place in group}
+            if len(wanted) > 1:
+                raise ValueError(
+                    f"the parameters of one group need one final sparsity, found {sorted(wanted)} "
+                    f"for {[selected[place].name for place in group]}"
+                )
 
-    def _get_mask_creator(
-        self, param_names: list[str], params: list[Parameter]
-    ) -> PruningMaskCreator:
-        self._groups = group_indices(self._param_groups, param_names, self._final_targets)
-        creator = StructuredPruningMaskCreator(self._mask_type, tensor_group_idxs=self._groups)
-        self._initial_units = creator.unit_counts(params, param_names)
-        return creator
+    def _prepare(self, selected: Sequence[NamedLayerParam]) -> None:
+        super()._prepare(selected)
+        assert isinstance(self._pattern, Together)
+        self._initial_units = _units(self._pattern, selected)
 
-    def _get_budget(self, params: list[Parameter]) -> Budget:
-        return self._units_to_prune
+    def _get_budget(self) -> Budget:
+        return _OfInitialUnits(tuple(self._initial_units))
 
-    def _units_to_prune(self, units: Sequence[Tensor], target: Target) -> list[int]:
-        # the schedule's own sparsities, as ``target`` takes what thinning removed for weights
-        asked = self._applied_sparsity
-        targets = asked if isinstance(asked, list) else [float(asked or 0.0)] * len(units)
+    def _remaining(self, target: Any) -> Any:
+        return target  # the budget knows how many units there were
+
+
+# SparseML 1.x derives it from GMPruningModifier; isinstance goes on saying so
+GMPruningModifier.register(StructuredPruningModifier)
+
+
+@dataclass(frozen=True)
+class _OfInitialUnits:
+    """Sparsities of the units that there were, of which some may be removed by now.
+
+    :param initial: how many units each tensor had
+    """
+
+    initial: tuple[int, ...]
+
+    @property
+    def joint(self) -> bool:
+        """No."""
+        return False
+
+    def choose(
+        self, pools: Sequence[Pool], target: float | Sequence[float], spread_ties: bool = False
+    ) -> list[Tensor]:
+        """Prune the lowest units of each pool."""
+        return [lowest_mask(pool.scores, self._count(pool, target)) for pool in pools]
+
+    def _count(self, pool: Pool, target: float | Sequence[float]) -> int:
+        # sparsities measured at the start may differ within a group
+        each = [target] * len(self.initial) if isinstance(target, float) else list(target)
         counts = [
-            max(prune_count(initial, sparsity) - (initial - unit.numel()), 0)
-            for initial, sparsity, unit in zip(self._initial_units, targets, units, strict=True)
+            prune_count(self.initial[place], each[place]) - (self.initial[place] - pool.units)
+            for place in pool.members
         ]
-        for group in self._groups:
-            # measured initial sparsities may differ; a depthwise convolution has a single input
-            members = [place for place in group if units[place].numel() > 1]
-            shared = min((counts[place] for place in members), default=0)
-            for place in group:
-                counts[place] = shared if place in members else 0
-        return counts
+        return max(min(counts), 0) if pool.units else 0
+
+
+def _shapes(selected: Sequence[NamedLayerParam]) -> list[torch.Size]:
+    return [
+        to_out_in(one.layer, one.param_name, torch.empty(one.param.shape, device="meta")).shape
+        for one in selected
+    ]
+
+
+def _units(pattern: Together, selected: Sequence[NamedLayerParam]) -> list[int]:
+    """How many units each tensor has; in a group, that is what its smallest has."""
+    shaped = [torch.empty(shape, device="meta") for shape in _shapes(selected)]
+    units = [0] * len(selected)
+    for pool in pattern.pools(shaped):
+        for place in pool.members:
+            units[place] = pool.units
+    return units

@@ -8,24 +8,30 @@ from typing import Any
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from sparseml.pytorch.sparsification.fields import as_number, declared_fields, field, fixed
+from sparseml.pytorch.sparsification.fields import (
+    as_given,
+    as_number,
+    declared_fields,
+    field,
+    fixed,
+)
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
-from sparseml.pytorch.sparsification.pruning.by_magnitude import ByMagnitude
-from sparseml.pytorch.sparsification.pruning.exploration_masks import ExplorationMasks
-from sparseml.pytorch.sparsification.pruning.fields import as_fraction, as_inner_fraction
-from sparseml.pytorch.sparsification.pruning.mask_creator import MaskType, PruningMaskCreator
-from sparseml.pytorch.sparsification.pruning.mask_params import ModuleParamPruningMask
-from sparseml.pytorch.sparsification.pruning.mask_state import load_named_masks, named_masks
+from sparseml.pytorch.sparsification.pruning.masks.exploration import ExplorationMasks
+from sparseml.pytorch.sparsification.pruning.methods.method import Problem
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
+from sparseml.pytorch.sparsification.pruning.settings.fields import (
+    MaskType,
+    as_fraction,
+    as_inner_fraction,
+)
 from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
-from sparseml.pytorch.utils.params import NamedLayerParam
 
 __all__ = ["TopKASTPruningModifier"]
 
 
 @PyTorchModifierYAML()
 @declared_fields()
-class TopKASTPruningModifier(ByMagnitude, BasePruningModifier):
+class TopKASTPruningModifier(BasePruningModifier):
     """Uses the largest weights, updates some more: Jayakumar et al., "Top-KAST" (2021).
 
     Masked weights keep their values out of sight; some go on training and may become active again.
@@ -56,23 +62,25 @@ class TopKASTPruningModifier(ByMagnitude, BasePruningModifier):
     params: str | Iterable[str]
     global_sparsity: bool = True
     leave_enabled: bool = True
-    mask_type: MaskType = "unstructured"
+    mask_type: MaskType = field(as_given, default="unstructured")
     active_weight_decay: float = field(as_number, default=0.0001)
     allow_reintroduction: bool = fixed(True)
+    _progress = ("_grad_module_masks",)
 
     def _set_up(self) -> None:
-        self._grad_module_masks: Any = None  # ExplorationMasks while initialised
+        self._grad_module_masks: ExplorationMasks | None = None
 
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> float:
-        """``forward_sparsity``."""
+        """Return ``forward_sparsity``."""
         return self.forward_sparsity
 
     def update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
     ) -> None:
         """Update both masks; forget the momentum of weights that come to or leave training."""
+        before = self._exploring.masks
         super().update(module, optimizer, epoch, steps_per_epoch)
-        self._grad_module_masks.forget_changed(optimizer)
+        self._exploring.forget_changed(optimizer, before)
 
     def optimizer_pre_step(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
@@ -80,12 +88,12 @@ class TopKASTPruningModifier(ByMagnitude, BasePruningModifier):
         """Put masked values back, and let the weights decay."""
         super().optimizer_pre_step(module, optimizer, epoch, steps_per_epoch)
         lr = get_optim_learning_rate(optimizer)
-        self._grad_module_masks.decay(rate=lr * self.active_weight_decay)
+        self._exploring.decay(rate=lr * self.active_weight_decay)
 
     def state_dict(self) -> dict[str, Any]:
-        """Both masks: ``param_masks`` and ``grad_masks``, each as of other pruning modifiers."""
+        """Return both masks: ``param_masks`` and ``grad_masks``, by name each."""
         masks = self._grad_module_masks
-        grad_masks = {} if masks is None else named_masks(masks, lifted=self._ended)
+        grad_masks = {} if masks is None else masks.named_state(self._ended)
         return {"param_masks": super().state_dict(), "grad_masks": grad_masks}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
@@ -94,36 +102,33 @@ class TopKASTPruningModifier(ByMagnitude, BasePruningModifier):
         if strict and set(state_dict) != {"param_masks", "grad_masks"}:
             raise IndexError(f"needs 'param_masks' and 'grad_masks', found {sorted(state_dict)}")
         super().load_state_dict(state_dict.get("param_masks", {}), strict)
-        masks = self._grad_module_masks
-        load_named_masks(masks, state_dict.get("grad_masks", {}), strict, type(self).__name__)
+        grad_masks = state_dict.get("grad_masks", {})
+        self._exploring.load_named_state(grad_masks, strict, type(self).__name__)
 
-    def progress_state(self) -> dict[str, Any]:
-        """Adds that of the gradient masks."""
-        masks = self._grad_module_masks
-        grad_masks = {} if masks is None else {"grad_masks": masks.progress_state()}
-        return {**super().progress_state(), **grad_masks}
-
-    def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restores that of the gradient masks."""
-        super().load_progress_state(state)
-        if "grad_masks" in state:
-            self._grad_module_masks.load_progress_state(state["grad_masks"])
-
-    def _create_pruning_mask(
-        self, selected: Sequence[NamedLayerParam], mask_creator: PruningMaskCreator
-    ) -> ModuleParamPruningMask:
-        masks = super()._create_pruning_mask(selected, mask_creator)
-        self._grad_module_masks = ExplorationMasks(
-            masks, self.forward_sparsity, self.backward_sparsity
-        )
-        return masks
+    @property
+    def _exploring(self) -> ExplorationMasks:
+        if self._grad_module_masks is None:
+            self._grad_module_masks = ExplorationMasks(
+                self.masks, self.forward_sparsity, self.backward_sparsity
+            )
+        return self._grad_module_masks
 
     def _before_mask_update(self, module: Module, target: Any) -> None:
-        self._grad_module_masks.update_from_all()
+        self.masks.restore_unmasked()
+        exploring = self._exploring
+        exploring.enabled = True
+        problem = Problem(module, exploring, self._pattern, self._budget)
+        exploring.take(self._deciding.decide(problem, [self.backward_sparsity])[0])
+
+    def initialize_extras(self, module: Module) -> None:
+        """Make the masks of the gradients."""
+        super().initialize_extras(module)
+        self._grad_module_masks = None
+        self._grad_module_masks = self._exploring
 
     def _end_pruning(self) -> None:
         super()._end_pruning()
-        self._grad_module_masks.pruning_end(self._leave_enabled)
+        self._exploring.end(self._leave_enabled)
 
     def _release_masks(self) -> None:
         super()._release_masks()

@@ -46,13 +46,11 @@ def as_dependency_map(name: str, value: Any) -> dict[str, list[str]]:
 
 
 def group_indices(
-    groups: Sequence[Sequence[str]], names: Sequence[str], targets: Sequence[float]
-) -> list[list[int]]:
-    """Where the members of each group stand in ``names``; every other name is on its own.
+    groups: Sequence[Sequence[str]], names: Sequence[str]
+) -> tuple[tuple[int, ...], ...]:
+    """Return where the members of each group stand in ``names``; other names are on their own.
 
-    :param targets: the final sparsity of each parameter
-    :raises ValueError: for names that are unknown or in two places, and for groups whose members
-        shall end with different sparsities
+    :raises ValueError: for names that are unknown or in two places
     """
     places = {name: place for place, name in enumerate(names)}
     found = []
@@ -68,11 +66,5 @@ def group_indices(
             if name in seen:
                 raise ValueError(f"param_groups names {name!r} twice")
             seen.add(name)
-        found.append([places[name] for name in group])
-        finals = {targets[place] for place in found[-1]}
-        if len(finals) > 1:
-            raise ValueError(
-                f"the parameters of one group need one final sparsity, found {sorted(finals)} for "
-                f"{list(group)}"
-            )
-    return found + [[place] for name, place in places.items() if name not in seen]
+        found.append(tuple(places[name] for name in group))
+    return tuple(found)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.patterns import NM
 from sparseml.pytorch.functional.selection import lowest_mask, prune_count, require_numbers
-from sparseml.pytorch.sparsification.pruning.mask_creator_base import (
+from sparseml.legacy.pruning.mask_creator_base import (
     PruningMaskCreator,
     Target,
     common_target,

@@ -7,17 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from sparseml.pytorch.sparsification.fields import Check, one_of
-from sparseml.pytorch.sparsification.pruning.mask_creator import (
-    MaskType,
-    PruningMaskCreator,
-    get_mask_creator,
-)
+from sparseml.pytorch.functional.patterns import Pattern, parse_pattern
+from sparseml.optim.fields import Property
+from sparseml.pytorch.sparsification.fields import Check, as_flag, one_of
+from sparseml.pytorch.utils.layer_kinds import to_out_in
+from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.utils.constants import FROM_PARAM_TOKEN
 
 __all__ = [
+    "MaskType",
     "UnsupportedError",
     "as_count",
     "as_final_sparsity",
@@ -26,10 +25,14 @@ __all__ = [
     "as_inner_fraction",
     "as_keywords",
     "as_optional_fraction",
-    "mask_creator_for",
+    "checked_pattern",
+    "new_flag",
     "require_reachable",
     "supported",
 ]
+
+MaskType = str | list[int]
+"""How recipes name a pattern: a word, ``"N:M"``, ``"RxC"`` or ``[out, in]``."""
 
 _FIXED_TOLERANCE = 1e-2
 
@@ -76,6 +79,11 @@ def as_keywords(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise TypeError(f"{name} must be a mapping of names to values, found {value!r}")
     return dict(value)
+
+
+def new_flag(default: bool) -> Any:
+    """Declare a flag that recipes of SparseML 1.x do not know: shown unless it is the default."""
+    return Property(as_flag, default, no_serialize_val=default)
 
 
 def as_fraction(name: str, value: Any) -> float:
@@ -127,21 +135,24 @@ def as_final_sparsity(name: str, value: Any) -> Any:
     return value
 
 
-def mask_creator_for(
-    mask_type: MaskType, names: Sequence[str], params: Sequence[Tensor]
-) -> PruningMaskCreator:
-    """The mask creator of a ``mask_type``, tried on every parameter.
+def checked_pattern(mask_type: MaskType, selected: Sequence[NamedLayerParam]) -> Pattern:
+    """Return the pattern of a ``mask_type``, tried on every parameter.
 
-    :raises ValueError: for an unknown ``mask_type``, or naming the parameter that it cannot mask
+    :raises ValueError: for an unknown ``mask_type``, or naming the parameter that it cannot cut
     """
-    creator = get_mask_creator(mask_type)
-    for name, param in zip(names, params, strict=True):
-        _require_fit(creator, mask_type, name, param)
-    return creator
+    pattern = parse_pattern(mask_type)
+    for one in selected:
+        try:
+            # the shape decides; the values may be on the meta device or in parts on processes
+            shape = torch.empty(one.param.shape, device="meta")
+            pattern.check(to_out_in(one.layer, one.param_name, shape).shape)
+        except ValueError as error:
+            raise ValueError(f"mask_type {mask_type!r} cannot mask {one.name}: {error}") from error
+    return pattern
 
 
 def require_reachable(
-    creator: PruningMaskCreator, sparsity: float, name: str, at_most: bool = False
+    pattern: Pattern, sparsity: float, name: str, at_most: bool = False
 ) -> None:
     """Check that masks can have the sparsity asked for, where their pattern allows only one.
 
@@ -149,22 +160,12 @@ def require_reachable(
     :param at_most: of masks on their way there, which can have less
     :raises ValueError: if they cannot
     """
-    fixed = creator.fixed_sparsity
-    if fixed is None:
+    full = pattern.full_sparsity
+    if full == 1.0:
         return
-    if sparsity > fixed + _FIXED_TOLERANCE or not (at_most or sparsity > fixed - _FIXED_TOLERANCE):
+    if sparsity > full + _FIXED_TOLERANCE or not (at_most or sparsity > full - _FIXED_TOLERANCE):
         rule = "at most " if at_most else ""
-        raise ValueError(f"{name} must be {rule}{fixed:g} with {creator} masks, found {sparsity:g}")
-
-
-def _require_fit(
-    creator: PruningMaskCreator, mask_type: MaskType, name: str, param: Tensor
-) -> None:
-    try:
-        # the shape decides; the values may be on the meta device or in parts on several processes
-        creator.create_parameter_masks([torch.zeros(()).expand(param.shape)], 0.0)
-    except ValueError as error:
-        raise ValueError(f"mask_type {mask_type!r} cannot mask {name}: {error}") from error
+        raise ValueError(f"{name} must be {rule}{full:g} with {pattern} masks, found {sparsity:g}")
 
 
 def _no_fraction(name: str, value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparseml.pytorch.sparsification.pruning.ranks import process_rank
+from sparseml.pytorch.sparsification.pruning.sampling.ranks import process_rank
 from sparseml.pytorch.utils.rng import get_rng_state, set_rng_state
 
 __all__ = ["SamplingData", "call_builder"]

@@ -18,9 +18,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sparseml.pytorch.functional.block_layout import BlockLayout
-from sparseml.pytorch.sparsification.pruning.distributed import is_distributed
-from sparseml.pytorch.sparsification.pruning.gradient_sampling import Gradients
-from sparseml.pytorch.sparsification.pruning.ranks import (
+from sparseml.pytorch.sparsification.pruning.masks.agreement import is_distributed
+from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import Gradients
+from sparseml.pytorch.sparsification.pruning.sampling.ranks import (
     add_up,
     process_rank,
     transfer_device,

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from sparseml.pytorch.functional.block_layout import BlockLayout, block_layout
 from sparseml.pytorch.functional.mfac import (
@@ -20,16 +18,19 @@ from sparseml.pytorch.functional.mfac import (
     mfac_scores,
     mfac_update,
 )
-from sparseml.pytorch.sparsification.pruning.gradient_sampling import Gradients
-from sparseml.pytorch.sparsification.pruning.memory import describe_bytes, require_free
-from sparseml.pytorch.sparsification.pruning.ranks import add_up, process_rank, world_size
-from sparseml.pytorch.sparsification.pruning.scorer_sampled import Cut, SampledScorer, Subject
-from sparseml.pytorch.sparsification.pruning.shards import Piece, exchange, share_out, whole
+from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
+from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
+from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
+from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import Gradients
+from sparseml.pytorch.utils.layer_kinds import to_out_in
+from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes, require_free
+from sparseml.pytorch.sparsification.pruning.sampling.ranks import add_up, process_rank, world_size
+from sparseml.pytorch.sparsification.pruning.sampling.shards import Piece, exchange, share_out, whole
 
 _OVERHEAD = 1.1
 """The gradient that is being taken, and what is computed in double precision a part at a time."""
 
-__all__ = ["MFACPruningParamsScorer", "MFACSettings"]
+__all__ = ["MFAC", "MFACSettings"]
 
 
 @dataclass(frozen=True)
@@ -82,44 +83,53 @@ class MFACSettings:
         return mfac_inverse(grads, self.damp, self.block_size, self.num_pages, self.devices)
 
 
-class MFACPruningParamsScorer(SampledScorer):
+class MFAC(Method):
     """Frantar, Kurtic & Alistarh, "M-FAC" (2021).
 
     Without a sampler the gradients of the training are kept instead, those of the last steps.
 
-    :param params: the parameters
     :param owner: the modifier, for messages
     :param settings: how it estimates
     """
 
-    def __init__(self, params: Sequence[Parameter], owner: str, settings: MFACSettings) -> None:
-        super().__init__(params, owner)
-        self._settings = settings
+    samples = True
+    keeps_zeros = True
+    _progress = ("_recent",)
+
+    def __init__(self, owner: str, settings: MFACSettings) -> None:
+        self._owner, self._settings = owner, settings
         self._recent: list[Tensor] = []
+        self.buffers = False
 
     @torch.no_grad()
-    def pre_optim_step_update(self, masks: list[Tensor]) -> None:
-        """Keep the gradients of this step, if there is no sampler and they are finite."""
-        if self.sampler is not None or any(param.grad is None for param in self._params):
+    def observe(self, masks: MaskSet) -> None:
+        """Keep the gradients of this step, if they are not sampled and all are finite."""
+        params = masks.params
+        if not self.buffers or any(param.grad is None for param in params):
             return
-        grads = [param.grad.flatten() for param in self._params if param.grad is not None]
-        row = torch.cat([grad.to(self._settings.home, _dtype(self._params)) for grad in grads])
+        owners = zip(masks.layers, masks.param_names, params, strict=True)
+        grads = [
+            to_out_in(layer, name, param.grad).flatten()
+            for layer, name, param in owners
+            if param.grad is not None
+        ]
+        row = torch.cat([grad.to(self._settings.home, _dtype(params)) for grad in grads])
         if not bool(row.isfinite().all()):
             return
         most = self._settings.most
         self._recent = [*self._recent[-(most - 1) :], row] if most > 1 else [row]
 
-    def describe(self, subject: Subject) -> str:
+    def describe(self, problem: Problem) -> str:
         """How much memory the gradients take, with what is computed from them.
 
         :raises RuntimeError: if that is not there
         """
-        size = sum(int(live.sum()) for live in subject.live)
+        size = sum(int(live.sum()) for live in problem.live)
         layout = block_layout([size], self._settings.block_size or size)
         columns = _own_columns(layout, size)
         count = self._settings.most
         values = self._settings.values(columns.stop - columns.start)
-        needed = math.ceil(_OVERHEAD * values * _dtype(subject.weights).itemsize)
+        needed = math.ceil(_OVERHEAD * values * _dtype(problem.weights).itemsize)
         advice = (
             "Lower num_grads, use a smaller fisher_block_size, or keep gradients elsewhere by "
             "grads_device"
@@ -129,66 +139,57 @@ class MFACPruningParamsScorer(SampledScorer):
         return f"{count} gradients of {size} weights take {describe_bytes(needed)} on {home}"
 
     @torch.no_grad()
-    def cuts(self, subject: Subject, targets: list[list[float]]) -> list[Cut]:
-        """See the base class.
+    def decide(
+        self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
+    ) -> list[Outcome]:
+        """Return the outcome for each target, all from one estimate.
 
         :raises RuntimeError: while too few gradients of the training have been kept
         """
-        weights = _live_vector(subject.weights, subject.live)
+        live = problem.live
+        weights = _live_vector(problem.weights, live)
         size = len(weights)
         layout = block_layout([size], self._settings.block_size or size)
         columns = _own_columns(layout, size)
-        inverse = self._settings.inverse(self._gradients(subject, layout, columns))
+        inverse = self._settings.inverse(self._gradients(problem, layout, columns))
         own = weights[columns].to(self._settings.home)
-        scores = _everyones(mfac_scores(own, inverse), columns, size)
-        self._scores = list(_spread(scores, subject.live, -torch.inf))
-        results = []
-        everything = range(len(subject.found))
+        scores = _spread(_everyones(mfac_scores(own, inverse), columns, size), live, -torch.inf)
+        outcomes = []
         for target in targets:
-            masks = subject.decide(self.score_parameters(), target, everything)
-            pruned = _live_vector([~mask for mask in masks], subject.live).to(own.device)
+            masks = problem.select(scores, problem.one_each(target), only, keep_zeros=True)
+            pruned = _live_vector([~mask for mask in masks], live).to(own.device)
             new = _everyones(mfac_update(own, inverse, pruned[columns]), columns, size)
-            spread = _spread(new, subject.live, 0.0)
-            values = [new.to(old) for new, old in zip(spread, subject.weights, strict=True)]
-            results.append(Cut(masks, list(values)))
-        return results
+            spread = zip(_spread(new, live, 0.0), problem.weights, strict=True)
+            outcomes.append(problem.outcome(masks, [new.to(old) for new, old in spread]))
+        return outcomes
 
-    def _gradients(self, subject: Subject, layout: BlockLayout, columns: slice) -> Tensor:
+    def _gradients(self, problem: Problem, layout: BlockLayout, columns: slice) -> Tensor:
         """Those of this rank's columns, ``[N, columns]``."""
-        dtype = _dtype(subject.weights)
-        total = sum(live.numel() for live in subject.live)
+        dtype = _dtype(problem.weights)
+        total = sum(live.numel() for live in problem.live)
         needed = self._settings.needed(1.0 - layout.size / total)
-        if self.sampler is None:
+        if self.buffers:
             if len(self._recent) < needed:
                 raise RuntimeError(
                     f"{self._owner} needs {needed} gradients of the training to prune by, and has "
                     f"kept {len(self._recent)}; start later, lower num_grads, or give a "
                     "grad_sampler"
                 )
-            live = torch.cat([one.flatten() for one in subject.live]).to(self._settings.home)
+            live = torch.cat([one.flatten() for one in problem.live]).to(self._settings.home)
             return torch.stack([row[live][columns] for row in self._recent[-needed:]])
         rows = torch.empty(
             needed, columns.stop - columns.start, dtype=dtype, device=self._settings.home
         )
         taken = 0
-        found = self.sampler.gradients(subject.module, subject.found, needed)
+        found = problem.gradients(needed)
         own = _owners(layout)
-        same = self.sampler.same_on_all_ranks
-        for count, parts in exchange(_joined(found, subject), own, [layout], dtype, same):
+        same = problem.same_gradients
+        for count, parts in exchange(_joined(found, problem), own, [layout], dtype, same):
             row = torch.cat([part.reshape(count, -1) for part in parts] or [rows[:count]], dim=1)
             rows[taken : taken + count] = row[:, : rows.shape[1]]
             taken += count
-        self.sampler.require_sound()
+        problem.require_sound()
         return rows
-
-    def progress_state(self) -> dict[str, Any]:
-        """Adds the gradients kept of the training."""
-        return {**super().progress_state(), "recent": list(self._recent)}
-
-    def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restores these."""
-        super().load_progress_state(state)
-        self._recent = list(state["recent"])
 
 
 class _Joined:
@@ -202,8 +203,8 @@ class _Joined:
         return torch.cat([part.to(parts[0].device) for part in parts], dim=1)
 
 
-def _joined(gradients: Iterable[Gradients], subject: Subject) -> Iterator[Gradients]:
-    return (_Joined(one, subject.live) for one in gradients)
+def _joined(gradients: Iterable[Gradients], problem: Problem) -> Iterator[Gradients]:
+    return (_Joined(one, problem.live) for one in gradients)
 
 
 def _owners(layout: BlockLayout) -> list[list[Piece]]:

@@ -7,60 +7,57 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from sparseml.pytorch.functional.block_layout import block_layout
 from sparseml.pytorch.functional.fast_cap import ReducedFisher, fast_cap
 from sparseml.pytorch.functional.selection import prune_count
-from sparseml.pytorch.sparsification.pruning.distributed import is_distributed
-from sparseml.pytorch.sparsification.pruning.fisher_passes import FisherSettings
-from sparseml.pytorch.sparsification.pruning.memory import describe_bytes, require_free
-from sparseml.pytorch.sparsification.pruning.ranks import add_up, process_rank, world_size
-from sparseml.pytorch.sparsification.pruning.scorer_sampled import Cut, SampledScorer, Subject
+from sparseml.pytorch.sparsification.pruning.masks.agreement import is_distributed
+from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
+from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import FisherSettings
+from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
+from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes, require_free
+from sparseml.pytorch.sparsification.pruning.sampling.ranks import add_up, process_rank, world_size
 
-__all__ = ["FastCAPruningParamsScorer"]
+__all__ = ["FastCAP"]
 
 _LOGGER = logging.getLogger(__name__)
 _COPIES = 5
 """Of a weight, while it is pruned: itself, its blocks, two ways to lay them out, and errors."""
 
 
-class FastCAPruningParamsScorer(SampledScorer):
-    """Prunes every parameter to its own target.
+class FastCAP(Method):
+    """Prunes every parameter to its own target, column by column.
 
     In a distributed run each rank adds up its own gradients for all parameters, and the sums, of B
     x B values each, are added up once; then each rank prunes its part of the parameters.
 
-    :param params: the parameters
     :param owner: the modifier, for messages
     :param block_size: B
     :param columns: columns that share a threshold and an update; None for all B
     :param settings: how the Fisher matrices are estimated; ``damp`` is relative
     """
 
-    def __init__(
-        self,
-        params: Sequence[Parameter],
-        owner: str,
-        block_size: int,
-        columns: int | None,
-        settings: FisherSettings,
-    ) -> None:
-        super().__init__(params, owner)
-        self._block_size, self._columns, self._settings = block_size, columns, settings
+    samples = True
+    keeps_zeros = True
 
-    def describe(self, subject: Subject) -> str:
+    def __init__(
+        self, owner: str, block_size: int, columns: int | None, settings: FisherSettings
+    ) -> None:
+        self._owner, self._block_size = owner, block_size
+        self._columns, self._settings = columns, settings
+
+    def describe(self, problem: Problem) -> str:
         """How much memory it takes.
 
         :raises RuntimeError: if that is not there
         """
-        layouts = [block_layout(weight.shape, self._block_size) for weight in subject.weights]
+        layouts = [block_layout(weight.shape, self._block_size) for weight in problem.weights]
         needed: dict[torch.device, int] = {}
-        for weight, layout in zip(subject.weights, layouts, strict=True):
+        for weight, layout in zip(problem.weights, layouts, strict=True):
             device = self._settings.device or weight.device
             size = layout.block_size**2 * self._settings.dtype.itemsize
             needed[device] = needed.get(device, 0) + size
-        largest = max(weight.numel() for weight in subject.weights)
+        largest = max(weight.numel() for weight in problem.weights)
         for device in needed:
             needed[device] += _COPIES * largest * self._settings.dtype.itemsize
             advice = "Use a smaller fisher_block_size, or fisher_inv_device: cpu"
@@ -68,23 +65,21 @@ class FastCAPruningParamsScorer(SampledScorer):
         total = describe_bytes(sum(needed.values()))
         return f"Fisher matrices of {len(layouts)} parameters take {total}, all at a time"
 
-    def cuts(self, subject: Subject, targets: list[list[float]]) -> list[Cut]:
-        """See the base class."""
-        fishers = self._fishers(subject)
-        results = []
+    def decide(
+        self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
+    ) -> list[Outcome]:
+        """Return the outcome for each target, all from one estimate."""
+        problem = problem.restricted(only)
+        fishers = self._fishers(problem)
+        outcomes = []
         for target in targets:
-            cut, damps = Cut(), []
-            for index, fisher in enumerate(fishers):
-                mask, weight, damp = self._pruned(subject, index, fisher, target[index])
-                cut.masks.append(mask)
-                cut.weights.append(weight)
-                damps.append(damp)
-            self._report(max(damps))
-            results.append(cut)
-        self._scores = [None if w is None else w.abs() for w in results[-1].weights]
-        return results
+            wanted = problem.one_each(target)
+            pruned = [self._pruned(problem, i, f, wanted[i]) for i, f in enumerate(fishers)]
+            self._report(max(damp for _, _, damp in pruned))
+            outcomes.append(problem.outcome([k for k, _, _ in pruned], [w for _, w, _ in pruned]))
+        return outcomes
 
-    def _fishers(self, subject: Subject) -> list[ReducedFisher]:
+    def _fishers(self, problem: Problem) -> list[ReducedFisher]:
         fishers = [
             ReducedFisher(
                 block_layout(weight.shape, self._block_size),
@@ -92,23 +87,22 @@ class FastCAPruningParamsScorer(SampledScorer):
                 dtype=self._settings.dtype,
                 device=self._settings.device or weight.device,
             )
-            for weight, live in zip(subject.weights, subject.live, strict=True)
+            for weight, live in zip(problem.weights, problem.live, strict=True)
         ]
-        sampler = self._sampler()
-        for one in sampler.gradients(subject.module, subject.found, self._settings.num_grads):
+        for one in problem.gradients(self._settings.num_grads):
             for index, fisher in enumerate(fishers):
                 fisher.accumulate(one.of(index))
-        sampler.require_sound()
-        if not self._sampler().same_on_all_ranks:
+        problem.require_sound()
+        if not problem.same_gradients:
             for fisher in fishers:
                 _add_over_ranks(fisher)
         return fishers
 
     def _pruned(
-        self, subject: Subject, index: int, fisher: ReducedFisher, sparsity: float
+        self, problem: Problem, index: int, fisher: ReducedFisher, sparsity: float
     ) -> tuple[Tensor, Tensor, float]:
         """Mask, weight and relative dampening of one parameter; one rank does the work."""
-        weight, live = subject.weights[index], subject.live[index]
+        weight, live = problem.weights[index], problem.live[index]
         count = max(prune_count(weight.numel(), sparsity), int((~live).sum()))
         new, keep, damp = torch.zeros_like(weight), torch.zeros_like(live), self._settings.damp
         if index % world_size() == process_rank():

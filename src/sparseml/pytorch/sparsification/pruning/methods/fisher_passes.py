@@ -18,14 +18,14 @@ from sparseml.pytorch.functional.block_inverse import BlockInverse
 from sparseml.pytorch.functional.block_layout import BlockLayout
 from sparseml.pytorch.functional.fisher import BlockFisher
 from sparseml.pytorch.functional.kernels import exact_arithmetic
-from sparseml.pytorch.sparsification.pruning.gradient_sampling import GradientSampler
-from sparseml.pytorch.sparsification.pruning.memory import (
+from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
+from sparseml.pytorch.sparsification.pruning.settings.memory import (
     describe_bytes,
     parse_bytes,
     require_free,
 )
-from sparseml.pytorch.sparsification.pruning.ranks import process_rank, world_size
-from sparseml.pytorch.sparsification.pruning.shards import Piece, exchange, share_out, whole
+from sparseml.pytorch.sparsification.pruning.sampling.ranks import process_rank, world_size
+from sparseml.pytorch.sparsification.pruning.sampling.shards import Piece, exchange, share_out, whole
 from sparseml.pytorch.utils.params import NamedLayerParam
 
 __all__ = ["FisherPasses", "FisherSettings", "Held", "plan_groups"]
@@ -93,10 +93,7 @@ def fisher_bytes(
 class FisherPasses:
     """Estimates and inverts Fisher matrices of groups of blocks.
 
-    :param module: the model
-    :param sampler: where gradients come from
-    :param found: the weights
-    :param live: bool masks of the weights that are still there
+    :param problem: the weights
     :param layouts: how they are cut into blocks
     :param settings: how matrices are estimated
     :param owner: the modifier, for messages
@@ -104,16 +101,13 @@ class FisherPasses:
 
     def __init__(
         self,
-        module: Module,
-        sampler: GradientSampler,
-        found: Sequence[NamedLayerParam],
-        live: Sequence[Tensor],
+        problem: Problem,
         layouts: Sequence[BlockLayout],
         settings: FisherSettings,
         owner: str,
     ) -> None:
-        self._module, self._sampler, self._found = module, sampler, found
-        self._live, self._layouts, self._settings, self._owner = live, layouts, settings, owner
+        self._problem, self._layouts = problem, layouts
+        self._settings, self._owner = settings, owner
 
     def inverses(self, group: Sequence[Piece]) -> Held:
         """Sample gradients for one group of blocks, and invert what is this rank's to hold.
@@ -125,7 +119,7 @@ class FisherPasses:
         used = sorted({piece.index for piece in group})
         place = {index: position for position, index in enumerate(used)}
         layouts = [self._layouts[index] for index in used]
-        found = [self._found[index] for index in used]
+        weights = [self._problem.weights[index] for index in used]
         local = [Piece(place[piece.index], piece.rows) for piece in group]
         owners = share_out(local, layouts, world_size())
         own = owners[process_rank()]
@@ -133,20 +127,20 @@ class FisherPasses:
             BlockFisher(
                 layouts[piece.index],
                 dtype=self._settings.dtype,
-                device=self._settings.device or found[piece.index].param.device,
+                device=self._settings.device or weights[piece.index].device,
                 blocks=piece.rows,
             )
             for piece in own
         ]
         taken = 0
-        gradients = self._sampler.gradients(self._module, found, self._settings.num_grads)
-        dtype, same = self._settings.dtype, self._sampler.same_on_all_ranks
+        gradients = self._problem.gradients_of(used, self._settings.num_grads)
+        dtype, same = self._settings.dtype, self._problem.same_gradients
         for count, parts in exchange(gradients, owners, layouts, dtype, same):
             taken += count
             for fisher, blocks in zip(fishers, parts, strict=True):
                 with exact_arithmetic(fisher.blocks.device):
                     fisher.accumulate_blocks(blocks)
-        self._sampler.require_sound()
+        self._problem.require_sound()
         return self._factor([Piece(used[piece.index], piece.rows) for piece in own], fishers)
 
     def _factor(self, own: Sequence[Piece], fishers: Sequence[BlockFisher]) -> Held:
@@ -154,7 +148,7 @@ class FisherPasses:
         raised, blocks, highest = 0, 0, self._settings.damp
         for piece, fisher in zip(own, fishers, strict=True):
             with exact_arithmetic(fisher.blocks.device):
-                inverse = fisher.factor(self._settings.damp, self._live[piece.index])
+                inverse = fisher.factor(self._settings.damp, self._problem.live[piece.index])
             held.append((piece, inverse))
             above = inverse.dampening > self._settings.damp * (1 + 1e-6)
             raised, blocks = raised + int(above.sum()), blocks + len(above)
@@ -178,7 +172,7 @@ class FisherPasses:
 
         :raises RuntimeError: with what could be done about it
         """
-        device = self._settings.device or self._found[group[0].index].param.device
+        device = self._settings.device or self._problem.weights[group[0].index].device
         needed = fisher_bytes(group, self._layouts, self._settings.dtype) / world_size()
         advice = (
             "Set fisher_memory: '{half}' to estimate them group by group, use a smaller "

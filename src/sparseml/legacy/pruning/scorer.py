@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from sparseml.pytorch.functional.scores import magnitude, movement
-from sparseml.pytorch.sparsification.pruning.distributed import is_distributed, sum_over_ranks
+from sparseml.pytorch.sparsification.pruning.masks.agreement import is_distributed, sum_over_ranks
 
 __all__ = [
     "MagnitudePruningParamsScorer",

@@ -5,21 +5,21 @@ from __future__ import annotations
 import re
 
 from sparseml.pytorch.functional.patterns import parse_pattern
-from sparseml.pytorch.sparsification.pruning.mask_creator_base import (
+from sparseml.legacy.pruning.mask_creator_base import (
     Budget,
     ConstantMaskCreator,
     PruningMaskCreator,
     Target,
     UnstructuredPruningMaskCreator,
 )
-from sparseml.pytorch.sparsification.pruning.mask_creator_grouped import (
+from sparseml.legacy.pruning.mask_creator_grouped import (
     BlockMaskCreator,
     FourBlockMaskCreator,
     GroupedPruningMaskCreator,
     PatternMaskCreator,
 )
-from sparseml.pytorch.sparsification.pruning.mask_creator_nm import NMPruningMaskCreator
-from sparseml.pytorch.sparsification.pruning.mask_creator_structured import (
+from sparseml.legacy.pruning.mask_creator_nm import NMPruningMaskCreator
+from sparseml.legacy.pruning.mask_creator_structured import (
     StructuredPruningMaskCreator,
 )
 from sparseml.utils.text import did_you_mean

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.sparsification.pruning.mask_creator_base import Target
-from sparseml.pytorch.sparsification.pruning.mask_creator_grouped import GroupedPruningMaskCreator
+from sparseml.legacy.pruning.mask_creator_base import Target
+from sparseml.legacy.pruning.mask_creator_grouped import GroupedPruningMaskCreator
 
 __all__ = ["StructuredPruningMaskCreator"]
 

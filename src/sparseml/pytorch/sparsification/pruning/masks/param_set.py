@@ -35,11 +35,16 @@ class ParamSet:
         self._layer_names = _one_each(
             positions if layer_names is None else layer_names, count, "layer_names"
         )
-        for index, (layer, name) in enumerate(zip(self._layers, self._param_names, strict=True)):
+        self._full_names = [
+            f"{layer}.{param}" if layer else param
+            for layer, param in zip(self._layer_names, self._param_names, strict=True)
+        ]
+        for layer, name, full in zip(
+            self._layers, self._param_names, self._full_names, strict=True
+        ):
             if not isinstance(getattr(layer, name, None), Tensor):
                 raise RuntimeError(
-                    f"{type(layer).__name__} has no parameter {name!r}, "
-                    f"wanted for {self.full_names[index]!r}"
+                    f"{type(layer).__name__} has no parameter {name!r}, wanted for {full!r}"
                 )
 
     def __len__(self) -> int:
@@ -63,38 +68,35 @@ class ParamSet:
     @property
     def full_names(self) -> list[str]:
         """Each parameter's name in the model, ``<layer>.<param>``."""
-        return [
-            f"{layer}.{param}" if layer else param
-            for layer, param in zip(self._layer_names, self._param_names, strict=True)
-        ]
+        return self._full_names
 
     @property
     def names(self) -> list[str]:
         """Each mask's name, ``<layer>.<param>.sparsity_mask``."""
-        return [f"{name}.sparsity_mask" for name in self.full_names]
+        return [f"{name}.sparsity_mask" for name in self._full_names]
 
     @property
     def params(self) -> list[Parameter]:
         """The parameters as they are now."""
-        return self._params
+        owners = zip(self._layers, self._param_names, strict=True)
+        return [getattr(layer, name) for layer, name in owners]
 
     @property
-    def _params(self) -> list[Parameter]:
-        return [self._param(index) for index in range(len(self))]
-
-    def _param(self, index: int) -> Parameter:
-        return getattr(self._layers[index], self._param_names[index])
-
-    @property
-    def _complete(self) -> bool:
-        # while a model is being copied, some of the copy's layers have no attributes yet
+    def complete(self) -> bool:
+        """Whether all layers can be asked; while a model is being copied, some cannot yet."""
         return all("_parameters" in vars(layer) for layer in self._layers)
 
-    def _require_shape(self, index: int, value: Tensor | None) -> None:
-        shape = tuple(self._param(index).shape)
-        if value is None or tuple(value.shape) != shape:
-            found = "None" if value is None else f"shape {tuple(value.shape)}"
-            raise ValueError(f"{self.full_names[index]} has shape {shape}, found {found}")
+    def require_shapes(self, values: Sequence[Tensor | None]) -> None:
+        """Check that there is one value of the right shape for each parameter.
+
+        :raises ValueError: naming the parameter whose value is None or of another shape
+        """
+        if len(values) != len(self):
+            raise ValueError(f"{len(self)} masks are needed, found {len(values)}")
+        for name, param, value in zip(self._full_names, self.params, values, strict=True):
+            if value is None or value.shape != param.shape:
+                found = "None" if value is None else f"shape {tuple(value.shape)}"
+                raise ValueError(f"{name} has shape {tuple(param.shape)}, found {found}")
 
 
 def _one_each(value: str | Sequence[str], count: int, name: str) -> list[str]:

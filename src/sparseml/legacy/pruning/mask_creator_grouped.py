@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparseml.pytorch.functional.patterns import Pattern, reduce_dims
-from sparseml.pytorch.sparsification.pruning.mask_creator_base import UnstructuredPruningMaskCreator
+from sparseml.legacy.pruning.mask_creator_base import UnstructuredPruningMaskCreator
 
 __all__ = [
     "BlockMaskCreator",

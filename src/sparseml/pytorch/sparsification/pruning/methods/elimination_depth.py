@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -14,20 +13,18 @@ from sparseml.pytorch.functional.cheapest import loss_limit
 from sparseml.pytorch.functional.elimination import Elimination
 from sparseml.pytorch.functional.kernels import exact_arithmetic
 from sparseml.pytorch.functional.selection import prune_count
-from sparseml.pytorch.sparsification.pruning.distributed import is_distributed
-from sparseml.pytorch.sparsification.pruning.fisher_passes import Held
-from sparseml.pytorch.sparsification.pruning.ranks import add_up, transfer_device
-from sparseml.pytorch.sparsification.pruning.scorer_sampled import Subject
-from sparseml.pytorch.sparsification.pruning.shards import Piece
-
-if TYPE_CHECKING:
-    from sparseml.pytorch.sparsification.pruning.scorer_obs import BlockRule
+from sparseml.pytorch.sparsification.pruning.masks.agreement import is_distributed
+from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import Held
+from sparseml.pytorch.sparsification.pruning.sampling.ranks import add_up, transfer_device
+from sparseml.pytorch.sparsification.pruning.methods.method import Problem
+from sparseml.pytorch.sparsification.pruning.methods.block_rule import BlockRule
+from sparseml.pytorch.sparsification.pruning.sampling.shards import Piece
 
 __all__ = ["eliminated"]
 
 
 def eliminated(
-    subject: Subject,
+    problem: Problem,
     indices: Sequence[int],
     held: Held,
     layouts: Sequence[BlockLayout],
@@ -44,13 +41,13 @@ def eliminated(
     """
     scores = []
     # every rank goes through all of them, whatever it holds: they exchange how far to look
-    for ranked in [list(indices)] if subject.global_sparsity else [[index] for index in indices]:
+    for ranked in [list(indices)] if problem.budget.joint else [[index] for index in indices]:
         own = [(piece, inverse) for piece, inverse in held if piece.index in ranked]
         steps = None
         if complete and rule.nm is None:
-            steps = max(_steps(ranked, layouts, subject.live, rule, t) for t in targets)
+            steps = max(_steps(ranked, layouts, problem.live, rule, t) for t in targets)
         for (piece, _), found in zip(
-            own, _eliminate(own, subject.weights, rule, steps), strict=True
+            own, _eliminate(own, problem.weights, rule, steps), strict=True
         ):
             scores.append((piece, found.scores()))
     return scores

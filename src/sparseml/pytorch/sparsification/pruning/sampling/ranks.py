@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sparseml.pytorch.sparsification.pruning.distributed import is_distributed
+from sparseml.pytorch.sparsification.pruning.masks.agreement import is_distributed
 from sparseml.pytorch.utils.distributed import collective
 
 __all__ = ["add_up", "any_rank", "process_rank", "transfer_device", "world_size"]

@@ -1,0 +1,294 @@
+"""The masks of a set of parameters, as SparseML 1.x makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module
+from torch.utils.hooks import RemovableHandle
+
+from sparseml.legacy.pruning.mask_creator_base import PruningMaskCreator, Target
+from sparseml.legacy.pruning.scorer import PruningParamsScorer
+from sparseml.pytorch.functional.budgets import all_after_removal
+from sparseml.pytorch.functional.selection import require_numbers
+from sparseml.pytorch.sparsification.pruning.masks.agreement import broadcast_masks
+from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
+from sparseml.pytorch.sparsification.pruning.masks.masked_values import RunningMeans
+from sparseml.pytorch.sparsification.pruning.masks.param_set import ParamSet
+from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.pytorch.utils.sharded import full_value, local_part
+from sparseml.pytorch.utils.tensor_stats import mask_difference, tensor_list_sparsity
+
+__all__ = ["ModuleParamPruningMask", "checked_scores"]
+
+
+class ModuleParamPruningMask(MaskSet):
+    """Masks with a creator and a scorer, whose layers mask their weights at every forward pass.
+
+    Masks are given and handed out as 1 and 0 in the parameters' dtype.
+
+    :param layers: the layers that own the parameters, one per parameter
+    :param mask_creator: makes masks of scores
+    :param scorer: scores the parameters; None takes their values as scores
+    :param param_names: the parameter's name in its layer, for all or one per layer
+    :param store_init: keep the initial values, for :meth:`reset`
+    :param store_unmasked: remember the values that masks take away
+    :param mask_gradients_only: leave the weights alone
+    :param track_grad_mom: momentum in [0, 1) of a running mean of the gradients, kept in
+        ``params_grad``; -1.0 for none
+    :param layer_names: for messages and :attr:`names`; by default the positions
+    :param global_sparsity: rank the weights of all parameters together
+    :param allow_reintroduction: leave gradients dense and put the remembered values back before
+        each optimizer step, so that masked weights go on training
+    :param forward_hooks: whether forward passes mask the weights
+    :raises RuntimeError: for a layer without the parameter
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Module],
+        mask_creator: PruningMaskCreator,
+        scorer: PruningParamsScorer | None,
+        param_names: str | Sequence[str] = "weight",
+        store_init: bool = False,
+        store_unmasked: bool = False,
+        mask_gradients_only: bool = False,
+        track_grad_mom: float = -1.0,
+        layer_names: Sequence[str] | None = None,
+        global_sparsity: bool = False,
+        allow_reintroduction: bool = False,
+        *,
+        forward_hooks: bool = True,
+    ) -> None:
+        known = ParamSet(layers, param_names, layer_names)
+        parts = (known.layer_names, known.layers, known.param_names, known.params)
+        found = [NamedLayerParam(*one) for one in zip(*parts, strict=True)]
+        super().__init__(
+            found, reintroduce=allow_reintroduction, gradients_only=mask_gradients_only
+        )
+        self._params_init = [p.detach().clone() if store_init else None for p in known.params]
+        self._set_old_form(mask_creator, scorer, global_sparsity)
+        self._store_init = store_init
+        self._store_unmasked = store_unmasked or allow_reintroduction
+        self._grad_means = RunningMeans(len(found), track_grad_mom)
+        self._forward_hooks = forward_hooks
+
+    @classmethod
+    def of(cls, masks: MaskSet, creator: Any, scorer: Any, global_sparsity: bool) -> Any:
+        """Return a view of other masks: both have one state."""
+        view = cls.__new__(cls)
+        view.__dict__ = vars(masks)
+        view._set_old_form(creator, scorer, global_sparsity)
+        return view
+
+    def _set_old_form(self, creator: Any, scorer: Any, global_sparsity: bool) -> None:
+        self._mask_creator, self._scorer = creator, scorer
+        self._global_sparsity = global_sparsity
+        self._layer_handles: list[RemovableHandle] = []
+        self._store_init, self._store_unmasked = False, self._reintroduce
+        self._grad_means = RunningMeans(len(self), -1.0)
+        self._forward_hooks = False
+        if "_params_init" not in vars(self):
+            self._params_init: list[Tensor | None] = [None] * len(self)
+
+    @property
+    def mask_creator(self) -> PruningMaskCreator:
+        """What makes the masks."""
+        return self._mask_creator
+
+    @property
+    def scorer(self) -> PruningParamsScorer | None:
+        """What scores the parameters."""
+        return self._scorer
+
+    @property
+    def store_init(self) -> bool:
+        """Whether initial values are kept."""
+        return self._store_init
+
+    @property
+    def store_unmasked(self) -> bool:
+        """Whether values that masks take away are remembered."""
+        return self._store_unmasked
+
+    @property
+    def track_grad_mom(self) -> float:
+        """Momentum of the running mean of gradients, -1.0 for none."""
+        return self._grad_means.momentum
+
+    @property
+    def global_sparsity(self) -> bool:
+        """Whether the weights of all parameters are ranked together."""
+        return self._global_sparsity
+
+    @property
+    def params_data(self) -> list[Tensor]:
+        """The parameters' present values."""
+        return [param.data for param in self.params]
+
+    @property
+    def params_init(self) -> list[Tensor | None]:
+        """The initial values, None each unless ``store_init``."""
+        return list(self._params_init)
+
+    @property
+    def params_unmasked(self) -> list[Any]:
+        """The values as they would be without the masks, None each unless ``store_unmasked``."""
+        return super().params_unmasked if self._store_unmasked else [None] * len(self)
+
+    @property
+    def params_grad(self) -> list[Tensor | None]:
+        """The running means of the gradients, None each before the first or without momentum."""
+        return list(self._grad_means.means)
+
+    @property
+    def _params(self) -> list[Any]:
+        return self.params
+
+    def set_param_data(self, value: Tensor, param_idx: int) -> None:
+        """Copy new values into a parameter.
+
+        :raises ValueError: for None or another shape
+        """
+        param = self.params[param_idx]
+        self.require_shapes([value if i == param_idx else p for i, p in enumerate(self.params)])
+        param.data.copy_(value)
+        self._values.forget(param_idx)
+        if not self._reintroduce:
+            self.apply()
+
+    def set_param_masks(self, masks: Sequence[Tensor]) -> list[Tensor]:
+        """Set new masks, tell the scorer, and apply them.
+
+        :return: per mask 1 where newly kept, -1 where newly pruned, 0 elsewhere
+        :raises ValueError: for None or another shape
+        """
+        old_masks = self.param_masks
+        self._replace(masks)
+        new_masks = self.param_masks
+        diffs = [mask_difference(old, new) for old, new in zip(old_masks, new_masks, strict=True)]
+        if self._scorer is not None:
+            self._scorer.mask_update(new_masks, diffs)
+        self.apply(plain_zeros=True)
+        return diffs
+
+    def update_param_masks(
+        self, target: Target, adjust_target_sparsity_for_thinning: bool = True
+    ) -> list[Tensor]:
+        """Score the parameters, make masks for a target sparsity, set and apply them.
+
+        In a distributed run all ranks take the masks of rank 0.
+
+        :param target: sparsity for all parameters or one for each
+        :param adjust_target_sparsity_for_thinning: count weights that were removed since the start
+            as pruned, so that fewer of the remaining ones are
+        :return: as :meth:`set_param_masks`
+        :raises ValueError: naming the parameter, for scores that are not numbers
+        """
+        if self._scorer is not None:
+            self._scorer.check_regen_param_vals()
+        self.restore_unmasked()
+        scores = checked_scores(self, self._scorer)
+        if adjust_target_sparsity_for_thinning and target is not None:
+            sizes = [param.numel() for param in self.params]
+            target = all_after_removal(target, sizes, self._original_sizes)
+        masks = broadcast_masks(
+            self._mask_creator.create_parameter_masks(scores, target, self._global_sparsity)
+        )
+        if self._scorer is not None:
+            self._scorer.update_last_applied_sparsity(tensor_list_sparsity(masks))
+        return self.set_param_masks(masks)
+
+    def apply(self, param_idx: int | bool | None = None, plain_zeros: bool = False) -> None:
+        """Mask the weights, if enabled; at any index those of all parameters."""
+        super().apply(plain_zeros)
+
+    def restore_param_masks(self, masks: Sequence[Tensor]) -> None:
+        """Set masks from a checkpoint and mask the weights, whether enabled or not."""
+        self.restore(masks)
+
+    def pre_optim_step_update(self) -> None:
+        """Let the scorer see the gradients."""
+        if self._scorer is not None:
+            self._scorer.pre_optim_step_update(self.param_masks)
+
+    def pruning_end(self, leave_enabled: bool) -> None:
+        """Finish: mask the weights for good, and keep the masks in force if ``leave_enabled``."""
+        self.end(leave_enabled)
+        if self._scorer is not None:
+            self._scorer.on_pruning_end()
+
+    def reset(self) -> None:
+        """Put the initial values back.
+
+        :raises RuntimeError: unless ``store_init``
+        """
+        if not self._store_init:
+            raise RuntimeError("initial values were not kept; construct with store_init=True")
+        for index, initial in enumerate(self._params_init):
+            if initial is not None:
+                self.set_param_data(initial, index)
+
+    def progress_state(self) -> dict[str, Any]:
+        """Return what a resumed run needs beside the masks, scorer and mean gradients included."""
+        return {
+            **super().progress_state(),
+            "grad_means": self._grad_means.progress_state(),
+            "scorer": {} if self._scorer is None else self._scorer.progress_state(),
+        }
+
+    def load_progress_state(self, state: Any) -> None:
+        """Restore :meth:`progress_state`."""
+        self._grad_means.load_progress_state(state["grad_means"])
+        if self._scorer is not None:
+            self._scorer.load_progress_state(state["scorer"])
+        super().load_progress_state(state)
+
+    @property
+    def _keeps_values(self) -> bool:
+        return self._store_unmasked
+
+    def _follow(self) -> None:
+        super()._follow()
+        if self._forward_hooks and not self._layer_handles:
+            for layer in self.layers:
+                self._layer_handles.append(layer.register_forward_pre_hook(self._before_forward))
+
+    def _unhook(self) -> None:
+        super()._unhook()
+        for handle in self._layer_handles:
+            handle.remove()
+        self._layer_handles = []
+
+    def _before_forward(self, _layer: Module, _inputs: Any) -> None:
+        self.apply()
+
+    def _gradient_ready(self, index: int, param: Tensor) -> None:
+        super()._gradient_ready(index, param)
+        # without forward hooks further passes may add to the gradient before the owner's step
+        if self._reintroduce and self._forward_hooks:
+            self._values.put_back(index, param)
+        if param.grad is not None:
+            self._grad_means.add(index, param.grad)
+
+
+def checked_scores(masks: MaskSet, scorer: Any) -> list[Tensor]:
+    """Return a scorer's scores of the present parameters, whole where they are sharded.
+
+    :param scorer: None takes the parameters' values
+    :raises ValueError: naming the parameter, for scores that are not numbers
+    """
+    params = masks.params
+    if scorer is None:
+        scores: list[Tensor] = [param.detach() for param in params]
+    else:
+        scorer.set_params(params)
+        scores = scorer.score_parameters()
+    scores = [full_value(score) for score in scores]
+    for score, param, name in zip(scores, params, masks.full_names, strict=True):
+        if bool(score.isnan().any()):
+            what = "weights" if bool(local_part(param).isnan().any()) else "scores"
+            require_numbers(score, f"{what} of {name}")
+    return scores

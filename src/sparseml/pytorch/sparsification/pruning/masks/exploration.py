@@ -1,0 +1,50 @@
+"""Masks of gradients, beside the masks of the weights they belong to."""
+
+from __future__ import annotations
+
+import logging
+
+from sparseml.pytorch.functional.top_kast import exploration_decay
+from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
+from sparseml.pytorch.utils.params import NamedLayerParam
+
+__all__ = ["ExplorationMasks"]
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class ExplorationMasks(MaskSet):
+    """Leaves the gradients of more weights alone than are active, so that the others explore.
+
+    :param active: the masks of the weights, which allow reintroduction
+    :param forward_sparsity: of ``active``, below 1
+    :param backward_sparsity: of these masks
+    """
+
+    def __init__(
+        self, active: MaskSet, forward_sparsity: float, backward_sparsity: float
+    ) -> None:
+        if backward_sparsity > forward_sparsity:
+            _LOGGER.warning(
+                "backward_sparsity %g is above forward_sparsity %g: some active weights do not "
+                "train, and no others do",
+                backward_sparsity,
+                forward_sparsity,
+            )
+        parts = (active.layer_names, active.layers, active.param_names, active.params)
+        found = [NamedLayerParam(*one) for one in zip(*parts, strict=True)]
+        super().__init__(found, gradients_only=True)
+        self._active = active
+        self._density = 1.0 - forward_sparsity
+
+    def decay(self, rate: float) -> None:
+        """Shrink the weights, while what is masked away is put back.
+
+        :param rate: strength of the decay times the learning rate
+        """
+        if not (self._active.enabled and self._active.allow_reintroduction):
+            return
+        masks = zip(self._active.param_masks, self.param_masks, strict=True)
+        for param, (active, trained) in zip(self.params, masks, strict=True):
+            new = exploration_decay(param.data, active, trained, rate, self._density)
+            param.data.copy_(new)

@@ -1,0 +1,44 @@
+"""What a method decides: per parameter its mask, and its new weight where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+__all__ = ["Change", "Outcome"]
+
+
+class Change(NamedTuple):
+    """What becomes of one parameter.
+
+    :param mask: bool, True = keep; the parameter's shape
+    :param weight: the new value, zero where pruned; None where the old one stays but for the mask
+    """
+
+    mask: Tensor
+    weight: Tensor | None = None
+
+
+class Outcome(dict[str, Change]):
+    """The :class:`Change` of each parameter, by the parameter's name."""
+
+    def complete(self, weights: Mapping[str, Tensor]) -> Outcome:
+        """Return the outcome with a new weight for every parameter.
+
+        :param weights: the old values, by name
+        """
+        return Outcome(
+            (name, Change(mask, weights[name] * mask if weight is None else weight))
+            for name, (mask, weight) in self.items()
+        )
+
+    @torch.no_grad()
+    def write(self, module: Module) -> None:
+        """Give the parameters of ``module`` the outcome's weights, or mask those that stay."""
+        for name, (mask, weight) in self.items():
+            param = module.get_parameter(name)
+            param.copy_(param * mask.to(param.device) if weight is None else weight)

@@ -1,0 +1,117 @@
+"""Methods that rank single weights: by magnitude, by movement, by gradient times weight."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sparseml.pytorch.functional.scores import magnitude, movement, saliency
+from sparseml.pytorch.sparsification.pruning.masks.agreement import sum_over_ranks
+from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
+from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
+from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
+from sparseml.pytorch.utils.layer_kinds import to_out_in
+from sparseml.pytorch.utils.sharded import full_value
+
+__all__ = ["GradientTimesWeight", "KeepZeros", "Magnitude", "Movement"]
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Magnitude(Method):
+    """The smallest weights go: Han et al., "Learning both weights and connections" (2015)."""
+
+    def scores(self, problem: Problem) -> list[Tensor]:
+        """Return absolute values, of each weight's shape and dtype."""
+        return [magnitude(weight) for weight in problem.weights]
+
+
+class KeepZeros(Method):
+    """What is zero stays zero, whatever the target."""
+
+    def decide(
+        self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
+    ) -> list[Outcome]:
+        """Return the masks of what is not zero."""
+        kept = [weight != 0 for weight in problem.weights]
+        return [problem.outcome(kept) for _ in targets]
+
+
+class Movement(Method):
+    """The weights go that training has moved towards zero, summed over all steps.
+
+    The sum of ``-0.01 * gradient * weight`` (Sanh et al., "Movement pruning", 2020). A step whose
+    gradient is not finite adds nothing. Pruned weights do not move, and are not taken back.
+    """
+
+    _progress = ("_sums",)
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        self._sums: list[Tensor] = []
+
+    @torch.no_grad()
+    def observe(self, masks: MaskSet) -> None:
+        """Add this step's movement; parameters without a gradient have none."""
+        sums = self._sums_of(masks)
+        for index, param in enumerate(masks.params):
+            if param.grad is None:
+                continue
+            step = movement(param, param.grad)
+            # without asking for the value, so that a GPU is not waited for
+            total = sums[index].to(step.device)
+            sums[index] = torch.where(step.isfinite().all(), total + step, total)
+        self._sums = sums
+
+    def scores(self, problem: Problem) -> list[Tensor]:
+        """Return the sums over all steps and ranks, minus infinity where weights are masked.
+
+        :return: at least float32
+        """
+        sums = [full_value(total) for total in sum_over_ranks(self._sums_of(problem.masks))]
+        if not any(bool(total.any()) for total in sums):
+            _LOGGER.warning(
+                "%s: no weight has moved yet, so nothing tells which ones to prune; the choice is "
+                "arbitrary. Start later than the first step, and not in one shot",
+                self._owner,
+            )
+        return [
+            to_out_in(one.layer, one.param_name, total.masked_fill(~full_value(mask), -torch.inf))
+            for one, total, mask in zip(problem.found, sums, problem.masks.masks, strict=True)
+        ]
+
+    def _sums_of(self, masks: MaskSet) -> list[Tensor]:
+        params = masks.params
+        if [total.shape for total in self._sums] == [param.shape for param in params]:
+            return list(self._sums)
+        return [movement(param, torch.zeros_like(param)) for param in params]
+
+
+class GradientTimesWeight(Method):
+    """The weights go whose removal changes the loss least to first order, batch by batch.
+
+    The score is the sum of ``|gradient * weight|`` over the gradients of one update.
+
+    :param num_grads: how many gradients to sample, on all ranks together
+    """
+
+    samples = True
+    keeps_zeros = True
+
+    def __init__(self, num_grads: int) -> None:
+        self._num_grads = num_grads
+
+    def scores(self, problem: Problem) -> list[Tensor]:
+        """Return the sums, minus infinity where weights are gone; at least float32."""
+        sums = [torch.zeros_like(saliency(weight, weight)) for weight in problem.weights]
+        for one in problem.gradients(self._num_grads):
+            for index, (total, weight) in enumerate(zip(sums, problem.weights, strict=True)):
+                total += saliency(weight, one.of(index)[0])
+        problem.require_sound()
+        return [
+            total.masked_fill(~live, -torch.inf)
+            for total, live in zip(sum_over_ranks(sums), problem.live, strict=True)
+        ]

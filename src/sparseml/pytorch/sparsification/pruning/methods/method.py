@@ -1,0 +1,274 @@
+"""How a pruner decides: the problem that it is given, and the methods that solve it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+from torch import Tensor
+from torch.nn import Module
+
+from sparseml.pytorch.functional.budgets import Budget
+from sparseml.pytorch.functional.patterns import Pattern
+from sparseml.pytorch.functional.select import select
+from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
+from sparseml.pytorch.sparsification.pruning.masks.outcome import Change, Outcome
+from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import (
+    Gradients,
+    GradientSampler,
+)
+from sparseml.pytorch.utils.declared_state import gather_progress, restore_progress
+from sparseml.pytorch.utils.layer_kinds import from_out_in, to_out_in
+from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.pytorch.utils.sharded import full_value
+
+__all__ = ["Method", "Problem", "Target"]
+
+Target = float | list[float]
+"""A sparsity for all parameters, or one for each."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be pruned, and how.
+
+    Methods see every weight as ``[out, in, *kernel]``, whatever the layer's own layout, and whole
+    also where parameters are sharded.
+
+    :param module: the model
+    :param masks: its parameters with their present masks
+    :param pattern: what is pruned together
+    :param budget: how much goes from which parameter
+    :param sampler: where gradients come from, None if there is no source
+    :param only: positions of the parameters to decide on, None for all; the others keep their masks
+    :param spread_ties: among weights that are zero already, spread out what goes, as SparseML 1.x
+        does, instead of taking the last
+    """
+
+    module: Module
+    masks: MaskSet
+    pattern: Pattern
+    budget: Budget
+    sampler: GradientSampler | None = None
+    only: tuple[int, ...] | None = None
+    spread_ties: bool = True
+
+    @cached_property
+    def found(self) -> list[NamedLayerParam]:
+        """The parameters to decide on."""
+        masks = self.masks
+        parts = (masks.layer_names, masks.layers, masks.param_names, masks.params)
+        found = [NamedLayerParam(*one) for one in zip(*parts, strict=True)]
+        return found if self.only is None else [found[index] for index in self.only]
+
+    @cached_property
+    def weights(self) -> list[Tensor]:
+        """Their values."""
+        return [self._turned(one, full_value(one.param)) for one in self.found]
+
+    @cached_property
+    def live(self) -> list[Tensor]:
+        """Which of their weights are still there, bool: neither masked nor zero."""
+        return [
+            self._turned(one, full_value(self.masks[one.name])) & (weight != 0)
+            for one, weight in zip(self.found, self.weights, strict=True)
+        ]
+
+    def present(self) -> list[float]:
+        """Return the sparsity that there is: of each parameter, or of all where ranked together."""
+        sizes = [live.numel() for live in self.live]
+        gone = [live.numel() - int(live.sum()) for live in self.live]
+        if self.budget.joint:
+            return [sum(gone) / sum(sizes)] * len(sizes)
+        return [part / size for part, size in zip(gone, sizes, strict=True)]
+
+    def one_each(self, target: Target) -> list[float]:
+        """Return a target for each parameter."""
+        return [target] * len(self.found) if isinstance(target, float) else list(target)
+
+    def select(
+        self,
+        scores: Sequence[Tensor],
+        target: Target,
+        only: Sequence[int] | None = None,
+        keep_zeros: bool = False,
+    ) -> list[Tensor]:
+        """Decide what goes by its scores; see :func:`~sparseml.pytorch.functional.select.select`.
+
+        :param scores: one tensor for each parameter, in ``[out, in, *kernel]``
+        :param only: positions of the parameters that are decided on
+        :param keep_zeros: what is gone stays gone, and goes first
+        :return: masks (bool), True = keep
+        """
+        return select(
+            scores,
+            self.pattern,
+            self.budget,
+            target,
+            live=self.live if keep_zeros or only is not None else None,
+            only=only,
+            spread_ties=self.spread_ties,
+            names=[one.name for one in self.found],
+        )
+
+    def select_of(
+        self, indices: Sequence[int], scores: Sequence[Tensor], targets: Sequence[float]
+    ) -> list[Tensor]:
+        """Decide on some parameters by themselves; what is gone stays gone.
+
+        :param scores: one tensor for each of ``indices``
+        :param targets: one for each parameter
+        """
+        return select(
+            scores,
+            self.pattern,
+            self.budget,
+            [targets[index] for index in indices],
+            live=[self.live[index] for index in indices],
+            spread_ties=self.spread_ties,
+            names=[self.found[index].name for index in indices],
+        )
+
+    def outcome(
+        self, masks: Sequence[Tensor], weights: Sequence[Tensor | None] | None = None
+    ) -> Outcome:
+        """Return masks and new weights, given as ``[out, in, *kernel]``, as an outcome.
+
+        Parameters that are not decided on keep their masks.
+        """
+        new = [None] * len(masks) if weights is None else weights
+        decided = {
+            one.name: Change(self._back(one, mask), None if w is None else self._back(one, w))
+            for one, mask, w in zip(self.found, masks, new, strict=True)
+        }
+        if self.only is None:
+            return Outcome(decided)
+        return Outcome(
+            (name, decided[name] if name in decided else Change(full_value(self.masks[name])))
+            for name in self.masks
+        )
+
+    def gradients(self, count: int) -> Iterator[Gradients]:
+        """Sample gradients of all parameters, ``[n, out, in, *kernel]`` each.
+
+        Call :meth:`require_sound` after the loop.
+
+        :raises RuntimeError: without a sampler, and naming a parameter that has no gradient
+        """
+        return self.gradients_of(range(len(self.found)), count)
+
+    def gradients_of(self, indices: Sequence[int], count: int) -> Iterator[Gradients]:
+        """Sample gradients of some of the parameters; see :meth:`gradients`."""
+        if self.sampler is None:
+            raise RuntimeError("this method needs a grad_sampler")
+        found = [self.found[index] for index in indices]
+        stream = self.sampler.gradients(self.module, found, count)
+        return (_Turned(one, found) for one in stream)
+
+    def require_sound(self) -> None:
+        """Check the gradients sampled last; all ranks raise if one of them has to.
+
+        :raises RuntimeError: if too many were not finite
+        """
+        if self.sampler is not None:
+            self.sampler.require_sound()
+
+    @property
+    def same_gradients(self) -> bool:
+        """Whether gradients are the same in all processes."""
+        return self.sampler is None or self.sampler.same_on_all_ranks
+
+    @contextlib.contextmanager
+    def unmasked_gradients(self) -> Iterator[None]:
+        """Within the block gradients of masked weights are let through."""
+        in_force, self.masks.enabled = self.masks.enabled, False
+        try:
+            yield
+        finally:
+            self.masks.enabled = in_force
+
+    def restricted(self, only: Sequence[int] | None) -> Problem:
+        """Return the problem of deciding on some of the parameters; None for all."""
+        return self if only is None else replace(self, only=tuple(only))
+
+    @staticmethod
+    def _turned(one: NamedLayerParam, tensor: Tensor) -> Tensor:
+        return to_out_in(one.layer, one.param_name, tensor)
+
+    @staticmethod
+    def _back(one: NamedLayerParam, tensor: Tensor) -> Tensor:
+        return from_out_in(one.layer, one.param_name, tensor)
+
+
+class _Turned:
+    """Gradients of one batch as ``[n, out, in, *kernel]``."""
+
+    def __init__(self, gradients: Gradients, found: Sequence[NamedLayerParam]) -> None:
+        self._gradients, self._found, self.count = gradients, found, gradients.count
+
+    def of(self, index: int) -> Tensor:
+        one = self._found[index]
+        return to_out_in(one.layer, one.param_name, self._gradients.of(index), batch_dims=1)
+
+
+class Method:
+    """How it is decided what goes, and how the rest makes up for it.
+
+    A method that ranks single weights says :meth:`scores`; others override :meth:`decide`. A method
+    may keep what it has seen from step to step, and changes nothing else: it returns outcomes.
+    Attributes that a resumed run needs are named in ``_progress``.
+    """
+
+    _progress: ClassVar[tuple[str, ...]] = ()
+
+    samples: ClassVar[bool] = False
+    """Whether it needs gradients sampled from data."""
+
+    keeps_zeros: ClassVar[bool] = False
+    """Whether weights that are zero stay so, and targets are never below the sparsity present."""
+
+    def describe(self, problem: Problem) -> str:
+        """Return what a decision will take, for the log; "" for nothing worth saying.
+
+        :raises RuntimeError: where that is more than there is
+        """
+        return ""
+
+    def observe(self, masks: MaskSet) -> None:
+        """Look at the gradients of a training step, before the optimizer moves the weights.
+
+        :param masks: the parameters with their present masks
+        """
+
+    def decide(
+        self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
+    ) -> list[Outcome]:
+        """Return the outcome for each target, from one estimate. Change nothing.
+
+        :param targets: sparsities; see :data:`Target`
+        :param only: positions of the parameters to decide on; the others keep their masks
+        :raises ValueError: naming the parameter, for weights or scores that are no numbers
+        """
+        scores = self.scores(problem)
+        return [
+            problem.outcome(problem.select(scores, target, only, self.keeps_zeros))
+            for target in targets
+        ]
+
+    def scores(self, problem: Problem) -> list[Tensor]:
+        """Return a score for each weight; the lowest go."""
+        raise NotImplementedError(f"{type(self).__name__} has neither scores nor decide")
+
+    def end(self) -> None:
+        """Free what is no longer needed when pruning has ended."""
+
+    def progress_state(self) -> dict[str, Any]:
+        """Return what has been collected so far, as plain data and tensors."""
+        return gather_progress(self)
+
+    def load_progress_state(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`progress_state`."""
+        restore_progress(self, state)

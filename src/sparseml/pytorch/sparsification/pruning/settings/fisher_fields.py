@@ -1,0 +1,152 @@
+"""What modifiers that estimate Fisher matrices are given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from sparseml.pytorch.functional.block_layout import LAYOUTS
+from sparseml.pytorch.functional.fisher import require_damp
+from sparseml.pytorch.functional.patterns import Pattern, parse_pattern
+from sparseml.pytorch.sparsification.fields import (
+    as_given,
+    as_number,
+    declared_fields,
+    field,
+    one_of,
+)
+from sparseml.pytorch.sparsification.pruning.methods.block_rule import BlockRule
+from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import FisherSettings
+from sparseml.pytorch.sparsification.pruning.settings.fields import (
+    MaskType,
+    as_count,
+    as_keywords,
+)
+from sparseml.pytorch.sparsification.pruning.settings.memory import as_memory
+
+__all__ = [
+    "FISHER_DTYPES",
+    "FisherFields",
+    "as_damp",
+    "as_device",
+    "as_fisher_dtype",
+    "as_layout",
+    "as_optional_count",
+    "as_optional_text",
+    "as_samples",
+    "fisher_settings",
+    "require_runs",
+]
+
+FISHER_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def as_damp(name: str, value: Any) -> float:
+    """``value`` as a dampening; YAML reads numbers such as ``1e-7`` as text.
+
+    :raises ValueError: unless it is a finite number above 0
+    """
+    number = as_number(name, value)
+    try:
+        require_damp(number)
+    except ValueError:
+        raise ValueError(f"{name} must be a finite number above 0, found {value!r}") from None
+    return number
+
+
+def as_optional_count(name: str, value: Any) -> int | None:
+    """``value`` as a whole number of at least 1, or None."""
+    return None if value is None else as_count(name, value)
+
+
+def as_optional_text(name: str, value: Any) -> str | None:
+    """``value`` as text, or None."""
+    return None if value is None else str(value)
+
+
+def as_device(name: str, value: Any) -> str | None:
+    """``value`` as the name of a device, or None.
+
+    :raises ValueError: for a name that torch does not know
+    """
+    if value is None:
+        return None
+    try:
+        return str(torch.device(value))
+    except (RuntimeError, TypeError):
+        raise ValueError(f"{name} must name a device, as cpu or cuda:0, found {value!r}") from None
+
+
+as_layout = one_of(LAYOUTS)
+as_samples = one_of(("batch", "sample"))
+as_fisher_dtype = one_of(FISHER_DTYPES)
+
+
+def require_runs(owner: str, mask_type: MaskType) -> Pattern:
+    """Return the pattern of a ``mask_type``, which blocks of a Fisher matrix must be able to carry.
+
+    :raises ValueError: for one whose units are no runs of consecutive inputs
+    """
+    try:
+        pattern = parse_pattern(mask_type)
+        BlockRule(1).fitted(pattern)
+    except ValueError as error:
+        raise ValueError(
+            f"mask_type of {owner} must be unstructured, block4, 1xk, [1, k] or N:M (N kept of M), "
+            f"found {mask_type!r}: {error}"
+        ) from None
+    return pattern
+
+
+def fisher_settings(fields: Any) -> FisherSettings:
+    """Return how the fields of a modifier say that Fisher matrices are estimated."""
+    device = fields.fisher_inv_device
+    return FisherSettings(
+        num_grads=fields.num_grads,
+        damp=fields.damp,
+        dtype=FISHER_DTYPES[fields.fisher_dtype],
+        device=None if device is None else torch.device(device),
+        memory=getattr(fields, "fisher_memory", None),
+        folder=getattr(fields, "traces_backup_dir", None),
+    )
+
+
+@declared_fields(synonyms={"update": "weight_update"})
+class FisherFields:
+    """What OBS and CAP are given, after the fields of all gradual modifiers.
+
+    :param global_sparsity: rank the weights of all parameters together
+    :param num_grads: gradients to sample for each estimate, on all ranks together
+    :param damp: dampening, absolute
+    :param fisher_block_size: weights per block
+    :param grad_sampler_kwargs: for the sampler's ``data_loader_builder``
+    :param num_recomputations: steps for each update, each with an estimate of its own
+    :param recomputation_inter_func: the curve between them, ``linear`` or ``cubic``
+    :param fisher_inv_device: where Fisher matrices live; None: with each weight
+    :param weight_update: ``simultaneous``, as SparseML 1.x adds up the updates of single weights,
+        or ``joint``, the best one for all that go
+    :param fisher_block_layout: ``padded``, ``divisor`` (blocks grow to a divisor of the weight's
+        size) or ``row`` (no block straddles two outputs)
+    :param fisher_samples: ``batch``, one gradient per batch, or ``sample``, one per sample
+    :param fisher_memory: how much memory each process may take for Fisher matrices, as ``4GB``;
+        they are estimated in as many groups as it takes. None: all at once
+    :param fisher_dtype: ``float32`` or ``float64``
+    :param update: another name for ``weight_update``
+    """
+
+    global_sparsity: bool = True
+    mask_type: MaskType = field(as_given, default="unstructured")
+    num_grads: int = field(as_count, default=1024)
+    damp: float = field(as_damp, default=1e-7)
+    fisher_block_size: int = field(as_count, default=1)
+    grad_sampler_kwargs: Mapping[str, Any] | None = field(as_keywords, default=None)
+    num_recomputations: int = field(as_count, default=1)
+    recomputation_inter_func: str = field(one_of(("linear", "cubic")), default="linear")
+    fisher_inv_device: str | None = field(as_device, default=None)
+    weight_update: str = field(one_of(("simultaneous", "joint")), default="simultaneous")
+    fisher_block_layout: str = field(as_layout, default="padded")
+    fisher_samples: str = field(as_samples, default="batch")
+    fisher_memory: str | None = field(as_memory, default=None)
+    fisher_dtype: str = field(as_fisher_dtype, default="float32")
