@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sparseml.pytorch.functional.patterns import parse_pattern
+from sparseml.pytorch.functional.patterns import PerTensor, parse_pattern
 from sparseml.legacy.pruning.mask_creator_base import (
     Budget,
     ConstantMaskCreator,
@@ -80,7 +80,7 @@ def get_mask_creator(mask_type: MaskType) -> PruningMaskCreator:
     """
     if isinstance(mask_type, str) and (mask_type in ("filter", "channel") or "x" in mask_type):
         pattern = parse_pattern(mask_type)
-        if pattern is not None:
+        if isinstance(pattern, PerTensor):
             return PatternMaskCreator(pattern)
     return get_mask_creator_default(mask_type)
 

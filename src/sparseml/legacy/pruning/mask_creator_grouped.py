@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.patterns import Pattern, reduce_dims
+from sparseml.pytorch.functional.patterns import PerTensor, reduce_dims
 from sparseml.legacy.pruning.mask_creator_base import UnstructuredPruningMaskCreator
 
 __all__ = [
@@ -166,7 +166,7 @@ class BlockMaskCreator(GroupedPruningMaskCreator):
 class PatternMaskCreator(GroupedPruningMaskCreator):
     """Prunes the units of any pattern of :mod:`sparseml.pytorch.functional.patterns`."""
 
-    def __init__(self, pattern: Pattern) -> None:
+    def __init__(self, pattern: PerTensor) -> None:
         self._pattern = pattern
 
     def __str__(self) -> str:

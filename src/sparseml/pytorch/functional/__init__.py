@@ -2,13 +2,15 @@
 
 Nothing here knows a module, an epoch, a recipe or a logger. A pruner is a point on four axes, each
 of which is a module: the *score* (:mod:`.scores`), the *pattern* (:mod:`.patterns`), the *budget*
-(:mod:`.budgets`) and the *schedule* (:mod:`.schedules`). They meet in :mod:`.selection`, which
-prunes the lowest k, and :mod:`.masks`, which applies and stores the result.
+(:mod:`.budgets`) and the *schedule* (:mod:`.schedules`). They meet in :mod:`.select`, which decides
+what goes, and :mod:`.masks`, which applies and stores the result.
 
 >>> import torch
->>> from sparseml.pytorch.functional.patterns import Block, pattern_mask
+>>> from sparseml.pytorch.functional.budgets import Uniform
+>>> from sparseml.pytorch.functional.patterns import Block
 >>> from sparseml.pytorch.functional.scores import magnitude
+>>> from sparseml.pytorch.functional.select import select
 >>> weight = torch.tensor([[1.0, 2.0, 0.1, 0.2], [3.0, 4.0, 0.3, 0.4]])
->>> pattern_mask(magnitude(weight), Block(rows=2, cols=2), sparsity=0.5).int().tolist()
+>>> select([magnitude(weight)], Block(rows=2, cols=2), Uniform(), 0.5)[0].int().tolist()
 [[1, 1, 0, 0], [1, 1, 0, 0]]
 """

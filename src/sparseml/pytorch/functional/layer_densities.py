@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from sparseml.pytorch.functional.selection import prune_count, require_sparsity
 
-__all__ = ["DENSITY_RULES", "density_counts", "layer_densities"]
+__all__ = ["DENSITY_RULES", "density_counts", "layer_densities", "rounded"]
 
 Shape = Sequence[int]
 
@@ -35,7 +35,10 @@ DENSITY_RULES: dict[str, Callable[[Shape], float]] = {
 
 
 def layer_densities(
-    shapes: Sequence[Shape], sparsity: float, rule: str = "erdos_renyi_kernel"
+    shapes: Sequence[Shape],
+    sparsity: float,
+    rule: str = "erdos_renyi_kernel",
+    least: float = 0.0,
 ) -> list[float]:
     r"""The density of each layer: :math:`\min(1, \epsilon\, r(\mathrm{shape}))`.
 
@@ -45,6 +48,7 @@ def layer_densities(
     :param shapes: the weights' shapes, ``[out, in, *kernel]``
     :param sparsity: the fraction of all weights to prune, in [0, 1]
     :param rule: :math:`r`, one of :data:`DENSITY_RULES`
+    :param least: no layer is less dense; what it has above its share the others lack
     :return: densities in [0, 1], one per shape; 1 for a weight without elements
     :raises ValueError: for a sparsity outside [0, 1], an unknown rule, or, unless that is
         ``uniform``, a shape of fewer than two dimensions
@@ -60,7 +64,10 @@ def layer_densities(
         DENSITY_RULES[rule](shape) if size else 0.0
         for shape, size in zip(shapes, sizes, strict=True)
     ]
-    return _filled_up(sizes, ratios, (1.0 - sparsity) * sum(sizes))
+    volume = (1.0 - sparsity) * sum(sizes)
+    if not least:
+        return _filled_up(sizes, ratios, volume)
+    return _filled_from(least, sizes, ratios, volume)
 
 
 def density_counts(
@@ -75,12 +82,40 @@ def density_counts(
     sizes = [math.prod(shape) for shape in shapes]
     densities = layer_densities(shapes, sparsity, rule)
     ideal = [size * (1.0 - density) for size, density in zip(sizes, densities, strict=True)]
+    return rounded(ideal, prune_count(sum(sizes), sparsity))
+
+
+def rounded(ideal: Sequence[float], total: int) -> list[int]:
+    """Whole numbers that differ by less than 1 from ``ideal``, with a sum of ``total``.
+
+    :param ideal: numbers whose sum is ``total`` but for rounding; of equal remainders the earlier
+        ones round up
+    """
     counts = [math.floor(value) for value in ideal]
-    missing = prune_count(sum(sizes), sparsity) - sum(counts)
-    by_remainder = sorted(range(len(sizes)), key=lambda place: counts[place] - ideal[place])
-    for place in by_remainder[:missing]:
+    by_remainder = sorted(range(len(ideal)), key=lambda place: counts[place] - ideal[place])
+    for place in by_remainder[: total - sum(counts)]:
         counts[place] += 1
     return counts
+
+
+def _filled_from(
+    least: float, sizes: Sequence[int], ratios: Sequence[float], volume: float
+) -> list[float]:
+    """As :func:`_filled_up`, but with densities of at least ``least``."""
+    densities = [least] * len(sizes)
+    rising = list(range(len(sizes)))
+    while rising:
+        found = _filled_up(
+            [sizes[place] for place in rising], [ratios[place] for place in rising], volume
+        )
+        low = [place for place, density in zip(rising, found, strict=True) if density < least]
+        if not low:
+            for place, density in zip(rising, found, strict=True):
+                densities[place] = density
+            break
+        volume -= least * sum(sizes[place] for place in low)
+        rising = [place for place in rising if place not in low]
+    return densities
 
 
 def _filled_up(sizes: Sequence[int], ratios: Sequence[float], volume: float) -> list[float]:

@@ -7,11 +7,26 @@ number is an error.
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["kth_lowest", "lowest_mask", "prune_count", "require_numbers", "require_sparsity"]
+__all__ = [
+    "joined",
+    "kth_lowest",
+    "lowest_mask",
+    "prune_count",
+    "require_numbers",
+    "require_sparsity",
+    "shuffled",
+    "split_like",
+]
+
+_SEED = 42
+_MOST_SHUFFLED = 1_000_000
 
 
 def require_sparsity(value: float, name: str = "sparsity") -> None:
@@ -58,7 +73,7 @@ def kth_lowest(values: Tensor, k: int) -> Tensor:
     return flat.kthvalue(k).values
 
 
-def lowest_mask(scores: Tensor, count: int) -> Tensor:
+def lowest_mask(scores: Tensor, count: int, *, spread_ties: bool = False) -> Tensor:
     """Prune the ``count`` entries with the lowest scores.
 
     Among equal scores the first entries in row-major order are kept, so the result depends on
@@ -66,6 +81,8 @@ def lowest_mask(scores: Tensor, count: int) -> Tensor:
 
     :param scores: any shape, any floating or integer dtype
     :param count: how many entries to prune, 0 to numel
+    :param spread_ties: where more entries have the lowest score of all than are pruned (typically
+        weights that are zero already), draw the pruned ones by :func:`shuffled`, as SparseML 1.x
     :return: bool, shape and device of ``scores``; True = keep, exactly ``count`` are False
     :raises ValueError: for NaN scores or a count out of range
     """
@@ -79,5 +96,41 @@ def lowest_mask(scores: Tensor, count: int) -> Tensor:
     keep = flat > threshold
     ties_to_keep = scores.numel() - count - int(keep.sum())
     if ties_to_keep:
-        keep[(flat == threshold).nonzero()[:ties_to_keep, 0]] = True
+        ties = (flat == threshold).nonzero()[:, 0]
+        if spread_ties and len(ties) == count + ties_to_keep:  # nothing is below
+            ties = shuffled(ties)[count:]
+        keep[ties[:ties_to_keep]] = True
     return keep.reshape(scores.shape)
+
+
+def shuffled(positions: Tensor) -> Tensor:
+    """Return positions in an order that depends on nothing but how many there are.
+
+    It is that of ``random.Random(42).shuffle``, beyond a million that of ``torch.randperm``.
+
+    :param positions: int64, one dimension
+    """
+    if len(positions) > _MOST_SHUFFLED:
+        # a Python list of so many would take minutes
+        generator = torch.Generator().manual_seed(_SEED)
+        order = torch.randperm(len(positions), generator=generator)
+        return positions[order.to(positions.device)]
+    listed = positions.tolist()
+    random.Random(_SEED).shuffle(listed)
+    return torch.tensor(listed, dtype=torch.long, device=positions.device)
+
+
+def joined(tensors: Sequence[Tensor]) -> Tensor:
+    """All values in one vector, on the first tensor's device, in a dtype that holds them all."""
+    wide = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+    dtype = tensors[0].dtype if len({t.dtype for t in tensors}) == 1 else wide
+    return torch.cat([tensor.reshape(-1).to(tensors[0].device, dtype) for tensor in tensors])
+
+
+def split_like(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Undo :func:`joined` for a decision per value."""
+    pieces = flat.split([tensor.numel() for tensor in tensors])
+    return [
+        piece.reshape(tensor.shape).to(tensor.device)
+        for piece, tensor in zip(pieces, tensors, strict=True)
+    ]

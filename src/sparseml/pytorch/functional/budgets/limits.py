@@ -1,9 +1,4 @@
-"""How many units to prune in each tensor. Which ones is left to the scores.
-
-All functions return counts, one integer per tensor; prune with them by
-:func:`~sparseml.pytorch.functional.selection.lowest_mask`. Sizes count units: weights when the
-pattern is unstructured, blocks or filters otherwise.
-"""
+"""What is gone already, and how much may go from each tensor at least and at most."""
 
 from __future__ import annotations
 
@@ -11,40 +6,18 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 
-import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.selection import (
-    kth_lowest,
-    prune_count,
-    require_numbers,
-    require_sparsity,
-)
+from sparseml.pytorch.functional.budgets.ranking import Ladder, shares, sorted_values
+from sparseml.pytorch.functional.selection import require_numbers, require_sparsity
 
 __all__ = [
     "after_removal",
     "all_after_removal",
     "global_counts",
-    "mapped_counts",
     "require_possible",
     "sparsity_bounds",
-    "uniform_counts",
 ]
-
-
-def uniform_counts(sizes: Sequence[int], sparsity: float) -> list[int]:
-    """The same sparsity in every tensor: ``round(size * sparsity)`` each."""
-    return [prune_count(size, sparsity) for size in sizes]
-
-
-def mapped_counts(sizes: Sequence[int], sparsities: Sequence[float]) -> list[int]:
-    """A sparsity for every tensor.
-
-    :raises ValueError: when there are not as many sparsities as tensors
-    """
-    if len(sizes) != len(sparsities):
-        raise ValueError(f"{len(sizes)} tensors but {len(sparsities)} sparsities")
-    return [prune_count(size, sparsity) for size, sparsity in zip(sizes, sparsities, strict=True)]
 
 
 def after_removal(sparsity: float, removed: float) -> float:
@@ -132,37 +105,11 @@ def global_counts(
     if not len(floors) == len(caps) == len(sizes):
         raise ValueError(f"{len(sizes)} tensors, {len(floors)} floors and {len(caps)} caps")
     require_possible(total, sizes, floors, caps)
-    open_total = total - sum(floors)
-    if open_total == 0:
-        return list(floors)
-    contested = [
-        _between(tensor, floor, cap)
+    for tensor in scores:
+        require_numbers(tensor)
+    ladders = [
+        Ladder(sorted_values(tensor)[floor:cap], 1)
         for tensor, floor, cap in zip(scores, floors, caps, strict=True)
     ]
-    shares = _shares_of_lowest(contested, open_total)
-    return [floor + share for floor, share in zip(floors, shares, strict=True)]
-
-
-def _between(scores: Tensor, floor: int, cap: int) -> Tensor:
-    """The scores that come after the ``floor`` lowest and not after the ``cap`` lowest."""
-    flat = scores.detach().reshape(-1)
-    require_numbers(flat)
-    if floor == 0 and cap == flat.numel():
-        return flat
-    return flat.sort().values[floor:cap]
-
-
-def _shares_of_lowest(groups: list[Tensor], total: int) -> list[int]:
-    """How many of the ``total`` lowest values of all groups lie in each."""
-    device = groups[0].device
-    dtype = torch.float64 if any(g.dtype == torch.float64 for g in groups) else torch.float32
-    threshold = kth_lowest(torch.cat([group.to(device, dtype) for group in groups]), total)
-    below = [int((group.to(dtype) < threshold.to(group.device)).sum()) for group in groups]
-    ties = [int((group.to(dtype) == threshold.to(group.device)).sum()) for group in groups]
-    spare = sum(below) + sum(ties) - total
-    shares = []
-    for under, equal in zip(below, ties, strict=True):
-        kept = min(spare, equal)
-        spare -= kept
-        shares.append(under + equal - kept)
-    return shares
+    added = shares(ladders, total - sum(floors))
+    return [floor + more for floor, more in zip(floors, added, strict=True)]

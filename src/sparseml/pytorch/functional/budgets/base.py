@@ -1,0 +1,100 @@
+"""What every budget does, and how targets are given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from sparseml.pytorch.functional.patterns.base import Pool
+from sparseml.pytorch.functional.selection import prune_count, require_sparsity
+
+__all__ = [
+    "Budget",
+    "Target",
+    "common_target",
+    "one_size",
+    "pool_target",
+    "share_of_units",
+    "unit_count",
+]
+
+Target = float | Sequence[float]
+"""A sparsity for all tensors, or one for each."""
+
+_FULL_TOLERANCE = 1e-2
+
+
+class Budget(Protocol):
+    """A rule that decides how much goes from where; a value that can be compared."""
+
+    @property
+    def joint(self) -> bool:
+        """Whether the target speaks of all tensors together, instead of each."""
+
+    def choose(
+        self, pools: Sequence[Pool], target: Target, spread_ties: bool = False
+    ) -> list[Tensor]:
+        """Decide which units stay.
+
+        :param target: a sparsity in [0, 1], or one for each tensor
+        :param spread_ties: where the lowest scores of all are equal and only some of them go, draw
+            these instead of taking the last
+        :return: per pool a bool of the shape of its scores, True = keep
+        :raises ValueError: for a target that cannot be met
+        """
+
+
+def common_target(target: Target) -> float:
+    """Return the one target that a ranking of all tensors together has.
+
+    :raises ValueError: when the targets differ, or for one outside [0, 1]
+    """
+    targets = {target} if isinstance(target, (int, float)) else set(target)
+    if len(targets) > 1:
+        raise ValueError(f"global sparsity has one target, found different ones: {sorted(targets)}")
+    sparsity = targets.pop() if targets else 0.0
+    require_sparsity(sparsity)
+    return sparsity
+
+
+def pool_target(pool: Pool, target: Target) -> float:
+    """Return the target of a pool's tensors.
+
+    :raises ValueError: when they have different ones, or for one outside [0, 1]
+    """
+    if isinstance(target, (int, float)):
+        sparsity = target
+    else:
+        own = {target[member] for member in pool.members}
+        if len(own) > 1:
+            raise ValueError(
+                f"tensors {list(pool.members)} go together and need one target, found {sorted(own)}"
+            )
+        sparsity = own.pop()
+    require_sparsity(sparsity)
+    return sparsity
+
+
+def share_of_units(pool: Pool, sparsity: float) -> float:
+    """Return the fraction of an even pool's units that go at ``sparsity``.
+
+    Within 0.01 of the full pattern's sparsity, where that is below 1, the pattern is full.
+    """
+    if pool.full < 1.0 and abs(sparsity - pool.full) <= _FULL_TOLERANCE:
+        return 1.0
+    return min(sparsity / pool.full, 1.0)
+
+
+def unit_count(pool: Pool, sparsity: float) -> int:
+    """How many units of an even pool go: the nearest integer, .5 to even."""
+    return prune_count(pool.units, share_of_units(pool, sparsity))
+
+
+def one_size(pools: Sequence[Pool]) -> bool:
+    """Whether a share of all units together is the same share of the weights."""
+    filled = [pool for pool in pools if pool.weights]
+    return all(pool.even for pool in filled) and (
+        len({(pool.size, pool.full) for pool in filled if isinstance(pool.size, int)}) <= 1
+    )

@@ -1,0 +1,217 @@
+"""Ranking units of several pools together: sorted ladders, and whole units up to a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparseml.pytorch.functional.patterns.base import Pool
+from sparseml.pytorch.functional.selection import joined, require_numbers, shuffled
+
+__all__ = ["Ladder", "ladder_of", "lowest_weights", "nearest_fill", "shares", "sorted_values"]
+
+
+@dataclass(frozen=True, eq=False)
+class Ladder:
+    """The units of a pool in the order in which they go.
+
+    :param values: their scores, ascending
+    :param size: weights per unit; where these differ, the weights of each unit and all before it
+    """
+
+    values: Tensor
+    size: int | Tensor
+
+    def weight(self, units: int) -> int:
+        """How many weights the first ``units`` have."""
+        if isinstance(self.size, int):
+            return units * self.size
+        return int(self.size[units - 1]) if units else 0
+
+    def within(self, weight: int) -> int:
+        """How many units fit into ``weight``."""
+        if weight <= 0:
+            return 0
+        if isinstance(self.size, int):
+            return min(weight // self.size, len(self.values)) if self.size else len(self.values)
+        return int(torch.searchsorted(self.size, weight, right=True))
+
+    def count(self, value: float, right: bool) -> int:
+        """How many units score below ``value`` (``right``: or equal to it)."""
+        return int(torch.searchsorted(self.values, value, right=right))
+
+
+def ladder_of(pool: Pool) -> Ladder:
+    """Sort a pool's units.
+
+    :raises ValueError: for scores that are NaN
+    """
+    require_numbers(pool.scores)
+    if isinstance(pool.size, int):
+        return Ladder(sorted_values(pool.scores), pool.size)
+    flat = pool.scores.reshape(-1)
+    order = _pruning_order(flat)
+    return Ladder(_wide(flat[order]), pool.sizes()[order].cumsum(0))
+
+
+def sorted_values(scores: Tensor) -> Tensor:
+    """Return all values in ascending order, at least float32."""
+    flat = _wide(scores.detach().reshape(-1))
+    if flat.device.type == "cpu":
+        return torch.from_numpy(np.sort(flat.numpy()))  # several times faster than torch's
+    return flat.sort().values
+
+
+def shares(ladders: Sequence[Ladder], total: int) -> list[int]:
+    """Prune the lowest units of all ladders, up to ``total`` weights.
+
+    Exactly ``total`` where all units have one size that divides it. Among equal scores units of
+    earlier ladders, and within one the first, are kept.
+
+    :return: how many units of each ladder go
+    """
+    if total <= 0:
+        return [0] * len(ladders)
+    threshold = _threshold(ladders, total)
+    below = [ladder.count(threshold, right=False) for ladder in ladders]
+    chosen = [ladder.count(threshold, right=True) for ladder in ladders]
+    spare = sum(ladder.weight(k) for ladder, k in zip(ladders, chosen, strict=True)) - total
+    for place, ladder in enumerate(ladders):
+        if spare > 0:
+            weight = ladder.weight(chosen[place])
+            chosen[place] = max(below[place], ladder.within(weight - spare))
+            spare -= weight - ladder.weight(chosen[place])
+    return chosen
+
+
+def _threshold(ladders: Sequence[Ladder], total: int) -> float:
+    """The lowest score at and below which ``total`` weights lie.
+
+    By bisection over the bit patterns of floats, which are ordered as the floats are; so it is
+    exact and needs no copy of the scores, on whatever devices they are.
+    """
+    wide = any(ladder.values.dtype == torch.float64 for ladder in ladders)
+    number, bits = (np.float64, np.int64) if wide else (np.float32, np.int32)
+    highest = int(number(np.inf).view(bits))
+    low, high = -highest - 1, highest
+    while high - low > 1:
+        middle = (low + high) // 2
+        value = _float_of(middle, number, bits)
+        reached = sum(ladder.weight(ladder.count(value, right=True)) for ladder in ladders)
+        low, high = (low, middle) if reached >= total else (middle, high)
+    return _float_of(high, number, bits)
+
+
+def _float_of(place: int, number: type, bits: type) -> float:
+    value = float(bits(abs(place)).view(number))
+    return value if place >= 0 else -value
+
+
+def lowest_weights(
+    pools: Sequence[Pool],
+    total: int,
+    *,
+    first: Sequence[int] | None = None,
+    last: Sequence[int] | None = None,
+    spread_ties: bool = False,
+) -> list[Tensor]:
+    """Prune the lowest units of all pools, whatever their sizes, up to the nearest weight.
+
+    A unit too large for what is left is passed over in favour of the next that fits; or it goes,
+    and higher ones that fit into the excess stay: whichever comes nearer.
+
+    :param total: how many weights shall go
+    :param first: so many of the lowest units of each pool go in any case
+    :param last: at most so many units of each pool go
+    :return: per pool a bool of the shape of its scores, True = keep
+    :raises ValueError: for scores that are NaN
+    """
+    for pool in pools:
+        require_numbers(pool.scores)
+    forced, open_ = _forced_and_open(pools, first, last)
+    keep = [torch.ones(pool.units, dtype=torch.bool, device=pool.scores.device) for pool in pools]
+    for places, mask, pool in zip(forced, keep, pools, strict=True):
+        mask[places] = False
+        total -= int(pool.sizes()[places].sum())
+    if total > 0 and any(map(len, open_)):
+        flat = [pool.scores.reshape(-1)[places] for pool, places in zip(pools, open_, strict=True)]
+        sizes = [pool.sizes()[places].cpu() for pool, places in zip(pools, open_, strict=True)]
+        stays = ~_lowest_up_to(joined(flat), torch.cat(sizes), total, spread_ties)
+        parts = stays.split([len(places) for places in open_])
+        for mask, places, part in zip(keep, open_, parts, strict=True):
+            mask[places] = part.to(mask.device)
+    return [mask.reshape(pool.scores.shape) for mask, pool in zip(keep, pools, strict=True)]
+
+
+def _forced_and_open(
+    pools: Sequence[Pool], first: Sequence[int] | None, last: Sequence[int] | None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Positions of the units that go in any case, and, ascending, of those that may go."""
+    forced, open_ = [], []
+    for place, pool in enumerate(pools):
+        least = max(pool.gone, first[place] if first is not None else 0)
+        most = max(least, last[place] if last is not None else pool.units)
+        if least == 0 and most == pool.units:
+            everything = torch.arange(pool.units, device=pool.scores.device)
+            forced.append(everything[:0])
+            open_.append(everything)
+            continue
+        order = _pruning_order(pool.scores.reshape(-1))
+        forced.append(order[:least])
+        open_.append(order[least:most].sort().values)
+    return forced, open_
+
+
+def _lowest_up_to(scores: Tensor, sizes: Tensor, total: int, spread_ties: bool) -> Tensor:
+    """Which units go, on the CPU."""
+    order = _pruning_order(scores).cpu()
+    if spread_ties:
+        lowest = (scores == scores.min()).nonzero()[:, 0].cpu()
+        if int(sizes[lowest].sum()) > total:
+            order[: len(lowest)] = shuffled(lowest)
+    goes = torch.zeros(len(sizes), dtype=torch.bool)
+    goes[order] = nearest_fill(sizes[order], total)
+    return goes
+
+
+def nearest_fill(sizes: Tensor, total: int) -> Tensor:
+    """Choose units so that their sizes add up to nearly ``total``, early ones first.
+
+    :param sizes: int64 in the order of preference, on the CPU
+    :return: bool, shape of ``sizes``
+    """
+    under = _fill(sizes, total)
+    reached = int(sizes[under].sum())
+    everything = int(sizes.sum())
+    if reached >= min(total, everything):
+        return under
+    over = ~_fill(sizes.flip(0), everything - total).flip(0)
+    excess = int(sizes[over].sum()) - total
+    return over if excess < total - reached else under
+
+
+def _fill(sizes: Tensor, room: int) -> Tensor:
+    """Take units in order, passing over those that no longer fit."""
+    taken = torch.zeros(len(sizes), dtype=torch.bool)
+    waiting = torch.arange(len(sizes))
+    while len(waiting):
+        reached = sizes[waiting].cumsum(0)
+        fit = int(torch.searchsorted(reached, room, right=True))
+        taken[waiting[:fit]] = True
+        room -= int(reached[fit - 1]) if fit else 0
+        waiting = waiting[fit:]
+        waiting = waiting[sizes[waiting] <= room]
+    return taken
+
+
+def _pruning_order(scores: Tensor) -> Tensor:
+    """Positions from the lowest score to the highest; of equal scores the last come first."""
+    return scores.sort(descending=True, stable=True).indices.flip(0)
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()

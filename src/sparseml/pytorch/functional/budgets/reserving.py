@@ -1,0 +1,140 @@
+"""A joint ranking that holds sparse tensors back, so that dense ones can still catch up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from torch import Tensor
+
+from sparseml.pytorch.functional.budgets.base import Target, common_target, one_size
+from sparseml.pytorch.functional.budgets.limits import global_counts, sparsity_bounds
+from sparseml.pytorch.functional.budgets.ranking import Ladder, ladder_of, lowest_weights, shares
+from sparseml.pytorch.functional.patterns.base import Pool
+from sparseml.pytorch.functional.selection import lowest_mask
+
+__all__ = ["Reserving"]
+
+
+@dataclass(frozen=True)
+class Reserving:
+    """The lowest units of all tensors, as in Intel Neural Compressor's ``snip_momentum``.
+
+    No tensor gets sparser than ``max_sparsity``. That none stays less sparse than ``min_sparsity``
+    is seen to in advance: where a tensor would use up what the others still need to get there by
+    the end of the schedule, it is held back. Whole units are rounded down.
+
+    :param max_sparsity: the upper limit; a target beyond it prunes as much as it allows
+    :param min_sparsity: the lower limit, which holds when the target is ``final``
+    :param final: the sparsity that the target grows to; None: the target itself
+    :raises ValueError: for limits outside [0, 1] or in the wrong order
+    """
+
+    max_sparsity: float = 0.98
+    min_sparsity: float = 0.0
+    final: float | None = None
+
+    def __post_init__(self) -> None:
+        sparsity_bounds([], self.max_sparsity, self.min_sparsity)
+
+    @property
+    def joint(self) -> bool:
+        """Yes."""
+        return True
+
+    def choose(
+        self, pools: Sequence[Pool], target: Target, spread_ties: bool = False
+    ) -> list[Tensor]:
+        """Prune the lowest units; ties by position.
+
+        :raises ValueError: for NaN scores or targets that differ
+        """
+        sparsity = common_target(target)
+        if not pools:
+            return []
+        even = one_size(pools)
+        size = next((pool.size for pool in pools if pool.weights), 1) if even else 1
+        race = _Race(self, pools, sparsity, int(size))
+        counts = race.run()
+        caps = [max(cap, count) for cap, count in zip(race.caps, counts, strict=True)]
+        scores = [pool.scores for pool in pools]
+        if even:
+            total = min(max(race.total, sum(counts)), sum(caps))
+            counts = global_counts(scores, total, counts, caps)
+            return [lowest_mask(each, count) for each, count in zip(scores, counts, strict=True)]
+        total = race.total - sum(pool.missing for pool in pools)
+        return lowest_weights(pools, total, first=counts, last=caps)
+
+
+class _Race:
+    """The passes over all pools, in quanta: units where all have one size, weights elsewhere."""
+
+    def __init__(
+        self, budget: Reserving, pools: Sequence[Pool], sparsity: float, quantum: int
+    ) -> None:
+        self.pools = pools
+        self.ladders = [
+            Ladder(ladder.values, 1) if quantum > 1 else ladder for ladder in map(ladder_of, pools)
+        ]
+        self.sizes = [Fraction(pool.weights, max(quantum, 1)) for pool in pools]
+        self.highest = Fraction(str(budget.max_sparsity))
+        self.lowest = Fraction(str(budget.min_sparsity))
+        final = sparsity if budget.final is None else max(budget.final, sparsity)
+        self.final = Fraction(str(final))
+        self.total = math.floor(sum(self.sizes) * Fraction(str(sparsity)))
+        self.pruned = [
+            pool.missing + ladder.weight(pool.gone)
+            for pool, ladder in zip(pools, self.ladders, strict=True)
+        ]
+        self.caps = [
+            ladder.within(math.floor(size * self.highest) - pool.missing)
+            for pool, ladder, size in zip(pools, self.ladders, self.sizes, strict=True)
+        ]
+
+    def run(self) -> list[int]:
+        """How many units of each pool go, at least those that are gone."""
+        counts = [pool.gone for pool in self.pools]
+        if self.total <= 0:
+            return counts
+        active, left = list(range(len(self.pools))), self.total
+        while left >= 1 and active:
+            missing = sum(self.pools[place].missing for place in active)
+            lowest = shares([self.ladders[place] for place in active], left - missing)
+            frozen = []
+            for place, count in zip(active, lowest, strict=True):
+                allowed = self._allowed(place, count)
+                if allowed < count:
+                    frozen.append(place)
+                counts[place] = allowed
+                self.pruned[place] = self._weight(place, allowed)
+                if place in frozen:
+                    left -= self.pruned[place]
+            if not frozen:
+                break
+            active = [place for place in active if place not in frozen]
+        return [max(count, pool.gone) for count, pool in zip(counts, self.pools, strict=True)]
+
+    def _weight(self, place: int, count: int) -> int:
+        return self.pools[place].missing + self.ladders[place].weight(count)
+
+    def _allowed(self, place: int, count: int) -> int:
+        """How many of the ``count`` units that a pool would lose it may lose."""
+        allowed = min(count, self.caps[place])
+        weight = self._weight(place, allowed)
+        if allowed == count and weight < self.lowest * self.sizes[place]:
+            return allowed
+        pruned = [*self.pruned]
+        pruned[place] = weight
+        pairs = list(zip(pruned, self.sizes, strict=True))
+        capped = allowed < count and self.highest > self.final
+        if not capped and all(gone <= self.final * size for gone, size in pairs):
+            return allowed
+        behind = [(gone, size) for gone, size in pairs if gone < self.lowest * size]
+        gap = math.floor(self.lowest * sum(size for _, size in behind))
+        gap -= sum(gone for gone, _ in behind)
+        room = math.floor(self.final * sum(self.sizes)) - sum(pruned)
+        if room >= gap:
+            return allowed
+        return self.ladders[place].within(weight - (gap - room) - self.pools[place].missing)

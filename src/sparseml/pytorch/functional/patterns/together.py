@@ -1,0 +1,128 @@
+"""Filters or channels of several tensors that go together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparseml.pytorch.functional.patterns.base import Pool, lowered
+from sparseml.pytorch.functional.patterns.blocks import Slice
+
+__all__ = ["Together"]
+
+
+@dataclass(frozen=True)
+class Together:
+    """The same slices of all tensors of a group, by the sum of their scores.
+
+    If in a group the dimension of one tensor is a multiple (the stride) of the smallest one, as
+    where a convolution feeds a linear layer, each of the smallest one's slices stands for that many
+    neighbours, by their mean. A tensor whose dimension has size 1 (a depthwise convolution's input)
+    is left unmasked.
+
+    :param slices: filters or channels
+    :param groups: positions of the tensors that belong together; every other tensor is on its own
+    :raises ValueError: for a tensor in two groups
+    """
+
+    slices: Slice
+    groups: tuple[tuple[int, ...], ...] = ()
+
+    full_sparsity = 1.0
+    run = 0
+
+    def __post_init__(self) -> None:
+        listed = [place for group in self.groups for place in group]
+        twice = {place for place in listed if listed.count(place) > 1}
+        if twice:
+            raise ValueError(f"each tensor is in one group, found {sorted(twice)} in several")
+
+    def __str__(self) -> str:
+        return str(self.slices)
+
+    def check(self, shape: Sequence[int]) -> None:
+        """Check that there is such a dimension."""
+        self.slices.check(shape)
+
+    def among(self, chosen: Sequence[int]) -> Together:
+        """Return the pattern with the groups of these tensors.
+
+        :raises ValueError: for a group of which only a part is chosen
+        """
+        places = {place: index for index, place in enumerate(chosen)}
+        groups = []
+        for group in self.groups:
+            inside = [place for place in group if place in places]
+            if inside and len(inside) < len(group):
+                raise ValueError(
+                    f"tensors {list(group)} go together, but only {inside} of them are chosen"
+                )
+            if inside:
+                groups.append(tuple(places[place] for place in inside))
+        return Together(self.slices, tuple(groups))
+
+    def pools(self, scores: Sequence[Tensor], live: Sequence[Tensor] | None = None) -> list[Pool]:
+        """One pool per group, one without units for each tensor that is left unmasked.
+
+        :raises ValueError: for sizes in a group that are not multiples of the smallest
+        """
+        units = [self.slices.unit_scores(tensor) for tensor in scores]
+        pools = []
+        for group in self._groups(scores):
+            shared = [units[place] for place in group]
+            count = min(map(len, shared)) if len(shared[0]) > 1 else 0
+            summed = _summed(shared, count) if count else shared[0][:0]
+            weights = sum(scores[place].numel() for place in group)
+            size: int | Tensor = weights // max(count, 1)
+            gone = missing = 0
+            if live is not None and count:
+                left = [self.slices.live_size(live[place]).reshape(count, -1) for place in group]
+                there = torch.stack([each.sum(1).to(summed.device) for each in left]).sum(0)
+                summed, size, gone, missing = lowered(
+                    summed, size, there, weights - int(there.sum())
+                )
+            elif live is not None:
+                missing = weights - sum(int(live[place].sum()) for place in group)
+            shapes = tuple(tuple(scores[place].shape) for place in group)
+            pools.append(Pool(group, summed, size, weights, shapes, gone, missing))
+        return pools
+
+    def masks(self, keep: Sequence[Tensor], scores: Sequence[Tensor]) -> list[Tensor]:
+        """Each decision for its slices in all tensors of the group."""
+        masks = [torch.ones_like(tensor, dtype=torch.bool) for tensor in scores]
+        for group, unit in zip(self._groups(scores), keep, strict=True):
+            for place in group if len(unit) else ():
+                tensor = scores[place]
+                stride = tensor.shape[self.slices.dim] // len(unit)
+                slices = unit.to(tensor.device).repeat_interleave(stride)
+                masks[place] = self.slices.expand(slices, tensor)
+        return masks
+
+    def _groups(self, scores: Sequence[Tensor]) -> list[tuple[int, ...]]:
+        """The groups of tensors that are masked alike, then the ones that are on their own."""
+        dim = self.slices.dim
+        for tensor in scores:
+            self.slices.check(tensor.shape)
+        wide = {place for place, tensor in enumerate(scores) if tensor.shape[dim] > 1}
+        listed = {place for group in self.groups for place in group}
+        found = [tuple(place for place in group if place in wide) for group in self.groups]
+        alone: list[tuple[int, ...]] = [
+            (place,) for place in range(len(scores)) if place not in listed & wide
+        ]
+        return sorted([group for group in found if group] + alone)
+
+
+def _summed(units: list[Tensor], smallest: int) -> Tensor:
+    sizes = [unit.numel() for unit in units]
+    if any(size % smallest for size in sizes):
+        raise ValueError(
+            f"tensors that are masked alike must have sizes that are multiples of the smallest, "
+            f"found {sizes}"
+        )
+    if len(units) == 1:
+        return units[0]
+    means = [unit.reshape(smallest, -1).mean(dim=1).to(units[0].device) for unit in units]
+    return torch.stack(means).sum(dim=0)

@@ -1,0 +1,127 @@
+"""Deciding what goes: scores, a pattern, a budget and a target become masks.
+
+This is the only place where something is decided to go, so the rules live in one place, too: the
+lowest units go; among equal scores earlier tensors and earlier units are kept; counts are exact in
+weights; what is gone stays gone; a score that is not a number is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sparseml.pytorch.functional.budgets.base import Budget, Target
+from sparseml.pytorch.functional.budgets.overlap import choose_overlapping
+from sparseml.pytorch.functional.patterns.base import Pattern
+from sparseml.pytorch.functional.patterns.units import Units
+from sparseml.pytorch.functional.selection import require_numbers, require_sparsity
+
+__all__ = ["select"]
+
+_FULL_TOLERANCE = 1e-2
+
+
+def select(
+    scores: Sequence[Tensor],
+    pattern: Pattern,
+    budget: Budget,
+    target: Target,
+    *,
+    live: Sequence[Tensor] | None = None,
+    only: Sequence[int] | None = None,
+    spread_ties: bool = False,
+    names: Sequence[str] | None = None,
+) -> list[Tensor]:
+    """Prune what has the lowest scores.
+
+    :param scores: a score per weight, higher = more important; one tensor per parameter, of its
+        shape ``[out, in, *kernel]``
+    :param pattern: what goes together
+    :param budget: how much goes from where
+    :param target: the fraction of weights to prune, one for all or one per tensor, in [0, 1]
+    :param live: bool masks of the weights that are still there. What is gone stays gone and counts
+        as pruned, and units of which nothing is left go first
+    :param only: positions of the tensors to decide about; ``target`` and ``budget`` speak of these.
+        The masks of the others come back as in ``live``, or all True
+    :param spread_ties: SparseML 1.x's rule for scores that equal the lowest of all, see
+        :func:`~sparseml.pytorch.functional.selection.lowest_mask`. It does not hold for N:M, nor
+        for budgets with limits
+    :param names: of the tensors, for messages
+    :return: bool masks of the shapes of ``scores``, True = keep
+    :raises ValueError: for NaN scores, shapes that the pattern cannot cut, and targets that pattern
+        and budget do not allow
+    """
+    _require_fit(scores, live)
+    chosen = list(range(len(scores))) if only is None else list(only)
+    if len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(len(scores))):
+        raise ValueError(f"only names positions of {len(scores)} tensors once, found {chosen}")
+    targets = _targets(target, len(scores), chosen, pattern)
+    some = [scores[place].detach() for place in chosen]
+    some_live = None if live is None else [live[place] for place in chosen]
+    if only is not None:
+        pattern = pattern.among(chosen)
+    pools = pattern.pools(some, some_live)
+    for pool in pools if names is not None else ():
+        at = ", ".join(names[chosen[member]] for member in pool.members) if names else ""
+        require_numbers(pool.scores, f"scores of {at}")
+    if isinstance(pattern, Units) and pattern.overlap:
+        keep = choose_overlapping(pattern, pools, budget, targets, some, some_live)
+    else:
+        keep = budget.choose(pools, targets, spread_ties)
+    decided = pattern.masks(keep, _without_gone(some, some_live))
+    if some_live is not None:
+        decided = [
+            mask & there.to(mask.device) for mask, there in zip(decided, some_live, strict=True)
+        ]
+    found = dict(zip(chosen, decided, strict=True))
+    others = [place for place in range(len(scores)) if place not in found]
+    for place in others:
+        found[place] = torch.ones_like(scores[place], dtype=torch.bool)
+        if live is not None:
+            found[place] = live[place]
+    return [found[place] for place in range(len(scores))]
+
+
+def _require_fit(scores: Sequence[Tensor], live: Sequence[Tensor] | None) -> None:
+    if live is None:
+        return
+    if len(live) != len(scores):
+        raise ValueError(f"{len(scores)} tensors, but {len(live)} masks of what is live")
+    for place, (tensor, mask) in enumerate(zip(scores, live, strict=True)):
+        if mask.dtype != torch.bool or mask.shape != tensor.shape:
+            raise ValueError(
+                f"live is bool of shape {tuple(tensor.shape)} for tensor {place}, found "
+                f"{mask.dtype} of shape {tuple(mask.shape)}"
+            )
+
+
+def _targets(target: Target, count: int, chosen: Sequence[int], pattern: Pattern) -> Target:
+    if isinstance(target, (int, float)):
+        return _within_reach(target, pattern)
+    if len(target) != count:
+        raise ValueError(f"{count} tensors, but {len(target)} target sparsities")
+    return [_within_reach(target[place], pattern) for place in chosen]
+
+
+def _within_reach(sparsity: float, pattern: Pattern) -> float:
+    require_sparsity(sparsity)
+    full = pattern.full_sparsity
+    if sparsity > full + _FULL_TOLERANCE:
+        raise ValueError(
+            f"{pattern} reaches a sparsity of {full:g} and no more, found {sparsity:g}"
+        )
+    return min(sparsity, full)
+
+
+def _without_gone(scores: Sequence[Tensor], live: Sequence[Tensor] | None) -> Sequence[Tensor]:
+    """Scores by which what is gone comes last."""
+    if live is None:
+        return scores
+    return [
+        (each if each.is_floating_point() else each.double()).masked_fill(
+            ~mask.to(each.device), -torch.inf
+        )
+        for each, mask in zip(scores, live, strict=True)
+    ]
