@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from torch import nn
 
-from sparseml.pytorch.utils.params import iter_layer_params
+from sparseml.pytorch.utils.params import distinct_params
 from sparseml.pytorch.utils.sparsification_info.configs import (
     SparsificationPruning,
     SparsificationQuantization,
@@ -33,7 +33,7 @@ class ModuleSparsificationInfo(BaseModel):
         """
         if not isinstance(module, nn.Module):
             raise ValueError(f"module must be a torch.nn.Module, found {type(module).__name__}")
-        for found in iter_layer_params(module):
+        for found in distinct_params(module):
             if found.param.is_meta:
                 raise ValueError(
                     f"the parameter {found.name} is on the meta device, where it has no values; "
