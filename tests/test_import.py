@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import sparseml
-from sparseml._rivals import refuse_rivals
+from sparseml import _refuse_rivals as refuse_rivals
 
 HEAVY = ("torch", "yaml", "pydantic", "numpy", "rich", "simpleeval", "importlib.metadata", "click")
 

@@ -7,14 +7,13 @@ Python. Names that need more are imported when first used.
 
 from __future__ import annotations
 
-import importlib
+import os
+import re
+import sys
 from typing import Any, NoReturn
 
-from sparseml._rivals import refuse_rivals
-
-refuse_rivals()
-
-from sparseml.version import (  # noqa: E402
+from sparseml.lazy import lazy_names
+from sparseml.version import (
     __version__,
     is_release,
     version,
@@ -26,30 +25,26 @@ from sparseml.version import (  # noqa: E402
     version_minor,
 )
 
+_LAZY = {
+    "sparseml.base": (
+        "Framework check_version detect_framework detect_frameworks "
+        "execute_in_sparseml_framework get_version"
+    ),
+    "sparseml.legacy.frameworks.info": (
+        "FrameworkInferenceProviderInfo FrameworkInfo framework_info load_framework_info "
+        "save_framework_info"
+    ),
+    "sparseml.legacy.frameworks.sparsification": (
+        "SparsificationInfo load_sparsification_info save_sparsification_info sparsification_info"
+    ),
+    "sparseml.log": "get_main_logger get_nm_root_logger set_logging_level",
+}
 __all__ = [
-    "Framework",
-    "FrameworkInferenceProviderInfo",
-    "FrameworkInfo",
-    "SparsificationInfo",
     "__version__",
-    "check_version",
-    "detect_framework",
-    "detect_frameworks",
     "evaluate",
-    "execute_in_sparseml_framework",
     "export",
-    "framework_info",
-    "get_main_logger",
-    "get_nm_root_logger",
-    "get_version",
     "is_release",
-    "load_framework_info",
-    "load_sparsification_info",
     "reset_session",
-    "save_framework_info",
-    "save_sparsification_info",
-    "set_logging_level",
-    "sparsification_info",
     "version",
     "version_base",
     "version_bug",
@@ -59,51 +54,40 @@ __all__ = [
     "version_minor",
 ]
 
-_MODULE_OF = {
-    **dict.fromkeys(
-        (
-            "Framework",
-            "check_version",
-            "detect_framework",
-            "detect_frameworks",
-            "execute_in_sparseml_framework",
-            "get_version",
-        ),
-        "sparseml.base",
-    ),
-    **dict.fromkeys(
-        (
-            "FrameworkInferenceProviderInfo",
-            "FrameworkInfo",
-            "framework_info",
-            "load_framework_info",
-            "save_framework_info",
-        ),
-        "sparseml.framework",
-    ),
-    **dict.fromkeys(("get_main_logger", "get_nm_root_logger", "set_logging_level"), "sparseml.log"),
-    **dict.fromkeys(
-        (
-            "SparsificationInfo",
-            "load_sparsification_info",
-            "save_sparsification_info",
-            "sparsification_info",
-        ),
-        "sparseml.sparsification",
-    ),
-}
+_RIVAL = re.compile(r"^(sparseml(?:_nightly)?)(?:-(\d[^-]*).*)?\.(?:dist-info|egg-info)$", re.I)
+_INSTALL_FOLDERS = ("site-packages", "dist-packages")
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
-    globals()[name] = value
-    return value
+def _refuse_rivals(paths: list[str] | None = None) -> None:
+    """
+    Fail if SparseML 1.x is installed, because its files and ours have the same names.
+
+    Looks at names in the folders that packages are installed into, which takes far less time than
+    ``importlib.metadata``.
+
+    :param paths: where to look, by default where Python looks for packages
+    :raises ImportError: naming the distribution, and what to do
+    """
+    for folder in sys.path if paths is None else paths:
+        if os.path.basename(os.path.normpath(folder)) not in _INSTALL_FOLDERS:
+            continue
+        try:
+            names = os.listdir(folder)
+        except OSError:
+            continue
+        for match in filter(None, map(_RIVAL.match, names)):
+            name = match[1].lower().replace("_", "-")
+            raise ImportError(
+                f"The distribution '{name}' {match[2] or ''} is installed in {folder} beside "
+                f"'sparseml-next', and both provide the package 'sparseml'. Run: "
+                f"pip uninstall -y {name} sparseml-next; pip install sparseml-next"
+            )
 
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULE_OF})
+_refuse_rivals()
+
+__all__ += " ".join(_LAZY.values()).split()
+__getattr__, __dir__ = lazy_names(__name__, _LAZY)
 
 
 def reset_session() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sparseml.legacy.helpers.json_text import read_json_text, write_json_text
 from sparseml.utils import (
     NumpyArrayBatcher,
     ParallelWorker,
@@ -22,7 +23,6 @@ from sparseml.utils import (
     tensor_export,
     tensors_export,
 )
-from sparseml.utils.json_files import read_json_text, write_json_text
 
 
 def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

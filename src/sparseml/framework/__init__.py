@@ -1,17 +1,5 @@
-"""What a framework can do on this machine, as data."""
+"""Old path: :mod:`sparseml.legacy.frameworks.info`."""
 
-from sparseml.framework.info import (
-    FrameworkInferenceProviderInfo,
-    FrameworkInfo,
-    framework_info,
-    load_framework_info,
-    save_framework_info,
-)
+from sparseml.lazy import moved
 
-__all__ = [
-    "FrameworkInferenceProviderInfo",
-    "FrameworkInfo",
-    "framework_info",
-    "load_framework_info",
-    "save_framework_info",
-]
+__getattr__, __dir__ = moved(__name__, "sparseml.legacy.frameworks.info")

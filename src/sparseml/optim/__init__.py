@@ -1,6 +1,6 @@
 """The recipe language: from text to modifiers and back. Knows no torch."""
 
-from sparseml.optim.analyzer import AnalyzedLayerDesc
+from sparseml.lazy import lazy_names
 from sparseml.optim.errors import (
     RecipeError,
     RecipeFileNotFoundError,
@@ -35,30 +35,25 @@ from sparseml.optim.modifier import (
     ModifierYAML,
 )
 from sparseml.optim.recipe import LoadedRecipe, load_recipe
-from sparseml.optim.sensitivity import (
-    LRLossSensitivityAnalysis,
-    PruningLossSensitivityAnalysis,
-    PruningPerfSensitivityAnalysis,
-    PruningSensitivityResult,
-    default_pruning_sparsities_loss,
-    default_pruning_sparsities_perf,
-)
 
+_MOVED = {
+    "sparseml.legacy.analysis.layer_desc": "AnalyzedLayerDesc",
+    "sparseml.legacy.sensitivity.results": (
+        "LRLossSensitivityAnalysis PruningLossSensitivityAnalysis "
+        "PruningPerfSensitivityAnalysis PruningSensitivityResult "
+        "default_pruning_sparsities_loss default_pruning_sparsities_perf"
+    ),
+}
 __all__ = [
-    "AnalyzedLayerDesc",
     "BaseManager",
     "BaseModifier",
     "BaseObject",
     "BaseProp",
     "BaseScheduled",
     "BaseUpdate",
-    "LRLossSensitivityAnalysis",
     "LoadedRecipe",
     "ModifierProp",
     "ModifierYAML",
-    "PruningLossSensitivityAnalysis",
-    "PruningPerfSensitivityAnalysis",
-    "PruningSensitivityResult",
     "RecipeError",
     "RecipeFileNotFoundError",
     "RecipeRuntimeError",
@@ -69,8 +64,6 @@ __all__ = [
     "RecipeVariableError",
     "add_framework_metadata",
     "check_if_staged_recipe",
-    "default_pruning_sparsities_loss",
-    "default_pruning_sparsities_perf",
     "evaluate_recipe_yaml_str_equations",
     "is_eval_string",
     "load_global_recipe_variables_from_yaml",
@@ -82,3 +75,5 @@ __all__ = [
     "update_recipe_variables",
     "validate_metadata",
 ]
+__all__ += " ".join(_MOVED.values()).split()
+__getattr__, __dir__ = lazy_names(__name__, _MOVED)

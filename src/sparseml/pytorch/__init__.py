@@ -5,9 +5,7 @@ Names that need more than torch are imported when first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
+from sparseml.lazy import lazy_names
 from sparseml.pytorch.base import (
     check_torch_install,
     check_torchvision_install,
@@ -17,36 +15,18 @@ from sparseml.pytorch.base import (
     torch_err,
 )
 
+_LAZY = {
+    "sparseml.legacy.frameworks.pytorch": "detect_framework framework_info is_supported",
+    "sparseml.pytorch.base": "torchvision torchvision_err",
+    "sparseml.pytorch.sparsification.info": "sparsification_info",
+}
 __all__ = [
     "check_torch_install",
     "check_torchvision_install",
-    "detect_framework",
-    "framework_info",
-    "is_supported",
     "require_torch",
     "require_torchvision",
-    "sparsification_info",
     "torch",
     "torch_err",
-    "torchvision",
-    "torchvision_err",
 ]
-
-_LAZY = {
-    "detect_framework": "sparseml.pytorch.framework",
-    "framework_info": "sparseml.pytorch.framework",
-    "is_supported": "sparseml.pytorch.framework",
-    "sparsification_info": "sparseml.pytorch.sparsification.info",
-    "torchvision": "sparseml.pytorch.base",
-    "torchvision_err": "sparseml.pytorch.base",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+__all__ += " ".join(_LAZY.values()).split()
+__getattr__, __dir__ = lazy_names(__name__, _LAZY)

@@ -10,7 +10,7 @@ from torch import nn
 from sparseml.pytorch.sparsification.planning import planned_sparsities
 from sparseml.pytorch.utils.layers import get_prunable_layers
 from sparseml.pytorch.utils.names import unwrap_module
-from sparseml.pytorch.utils.params import iter_layer_params
+from sparseml.pytorch.utils.params import distinct_params
 from sparseml.pytorch.utils.tensor_stats import count_zeros
 from sparseml.report.flops import count_flops
 from sparseml.report.schema import Layer, Variant
@@ -33,7 +33,7 @@ def describe_model(
     :param inputs: a batch to count floating-point operations on; None to leave that out
     :param description: what this form of the model is, in a few words
     """
-    params = {id(found.param): found.param for found in iter_layer_params(model)}.values()
+    params = [found.param for found in distinct_params(model)]
     total = sum(param.numel() for param in params)
     return Variant(
         description=description,
@@ -56,22 +56,23 @@ def layer_sparsities(model: nn.Module, manager: Any = None) -> list[Layer]:
     """
     asked = _asked(model, manager)
     prunable = {id(layer.weight) for _, layer in get_prunable_layers(model)}
-    found: dict[int, Layer] = {}
-    for owned in iter_layer_params(model):
-        key = id(owned.param)
-        if key in found or not (key in prunable or key in asked):
+    found = []
+    for owned in distinct_params(model):
+        if id(owned.param) not in prunable | asked.keys():
             continue
-        sparsity, scope = asked.get(key, (None, None))
-        found[key] = Layer(
-            name=owned.name,
-            kind=type(owned.layer).__name__,
-            shape=list(owned.param.shape),
-            parameters=owned.param.numel(),
-            zeros=count_zeros(owned.param.detach()),
-            asked=sparsity,
-            scope=scope,
+        sparsity, scope = asked.get(id(owned.param), (None, None))
+        found.append(
+            Layer(
+                name=owned.name,
+                kind=type(owned.layer).__name__,
+                shape=list(owned.param.shape),
+                parameters=owned.param.numel(),
+                zeros=count_zeros(owned.param.detach()),
+                asked=sparsity,
+                scope=scope,
+            )
         )
-    return list(found.values())
+    return found
 
 
 def _asked(model: nn.Module, manager: Any) -> dict[int, _Asked]:

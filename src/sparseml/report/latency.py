@@ -13,8 +13,11 @@ import numpy
 import torch
 from torch import nn
 
-from sparseml.pytorch.utils.devices import device_of
-from sparseml.pytorch.utils.tensors import tensors_batch_size, tensors_module_forward
+from sparseml.pytorch.utils.tensors import (
+    device_of,
+    tensors_batch_size,
+    tensors_module_forward,
+)
 from sparseml.report.schema import Latency
 
 __all__ = ["evaluating", "measure_latency"]

@@ -11,8 +11,7 @@ from timm.data import Mixup
 from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
-from sparseml.pytorch.utils.loss import KDSettings
-from sparseml.pytorch.utils.loss_distillation import distillation_loss
+from sparseml.pytorch.functional.distillation import softened_divergence
 from sparseml.timm.errors import RunError
 
 __all__ = ["Distillation", "make_mixup", "training_loss"]
@@ -73,7 +72,7 @@ class Distillation:
                 f"found {weight} and {temperature}"
             )
         self.teacher = teacher.eval().requires_grad_(False)
-        self._settings = KDSettings(teacher, temperature, temperature, weight)
+        self._weight, self._temperature = weight, temperature
 
     def __call__(
         self, loss: Tensor, images: Tensor, logits: Tensor, autocast: Callable[[], Any]
@@ -86,6 +85,6 @@ class Distillation:
                 f"--teacher gives logits of shape {tuple(taught.shape)}, "
                 f"the model of shape {tuple(logits.shape)}"
             )
-        weight = self._settings.weight
-        far = distillation_loss(logits.float(), taught.float(), self._settings)
-        return (1 - weight) * loss + weight * far
+        temperature = self._temperature
+        far = softened_divergence(logits.float(), taught.float(), temperature, temperature)
+        return (1 - self._weight) * loss + self._weight * far

@@ -10,8 +10,8 @@ import timm
 from timm.data import resolve_data_config
 from torch import nn
 
+from sparseml.pytorch.optim.loading import load_model as load_weights
 from sparseml.pytorch.utils.files import CheckpointError
-from sparseml.pytorch.utils.model import load_model as load_weights
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.timm.attention import split_qkv
 from sparseml.timm.errors import RunError, one_line

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import bisect
-import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-__all__ = ["INTERPOLATION_FUNCS", "interpolate", "interpolate_list_linear", "interpolated_integral"]
+__all__ = ["INTERPOLATION_FUNCS", "interpolate"]
 
 _CURVES: dict[str, Callable[[float], float]] = {
     "linear": lambda p: p,
@@ -41,40 +39,3 @@ def interpolate(
     if progress >= 1 - sys.float_info.epsilon:
         return y1
     return progress * (y1 - y0) + y0
-
-
-def interpolate_list_linear(
-    measurements: Sequence[tuple[float, float]], x_val: float | Sequence[float]
-) -> list[tuple[float, float]]:
-    """
-    Piecewise linear values through measured points, continued straight beyond both ends.
-
-    :param measurements: at least two points (x, y), in any order
-    :param x_val: where to interpolate, one place or several
-    :return: a point (x, y) for each place, ordered by x
-    :raises ValueError: for fewer than two measurements
-    """
-    if len(measurements) < 2:
-        raise ValueError(f"at least two measurements are needed, found {len(measurements)}")
-    points = sorted(measurements)
-    xs = [x for x, _ in points]
-    places = [x_val] if isinstance(x_val, (int, float)) else sorted(x_val)
-    results = []
-    for place in places:
-        right = min(max(bisect.bisect_left(xs, place), 1), len(xs) - 1)
-        (x0, y0), (x1, y1) = points[right - 1], points[right]
-        slope = (y1 - y0) / (x1 - x0) if x1 != x0 else 0.0
-        results.append((place, y0 + slope * (place - x0)))
-    return results
-
-
-def interpolated_integral(measurements: Sequence[tuple[float, float]]) -> float:
-    """
-    The area under the line through measured points, by the trapezoid rule.
-
-    :param measurements: points (x, y) in any order; none gives 0, a single one gives its y
-    """
-    if len(measurements) == 1:
-        return measurements[0][1]
-    points = sorted(measurements)
-    return sum((x1 - x0) * (y0 + y1) / 2 for (x0, y0), (x1, y1) in itertools.pairwise(points))

@@ -1,25 +1,14 @@
-"""Lists, tokens and keyword arguments as users write them."""
+"""Lists, tokens and flags as users write them."""
 
 from __future__ import annotations
 
-import ast
-import functools
-import itertools
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, ALL_TOKEN
 from sparseml.utils.text import shortened
 
-__all__ = [
-    "bucket_iterable",
-    "convert_to_bool",
-    "flatten_iterable",
-    "parse_kwarg_tuples",
-    "validate_str_iterable",
-    "wrapper_decorator",
-]
+__all__ = ["convert_to_bool", "flatten_iterable", "validate_str_iterable"]
 
 
 def flatten_iterable(li: Iterable[Any]) -> list[Any]:
@@ -71,71 +60,3 @@ def validate_str_iterable(val: str | Iterable[Any], error_desc: str = "") -> str
                 f"a list of names is needed{where}, found {shortened(name)} among them"
             )
     return names
-
-
-def bucket_iterable(
-    val: Iterable[Any],
-    num_buckets: int = 3,
-    edge_percent: float = 0.05,
-    sort_highest: bool = True,
-    sort_key: Callable[[Any], Any] | None = None,
-) -> list[tuple[int, Any]]:
-    """
-    Sort values and number the bucket that each falls into.
-
-    :param val: the values
-    :param num_buckets: how many buckets of equal size follow the edge
-    :param edge_percent: the share of values, from the front, in the edge bucket, numbered -1;
-        0 for no edge
-    :param sort_highest: put the greatest values first
-    :param sort_key: what to sort by, by default the value itself
-    :return: pairs of bucket number, from -1, and value
-    """
-    ordered = sorted(val, key=sort_key, reverse=sort_highest)
-    edge = math.ceil(edge_percent * len(ordered)) if edge_percent else 0
-    size = max(1, math.ceil((len(ordered) - edge) / num_buckets))
-    numbers = itertools.chain(itertools.repeat(-1, edge), (i // size for i in itertools.count()))
-    return list(zip(numbers, ordered, strict=False))
-
-
-def _literal(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return value
-
-
-def parse_kwarg_tuples(kwargs: Sequence[Any]) -> dict[str, Any]:
-    """
-    Keyword arguments from a command line.
-
-    :param kwargs: names and values by turns, ``("--alpha", "2.5", "--name", "x")``. Dashes before
-        a name are removed; a value that is a Python literal becomes what it denotes
-    :return: values by name; a repeated name has a list of its values
-    :raises ValueError: if the last name has no value
-    """
-    if len(kwargs) % 2:
-        raise ValueError(f"names and values must come in pairs, found {len(kwargs)}: {kwargs!r}")
-    parsed: dict[str, list[Any]] = {}
-    for name, value in zip(kwargs[::2], kwargs[1::2], strict=True):
-        parsed.setdefault(str(name).lstrip("-"), []).append(_literal(value))
-    return {name: values if len(values) > 1 else values[0] for name, values in parsed.items()}
-
-
-def wrapper_decorator(wrapper: Callable[..., Any]) -> Callable[..., Any]:
-    """
-    Turn ``wrapper(func, *args, **kwargs)`` into a decorator for ``func``.
-
-    :param wrapper: called in place of the decorated function, which it gets first
-    """
-
-    def decorate(func: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(func)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return wrapper(func, *args, **kwargs)
-
-        return call
-
-    return decorate

@@ -1,22 +1,10 @@
-"""Paths, folders and what is installed."""
+"""Paths and folders."""
 
 from __future__ import annotations
 
-import fnmatch
-import importlib.util
 import os
-from urllib.parse import urlparse
 
-__all__ = [
-    "clean_path",
-    "create_dirs",
-    "create_parent_dirs",
-    "create_unique_dir",
-    "is_package_available",
-    "is_url",
-    "path_file_count",
-    "path_file_size",
-]
+__all__ = ["clean_path", "create_dirs", "create_parent_dirs"]
 
 
 def clean_path(path: str | os.PathLike[str]) -> str:
@@ -32,56 +20,3 @@ def create_dirs(path: str | os.PathLike[str]) -> None:
 def create_parent_dirs(path: str | os.PathLike[str]) -> None:
     """Create the folder that a file is to be written into, unless it exists."""
     create_dirs(os.path.dirname(clean_path(path)))
-
-
-def create_unique_dir(path: str | os.PathLike[str], check_number: int = 0) -> str:
-    """
-    Create a folder that did not exist: ``path-0000``, ``path-0001`` and so on.
-
-    :param path: the folder's path without the number
-    :param check_number: the first number to try
-    :return: the path of the new folder
-    """
-    create_parent_dirs(path)
-    while True:
-        unique = f"{clean_path(path)}-{check_number:04d}"
-        try:
-            os.mkdir(unique)
-            return unique
-        except FileExistsError:
-            check_number += 1
-
-
-def path_file_count(path: str | os.PathLike[str], pattern: str = "*") -> int:
-    """How many entries of a folder match a shell pattern."""
-    return len(fnmatch.filter(os.listdir(clean_path(path)), pattern))
-
-
-def path_file_size(path: str | os.PathLike[str]) -> int:
-    """The size in bytes of a file, or of all files below a folder."""
-    path = clean_path(path)
-    if not os.path.isdir(path):
-        return os.path.getsize(path)
-    return sum(
-        os.path.getsize(os.path.join(folder, name))
-        for folder, _, names in os.walk(path)
-        for name in names
-        if os.path.isfile(os.path.join(folder, name))
-    )
-
-
-def is_url(val: str) -> bool:
-    """Whether a text is a URL with a scheme and a host."""
-    try:
-        parts = urlparse(val)
-    except ValueError:
-        return False
-    return bool(parts.scheme and parts.netloc)
-
-
-def is_package_available(package_name: str) -> bool:
-    """Whether a package can be imported; it is not imported, only looked for."""
-    try:
-        return importlib.util.find_spec(package_name) is not None
-    except (ModuleNotFoundError, ValueError):
-        return False

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["feature_mse", "kl_logsoftmax", "kldiv_loss", "paired_heads"]
+__all__ = ["feature_mse", "kl_logsoftmax", "kldiv_loss", "paired_heads", "softened_divergence"]
 
 _Heads = list[tuple[str, Tensor, Tensor]]
 
@@ -38,6 +38,33 @@ def kl_logsoftmax(x: Tensor, y: Tensor, temperature: float, dim: int = -1) -> Te
         log_target=True,
     )
     return divergence * temperature**2 / (x.numel() / y.size(dim))
+
+
+def softened_divergence(
+    student: Tensor,
+    teacher: Tensor,
+    temp_student: float,
+    temp_teacher: float,
+    same_size: bool = True,
+) -> Tensor:
+    """Return the divergence of a student's predictions from a teacher's (0-d).
+
+    ``KL(softmax(teacher / Tt) || softmax(student / Ts))``, averaged over the batch, times
+    ``((Ts + Tt) / 2) ** 2`` (Hinton et al., 2015).
+
+    :param student: logits, ``[batch, classes]``
+    :param teacher: logits of the same shape
+    :param temp_student: temperature of the student's logits
+    :param temp_teacher: temperature of the teacher's logits
+    :param same_size: multiply by the factor, which keeps gradients of one size at all temperatures
+    """
+    loss = F.kl_div(
+        F.log_softmax(student / temp_student, dim=-1),
+        F.log_softmax(teacher / temp_teacher, dim=-1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return loss * ((temp_student + temp_teacher) / 2) ** 2 if same_size else loss
 
 
 def kldiv_loss(

@@ -2,63 +2,38 @@
 
 from __future__ import annotations
 
-from sparseml.pytorch.optim.analyzer_as import ASResultType, ModuleASAnalyzer
-from sparseml.pytorch.optim.analyzer_module import ModuleAnalyzer
+from sparseml.lazy import lazy_names
 from sparseml.pytorch.optim.manager import ScheduledModifierManager
-from sparseml.pytorch.optim.mask_creator_pruning import (
-    BlockPruningMaskCreator,
-    DimensionSparsityMaskCreator,
-    FourBlockMaskCreator,
-    GroupedPruningMaskCreator,
-    PruningMaskCreator,
-    UnstructuredPruningMaskCreator,
-    load_mask_creator,
-)
-from sparseml.pytorch.optim.mask_pruning import (
-    AVALIABLE_SCORER_CLASSES,
-    MagnitudePruningParamsScorer,
-    ModuleParamPruningMask,
-    MovementPruningParamsScorer,
-    create_pruning_param_scorer,
-)
 from sparseml.pytorch.optim.optimizer import ScheduledOptimizer
-from sparseml.pytorch.optim.sensitivity_lr import (
-    default_exponential_check_lrs,
-    lr_loss_sensitivity,
-)
-from sparseml.pytorch.optim.sensitivity_pruning import (
-    model_prunability_magnitude,
-    pruning_loss_sens_magnitude,
-    pruning_loss_sens_one_shot,
-)
 from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
 from sparseml.pytorch.sparsification.pruning.analyzer import ModulePruningAnalyzer
 from sparseml.pytorch.utils.layer_tracking import ASLayerTracker
 
+_MOVED = {
+    "sparseml.legacy.analysis.activations": "ASResultType ModuleASAnalyzer",
+    "sparseml.legacy.analysis.model": "ModuleAnalyzer",
+    "sparseml.legacy.masks.creators": (
+        "BlockPruningMaskCreator DimensionSparsityMaskCreator FourBlockMaskCreator "
+        "GroupedPruningMaskCreator PruningMaskCreator UnstructuredPruningMaskCreator "
+        "load_mask_creator"
+    ),
+    "sparseml.legacy.masks.module_mask": (
+        "AVALIABLE_SCORER_CLASSES MagnitudePruningParamsScorer ModuleParamPruningMask "
+        "MovementPruningParamsScorer create_pruning_param_scorer"
+    ),
+    "sparseml.legacy.sensitivity.learning_rates": (
+        "default_exponential_check_lrs lr_loss_sensitivity"
+    ),
+    "sparseml.legacy.sensitivity.pruning": (
+        "model_prunability_magnitude pruning_loss_sens_magnitude pruning_loss_sens_one_shot"
+    ),
+}
 __all__ = [
-    "AVALIABLE_SCORER_CLASSES",
     "ASLayerTracker",
-    "ASResultType",
-    "BlockPruningMaskCreator",
-    "DimensionSparsityMaskCreator",
-    "FourBlockMaskCreator",
-    "GroupedPruningMaskCreator",
-    "MagnitudePruningParamsScorer",
-    "ModuleASAnalyzer",
-    "ModuleAnalyzer",
-    "ModuleParamPruningMask",
     "ModulePruningAnalyzer",
-    "MovementPruningParamsScorer",
-    "PruningMaskCreator",
     "RecipeManagerStepWrapper",
     "ScheduledModifierManager",
     "ScheduledOptimizer",
-    "UnstructuredPruningMaskCreator",
-    "create_pruning_param_scorer",
-    "default_exponential_check_lrs",
-    "load_mask_creator",
-    "lr_loss_sensitivity",
-    "model_prunability_magnitude",
-    "pruning_loss_sens_magnitude",
-    "pruning_loss_sens_one_shot",
 ]
+__all__ += " ".join(_MOVED.values()).split()
+__getattr__, __dir__ = lazy_names(__name__, _MOVED)

@@ -1,63 +1,23 @@
 """What modifiers, trainers and users need around a PyTorch model."""
 
-from sparseml.pytorch.utils.benchmarker import (
-    BatchBenchmarkResults,
-    ModuleBenchmarker,
-)
+from sparseml.lazy import lazy_names
 from sparseml.pytorch.utils.checkpoint import (
     CheckpointInfo,
     load_checkpoint,
     save_checkpoint,
 )
-from sparseml.pytorch.utils.exporter import (
-    ModuleExporter,
+from sparseml.pytorch.utils.distributed import (
+    record,
+    set_deterministic_seeds,
+    torch_distributed_zero_first,
 )
-from sparseml.pytorch.utils.helpers import (
-    MEMORY_BOUNDED,
-    NamedLayerParam,
-    any_str_or_regex_matches_param_name,
-    canonical_name,
-    default_device,
-    detach,
-    device_of,
-    device_to_name_ids,
-    early_stop_data_loader,
-    get_conv_layers,
-    get_dependency_order,
+from sparseml.pytorch.utils.layers import (
     get_layer,
-    get_layer_param,
-    get_linear_layers,
-    get_named_layers_and_params_by_regex,
-    get_optim_groups_learning_rates,
-    get_optim_learning_rate,
     get_prunable_layers,
     get_quantizable_layers,
     get_quantized_layers,
     get_terminal_layers,
-    infinite_data_loader,
-    is_parallel_model,
-    mask_difference,
-    memory_aware_threshold,
-    model_to_device,
-    parallelize_model,
-    record,
-    set_deterministic_seeds,
-    set_optim_learning_rate,
     swap_modules,
-    tensor_density,
-    tensor_export,
-    tensor_list_sparsity,
-    tensor_sample,
-    tensor_sparsity,
-    tensors_batch_size,
-    tensors_export,
-    tensors_module_forward,
-    tensors_to_device,
-    tensors_to_precision,
-    torch_distributed_zero_first,
-)
-from sparseml.pytorch.utils.log_sparsification_info import (
-    log_module_sparsification_info,
 )
 from sparseml.pytorch.utils.logger import (
     LOGGING_LEVELS,
@@ -72,94 +32,83 @@ from sparseml.pytorch.utils.logger import (
     TensorBoardLogger,
     WANDBLogger,
 )
-from sparseml.pytorch.utils.loss import (
-    DEFAULT_LOSS_KEY,
-    TEACHER_LOSS_KEY,
-    Accuracy,
-    BinaryCrossEntropyLossWrapper,
-    CrossEntropyLossWrapper,
-    InceptionCrossEntropyLossWrapper,
-    KDLossWrapper,
-    KDSettings,
-    LossWrapper,
-    TopKAccuracy,
-)
 from sparseml.pytorch.utils.model import (
     CheckpointError,
     load_epoch,
-    load_model,
     load_optimizer,
     save_model,
-    script_model,
     thin_model_from_checkpoint,
-    trace_model,
 )
-from sparseml.pytorch.utils.module import (
-    ModuleDeviceContext,
-    ModuleRunFuncs,
-    ModuleRunHooks,
-    ModuleRunner,
-    ModuleRunResults,
-    ModuleTester,
-    ModuleTrainer,
-    def_model_backward,
+from sparseml.pytorch.utils.names import any_str_or_regex_matches_param_name, canonical_name
+from sparseml.pytorch.utils.optimizers import (
+    get_optim_groups_learning_rates,
+    get_optim_learning_rate,
+    set_optim_learning_rate,
 )
+from sparseml.pytorch.utils.params import NamedLayerParam, get_named_layers_and_params_by_regex
 from sparseml.pytorch.utils.sparsification import (
     GradSampler,
     ModuleSparsificationInfo,
 )
+from sparseml.pytorch.utils.sparsification_info import log_module_sparsification_info
+from sparseml.pytorch.utils.tensor_stats import (
+    mask_difference,
+    tensor_list_sparsity,
+    tensor_sparsity,
+)
+from sparseml.pytorch.utils.tensors import (
+    device_of,
+    tensors_batch_size,
+    tensors_module_forward,
+)
 
+_MOVED = {
+    "sparseml.legacy.export.exporter": "ModuleExporter script_model trace_model",
+    "sparseml.legacy.export.samples": "tensor_export tensors_export",
+    "sparseml.legacy.helpers.devices": (
+        "default_device device_to_name_ids is_parallel_model model_to_device parallelize_model"
+    ),
+    "sparseml.legacy.helpers.layers": (
+        "get_conv_layers get_dependency_order get_layer_param get_linear_layers"
+    ),
+    "sparseml.legacy.helpers.tensors": (
+        "MEMORY_BOUNDED detach memory_aware_threshold tensor_density tensor_sample "
+        "tensors_to_device tensors_to_precision"
+    ),
+    "sparseml.legacy.module_run.benchmarks": "BatchBenchmarkResults ModuleBenchmarker",
+    "sparseml.legacy.module_run.loaders": "early_stop_data_loader infinite_data_loader",
+    "sparseml.legacy.module_run.losses": (
+        "Accuracy BinaryCrossEntropyLossWrapper CrossEntropyLossWrapper DEFAULT_LOSS_KEY "
+        "InceptionCrossEntropyLossWrapper KDLossWrapper KDSettings LossWrapper "
+        "TEACHER_LOSS_KEY TopKAccuracy"
+    ),
+    "sparseml.legacy.module_run.runners": (
+        "ModuleDeviceContext ModuleRunFuncs ModuleRunHooks ModuleRunResults ModuleRunner "
+        "ModuleTester ModuleTrainer def_model_backward"
+    ),
+    "sparseml.pytorch.optim.loading": "load_model",
+}
 __all__ = [
-    "DEFAULT_LOSS_KEY",
     "LOGGING_LEVELS",
-    "MEMORY_BOUNDED",
-    "TEACHER_LOSS_KEY",
-    "Accuracy",
     "BaseLogger",
-    "BatchBenchmarkResults",
-    "BinaryCrossEntropyLossWrapper",
     "CheckpointError",
     "CheckpointInfo",
     "ClearMLLogger",
-    "CrossEntropyLossWrapper",
     "GradSampler",
-    "InceptionCrossEntropyLossWrapper",
     "JSONLinesLogger",
-    "KDLossWrapper",
-    "KDSettings",
     "LambdaLogger",
     "LogEntry",
     "LoggerManager",
-    "LossWrapper",
-    "ModuleBenchmarker",
-    "ModuleDeviceContext",
-    "ModuleExporter",
-    "ModuleRunFuncs",
-    "ModuleRunHooks",
-    "ModuleRunResults",
-    "ModuleRunner",
     "ModuleSparsificationInfo",
-    "ModuleTester",
-    "ModuleTrainer",
     "NamedLayerParam",
     "PythonLogger",
     "SparsificationGroupLogger",
     "TensorBoardLogger",
-    "TopKAccuracy",
     "WANDBLogger",
     "any_str_or_regex_matches_param_name",
     "canonical_name",
-    "def_model_backward",
-    "default_device",
-    "detach",
     "device_of",
-    "device_to_name_ids",
-    "early_stop_data_loader",
-    "get_conv_layers",
-    "get_dependency_order",
     "get_layer",
-    "get_layer_param",
-    "get_linear_layers",
     "get_named_layers_and_params_by_regex",
     "get_optim_groups_learning_rates",
     "get_optim_learning_rate",
@@ -167,35 +116,23 @@ __all__ = [
     "get_quantizable_layers",
     "get_quantized_layers",
     "get_terminal_layers",
-    "infinite_data_loader",
-    "is_parallel_model",
     "load_checkpoint",
     "load_epoch",
-    "load_model",
     "load_optimizer",
     "log_module_sparsification_info",
     "mask_difference",
-    "memory_aware_threshold",
-    "model_to_device",
-    "parallelize_model",
     "record",
     "save_checkpoint",
     "save_model",
-    "script_model",
     "set_deterministic_seeds",
     "set_optim_learning_rate",
     "swap_modules",
-    "tensor_density",
-    "tensor_export",
     "tensor_list_sparsity",
-    "tensor_sample",
     "tensor_sparsity",
     "tensors_batch_size",
-    "tensors_export",
     "tensors_module_forward",
-    "tensors_to_device",
-    "tensors_to_precision",
     "thin_model_from_checkpoint",
     "torch_distributed_zero_first",
-    "trace_model",
 ]
+__all__ += " ".join(_MOVED.values()).split()
+__getattr__, __dir__ = lazy_names(__name__, _MOVED)

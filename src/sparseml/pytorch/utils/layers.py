@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -18,11 +16,7 @@ from sparseml.pytorch.utils.names import (
 from sparseml.utils.text import nearest_names
 
 __all__ = [
-    "get_conv_layers",
-    "get_dependency_order",
     "get_layer",
-    "get_layer_param",
-    "get_linear_layers",
     "get_prunable_layers",
     "get_quantizable_layers",
     "get_quantized_layers",
@@ -69,22 +63,6 @@ def get_layer(name: str, module: nn.Module) -> nn.Module:
     return layer
 
 
-def get_layer_param(param: str, layer: str, module: nn.Module) -> nn.Parameter:
-    """Return the attribute ``param`` (as ``"weight"``) of the layer named ``layer``.
-
-    :raises AttributeError: naming the layer's own parameters when it has no ``param``
-    """
-    owner = unwrap_module(get_layer(layer, module), root=not layer)
-    try:
-        return getattr(owner, param)
-    except AttributeError:
-        own = [name for name, _ in owner.named_parameters(recurse=False)]
-        raise AttributeError(
-            f"layer {layer!r} ({type(owner).__name__}) has no parameter {param!r}; "
-            f"it has {', '.join(own) or 'none'}"
-        ) from None
-
-
 def get_terminal_layers(module: nn.Module) -> dict[str, nn.Module]:
     """Return the layers below ``module`` that have no layers of their own, by name."""
     return {
@@ -96,16 +74,6 @@ def get_terminal_layers(module: nn.Module) -> dict[str, nn.Module]:
 
 def _layers_of_type(module: nn.Module, types: tuple[type, ...]) -> list[tuple[str, nn.Module]]:
     return [pair for pair in canonical_named_modules(module) if isinstance(pair[1], types)]
-
-
-def get_conv_layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Return the convolutions of ``module`` (any dimension, transposed ones too), by name."""
-    return dict(_layers_of_type(module, (_ConvNd,)))
-
-
-def get_linear_layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Return the ``Linear`` layers of ``module`` by name."""
-    return dict(_layers_of_type(module, (nn.Linear,)))
 
 
 def get_prunable_layers(module: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -159,34 +127,3 @@ def swap_modules(
         parent = unwrap_module(parent, root=not parent_name)
     setattr(parent, last, submodule_to_replace)
     return old
-
-
-def get_dependency_order(
-    layer: nn.Module, subset: Iterable[str], an_input: Any, **kwargs: Any
-) -> list[str]:
-    """Return the names in ``subset`` in the order in which one forward pass reaches them.
-
-    :param layer: the module to run, as ``layer(an_input, **kwargs)``, without gradients
-    :param subset: names of layers inside ``layer``
-    :return: each name once, at its first call; layers that never run are left out
-    """
-    order: dict[str, None] = {}
-    names = list(subset)
-    handles = []
-    try:
-        for name in names:
-            hook = _recorder(order, name)
-            handles.append(get_layer(name, layer).register_forward_pre_hook(hook))
-        with torch.no_grad():
-            layer(an_input, **kwargs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return list(order)
-
-
-def _recorder(order: dict[str, None], name: str) -> Any:
-    def record(_module: nn.Module, _args: Any) -> None:
-        order.setdefault(name)
-
-    return record

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sparseml.pytorch.utils.devices import (
-    device_to_name_ids,
-    is_parallel_model,
-    model_to_device,
-    parallelize_model,
-)
+from sparseml.lazy import lazy_names
 from sparseml.pytorch.utils.files import (
     CheckpointError,
-    atomic_path,
     is_safetensors,
     read_safetensors,
     read_torch_file,
@@ -30,23 +22,25 @@ from sparseml.pytorch.utils.files import (
 from sparseml.pytorch.utils.names import canonical_name, strip_wrapper_levels, unwrap_module
 from sparseml.pytorch.utils.thinning import thin_model_from_checkpoint
 
+_ABOVE = {
+    "sparseml.legacy.export.exporter": "script_model trace_model",
+    "sparseml.legacy.helpers.devices": (
+        "device_to_name_ids is_parallel_model model_to_device parallelize_model"
+    ),
+    "sparseml.pytorch.optim.loading": "load_model",
+}
 __all__ = [
     "CheckpointError",
-    "device_to_name_ids",
-    "is_parallel_model",
     "load_epoch",
-    "load_model",
     "load_model_state",
     "load_optimizer",
     "model_state",
-    "model_to_device",
-    "parallelize_model",
     "read_model_file",
     "save_model",
-    "script_model",
     "thin_model_from_checkpoint",
-    "trace_model",
 ]
+__all__ += " ".join(_ABOVE.values()).split()
+__getattr__, __dir__ = lazy_names(__name__, _ABOVE)
 
 _PathLike = str | os.PathLike[str]
 _SAFETENSORS_KEYS = ("recipe", "epoch", "arch_key")
@@ -134,45 +128,6 @@ def read_model_file(path: _PathLike, map_location: Any = "cpu") -> dict[str, Any
     raise CheckpointError(f"{path} holds no state dict, found {what}")
 
 
-def load_model(
-    path: _PathLike,
-    model: nn.Module,
-    strict: bool = False,
-    ignore_error_tensors: Iterable[str] | None = None,
-    fix_data_parallel: bool = True,
-) -> Any:
-    """Load the weights of a file into ``model``, changing its structure first where needed.
-
-    Only tensors and plain data are read (``weights_only=True``): a file with a whole pickled
-    module is refused. If the file holds a recipe, its structural modifiers are applied to the
-    model as at the stored epoch (as after the last one if none is stored); then layers that are
-    smaller in the file (thinned) are shrunk.
-
-    :param path: what :func:`save_model` or ``save_checkpoint`` wrote, a bare state dict, or a
-        ``.safetensors`` file
-    :param strict: demand that the names of model and file agree
-    :param ignore_error_tensors: names that may be missing, unexpected or of another shape
-    :param fix_data_parallel: ignore levels that wrappers (DDP, ``torch.compile``) add to names
-    :return: torch's record of ``missing_keys`` and ``unexpected_keys``
-    :raises CheckpointError: naming the file, if it is damaged, unsafe to read or no model file
-    :raises RuntimeError: when shapes differ or, with ``strict``, names
-    """
-    content = read_model_file(path)
-    if content.get("recipe"):
-        _apply_recipe_structure(model, content["recipe"], content.get("epoch"))
-    return load_model_state(
-        model, content["state_dict"], strict, ignore_error_tensors, fix_data_parallel
-    )
-
-
-def _apply_recipe_structure(model: nn.Module, recipe: str, epoch: float | None) -> None:
-    # the manager sits above this module and imports it
-    from sparseml.pytorch.optim import ScheduledModifierManager
-
-    manager = ScheduledModifierManager.from_yaml(recipe)
-    manager.apply_structure(model, math.inf if epoch is None or epoch == -1 else epoch)
-
-
 def load_model_state(
     model: nn.Module,
     state: Mapping[str, Tensor],
@@ -231,17 +186,3 @@ def load_optimizer(path: _PathLike, optimizer: Optimizer, map_location: Any = "c
 def load_epoch(path: _PathLike, map_location: Any = "cpu") -> float | None:
     """Return the epoch that :func:`save_model` stored, None if there is none."""
     return read_model_file(path, map_location).get("epoch")
-
-
-def trace_model(path: _PathLike, model: nn.Module, sample_batch: Any) -> None:
-    """Trace ``model`` on ``sample_batch`` with TorchScript and save that."""
-    traced = torch.jit.trace_module(model, {"forward": sample_batch})
-    with atomic_path(path) as part:
-        torch.jit.save(traced, str(part))
-
-
-def script_model(path: _PathLike, model: nn.Module) -> None:
-    """Compile ``model`` with TorchScript and save that."""
-    scripted = torch.jit.script(model)
-    with atomic_path(path) as part:
-        torch.jit.save(scripted, str(part))

@@ -17,6 +17,7 @@ from sparseml.utils.text import did_you_mean
 
 __all__ = [
     "NamedLayerParam",
+    "distinct_params",
     "get_named_layers_and_params_by_regex",
     "iter_layer_params",
 ]
@@ -44,6 +45,14 @@ def iter_layer_params(module: nn.Module) -> Iterator[NamedLayerParam]:
     for layer_name, layer in canonical_named_modules(module):
         for param_name, param in layer.named_parameters(recurse=False, remove_duplicate=False):
             yield NamedLayerParam(layer_name, layer, param_name, param)
+
+
+def distinct_params(module: nn.Module) -> list[NamedLayerParam]:
+    """Return every parameter once, tied ones under the first of their names, in that order."""
+    found: dict[int, NamedLayerParam] = {}
+    for owned in iter_layer_params(module):
+        found.setdefault(id(owned.param), owned)
+    return list(found.values())
 
 
 def _aliases(found: NamedLayerParam, quant_wrappers: set[str]) -> list[str]:

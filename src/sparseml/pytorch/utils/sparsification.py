@@ -17,7 +17,7 @@ from sparseml.pytorch.utils.layers import (
     is_quantized_layer,
 )
 from sparseml.pytorch.utils.names import canonical_name
-from sparseml.pytorch.utils.params import iter_layer_params
+from sparseml.pytorch.utils.params import distinct_params
 from sparseml.pytorch.utils.tensor_stats import count_zeros, tensor_sparsity
 
 __all__ = ["GradSampler", "ModuleSparsificationInfo"]
@@ -44,12 +44,11 @@ class ModuleSparsificationInfo:
     def __init__(self, module: nn.Module, state_dict: Mapping[str, Tensor] | None = None):
         self.module = module
         given = {canonical_name(key): value for key, value in (state_dict or {}).items()}
-        # one value per parameter, under the first of its names; see names of tied weights
-        self._values: dict[int, Tensor] = {}
-        for found in iter_layer_params(module):
-            if found.param.requires_grad and id(found.param) not in self._values:
-                value = given.get(canonical_name(found.name), found.param)
-                self._values[id(found.param)] = value.detach()
+        self._values = {
+            id(found.param): given.get(canonical_name(found.name), found.param).detach()
+            for found in distinct_params(module)
+            if found.param.requires_grad
+        }
 
     def __str__(self) -> str:
         summary = {

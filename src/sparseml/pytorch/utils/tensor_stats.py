@@ -1,27 +1,20 @@
-"""Counting and sampling the values of tensors."""
+"""Counting the zeros of tensors."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 __all__ = [
-    "MEMORY_BOUNDED",
     "count_zeros",
+    "kept_dims",
     "mask_difference",
-    "memory_aware_threshold",
-    "tensor_density",
     "tensor_list_sparsity",
-    "tensor_sample",
     "tensor_sparsity",
 ]
-
-#: Environment variable; ``true`` (any case) makes thresholds use less memory and more time.
-MEMORY_BOUNDED = "MEMORY_BOUNDED"
 
 
 def _check_has_values(tensor: Tensor) -> None:
@@ -32,8 +25,11 @@ def _check_has_values(tensor: Tensor) -> None:
         )
 
 
-def _dims(tens: Tensor, dim: int | Sequence[int]) -> list[int]:
-    """Normalise ``dim`` to distinct non-negative ints, in the order given."""
+def kept_dims(tens: Tensor, dim: int | Sequence[int]) -> Tensor:
+    """Return ``tens`` as ``[*dims, rest]``: the dimensions kept, in the order given, and one more.
+
+    :raises ValueError: for a dimension that is out of range or named twice
+    """
     given = [dim] if isinstance(dim, int) else list(dim)
     for one in given:
         if not -tens.ndim <= one < tens.ndim:
@@ -41,11 +37,6 @@ def _dims(tens: Tensor, dim: int | Sequence[int]) -> list[int]:
     dims = [one % tens.ndim for one in given]
     if len(set(dims)) != len(dims):
         raise ValueError(f"dim names a dimension twice: {given}")
-    return dims
-
-
-def _leading(tens: Tensor, dims: list[int]) -> Tensor:
-    """View or copy of ``tens`` as ``[*dims, rest]``, all other dimensions flattened to one."""
     rest = [d for d in range(tens.ndim) if d not in dims]
     size = math.prod(tens.shape[d] for d in rest)
     return tens.permute(*dims, *rest).reshape(*(tens.shape[d] for d in dims), size)
@@ -67,16 +58,11 @@ def tensor_sparsity(tens: Tensor, dim: int | Sequence[int] | None = None) -> Ten
     if dim is None:
         nonzero, size = torch.count_nonzero(tens), tens.numel()
     else:
-        grouped = _leading(tens, _dims(tens, dim))
+        grouped = kept_dims(tens, dim)
         nonzero, size = torch.count_nonzero(grouped, dim=-1), grouped.shape[-1]
     # Apple's GPUs have no float64
     exact = torch.float32 if tens.device.type == "mps" else torch.float64
     return ((size - nonzero).to(exact) / max(size, 1)).float()
-
-
-def tensor_density(tens: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
-    """Return the fraction of values that are not zero: ``1 - tensor_sparsity(tens, dim)``."""
-    return 1.0 - tensor_sparsity(tens, dim)
 
 
 def count_zeros(tensor: Tensor) -> int:
@@ -97,31 +83,6 @@ def tensor_list_sparsity(tensors: Iterable[Tensor]) -> float:
     return zeros / total if total else 0.0
 
 
-def tensor_sample(
-    tens: Tensor,
-    sample_size: int,
-    dim: int | Sequence[int] | None = None,
-    *,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Draw values of ``tens`` at random, with replacement.
-
-    :param sample_size: how many values, at least 1
-    :param dim: None for ``[sample_size]`` values of the whole tensor; otherwise the dimensions to
-        keep, for ``sample_size`` values of each slice: shape ``[*dims, sample_size]``
-    :param generator: source of randomness, on the tensor's device (torch's default if None)
-    :raises ValueError: for ``sample_size < 1``, an empty tensor or a bad ``dim``
-    """
-    if sample_size < 1:
-        raise ValueError(f"sample_size must be at least 1, found {sample_size}")
-    if tens.numel() == 0:
-        raise ValueError(f"cannot sample from an empty tensor of shape {tuple(tens.shape)}")
-    grouped = tens.reshape(-1) if dim is None else _leading(tens, _dims(tens, dim))
-    shape = (*grouped.shape[:-1], sample_size)
-    index = torch.randint(grouped.shape[-1], shape, device=tens.device, generator=generator)
-    return grouped.gather(-1, index)
-
-
 def mask_difference(old_mask: Tensor, new_mask: Tensor) -> Tensor:
     """Compare two 0/1 masks: 1 where newly kept, -1 where newly masked, 0 where the same.
 
@@ -130,22 +91,3 @@ def mask_difference(old_mask: Tensor, new_mask: Tensor) -> Tensor:
     if not torch.result_type(old_mask, new_mask).is_signed:
         old_mask, new_mask = old_mask.to(torch.int8), new_mask.to(torch.int8)
     return new_mask - old_mask
-
-
-def memory_aware_threshold(tensor: Tensor, idx: int) -> Tensor:
-    """Return the value at index ``idx`` of the sorted, flattened ``tensor`` (0-d).
-
-    Sorts, which is fast; when the environment variable ``MEMORY_BOUNDED`` is ``true``, or when
-    sorting fails (out of memory), selects with ``kthvalue`` instead. Both give the same value.
-
-    :raises IndexError: for an index outside the tensor
-    """
-    values = tensor.reshape(-1)
-    if not 0 <= idx < values.numel():
-        raise IndexError(f"index {idx} is out of range for a tensor of {values.numel()} values")
-    if os.environ.get(MEMORY_BOUNDED, "").lower() == "true":
-        return values.kthvalue(idx + 1).values
-    try:
-        return values.sort().values[idx]
-    except RuntimeError:
-        return values.kthvalue(idx + 1).values

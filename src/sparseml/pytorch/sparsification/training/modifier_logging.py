@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 
 from sparseml.pytorch.sparsification.fields import declared_fields, fixed
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML, ScheduledUpdateModifier
-from sparseml.pytorch.utils.log_sparsification_info import log_module_sparsification_info
+from sparseml.pytorch.utils.sparsification_info import log_module_sparsification_info
 
 __all__ = ["SparsificationLoggingModifier"]
 

@@ -8,6 +8,7 @@ from sparseml.pytorch.utils.sparsification_info.configs import (
 )
 from sparseml.pytorch.utils.sparsification_info.module_sparsification_info import (
     ModuleSparsificationInfo,
+    log_module_sparsification_info,
 )
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "SparsificationPruning",
     "SparsificationQuantization",
     "SparsificationSummaries",
+    "log_module_sparsification_info",
 ]

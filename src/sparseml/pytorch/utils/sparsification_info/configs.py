@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from torch import nn
 
 from sparseml.pytorch.utils.names import canonical_name, canonical_named_modules
-from sparseml.pytorch.utils.params import iter_layer_params
+from sparseml.pytorch.utils.params import distinct_params
 from sparseml.pytorch.utils.tensor_stats import count_zeros, tensor_sparsity
 
 __all__ = [
@@ -108,16 +108,13 @@ class SparsificationSummaries(_Report):
         """Count; a parameter is pruned when its sparsity lies strictly between the thresholds."""
         low, high = pruning_thresholds
         operations = list(_operations(_root(module)))
-        params = {id(found.param): found for found in reversed(list(iter_layer_params(module)))}
-        pruned = [low < float(tensor_sparsity(p.param)) < high for p in params.values()]
+        params = distinct_params(module)
+        pruned = [low < float(tensor_sparsity(found.param)) < high for found in params]
         quantized = [hasattr(layer, "quantization_scheme") for layer in operations]
         return cls(
             quantized=CountAndPercent.of(sum(quantized), len(quantized)),
             pruned=CountAndPercent.of(sum(pruned), len(pruned)),
-            parameter_counts={
-                canonical_name(found.name): found.param.numel()
-                for found in reversed(params.values())
-            },
+            parameter_counts={canonical_name(found.name): found.param.numel() for found in params},
             operation_counts=dict(Counter(type(layer).__name__ for layer in operations)),
         )
 
@@ -147,12 +144,13 @@ class SparsificationPruning(_Report):
     @classmethod
     def from_module(cls, module: nn.Module) -> SparsificationPruning:
         """Count the zeros; a tied parameter is listed once, under its first name."""
-        seen: dict[int, tuple[str, CountAndPercent]] = {}
-        for found in iter_layer_params(module):
-            if id(found.param) not in seen:
-                part = CountAndPercent.of(count_zeros(found.param), found.param.numel())
-                seen[id(found.param)] = (canonical_name(found.name), part)
-        return cls(sparse_parameters=dict(seen.values()))
+        zeros = {
+            canonical_name(found.name): CountAndPercent.of(
+                count_zeros(found.param), found.param.numel()
+            )
+            for found in distinct_params(module)
+        }
+        return cls(sparse_parameters=zeros)
 
     def loggable_items(
         self, percentages_only: bool = False, non_zero_only: bool = False

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 from torch import nn
 
-from sparseml.pytorch.utils.params import iter_layer_params
+from sparseml.pytorch.utils.params import distinct_params
 from sparseml.pytorch.utils.sparsification_info.configs import (
     SparsificationPruning,
     SparsificationQuantization,
     SparsificationSummaries,
 )
 
-__all__ = ["ModuleSparsificationInfo"]
+__all__ = ["ModuleSparsificationInfo", "log_module_sparsification_info"]
 
 
 class ModuleSparsificationInfo(BaseModel):
@@ -33,7 +33,7 @@ class ModuleSparsificationInfo(BaseModel):
         """
         if not isinstance(module, nn.Module):
             raise ValueError(f"module must be a torch.nn.Module, found {type(module).__name__}")
-        for found in iter_layer_params(module):
+        for found in distinct_params(module):
             if found.param.is_meta:
                 raise ValueError(
                     f"the parameter {found.name} is on the meta device, where it has no values; "
@@ -49,3 +49,17 @@ class ModuleSparsificationInfo(BaseModel):
         """Yield ``(tag, value)`` of all parts; keywords go to each part."""
         for part in (self.summary_info, self.pruning_info, self.quantization_info):
             yield from part.loggable_items(**kwargs)
+
+
+def log_module_sparsification_info(module: nn.Module, logger: Any, step: Any = None) -> None:
+    """Log every item of the report on ``module``.
+
+    :param logger: a ``BaseLogger`` or ``LoggerManager``: dicts go to its ``log_scalars``, other
+        values to ``log_scalar``
+    :param step: the step to log under
+    """
+    for tag, value in ModuleSparsificationInfo.from_module(module).loggable_items():
+        if isinstance(value, Mapping):
+            logger.log_scalars(tag=tag, values=value, step=step)
+        else:
+            logger.log_scalar(tag=tag, value=value, step=step)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sparseml.utils.json_files import read_json_text, write_json_text
+from sparseml.legacy.helpers.json_text import read_json_text, write_json_text
 from sparseml.utils.paths import clean_path, create_parent_dirs
 
 __all__ = ["Analysis", "Table"]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 __all__ = [
     "default_device",
-    "device_of",
     "device_to_name_ids",
     "is_parallel_model",
     "model_to_device",
@@ -25,30 +23,6 @@ def default_device() -> str:
         return "cpu"
     count = torch.cuda.device_count()
     return "cuda" if count < 2 else f"cuda:{','.join(str(index) for index in range(count))}"
-
-
-def _first_device(inputs: Any) -> torch.device | None:
-    if isinstance(inputs, Tensor):
-        return inputs.device
-    if isinstance(inputs, Mapping):
-        inputs = inputs.values()
-    if isinstance(inputs, Iterable) and not isinstance(inputs, (str, bytes)):
-        for item in inputs:
-            device = _first_device(item)
-            if device is not None:
-                return device
-    return None
-
-
-def device_of(inputs: Any) -> torch.device:
-    """Return the device of the first tensor in a tensor, mapping or iterable, depth first.
-
-    :raises RuntimeError: if there is no tensor
-    """
-    device = _first_device(inputs)
-    if device is None:
-        raise RuntimeError(f"no tensor in the inputs, found {type(inputs).__name__}")
-    return device
 
 
 def device_to_name_ids(device: str) -> tuple[str, list[int] | None]:

@@ -17,7 +17,7 @@ from torch.nn.modules.pooling import (
     _MaxPoolNd,
 )
 
-from sparseml.pytorch.nn.activations import FATReLU, Swish
+from sparseml.legacy.nn.activations import FATReLU, Swish
 
 __all__ = ["layer_flops"]
 

@@ -11,12 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sparseml.pytorch.utils.loss import DEFAULT_LOSS_KEY
-from sparseml.pytorch.utils.tensors import (
-    tensors_batch_size,
-    tensors_module_forward,
-    tensors_to_device,
-)
+from sparseml.legacy.helpers.tensors import tensors_to_device
+from sparseml.legacy.module_run.losses import DEFAULT_LOSS_KEY
+from sparseml.pytorch.utils.tensors import tensors_batch_size, tensors_module_forward
 
 __all__ = [
     "ModuleDeviceContext",

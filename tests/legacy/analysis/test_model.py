@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from sparseml.legacy.analysis.layer_flops import layer_flops
 from sparseml.optim import AnalyzedLayerDesc
 from sparseml.pytorch.optim import ModuleAnalyzer
-from sparseml.pytorch.optim.layer_flops import layer_flops
 
 
 class Net(nn.Module):

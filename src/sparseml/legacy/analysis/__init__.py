@@ -1,0 +1,1 @@
+"""Descriptions of a model's layers: sizes, sparsity, activations, cost."""

@@ -1,0 +1,116 @@
+"""Descriptions of a model's layers: sizes, sparsity, cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sparseml.legacy.helpers.json_text import read_json_text, write_json_text
+from sparseml.utils.plain import plain_data
+
+__all__ = ["AnalyzedLayerDesc"]
+
+Shape = tuple[int, ...]
+_Plain = dict[str, Any]
+_SUMMED = ("params", "zeroed_params", "prunable_params", "flops", "total_flops")
+
+
+@dataclasses.dataclass
+class AnalyzedLayerDesc:
+    """
+    A layer of a model, or a part of a model made of layers.
+
+    :param name: name in the model, empty for the model itself
+    :param type_: name of the layer's class
+    :param params: number of parameters
+    :param zeroed_params: how many of them are zero
+    :param prunable_params: how many of them pruning usually acts on
+    :param params_dims: shape of each parameter by its name; None for a part made of layers
+    :param prunable_params_dims: shapes of those that pruning usually acts on
+    :param execution_order: number of the call in a forward pass, the whole model's being 0; -1 if
+        there was none
+    :param input_shape: shape of each input, batch included
+    :param output_shape: shape of each output
+    :param flops: floating-point operations of the last call
+    :param total_flops: those of all calls
+    :param stride: stride of a convolution or pooling layer
+    """
+
+    name: str
+    type_: str
+    params: int = 0
+    zeroed_params: int = 0
+    prunable_params: int = 0
+    params_dims: dict[str, Shape] | None = None
+    prunable_params_dims: dict[str, Shape] | None = None
+    execution_order: int = -1
+    input_shape: tuple[Shape, ...] | None = None
+    output_shape: tuple[Shape, ...] | None = None
+    flops: int = 0
+    total_flops: int = 0
+    stride: int | Shape | None = None
+
+    @property
+    def terminal(self) -> bool:
+        """Whether this is a layer, not a part made of layers."""
+        return self.params_dims is not None
+
+    @property
+    def prunable(self) -> bool:
+        """Whether there is anything that pruning usually acts on."""
+        return self.prunable_params > 0
+
+    def dict(self) -> _Plain:
+        """The fields as plain data; ``type_`` is called ``type``."""
+        values = plain_data(dataclasses.asdict(self))
+        return {name.rstrip("_"): value for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> AnalyzedLayerDesc:
+        """
+        Undo :meth:`dict`.
+
+        :raises ValueError: for names that are no fields, or without a name or type
+        """
+        given = {"type_" if name == "type" else name: value for name, value in values.items()}
+        known = {field.name for field in dataclasses.fields(cls)}
+        wrong = sorted((given.keys() - known) | ({"name", "type_"} - given.keys()))
+        if wrong:
+            raise ValueError(f"no description of a layer: unknown or missing fields {wrong}")
+        for name in ("params_dims", "prunable_params_dims"):
+            if given.get(name) is not None:
+                given[name] = {param: tuple(shape) for param, shape in given[name].items()}
+        for name in ("input_shape", "output_shape"):
+            if given.get(name) is not None:
+                given[name] = tuple(tuple(shape) for shape in given[name])
+        if isinstance(given.get("stride"), list):
+            given["stride"] = tuple(given["stride"])
+        return cls(**given)
+
+    @staticmethod
+    def save_descs(descs: Iterable[AnalyzedLayerDesc], path: str | os.PathLike[str]) -> None:
+        """Write descriptions as JSON; folders are made as needed."""
+        content = {"layers": [desc.dict() for desc in descs]}
+        write_json_text(json.dumps(content, indent=2), path)
+
+    @staticmethod
+    def load_descs(path: str) -> list[AnalyzedLayerDesc]:
+        """
+        Read what :meth:`save_descs` has written.
+
+        :raises FileNotFoundError: if there is no such file
+        """
+        layers = json.loads(read_json_text(path))["layers"]
+        return [AnalyzedLayerDesc.from_dict(values) for values in layers]
+
+    @staticmethod
+    def merge_descs(
+        orig: AnalyzedLayerDesc, descs: Iterable[AnalyzedLayerDesc]
+    ) -> AnalyzedLayerDesc:
+        """``orig`` with the counts and operations of ``descs`` added to its own."""
+        parts = [orig, *descs]
+        sums = {name: sum(getattr(part, name) for part in parts) for name in _SUMMED}
+        return dataclasses.replace(orig, **sums)

@@ -1,0 +1,176 @@
+"""Sizes, sparsity and cost of a model's layers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
+
+from sparseml.legacy.analysis.layer_desc import AnalyzedLayerDesc
+from sparseml.legacy.analysis.layer_flops import layer_flops
+from sparseml.pytorch.utils.layers import get_layer, get_prunable_layers
+from sparseml.pytorch.utils.names import canonical_name, canonical_named_modules, unwrap_module
+from sparseml.pytorch.utils.tensor_stats import count_zeros
+
+__all__ = ["ModuleAnalyzer"]
+
+_Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclasses.dataclass
+class _Calls:
+    """What was seen of the calls of a module."""
+
+    execution_order: int = -1
+    input_shape: _Shapes | None = None
+    output_shape: _Shapes | None = None
+    flops: int = 0
+    total_flops: int = 0
+
+
+class ModuleAnalyzer:
+    """Describes a model's layers: parameters, zeros, shapes, and the cost of a forward pass.
+
+    The cost is that of the sample seen in the last pass, its batch size included. See
+    :func:`~sparseml.legacy.analysis.layer_flops.layer_flops` for what is counted.
+
+    :param module: the model
+    :param enabled: watch forward passes; may be set at any time
+    :param ignore_zero: leave weights that are zero out of the cost
+    :param multiply_adds: count a multiplication followed by an addition as two operations
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        enabled: bool = False,
+        ignore_zero: bool = True,
+        multiply_adds: bool = True,
+    ) -> None:
+        self._module = module
+        self._ignore_zero = ignore_zero
+        self._multiply_adds = multiply_adds
+        self._calls = {name: _Calls() for name, _ in canonical_named_modules(module)}
+        self._count = 0
+        self._seen = False
+        self._handles: list[RemovableHandle] = []
+        self.enabled = enabled
+
+    @property
+    def module(self) -> nn.Module:
+        """The model."""
+        return self._module
+
+    @property
+    def enabled(self) -> bool:
+        """Whether forward passes are watched."""
+        return bool(self._handles)
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        if value == self.enabled:
+            return
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        for name, layer in canonical_named_modules(self._module) if value else ():
+            self._handles.append(layer.register_forward_pre_hook(self._before(name)))
+            self._handles.append(layer.register_forward_hook(self._after(name)))
+
+    @property
+    def ignore_zero(self) -> bool:
+        """Whether weights that are zero cost nothing."""
+        return self._ignore_zero
+
+    @property
+    def multiply_adds(self) -> bool:
+        """Whether a multiplication followed by an addition counts as two operations."""
+        return self._multiply_adds
+
+    def layer_desc(self, name: str | None = None) -> AnalyzedLayerDesc:
+        """Describe a layer, or a part of the model together with all layers in it.
+
+        :param name: name of the layer; None or empty for the whole model
+        :raises RuntimeError: before the first forward pass while enabled
+        :raises AttributeError: naming the nearest names, if there is no such layer
+        """
+        if not self._seen:
+            raise RuntimeError(
+                "nothing was analyzed yet: set enabled = True and run a forward pass first"
+            )
+        name = canonical_name(name or "")
+        layer = unwrap_module(get_layer(name, self._module), root=not name)
+        prefix = f"{name}." if name else ""
+        inside = [
+            self._own_desc(inner_name, inner)
+            for inner_name, inner in canonical_named_modules(self._module)
+            if inner is not layer and inner_name.startswith(prefix)
+        ]
+        return AnalyzedLayerDesc.merge_descs(self._own_desc(name, layer), inside)
+
+    def ks_layer_descs(self) -> list[AnalyzedLayerDesc]:
+        """Describe each layer whose weight pruning usually acts on, in the model's order.
+
+        :raises RuntimeError: before the first forward pass while enabled
+        """
+        return [self.layer_desc(name) for name, _ in get_prunable_layers(self._module)]
+
+    def _own_desc(self, name: str, layer: nn.Module) -> AnalyzedLayerDesc:
+        """Describe what belongs to a module itself, not to modules in it."""
+        params = dict(layer.named_parameters(recurse=False))
+        prunable = dict(params) if isinstance(layer, _BatchNorm) else _weight(layer)
+        is_layer = not any(True for _ in layer.children())
+        return AnalyzedLayerDesc(
+            name=name,
+            type_=type(layer).__name__,
+            params=sum(param.numel() for param in params.values()),
+            zeroed_params=sum(count_zeros(param.detach()) for param in params.values()),
+            prunable_params=sum(param.numel() for param in prunable.values()),
+            params_dims=_dims(params) if is_layer else None,
+            prunable_params_dims=_dims(prunable) if is_layer else None,
+            stride=getattr(layer, "stride", None),
+            **vars(self._calls[name]),
+        )
+
+    def _before(self, name: str) -> Any:
+        def number(_layer: nn.Module, _inputs: Any) -> None:
+            self._count = 0 if not name else self._count + 1
+            self._calls[name].execution_order = self._count
+
+        return number
+
+    def _after(self, name: str) -> Any:
+        def measure(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            calls = self._calls[name]
+            calls.input_shape, calls.output_shape = _shapes(inputs), _shapes(output)
+            calls.flops = layer_flops(layer, inputs, output, self._ignore_zero, self._multiply_adds)
+            calls.total_flops += calls.flops
+            self._seen = True
+
+        return measure
+
+
+def _weight(layer: nn.Module) -> dict[str, Tensor]:
+    if not get_prunable_layers(layer) or any(True for _ in layer.children()):
+        return {}
+    weight = getattr(layer, "weight", None)
+    return {"weight": weight} if isinstance(weight, Tensor) else {}
+
+
+def _dims(params: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(param.shape) for name, param in params.items()}
+
+
+def _shapes(values: Any) -> _Shapes:
+    """The shapes of all tensors in a nested collection, in order."""
+    if isinstance(values, Tensor):
+        return (tuple(values.shape),)
+    if isinstance(values, Mapping):
+        values = list(values.values())
+    if isinstance(values, (list, tuple)):
+        return tuple(shape for value in values for shape in _shapes(value))
+    return ()

@@ -1,0 +1,252 @@
+"""Writing a trained model in the forms that it is deployed in."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparseml.legacy.export.samples import tensors_export
+from sparseml.legacy.helpers.tensors import tensors_to_device
+from sparseml.pytorch.utils.files import atomic_path, write_torch_file
+from sparseml.pytorch.utils.model import save_model
+from sparseml.pytorch.utils.names import unwrap_module
+from sparseml.pytorch.utils.tensors import tensors_batch_size, tensors_module_forward
+
+__all__ = ["ModuleExporter", "script_model", "trace_model"]
+
+
+def trace_model(path: str | Path, model: nn.Module, sample_batch: Any) -> None:
+    """Trace ``model`` on ``sample_batch`` with TorchScript and save that."""
+    traced = torch.jit.trace_module(model, {"forward": sample_batch})
+    with atomic_path(path) as part:
+        torch.jit.save(traced, str(part))
+
+
+def script_model(path: str | Path, model: nn.Module) -> None:
+    """Compile ``model`` with TorchScript and save that."""
+    scripted = torch.jit.script(model)
+    with atomic_path(path) as part:
+        torch.jit.save(scripted, str(part))
+
+
+class ModuleExporter:
+    """Exports a copy of a module, on the CPU and in eval mode, below one folder.
+
+    Wrappers such as DDP are taken off. Nothing is written before something is exported.
+
+    :param module: the model
+    :param output_dir: the folder
+    """
+
+    def __init__(self, module: nn.Module, output_dir: str | Path):
+        self._module = copy.deepcopy(unwrap_module(module)).to("cpu").eval()
+        self._output_dir = Path(output_dir).expanduser().absolute()
+
+    @property
+    def module(self) -> nn.Module:
+        """The copy that is exported."""
+        return self._module
+
+    @property
+    def output_dir(self) -> str:
+        """The folder, as an absolute path."""
+        return str(self._output_dir)
+
+    def export_pytorch(
+        self,
+        optimizer: Any = None,
+        recipe: Any = None,
+        epoch: float | None = None,
+        name: str = "model.pth",
+        use_zipfile_serialization_if_available: bool = True,
+        include_modifiers: bool = False,
+        export_entire_model: bool = False,
+        arch_key: str | None = None,
+    ) -> str:
+        """Save the weights as ``training/<name>``; see ``save_model`` for the arguments.
+
+        :param export_entire_model: pickle the whole module instead. ``load_model`` does not read
+            such a file, since unpickling it runs code.
+        :return: path of the file
+        """
+        path = self._output_dir / "training" / name
+        if export_entire_model:
+            write_torch_file(path, self._module, zipped=use_zipfile_serialization_if_available)
+        else:
+            save_model(
+                path,
+                self._module,
+                optimizer,
+                recipe,
+                epoch,
+                use_zipfile_serialization_if_available,
+                include_modifiers,
+                arch_key,
+            )
+        return str(path)
+
+    def export_samples(
+        self,
+        sample_batches: Iterable[Any],
+        sample_labels: Iterable[Any] | None = None,
+        sample_originals: Iterable[Any] | None = None,
+        exp_counter: int = 0,
+    ) -> None:
+        """Save batches and the module's outputs for them, one numpy file per sample.
+
+        Files are ``sample-inputs/inp-0000.npz``, ``sample-outputs/out-0000.npz``,
+        ``sample-labels/lab-0000.npz`` and ``sample_originals/org-0000.npz``.
+
+        :param sample_batches: batches as the module takes them
+        :param sample_labels: labels of each batch
+        :param sample_originals: each batch before preprocessing
+        :param exp_counter: number of the first sample
+        """
+        batches = [tensors_to_device(batch, "cpu") for batch in sample_batches]
+        with torch.no_grad():
+            outputs = [
+                tensors_module_forward(batch, self._module, check_feat_lab_inp=False)
+                for batch in batches
+            ]
+        self._export("sample-inputs", "inp", batches, exp_counter)
+        self._export("sample-outputs", "out", outputs, exp_counter)
+        self._export("sample-labels", "lab", sample_labels or (), exp_counter)
+        self._export("sample_originals", "org", sample_originals or (), exp_counter)
+
+    def _export(self, folder: str, prefix: str, batches: Iterable[Any], counter: int) -> None:
+        for batch in batches:
+            path = self._output_dir / folder
+            counter += len(tensors_export(batch, path, prefix, counter, break_batch=True))
+
+    def export_onnx(
+        self,
+        sample_batch: Any,
+        name: str = "model.onnx",
+        opset: int | None = None,
+        disable_bn_fusing: bool = True,
+        convert_qat: bool = False,
+        **export_kwargs: Any,
+    ) -> str:
+        """Export to ONNX as ``<name>``, with a dynamic batch dimension.
+
+        Inputs are named ``input`` (``input_0``, ``input_1``, ... if several; the keys of a
+        mapping), outputs ``output`` (``output_0``, ...).
+
+        :param sample_batch: a batch as the module takes it; two samples or more, since a batch of
+            one would be taken for a fixed size
+        :param opset: ONNX opset, torch's default if None
+        :param disable_bn_fusing: kept for old callers; fusing is up to torch's exporter
+        :param convert_qat: not supported, must be False
+        :param export_kwargs: further arguments of ``torch.onnx.export``, which win
+        :return: path of the file
+        :raises ImportError: if onnx or onnxscript is not installed
+        :raises ValueError: for ``convert_qat``
+        """
+        if convert_qat:
+            raise ValueError("convert_qat is not supported: quantized graphs are not rewritten")
+        _require_onnx()
+        args, kwargs = _as_arguments(sample_batch)
+        names = list(kwargs) or _numbered("input", len(args))
+        with torch.no_grad():
+            outputs = self._module(*args, **kwargs)
+        settings = {
+            "input_names": names,
+            "output_names": _output_names(outputs),
+            "opset_version": opset,
+            "dynamic_shapes": _dynamic_shapes(args, kwargs),
+            "dynamo": True,
+            "external_data": False,
+            "verbose": False,
+        }
+        path = self._output_dir / name
+        with atomic_path(path) as part:
+            torch.onnx.export(
+                self._module, args, str(part), kwargs=kwargs, **{**settings, **export_kwargs}
+            )
+        return str(path)
+
+    def export_torchscript(self, name: str = "model.pts", sample_batch: Any = None) -> str:
+        """Export to TorchScript as ``framework/<name>``.
+
+        :param sample_batch: trace with this batch; compile from source if None
+        :return: path of the file
+        """
+        path = self._output_dir / "framework" / name
+        if sample_batch is None:
+            script_model(path, self._module)
+        else:
+            trace_model(path, self._module, sample_batch)
+        return str(path)
+
+    def create_deployment_folder(
+        self,
+        labels_to_class_mapping: str | Path | Mapping[Any, str] | None = None,
+        onnx_model_name: str | None = None,
+    ) -> str:
+        """Put the ONNX model, and what its classes are called, into ``deployment/``.
+
+        :param labels_to_class_mapping: label → name of the class, or a JSON file of that; written
+            to ``config.json``
+        :param onnx_model_name: name that :meth:`export_onnx` was given
+        :return: path of the folder
+        :raises FileNotFoundError: if the model was not exported before
+        """
+        source = self._output_dir / (onnx_model_name or "model.onnx")
+        if not source.exists():
+            raise FileNotFoundError(f"no ONNX model at {source}: call export_onnx first")
+        folder = self._output_dir / "deployment"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, folder / "model.onnx")
+        if labels_to_class_mapping is not None:
+            mapping: Any = labels_to_class_mapping
+            if isinstance(mapping, (str, Path)):
+                mapping = json.loads(Path(mapping).read_text(encoding="utf-8"))
+            config = json.dumps({"labels_to_class_mapping": dict(mapping)}, indent=2)
+            (folder / "config.json").write_text(config + "\n", encoding="utf-8")
+        return str(folder)
+
+
+def _require_onnx() -> None:
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"exporting to ONNX needs {' and '.join(missing)}: pip install {' '.join(missing)}"
+        )
+
+
+def _as_arguments(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    moved = tensors_to_device(batch, "cpu")
+    if isinstance(moved, Mapping):
+        return (), dict(moved)
+    return ((moved,) if isinstance(moved, Tensor) else tuple(moved)), {}
+
+
+def _numbered(name: str, count: int) -> list[str]:
+    return [name] if count == 1 else [f"{name}_{index}" for index in range(count)]
+
+
+def _output_names(outputs: Any) -> list[str]:
+    if isinstance(outputs, Mapping):
+        return list(outputs)
+    return _numbered("output", len(outputs) if isinstance(outputs, Sequence) else 1)
+
+
+def _dynamic_shapes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    # torch takes a first dimension of 1 for a constant and would refuse to make it dynamic
+    if tensors_batch_size([*args, *kwargs.values()]) < 2:
+        return None
+    if kwargs:
+        return {key: _batch_axis(value) for key, value in kwargs.items()}
+    return tuple(_batch_axis(value) for value in args)
+
+
+def _batch_axis(value: Any) -> dict[int, str] | None:
+    return {0: "batch"} if isinstance(value, Tensor) and value.ndim else None

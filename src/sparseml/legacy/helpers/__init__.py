@@ -1,0 +1,1 @@
+"""Small functions on devices, layers, tensors, lists, paths and files."""

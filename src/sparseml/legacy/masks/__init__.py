@@ -1,0 +1,1 @@
+"""The mask API from before modifiers had their own."""

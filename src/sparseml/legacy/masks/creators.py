@@ -1,0 +1,123 @@
+"""Mask creators by the names and with the methods that SparseML had before its modifiers' own.
+
+They are those of :mod:`sparseml.pytorch.sparsification.pruning`. These can in addition make masks
+from a threshold, or from what is zero already.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from sparseml.pytorch.sparsification import pruning
+from sparseml.pytorch.sparsification.pruning import GroupedPruningMaskCreator, PruningMaskCreator
+from sparseml.pytorch.sparsification.pruning.mask_creator import Target
+
+__all__ = [
+    "BlockPruningMaskCreator",
+    "DimensionSparsityMaskCreator",
+    "FourBlockMaskCreator",
+    "GroupedPruningMaskCreator",
+    "PruningMaskCreator",
+    "UnstructuredPruningMaskCreator",
+    "load_mask_creator",
+]
+
+_STRUCTURES = {"channel": "channel", 1: "channel", "filter": "filter", 0: "filter"}
+
+
+class UnstructuredPruningMaskCreator(pruning.UnstructuredPruningMaskCreator):
+    """Prunes single entries."""
+
+    def __str__(self) -> str:
+        return "unstructured"
+
+    def create_sparsity_masks(
+        self, tensors: list[Tensor], sparsity: Target, global_sparsity: bool = False
+    ) -> list[Tensor]:
+        """Masks that prune what has the lowest scores.
+
+        :param tensors: scores, higher = more important
+        :param sparsity: fraction to prune, one float for all or a list with one for each
+        :param global_sparsity: rank the entries of all tensors together
+        """
+        return super().create_sparsity_masks(tensors, sparsity, global_sparsity)
+
+    def create_sparsity_masks_from_tensor(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Masks that prune what is zero as a whole."""
+        units = self._units([tensor.abs() for tensor in tensors])
+        return self._masks([unit.ne(0) for unit in units], tensors)
+
+    def create_sparsity_masks_from_threshold(
+        self, tensors: list[Tensor], threshold: float | Tensor
+    ) -> list[Tensor]:
+        """Masks that keep the scores above a threshold."""
+        return self._masks([unit > threshold for unit in self._units(tensors)], tensors)
+
+
+class FourBlockMaskCreator(UnstructuredPruningMaskCreator, pruning.FourBlockMaskCreator):
+    """Prunes runs of four inputs."""
+
+    def __str__(self) -> str:
+        return "block"
+
+
+class BlockPruningMaskCreator(UnstructuredPruningMaskCreator, pruning.BlockMaskCreator):
+    """Prunes ``[out, in]`` blocks, taken in row-major order."""
+
+    def __str__(self) -> str:
+        return str(self._block_shape)
+
+
+class DimensionSparsityMaskCreator(
+    UnstructuredPruningMaskCreator, pruning.StructuredPruningMaskCreator
+):
+    """Prunes whole filters or channels.
+
+    :param dim: ``"filter"``, 0 or [0]; ``"channel"``, 1 or [1]
+    :param grouping_fn_name: ``l2`` or ``mean`` of a slice's scores
+    :param tensor_group_idxs: indices of the tensors that are masked alike
+    :raises ValueError: for another ``dim``
+    """
+
+    def __init__(
+        self,
+        dim: str | int | Sequence[int],
+        grouping_fn_name: str = "l2",
+        tensor_group_idxs: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        one = dim[0] if isinstance(dim, (list, tuple)) and len(dim) == 1 else dim
+        if not isinstance(one, (str, int)) or one not in _STRUCTURES:
+            raise ValueError(f"dim must be 'filter', 0, 'channel' or 1, found {dim!r}")
+        super().__init__(_STRUCTURES[one], grouping_fn_name, tensor_group_idxs)
+
+    def __str__(self) -> str:
+        return self._structure_type
+
+
+def load_mask_creator(obj: Any) -> PruningMaskCreator:
+    """The mask creator that a text, a list or a mask creator stands for.
+
+    :param obj: ``"unstructured"``, ``"block"``, ``"channel"``, ``"filter"``, a block as ``[1, 4]``
+        or ``"[1, 4]"``, or a mask creator, which is returned as it is
+    :raises ValueError: for anything else
+    """
+    if isinstance(obj, PruningMaskCreator):
+        return obj
+    if isinstance(obj, str) and re.fullmatch(r"[\[(][-\d,\s]+[\])]", obj.strip()):
+        obj = [int(number) for number in re.findall(r"-?\d+", obj)]
+    if isinstance(obj, (list, tuple)) and all(isinstance(size, int) for size in obj):
+        return DimensionSparsityMaskCreator(obj) if len(obj) < 2 else BlockPruningMaskCreator(obj)
+    if obj == "unstructured":
+        return UnstructuredPruningMaskCreator()
+    if obj == "block":
+        return FourBlockMaskCreator()
+    if obj in ("channel", "filter"):
+        return DimensionSparsityMaskCreator(obj)
+    raise ValueError(
+        "a mask creator is 'unstructured', 'block', 'channel', 'filter' or a block as [1, 4], "
+        f"found {obj!r}"
+    )

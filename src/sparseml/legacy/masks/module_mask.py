@@ -1,0 +1,117 @@
+"""Masks by the name and with the methods that SparseML had before its modifiers' own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module, Parameter
+
+from sparseml.legacy.masks.creators import UnstructuredPruningMaskCreator
+from sparseml.pytorch.sparsification import pruning
+from sparseml.pytorch.sparsification.pruning import (
+    MagnitudePruningParamsScorer,
+    PruningParamsScorer,
+)
+from sparseml.pytorch.sparsification.pruning.distributed import sum_over_ranks
+from sparseml.pytorch.sparsification.pruning.mask_creator import Target
+from sparseml.pytorch.sparsification.pruning.param_set import ParamSet
+from sparseml.utils.text import did_you_mean, quoted_list
+
+__all__ = [
+    "AVALIABLE_SCORER_CLASSES",
+    "MagnitudePruningParamsScorer",
+    "ModuleParamPruningMask",
+    "MovementPruningParamsScorer",
+    "create_pruning_param_scorer",
+]
+
+
+class MovementPruningParamsScorer(pruning.MovementPruningParamsScorer):
+    """How far training has moved each weight away from zero; pruned weights may come back."""
+
+    def score_parameters(self) -> list[Tensor]:
+        """The sums over all steps and ranks, at least float32, of pruned weights too."""
+        return sum_over_ranks(self._movement_scores)
+
+
+_SCORERS: dict[str, type[PruningParamsScorer]] = {
+    "magnitude": MagnitudePruningParamsScorer,
+    "movement": MovementPruningParamsScorer,
+}
+AVALIABLE_SCORER_CLASSES = list(_SCORERS.values())
+
+
+def create_pruning_param_scorer(
+    params: Sequence[Parameter], score_type: str
+) -> PruningParamsScorer:
+    """A scorer by name.
+
+    :param score_type: ``magnitude`` or ``movement``
+    :raises ValueError: for another name
+    """
+    if score_type not in _SCORERS:
+        hint = did_you_mean(str(score_type), _SCORERS)
+        raise ValueError(f"score_type must be {quoted_list(_SCORERS)}, found {score_type!r}{hint}")
+    return _SCORERS[score_type](params)
+
+
+class ModuleParamPruningMask(pruning.ModuleParamPruningMask):
+    """Masks of parameters, which can also be made from a threshold or from what is zero already.
+
+    With movement scores masked weights go on training, and may come back.
+
+    :param mask_creator: one of :mod:`sparseml.legacy.masks.creators`;
+        None prunes single entries
+    :param score_type: ``magnitude`` or ``movement``
+    """
+
+    _mask_creator: Any
+
+    def __init__(
+        self,
+        layers: Sequence[Module],
+        param_names: str | Sequence[str] = "weight",
+        store_init: bool = False,
+        store_unmasked: bool = False,
+        track_grad_mom: float = -1.0,
+        mask_creator: pruning.PruningMaskCreator | None = None,
+        layer_names: Sequence[str] | None = None,
+        global_sparsity: bool = False,
+        score_type: str = "magnitude",
+    ) -> None:
+        params = ParamSet(layers, param_names, layer_names).params
+        super().__init__(
+            layers,
+            mask_creator or UnstructuredPruningMaskCreator(),
+            create_pruning_param_scorer(params, score_type),
+            param_names,
+            store_init=store_init,
+            store_unmasked=store_unmasked,
+            track_grad_mom=track_grad_mom,
+            layer_names=layer_names,
+            global_sparsity=global_sparsity,
+            allow_reintroduction=score_type == "movement",
+        )
+        self._score_type = score_type
+
+    @property
+    def score_type(self) -> str:
+        """``magnitude`` or ``movement``."""
+        return self._score_type
+
+    def set_param_masks_from_weights(self) -> list[Tensor]:
+        """Mask what is zero now; returns what :meth:`set_param_masks` does."""
+        masks = self._mask_creator.create_sparsity_masks_from_tensor(self.params_data)
+        return self.set_param_masks(masks)
+
+    def set_param_masks_from_abs_threshold(self, threshold: float | Tensor) -> list[Tensor]:
+        """Mask what is not above a threshold in size; returns what :meth:`set_param_masks` does."""
+        sizes = [data.abs() for data in self.params_data]
+        masks = self._mask_creator.create_sparsity_masks_from_threshold(sizes, threshold)
+        return self.set_param_masks(masks)
+
+    def set_param_masks_from_sparsity(self, sparsity: Target) -> list[Tensor]:
+        """Mask the weights with the lowest scores; returns what :meth:`set_param_masks` does."""
+        return self.update_param_masks(sparsity)

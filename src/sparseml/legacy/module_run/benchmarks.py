@@ -1,0 +1,172 @@
+"""Measuring how long a module takes for batches."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparseml.legacy.helpers.devices import device_to_name_ids, model_to_device
+from sparseml.legacy.helpers.tensors import tensors_to_device, tensors_to_precision
+from sparseml.legacy.module_run.loaders import infinite_data_loader
+from sparseml.pytorch.utils.tensors import tensors_batch_size, tensors_module_forward
+
+__all__ = ["BatchBenchmarkResults", "ModuleBenchmarker"]
+
+
+class BatchBenchmarkResults:
+    """Timings of batches of one size, in seconds.
+
+    ``model_*`` covers the forward pass alone, ``e2e_*`` also moving the batch to the device and
+    the result back.
+
+    :param batch_size: samples per batch
+    """
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._model: list[float] = []
+        self._e2e: list[float] = []
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(batch_size={self._batch_size}, "
+            f"model_batch_seconds={self.model_batch_seconds}, "
+            f"e2e_batch_seconds={self.e2e_batch_seconds})"
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per batch."""
+        return self._batch_size
+
+    def add(self, model_sec: float, e2e_sec: float, batch_size: int) -> None:
+        """Add the timings of one batch.
+
+        :raises ValueError: if it has another size
+        """
+        if batch_size != self._batch_size:
+            raise ValueError(f"batch_size must be {self._batch_size}, found {batch_size}")
+        self._model.append(model_sec)
+        self._e2e.append(e2e_sec)
+
+    @property
+    def model_batch_timings(self) -> list[float]:
+        """Seconds of the forward pass, one a batch."""
+        return self._model
+
+    @property
+    def e2e_batch_timings(self) -> list[float]:
+        """Seconds from batch to result, one a batch."""
+        return self._e2e
+
+    @property
+    def model_batch_seconds(self) -> float:
+        """Mean seconds of the forward pass of a batch (0 without timings)."""
+        return _mean(self._model)
+
+    @property
+    def e2e_batch_seconds(self) -> float:
+        """Mean seconds from batch to result (0 without timings)."""
+        return _mean(self._e2e)
+
+    @property
+    def model_batches_per_second(self) -> float:
+        """Batches per second of the forward pass."""
+        return _inverse(self.model_batch_seconds)
+
+    @property
+    def e2e_batches_per_second(self) -> float:
+        """Batches per second from batch to result."""
+        return _inverse(self.e2e_batch_seconds)
+
+    @property
+    def model_item_seconds(self) -> float:
+        """Mean seconds of the forward pass per sample."""
+        return self.model_batch_seconds / self._batch_size
+
+    @property
+    def e2e_item_seconds(self) -> float:
+        """Mean seconds from batch to result per sample."""
+        return self.e2e_batch_seconds / self._batch_size
+
+    @property
+    def model_items_per_second(self) -> float:
+        """Samples per second of the forward pass."""
+        return _inverse(self.model_item_seconds)
+
+    @property
+    def e2e_items_per_second(self) -> float:
+        """Samples per second from batch to result."""
+        return _inverse(self.e2e_item_seconds)
+
+
+def _mean(timings: list[float]) -> float:
+    return statistics.fmean(timings) if timings else 0.0
+
+
+def _inverse(seconds: float) -> float:
+    return 1.0 / seconds if seconds else 0.0
+
+
+class ModuleBenchmarker:
+    """Measures a module; it is left in eval mode on the device of the last measurement.
+
+    :param module: the model
+    """
+
+    def __init__(self, module: nn.Module):
+        self._module = module
+
+    def run_batches_on_device(
+        self,
+        batches: Iterable[Any],
+        device: str,
+        full_precision: bool = True,
+        test_size: int = 100,
+        warmup_size: int = 10,
+    ) -> BatchBenchmarkResults:
+        """Time ``test_size`` forward passes, after ``warmup_size`` that are not counted.
+
+        :param batches: batches of one size, repeated as often as needed
+        :param device: such as ``"cpu"`` or ``"cuda:0"``
+        :param full_precision: float32; otherwise module and batches are turned to float16
+        :raises ValueError: without batches, or for a device that is not available
+        """
+        cached = list(batches)
+        if not cached:
+            raise ValueError("batches must hold at least one batch, found none")
+        device_to_name_ids(device)
+        module, name, _ = model_to_device(self._module, device)
+        module = (module if full_precision else module.half()).eval()
+        results = BatchBenchmarkResults(tensors_batch_size(cached[0]))
+        source = infinite_data_loader(cached)
+        with torch.no_grad():
+            for index in range(warmup_size + test_size):
+                batch = tensors_to_precision(next(source), full_precision)
+                timings = _time_batch(module, batch, name)
+                if index >= warmup_size:
+                    results.add(*timings, tensors_batch_size(batch))
+        return results
+
+
+def _time_batch(module: nn.Module, batch: Any, device: Any) -> tuple[float, float]:
+    """Return seconds of the forward pass and of the whole."""
+    start = time.perf_counter()
+    moved = tensors_to_device(batch, device)
+    _synchronize(device)
+    before = time.perf_counter()
+    output = tensors_module_forward(moved, module)
+    _synchronize(device)
+    after = time.perf_counter()
+    tensors_to_device(output, "cpu")
+    return after - before, time.perf_counter() - start
+
+
+def _synchronize(device: Any) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)

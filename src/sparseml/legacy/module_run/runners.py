@@ -1,0 +1,330 @@
+"""Training and testing a module over a data loader in a few lines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence, Sized
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from sparseml.legacy.module_run.loaders import early_stop_data_loader
+from sparseml.legacy.module_run.losses import LossWrapper
+from sparseml.legacy.module_run.parts import (
+    ModuleDeviceContext,
+    ModuleRunFuncs,
+    ModuleRunHooks,
+    ModuleRunResults,
+    def_model_backward,
+)
+from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
+
+__all__ = [
+    "ModuleDeviceContext",
+    "ModuleRunFuncs",
+    "ModuleRunHooks",
+    "ModuleRunResults",
+    "ModuleRunner",
+    "ModuleTester",
+    "ModuleTrainer",
+    "def_model_backward",
+]
+
+# counter, step, batch size, data, output, losses: what the hooks after the loss are called with
+_Batch = tuple[int, int, int, Any, Any, dict[str, Tensor]]
+
+
+class ModuleRunner:
+    """Runs a module over the batches of a loader; :class:`ModuleTrainer` and
+    :class:`ModuleTester` say what happens to each.
+
+    The module is not moved: put it on ``device`` first.
+
+    :param module: the model
+    :param device: where the batches are put
+    :param loss: a :class:`~sparseml.legacy.module_run.losses.LossWrapper`; another callable is
+        wrapped to be called with the output and the batch, both whole
+    :param loggers: where to log the losses, as a list or a manager
+    :param log_name: first part of the tags
+    :param log_steps: steps between two entries; 0 or less for none
+    :param log_summary: log the means at the end of a run
+    :param device_context: precision and number of processes, one in full precision if None
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        device: str | torch.device,
+        loss: LossWrapper | Callable[[Any, Any], Tensor],
+        loggers: Sequence[BaseLogger] | LoggerManager | None,
+        log_name: str,
+        log_steps: int,
+        log_summary: bool,
+        device_context: ModuleDeviceContext | None,
+    ):
+        self._module = module
+        self._device = device
+        self._loss = loss if isinstance(loss, LossWrapper) else LossWrapper(loss, None, False)
+        self._loggers = _as_manager(loggers)
+        self._log_name = log_name
+        self._log_steps = log_steps
+        self._log_summary = log_summary
+        self._device_context = device_context or ModuleDeviceContext.default_context()
+        self._run_hooks = ModuleRunHooks()
+        self._run_funcs = ModuleRunFuncs()
+
+    @property
+    def module(self) -> nn.Module:
+        """The model."""
+        return self._module
+
+    @property
+    def device(self) -> str | torch.device:
+        """Where the batches are put."""
+        return self._device
+
+    @property
+    def loss(self) -> LossWrapper:
+        """The loss."""
+        return self._loss
+
+    @property
+    def run_hooks(self) -> ModuleRunHooks:
+        """Functions called at points of every batch."""
+        return self._run_hooks
+
+    @property
+    def run_funcs(self) -> ModuleRunFuncs:
+        """The replaceable steps of a run."""
+        return self._run_funcs
+
+    def run_epoch(
+        self,
+        data_loader: Iterable[Any],
+        epoch: int,
+        max_epochs: int,
+        show_progress: bool = True,
+        track_results: bool = True,
+        max_steps: int = -1,
+        gradient_accum_steps: int = 1,
+    ) -> ModuleRunResults | None:
+        """Run over the loader as epoch ``epoch`` of ``max_epochs``; see :meth:`run`.
+
+        :param gradient_accum_steps: batches per optimizer step in this epoch, if more than the
+            trainer's own ``num_accumulated_batches``
+        """
+        desc = f"{self._log_name} epoch {epoch + 1}/{max_epochs}"
+        self._set_accumulation(gradient_accum_steps)
+        try:
+            return self.run(data_loader, desc, epoch, show_progress, track_results, max_steps)
+        finally:
+            self._set_accumulation(1)
+
+    def run(
+        self,
+        data_loader: Iterable[Any],
+        desc: str,
+        counter: int = -1,
+        show_progress: bool = True,
+        track_results: bool = True,
+        max_steps: int = -1,
+    ) -> ModuleRunResults | None:
+        """Run over the batches of ``data_loader``.
+
+        :param desc: shown at the progress bar
+        :param counter: number of this run (the epoch), handed to the hooks
+        :param show_progress: show a progress bar
+        :param track_results: keep the losses of every batch
+        :param max_steps: stop after this many batches; all when < 1
+        :return: the losses, or None unless ``track_results``
+        :raises ValueError: if a summary is to be logged without ``track_results``
+        """
+        if self._log_summary and not track_results:
+            raise ValueError("log_summary needs track_results=True: there is nothing to sum up")
+        results = ModuleRunResults() if track_results else None
+        total = _length(data_loader, max_steps)
+        batches = early_stop_data_loader(data_loader, max_steps)
+        self._start_run()
+        with tqdm(batches, desc=desc, total=total, disable=not show_progress) as bar:
+            for step, data in enumerate(bar):
+                losses, batch_size = self._run_batch(data, counter, step, last=step + 1 == total)
+                if results is not None:
+                    results.append(losses, batch_size)
+                self._log_losses(losses, counter, step, total)
+        self._end_run()
+        if self._log_summary and results is not None:
+            for key in results.results:
+                tag = f"{self._log_name}/{key} Summary"
+                self._loggers.log_scalar(tag, float(results.result_mean(key)), max(counter, 0))
+        return results
+
+    def _run_batch(
+        self, data: Any, counter: int, step: int, last: bool
+    ) -> tuple[dict[str, Tensor], int]:
+        batch_size = self._run_funcs.batch_size(data)
+        self._run_hooks.invoke_batch_start(counter, step, batch_size, data)
+        data = self._run_funcs.to_device(data, self._device)
+        with torch.autocast(
+            torch.device(self._device).type, enabled=self._device_context.use_mixed_precision
+        ):
+            pred = self._run_funcs.model_forward(data, self._module)
+            self._run_hooks.invoke_batch_forward(counter, step, batch_size, data, pred)
+            losses = self._loss(data, pred)
+        batch = (counter, step, batch_size, data, pred, losses)
+        self._run_hooks.invoke_batch_loss(*batch)
+        self._learn(batch, last)
+        self._run_hooks.invoke_batch_end(*batch)
+        return losses, batch_size
+
+    def _log_losses(
+        self, losses: dict[str, Tensor], counter: int, step: int, total: int | None
+    ) -> None:
+        if self._log_steps <= 0 or step % self._log_steps:
+            return
+        log_step = max(counter, 0) * (total or 0) + step
+        now = time.time()
+        for key, value in losses.items():
+            tag = f"{self._log_name}/{key}"
+            self._loggers.log_scalar(tag, value.detach().item(), log_step, now)
+
+    def _set_accumulation(self, batches: int) -> None:
+        """Set the batches per optimizer step asked for by one epoch."""
+
+    def _start_run(self) -> None:
+        """Prepare the module for a run."""
+
+    def _end_run(self) -> None:
+        """Clean up after a run."""
+
+    def _learn(self, batch: _Batch, last: bool) -> None:
+        """Do what follows the losses of a batch, the ``last`` one of the run or not."""
+
+
+class ModuleTrainer(ModuleRunner):
+    """Trains a module.
+
+    The gradients of ``num_accumulated_batches`` batches are added up (not averaged) before the
+    optimizer's step; left-over batches at the end of a run get a step too. Mixed precision uses
+    a ``torch.amp.GradScaler``.
+
+    :param optimizer: the optimizer, or what ``manager.modify`` made of it
+    :param num_accumulated_batches: batches per optimizer step
+    :param optim_closure: handed to ``optimizer.step(closure=...)``
+    :raises RuntimeError: for a closure together with mixed precision
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        device: str | torch.device,
+        loss: LossWrapper | Callable[[Any, Any], Tensor],
+        optimizer: Any,
+        num_accumulated_batches: int = 1,
+        optim_closure: Callable[[], Any] | None = None,
+        loggers: Sequence[BaseLogger] | LoggerManager | None = None,
+        log_name: str = "Train",
+        log_steps: int = 100,
+        log_summary: bool = True,
+        device_context: ModuleDeviceContext | None = None,
+    ):
+        super().__init__(
+            module, device, loss, loggers, log_name, log_steps, log_summary, device_context
+        )
+        self._optimizer = optimizer
+        self._num_accumulated_batches = num_accumulated_batches
+        self._epoch_accumulation = 1
+        self._optim_closure = optim_closure
+        self._accumulated = 0
+        self._scaler: Any = None
+        if self._device_context.use_mixed_precision:
+            if optim_closure is not None:
+                raise RuntimeError("mixed precision cannot run an optim_closure: scale the loss")
+            self._scaler = torch.amp.GradScaler(torch.device(device).type)
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer."""
+        return self._optimizer
+
+    @property
+    def num_accumulated_batches(self) -> int:
+        """Batches per optimizer step."""
+        return self._num_accumulated_batches
+
+    @property
+    def optim_closure(self) -> Callable[[], Any] | None:
+        """The closure of ``optimizer.step``."""
+        return self._optim_closure
+
+    def _set_accumulation(self, batches: int) -> None:
+        self._epoch_accumulation = batches
+
+    def _start_run(self) -> None:
+        self._module.train()
+        self._optimizer.zero_grad()
+        self._accumulated = 0
+
+    def _end_run(self) -> None:
+        if self._accumulated:  # a loader of unknown length
+            self._step()
+
+    def _learn(self, batch: _Batch, last: bool) -> None:
+        self._run_funcs.model_backward(batch[-1], self._module, self._scaler)
+        self._run_hooks.invoke_batch_backward(*batch)
+        self._accumulated += 1
+        wanted = max(self._num_accumulated_batches, self._epoch_accumulation)
+        if last or self._accumulated >= wanted:
+            self._step()
+
+    def _step(self) -> None:
+        if self._scaler is not None:
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+        else:
+            self._optimizer.step(closure=self._optim_closure)
+        self._optimizer.zero_grad()
+        self._accumulated = 0
+
+
+class ModuleTester(ModuleRunner):
+    """Evaluates a module: eval mode, no gradients; the mode is put back afterwards."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        device: str | torch.device,
+        loss: LossWrapper | Callable[[Any, Any], Tensor],
+        loggers: Sequence[BaseLogger] | LoggerManager | None = None,
+        log_name: str = "Test",
+        log_steps: int = 100,
+        log_summary: bool = True,
+        device_context: ModuleDeviceContext | None = None,
+    ):
+        super().__init__(
+            module, device, loss, loggers, log_name, log_steps, log_summary, device_context
+        )
+
+    def run(self, *args: Any, **kwargs: Any) -> ModuleRunResults | None:
+        """Run over the batches of a loader without gradients; see :meth:`ModuleRunner.run`."""
+        was_training = self._module.training
+        self._module.eval()
+        try:
+            with torch.no_grad():
+                return super().run(*args, **kwargs)
+        finally:
+            self._module.train(was_training)
+
+
+def _as_manager(loggers: Sequence[BaseLogger] | LoggerManager | None) -> LoggerManager:
+    if isinstance(loggers, LoggerManager):
+        return loggers
+    return LoggerManager(loggers, log_python=not loggers)
+
+
+def _length(loader: Iterable[Any], max_steps: int) -> int | None:
+    size = len(loader) if isinstance(loader, Sized) else None
+    if max_steps < 1:
+        return size
+    return max_steps if size is None else min(size, max_steps)

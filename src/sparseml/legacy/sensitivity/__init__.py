@@ -1,0 +1,1 @@
+"""How a model reacts to pruning its layers one by one, and to learning rates."""

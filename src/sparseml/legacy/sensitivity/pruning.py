@@ -1,0 +1,148 @@
+"""How sensitive a model is to the pruning of each of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from sparseml.legacy.module_run.loaders import early_stop_data_loader
+from sparseml.legacy.module_run.losses import DEFAULT_LOSS_KEY, LossWrapper
+from sparseml.legacy.module_run.runners import ModuleRunFuncs, ModuleTester
+from sparseml.legacy.sensitivity.results import (
+    PruningLossSensitivityAnalysis,
+    default_pruning_sparsities_loss,
+)
+from sparseml.pytorch.functional.scores import magnitude
+from sparseml.pytorch.functional.selection import lowest_mask, prune_count, require_sparsity
+from sparseml.pytorch.utils.layers import get_prunable_layers
+from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
+
+__all__ = [
+    "model_prunability_magnitude",
+    "pruning_loss_sens_magnitude",
+    "pruning_loss_sens_one_shot",
+]
+
+
+def pruning_loss_sens_magnitude(
+    module: nn.Module,
+    sparsity_levels: Sequence[float] = default_pruning_sparsities_loss(extended=True),
+) -> PruningLossSensitivityAnalysis:
+    """Take the magnitude of the largest weight that pruning removes for what it costs.
+
+    That needs no data, but only compares layers whose inputs are of a size.
+
+    :param sparsity_levels: sparsities to look at; 0 is the baseline
+    :return: a result for the weight of each prunable layer
+    :raises ValueError: for a sparsity that is no fraction, or a model without prunable layers
+    """
+    analysis = PruningLossSensitivityAnalysis()
+    for index, (name, weight) in enumerate(_prunable_weights(module).items()):
+        ordered = magnitude(weight).reshape(-1).sort().values.cpu()
+        for sparsity in sparsity_levels:
+            require_sparsity(sparsity)
+            value = ordered[round(sparsity * (ordered.numel() - 1))].item()
+            analysis.add_result(None, name, index, sparsity, value, baseline=sparsity == 0.0)
+    return analysis
+
+
+def model_prunability_magnitude(module: nn.Module) -> float:
+    """How evenly a model's weights are spread over magnitudes, a rough hint at what pruning costs.
+
+    The mean over all prunable weights of their magnitude, relative to the largest of their layer:
+    near 0 if a few large weights dominate (easy to prune), near 1 if all weights are alike. The
+    number only serves to compare models with each other.
+
+    :raises ValueError: for a model without prunable layers
+    """
+    total, count = 0.0, 0
+    for weight in _prunable_weights(module).values():
+        sizes = magnitude(weight).double()
+        largest = sizes.max().item()
+        total += sizes.sum().item() / largest if largest else 0.0
+        count += sizes.numel()
+    return total / count
+
+
+def pruning_loss_sens_one_shot(
+    module: nn.Module,
+    data: Iterable[Any],
+    loss: LossWrapper | Callable[[Any, Any], Tensor],
+    device: str | torch.device,
+    steps_per_measurement: int,
+    sparsity_levels: Sequence[float] = default_pruning_sparsities_loss(extended=False),
+    loss_key: str = DEFAULT_LOSS_KEY,
+    tester_run_funcs: ModuleRunFuncs | None = None,
+    tester_loggers: Sequence[BaseLogger] | LoggerManager | None = None,
+    show_progress: bool = True,
+) -> PruningLossSensitivityAnalysis:
+    """Measure the loss with one layer pruned at a time, by magnitude and without training.
+
+    All measurements see the same batches, which are kept in memory. The weights are put back.
+
+    :param data: batches
+    :param loss: as for :class:`~sparseml.legacy.module_run.runners.ModuleTester`
+    :param device: where the model is and the batches are put
+    :param steps_per_measurement: batches for each measurement; all of ``data`` when below 1
+    :param sparsity_levels: sparsities to measure at; 0 is the baseline
+    :param loss_key: which of the loss's values is taken
+    :param tester_run_funcs: replaceable steps of the tester
+    :param tester_loggers: loggers of the tester
+    :return: a result for the weight of each prunable layer, one value for each batch
+    :raises ValueError: for a sparsity that is no fraction, no batches, or a model without prunable
+        layers
+    """
+    for sparsity in sparsity_levels:
+        require_sparsity(sparsity)
+    batches = list(early_stop_data_loader(data, steps_per_measurement))
+    if not batches:
+        raise ValueError("data yielded no batches")
+    tester = ModuleTester(module, device, loss, tester_loggers, log_steps=0, log_summary=False)
+    if tester_run_funcs is not None:
+        tester.run_funcs.copy(tester_run_funcs)
+
+    def measure() -> list[float]:
+        results = tester.run(batches, "sensitivity", show_progress=False)
+        return [] if results is None else [float(v.mean()) for v in results.result(loss_key)]
+
+    weights = _prunable_weights(module)
+    analysis = PruningLossSensitivityAnalysis()
+    dense = measure() if 0.0 in sparsity_levels else []
+    for index, (name, weight) in enumerate(
+        tqdm(weights.items(), "pruning sensitivity", disable=not show_progress)
+    ):
+        for sparsity in sparsity_levels:
+            with _pruned(weight, sparsity):
+                values = dense if sparsity == 0.0 else measure()
+            for value in values:
+                analysis.add_result(None, name, index, sparsity, value, baseline=sparsity == 0.0)
+    return analysis
+
+
+def _prunable_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Name and weight of each prunable layer; a weight that layers share comes once."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for name, layer in get_prunable_layers(module):
+        weight = layer.weight
+        if isinstance(weight, Tensor) and weight.numel():
+            found.setdefault(id(weight), (f"{name}.weight" if name else "weight", weight))
+    if not found:
+        raise ValueError(f"{type(module).__name__} has no prunable layers")
+    return dict(found.values())
+
+
+@contextmanager
+def _pruned(weight: Tensor, sparsity: float) -> Iterator[None]:
+    """Without the lowest magnitudes for the time of the block."""
+    original = weight.detach().clone()
+    keep = lowest_mask(magnitude(weight), prune_count(weight.numel(), sparsity))
+    try:
+        weight.data.mul_(keep)
+        yield
+    finally:
+        weight.data.copy_(original)
