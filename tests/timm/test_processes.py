@@ -85,7 +85,7 @@ def test_two_processes_prune_one_model_in_one_shot(
 ) -> None:
     text = BY_GRADIENTS.replace("MODIFIER", modifier)
     if modifier == "CA":
-        pytest.importorskip("sparseml.pytorch.sparsification.pruning.modifier_pruning_cap")
+        pytest.importorskip("sparseml.pytorch.sparsification.pruning.sampled.modifier_pruning_cap")
         text += "      fisher_block_size: 8\n      damp: 1.0e-4\n"
     else:
         text = text.replace("      num_grads: 6\n", "")

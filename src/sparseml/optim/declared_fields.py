@@ -85,10 +85,6 @@ def declared_fields(
         declared = {}
         for group in first:
             declared.update(vars(group)[_DECLARED])
-            props = {n: v for n, v in vars(group).items() if isinstance(v, ModifierProp)}
-            for name, prop in props.items():
-                if name not in vars(clazz):
-                    setattr(clazz, name, prop)
         for name, annotation in inspect.get_annotations(clazz).items():
             if name.startswith("_"):
                 continue
@@ -100,6 +96,9 @@ def declared_fields(
                 get = operator.attrgetter(f"_{name}")
                 prop = ModifierProp(serializable=False, func_get=get)
                 prop.__set_name__(clazz, name)
+                setattr(clazz, name, prop)
+        for name, prop in (item for group in first for item in vars(group).items()):
+            if isinstance(prop, ModifierProp) and name not in vars(clazz):
                 setattr(clazz, name, prop)
         for name, other in (synonyms or {}).items():
             declared[name] = (f"{declared[other][0]} | None", NoProperty(None))

@@ -1,0 +1,1 @@
+"""The class forms that SparseML 1.x gave to masks, mask creators and scorers."""

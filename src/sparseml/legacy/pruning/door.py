@@ -1,4 +1,4 @@
-"""The parts of a pruning modifier in the form that SparseML 1.x gave them, and such parts in use."""
+"""The parts of a pruning modifier in the form that SparseML 1.x gave to them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,16 @@ import torch
 from torch import Tensor
 
 from sparseml.legacy.pruning.analyzer import ModulePruningAnalyzer
-from sparseml.legacy.pruning.mask_creator import PruningMaskCreator, creator_of
 from sparseml.legacy.pruning.mask_params import ModuleParamPruningMask, checked_scores
-from sparseml.legacy.pruning.scorer import (
-    MagnitudePruningParamsScorer,
-    MovementPruningParamsScorer,
-    PruningParamsScorer,
-)
+from sparseml.legacy.pruning.scorer import PruningParamsScorer
 from sparseml.pytorch.sparsification.pruning.masks.agreement import broadcast_masks
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Change, Outcome
-from sparseml.pytorch.sparsification.pruning.methods.elementwise import Magnitude, Movement
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
 from sparseml.pytorch.utils.sharded import full_value
 from sparseml.pytorch.utils.tensor_stats import mask_difference, tensor_list_sparsity
 
-__all__ = ["Door", "MethodScorer", "ScorerMethod"]
+__all__ = ["Door", "ScorerMethod"]
 
 
 class Door:
@@ -42,45 +36,16 @@ class Door:
         owners = zip(masks.layers, masks.layer_names, masks.param_names, strict=True)
         self.analyzers = [ModulePruningAnalyzer(*owner) for owner in owners]
 
-    def method(self, global_sparsity: bool) -> ScorerMethod:
-        """Return the method that decides as creator and scorer say."""
-        return ScorerMethod(self.scorer, self.creator, global_sparsity)
-
-    @staticmethod
-    def creator_of(pattern: Any) -> PruningMaskCreator:
-        """Return the mask creator that stands for a pattern."""
-        return creator_of(pattern)
-
-    @staticmethod
-    def scorer_of(method: Method, params: Sequence[Any]) -> PruningParamsScorer:
-        """Return the scorer that stands for a method."""
-        if isinstance(method, Movement):
-            return MovementPruningParamsScorer(params, sums=method)
-        if isinstance(method, Magnitude):
-            return MagnitudePruningParamsScorer(params)
-        return MethodScorer(params, method)
-
-
-class MethodScorer(PruningParamsScorer):
-    """Stands for a method that has no scorer in 1.x; tells which method it is."""
-
-    def __init__(self, params: Sequence[Any], method: Method) -> None:
-        super().__init__(params)
-        self.method = method
-
-    def score_parameters(self) -> list[Tensor]:
-        """:raises RuntimeError: as the method scores only within a decision"""
-        raise RuntimeError(
-            f"{type(self.method).__name__} scores weights only while it decides; call the "
-            "modifier's outcome(model) for masks and weights"
-        )
+    def method(self, with_creator: bool, global_sparsity: bool) -> ScorerMethod:
+        """Return the method that decides as the scorer and, if asked for, the creator say."""
+        return ScorerMethod(self.scorer, self.creator if with_creator else None, global_sparsity)
 
 
 class ScorerMethod(Method):
     """Decides by a scorer and a mask creator in the form of SparseML 1.x.
 
     :param scorer: scores parameters, and may compensate them when told the new masks
-    :param creator: makes masks of scores
+    :param creator: makes masks of scores; None leaves that to pattern and budget
     :param global_sparsity: whether it ranks the weights of all parameters together
     """
 
@@ -102,16 +67,25 @@ class ScorerMethod(Method):
         """
         if only is not None:
             raise ValueError("mask creators of SparseML 1.x decide on all parameters together")
-        return [self._decided(problem.masks, target) for target in targets]
+        return [self._decided(problem, target) for target in targets]
 
     def end(self) -> None:
         """Tell the scorer."""
         self.scorer.on_pruning_end()
 
-    def _decided(self, masks: MaskSet, target: Target) -> Outcome:
+    def _decided(self, problem: Problem, target: Target) -> Outcome:
+        masks = problem.masks
         self.scorer.check_regen_param_vals()
         scores = checked_scores(masks, self.scorer)
-        new = broadcast_masks(self._creator.create_parameter_masks(scores, target, self._joint))
+        if self._creator is None:
+            found = problem.outcome(problem.select(problem.turned(scores), target))
+            new = [
+                change.mask.to(score.dtype)
+                for change, score in zip(found.values(), scores, strict=True)
+            ]
+        else:
+            new = self._creator.create_parameter_masks(scores, target, self._joint)
+        new = broadcast_masks(new)
         self.scorer.update_last_applied_sparsity(tensor_list_sparsity(new))
         old = [full_value(mask) for mask in masks.param_masks]
         like = [mask.to(before.device, before.dtype) for mask, before in zip(new, old, strict=True)]

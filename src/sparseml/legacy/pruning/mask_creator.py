@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from sparseml.pytorch.functional.patterns import PerTensor, parse_pattern
 from sparseml.legacy.pruning.mask_creator_base import (
     Budget,
     ConstantMaskCreator,
@@ -22,6 +21,16 @@ from sparseml.legacy.pruning.mask_creator_nm import NMPruningMaskCreator
 from sparseml.legacy.pruning.mask_creator_structured import (
     StructuredPruningMaskCreator,
 )
+from sparseml.pytorch.functional.patterns import (
+    NM,
+    Pattern,
+    PerTensor,
+    RowMajorBlock,
+    Runs,
+    Together,
+    Unstructured,
+    parse_pattern,
+)
 from sparseml.utils.text import did_you_mean
 
 __all__ = [
@@ -37,6 +46,7 @@ __all__ = [
     "StructuredPruningMaskCreator",
     "Target",
     "UnstructuredPruningMaskCreator",
+    "creator_of",
     "get_mask_creator",
     "get_mask_creator_default",
 ]
@@ -91,3 +101,20 @@ def _unknown(mask_type: object) -> str:
         f"mask_type must be one of {', '.join(_WORDS)}, 'N:M' as '2:4', 'RxC' as '4x1', or "
         f"[out, in]; found {mask_type!r}{hint}"
     )
+
+
+def creator_of(pattern: Pattern) -> PruningMaskCreator:
+    """Return the mask creator that stands for a pattern."""
+    if isinstance(pattern, Unstructured):
+        return UnstructuredPruningMaskCreator()
+    if isinstance(pattern, NM):
+        return NMPruningMaskCreator(pattern.keep, pattern.group)
+    if isinstance(pattern, Runs):
+        return FourBlockMaskCreator()
+    if isinstance(pattern, RowMajorBlock):
+        return BlockMaskCreator([pattern.rows, pattern.cols])
+    if isinstance(pattern, Together):
+        names = {0: "filter", 1: "channel"}
+        groups = [list(group) for group in pattern.groups]
+        return StructuredPruningMaskCreator(names[pattern.slices.dim], tensor_group_idxs=groups)
+    return PatternMaskCreator(pattern)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.patterns import PerTensor, reduce_dims
 from sparseml.legacy.pruning.mask_creator_base import UnstructuredPruningMaskCreator
+from sparseml.pytorch.functional.patterns import PerTensor, reduce_dims
 
 __all__ = [
     "BlockMaskCreator",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.patterns import NM
-from sparseml.pytorch.functional.selection import lowest_mask, prune_count, require_numbers
 from sparseml.legacy.pruning.mask_creator_base import (
     PruningMaskCreator,
     Target,
@@ -15,6 +13,8 @@ from sparseml.legacy.pruning.mask_creator_base import (
     one_target_each,
     split_like,
 )
+from sparseml.pytorch.functional.patterns import NM
+from sparseml.pytorch.functional.selection import lowest_mask, prune_count, require_numbers
 
 __all__ = ["NMPruningMaskCreator"]
 

@@ -1,4 +1,4 @@
-"""How important each weight is, in the eyes of a pruning modifier."""
+"""How important each weight is, in the form that SparseML 1.x gave to it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,32 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Parameter
 
-from sparseml.pytorch.functional.scores import magnitude, movement
+from sparseml.pytorch.functional.scores import magnitude
 from sparseml.pytorch.sparsification.pruning.masks.agreement import is_distributed, sum_over_ranks
+from sparseml.pytorch.sparsification.pruning.methods.elementwise import (
+    GradientTimesWeight,
+    KeepZeros,
+    Magnitude,
+    Movement,
+)
+from sparseml.pytorch.sparsification.pruning.methods.fast_cap import FastCAP
+from sparseml.pytorch.sparsification.pruning.methods.method import Method
+from sparseml.pytorch.sparsification.pruning.methods.mfac import MFAC
+from sparseml.pytorch.sparsification.pruning.methods.obs import OptimalBrainSurgeon
+from sparseml.pytorch.sparsification.pruning.methods.rigl import DropAndGrow
 
 __all__ = [
+    "FastCAPruningParamsScorer",
+    "GWProdPruningParamsScorer",
+    "MFACPruningParamsScorer",
     "MagnitudePruningParamsScorer",
+    "MethodScorer",
     "MovementPruningParamsScorer",
+    "OBSPruningParamsScorer",
     "PruningParamsGradScorer",
     "PruningParamsScorer",
+    "RigLPruningParamsScorer",
+    "scorer_of",
 ]
 
 _GROUP_TIMEOUT = timedelta(seconds=7200)
@@ -126,31 +144,32 @@ class MovementPruningParamsScorer(PruningParamsGradScorer):
 
     The sum of ``-0.01 * gradient * weight`` (Sanh et al., "Movement pruning", 2020). A step whose
     gradient is not finite adds nothing. Pruned weights do not move, and are not taken back.
+
+    :param method: whose sums these are, if they are those of a modifier
     """
 
-    def __init__(self, params: Sequence[Parameter], dist_backend: str | None = None) -> None:
+    def __init__(
+        self,
+        params: Sequence[Parameter],
+        dist_backend: str | None = None,
+        *,
+        method: Movement | None = None,
+    ) -> None:
         super().__init__(params, dist_backend)
-        self._movement_scores = [movement(param, torch.zeros_like(param)) for param in self._params]
+        self._method = Movement(type(self).__name__) if method is None else method
         self._masks = [torch.ones_like(param) for param in self._params]
 
-    @torch.no_grad()
+    @property
+    def _movement_scores(self) -> list[Tensor]:
+        return self._method.sums_of(self._params)
+
     def pre_optim_step_update(self, masks: list[Tensor]) -> None:
         """Add this step's movement; parameters without a gradient have none."""
         self._masks = masks
-        for index, param in enumerate(self._params):
-            if param.grad is None:
-                continue
-            step = movement(param, param.grad)
-            # without asking for the value, so that a GPU is not waited for
-            total = self._movement_scores[index].to(step.device)
-            self._movement_scores[index] = torch.where(step.isfinite().all(), total + step, total)
-
-    def has_moved(self) -> bool:
-        """Whether any step has added to the sums."""
-        return any(bool(score.any()) for score in self._movement_scores)
+        self._method.add(self._params)
 
     def score_parameters(self) -> list[Tensor]:
-        """The sums over all steps and ranks, at least float32; minus infinity where pruned."""
+        """Return the sums over all steps and ranks, minus infinity where pruned."""
         return [
             score.masked_fill(mask.to(score.device) == 0, -torch.inf)
             for score, mask in zip(sum_over_ranks(self._movement_scores), self._masks, strict=True)
@@ -161,14 +180,67 @@ class MovementPruningParamsScorer(PruningParamsGradScorer):
         self._masks = masks
 
     def progress_state(self) -> dict[str, Any]:
-        """Adds the sums."""
+        """Return the sums, too."""
         scores = [score.detach().clone() for score in self._movement_scores]
         return {**super().progress_state(), "movement_scores": scores}
 
     def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restores the sums."""
+        """Restore the sums, too."""
         super().load_progress_state(state)
-        self._movement_scores = [
-            score.to(own.device, own.dtype)
-            for score, own in zip(state["movement_scores"], self._movement_scores, strict=True)
-        ]
+        self._method.load_progress_state({"sums": state["movement_scores"]})
+
+
+class MethodScorer(PruningParamsScorer):
+    """Stands for a method that scores weights only while it decides; tells which one it is."""
+
+    def __init__(self, params: Sequence[Parameter], method: Method) -> None:
+        super().__init__(params)
+        self.method = method
+
+    def score_parameters(self) -> list[Tensor]:
+        """Refuse.
+
+        :raises RuntimeError: in any case
+        """
+        raise RuntimeError(
+            f"{type(self.method).__name__} scores weights only while it decides; call the "
+            "modifier's outcome(model) for masks and weights"
+        )
+
+
+class OBSPruningParamsScorer(MethodScorer):
+    """Stands for the method of OBS and CAP."""
+
+
+class FastCAPruningParamsScorer(MethodScorer):
+    """Stands for the method of FastCAP."""
+
+
+class MFACPruningParamsScorer(MethodScorer):
+    """Stands for the method of M-FAC."""
+
+
+class GWProdPruningParamsScorer(MethodScorer):
+    """Stands for the product of gradient and weight."""
+
+
+class RigLPruningParamsScorer(MethodScorer):
+    """Stands for the method of RigL."""
+
+
+_STANDS_FOR: dict[type[Method], type[MethodScorer]] = {
+    OptimalBrainSurgeon: OBSPruningParamsScorer,
+    FastCAP: FastCAPruningParamsScorer,
+    MFAC: MFACPruningParamsScorer,
+    GradientTimesWeight: GWProdPruningParamsScorer,
+    DropAndGrow: RigLPruningParamsScorer,
+}
+
+
+def scorer_of(method: Method, params: Sequence[Parameter]) -> PruningParamsScorer:
+    """Return the scorer that stands for a method."""
+    if isinstance(method, Movement):
+        return MovementPruningParamsScorer(params, method=method)
+    if isinstance(method, (Magnitude, KeepZeros)):
+        return MagnitudePruningParamsScorer(params)
+    return _STANDS_FOR.get(type(method), MethodScorer)(params, method)

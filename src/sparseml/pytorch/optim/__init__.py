@@ -6,7 +6,6 @@ from sparseml.lazy import lazy_names
 from sparseml.pytorch.optim.manager import ScheduledModifierManager
 from sparseml.pytorch.optim.optimizer import ScheduledOptimizer
 from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
-from sparseml.pytorch.sparsification.pruning.analyzer import ModulePruningAnalyzer
 from sparseml.pytorch.utils.layer_tracking import ASLayerTracker
 
 _MOVED = {
@@ -21,6 +20,7 @@ _MOVED = {
         "AVALIABLE_SCORER_CLASSES MagnitudePruningParamsScorer ModuleParamPruningMask "
         "MovementPruningParamsScorer create_pruning_param_scorer"
     ),
+    "sparseml.legacy.pruning.analyzer": "ModulePruningAnalyzer",
     "sparseml.legacy.sensitivity.learning_rates": (
         "default_exponential_check_lrs lr_loss_sensitivity"
     ),
@@ -30,7 +30,6 @@ _MOVED = {
 }
 __all__ = [
     "ASLayerTracker",
-    "ModulePruningAnalyzer",
     "RecipeManagerStepWrapper",
     "ScheduledModifierManager",
     "ScheduledOptimizer",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sparseml.lazy import lazy_names
 from sparseml.pytorch.sparsification.distillation import (
     DISTILL_PARAM_GROUP_KEY,
     BaseDistillationModifier,
@@ -28,38 +29,22 @@ from sparseml.pytorch.sparsification.pruning import (
     ASRegModifier,
     BaseGradualPruningModifier,
     BasePruningModifier,
-    BlockMaskCreator,
     CAPruningModifier,
-    ConstantMaskCreator,
     ConstantPruningModifier,
     FastCAPruningModifier,
-    FourBlockMaskCreator,
     GlobalMagnitudePruningModifier,
     GMPruningModifier,
-    GroupedPruningMaskCreator,
     GWProdPruningModifier,
     LayerPruningModifier,
     MagnitudePruningModifier,
-    MagnitudePruningParamsScorer,
     MFACPruningModifier,
-    ModuleParamPruningMask,
-    ModulePruningAnalyzer,
     MovementPruningModifier,
-    MovementPruningParamsScorer,
-    NMPruningMaskCreator,
     OBSPruningModifier,
-    PatternMaskCreator,
     PowerpropagationModifier,
     PowerpropagationWrapper,
-    PruningMaskCreator,
-    PruningParamsGradScorer,
-    PruningParamsScorer,
     RigLPruningModifier,
-    RigLPruningParamsScorer,
-    StructuredPruningMaskCreator,
     StructuredPruningModifier,
     TopKASTPruningModifier,
-    UnstructuredPruningMaskCreator,
 )
 from sparseml.pytorch.sparsification.quantization import QuantizationModifier
 from sparseml.pytorch.sparsification.training import (
@@ -72,6 +57,19 @@ from sparseml.pytorch.sparsification.training import (
     SetWeightDecayModifier,
     SparsificationLoggingModifier,
     TrainableParamsModifier,
+)
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "sparseml.pytorch.sparsification.pruning": "BlockMaskCreator ConstantMaskCreator "
+        "FourBlockMaskCreator "
+        "GroupedPruningMaskCreator MagnitudePruningParamsScorer ModuleParamPruningMask "
+        "ModulePruningAnalyzer MovementPruningParamsScorer NMPruningMaskCreator "
+        "PatternMaskCreator PruningMaskCreator PruningParamsGradScorer "
+        "PruningParamsScorer RigLPruningParamsScorer StructuredPruningMaskCreator "
+        "UnstructuredPruningMaskCreator ",
+    },
 )
 
 __all__ = [

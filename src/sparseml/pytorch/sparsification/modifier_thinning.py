@@ -14,7 +14,7 @@ from sparseml.pytorch.sparsification.modifier import (
     PyTorchModifierYAML,
     ScheduledModifier,
 )
-from sparseml.pytorch.sparsification.pruning.structure_groups import as_dependency_map
+from sparseml.pytorch.sparsification.pruning.settings.structure_groups import as_dependency_map
 from sparseml.sparsification.types import SparsificationTypes
 
 __all__ = ["LayerThinningModifier", "compress_strucure_pruned_module"]

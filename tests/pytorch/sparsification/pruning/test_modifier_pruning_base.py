@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sparseml.optim import BaseModifier
+from sparseml.pytorch.functional.budgets import Counts
 from sparseml.pytorch.sparsification.pruning import (
     BasePruningModifier,
     MagnitudePruningModifier,
@@ -193,15 +194,18 @@ def test_optimizer_state_of_changed_entries_is_cleared(linear_net, make):
 def test_hooks_for_new_pruners_are_called_in_order(linear_net):
     calls = []
 
-    class Traced(HalfPruning):
+    class Traced(BasePruningModifier):
+        def get_applied_sparsity_for_epoch(self, epoch, steps_per_epoch):
+            return 0.5
+
         def initialize_extras(self, module):
             calls.append(("extras", self.module_masks is not None))
 
         def _before_mask_update(self, module, target):
             calls.append(("before", target, module[0].weight.abs().min().item() > 0))
 
-        def _get_budget(self, params):
-            return lambda units, target: [1 for _ in units]
+        def _get_budget(self):
+            return Counts((1, 1))
 
     Traced("__ALL_PRUNABLE__").apply(linear_net)
     assert calls == [("extras", True), ("before", 0.5, True)]

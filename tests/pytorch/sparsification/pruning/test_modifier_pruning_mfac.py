@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from sparseml.pytorch.sparsification.pruning.methods.mfac import MFACSettings
 
 from sparseml.pytorch.sparsification.pruning import MFACPruningModifier
 from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes
-from sparseml.pytorch.sparsification.pruning.scorer_mfac import MFACSettings
 
 FIELDS = {"params": ["re:.*weight"], "init_sparsity": 0.5, "final_sparsity": 0.5}
 FIELDS |= {"start_epoch": 0.0, "end_epoch": 4.0, "update_frequency": 1.0}

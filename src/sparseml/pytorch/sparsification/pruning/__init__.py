@@ -1,11 +1,13 @@
 """Pruning modifiers, and the parts they are made of.
 
-A pruning modifier puts together a mask creator (what is pruned together), a scorer (which weights
-matter least) and a schedule (how many, when). ``docs/adding_a_pruner.md`` shows how to write one.
+A pruning modifier puts together a method (which weights go, and how the rest makes up for them), a
+pattern (what goes together), a budget (how much, and from where) and a schedule (when).
+``docs/adding_a_pruner.md`` shows how to write one.
 """
 
 from __future__ import annotations
 
+from sparseml.lazy import lazy_names
 from sparseml.pytorch.functional.empirical_inverse import EmpiricalBlockFisherInverse
 from sparseml.pytorch.functional.mfac import (
     FisherInverse,
@@ -14,20 +16,12 @@ from sparseml.pytorch.functional.mfac import (
     FisherInverseFastPageSwap,
     FisherInverseFastSmallBlocks,
 )
-from sparseml.pytorch.sparsification.pruning.analyzer import ModulePruningAnalyzer
-from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
-from sparseml.pytorch.sparsification.pruning.mask_creator import (
-    BlockMaskCreator,
-    ConstantMaskCreator,
-    FourBlockMaskCreator,
-    GroupedPruningMaskCreator,
-    NMPruningMaskCreator,
-    PatternMaskCreator,
-    PruningMaskCreator,
-    StructuredPruningMaskCreator,
-    UnstructuredPruningMaskCreator,
+from sparseml.pytorch.sparsification.pruning.layers.powerpropagation_wrapper import (
+    PowerpropagationWrapper,
 )
-from sparseml.pytorch.sparsification.pruning.mask_params import ModuleParamPruningMask
+from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
+from sparseml.pytorch.sparsification.pruning.masks.outcome import Change, Outcome
+from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem
 from sparseml.pytorch.sparsification.pruning.modifier_as import (
     REG_FUNCTIONS,
     REG_TENSORS,
@@ -38,14 +32,8 @@ from sparseml.pytorch.sparsification.pruning.modifier_powerpropagation import (
 )
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_acdc import ACDCPruningModifier
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
-from sparseml.pytorch.sparsification.pruning.modifier_pruning_cap import CAPruningModifier
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_constant import (
     ConstantPruningModifier,
-)
-from sparseml.pytorch.sparsification.pruning.modifier_pruning_fast_cap import FastCAPruningModifier
-from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradprod import (
-    GWProdPruningModifier,
-    GWProdPruningParamsScorer,
 )
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     BaseGradualPruningModifier,
@@ -62,29 +50,36 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_movement import (
     MovementPruningModifier,
 )
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_obs import OBSPruningModifier
-from sparseml.pytorch.sparsification.pruning.modifier_pruning_rigl import (
-    RigLPruningModifier,
-    RigLPruningParamsScorer,
-)
-from sparseml.pytorch.sparsification.pruning.modifier_pruning_sampled import SampledPruningModifier
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_rigl import RigLPruningModifier
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_structured import (
     StructuredPruningModifier,
 )
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_topkast import (
     TopKASTPruningModifier,
 )
-from sparseml.pytorch.sparsification.pruning.powerpropagation_wrapper import (
-    PowerpropagationWrapper,
+from sparseml.pytorch.sparsification.pruning.sampled.modifier_pruning_cap import CAPruningModifier
+from sparseml.pytorch.sparsification.pruning.sampled.modifier_pruning_fast_cap import (
+    FastCAPruningModifier,
 )
-from sparseml.pytorch.sparsification.pruning.scorer import (
-    MagnitudePruningParamsScorer,
-    MovementPruningParamsScorer,
-    PruningParamsGradScorer,
-    PruningParamsScorer,
+from sparseml.pytorch.sparsification.pruning.sampled.modifier_pruning_gradprod import (
+    GWProdPruningModifier,
 )
-from sparseml.pytorch.sparsification.pruning.scorer_fast_cap import FastCAPruningParamsScorer
-from sparseml.pytorch.sparsification.pruning.scorer_mfac import MFACPruningParamsScorer
-from sparseml.pytorch.sparsification.pruning.scorer_obs import OBSPruningParamsScorer
+from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "sparseml.legacy.pruning.analyzer": "ModulePruningAnalyzer",
+        "sparseml.legacy.pruning.mask_creator": "BlockMaskCreator ConstantMaskCreator "
+        "FourBlockMaskCreator GroupedPruningMaskCreator NMPruningMaskCreator PatternMaskCreator "
+        "PruningMaskCreator StructuredPruningMaskCreator UnstructuredPruningMaskCreator",
+        "sparseml.legacy.pruning.mask_params": "ModuleParamPruningMask",
+        "sparseml.legacy.pruning.scorer": "FastCAPruningParamsScorer GWProdPruningParamsScorer "
+        "MFACPruningParamsScorer MagnitudePruningParamsScorer MovementPruningParamsScorer "
+        "OBSPruningParamsScorer PruningParamsGradScorer PruningParamsScorer "
+        "RigLPruningParamsScorer",
+    },
+)
 
 __all__ = [
     "REG_FUNCTIONS",
@@ -95,6 +90,7 @@ __all__ = [
     "BasePruningModifier",
     "BlockMaskCreator",
     "CAPruningModifier",
+    "Change",
     "ConstantMaskCreator",
     "ConstantPruningModifier",
     "EmpiricalBlockFisherInverse",
@@ -118,6 +114,8 @@ __all__ = [
     "MFACPruningParamsScorer",
     "MagnitudePruningModifier",
     "MagnitudePruningParamsScorer",
+    "MaskSet",
+    "Method",
     "ModuleParamPruningMask",
     "ModulePruningAnalyzer",
     "MovementPruningModifier",
@@ -125,15 +123,16 @@ __all__ = [
     "NMPruningMaskCreator",
     "OBSPruningModifier",
     "OBSPruningParamsScorer",
+    "Outcome",
     "PatternMaskCreator",
     "PowerpropagationModifier",
     "PowerpropagationWrapper",
+    "Problem",
     "PruningMaskCreator",
     "PruningParamsGradScorer",
     "PruningParamsScorer",
     "RigLPruningModifier",
     "RigLPruningParamsScorer",
-    "SampledPruningModifier",
     "StructuredPruningMaskCreator",
     "StructuredPruningModifier",
     "TopKASTPruningModifier",

@@ -24,7 +24,7 @@ from sparseml.pytorch.sparsification.modifier import (
     PyTorchModifierYAML,
     ScheduledUpdateModifier,
 )
-from sparseml.pytorch.sparsification.pruning.watched_penalties import (
+from sparseml.pytorch.sparsification.pruning.layers.watched_penalties import (
     WatchedPenalties,
     as_weights,
     weights_by_entry,

@@ -22,7 +22,7 @@ from sparseml.pytorch.sparsification.modifier import (
     ScheduledUpdateModifier,
 )
 from sparseml.pytorch.sparsification.param_selection import select_params
-from sparseml.pytorch.sparsification.pruning.powerpropagation_wrapper import (
+from sparseml.pytorch.sparsification.pruning.layers.powerpropagation_wrapper import (
     PowerpropagationWrapper,
     require_alpha,
 )

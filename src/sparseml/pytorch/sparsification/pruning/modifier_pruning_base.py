@@ -18,6 +18,7 @@ from sparseml.pytorch.functional.patterns import Pattern
 from sparseml.pytorch.sparsification.fields import as_flag, as_names, field, of_types
 from sparseml.pytorch.sparsification.modifier import Loggers, ScheduledUpdateModifier
 from sparseml.pytorch.sparsification.param_selection import select_params
+from sparseml.pytorch.sparsification.pruning import door, mask_creator, scorer
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.elementwise import Magnitude
@@ -38,8 +39,8 @@ from sparseml.pytorch.sparsification.pruning.settings.selection_log import (
     require_values,
 )
 from sparseml.pytorch.utils.params import NamedLayerParam
-from sparseml.pytorch.utils.tensor_stats import tensor_sparsity
 from sparseml.pytorch.utils.sharded import full_value, local_part
+from sparseml.pytorch.utils.tensor_stats import tensor_sparsity
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.iterables import convert_to_bool
 
@@ -200,6 +201,14 @@ class BasePruningModifier(ScheduledUpdateModifier):
         each = self._fisher_samples == "sample"
         return GradientSampler(given, self._grad_sampler_kwargs or {}, type(self).__name__, each)
 
+    def _get_mask_creator(self, param_names: Sequence[str], params: Sequence[Any]) -> Any:
+        """Return what makes masks of scores, for classes in the form of SparseML 1.x."""
+        return mask_creator.creator_of(self._pattern)
+
+    def _get_scorer(self, params: Sequence[Any]) -> Any:
+        """Return what scores parameters, for classes in the form of SparseML 1.x."""
+        return scorer.scorer_of(self._deciding, params)
+
     def initialize_extras(self, module: Module) -> None:
         """Prepare what a subclass needs besides; called last, when the masks exist."""
 
@@ -251,7 +260,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._prepare(selected)
         self._budget = self._get_budget()
         self._masks = MaskSet(selected, reintroduce=self._allow_reintroduction)
-        self._take_old_form(selected)
+        self._take_old_form()
         super().initialize(module, epoch, loggers, **kwargs)
         self.initialize_extras(module)
         described = [describe_selection(module, self._selecting_entries(), selected)]
@@ -445,6 +454,19 @@ class BasePruningModifier(ScheduledUpdateModifier):
         with undone(self.masks) as trial:
             self._apply_target(module, sparsity)
             return trial.outcome()
+
+    def _old_form(self) -> Any:
+        if self._door is None:
+            self._door = door.Door(self)
+        return self._door
+
+    def _take_old_form(self) -> None:
+        """Decide by the scorer or mask creator of a class in the form of SparseML 1.x."""
+        self._door = None
+        own, base = type(self), BasePruningModifier
+        creates = own._get_mask_creator is not base._get_mask_creator
+        if creates or own._get_scorer is not base._get_scorer:
+            self._method = self._old_form().method(creates, self._global_sparsity)
 
     def _mask_update_due(self, starting: bool) -> bool:
         return starting or self._started

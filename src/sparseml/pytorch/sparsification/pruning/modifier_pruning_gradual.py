@@ -17,7 +17,8 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePr
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
     as_final_sparsity,
     as_initial_sparsity,
-        require_reachable,
+    as_optional_fraction,
+    require_reachable,
 )
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.sharded import full_value

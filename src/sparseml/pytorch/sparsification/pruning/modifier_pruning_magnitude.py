@@ -70,6 +70,7 @@ class GMPruningModifier(BaseGradualPruningModifier):
     min_sparsity_per_param: float | None = None
     end_comparator: int = fixed(-1)
 
+
 @PyTorchModifierYAML()
 @declared_fields(GradualFields)
 class MagnitudePruningModifier(BaseGradualPruningModifier):
@@ -118,6 +119,7 @@ class GlobalMagnitudePruningModifier(BaseGradualPruningModifier):
     min_sparsity_per_param: float | None = None
     end_comparator: int = fixed(-1)
     global_sparsity: bool = fixed(True, hidden=True)
+
 
 # SparseML 1.x derives these from GMPruningModifier; isinstance goes on saying so
 GMPruningModifier.register(MagnitudePruningModifier)

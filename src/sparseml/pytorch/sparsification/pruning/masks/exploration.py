@@ -21,9 +21,7 @@ class ExplorationMasks(MaskSet):
     :param backward_sparsity: of these masks
     """
 
-    def __init__(
-        self, active: MaskSet, forward_sparsity: float, backward_sparsity: float
-    ) -> None:
+    def __init__(self, active: MaskSet, forward_sparsity: float, backward_sparsity: float) -> None:
         if backward_sparsity > forward_sparsity:
             _LOGGER.warning(
                 "backward_sparsity %g is above forward_sparsity %g: some active weights do not "

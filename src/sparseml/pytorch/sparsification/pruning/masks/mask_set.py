@@ -236,7 +236,7 @@ class MaskSet(ParamSet, Mapping[str, Tensor]):
         self.restore([state.get(name, mask) for name, mask in own.items()])
 
     def progress_state(self) -> dict[str, Any]:
-        """Return what a resumed run needs beside the masks themselves, as plain data and tensors."""
+        """Return what a resumed run needs beside the masks, as plain data and tensors."""
         return {
             "enabled": self._enabled,
             "allow_reintroduction": self._reintroduce,

@@ -37,8 +37,8 @@ class BlockRule:
         """
         if pattern.run < 1:
             raise ValueError(
-                f"units of {pattern} masks are no runs of consecutive inputs of one output, so they "
-                "lie in no single block of the Fisher matrix"
+                f"units of {pattern} masks are no runs of consecutive inputs of one output, so "
+                "they lie in no single block of the Fisher matrix"
             )
         nm = (pattern.keep, pattern.group) if isinstance(pattern, NM) else None
         return replace(self, group=pattern.run, nm=nm)

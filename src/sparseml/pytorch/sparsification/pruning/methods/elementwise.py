@@ -53,11 +53,15 @@ class Movement(Method):
         self._owner = owner
         self._sums: list[Tensor] = []
 
-    @torch.no_grad()
     def observe(self, masks: MaskSet) -> None:
+        """Add this step's movement."""
+        self.add(masks.params)
+
+    @torch.no_grad()
+    def add(self, params: Sequence[Tensor]) -> None:
         """Add this step's movement; parameters without a gradient have none."""
-        sums = self._sums_of(masks)
-        for index, param in enumerate(masks.params):
+        sums = self.sums_of(params)
+        for index, param in enumerate(params):
             if param.grad is None:
                 continue
             step = movement(param, param.grad)
@@ -66,12 +70,18 @@ class Movement(Method):
             sums[index] = torch.where(step.isfinite().all(), total + step, total)
         self._sums = sums
 
+    def sums_of(self, params: Sequence[Tensor]) -> list[Tensor]:
+        """Return the sums, at least float32; zeros before the first step and for new shapes."""
+        if [total.shape for total in self._sums] == [param.shape for param in params]:
+            return list(self._sums)
+        return [movement(param, torch.zeros_like(param)) for param in params]
+
     def scores(self, problem: Problem) -> list[Tensor]:
         """Return the sums over all steps and ranks, minus infinity where weights are masked.
 
         :return: at least float32
         """
-        sums = [full_value(total) for total in sum_over_ranks(self._sums_of(problem.masks))]
+        sums = [full_value(total) for total in sum_over_ranks(self.sums_of(problem.masks.params))]
         if not any(bool(total.any()) for total in sums):
             _LOGGER.warning(
                 "%s: no weight has moved yet, so nothing tells which ones to prune; the choice is "
@@ -82,12 +92,6 @@ class Movement(Method):
             to_out_in(one.layer, one.param_name, total.masked_fill(~full_value(mask), -torch.inf))
             for one, total, mask in zip(problem.found, sums, problem.masks.masks, strict=True)
         ]
-
-    def _sums_of(self, masks: MaskSet) -> list[Tensor]:
-        params = masks.params
-        if [total.shape for total in self._sums] == [param.shape for param in params]:
-            return list(self._sums)
-        return [movement(param, torch.zeros_like(param)) for param in params]
 
 
 class GradientTimesWeight(Method):

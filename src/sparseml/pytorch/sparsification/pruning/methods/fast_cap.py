@@ -15,8 +15,8 @@ from sparseml.pytorch.sparsification.pruning.masks.agreement import is_distribut
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import FisherSettings
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
-from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes, require_free
 from sparseml.pytorch.sparsification.pruning.sampling.ranks import add_up, process_rank, world_size
+from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes, require_free
 
 __all__ = ["FastCAP"]
 

@@ -11,22 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn import Module
 
 from sparseml.pytorch.functional.block_inverse import BlockInverse
 from sparseml.pytorch.functional.block_layout import BlockLayout
 from sparseml.pytorch.functional.fisher import BlockFisher
 from sparseml.pytorch.functional.kernels import exact_arithmetic
-from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
+from sparseml.pytorch.sparsification.pruning.methods.method import Problem
+from sparseml.pytorch.sparsification.pruning.sampling.ranks import process_rank, world_size
+from sparseml.pytorch.sparsification.pruning.sampling.shards import (
+    Piece,
+    exchange,
+    share_out,
+    whole,
+)
 from sparseml.pytorch.sparsification.pruning.settings.memory import (
     describe_bytes,
     parse_bytes,
     require_free,
 )
-from sparseml.pytorch.sparsification.pruning.sampling.ranks import process_rank, world_size
-from sparseml.pytorch.sparsification.pruning.sampling.shards import Piece, exchange, share_out, whole
-from sparseml.pytorch.utils.params import NamedLayerParam
 
 __all__ = ["FisherPasses", "FisherSettings", "Held", "plan_groups"]
 

@@ -194,6 +194,10 @@ class Problem:
         """Return the problem of deciding on some of the parameters; None for all."""
         return self if only is None else replace(self, only=tuple(only))
 
+    def turned(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Turn tensors in the parameters' own layouts to ``[out, in, *kernel]``."""
+        return [self._turned(one, each) for one, each in zip(self.found, tensors, strict=True)]
+
     @staticmethod
     def _turned(one: NamedLayerParam, tensor: Tensor) -> Tensor:
         return to_out_in(one.layer, one.param_name, tensor)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from sparseml.pytorch.functional.block_inverse import BlockInverse
 from sparseml.pytorch.functional.kernels import exact_arithmetic
@@ -14,7 +13,6 @@ from sparseml.pytorch.functional.obs import obs_scores
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.block_rule import BlockRule
 from sparseml.pytorch.sparsification.pruning.methods.elimination_depth import eliminated
-from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
 from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import (
     FisherPasses,
     FisherSettings,
@@ -24,6 +22,7 @@ from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import (
     plan_groups,
     put_aside,
 )
+from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
 from sparseml.pytorch.sparsification.pruning.sampling.shards import Piece, join_pieces
 from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes
 

@@ -35,9 +35,16 @@ from torch.nn import Module
 from tqdm.auto import tqdm
 
 from sparseml.pytorch.sparsification.pruning.masks.agreement import is_distributed
-from sparseml.pytorch.sparsification.pruning.sampling.ranks import any_rank, process_rank, world_size
+from sparseml.pytorch.sparsification.pruning.sampling.ranks import (
+    any_rank,
+    process_rank,
+    world_size,
+)
 from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import LayerCapture
-from sparseml.pytorch.sparsification.pruning.sampling.sampling_data import SamplingData, call_builder
+from sparseml.pytorch.sparsification.pruning.sampling.sampling_data import (
+    SamplingData,
+    call_builder,
+)
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.sharded import full_value, is_sharded

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from sparseml.pytorch.functional.patterns import Pattern, parse_pattern
 from sparseml.optim.fields import Property
+from sparseml.pytorch.functional.patterns import MaskType, Pattern, parse_pattern
 from sparseml.pytorch.sparsification.fields import Check, as_flag, one_of
 from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.params import NamedLayerParam
@@ -30,9 +30,6 @@ __all__ = [
     "require_reachable",
     "supported",
 ]
-
-MaskType = str | list[int]
-"""How recipes name a pattern: a word, ``"N:M"``, ``"RxC"`` or ``[out, in]``."""
 
 _FIXED_TOLERANCE = 1e-2
 
@@ -142,18 +139,11 @@ def checked_pattern(mask_type: MaskType, selected: Sequence[NamedLayerParam]) ->
     """
     pattern = parse_pattern(mask_type)
     for one in selected:
-        try:
-            # the shape decides; the values may be on the meta device or in parts on processes
-            shape = torch.empty(one.param.shape, device="meta")
-            pattern.check(to_out_in(one.layer, one.param_name, shape).shape)
-        except ValueError as error:
-            raise ValueError(f"mask_type {mask_type!r} cannot mask {one.name}: {error}") from error
+        _require_fit(pattern, mask_type, one)
     return pattern
 
 
-def require_reachable(
-    pattern: Pattern, sparsity: float, name: str, at_most: bool = False
-) -> None:
+def require_reachable(pattern: Pattern, sparsity: float, name: str, at_most: bool = False) -> None:
     """Check that masks can have the sparsity asked for, where their pattern allows only one.
 
     :param name: of the field that asks, for the message
@@ -166,6 +156,15 @@ def require_reachable(
     if sparsity > full + _FIXED_TOLERANCE or not (at_most or sparsity > full - _FIXED_TOLERANCE):
         rule = "at most " if at_most else ""
         raise ValueError(f"{name} must be {rule}{full:g} with {pattern} masks, found {sparsity:g}")
+
+
+def _require_fit(pattern: Pattern, mask_type: MaskType, one: NamedLayerParam) -> None:
+    # the shape decides; the values may be on the meta device or in parts on several processes
+    shape = torch.empty(one.param.shape, device="meta")
+    try:
+        pattern.check(to_out_in(one.layer, one.param_name, shape).shape)
+    except ValueError as error:
+        raise ValueError(f"mask_type {mask_type!r} cannot mask {one.name}: {error}") from error
 
 
 def _no_fraction(name: str, value: Any) -> str:

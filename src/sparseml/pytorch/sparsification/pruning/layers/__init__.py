@@ -1,0 +1,1 @@
+"""What other modifiers do to layers: watching activations, reparametrising weights."""

@@ -1,0 +1,1 @@
+"""Modifiers that prune by gradients sampled from data."""

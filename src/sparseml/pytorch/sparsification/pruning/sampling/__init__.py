@@ -1,0 +1,1 @@
+"""Gradients sampled from data, on one process or several."""

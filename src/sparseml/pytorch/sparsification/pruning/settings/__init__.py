@@ -1,0 +1,1 @@
+"""What recipes say to pruning modifiers, checked."""
