@@ -23,8 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from _timing import CLOCKS, medians, take_turns, write_result
 from sparseml.pytorch.optim import ScheduledModifierManager
-from sparseml.pytorch.shrink import dependency_groups
 from sparseml.pytorch.sparsification import LayerThinningModifier, StructuredPruningModifier
+from sparseml.pytorch.units import dependency_groups
 
 TOLERANCE = 1e-4
 

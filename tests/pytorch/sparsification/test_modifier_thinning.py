@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
-from sparseml.pytorch.shrink import dependency_groups
 from sparseml.pytorch.sparsification import (
     LayerThinningModifier,
     StructuredPruningModifier,
     compress_strucure_pruned_module,
     modifier_thinning,
 )
+from sparseml.pytorch.units import dependency_groups
 from sparseml.pytorch.utils.checkpoint import load_checkpoint, save_checkpoint
 from sparseml.pytorch.utils.model import load_model, save_model
 from sparseml.sparsification import SparsificationTypes

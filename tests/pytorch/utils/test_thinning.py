@@ -85,3 +85,11 @@ def test_tied_and_half_and_meta_weights() -> None:
     meta = nn.Linear(4, 4, device="meta")
     thin_model_from_checkpoint(meta, {"weight": torch.zeros(2, 2)})
     assert meta.weight.shape == (2, 2)
+
+
+def test_embeddings_lose_width_but_no_words() -> None:
+    for words, expected in ((5, (5, 3)), (4, (5, 4))):
+        embedding = nn.Embedding(5, 4)
+        thin_model_from_checkpoint(embedding, nn.Embedding(words, 3).state_dict())
+        assert embedding.weight.shape == expected
+        assert (embedding.num_embeddings, embedding.embedding_dim) == expected

@@ -8,13 +8,13 @@ from typing import Any
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from sparseml.pytorch.shrink import STRUCTURE_DIMS, compress_strucure_pruned_module
 from sparseml.pytorch.sparsification.fields import as_flag, as_number, field, of_types, one_of
 from sparseml.pytorch.sparsification.modifier import (
     PyTorchModifierYAML,
     ScheduledModifier,
 )
 from sparseml.pytorch.sparsification.pruning.settings.structure_groups import as_dependency_map
+from sparseml.pytorch.units import STRUCTURE_DIMS, compress_strucure_pruned_module
 from sparseml.sparsification.types import SparsificationTypes
 
 __all__ = ["LayerThinningModifier", "compress_strucure_pruned_module"]
@@ -34,7 +34,7 @@ class LayerThinningModifier(ScheduledModifier):
     """Removes the filters or channels that a structured pruning modifier has set to zero.
 
     This happens at each of ``update_epochs``, or at the end of the run if there are none. The
-    start itself changes nothing. For the map see ``sparseml.pytorch.shrink.dependency_groups``.
+    start itself changes nothing. For the map see ``sparseml.pytorch.units.dependency_groups``.
 
     | Sample yaml:
     |   !LayerThinningModifier

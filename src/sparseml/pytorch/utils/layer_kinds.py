@@ -20,6 +20,7 @@ __all__ = [
     "axis_of",
     "axis_size",
     "from_out_in",
+    "out_in_dim",
     "own_axis",
     "size_attributes",
     "tensor_axes",
@@ -69,15 +70,16 @@ _SWAPPED: Axes = {"weight": (INPUTS, OUTPUTS), "bias": (OUTPUTS,)}
 _CHANNELS = {"out_channels": OUTPUTS, "in_channels": INPUTS}
 # layers that act on every channel by itself have outputs only
 _PER_CHANNEL: Axes = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (OUTPUTS,))
+_EMBEDDING = {"embedding_dim": OUTPUTS, "num_embeddings": "weight:0"}
 
 _KINDS = (
     _LayerKind(_is(nn.Linear), _PLAIN, {"out_features": OUTPUTS, "in_features": INPUTS}),
     _LayerKind(_is(_ConvTransposeNd), _SWAPPED, _CHANNELS),
     _LayerKind(_is(_ConvNd), _PLAIN, _CHANNELS),
     _LayerKind(_is_swapped_linear, _SWAPPED, {"nf": OUTPUTS, "nx": INPUTS}),
-    _LayerKind(_is(nn.Embedding), {"weight": (None, OUTPUTS)}, {"embedding_dim": OUTPUTS}),
+    _LayerKind(_is(nn.Embedding), {"weight": (None, OUTPUTS)}, _EMBEDDING),
     _LayerKind(_is(_NormBase), _PER_CHANNEL, {"num_features": OUTPUTS}),
-    _LayerKind(_is_vector_norm, _PER_CHANNEL, {"normalized_shape": OUTPUTS}),
+    _LayerKind(_is_vector_norm, _PER_CHANNEL, {}),
     _LayerKind(_is_channel_prelu, _PER_CHANNEL, {"num_parameters": OUTPUTS}),
 )
 _UNKNOWN = _LayerKind(lambda layer: True, {}, {})
@@ -102,7 +104,11 @@ def tensor_axes(layer: nn.Module) -> dict[str, tuple[str | None, ...]]:
 
 def size_attributes(layer: nn.Module) -> dict[str, int]:
     """The attributes of ``layer`` that repeat a size, with the size that its tensors have."""
-    known = {axis for axes in tensor_axes(layer).values() for axis in axes}
+    known = {
+        own_axis(name, dim) if axis is None else axis
+        for name, axes in tensor_axes(layer).items()
+        for dim, axis in enumerate(axes)
+    }
     return {
         name: axis_size(layer, axis)
         for name, axis in _kind(layer).sizes.items()
@@ -159,7 +165,7 @@ def to_out_in(layer: nn.Module, param_name: str, tensor: Tensor, batch_dims: int
     :param batch_dims: how many dimensions come before those of the parameter, as the samples of
         per-sample gradients
     """
-    if _kind(layer).axes.get(param_name, ())[:2] != (INPUTS, OUTPUTS):
+    if not _is_swapped(layer, param_name):
         return tensor
     first, second = batch_dims, batch_dims + 1
     groups = layer.groups if isinstance(layer, _ConvNd) else 1
@@ -173,3 +179,12 @@ def to_out_in(layer: nn.Module, param_name: str, tensor: Tensor, batch_dims: int
 def from_out_in(layer: nn.Module, param_name: str, tensor: Tensor, batch_dims: int = 0) -> Tensor:
     """Turn ``[out, in, *kernel]`` back to the layer's layout: the inverse of :func:`to_out_in`."""
     return to_out_in(layer, param_name, tensor, batch_dims)  # turning twice changes nothing
+
+
+def out_in_dim(layer: nn.Module, param_name: str, dim: int) -> int:
+    """Return where a dimension of a parameter's layout is in ``[out, in, *kernel]``, or back."""
+    return 1 - dim if dim < 2 and _is_swapped(layer, param_name) else dim
+
+
+def _is_swapped(layer: nn.Module, param_name: str) -> bool:
+    return _kind(layer).axes.get(param_name, ())[:2] == (INPUTS, OUTPUTS)

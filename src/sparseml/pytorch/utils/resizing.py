@@ -38,5 +38,6 @@ def set_layer_sizes(layer: nn.Module) -> None:
     left alone.
     """
     for name, size in size_attributes(layer).items():
-        is_tuple = isinstance(getattr(layer, name), tuple)
-        setattr(layer, name, (size,) if is_tuple else size)
+        setattr(layer, name, size)
+    if isinstance(layer, (nn.LayerNorm, nn.RMSNorm)) and layer.weight is not None:
+        layer.normalized_shape = tuple(layer.weight.shape)

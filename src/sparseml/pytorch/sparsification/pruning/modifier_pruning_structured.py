@@ -14,7 +14,6 @@ from torch.nn import Module
 from sparseml.pytorch.functional.budgets import Budget
 from sparseml.pytorch.functional.patterns import Pattern, Pool, Slice, Together
 from sparseml.pytorch.functional.selection import lowest_mask, prune_count
-from sparseml.pytorch.shrink import STRUCTURE_DIMS
 from sparseml.pytorch.sparsification.fields import as_flag, field, of_types, one_of
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
@@ -25,6 +24,7 @@ from sparseml.pytorch.sparsification.pruning.settings.structure_groups import (
     as_param_groups,
     group_indices,
 )
+from sparseml.pytorch.units import STRUCTURE_DIMS
 from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.sparsification.types import SparsificationTypes

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparseml.pytorch.shrink.compress import STRUCTURE_DIMS, compress_strucure_pruned_module
-from sparseml.pytorch.shrink.trace import ChannelGroup, call_model, traced_groups
+from sparseml.pytorch.units.group import UnitGroup
+from sparseml.pytorch.units.named import groups_from_map, require_structure_type
+from sparseml.pytorch.units.removal import remove
+from sparseml.pytorch.units.trace import ChannelGroup, call_model, traced_groups
 from sparseml.pytorch.utils.names import unwrap_module
-from sparseml.utils.text import quoted_list
 
 __all__ = ["DependencyGroups", "dependency_groups"]
 
@@ -53,6 +54,13 @@ class DependencyGroups:
             for group in self.groups
         }
 
+    def unit_groups(self, model: nn.Module) -> list[UnitGroup]:
+        """The groups with the index maps that they have in ``model`` as it is now.
+
+        :raises ValueError: when ``model`` is not the one they were found in
+        """
+        return groups_from_map(model, self.param_group_dependency_map, self.structure_type)
+
 
 def dependency_groups(
     model: nn.Module, example_inputs: Any, structure_type: str = "filter", check: bool = True
@@ -70,10 +78,7 @@ def dependency_groups(
     :raises ImportError: when torch-pruning is not installed
     :raises ValueError: for another structure type
     """
-    if structure_type not in STRUCTURE_DIMS:
-        raise ValueError(
-            f"structure_type must be {quoted_list(STRUCTURE_DIMS)}, found {structure_type!r}"
-        )
+    require_structure_type(structure_type)
     model = unwrap_module(model, root=True)
     groups, skipped = traced_groups(copy.deepcopy(model), example_inputs)
     found = DependencyGroups(structure_type, tuple(groups), skipped)
@@ -93,29 +98,19 @@ def _fault(model: nn.Module, groups: DependencyGroups, example_inputs: Any) -> s
     """What goes wrong when every second channel of ``groups`` is zeroed and removed, or ``""``."""
     probe = copy.deepcopy(model).eval()
     params = dict(probe.named_parameters())
-    dim = STRUCTURE_DIMS[groups.structure_type]
     with torch.no_grad():
-        for group in groups.groups:
-            for name in group.masked(groups.structure_type):
-                _zero_every_second(params[name], dim, group.size)
-        before = call_model(probe, example_inputs)
         try:
-            compress_strucure_pruned_module(
-                probe,
-                groups.param_group_dependency_map,
-                groups.structure_type,
-                strict=False,  # trained models may have dead units
-            )
+            units = groups.unit_groups(probe)
+            for group in units:
+                for member in group.members:
+                    if not member.follows:
+                        params[member.param].movedim(member.dim, 0)[member.index % 2 == 1] = 0
+            before = call_model(probe, example_inputs)
+            remove(probe, {group: torch.arange(group.size) % 2 == 0 for group in units})
             after = call_model(probe, example_inputs)
         except (RuntimeError, ValueError) as error:
             return f"removal breaks the model: {error}"
     return _difference(before, after)
-
-
-def _zero_every_second(param: Tensor, dim: int, units: int) -> None:
-    slices = param.transpose(0, min(dim, param.ndim - 1))
-    repeats = slices.shape[0] // units
-    slices[(torch.arange(units) % 2 == 1).repeat_interleave(repeats)] = 0
 
 
 def _difference(before: list[Tensor], after: list[Tensor]) -> str:

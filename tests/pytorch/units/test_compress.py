@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sparseml.pytorch.shrink import compress_strucure_pruned_module
+from sparseml.pytorch.units import compress_strucure_pruned_module
 
 
 class ConvNet(nn.Module):

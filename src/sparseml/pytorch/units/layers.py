@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from sparseml.pytorch.shrink.entries import keep_entries
-from sparseml.pytorch.shrink.parallel import require_own_gradients, require_whole
+from sparseml.pytorch.units.entries import keep_entries
+from sparseml.pytorch.units.parallel import require_own_gradients, require_whole
 from sparseml.pytorch.utils.layer_kinds import (
     INPUTS,
     OUTPUTS,
     axis_size,
+    own_axis,
     tensor_axes,
 )
 from sparseml.pytorch.utils.resizing import set_layer_sizes
@@ -33,10 +35,13 @@ class LayerCut:
         self.layer = layer
         self.name = name or type(layer).__name__
         self._keeps: dict[str, Tensor] = {}
+        self._claimed: dict[str, Tensor] = {}
 
-    def keep(self, axis: str, mask: Tensor) -> None:
+    def keep(self, axis: str, mask: Tensor, claimed: Tensor | None = None) -> None:
         """Keep what is True in ``mask``, one bool per unit of ``axis``.
 
+        :param claimed: which of these units the mask decides on; True where it is False. Others
+            may decide on the rest. None: on all
         :raises ValueError: for a mask of another size, or other than one given before
         """
         size = axis_size(self.layer, axis)
@@ -44,18 +49,24 @@ class LayerCut:
             raise ValueError(
                 f"{self.name} has {size} {axis}, the mask has shape {tuple(mask.shape)}"
             )
-        before = self._keeps.setdefault(axis, mask)
-        if not torch.equal(before, mask):
+        claimed = torch.ones_like(mask) if claimed is None else claimed
+        before = self._keeps.get(axis, torch.ones_like(mask))
+        claimed_before = self._claimed.get(axis, torch.zeros_like(mask))
+        if bool((before != mask)[claimed & claimed_before].any()):
             raise ValueError(
-                f"two groups want to take different {axis} from {self.name}; layers that read "
-                "several others side by side (concatenation) cannot be thinned"
+                f"two groups want to take different {axis} from {self.name}; where a slice belongs "
+                "to several groups, all must keep it or none"
             )
+        self._keeps[axis] = before & mask
+        self._claimed[axis] = claimed_before | claimed
 
     def tensors(self) -> TensorKeeps:
         """For each tensor of the layer that shrinks: dimension -> bool mask of what stays.
 
-        :raises ValueError: when a grouped convolution would get groups of different sizes
+        :raises ValueError: when a grouped convolution would get groups of different sizes, or an
+            embedding another padding row
         """
+        self._check_padding()
         keeps = self._completed()
         found: TensorKeeps = {}
         for name, axes in tensor_axes(self.layer).items():
@@ -71,6 +82,12 @@ class LayerCut:
             name: {dim: keep for dim, keep in dims.items() if not bool(keep.all())}
             for name, dims in found.items()
         }
+
+    def _check_padding(self) -> None:
+        row = getattr(self.layer, "padding_idx", None)
+        rows = self._keeps.get(own_axis("weight", 0))
+        if row is not None and rows is not None and not bool(rows[: row + 1].all()):
+            raise ValueError(f"{self.name} must keep its rows up to number {row}, the padding")
 
     def groups_left(self) -> int | None:
         """How many groups a convolution keeps; None for what has no groups."""
@@ -151,11 +168,15 @@ def _as_mask(kept: Tensor, size: int) -> Tensor:
     return mask
 
 
-def carry_out(cuts: list[LayerCut], optimizer: Any = None) -> int:
+def carry_out(
+    cuts: list[LayerCut], optimizer: Any = None, vectors: Iterable[tuple[Tensor, Tensor]] = ()
+) -> int:
     """Shrink several layers together; nothing is changed when any of them cannot be.
 
-    :return: how many entries of parameters and buffers were removed
-    :raises ValueError: when a tensor that several layers own would shrink differently in each
+    :param vectors: further tensors ``[units]`` that belong to no layer, each with what it keeps
+    :return: how many entries of the layers' parameters and buffers were removed
+    :raises ValueError: when a tensor that several layers own would shrink differently in each, or
+        is computed from others
     :raises RuntimeError: with an optimizer, when ``DistributedDataParallel`` holds the parameters;
         for sharded parameters in any case
     """
@@ -164,19 +185,25 @@ def carry_out(cuts: list[LayerCut], optimizer: Any = None) -> int:
         for name, keeps in cut.tensors().items():
             tensor = getattr(cut.layer, name)
             require_whole(f"{cut.name}.{name}", tensor)
+            if keeps and name not in {**cut.layer._parameters, **cut.layer._buffers}:
+                raise ValueError(f"{cut.name}.{name} is computed from other tensors (parametrized)")
             _, others = planned.setdefault(id(tensor), (tensor, keeps))
             if others.keys() != keeps.keys() or any(
                 not torch.equal(others[dim], keeps[dim]) for dim in keeps
             ):
                 raise ValueError(f"{cut.name}.{name} is tied to a weight that shrinks differently")
+    vectors = [(vector, mask) for vector, mask in vectors if id(vector) not in planned]
     if optimizer is not None:
-        require_own_gradients(tensor for tensor, keeps in planned.values() if keeps)
+        shrinking = [tensor for tensor, keeps in planned.values() if keeps]
+        require_own_gradients([*shrinking, *(vector for vector, _ in vectors)])
     groups = [cut.groups_left() for cut in cuts]
     removed = 0
     for tensor, keeps in planned.values():
         before = tensor.numel()
         keep_entries(tensor, keeps, optimizer)
         removed += before - tensor.numel()
+    for vector, mask in vectors:
+        keep_entries(vector, {0: mask}, optimizer)
     for cut, left in zip(cuts, groups, strict=True):
         cut.set_sizes(left)
     return removed

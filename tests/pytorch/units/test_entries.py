@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparseml.pytorch.shrink.entries import keep_entries
+from sparseml.pytorch.units.entries import keep_entries
 
 KEEP = torch.tensor([True, False, True, True])
 

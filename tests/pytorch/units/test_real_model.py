@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
-from sparseml.pytorch.shrink import dependency_groups
 from sparseml.pytorch.sparsification import LayerThinningModifier, StructuredPruningModifier
+from sparseml.pytorch.units import dependency_groups
 
 _BESIDE = Path(__file__).parents[4] / "shared" / "data"
 DATA = Path(os.environ.get("SPARSEML_DATA", _BESIDE))

@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from sparseml.pytorch.shrink import (
+from sparseml.pytorch.units import (
     DependencyGroups,
     compress_strucure_pruned_module,
     dependency_groups,

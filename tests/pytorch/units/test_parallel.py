@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparseml.pytorch.shrink import compress_strucure_pruned_module
+from sparseml.pytorch.units import compress_strucure_pruned_module
 
 SCRIPT = """
 import sys
@@ -19,7 +19,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
-from sparseml.pytorch.shrink import compress_strucure_pruned_module as thin
+from sparseml.pytorch.units import compress_strucure_pruned_module as thin
 
 rank = int(sys.argv[1])
 store = dist.FileStore(sys.argv[2], 2)

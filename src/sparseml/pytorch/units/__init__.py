@@ -1,0 +1,37 @@
+"""What must go together in a model (heads, neurons, channels), and removing it.
+
+Pruning sets weights to zero; a model only gets smaller and faster on ordinary hardware when whole
+units of zeros are cut out of its tensors. A :class:`UnitGroup` says which slices of which
+parameters make up each unit, and :func:`remove` takes units out. :func:`positions` describes them
+to the pruners, :func:`dependency_groups` finds the channels of a model that must go together, and
+:func:`compress_strucure_pruned_module` removes what is zero.
+"""
+
+from sparseml.pytorch.units.compress import compress_strucure_pruned_module
+from sparseml.pytorch.units.dependencies import DependencyGroups, dependency_groups
+from sparseml.pytorch.units.group import Member, UnitGroup
+from sparseml.pytorch.units.index_maps import identity, offset, repeats, tiles
+from sparseml.pytorch.units.layers import shrink_layer
+from sparseml.pytorch.units.named import STRUCTURE_DIMS, groups_from_indices, groups_from_map
+from sparseml.pytorch.units.positions import positions
+from sparseml.pytorch.units.removal import remove
+from sparseml.pytorch.units.trace import ChannelGroup
+
+__all__ = [
+    "STRUCTURE_DIMS",
+    "ChannelGroup",
+    "DependencyGroups",
+    "Member",
+    "UnitGroup",
+    "compress_strucure_pruned_module",
+    "dependency_groups",
+    "groups_from_indices",
+    "groups_from_map",
+    "identity",
+    "offset",
+    "positions",
+    "remove",
+    "repeats",
+    "shrink_layer",
+    "tiles",
+]
