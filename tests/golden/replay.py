@@ -10,7 +10,7 @@ import hashlib
 import io
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,11 @@ class Scenario:
     sampler: str = "given"
     sparsities: Sequence[float] = ()
     per_epoch: int = PER_EPOCH
+
+    @property
+    def needs_folder(self) -> bool:
+        """Whether a field names the empty folder."""
+        return FOLDER_TOKEN in self.fields.values()
 
     def recipe(self, folder: str) -> str:
         """The recipe as text."""
@@ -170,7 +175,7 @@ def single_threaded() -> Iterator[None]:
 def outcome_of(scenario: Scenario) -> dict[str, Any]:
     """What comes of a scenario, as JSON can hold it."""
     ways = {"one_shot": _one_shot, "gradual": _gradual, "resumed": _resumed, "sweep": _sweep}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() if scenario.needs_folder else nullcontext("") as folder:
         return ways[scenario.way](scenario, folder)
 
 
@@ -180,8 +185,9 @@ def _one_shot(scenario: Scenario, folder: str) -> dict[str, Any]:
     manager.apply(bench.model, finalize=False, **bench.sampling())
     record = _Record(manager)
     record.look("one shot")
+    found = record.found()
     manager.finalize(bench.model)
-    return {**record.found(), **tensors(bench.model.state_dict())}
+    return {**found, **tensors(bench.model.state_dict())}
 
 
 def _gradual(scenario: Scenario, folder: str) -> dict[str, Any]:
@@ -252,21 +258,20 @@ def _end(manager: ScheduledModifierManager, bench: Bench) -> dict[str, Any]:
 
 
 class _Record:
-    """The masks and the sparsity asked for, whenever they have changed."""
+    """By the modifier's class, its masks and the sparsity asked for, whenever they have changed."""
 
     def __init__(self, manager: ScheduledModifierManager) -> None:
         self._manager = manager
-        self._masks: list[Any] = []
-        self._applied: list[Any] = []
+        self._masks: dict[str, list[Any]] = {}
+        self._applied: dict[str, list[Any]] = {}
 
     def look(self, moment: Any) -> None:
-        masks = _bits(dict(_masks(self._manager.state_dict())))
-        if not self._masks or self._masks[-1][1] != masks:
-            self._masks.append([moment, masks])
         for modifier in self._manager.pruning_modifiers:
+            name = type(modifier).__name__
+            masks = _bits(dict(_masks(modifier.state_dict())))
+            _append_if_new(self._masks.setdefault(name, []), moment, masks)
             applied = _plain(getattr(modifier, "applied_sparsity", None))
-            if not self._applied or self._applied[-1][1] != applied:
-                self._applied.append([moment, applied])
+            _append_if_new(self._applied.setdefault(name, []), moment, applied)
 
     def found(self) -> dict[str, Any]:
         state = self._manager.state_dict()
@@ -276,6 +281,11 @@ class _Record:
             "applied_sparsity": self._applied,
             "state": _kinds({key: value for key, value in state.items() if key[:2] != "__"}),
         }
+
+
+def _append_if_new(entries: list[Any], moment: Any, value: Any) -> None:
+    if not entries or entries[-1][1] != value:
+        entries.append([moment, value])
 
 
 def _plain(value: Any) -> Any:

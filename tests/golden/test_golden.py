@@ -78,7 +78,9 @@ def compare(found: Any, expected: Any, where: str) -> None:
 
 
 def compare_sparsities(found: Any, expected: Any, where: str) -> None:
-    assert [moment for moment, _ in found] == [moment for moment, _ in expected], where
-    for (_, one), (_, other) in zip(found, expected, strict=True):
-        assert type(one) is type(other), where
-        assert other is None or one == pytest.approx(other, rel=1e-9), where
+    for modifier, entries in expected.items():
+        moments = [moment for moment, _ in entries]
+        assert [moment for moment, _ in found[modifier]] == moments, where
+        for (_, one), (_, other) in zip(found[modifier], entries, strict=True):
+            assert type(one) is type(other), where
+            assert other is None or one == pytest.approx(other, rel=1e-9), where
