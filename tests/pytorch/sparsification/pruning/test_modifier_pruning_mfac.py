@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from sparseml.pytorch.sparsification.pruning.methods.mfac import MFACSettings
 
 from sparseml.pytorch.sparsification.pruning import MFACPruningModifier
+from sparseml.pytorch.sparsification.pruning.methods.mfac import MFACSettings
 from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes
 
 FIELDS = {"params": ["re:.*weight"], "init_sparsity": 0.5, "final_sparsity": 0.5}
