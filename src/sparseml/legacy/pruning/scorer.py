@@ -193,7 +193,7 @@ class MovementPruningParamsScorer(PruningParamsGradScorer):
 class MethodScorer(PruningParamsScorer):
     """Stands for a method that scores weights only while it decides; tells which one it is."""
 
-    def __init__(self, params: Sequence[Parameter], method: Method) -> None:
+    def __init__(self, params: Sequence[Parameter], method: Method | None = None) -> None:
         super().__init__(params)
         self.method = method
 
@@ -203,8 +203,8 @@ class MethodScorer(PruningParamsScorer):
         :raises RuntimeError: in any case
         """
         raise RuntimeError(
-            f"{type(self.method).__name__} scores weights only while it decides; call the "
-            "modifier's outcome(model) for masks and weights"
+            f"{type(self).__name__} has no scores, as its method finds them only while it decides; "
+            "call the modifier's outcome(model) for masks and weights"
         )
 
 

@@ -5,6 +5,8 @@ import logging
 import pytest
 import torch
 
+from sparseml.pytorch.functional.block_layout import block_layout
+from sparseml.pytorch.functional.fisher import BlockFisher
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification import Modifier
 from sparseml.pytorch.sparsification.pruning import CAPruningModifier
@@ -80,12 +82,12 @@ def test_golden_vector(dots, feeding):
     modifier.apply(net, grad_sampler=feeding(gradients))
     expected = torch.tensor([0.875, 0, 1.983333, 0]).double()
     torch.testing.assert_close(net.layers[0].weight.data, expected, rtol=0, atol=2e-6)
-    scores = torch.tensor([0.899792, 0.134167, 3.85, 0.023066]).double()
-    swept = CAPruningModifier(**{**EXACT, "num_grads": 4})
-    net.layers[0].weight.data = torch.tensor([1, -0.5, 2, 0.25]).double()
-    list(swept.sweep(net, [0.9], grad_sampler=feeding(gradients)))
-    found = swept.scorer.score_parameters()[0]
-    torch.testing.assert_close(found, scores, rtol=0, atol=2e-6)
+    weight = torch.tensor([1, -0.5, 2, 0.25]).double()
+    estimate = BlockFisher(block_layout(weight.shape, 4), dtype=torch.float64)
+    estimate.accumulate_blocks(torch.stack([group[0] for group in gradients]).unsqueeze(1))
+    inverse = estimate.factor(1e-3, torch.ones(4, dtype=torch.bool))
+    scores = torch.tensor([[0.899792, 0.134167, 3.85, 0.023066]]).double()
+    torch.testing.assert_close(inverse.eliminate(weight).scores(), scores, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("together", [True, False])

@@ -226,5 +226,5 @@ def test_convolutions(conv_net):
 
 
 def test_the_scorer_needs_gradients():
-    with pytest.raises(RuntimeError, match="no gradients yet"):
+    with pytest.raises(RuntimeError, match="has no scores"):
         RigLPruningParamsScorer([nn.Parameter(torch.ones(2, 2))]).score_parameters()

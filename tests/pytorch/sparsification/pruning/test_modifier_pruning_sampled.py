@@ -172,11 +172,16 @@ def test_resumes_in_the_middle(make, tmp_path):
 
 
 @ALL
-def test_nothing_happens_in_an_epoch_of_one_step(make, linear_net):
-    modifier = make()
-    modifier.initialize(linear_net, grad_sampler=sampler())
-    modifier.check_mask_update(linear_net, 1.0, steps_per_epoch=1)
-    assert not any(count_zeros(linear_net).values()) and not modifier.module_masks.enabled
+def test_epochs_of_one_step_are_epochs(make, linear_net):
+    modifier = make(start_epoch=0.0, end_epoch=3.0, update_frequency=1.0)
+    optimizer = torch.optim.SGD(linear_net.parameters(), lr=0.05)
+    manager = ScheduledModifierManager([modifier])
+    stepper = manager.modify(linear_net, optimizer, steps_per_epoch=1, grad_sampler=sampler())
+    for _ in range(5):
+        optimizer.zero_grad()
+        linear_net(torch.randn(6, 8)).pow(2).mean().backward()
+        stepper.step()
+    assert sum(count_zeros(linear_net).values()) == round(192 * 0.75)
 
 
 @ALL

@@ -15,7 +15,11 @@ from sparseml.pytorch.functional.budgets.base import (
     one_size,
     share_of_units,
 )
-from sparseml.pytorch.functional.budgets.limits import global_counts, sparsity_bounds
+from sparseml.pytorch.functional.budgets.limits import (
+    global_counts,
+    require_possible,
+    sparsity_bounds,
+)
 from sparseml.pytorch.functional.budgets.ranking import ladder_of, lowest_weights
 from sparseml.pytorch.functional.patterns.base import Pool
 from sparseml.pytorch.functional.selection import joined, lowest_mask, prune_count, split_like
@@ -76,6 +80,18 @@ class Global:
         floors, caps = self._bounds(pools, sparsity)
         counts = global_counts(scores, max(total, sum(floors) if _gone(pools) else 0), floors, caps)
         return [lowest_mask(each, count) for each, count in zip(scores, counts, strict=True)]
+
+    def check(self, pools: Sequence[Pool], sparsity: float) -> None:
+        """Check that the limits leave room for a sparsity, whatever the scores.
+
+        :raises ValueError: saying how many units can go
+        """
+        if not one_size(pools):
+            return self._require_possible(pools, sparsity, 1.0)
+        units = [pool.units for pool in pools]
+        widest = max(pools, key=lambda pool: pool.weights)
+        total = prune_count(sum(units), share_of_units(widest, sparsity))
+        require_possible(total, units, *self._bounds(pools, sparsity))
 
     def _bounds(self, pools: Sequence[Pool], sparsity: float) -> tuple[list[int], list[int]]:
         """The fewest and the most units of each pool, all of one size."""

@@ -263,10 +263,10 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._take_old_form()
         super().initialize(module, epoch, loggers, **kwargs)
         self.initialize_extras(module)
-        described = [describe_selection(module, self._selecting_entries(), selected)]
-        described += [text for text in [self._method.describe(self._problem(module))] if text]
-        for text in described:
-            _LOGGER.info("%s: %s", type(self).__name__, text)
+        what = describe_selection(module, self._selecting_entries(), selected)
+        _LOGGER.info("%s %s", type(self).__name__, what)
+        if takes := self._deciding.describe(self._problem(module)):
+            _LOGGER.info("%s: %s", type(self).__name__, takes)
         if math.isinf(epoch):
             extras = {name: value for name, value in kwargs.items() if name != "steps_per_epoch"}
             self.check_mask_update(module, epoch, steps_per_epoch=1, **extras)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch.nn import Module
 
 from sparseml.pytorch.functional.budgets import Budget, Global
@@ -20,6 +21,7 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
     as_optional_fraction,
     require_reachable,
 )
+from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.sharded import full_value
 from sparseml.pytorch.utils.tensor_stats import tensor_list_sparsity, tensor_sparsity
@@ -220,6 +222,18 @@ class BaseGradualPruningModifier(BasePruningModifier):
             self._init_sparsity = [tensor_sparsity(value).item() for value in values]
             self._overall_init_sparsity = tensor_list_sparsity(values)
         self._check_targets(self._pattern, selected, self._final_targets)
+        if self._limits():
+            self._require_room(selected)
+
+    def _require_room(self, selected: Sequence[NamedLayerParam]) -> None:
+        """:raises ValueError: for limits between which the final sparsity cannot be reached"""
+        scores = [
+            to_out_in(one.layer, one.param_name, torch.zeros(()).expand(one.param.shape))
+            for one in selected
+        ]
+        budget = self._get_budget()
+        assert isinstance(budget, Global)
+        budget.check(self._pattern.pools(scores), self._final_targets[0])
 
     def _limits(self) -> dict[str, float]:
         names = ("max_sparsity_per_param", "min_sparsity_per_param")

@@ -14,6 +14,7 @@ from torch.nn import Module
 from sparseml.pytorch.functional.budgets import Budget
 from sparseml.pytorch.functional.patterns import Pattern
 from sparseml.pytorch.functional.select import select
+from sparseml.pytorch.functional.selection import require_numbers
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Change, Outcome
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import (
@@ -103,16 +104,21 @@ class Problem:
         :param keep_zeros: what is gone stays gone, and goes first
         :return: masks (bool), True = keep
         """
-        return select(
-            scores,
-            self.pattern,
-            self.budget,
-            target,
-            live=self.live if keep_zeros or only is not None else None,
-            only=only,
-            spread_ties=self.spread_ties,
-            names=[one.name for one in self.found],
-        )
+        try:
+            return select(
+                scores,
+                self.pattern,
+                self.budget,
+                target,
+                live=self.live if keep_zeros or only is not None else None,
+                only=only,
+                spread_ties=self.spread_ties,
+                names=[one.name for one in self.found],
+            )
+        except ValueError:
+            for one, weight in zip(self.found, self.weights, strict=True):
+                require_numbers(weight, f"weights of {one.name}")
+            raise
 
     def select_of(
         self, indices: Sequence[int], scores: Sequence[Tensor], targets: Sequence[float]
