@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 from torch.nn import Module
 from torch.optim import Optimizer
@@ -18,6 +19,7 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
     as_inner_fraction,
     require_reachable,
 )
+from sparseml.pytorch.sparsification.pruning.settings.limits import require_sensible_limits
 from sparseml.pytorch.utils.params import NamedLayerParam
 
 __all__ = ["ACDCPruningModifier"]
@@ -50,6 +52,9 @@ class ACDCPruningModifier(BasePruningModifier):
         one
     :param mask_type: ``unstructured``, ``block4``, ``N:M``, ``filter``, ``channel``, ``RxC``, or
         ``[out, in]``
+    :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
+    :param min_sparsity_per_param: with global_sparsity, none is denser than one minus this in
+        sparse phases
     :raises ValueError: for a schedule that is not in whole epochs, or a sparsity out of range
     """
 
@@ -62,11 +67,18 @@ class ACDCPruningModifier(BasePruningModifier):
     leave_enabled: bool = True
     momentum_buffer_reset: bool = field(as_flag, default=True)
     mask_type: MaskType = field(as_given, default="unstructured")
-    _progress = ("_is_phase_decompression",)
+    max_sparsity_per_param: float | None = None
+    min_sparsity_per_param: float | None = None
+    _progress: ClassVar[tuple[str, ...]] = ("_is_phase_decompression",)
 
     def _set_up(self) -> None:
         self._is_phase_decompression = True
         self._momentum_reset_due = False
+        require_sensible_limits(self, "compression_sparsity")
+
+    @property
+    def _goal(self) -> float:
+        return self.compression_sparsity
 
     def validate_schedule(self) -> None:
         """:raises ValueError: for a start or end that is not a whole number of epochs"""

@@ -2,44 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from sparseml.pytorch.functional.budgets import Budget, Global, Uniform, all_after_removal
+from sparseml.pytorch.functional.budgets import Budget, all_after_removal
 from sparseml.pytorch.functional.patterns import Pattern
 from sparseml.pytorch.sparsification.fields import as_flag, as_names, field, of_types
 from sparseml.pytorch.sparsification.modifier import Loggers, ScheduledUpdateModifier
 from sparseml.pytorch.sparsification.param_selection import select_params
-from sparseml.pytorch.sparsification.pruning import door, mask_creator, scorer
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
+from sparseml.pytorch.sparsification.pruning.methods.asking import attached, outcomes, reach
 from sparseml.pytorch.sparsification.pruning.methods.elementwise import Magnitude
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
-from sparseml.pytorch.sparsification.pruning.methods.reaching import (
-    decided,
-    intermediate_targets,
-    undone,
-)
+from sparseml.pytorch.sparsification.pruning.old_form import decide_in_old_form, with_old_form
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
     MaskType,
     as_inner_fraction,
+    as_optional_fraction,
     checked_pattern,
 )
+from sparseml.pytorch.sparsification.pruning.settings.limits import budget_of, require_room
 from sparseml.pytorch.sparsification.pruning.settings.selection_log import (
     describe_selection,
     require_values,
 )
 from sparseml.pytorch.utils.params import NamedLayerParam
-from sparseml.pytorch.utils.sharded import full_value, local_part
+from sparseml.pytorch.utils.sharded import local_part
 from sparseml.pytorch.utils.tensor_stats import tensor_sparsity
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.iterables import convert_to_bool
@@ -49,6 +46,7 @@ __all__ = ["BasePruningModifier"]
 _LOGGER = logging.getLogger(__name__)
 
 
+@with_old_form
 class BasePruningModifier(ScheduledUpdateModifier):
     """Prunes parameters, again and again while it is active.
 
@@ -64,6 +62,9 @@ class BasePruningModifier(ScheduledUpdateModifier):
     :param global_sparsity: rank the weights of all parameters together
     :param allow_reintroduction: let masked weights go on training out of sight
     :param leave_enabled: keep the masks in force after ``end_epoch``
+    :param max_sparsity_per_param: with ``global_sparsity``, no parameter gets sparser than this
+    :param min_sparsity_per_param: with ``global_sparsity``, at the end no parameter is denser than
+        ``1 - min_sparsity_per_param``; on the way there the limit grows with the sparsity
     :param parent_class_kwarg_names: of the keyword arguments not listed here, those to hand on to
         the next class; None hands on all
     """
@@ -76,7 +77,9 @@ class BasePruningModifier(ScheduledUpdateModifier):
     _fisher_samples = "batch"
     _num_recomputations = 1
     _recomputation_inter_func = "linear"
-    _progress = ("_applied_sparsity", "_masks", "_method", "_sampler")
+    _goal = 1.0
+    """The sparsity that is reached at the end."""
+    _progress: ClassVar[tuple[str, ...]] = ("_applied_sparsity", "_masks", "_method", "_sampler")
 
     def __init__(
         self,
@@ -92,6 +95,9 @@ class BasePruningModifier(ScheduledUpdateModifier):
         allow_reintroduction: bool = False,
         leave_enabled: bool = False,
         parent_class_kwarg_names: Sequence[str] | None = None,
+        *,
+        max_sparsity_per_param: float | None = None,
+        min_sparsity_per_param: float | None = None,
         **kwargs: Any,
     ) -> None:
         if parent_class_kwarg_names is not None:
@@ -102,6 +108,8 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._global_sparsity = convert_to_bool(global_sparsity)
         self._allow_reintroduction = allow_reintroduction
         self._leave_enabled = convert_to_bool(leave_enabled)
+        self.max_sparsity_per_param = max_sparsity_per_param
+        self.min_sparsity_per_param = min_sparsity_per_param
         self._method: Method | None = None
         self._masks: MaskSet | None = None
         self._sampler: GradientSampler | None = None
@@ -112,32 +120,10 @@ class BasePruningModifier(ScheduledUpdateModifier):
     params = field(as_names)
     leave_enabled = field(as_flag)
     global_sparsity = field(as_flag)
+    max_sparsity_per_param = field(as_optional_fraction)
+    min_sparsity_per_param = field(as_optional_fraction)
 
     sparsification_types = of_types(SparsificationTypes.pruning)
-
-    @property
-    def module_masks(self) -> Any:
-        """The masks in the form of SparseML 1.x, None unless initialised."""
-        return None if self._masks is None else self._old_form().masks
-
-    @property
-    def mask_creator(self) -> Any:
-        """What makes the masks, in the form of SparseML 1.x; None before initialisation."""
-        return None if self._door is None and self._masks is None else self._old_form().creator
-
-    @property
-    def scorer(self) -> Any:
-        """What scores the parameters, in the form of SparseML 1.x; None before initialisation."""
-        return None if self._door is None and self._masks is None else self._old_form().scorer
-
-    @property
-    def analyzers(self) -> list[Any] | None:
-        """What measures the sparsity of each parameter, None unless initialised."""
-        return None if self._masks is None else self._old_form().analyzers
-
-    _module_masks = module_masks
-    _mask_creator = mask_creator
-    _scorer = scorer
 
     @property
     def masks(self) -> MaskSet:
@@ -148,6 +134,16 @@ class BasePruningModifier(ScheduledUpdateModifier):
         if self._masks is None:
             raise RuntimeError(f"{type(self).__name__} has no masks; call initialize(module) first")
         return self._masks
+
+    @property
+    def method(self) -> Method:
+        """How it is decided what goes.
+
+        :raises RuntimeError: before initialisation
+        """
+        if self._method is None:
+            raise RuntimeError(f"{type(self).__name__} decides nothing before initialize(module)")
+        return self._method
 
     @property
     def allow_reintroduction(self) -> bool:
@@ -188,7 +184,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
 
     def _get_budget(self) -> Budget:
         """Return how much goes from which parameter."""
-        return Global() if self._global_sparsity else Uniform()
+        return budget_of(self, self._goal)
 
     def _get_sampler(self, given: Any) -> GradientSampler | None:
         """Return where gradients come from, if the method samples any.
@@ -200,14 +196,6 @@ class BasePruningModifier(ScheduledUpdateModifier):
             return None
         each = self._fisher_samples == "sample"
         return GradientSampler(given, self._grad_sampler_kwargs or {}, type(self).__name__, each)
-
-    def _get_mask_creator(self, param_names: Sequence[str], params: Sequence[Any]) -> Any:
-        """Return what makes masks of scores, for classes in the form of SparseML 1.x."""
-        return mask_creator.creator_of(self._pattern)
-
-    def _get_scorer(self, params: Sequence[Any]) -> Any:
-        """Return what scores parameters, for classes in the form of SparseML 1.x."""
-        return scorer.scorer_of(self._deciding, params)
 
     def initialize_extras(self, module: Module) -> None:
         """Prepare what a subclass needs besides; called last, when the masks exist."""
@@ -259,13 +247,14 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._pattern = self._get_pattern(selected)
         self._prepare(selected)
         self._budget = self._get_budget()
+        require_room(self._budget, self._pattern, selected, self._goal)
         self._masks = MaskSet(selected, reintroduce=self._allow_reintroduction)
-        self._take_old_form()
+        decide_in_old_form(self)
         super().initialize(module, epoch, loggers, **kwargs)
         self.initialize_extras(module)
         what = describe_selection(module, self._selecting_entries(), selected)
         _LOGGER.info("%s %s", type(self).__name__, what)
-        if takes := self._deciding.describe(self._problem(module)):
+        if takes := self.method.describe(self.problem(module)):
             _LOGGER.info("%s: %s", type(self).__name__, takes)
         if math.isinf(epoch):
             extras = {name: value for name, value in kwargs.items() if name != "steps_per_epoch"}
@@ -286,9 +275,10 @@ class BasePruningModifier(ScheduledUpdateModifier):
             default what the schedule asks for at the end
         :param kwargs: as for :meth:`initialize`, unless that was called before
         """
-        with self._attached(module, kwargs):
-            asked = self.get_applied_sparsity_for_epoch(math.inf, 1)
-            return self._reached(module, [asked if sparsity is None else sparsity])[0]
+        with attached(self, module, kwargs):
+            if sparsity is None:
+                sparsity = self.get_applied_sparsity_for_epoch(math.inf, 1)
+            return next(outcomes(self, module, [sparsity]))
 
     def sweep(
         self, module: Module, sparsities: Sequence[float], **kwargs: Any
@@ -296,31 +286,16 @@ class BasePruningModifier(ScheduledUpdateModifier):
         """Yield the outcome of several sparsities, in one shot each; the model stays as it is.
 
         Sampling and elimination are done once, for the highest; each sparsity then costs no more
-        than its update of the weights. With several recomputations every sparsity is reached by
-        itself instead. The modifier must not be initialised; its own sparsities do not matter.
-
-        .. code-block:: python
-
-            modifier = CAPruningModifier("__ALL_PRUNABLE__", 0.5, 0.5, 0.0, 1.0, 1.0)
-            sampler = {"data_loader_builder": build, "loss_fn": cross_entropy}
-            for sparsity, outcome in modifier.sweep(model, [0.5, 0.75], grad_sampler=sampler):
-                pruned = copy.deepcopy(model)
-                outcome.write(pruned)
-                evaluate(pruned)
+        than its update of the weights. With several recomputations each is reached by itself.
 
         :param sparsities: fractions to prune, of all parameters together with ``global_sparsity``
         :param kwargs: as for :meth:`initialize`
-        :return: pairs of sparsity and, by the parameters' names, masks (bool) and new weights
+        :return: pairs of sparsity and outcome; ``outcome.write(model)`` prunes a model
         :raises ValueError: for a sparsity outside (0, 1)
-        :raises RuntimeError: as in :meth:`initialize`
         """
         wanted = [as_inner_fraction("sparsities", sparsity) for sparsity in sparsities]
-        with self._attached(module, kwargs):
-            if self._num_recomputations == 1:
-                yield from zip(wanted, self._reached(module, wanted), strict=True)
-            else:
-                for sparsity in wanted:
-                    yield sparsity, self._reached_in_steps(module, sparsity)
+        with attached(self, module, kwargs):
+            yield from zip(wanted, outcomes(self, module, wanted), strict=True)
 
     def update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
@@ -355,7 +330,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
             if target is None:
                 target = self.get_applied_sparsity_for_epoch(epoch, steps_per_epoch)
             self._applied_sparsity = target
-            self._apply_target(module, target)
+            self.apply_target(module, target)
         # what starts at its end is not known to be started yet, so nothing else tells of the end
         ends_at_once = starting and epoch >= self._end_epoch >= 0.0
         if not one_shot and (ends_at_once or self.end_pending(epoch, steps_per_epoch)):
@@ -405,68 +380,20 @@ class BasePruningModifier(ScheduledUpdateModifier):
         """Return whether these are the arguments of a one-shot application."""
         return steps_per_epoch == 1 and math.isinf(epoch)
 
-    def _apply_target(self, module: Module, target: Any) -> None:
+    def apply_target(self, module: Module, target: Any) -> None:
         """Bring the parameters to the sparsity asked for."""
         self._before_mask_update(module, target)
-        masks, method = self.masks, self._deciding
-        masks.restore_unmasked()
-        remaining, problem = self._remaining(target), self._problem(module)
-        count, curve = self._num_recomputations, self._recomputation_inter_func
-        for goal in intermediate_targets(problem, remaining, count, curve):
-            masks.take(decided(method, problem, [goal])[0])
-            problem = self._problem(module)
+        self.masks.restore_unmasked()
+        reach(self, module, self._remaining(target))
 
     def _remaining(self, target: Any) -> Any:
         """The target for what is left, where weights have been removed since the start."""
-        if target is None:
-            return None
         sizes = [param.numel() for param in self.masks.params]
-        return all_after_removal(target, sizes, self.masks.original_sizes)
+        return target and all_after_removal(target, sizes, self.masks.original_sizes)
 
-    def _problem(self, module: Module) -> Problem:
+    def problem(self, module: Module) -> Problem:
+        """Return what is to be decided now."""
         return Problem(module, self.masks, self._pattern, self._budget, self._sampler)
-
-    @property
-    def _deciding(self) -> Method:
-        if self._method is None:
-            raise RuntimeError(f"{type(self).__name__} decides nothing before initialize(module)")
-        return self._method
-
-    @contextlib.contextmanager
-    def _attached(self, module: Module, kwargs: dict[str, Any]) -> Iterator[None]:
-        """Within the block the modifier is initialised; after it, it is as it was."""
-        if self._initialized:
-            yield
-            return
-        self.initialize(module, **kwargs)
-        try:
-            yield
-        finally:
-            self.finalize(module)
-
-    def _reached(self, module: Module, targets: Sequence[Target]) -> list[Outcome]:
-        """Complete outcomes, without a change to anything."""
-        problem = self._problem(module)
-        old = {one.name: full_value(one.param) for one in problem.found}
-        return [each.complete(old) for each in decided(self._deciding, problem, targets)]
-
-    def _reached_in_steps(self, module: Module, sparsity: float) -> Outcome:
-        with undone(self.masks) as trial:
-            self._apply_target(module, sparsity)
-            return trial.outcome()
-
-    def _old_form(self) -> Any:
-        if self._door is None:
-            self._door = door.Door(self)
-        return self._door
-
-    def _take_old_form(self) -> None:
-        """Decide by the scorer or mask creator of a class in the form of SparseML 1.x."""
-        self._door = None
-        own, base = type(self), BasePruningModifier
-        creates = own._get_mask_creator is not base._get_mask_creator
-        if creates or own._get_scorer is not base._get_scorer:
-            self._method = self._old_form().method(creates, self._global_sparsity)
 
     def _mask_update_due(self, starting: bool) -> bool:
         return starting or self._started

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from torch.nn import Module
 
-from sparseml.pytorch.functional.budgets import Budget, Global
 from sparseml.pytorch.functional.patterns import Pattern
 from sparseml.pytorch.functional.schedules import CURVES, scheduled_sparsity
 from sparseml.pytorch.sparsification.fields import declared_fields, field, one_of
@@ -18,10 +16,9 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePr
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
     as_final_sparsity,
     as_initial_sparsity,
-    as_optional_fraction,
     require_reachable,
 )
-from sparseml.pytorch.utils.layer_kinds import to_out_in
+from sparseml.pytorch.sparsification.pruning.settings.limits import require_sensible_limits
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.sharded import full_value
 from sparseml.pytorch.utils.tensor_stats import tensor_list_sparsity, tensor_sparsity
@@ -76,9 +73,6 @@ class BaseGradualPruningModifier(BasePruningModifier):
     :param final_sparsity: strictly between 0 and 1, or for several a mapping from each to the
         names and patterns of its parameters (the first that matches holds)
     :param inter_func: ``linear``, ``cubic`` or ``inverse_cubic``
-    :param max_sparsity_per_param: with ``global_sparsity``, no parameter gets sparser than this
-    :param min_sparsity_per_param: with ``global_sparsity``, at the end no parameter is denser than
-        ``1 - min_sparsity_per_param``; on the way there the limit grows with the sparsity
     :raises TypeError: for a sparsity that is not written as a float
     :raises ValueError: for a sparsity outside its range, an unknown ``inter_func``, an
         ``update_frequency`` of 0, and for ``params`` beside a mapping
@@ -87,7 +81,7 @@ class BaseGradualPruningModifier(BasePruningModifier):
     _init_sparsity: float | str | list[float]
     _init_from_param: bool
     _final_sparsity: float | Mapping[float, Sequence[str]]
-    _progress = ("_init_sparsity", "_overall_init_sparsity")
+    _progress: ClassVar[tuple[str, ...]] = ("_init_sparsity", "_overall_init_sparsity")
 
     def __init__(
         self,
@@ -102,8 +96,6 @@ class BaseGradualPruningModifier(BasePruningModifier):
         min_end: float = -1.0,
         end_comparator: int | None = 0,
         min_frequency: float = -1.0,
-        max_sparsity_per_param: float | None = None,
-        min_sparsity_per_param: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -125,9 +117,7 @@ class BaseGradualPruningModifier(BasePruningModifier):
         self.init_sparsity = init_sparsity
         self.final_sparsity = final_sparsity
         self.inter_func = inter_func
-        self.max_sparsity_per_param = max_sparsity_per_param
-        self.min_sparsity_per_param = min_sparsity_per_param
-        self._require_sensible_limits()
+        require_sensible_limits(self, "final_sparsity")
         self._final_targets: list[float] = []
         self._overall_init_sparsity = 0.0
 
@@ -138,8 +128,6 @@ class BaseGradualPruningModifier(BasePruningModifier):
     )
     final_sparsity = field(as_final_sparsity)
     inter_func = field(one_of(CURVES))
-    max_sparsity_per_param = field(as_optional_fraction)
-    min_sparsity_per_param = field(as_optional_fraction)
 
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> list[float]:
         """The sparsity of each parameter at ``epoch``.
@@ -203,17 +191,9 @@ class BaseGradualPruningModifier(BasePruningModifier):
                 chosen.setdefault(id(found.param), (found, float(sparsity)))
         return [found for found, _ in chosen.values()], [one for _, one in chosen.values()]
 
-    def _get_budget(self) -> Budget:
-        """Return the sparsity for each parameter or, ranked together, for all within limits."""
-        limits = self._limits()
-        if not limits:
-            return super()._get_budget()
-        self._require_sensible_limits()
-        return Global(
-            max_sparsity=limits.get("max_sparsity_per_param", 1.0),
-            min_sparsity=limits.get("min_sparsity_per_param", 0.0),
-            final=self._final_targets[0],
-        )
+    @property
+    def _goal(self) -> float:
+        return self._final_targets[0] if self._final_targets else 1.0
 
     def _prepare(self, selected: Sequence[NamedLayerParam]) -> None:
         super()._prepare(selected)
@@ -222,38 +202,6 @@ class BaseGradualPruningModifier(BasePruningModifier):
             self._init_sparsity = [tensor_sparsity(value).item() for value in values]
             self._overall_init_sparsity = tensor_list_sparsity(values)
         self._check_targets(self._pattern, selected, self._final_targets)
-        if self._limits():
-            self._require_room(selected)
-
-    def _require_room(self, selected: Sequence[NamedLayerParam]) -> None:
-        """:raises ValueError: for limits between which the final sparsity cannot be reached"""
-        scores = [
-            to_out_in(one.layer, one.param_name, torch.zeros(()).expand(one.param.shape))
-            for one in selected
-        ]
-        budget = self._get_budget()
-        assert isinstance(budget, Global)
-        budget.check(self._pattern.pools(scores), self._final_targets[0])
-
-    def _limits(self) -> dict[str, float]:
-        names = ("max_sparsity_per_param", "min_sparsity_per_param")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
-
-    def _require_sensible_limits(self) -> None:
-        limits, final = self._limits(), self._final_sparsity
-        if limits and not self._global_sparsity:
-            raise ValueError(
-                f"{', '.join(limits)} of {type(self).__name__} needs global_sparsity: True; "
-                "without it every parameter gets the sparsity asked for"
-            )
-        if not limits or isinstance(final, Mapping):
-            return
-        least = limits.get("min_sparsity_per_param", 0.0)
-        if not least <= final <= limits.get("max_sparsity_per_param", 1.0):
-            raise ValueError(
-                f"{self._describe('final_sparsity')} must lie between min_sparsity_per_param and "
-                f"max_sparsity_per_param, found {final} with {limits}"
-            )
 
     def _check_targets(
         self, pattern: Pattern, selected: Sequence[NamedLayerParam], finals: Sequence[float]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -58,7 +58,7 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
 
     _param_groups: list[list[str]]
     _mask_type: str
-    _progress = ("_initial_units",)
+    _progress: ClassVar[tuple[str, ...]] = ("_initial_units",)
 
     def __init__(
         self,

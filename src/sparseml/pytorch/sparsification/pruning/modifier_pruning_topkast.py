@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch.nn import Module
 from torch.optim import Optimizer
@@ -24,6 +24,7 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
     as_fraction,
     as_inner_fraction,
 )
+from sparseml.pytorch.sparsification.pruning.settings.limits import require_sensible_limits
 from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
 
 __all__ = ["TopKASTPruningModifier"]
@@ -52,6 +53,8 @@ class TopKASTPruningModifier(BasePruningModifier):
     :param leave_enabled: keep the masks in force after the end
     :param mask_type: what is masked together, as in other pruning modifiers
     :param active_weight_decay: strength of the decay that makes weights compete
+    :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
+    :param min_sparsity_per_param: with global_sparsity, none is denser than one minus this
     """
 
     forward_sparsity: float = field(as_inner_fraction)
@@ -64,11 +67,18 @@ class TopKASTPruningModifier(BasePruningModifier):
     leave_enabled: bool = True
     mask_type: MaskType = field(as_given, default="unstructured")
     active_weight_decay: float = field(as_number, default=0.0001)
+    max_sparsity_per_param: float | None = None
+    min_sparsity_per_param: float | None = None
     allow_reintroduction: bool = fixed(True)
-    _progress = ("_grad_module_masks",)
+    _progress: ClassVar[tuple[str, ...]] = ("_grad_module_masks",)
 
     def _set_up(self) -> None:
         self._grad_module_masks: ExplorationMasks | None = None
+        require_sensible_limits(self, "forward_sparsity")
+
+    @property
+    def _goal(self) -> float:
+        return self.forward_sparsity
 
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> float:
         """Return ``forward_sparsity``."""
@@ -118,7 +128,7 @@ class TopKASTPruningModifier(BasePruningModifier):
         exploring = self._exploring
         exploring.enabled = True
         problem = Problem(module, exploring, self._pattern, self._budget)
-        exploring.take(self._deciding.decide(problem, [self.backward_sparsity])[0])
+        exploring.take(self.method.decide(problem, [self.backward_sparsity])[0])
 
     def initialize_extras(self, module: Module) -> None:
         """Make the masks of the gradients."""

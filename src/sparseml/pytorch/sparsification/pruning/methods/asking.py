@@ -1,0 +1,113 @@
+"""Bringing parameters to a target, and telling what would come of it without doing it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.nn import Module
+
+from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
+from sparseml.pytorch.sparsification.pruning.masks.outcome import Change, Outcome
+from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
+from sparseml.pytorch.utils.sharded import full_value
+from sparseml.utils.interpolation import interpolate
+
+__all__ = ["attached", "outcomes", "reach"]
+
+
+def reach(modifier: Any, module: Module, target: Target) -> None:
+    """Prune to a target, in as many steps as the modifier's fields say."""
+    method, count, curve = (
+        modifier.method,
+        modifier._num_recomputations,
+        modifier._recomputation_inter_func,
+    )
+    problem = modifier.problem(module)
+    for goal in _steps(problem, target, count, curve):
+        modifier.masks.take(_decided(method, problem, [goal])[0])
+        problem = modifier.problem(module)
+
+
+def outcomes(modifier: Any, module: Module, targets: Sequence[Target]) -> Iterator[Outcome]:
+    """Yield the complete outcome of each target; nothing is changed in the end.
+
+    With a single step all come from one estimate; otherwise each is reached by itself and undone.
+    """
+    if modifier._num_recomputations == 1:
+        problem = modifier.problem(module)
+        old = {one.name: full_value(one.param) for one in problem.found}
+        for outcome in _decided(modifier.method, problem, targets):
+            yield outcome.complete(old)
+        return
+    for target in targets:
+        with _undone(modifier.masks):
+            modifier.apply_target(module, target)
+            outcome = _present(modifier.masks)
+        yield outcome
+
+
+@contextlib.contextmanager
+def attached(modifier: Any, module: Module, kwargs: dict[str, Any]) -> Iterator[None]:
+    """Within the block the modifier is initialised; after it, it is as it was."""
+    if modifier.initialized:
+        yield
+        return
+    modifier.initialize(module, **kwargs)
+    try:
+        yield
+    finally:
+        modifier.finalize(module)
+
+
+def _decided(method: Method, problem: Problem, targets: Sequence[Target]) -> list[Outcome]:
+    """The outcome for each target; that of a method that keeps zeros is never below them.
+
+    Where all weights that a single target wants gone are gone already, nothing is estimated.
+    """
+    if not method.keeps_zeros:
+        return method.decide(problem, targets)
+    present = problem.present()
+    asked: list[Target] = []
+    for target in targets:
+        each = zip(present, problem.one_each(target), strict=True)
+        asked.append([max(low, high) for low, high in each])
+    if asked == [present]:
+        return [problem.outcome(problem.live)]
+    return method.decide(problem, asked)
+
+
+def _steps(problem: Problem, target: Target, count: int, curve: str) -> Iterator[Target]:
+    """The targets of ``count`` steps from the sparsity that there is to ``target``."""
+    if count == 1:
+        yield target
+        return
+    start, goal = problem.present(), problem.one_each(target)
+    for step in range(1, count + 1):
+        pairs = zip(start, goal, strict=True)
+        yield [interpolate(step, 0, count, low, high, curve) for low, high in pairs]
+
+
+@contextlib.contextmanager
+def _undone(masks: MaskSet) -> Iterator[None]:
+    """Within the block masks are in force and may change; after it all is as it was."""
+    values = [param.detach().clone() for param in masks.params]
+    bits, enabled = masks.masks, masks.enabled
+    masks.enabled = True
+    try:
+        yield
+    finally:
+        masks.enabled = enabled
+        masks.restore(bits)
+        with torch.no_grad():
+            for param, value in zip(masks.params, values, strict=True):
+                param.copy_(value)
+
+
+def _present(masks: MaskSet) -> Outcome:
+    parts = zip(masks.full_names, masks.masks, masks.params, strict=True)
+    return Outcome(
+        (name, Change(full_value(mask), full_value(param).clone())) for name, mask, param in parts
+    )
