@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from abc import abstractmethod
@@ -9,8 +10,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch.nn import Module, Parameter
 from torch.optim import Optimizer
+from typing_extensions import Self
 
 from sparseml.pytorch.sparsification.fields import as_flag, as_names, field, of_types
 from sparseml.pytorch.sparsification.modifier import Loggers, ScheduledUpdateModifier
@@ -156,6 +159,47 @@ class BasePruningModifier(ScheduledUpdateModifier):
     def _get_budget(self, params: list[Parameter]) -> Budget | None:
         """How many weights go in each parameter; None leaves it to the sparsity alone."""
         return None
+
+    def _require_reachable(self, mask_creator: PruningMaskCreator) -> None:
+        """Check that the masks can have the sparsities asked for.
+
+        :raises ValueError: if they cannot
+        """
+
+    def selecting_entries(self) -> list[str]:
+        """Return the tokens, names and patterns by which parameters are selected, in order."""
+        entries = self._selecting_entries()
+        return [entries] if isinstance(entries, str) else list(entries)
+
+    def selects(self, module: Module) -> list[NamedLayerParam]:
+        """Return the parameters that are pruned, checked as initialising checks them.
+
+        :raises RuntimeError: for an entry that matches nothing
+        :raises ValueError: if nothing is selected at all, or the masks do not fit the parameters
+        """
+        probe = self._unattached_copy()
+        selected = probe._create_named_layers_and_params(module)
+        shapes: list[Any] = [torch.zeros(()).expand(found.param.shape) for found in selected]
+        probe._require_reachable(
+            probe._get_mask_creator([found.name for found in selected], shapes)
+        )
+        return selected
+
+    def sparsities_at(self, module: Module, epoch: float) -> list[float | None]:
+        """Return the sparsity asked for at ``epoch`` of each parameter; None where there is none.
+
+        :raises RuntimeError: for an entry that matches nothing
+        """
+        probe = self._unattached_copy()
+        selected = probe._create_named_layers_and_params(module)
+        asked = probe.get_applied_sparsity_for_epoch(epoch, 1)
+        return list(asked) if isinstance(asked, (list, tuple)) else [asked] * len(selected)
+
+    def _unattached_copy(self) -> Self:
+        # what selects parameters notes their sparsities, which a modifier in use must not lose
+        probe = copy.copy(self)
+        probe._initialized = False  # a modifier deleted while initialised detaches itself
+        return probe
 
     def initialize_extras(self, module: Module) -> None:
         """Called at the end of initialisation, when the masks exist."""
