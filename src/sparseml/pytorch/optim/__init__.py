@@ -31,6 +31,7 @@ from sparseml.pytorch.optim.sensitivity_pruning import (
     pruning_loss_sens_magnitude,
     pruning_loss_sens_one_shot,
 )
+from sparseml.pytorch.optim.step_driver import Position, StepDriver
 from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
 from sparseml.pytorch.sparsification.pruning.analyzer import ModulePruningAnalyzer
 from sparseml.pytorch.utils.layer_tracking import ASLayerTracker
@@ -49,10 +50,12 @@ __all__ = [
     "ModuleParamPruningMask",
     "ModulePruningAnalyzer",
     "MovementPruningParamsScorer",
+    "Position",
     "PruningMaskCreator",
     "RecipeManagerStepWrapper",
     "ScheduledModifierManager",
     "ScheduledOptimizer",
+    "StepDriver",
     "UnstructuredPruningMaskCreator",
     "create_pruning_param_scorer",
     "default_exponential_check_lrs",
