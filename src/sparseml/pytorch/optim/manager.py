@@ -33,7 +33,7 @@ Modifiers = ModifierList | Mapping[str, ModifierList]
 
 
 class ScheduledModifierManager(BaseManager, Modifier):
-    """Holds the modifiers of a recipe in the order they act in, and makes them act.
+    """The modifiers of a recipe, in the order they act in, and what makes them act.
 
     Drive it by the optimizer that :meth:`modify` returns, or by a
     :class:`~sparseml.pytorch.optim.step_driver.StepDriver` beside your own.

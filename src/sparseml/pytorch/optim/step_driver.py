@@ -45,52 +45,27 @@ class Position(NamedTuple):
 
 @runtime_checkable
 class Driven(Protocol):
-    """What a driver needs of a manager."""
+    """What a driver needs of a manager; for each see :class:`ScheduledModifierManager`."""
 
     _enabled: bool
     position: Any
 
-    def _require_initialized(self, caller: str) -> None:
-        """Raise a RuntimeError unless this is initialised."""
-
-    def resolve_steps(self, steps_per_epoch: int) -> None:
-        """Compute the epochs of all schedules that are given in steps."""
-
-    def attach_driver(self, driver: Any) -> Position:
-        """Remember who counts the steps; return where they start unless it is said otherwise."""
-
-    def update(self, module: Module, optimizer: Any, epoch: float, steps_per_epoch: int) -> None:
-        """Update what is due."""
-
-    def optimizer_pre_step(
-        self, module: Module, optimizer: Any, epoch: float, steps_per_epoch: int
-    ) -> None:
-        """Act right before the optimizer's step."""
-
-    def optimizer_post_step(
-        self, module: Module, optimizer: Any, epoch: float, steps_per_epoch: int
-    ) -> None:
-        """Act right after the optimizer's step."""
-
-    def loss_update(
-        self,
-        loss: Tensor,
-        module: Module,
-        optimizer: Any,
-        epoch: float,
-        steps_per_epoch: int,
-        **kwargs: Any,
-    ) -> Tensor:
-        """Return the loss to differentiate."""
+    def _require_initialized(self, caller: str) -> None: ...
+    def resolve_steps(self, steps_per_epoch: int) -> None: ...
+    def attach_driver(self, driver: Any) -> Position: ...
+    def update(self, module: Module, *step: Any) -> None: ...
+    def optimizer_pre_step(self, module: Module, *step: Any) -> None: ...
+    def optimizer_post_step(self, module: Module, *step: Any) -> None: ...
+    def loss_update(self, loss: Tensor, module: Module, *step: Any, **kwargs: Any) -> Tensor: ...
 
 
 class StepDriver:
-    """Carries the modifiers of a manager through a training loop that steps its own optimizer.
+    """The calls that carry a manager's modifiers through a loop that steps its own optimizer.
 
-    Two calls, one on either side of each optimizer step; nothing is wrapped. It counts optimizer
-    steps, and from them the epoch: accumulating gradients over several batches, or a step that a
-    gradient scaler leaves out, does not move a schedule. While the manager is disabled, the two
-    calls do nothing.
+    There are two, one on either side of each optimizer step; nothing is wrapped. It counts
+    optimizer steps, and from them the epoch: accumulating gradients over several batches, or a step
+    that a gradient scaler leaves out, does not move a schedule. While the manager is disabled, the
+    two calls do nothing.
 
     .. code-block:: python
 

@@ -22,7 +22,7 @@ __all__ = ["RecipeManagerStepWrapper"]
 
 
 class RecipeManagerStepWrapper:
-    """Wraps what a training loop steps, so that each step also runs a manager's modifiers.
+    """A stand-in for what a training loop steps, so that each step also runs the modifiers.
 
     Everything else is read from and written to the wrapped object. The modifiers are run by a
     :class:`~sparseml.pytorch.optim.step_driver.StepDriver`, which also counts the steps; here are

@@ -58,6 +58,7 @@ class LayerThinningModifier(ScheduledModifier):
     _param_group_dependency_map: dict[str, list[str]]
     _structure_type: str
     _strict: bool
+    _progress = ("_last_update_epoch", "_thinned")
 
     def __init__(
         self,
@@ -113,17 +114,6 @@ class LayerThinningModifier(ScheduledModifier):
         super().finalize(module, reset_loggers, **kwargs)
         if module is not None and self._enabled and not self._thinned:
             self._thin(module, kwargs.get("optimizer"))
-
-    def progress_state(self) -> dict[str, Any]:
-        """Adds when the modifier was last updated, and whether it has removed anything."""
-        own = {"last_update_epoch": self._last_update_epoch, "thinned": self._thinned}
-        return {**super().progress_state(), **own}
-
-    def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restores these; the model itself gets its shapes from the checkpoint's weights."""
-        super().load_progress_state(state)
-        self._last_update_epoch = state["last_update_epoch"]
-        self._thinned = state["thinned"]
 
     def _thin(self, module: Module, optimizer: Optimizer | None) -> None:
         compress_strucure_pruned_module(
