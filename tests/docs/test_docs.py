@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,6 +71,36 @@ def test_the_loop_of_the_front_page(tmp_path: Path) -> None:
     program.write_text(loop.replace('"recipe.yaml"', "recipe"))
     runpy.run_path(str(program), names)
     assert int((model.weight == 0).sum()) == round(0.9 * 200)
+
+
+def test_the_page_on_loops_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "your_own_loop.md").read_text(encoding="utf-8")
+    (recipe,) = BLOCK.findall(page)
+    model = torch.nn.Linear(20, 10)
+    names: dict[str, Any] = {
+        "model": model,
+        "loader": [(torch.randn(4, 20), torch.randint(10, (4,)))] * 4,
+        "loss_function": torch.nn.functional.cross_entropy,
+        "scaler": torch.amp.GradScaler("cpu", init_scale=8.0),
+    }
+    program = tmp_path / "loop.py"
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    text = "\n".join(blocks).replace('"recipe.yaml"', repr(recipe))
+    # the reader goes on to train; the page's loop has finalized the manager
+    program.write_text(text.replace("manager.finalize(model)", ""))
+    names |= runpy.run_path(str(program), names)
+    assert int((model.weight == 0).sum()) == round(0.9 * 200)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "4 1.0 True False" and lines[-1] == "weight: 0.825"
+
+    taken = names["driver"].position.steps
+    names["save"](tmp_path / "checkpoint.pt")
+    names["train_step"](*names["loader"][0])
+    assert names["driver"].position.steps == taken + 1 == 25
+    names["train_step"](torch.full((4, 20), torch.inf), names["loader"][0][1])
+    assert names["driver"].position.steps == taken + 1
+    names["load"](tmp_path / "checkpoint.pt")
+    assert names["driver"].position.steps == taken
 
 
 def test_expressions_as_documented() -> None:

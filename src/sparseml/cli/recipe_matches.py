@@ -14,7 +14,6 @@ from sparseml.cli.problems import Problem
 from sparseml.cli.recipe_places import line_of
 from sparseml.pytorch.sparsification.modifier import Modifier, ScheduledModifier
 from sparseml.pytorch.sparsification.param_selection import select_params
-from sparseml.pytorch.sparsification.preview import preview_selection, selecting_entries
 from sparseml.pytorch.sparsification.pruning.mask_creator import get_mask_creator
 from sparseml.pytorch.utils.names import NamePatterns
 
@@ -22,35 +21,32 @@ __all__ = ["check_patterns", "matches", "overlaps"]
 
 
 def check_patterns(modifier: Modifier, recipe_path: str) -> None:
-    """What can be said of a modifier's patterns without a model.
+    """Check what can be said of a modifier's patterns without a model.
 
     :param recipe_path: where the modifier comes from
     :raises Problem: for what is no regular expression, or no mask type
     """
-    for entry in selecting_entries(modifier):
+    for entry in modifier.selecting_entries():
         with _pointing_at(recipe_path, modifier, entry):
             NamePatterns([entry])
-    if hasattr(modifier, "mask_type"):
-        with _pointing_at(recipe_path, modifier, "mask_type"):
-            get_mask_creator(modifier.mask_type)
+    with _pointing_at(recipe_path, modifier, "mask_type"):
+        get_mask_creator(getattr(modifier, "mask_type", "unstructured"))
 
 
 def matches(modifier: Modifier, model: Module, recipe_path: str) -> list[dict[str, Any]]:
-    """For every entry by which a modifier selects parameters: what it selects.
+    """Return, for every entry by which a modifier selects parameters, what it selects.
 
     :param recipe_path: where the modifier comes from
     :raises Problem: for an entry that matches nothing although it must, and for parameters that the
         masks do not fit, pointing into the recipe
     """
-    entries = selecting_entries(modifier)
-    if not entries and not hasattr(modifier, "params"):
-        return []
+    entries = modifier.selecting_entries()
     if getattr(modifier, "params_strict", True):
         for entry in entries:
             with _pointing_at(recipe_path, modifier, entry):
                 select_params(model, [entry])
     with _pointing_at(recipe_path, modifier):
-        preview_selection(modifier, model)
+        modifier.selects(model)
     return [_catch(entry, model) for entry in entries]
 
 
@@ -67,7 +63,7 @@ def _catch(entry: str, model: Module) -> dict[str, Any]:
 def overlaps(
     modifiers: Sequence[Modifier], found: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Pairs of modifiers that prune the same parameters at the same time.
+    """Return the pairs of modifiers that prune the same parameters at the same time.
 
     Such a pair is allowed, but both masks together may leave fewer weights than either asks for.
 

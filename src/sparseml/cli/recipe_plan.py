@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sparseml.optim.steps import StepFields
+from sparseml.optim.modifier import BaseScheduled
+from sparseml.optim.schedule import ONE_SHOT, PlannedUpdate
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification.modifier import Modifier, ScheduledModifier
-from sparseml.pytorch.sparsification.planning import PlannedUpdate, planned_updates
+from sparseml.pytorch.sparsification.planning import Prunes, asked_sparsities
 
 __all__ = ["plan"]
 
@@ -20,7 +20,7 @@ Plan = dict[str, Any]
 
 
 def plan(manager: ScheduledModifierManager, steps_per_epoch: int | None) -> Plan:
-    """When each modifier acts, and the sparsity that it then asks for, as plain data.
+    """Return when each modifier acts, and what sparsity it then asks for, as plain data.
 
     :param manager: of the recipe; schedules in steps are resolved
     :param steps_per_epoch: optimizer steps in an epoch; None to assume some
@@ -28,7 +28,7 @@ def plan(manager: ScheduledModifierManager, steps_per_epoch: int | None) -> Plan
         or a schedule does not hold with them
     """
     per_epoch = steps_per_epoch or ASSUMED_STEPS_PER_EPOCH
-    in_steps = [m for m in manager.iter_modifiers() if isinstance(m, StepFields) and m.has_steps]
+    in_steps = [m for m in manager.iter_modifiers() if isinstance(m, BaseScheduled) and m.has_steps]
     if in_steps and steps_per_epoch is None:
         raise ValueError(
             f"the schedule of {type(in_steps[0]).__name__} is given in optimizer steps; "
@@ -60,17 +60,17 @@ def _modifier_plan(modifier: Modifier, per_epoch: int, steps: int) -> Plan:
         "fields": modifier.props(only_serializable=True),
     }
     if isinstance(modifier, ScheduledModifier):
-        updates = planned_updates(modifier, per_epoch, steps + 1)
+        updates = modifier.schedule.updates(per_epoch, steps + 1)
         found["updates"] = [
             _entry(modifier, stretch, per_epoch, steps) for stretch in _stretches(updates)
         ]
-    if hasattr(modifier, "get_applied_sparsity_for_epoch"):
-        found["one_shot_sparsity"] = _sparsity(modifier, math.inf, 1)
+    if isinstance(modifier, Prunes):
+        found["one_shot_sparsity"] = _sparsity(modifier, ONE_SHOT, 1)
     return found
 
 
 def _stretches(updates: Iterable[PlannedUpdate]) -> Iterator[list[PlannedUpdate]]:
-    """Updates on successive steps in one piece, but a start and an end on their own."""
+    """Yield updates on successive steps in one piece, but a start and an end on their own."""
     stretch: list[PlannedUpdate] = []
     for update in updates:
         last = stretch[-1] if stretch else None
@@ -93,16 +93,16 @@ def _entry(
     # a loop of as many epochs as the recipe asks for never takes this step
     if first.step >= steps:
         entry["after_training"] = True
-    if hasattr(modifier, "get_applied_sparsity_for_epoch"):
+    if isinstance(modifier, Prunes):
         entry["sparsity"] = _sparsity(modifier, first.epoch, per_epoch)
         if last is not first:
             entry["until_sparsity"] = _sparsity(modifier, last.epoch, per_epoch)
     return entry
 
 
-def _sparsity(modifier: Any, epoch: float, steps_per_epoch: int) -> float | list[float] | None:
-    """The sparsity that the modifier would ask for: one number if it is the same everywhere."""
-    found = modifier.get_applied_sparsity_for_epoch(epoch, steps_per_epoch)
-    if not isinstance(found, (list, tuple)):
-        return found
-    return found[0] if len(set(found)) == 1 else list(found)
+def _sparsity(
+    modifier: Prunes, epoch: float, steps_per_epoch: int
+) -> float | list[float | None] | None:
+    """Return the sparsity that the modifier would ask for: one number if it is the same for all."""
+    found = asked_sparsities(modifier, epoch, steps_per_epoch)
+    return found[0] if len(set(found)) == 1 else found

@@ -7,7 +7,8 @@ from typing import Any
 
 from sparseml.optim.base_modifier import BaseModifier
 from sparseml.optim.props import ModifierProp
-from sparseml.optim.steps import StepFields, StepsMeta
+from sparseml.optim.schedule import epoch_of_step, is_one_shot
+from sparseml.optim.steps import STEP_TWINS, StepsMeta
 from sparseml.utils.text import shortened
 
 __all__ = ["BaseScheduled", "BaseUpdate"]
@@ -27,9 +28,12 @@ def _as_epochs(modifier: Any, field: str, value: Any) -> float:
         raise ValueError(problem) from None
 
 
-class BaseScheduled(StepFields, BaseModifier, metaclass=StepsMeta):
+class BaseScheduled(BaseModifier, metaclass=StepsMeta):
     """
     A modifier that starts and ends at given epochs.
+
+    Whatever it takes in epochs may be given in optimizer steps instead, ``start_step``,
+    ``end_step`` and, if it repeats, ``update_steps``: the metaclass sees to it.
 
     :param start_epoch: the epoch to start at; -1 for immediately
     :param min_start: the least value allowed for ``start_epoch``
@@ -40,6 +44,12 @@ class BaseScheduled(StepFields, BaseModifier, metaclass=StepsMeta):
         ``start_epoch``
     :raises ValueError: if the epochs break these rules
     """
+
+    _start_step: int | None = None
+    _end_step: int | None = None
+    _update_steps: int | None = None
+    _steps_resolved = True
+    _update_frequency: Any = None  # epochs, of what repeats
 
     def __init__(
         self,
@@ -77,6 +87,70 @@ class BaseScheduled(StepFields, BaseModifier, metaclass=StepsMeta):
     def end_epoch(self, value: float) -> None:
         self._end_epoch = _as_epochs(self, "end_epoch", value)
         self.validate_schedule()
+
+    @ModifierProp()
+    def start_step(self) -> int | None:
+        """The optimizer step to start at, in place of ``start_epoch``."""
+        return self._start_step
+
+    @ModifierProp()
+    def end_step(self) -> int | None:
+        """The optimizer step to end at, in place of ``end_epoch``."""
+        return self._end_step
+
+    @ModifierProp()
+    def update_steps(self) -> int | None:
+        """Optimizer steps between updates, in place of ``update_frequency``."""
+        return self._update_steps
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether any part of the schedule is given in steps."""
+        return any(getattr(self, field) is not None for field in STEP_TWINS)
+
+    @property
+    def steps_resolved(self) -> bool:
+        """Whether the epochs are the real ones; True if nothing is given in steps."""
+        return self._steps_resolved
+
+    def resolve_steps(self, steps_per_epoch: int) -> None:
+        """
+        Compute the epochs of what is given in steps. Calling it again changes nothing.
+
+        :param steps_per_epoch: optimizer steps in an epoch
+        :raises ValueError: if it is not a positive whole number, or the schedule does not hold
+            with it
+        """
+        if not self.has_steps:
+            return
+        if not isinstance(steps_per_epoch, int) or steps_per_epoch < 1:
+            raise ValueError(
+                f"steps_per_epoch must be a positive whole number, found {steps_per_epoch!r}"
+            )
+        if self._start_step is not None:
+            self._start_epoch = self._init_start = epoch_of_step(self._start_step, steps_per_epoch)
+        if self._end_step is not None:
+            self._end_epoch = self._init_end = epoch_of_step(self._end_step, steps_per_epoch)
+        if self._update_steps is not None:
+            self._update_frequency = epoch_of_step(self._update_steps, steps_per_epoch)
+        try:
+            self.validate_schedule()
+        except ValueError as err:
+            raise ValueError(f"{err}, with {steps_per_epoch} steps in an epoch") from err
+        self._steps_resolved = True
+
+    def check_steps_resolved(self, epoch: float = 0.0) -> None:
+        """
+        Check, before the schedule is used, that its epochs are the real ones.
+
+        :param epoch: the current epoch; a one-shot application needs no schedule
+        :raises RuntimeError: if the steps have not been resolved and there is need for them
+        """
+        if not self._steps_resolved and not is_one_shot(epoch):
+            raise RuntimeError(
+                f"the schedule of {type(self).__name__} is given in steps: give steps_per_epoch "
+                "to the manager's modify() or initialize(), or call resolve_steps()"
+            )
 
     def validate_schedule(self) -> None:
         """
@@ -118,12 +192,27 @@ class BaseScheduled(StepFields, BaseModifier, metaclass=StepsMeta):
         """
         if ref_start_epoch is None:
             return
-        self._check_shiftable()
+        if self._start_step is not None or self._end_step is not None:
+            raise ValueError(
+                f"{type(self).__name__} starts or ends at a given step and cannot be shifted by "
+                "epochs; give its schedule in epochs, or keep the original epochs"
+            )
         self._start_epoch = max(0.0, self._start_epoch) + ref_start_epoch
         if self._end_epoch != -1:
             self._end_epoch += ref_start_epoch
             self._init_end += ref_start_epoch
         self.validate_schedule()
+
+    def props(
+        self, only_serializable: bool, format_str: bool = False, format_repr: bool = False
+    ) -> dict[str, Any]:
+        """Return the properties; in recipes steps replace the epochs computed from them."""
+        values = super().props(only_serializable, format_str, format_repr)
+        if only_serializable:
+            for field, twin in STEP_TWINS.items():
+                if field in values:
+                    values.pop(twin, None)
+        return values
 
 
 class BaseUpdate(BaseModifier):
@@ -153,7 +242,11 @@ class BaseUpdate(BaseModifier):
         self.validate_update()
 
     def validate_update(self) -> None:
-        """:raises ValueError: if ``update_frequency`` is too small"""
+        """
+        Check how often to update against its limit.
+
+        :raises ValueError: if ``update_frequency`` is too small
+        """
         if not self._update_frequency >= self._min_frequency:
             raise ValueError(
                 f"update_frequency of {type(self).__name__} must be at least "

@@ -26,7 +26,7 @@ class TimelineMixin:
     modifiers: Any
 
     def iter_modifiers(self) -> Iterable[Any]:
-        """All modifiers, stage by stage."""
+        """Return all modifiers, stage by stage."""
         raise NotImplementedError
 
     def _of_type(self, kind: SparsificationTypes) -> list[Any]:
@@ -91,13 +91,13 @@ class TimelineMixin:
         return max((math.ceil(e) for e in [*_starts(modifiers), *_ends(modifiers)]), default=-1)
 
     def qat_active(self, epoch: float) -> bool:
-        """Whether a quantization modifier acts during the epoch that begins at ``epoch``."""
+        """Return whether a quantization modifier acts during the epoch that begins at ``epoch``."""
         starts = [modifier.start_epoch for modifier in self.quantization_modifiers]
         return bool(starts) and min(starts) < epoch + 1
 
     def phase(self, epoch: float) -> str | None:
         """
-        What the model is like at an epoch.
+        Return what the model is like at an epoch.
 
         :return: ``"dense"``, ``"pruned"``, ``"dense_quantized"``, ``"pruned_quantized"``,
             ``"quantized_pruned"`` (pruning ended last), or None while it is changing
@@ -118,7 +118,7 @@ class TimelineMixin:
 
     def get_start_end_epochs(self) -> OrderedDict[str, tuple[float, float]]:
         """
-        Where each stage starts and ends; a recipe without stages counts as one, named ``"all"``.
+        Return where each stage starts and ends; a recipe without stages is one, named ``"all"``.
 
         A stage that does not say where it ends, ends where the next one starts.
         """
@@ -139,5 +139,5 @@ class TimelineMixin:
         return bounds
 
     def get_last_start_epoch(self) -> float:
-        """Where the last stage starts, at least 0."""
+        """Return where the last stage starts, at least 0."""
         return max(0.0, list(self.get_start_end_epochs().values())[-1][0])

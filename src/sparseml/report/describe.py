@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from sparseml.pytorch.sparsification.planning import planned_sparsities
+from sparseml.pytorch.sparsification.planning import Prunes, final_sparsities
 from sparseml.pytorch.utils.layers import get_prunable_layers
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import distinct_params
@@ -78,9 +78,12 @@ def layer_sparsities(model: nn.Module, manager: Any = None) -> list[Layer]:
 def _asked(model: nn.Module, manager: Any) -> dict[int, _Asked]:
     asked: dict[int, _Asked] = {}
     for modifier in [] if manager is None else manager.pruning_modifiers:
-        if not hasattr(modifier, "get_applied_sparsity_for_epoch"):
+        if not isinstance(modifier, Prunes):
             continue
         scope = "global" if modifier.global_sparsity else "layer"
-        for selected, sparsity in planned_sparsities(modifier, model):
-            asked[id(selected.param)] = (sparsity, scope)
+        try:
+            found = final_sparsities(modifier, model)
+        except ValueError:  # masks need not fit what has been made smaller since
+            continue
+        asked |= {id(selected.param): (sparsity, scope) for selected, sparsity in found}
     return asked

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from sparseml.pytorch.sparsification.planning import planned_updates
+from sparseml.pytorch.sparsification.modifier import ScheduledModifier
+from sparseml.pytorch.sparsification.planning import Prunes, asked_sparsities
 from sparseml.report.schema import PruningSchedule, Schedule, ScheduledUpdate
 
 __all__ = ["asked_schedule"]
@@ -30,7 +31,7 @@ def asked_schedule(manager: Any, steps_per_epoch: int) -> Schedule:
     if steps > MOST_STEPS:
         return schedule
     for stage, modifier in _staged(manager):
-        if not hasattr(modifier, "get_applied_sparsity_for_epoch"):
+        if not (isinstance(modifier, ScheduledModifier) and isinstance(modifier, Prunes)):
             continue
         updates = list(_updates(modifier, steps_per_epoch, steps))
         if updates:
@@ -51,11 +52,11 @@ def _staged(manager: Any) -> Iterator[tuple[str | None, Any]]:
 
 
 def _updates(modifier: Any, steps_per_epoch: int, steps: int) -> Iterator[ScheduledUpdate]:
-    for update in planned_updates(modifier, steps_per_epoch, steps + 1):
-        asked = modifier.get_applied_sparsity_for_epoch(update.epoch, steps_per_epoch)
-        if asked is None:
+    for update in modifier.schedule.updates(steps_per_epoch, steps + 1):
+        asked = asked_sparsities(modifier, update.epoch, steps_per_epoch)
+        values = [value for value in asked if value is not None]
+        if not values:
             continue
-        values = list(asked) if isinstance(asked, (list, tuple)) else [asked]
         yield ScheduledUpdate(
             step=update.step, epoch=update.epoch, lowest=min(values), highest=max(values)
         )

@@ -9,8 +9,6 @@ from typing import Any
 from torch import nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
-from sparseml.pytorch.sparsification.planning import planned_updates
-from sparseml.pytorch.sparsification.preview import preview_selection, selecting_entries
 from sparseml.timm.errors import RunError, one_line
 
 __all__ = ["epochs_to_run", "load_recipe", "require_fitting_patterns", "require_fitting_schedule"]
@@ -35,10 +33,10 @@ def require_fitting_patterns(
     :raises RunError: naming the modifier and the pattern that catches nothing
     """
     for modifier in manager.iter_modifiers():
-        if not selecting_entries(modifier):
+        if not modifier.selecting_entries():
             continue
         try:
-            preview_selection(modifier, model)
+            modifier.selects(model)
         except (RuntimeError, ValueError) as error:
             hint = ""
             if "[qkv]" in str(error) or ".q." in str(error):
@@ -82,7 +80,7 @@ def require_fitting_schedule(
     steps = epochs * steps_per_epoch
     for modifier in manager.pruning_modifiers:
         name = type(modifier).__name__
-        updates = list(planned_updates(modifier, steps_per_epoch, steps))
+        updates = list(modifier.schedule.updates(steps_per_epoch, steps))
         if not updates:
             raise RunError(
                 f"{recipe}: {name} starts at epoch {modifier.start_epoch:g} and never acts in a "

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparseml.optim.schedule import Schedule
 from sparseml.pytorch.functional.schedules import (
     CURVES,
+    Ramp,
     cosine_fraction,
     is_dense_phase,
     scheduled_sparsity,
-    sparsity_timeline,
-    update_times,
 )
 
 
@@ -62,35 +62,14 @@ def test_unknown_curves_are_refused():
             scheduled_sparsity(time, 0, 2, 0.1, 0.7, "cubik")
 
 
-def test_update_times():
-    assert update_times(1, 3, 0.5) == [1, 1.5, 2, 2.5, 3]
-    assert update_times(0, 4, 1.5) == [0, 1.5, 3, 4]
-    assert update_times(-1, 2, 5) == [0, 2]
-    assert update_times(2, 2, 1) == [2]
-    assert len(update_times(0, 1, 0.1)) == 11  # ten tenths are one, whatever floats say
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((0, 4, 0), "frequency must be above 0, found 0"),
-        ((0, 4, -1), "frequency must be above 0"),
-        ((4, 2, 1), r"not before start \(4\), found 2"),
-        ((0, math.inf, 1), "end must be finite"),
-        ((0, 1e9, 1e-3), "more than 1000000"),
-    ],
-)
-def test_impossible_schedules_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        update_times(*arguments)
-
-
-def test_timeline():
-    timeline = sparsity_timeline(1, 3, 0.5, 0.05, 0.8)
-    assert [time for time, _ in timeline] == [1, 1.5, 2, 2.5, 3]
-    assert [sparsity for _, sparsity in timeline] == pytest.approx(
-        [0.05, 0.483594, 0.70625, 0.788281, 0.8], abs=1e-6
-    )
+def test_a_schedule_knows_the_target_of_a_ramp_at_every_update():
+    schedule, ramp = Schedule(1.0, 3.0, 0.5), Ramp(0.05, 0.8)
+    targets = [schedule.target(update.epoch, ramp) for update in schedule.updates(4, 20)]
+    expected = [0.05, 0.483594, 0.70625, 0.788281, 0.8]
+    assert targets == pytest.approx(expected, abs=1e-6)
+    assert schedule.target(math.inf, ramp) == 0.8
+    assert schedule.target(2.0, Ramp(0.0, 0.5, "linear")) == 0.25
+    assert ramp == Ramp(0.05, 0.8, "cubic")
 
 
 def test_phases_alternate_and_the_last_ones_are_sparse():

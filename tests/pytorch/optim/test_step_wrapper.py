@@ -71,6 +71,7 @@ class TestConstruction:
         }
         assert found == {
             "wrapped": wrapped,
+            "wrapped_driver": wrapper.wrapped_driver,
             "wrapped_manager": manager,
             "wrapped_optimizer": "optimizer",
             "wrapped_module": model,

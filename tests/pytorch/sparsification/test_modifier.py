@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseml.optim import BaseModifier, BaseScheduled, BaseUpdate
+from sparseml.optim.schedule import Schedule
 from sparseml.pytorch.sparsification import (
     PYTORCH_FRAMEWORK,
     Modifier,
@@ -83,6 +84,20 @@ def test_framework_and_base_classes():
     assert issubclass(ScheduledModifier, (Modifier, BaseScheduled))
     assert issubclass(ScheduledUpdateModifier, (ScheduledModifier, BaseUpdate))
     assert sparsification_info().modifiers == []
+
+
+def test_the_chain_of_base_classes_is_short():
+    chain = [c.__name__ for c in ScheduledUpdateModifier.__mro__ if "sparseml" in c.__module__]
+    assert chain == [
+        "ScheduledUpdateModifier", "ScheduledModifier", "Modifier", "BaseScheduled", "BaseUpdate",
+        "BaseModifier", "BaseObject",
+    ]  # fmt: skip
+
+
+def test_without_a_schedule_no_update_is_due(model):
+    modifier = Modifier()
+    modifier.initialize(model)
+    assert modifier.update_ready(0.0, 4) is False
 
 
 def test_registration_makes_a_tag():
@@ -331,6 +346,19 @@ class TestSchedule:
         between = list(range(start, start + length, every))
         # a schedule that starts and ends at once is over with its first update
         assert found == sorted({*between, start + length})
+
+    def test_schedule_is_a_value_that_follows_the_fields(self):
+        modifier = Recorder(1.0, 3.0, 0.5)
+        assert modifier.schedule == Schedule(1.0, 3.0, 0.5)
+        modifier.end_epoch = 4.0
+        assert modifier.schedule == Schedule(1.0, 4.0, 0.5)
+        modifier.advance_epochs(2.0)
+        assert modifier.schedule == Schedule(3.0, 6.0, 0.5)
+        steps = Recorder(start_step=3, end_step=8, update_steps=2)
+        assert (steps.schedule.start_step, steps.schedule.end_step) == (3, 8)
+        steps.resolve_steps(4)
+        assert steps.schedule == Schedule(0.75, 2.0, 0.5, update_steps=2)
+        assert ScheduledModifier(start_epoch=1.0, end_epoch=2.0).schedule == Schedule(1.0, 2.0)
 
     def test_steps_must_be_known_to_start(self, model):
         modifier = Recorder(start_step=3)

@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseml.pytorch.optim import ScheduledModifierManager
-from sparseml.pytorch.sparsification.planning import planned_sparsities, planned_updates
-from sparseml.pytorch.sparsification.preview import preview_selection, selecting_entries
+from sparseml.pytorch.sparsification import LayerThinningModifier
+from sparseml.pytorch.sparsification.planning import Prunes, asked_sparsities, final_sparsities
 from sparseml.pytorch.sparsification.pruning import (
+    ACDCPruningModifier,
     ConstantPruningModifier,
     MagnitudePruningModifier,
+    PowerpropagationModifier,
 )
 from sparseml.pytorch.sparsification.training import (
     EpochRangeModifier,
@@ -66,7 +68,7 @@ def test_planned_updates_are_those_of_training(
     steps = 4 * steps_per_epoch
     happened = updates_in_training(modifier(), steps_per_epoch, steps)
     asked = modifier()
-    planned = list(planned_updates(asked, steps_per_epoch, steps))
+    planned = list(asked.schedule.updates(steps_per_epoch, steps))
     assert [update.step for update in planned] == [step for step, _ in happened]
     for update, (_, applied) in zip(planned, happened, strict=True):
         assert asked.get_applied_sparsity_for_epoch(update.epoch, steps_per_epoch) == applied
@@ -74,39 +76,60 @@ def test_planned_updates_are_those_of_training(
 
 def test_schedules_in_steps() -> None:
     modifier = pruner({"start_step": 3, "end_step": 11, "update_steps": 4})
+    unresolved = modifier.schedule
     modifier.resolve_steps(5)
-    assert [u.step for u in planned_updates(modifier, 5, 100)] == [3, 7, 11]
+    for schedule in (unresolved, modifier.schedule):
+        assert [update.step for update in schedule.updates(5, 100)] == [3, 7, 11]
 
 
 def test_start_and_end_are_told_apart() -> None:
-    planned = list(planned_updates(EpochRangeModifier(1.0, 2.0), 4, 20))
+    planned = list(EpochRangeModifier(1.0, 2.0).schedule.updates(4, 20))
     assert planned == [(4, 1.0, True, False), (8, 2.0, False, True)]
-    at_once = planned_updates(TrainableParamsModifier(["weight"], True), 4, 20)
+    at_once = TrainableParamsModifier(["weight"], True).schedule.updates(4, 20)
     assert [(u.step, u.starts, u.ends) for u in at_once] == [(0, True, False)]
 
 
-def test_planning_leaves_the_modifier_alone() -> None:
+def test_thinning_also_acts_at_epochs_of_its_own() -> None:
+    modifier = LayerThinningModifier({"0.weight": ["1.weight"]}, update_epochs=[1.0, 2.25])
+    assert [update.step for update in modifier.schedule.updates(2, 20)] == [0, 2, 5]
+
+
+def test_asking_leaves_the_modifier_alone() -> None:
     modifier = LearningRateFunctionModifier("linear", 0.1, 0.0, start_epoch=0.0, end_epoch=1.0)
     before = dict(vars(modifier))
-    assert len(list(planned_updates(modifier, 4, 20))) == 5
-    next(planned_updates(modifier, 4, 20))
+    assert len(list(modifier.schedule.updates(4, 20))) == 5
+    next(modifier.schedule.updates(4, 20))
     assert vars(modifier) == before
+    grouped, model = pruner(params=[], final_sparsity={0.5: ["weight"]}), torch.nn.Linear(4, 3)
+    before = dict(vars(grouped))
+    assert grouped.selects(model) and grouped.sparsities_at(model, 0.5)
+    assert vars(grouped) == before
 
 
-def test_planning_does_not_detach_a_modifier_in_use() -> None:
+def test_asking_does_not_detach_a_modifier_in_use() -> None:
     model, modifier = torch.nn.Linear(4, 3), pruner()
     modifier.initialize(model)
-    list(planned_updates(modifier, 4, 20))
-    planned_sparsities(modifier, model)
-    preview_selection(modifier, model)
+    list(modifier.schedule.updates(4, 20))
+    final_sparsities(modifier, model)
     assert modifier.initialized and modifier.module_masks is not None
 
 
-def test_preview_works_without_values() -> None:
+def test_what_is_selected_is_known_without_values() -> None:
     with torch.device("meta"):
         model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Linear(4, 2))
     modifier = pruner(params=["re:.*weight"], mask_type="2:4", final_sparsity=0.5)
-    assert [found.name for found in preview_selection(modifier, model)] == ["0.weight", "1.weight"]
+    assert [found.name for found in modifier.selects(model)] == ["0.weight", "1.weight"]
+    trainable = TrainableParamsModifier(["re:.*bias"], True)
+    assert [found.name for found in trainable.selects(model)] == ["0.bias", "1.bias"]
+
+
+def test_a_modifier_without_parameters_selects_none() -> None:
+    assert EpochRangeModifier(0.0, 1.0).selects(torch.nn.Linear(4, 3)) == []
+
+
+def test_entries_that_may_match_nothing() -> None:
+    modifier = TrainableParamsModifier(["other"], True, params_strict=False)
+    assert modifier.selects(torch.nn.Linear(4, 3)) == []
 
 
 @pytest.mark.parametrize(
@@ -117,26 +140,44 @@ def test_preview_works_without_values() -> None:
         ({"params": ["weight"], "mask_type": "2:4"}, "final_sparsity"),
     ],
 )
-def test_preview_finds_what_initialising_would(fields: dict[str, Any], message: str) -> None:
+def test_selecting_finds_what_initialising_would(fields: dict[str, Any], message: str) -> None:
     model = torch.nn.Linear(4, 3)
-    for look in (preview_selection, type(pruner()).initialize):
+    for look in (MagnitudePruningModifier.selects, MagnitudePruningModifier.initialize):
         with pytest.raises((RuntimeError, ValueError), match=message):
             look(pruner(**fields), model)
 
 
 def test_entries_of_every_kind_of_modifier() -> None:
-    assert selecting_entries(EpochRangeModifier(0.0, 1.0)) == []
-    assert selecting_entries(ConstantPruningModifier("__ALL__")) == ["__ALL__"]
-    assert selecting_entries(TrainableParamsModifier(["a", "b"], True)) == ["a", "b"]
-    assert selecting_entries(pruner(params=[])) == ["__ALL_PRUNABLE__"]
+    assert EpochRangeModifier(0.0, 1.0).selecting_entries() == []
+    assert ConstantPruningModifier("__ALL__").selecting_entries() == ["__ALL__"]
+    assert TrainableParamsModifier(["a", "b"], True).selecting_entries() == ["a", "b"]
+    assert pruner(params=[]).selecting_entries() == ["__ALL_PRUNABLE__"]
     grouped = pruner(params=[], final_sparsity={0.5: ["a"], 0.7: ["b", "c"]})
-    assert selecting_entries(grouped) == ["a", "b", "c"]
+    assert grouped.selecting_entries() == ["a", "b", "c"]
+
+
+def test_who_can_be_asked_for_a_sparsity() -> None:
+    for modifier in (pruner(), ConstantPruningModifier("__ALL__")):
+        assert isinstance(modifier, Prunes)
+    for modifier in (EpochRangeModifier(0.0, 1.0), PowerpropagationModifier("__ALL_PRUNABLE__")):
+        assert not isinstance(modifier, Prunes)
 
 
 def test_sparsity_of_each_parameter() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Linear(4, 2))
     grouped = pruner(params=[], final_sparsity={0.5: ["1.weight"], 0.75: ["re:.*weight"]})
-    found = {selected.name: asked for selected, asked in planned_sparsities(grouped, model)}
+    found = {selected.name: asked for selected, asked in final_sparsities(grouped, model)}
     assert found == {"1.weight": 0.5, "0.weight": 0.75}
     grouped.apply(model, math.inf)
     assert float((model[0].weight == 0).float().mean()) == 0.75
+
+
+def test_sparsities_at_any_epoch() -> None:
+    model = torch.nn.Linear(8, 4)
+    assert pruner().sparsities_at(model, 0.0) == [0.1]
+    assert pruner().sparsities_at(model, 0.5) == pytest.approx([0.625])
+    assert pruner().sparsities_at(model, math.inf) == asked_sparsities(pruner(), 9.0, 4) == [0.7]
+    alternating = ACDCPruningModifier(0.9, 0.0, 10.0, 2, "__ALL__")
+    assert alternating.sparsities_at(model, 0.0) == [0.0, 0.0]
+    assert alternating.sparsities_at(model, 2.0) == [0.9, 0.9]
+    assert ConstantPruningModifier("__ALL__").sparsities_at(model, math.inf) == [None, None]

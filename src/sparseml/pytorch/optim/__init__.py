@@ -5,6 +5,7 @@ from __future__ import annotations
 from sparseml.lazy import lazy_names
 from sparseml.pytorch.optim.manager import ScheduledModifierManager
 from sparseml.pytorch.optim.optimizer import ScheduledOptimizer
+from sparseml.pytorch.optim.step_driver import Position, StepDriver
 from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
 from sparseml.pytorch.utils.layer_tracking import ASLayerTracker
 
@@ -30,9 +31,11 @@ _MOVED = {
 }
 __all__ = [
     "ASLayerTracker",
+    "Position",
     "RecipeManagerStepWrapper",
     "ScheduledModifierManager",
     "ScheduledOptimizer",
+    "StepDriver",
 ]
 __all__ += " ".join(_MOVED.values()).split()
 __getattr__, __dir__ = lazy_names(__name__, _MOVED)

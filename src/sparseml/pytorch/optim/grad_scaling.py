@@ -30,7 +30,7 @@ def unscale_and_check(scaler: GradScaler, optimizer: Any) -> bool:
 
 
 def fused_step_overflows(optimizer: Any) -> bool:
-    """Whether a fused optimizer, called by a scaler, will leave its parameters as they are.
+    """Return whether a fused optimizer, called by a scaler, will leave its parameters as they are.
 
     A scaler that steps a fused optimizer neither unscales nor skips; it hands ``grad_scale`` and
     ``found_inf`` to the optimizer, whose kernel acts on them.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -16,14 +16,15 @@ from torch.optim import Optimizer
 
 from sparseml.optim.manager import BaseManager
 from sparseml.optim.recipe import load_recipe
+from sparseml.optim.schedule import ONE_SHOT
 from sparseml.pytorch.optim import progress
+from sparseml.pytorch.optim.step_driver import Position, StepDriver
 from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
 from sparseml.pytorch.sparsification.modifier import (
     PYTORCH_FRAMEWORK,
     Loggers,
     Modifier,
 )
-from sparseml.pytorch.utils.logger import LoggerManager
 
 __all__ = ["ScheduledModifierManager"]
 
@@ -32,7 +33,10 @@ Modifiers = ModifierList | Mapping[str, ModifierList]
 
 
 class ScheduledModifierManager(BaseManager, Modifier):
-    """Holds the modifiers of a recipe in the order they act in, and makes them act.
+    """The modifiers of a recipe, in the order they act in, and what makes them act.
+
+    Drive it by the optimizer that :meth:`modify` returns, or by a
+    :class:`~sparseml.pytorch.optim.step_driver.StepDriver` beside your own.
 
     | Sample use:
     |   manager = ScheduledModifierManager.from_yaml("recipe.yaml")
@@ -53,16 +57,17 @@ class ScheduledModifierManager(BaseManager, Modifier):
         super().__init__(modifiers=modifiers, metadata=metadata)
         self._initialize_epoch: float = 0
         self._has_progress = False
-        self._position: dict[str, Any] = {}
+        self._position: Position | None = None
+        self._last_step: tuple[float, int] | None = None
         self._resumes = False
-        self._wrapper: weakref.ref[RecipeManagerStepWrapper] | None = None
+        self._driver: weakref.ref[StepDriver] | None = None
 
     def __del__(self) -> None:
         """Modifiers may well outlive their manager, so nothing is finalised here."""
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy drives no optimizer yet, and weak references cannot be pickled
-        return {**self.__dict__, "_wrapper": None}
+        return {**self.__dict__, "_driver": None}
 
     @classmethod
     def from_yaml(  # type: ignore[override]
@@ -72,7 +77,7 @@ class ScheduledModifierManager(BaseManager, Modifier):
         recipe_variables: dict[str, Any] | str | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> ScheduledModifierManager:
-        """A manager for a recipe.
+        """Return a manager for a recipe.
 
         :param file_path: a ``.yaml`` or ``.md`` file, or the text of a recipe
         :param add_modifiers: modifiers to add; in a staged recipe to its last stage, unless given
@@ -147,8 +152,7 @@ class ScheduledModifierManager(BaseManager, Modifier):
         :return: to be used in place of ``wrap_optim`` or ``optimizer``
         :raises ValueError: if ``steps_per_epoch`` is not positive
         """
-        if steps_per_epoch <= 0:
-            raise ValueError(f"steps_per_epoch must be greater than 0, got {steps_per_epoch}")
+        start = Position.at(0.0 if epoch is None else epoch, steps_per_epoch)
         if (
             isinstance(module, (DataParallel, DistributedDataParallel))
             and not allow_parallel_module
@@ -156,26 +160,42 @@ class ScheduledModifierManager(BaseManager, Modifier):
             module = module.module
         self.resolve_steps(steps_per_epoch)
         if not self._initialized:
-            self.initialize(module, 0.0 if epoch is None else epoch, **kwargs)
-        start = self._initialize_epoch if epoch is None else epoch
-        wrapper = RecipeManagerStepWrapper(
+            self.initialize(module, start.epoch, **kwargs)
+        return RecipeManagerStepWrapper(
             optimizer if wrap_optim is None else wrap_optim,
             optimizer,
             module,
             self,
-            start,
+            epoch,
             steps_per_epoch,
         )
-        self._wrapper = weakref.ref(wrapper)
-        if epoch is None and self._resumes:
-            wrapper._wrapped_resume(self._position)
+
+    @property
+    def position(self) -> Position | None:
+        """Where the run stands; None before this manager has taken part in a step."""
+        if self._last_step is None:
+            return self._position
+        return Position.at(*self._last_step).after_step()
+
+    @position.setter
+    def position(self, position: Position | None) -> None:
+        self._position, self._last_step = position, None
+
+    def attach_driver(self, driver: StepDriver) -> Position:
+        """Remember who counts the steps, so that :meth:`load_state_dict` can set the count.
+
+        :return: where the steps start unless it is said otherwise: where a state loaded since the
+            last driver has stopped, or else the epoch given to :meth:`initialize`
+        """
+        self._driver = weakref.ref(driver)
+        stopped = self.position if self._resumes else None
         self._resumes = False
-        return wrapper
+        return stopped or Position.at(self._initialize_epoch, driver.position.steps_per_epoch)
 
     def apply(
         self,
         module: Module,
-        epoch: float = math.inf,
+        epoch: float = ONE_SHOT,
         loggers: Loggers = None,
         finalize: bool = True,
         **kwargs: Any,
@@ -218,7 +238,7 @@ class ScheduledModifierManager(BaseManager, Modifier):
         """
         super().finalize(module, reset_loggers)
         self._has_progress = self._resumes = False
-        self._position = {}
+        self.position = None
         for modifier in self.iter_modifiers():
             if modifier.initialized:
                 modifier.finalize(module, reset_loggers, **kwargs)
@@ -232,10 +252,10 @@ class ScheduledModifierManager(BaseManager, Modifier):
         log_updates: bool = True,
     ) -> None:
         """Update, and then let log, every modifier that is due at ``epoch``."""
-        super().update(module, optimizer, epoch, steps_per_epoch)
-        for modifier in self._enabled_modifiers():
-            # plain modifiers have no schedule
-            if hasattr(modifier, "update_ready") and modifier.update_ready(epoch, steps_per_epoch):
+        if not (self._initialized and self._enabled):
+            self._require_active("update")
+        for modifier in self._members():
+            if modifier._enabled and modifier.update_ready(epoch, steps_per_epoch):
                 modifier.scheduled_update(module, optimizer, epoch, steps_per_epoch)
                 if log_updates:
                     modifier.scheduled_log_update(module, optimizer, epoch, steps_per_epoch)
@@ -250,32 +270,38 @@ class ScheduledModifierManager(BaseManager, Modifier):
         steps_per_epoch: int,
         **kwargs: Any,
     ) -> Tensor:
-        """The loss to differentiate, after every enabled modifier has had its say."""
-        super().loss_update(loss, module, optimizer, epoch, steps_per_epoch, **kwargs)
-        for modifier in self._enabled_modifiers():
-            loss = modifier.loss_update(loss, module, optimizer, epoch, steps_per_epoch, **kwargs)
+        """Return the loss to differentiate, after every enabled modifier has had its say."""
+        if not (self._initialized and self._enabled):
+            self._require_active("loss_update")
+        arguments = (module, optimizer, epoch, steps_per_epoch)
+        for modifier in self._members():
+            if modifier._enabled:
+                loss = modifier.loss_update(loss, *arguments, **kwargs)
         return loss
 
     def optimizer_pre_step(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
     ) -> None:
         """Call every enabled modifier right before the optimizer's step."""
-        super().optimizer_pre_step(module, optimizer, epoch, steps_per_epoch)
-        for modifier in self._enabled_modifiers():
-            modifier.optimizer_pre_step(module, optimizer, epoch, steps_per_epoch)
+        if not (self._initialized and self._enabled):
+            self._require_active("optimizer_pre_step")
+        for modifier in self._members():
+            if modifier._enabled:
+                modifier.optimizer_pre_step(module, optimizer, epoch, steps_per_epoch)
 
     def optimizer_post_step(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
     ) -> None:
         """Call every enabled modifier right after the optimizer's step."""
-        super().optimizer_post_step(module, optimizer, epoch, steps_per_epoch)
-        for modifier in self._enabled_modifiers():
-            modifier.optimizer_post_step(module, optimizer, epoch, steps_per_epoch)
-        steps = LoggerManager.epoch_to_step(epoch, steps_per_epoch) + 1
-        self._position = progress.position(steps, steps_per_epoch)
+        if not (self._initialized and self._enabled):
+            self._require_active("optimizer_post_step")
+        for modifier in self._members():
+            if modifier._enabled:
+                modifier.optimizer_post_step(module, optimizer, epoch, steps_per_epoch)
+        self._last_step = epoch, steps_per_epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of every modifier by its identifier; in a staged recipe, by stage before that.
+        """Return the state of every modifier by its identifier; if staged, by stage before that.
 
         Once training has begun, the key ``__progress__`` holds what else a run needs to go on as
         if it had not stopped. Everything in it can be saved by ``torch.save`` and loaded with
@@ -283,8 +309,9 @@ class ScheduledModifierManager(BaseManager, Modifier):
         """
         state = progress.collect(self._modifiers, lambda modifier: modifier.state_dict())
         if self._initialized and self._has_progress:
+            position = self.position
             state[progress.PROGRESS_KEY] = {
-                **self._position,
+                **({} if position is None else position._asdict()),
                 "modifiers": progress.collect(self._modifiers, lambda m: m.progress_state()),
             }
         return state
@@ -324,23 +351,26 @@ class ScheduledModifierManager(BaseManager, Modifier):
             self._modifiers, run["modifiers"], lambda m, part: m.load_progress_state(part)
         )
         self._has_progress = True
-        self._position = {key: value for key, value in run.items() if key != "modifiers"}
-        wrapper = None if self._wrapper is None else self._wrapper()
-        if wrapper is not None:
-            wrapper._wrapped_resume(self._position)
-        self._resumes = wrapper is None
+        found = {name: run[name] for name in Position._fields if name in run}
+        self.position = Position(**found) if found else None
+        driver = None if self._driver is None else self._driver()
+        if driver is not None and self.position is not None:
+            driver.resume(self.position)
+        self._resumes = driver is None
 
     def _groups(self) -> list[ModifierList]:
         if isinstance(self._modifiers, Mapping):
             return list(self._modifiers.values())
         return [[modifier] for modifier in self._modifiers]
 
-    def _enabled_modifiers(self) -> Iterator[Any]:
-        return (modifier for modifier in self.iter_modifiers() if modifier.enabled)
+    def _members(self) -> Iterable[Any]:
+        # no generator as iter_modifiers, since this is gone through at every step
+        members = self._modifiers
+        return chain.from_iterable(members.values()) if isinstance(members, Mapping) else members
 
 
 def _added(modifiers: Modifiers, more: Modifiers) -> Modifiers:
-    """``modifiers`` and ``more``, which without stages of its own joins the last stage."""
+    """Return ``modifiers`` and ``more``, which without stages of its own joins the last stage."""
     if not isinstance(modifiers, Mapping):
         if isinstance(more, Mapping):
             raise ValueError(

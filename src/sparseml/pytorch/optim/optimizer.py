@@ -89,7 +89,7 @@ class ScheduledOptimizer(Optimizer):
         return self._wrapper.wrapped_manager
 
     def manager_state_dict(self) -> dict[str, Any]:
-        """The manager's ``state_dict()``."""
+        """Return the manager's ``state_dict()``."""
         return self.manager.state_dict()
 
     def load_manager_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -97,11 +97,11 @@ class ScheduledOptimizer(Optimizer):
         self.manager.load_state_dict(state_dict)
 
     def state_dict(self) -> dict[str, Any]:
-        """The inner optimizer's."""
+        """Return the inner optimizer's state."""
         return self._wrapper.wrapped.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the inner optimizer's."""
+        """Restore the inner optimizer's state."""
         self._wrapper.wrapped.load_state_dict(state_dict)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -117,11 +117,11 @@ class ScheduledOptimizer(Optimizer):
         return self._wrapper.step(closure)
 
     def loss_update(self, loss: Tensor) -> Tensor:
-        """The loss to differentiate, after every modifier has had its say."""
+        """Return the loss to differentiate, after every modifier has had its say."""
         return self._wrapper.loss_update(loss)
 
     def adjust_current_step(self, epoch: int, step: int) -> None:
-        """Without effect but a warning: the step count is kept by the wrapper and by its state."""
+        """Warn, and do nothing else: the step count is kept by the wrapper and by its state."""
         warnings.warn(
             "ScheduledOptimizer.adjust_current_step has no effect; load the manager's state, or "
             "pass the epoch to manager.modify, to go on from a later step",

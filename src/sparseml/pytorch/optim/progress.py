@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sparseml.optim.steps import epoch_of_step
-
-__all__ = ["PROGRESS_KEY", "check_keys", "collect", "position", "restore"]
+__all__ = ["PROGRESS_KEY", "check_keys", "collect", "restore"]
 
 PROGRESS_KEY = "__progress__"
 """The key of a manager's state that is no identifier of a modifier and no stage."""
@@ -19,14 +17,8 @@ PROGRESS_KEY = "__progress__"
 Modifiers = list[Any] | Mapping[str, list[Any]]
 
 
-def position(steps: int, steps_per_epoch: int) -> dict[str, Any]:
-    """Where a run stands that has taken so many optimizer steps, in steps and in epochs."""
-    epoch = epoch_of_step(steps, steps_per_epoch)
-    return {"steps": steps, "epoch": epoch, "steps_per_epoch": steps_per_epoch}
-
-
 def collect(modifiers: Modifiers, of: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
-    """``of`` each modifier by its identifier; for a staged recipe, by stage and identifier."""
+    """Return ``of`` each modifier by its identifier; if staged, by stage and identifier."""
     if isinstance(modifiers, Mapping):
         return {stage: collect(members, of) for stage, members in modifiers.items()}
     return {modifier.identifier(): of(modifier) for modifier in modifiers}

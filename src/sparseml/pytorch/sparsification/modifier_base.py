@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
@@ -13,8 +12,11 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from sparseml.optim.modifier import BaseModifier, ModifierProp, ModifierYAML
+from sparseml.optim.schedule import ONE_SHOT
+from sparseml.pytorch.sparsification.param_selection import select_params
 from sparseml.pytorch.utils.declared_state import gather_progress, restore_progress
 from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
+from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.sparsification.types import SparsificationTypes
 
 __all__ = ["PYTORCH_FRAMEWORK", "Loggers", "Modifier", "ModifierProp", "PyTorchModifierYAML"]
@@ -31,7 +33,7 @@ Loggers = LoggerManager | list[BaseLogger] | None
 def PyTorchModifierYAML(
     swap_class_by_state_fn: Callable[[dict[str, Any]], type] | None = None,
 ) -> Callable[[_ModifierType], _ModifierType]:
-    """Class decorator: make a modifier loadable from a recipe under ``!ClassName``.
+    """Make a modifier class, as its decorator, loadable from a recipe under ``!ClassName``.
 
     :param swap_class_by_state_fn: given the fields found in the recipe, the class to build instead
     """
@@ -67,12 +69,12 @@ class Modifier(BaseModifier):
 
     @classmethod
     def load_list(cls, yaml_str: str) -> list[BaseModifier] | dict[str, list[BaseModifier]]:
-        """All modifiers of a recipe text: a list, or for a staged recipe stage name → list."""
+        """Return all modifiers of a recipe text: a list, or stage name → list if it is staged."""
         return cls.load_framework_list(yaml_str, PYTORCH_FRAMEWORK)
 
     @classmethod
     def load_obj(cls, yaml_str: str) -> BaseModifier:
-        """The one modifier that a text such as ``!EpochRangeModifier {...}`` describes."""
+        """Return the modifier that a text such as ``!EpochRangeModifier {...}`` describes."""
         return cls.load_framework_obj(yaml_str, PYTORCH_FRAMEWORK)
 
     @ModifierProp(serializable=False)
@@ -90,7 +92,8 @@ class Modifier(BaseModifier):
     ) -> None:
         """Attach to a model. May be called again.
 
-        :param epoch: the epoch training starts at; infinity for a one-shot application
+        :param epoch: the epoch training starts at; ``ONE_SHOT`` (infinity) for an application at
+            once, without training
         :param loggers: a manager, or loggers to put into a new one
         :param kwargs: extras of particular modifiers; every modifier accepts unknown ones
         """
@@ -116,7 +119,12 @@ class Modifier(BaseModifier):
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
     ) -> None:
         """Do what this modifier is there for; called before the optimizer's step."""
-        self._require_active("update")
+        if not (self._initialized and self._enabled):  # no call where there is nothing to say
+            self._require_active("update")
+
+    def update_ready(self, epoch: float, steps_per_epoch: int) -> bool:
+        """Return whether an update is due; never, for a modifier without a schedule."""
+        return False
 
     def log_update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
@@ -134,26 +142,29 @@ class Modifier(BaseModifier):
         steps_per_epoch: int,
         **kwargs: Any,
     ) -> Tensor:
-        """The loss to differentiate instead of ``loss``; called whether started or not."""
-        self._require_active("loss_update")
+        """Return the loss to differentiate instead of ``loss``; called whether started or not."""
+        if not (self._initialized and self._enabled):
+            self._require_active("loss_update")
         return loss
 
     def optimizer_pre_step(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
     ) -> None:
-        """Called with the final gradients, right before the optimizer's step."""
-        self._require_active("optimizer_pre_step")
+        """Act on the final gradients, right before the optimizer's step."""
+        if not (self._initialized and self._enabled):
+            self._require_active("optimizer_pre_step")
 
     def optimizer_post_step(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
     ) -> None:
-        """Called right after the optimizer's step."""
-        self._require_active("optimizer_post_step")
+        """Act on the weights, right after the optimizer's step."""
+        if not (self._initialized and self._enabled):
+            self._require_active("optimizer_post_step")
 
     def apply(
         self,
         module: Module,
-        epoch: float = math.inf,
+        epoch: float = ONE_SHOT,
         loggers: Loggers = None,
         finalize: bool = True,
         **kwargs: Any,
@@ -180,8 +191,30 @@ class Modifier(BaseModifier):
             if finalize:
                 self.finalize(module, **kwargs)
 
+    def selecting_entries(self) -> list[str]:
+        """Return the tokens, names and patterns by which parameters are selected, in order.
+
+        They are those of the field ``params``; a modifier without it has none.
+        """
+        entries = getattr(self, "params", None) or []
+        return [entries] if isinstance(entries, str) else list(entries)
+
+    def selects(self, module: Module) -> list[NamedLayerParam]:
+        """Return the parameters that this modifier selects, checked as initialising checks them.
+
+        Changes neither modifier nor module. A modifier without the field ``params`` selects none.
+
+        :param module: the model; it may be on the meta device, as only names and shapes count
+        :raises RuntimeError: for an entry that matches nothing
+        :raises ValueError: if nothing is selected at all, or what is selected does not fit
+        """
+        params = getattr(self, "params", None)
+        if params is None:
+            return []
+        return select_params(module, params, getattr(self, "params_strict", True))
+
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold beside model and optimizer; empty for most modifiers."""
+        """Return what a checkpoint must hold beside model and optimizer; mostly nothing."""
         return {}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
@@ -195,9 +228,9 @@ class Modifier(BaseModifier):
             )
 
     def progress_state(self) -> dict[str, Any]:
-        """How far this modifier has come: plain data and tensors, enough to resume bit by bit.
+        """Return how far this modifier has come: plain data and tensors, to resume bit by bit.
 
-        Holds what :meth:`state_dict` does not: the attributes that the classes name in
+        It holds what :meth:`state_dict` does not: the attributes that the classes name in
         ``_progress``. Tensors among them must not be changed in place.
         """
         return gather_progress(self)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torch.nn import Module
 from torch.optim import Optimizer
 
 from sparseml.optim.modifier import BaseScheduled, BaseUpdate, ModifierProp
+from sparseml.optim.schedule import ONE_SHOT, Reason, Schedule
 from sparseml.pytorch.sparsification.modifier_base import Loggers, Modifier
 from sparseml.pytorch.utils.logger import LOGGING_LEVELS, LoggerManager
 
 __all__ = ["ScheduledModifier", "ScheduledUpdateModifier"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+# asked for at every step: making it takes longer than asking it
+_schedule = functools.lru_cache(maxsize=256)(Schedule)
 
 
 class ScheduledModifier(Modifier, BaseScheduled):
@@ -31,7 +34,7 @@ class ScheduledModifier(Modifier, BaseScheduled):
     # subclasses may say of which types the arguments are
     start_epoch: Any
     end_epoch: Any
-    _progress = ("_started", "_ended", "_last_log_epoch")
+    _progress: ClassVar[tuple[str, ...]] = ("_started", "_ended", "_last_log_epoch")
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class ScheduledModifier(Modifier, BaseScheduled):
         self._schedule_called = False
         self._scheduled_log_called = False
         self._last_log_epoch = -1.0
+        self._last_update_epoch = -1.0
 
     @ModifierProp(serializable=False)
     def started(self) -> bool:
@@ -66,11 +70,25 @@ class ScheduledModifier(Modifier, BaseScheduled):
         """Whether the end has been reached."""
         return self._ended
 
+    @property
+    def schedule(self) -> Schedule:
+        """When this modifier acts, as a value; in steps as long as these are not resolved."""
+        in_steps = not self._steps_resolved
+        return _schedule(
+            self._start_epoch,
+            self._end_epoch,
+            self._update_frequency,
+            self._start_step if in_steps else None,
+            self._end_step if in_steps else None,
+            self._update_steps,
+        )
+
     def initialize(
         self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
     ) -> None:
-        """As :meth:`Modifier.initialize`.
+        """Attach to a model. May be called again.
 
+        :param epoch: as for :meth:`Modifier.initialize`
         :param kwargs: ``steps_per_epoch`` (int) fixes a schedule that is given in optimizer steps
         """
         steps_per_epoch = kwargs.get("steps_per_epoch")
@@ -79,26 +97,16 @@ class ScheduledModifier(Modifier, BaseScheduled):
         super().initialize(module, epoch, loggers, **kwargs)
 
     def start_pending(self, epoch: float, steps_per_epoch: int) -> bool:
-        """Whether the modifier is due to start at ``epoch``; False when disabled."""
-        self._require_initialized("start_pending")
-        if not self._enabled or self._started or self._ended:
-            return False
-        self.check_steps_resolved(epoch)
-        return self._start_epoch == -1.0 or epoch >= self._start_epoch >= 0.0
+        """Return whether the modifier is due to start at ``epoch``; False when disabled."""
+        return self._due("start_pending", epoch, steps_per_epoch) == "start"
 
     def end_pending(self, epoch: float, steps_per_epoch: int) -> bool:
-        """Whether the modifier is due to end at ``epoch``; False when disabled."""
-        self._require_initialized("end_pending")
-        if not self._enabled or not self._started or self._ended:
-            return False
-        return epoch >= self._end_epoch >= 0.0
+        """Return whether the modifier is due to end at ``epoch``; False when disabled."""
+        return self._due("end_pending", epoch, steps_per_epoch) == "end"
 
     def update_ready(self, epoch: float, steps_per_epoch: int) -> bool:
-        """Whether :meth:`scheduled_update` is due at ``epoch``; False when disabled."""
-        self._require_initialized("update_ready")
-        return self.start_pending(epoch, steps_per_epoch) or self.end_pending(
-            epoch, steps_per_epoch
-        )
+        """Return whether :meth:`scheduled_update` is due at ``epoch``; False when disabled."""
+        return self._due("update_ready", epoch, steps_per_epoch) != ""
 
     def scheduled_update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
@@ -125,22 +133,24 @@ class ScheduledModifier(Modifier, BaseScheduled):
     def update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
     ) -> None:
-        """What to do at the start, at the end and, if the modifier repeats, in between.
+        """Do what is to be done at the start, at the end and, if it repeats, in between.
 
         :raises RuntimeError: when called other than through :meth:`scheduled_update`
         """
-        super().update(module, optimizer, epoch, steps_per_epoch)
-        if not self._schedule_called:
+        if not (self._schedule_called and self._initialized and self._enabled):
+            self._require_active("update")
             raise RuntimeError(
                 f"{type(self).__name__}.update must not be called directly; call scheduled_update"
             )
+        self._last_update_epoch = epoch
 
     def scheduled_log_update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
     ) -> None:
         """Run :meth:`log_update` if the loggers want to hear at ``epoch``."""
-        self._require_active("scheduled_log_update")
-        self._require_loggers("scheduled_log_update")
+        if not (self._initialized and self._enabled and self._loggers_initialized):
+            self._require_active("scheduled_log_update")
+            self._require_loggers("scheduled_log_update")
         if not self._log_ready(epoch):
             return
         self._last_log_epoch = epoch
@@ -157,8 +167,8 @@ class ScheduledModifier(Modifier, BaseScheduled):
 
         :raises RuntimeError: when called other than through :meth:`scheduled_log_update`
         """
-        super().log_update(module, optimizer, epoch, steps_per_epoch)
-        if not self._scheduled_log_called:
+        if not (self._scheduled_log_called and self._initialized and self._enabled):
+            super().log_update(module, optimizer, epoch, steps_per_epoch)
             raise RuntimeError(
                 f"{type(self).__name__}.log_update must not be called directly; "
                 "call scheduled_log_update"
@@ -208,7 +218,7 @@ class ScheduledModifier(Modifier, BaseScheduled):
 
     @staticmethod
     def log_call(func: _Function) -> _Function:
-        """Decorator: log arguments and result of a method with an ``epoch``, when that is due."""
+        """Make a method, as its decorator, log arguments and result when its ``epoch`` is due."""
         signature = inspect.signature(func)
 
         @functools.wraps(func)
@@ -224,6 +234,16 @@ class ScheduledModifier(Modifier, BaseScheduled):
             return result
 
         return logged  # type: ignore[return-value]
+
+    def _due(self, caller: str, epoch: float, steps_per_epoch: int) -> Reason:
+        if not self._initialized:
+            self._require_initialized(caller)
+        if not self._enabled:
+            return ""
+        if not self._steps_resolved:
+            self.check_steps_resolved(epoch)
+        last, started, ended = self._last_update_epoch, self._started, self._ended
+        return self.schedule.due(epoch, steps_per_epoch, last, started, ended)
 
     def _log_ready(self, epoch: float | None) -> bool:
         loggers = self._loggers
@@ -258,39 +278,14 @@ class ScheduledUpdateModifier(ScheduledModifier, BaseUpdate):
     ) -> None:
         kwargs |= {"update_frequency": update_frequency, "min_frequency": min_frequency}
         super().__init__(start_epoch, min_start, end_epoch, min_end, end_comparator, **kwargs)
-        self._last_update_epoch = -1.0
 
     def update_ready(self, epoch: float, steps_per_epoch: int) -> bool:
-        """Whether a start, an end or an update in between is due; False when disabled."""
-        if not self._enabled:
-            return False
-        if super().update_ready(epoch, steps_per_epoch):
-            return True
-        return (
-            self._started
-            and not self._ended
-            and epoch > self._start_epoch
-            and self._interval_over(epoch, steps_per_epoch)
-        )
-
-    def update(
-        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
-    ) -> None:
-        """As :meth:`ScheduledModifier.update`; remembers the epoch."""
-        super().update(module, optimizer, epoch, steps_per_epoch)
-        self._last_update_epoch = epoch
-
-    def _interval_over(self, epoch: float, steps_per_epoch: int) -> bool:
-        last = self._last_update_epoch
-        if self._update_steps is not None:
-            steps = round(epoch * steps_per_epoch) - round(last * steps_per_epoch)
-            return last >= 0.0 and steps >= self._update_steps
-        if self._update_frequency == -1.0:
-            return True
-        return last >= 0.0 and epoch >= last + self._update_frequency
+        """Return whether a start, an end or an update in between is due; False when disabled."""
+        # other than a modifier that does not repeat, a disabled one may be asked uninitialised
+        return self._enabled and self._due("update_ready", epoch, steps_per_epoch) != ""
 
 
 def _log_step(epoch: float | None, steps_per_epoch: int | None) -> int | None:
-    if epoch is None or math.isinf(epoch):
+    if epoch is None or epoch == ONE_SHOT:
         return None
     return LoggerManager.epoch_to_step(epoch, -1 if steps_per_epoch is None else steps_per_epoch)

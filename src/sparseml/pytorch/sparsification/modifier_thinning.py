@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch.nn import Module
 from torch.optim import Optimizer
 
+from sparseml.optim.schedule import Schedule
 from sparseml.pytorch.sparsification.fields import as_flag, as_number, field, of_types, one_of
 from sparseml.pytorch.sparsification.modifier import (
     PyTorchModifierYAML,
@@ -56,6 +58,7 @@ class LayerThinningModifier(ScheduledModifier):
     _param_group_dependency_map: dict[str, list[str]]
     _structure_type: str
     _strict: bool
+    _progress = ("_last_update_epoch", "_thinned")
 
     def __init__(
         self,
@@ -71,7 +74,6 @@ class LayerThinningModifier(ScheduledModifier):
         self.structure_type = structure_type
         self.update_epochs = update_epochs
         self.strict = strict
-        self._last_update_epoch = -1.0
         self._thinned = False
 
     param_group_dependency_map = field(as_dependency_map)
@@ -87,20 +89,18 @@ class LayerThinningModifier(ScheduledModifier):
         if ref_start_epoch is not None:
             self._update_epochs = [epoch + ref_start_epoch for epoch in self._update_epochs]
 
-    def update_ready(self, epoch: float, steps_per_epoch: int) -> bool:
-        """Whether the start is due, or an update epoch has come; False when disabled."""
-        return super().update_ready(epoch, steps_per_epoch) or (
-            self._enabled and self._removal_due(epoch)
-        )
+    @property
+    def schedule(self) -> Schedule:
+        """When this modifier acts, as a value."""
+        return replace(super().schedule, also=tuple(self._update_epochs))
 
     def update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
     ) -> None:
         """Remove what is pruned, if an update epoch has come."""
+        last = self._last_update_epoch
         super().update(module, optimizer, epoch, steps_per_epoch)
-        due = self._removal_due(epoch)
-        self._last_update_epoch = epoch
-        if due:
+        if any(last < due <= epoch for due in self._update_epochs):
             self._thin(module, optimizer)
             self._thinned = True
 
@@ -114,20 +114,6 @@ class LayerThinningModifier(ScheduledModifier):
         super().finalize(module, reset_loggers, **kwargs)
         if module is not None and self._enabled and not self._thinned:
             self._thin(module, kwargs.get("optimizer"))
-
-    def progress_state(self) -> dict[str, Any]:
-        """Adds when the modifier was last updated, and whether it has removed anything."""
-        own = {"last_update_epoch": self._last_update_epoch, "thinned": self._thinned}
-        return {**super().progress_state(), **own}
-
-    def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restores these; the model itself gets its shapes from the checkpoint's weights."""
-        super().load_progress_state(state)
-        self._last_update_epoch = state["last_update_epoch"]
-        self._thinned = state["thinned"]
-
-    def _removal_due(self, epoch: float) -> bool:
-        return any(self._last_update_epoch < due <= epoch for due in self._update_epochs)
 
     def _thin(self, module: Module, optimizer: Optimizer | None) -> None:
         compress_strucure_pruned_module(

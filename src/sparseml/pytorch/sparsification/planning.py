@@ -1,72 +1,67 @@
-"""When a modifier will act and on what, asked of the modifier itself, without training anything."""
+"""What a pruning modifier will do, asked of the modifier itself, without training anything.
+
+When a modifier acts is asked of its ``schedule``, and what it selects of its method ``selects``.
+"""
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Protocol, runtime_checkable
 
 from torch.nn import Module
 
-from sparseml.optim.steps import epoch_of_step
-from sparseml.pytorch.sparsification.modifier import ScheduledModifier
+from sparseml.optim.schedule import ONE_SHOT
 from sparseml.pytorch.utils.params import NamedLayerParam
 
-__all__ = ["PlannedUpdate", "planned_sparsities", "planned_updates"]
+__all__ = ["Prunes", "asked_sparsities", "final_sparsities"]
 
 
-class PlannedUpdate(NamedTuple):
-    """An optimizer step before which a modifier updates."""
+@runtime_checkable
+class Prunes(Protocol):
+    """What asks for a sparsity: every pruning modifier, initialised or not.
 
-    step: int
-    epoch: float
-    starts: bool
-    ends: bool
-
-
-def planned_updates(
-    modifier: ScheduledModifier, steps_per_epoch: int, steps: int
-) -> Iterator[PlannedUpdate]:
-    """Yield the updates that a modifier would make in a run of ``steps`` optimizer steps.
-
-    A stand-in for the modifier is asked before every step whether an update is due, and told that
-    it took place. The modifier itself does not change.
-
-    :param modifier: initialised or not; steps it is scheduled by must be resolved
-    :param steps_per_epoch: optimizer steps in an epoch
-    :param steps: the first step not to ask about
+    ``global_sparsity`` tells whether it is that of all parameters together.
     """
-    probe = copy.copy(modifier)
-    # A modifier that is deleted while initialised detaches itself from its model.
-    try:
-        vars(probe).update(_initialized=True, _started=False, _ended=False, _last_update_epoch=-1.0)
-        for step in range(steps):
-            epoch = epoch_of_step(step, steps_per_epoch)
-            if not probe.update_ready(epoch, steps_per_epoch):
-                continue
-            starts = probe.start_pending(epoch, steps_per_epoch)
-            probe._started = probe._started or starts
-            ends = probe.end_pending(epoch, steps_per_epoch)
-            vars(probe).update(_ended=ends, _last_update_epoch=epoch)
-            yield PlannedUpdate(step, epoch, starts, ends)
-    finally:
-        probe._initialized = False
+
+    global_sparsity: Any
+
+    def selects(self, module: Module) -> list[NamedLayerParam]:
+        """Return the parameters that are pruned; changes nothing.
+
+        :raises RuntimeError: for an entry that matches nothing
+        :raises ValueError: if nothing is selected at all, or the masks do not fit the parameters
+        """
+
+    def sparsities_at(self, module: Module, epoch: float) -> list[float | None]:
+        """Return the sparsity asked for at ``epoch``, for each parameter that is selected.
+
+        It is None where the modifier asks for none. Changes nothing.
+
+        :param epoch: infinity for the sparsity to end with
+        """
+
+    def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> Any:
+        """Return the sparsity asked for at ``epoch`` as far as it can be told without a model.
+
+        One number for all parameters, several, or None.
+        """
 
 
-def planned_sparsities(modifier: Any, module: Module) -> list[tuple[NamedLayerParam, float | None]]:
-    """The parameters that a pruning modifier selects, each with the sparsity it shall end with.
+def asked_sparsities(modifier: Prunes, epoch: float, steps_per_epoch: int) -> list[float | None]:
+    """Return the sparsities that a pruning modifier asks for at ``epoch``, without a model.
 
-    That is None where the modifier asks for none. Neither modifier nor module changes.
+    :return: one where all parameters shall have the same
+    """
+    asked = modifier.get_applied_sparsity_for_epoch(epoch, steps_per_epoch)
+    return list(asked) if isinstance(asked, (list, tuple)) else [asked]
 
-    :param modifier: a pruning modifier, initialised or not
-    :param module: the model
+
+def final_sparsities(
+    modifier: Prunes, module: Module
+) -> list[tuple[NamedLayerParam, float | None]]:
+    """Return the parameters that a pruning modifier selects, each with its sparsity at the end.
+
     :raises RuntimeError: for an entry of ``params`` that matches nothing
+    :raises ValueError: if nothing is selected at all, or the masks do not fit the parameters
     """
-    probe = copy.copy(modifier)
-    probe._initialized = False  # see above
-    selected = probe._create_named_layers_and_params(module)
-    asked = probe.get_applied_sparsity_for_epoch(math.inf, 1)
-    if not isinstance(asked, (list, tuple)):
-        asked = [asked] * len(selected)
-    return list(zip(selected, asked, strict=True))
+    asked = modifier.sparsities_at(module, ONE_SHOT)
+    return list(zip(modifier.selects(module), asked, strict=True))

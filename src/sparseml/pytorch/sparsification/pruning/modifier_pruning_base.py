@@ -206,6 +206,11 @@ class BasePruningModifier(ScheduledUpdateModifier):
     def _before_mask_update(self, module: Module, target: Any) -> None:
         """Prepare an update; called right before it is decided what goes."""
 
+    def selecting_entries(self) -> list[str]:
+        """Return the tokens, names and patterns by which parameters are selected, in order."""
+        entries = self._selecting_entries()
+        return [entries] if isinstance(entries, str) else list(entries)
+
     def selects(self, module: Module) -> list[NamedLayerParam]:
         """Return the parameters that would be pruned, checked as initialising checks them.
 
