@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sparseml.optim.document import Document, parse
 from sparseml.optim.errors import RecipeTypeError
-from sparseml.optim.expressions import evaluate, is_eval_string
-from sparseml.optim.metadata import add_framework_metadata, validate_metadata
-from sparseml.optim.source import RecipeSource, read_source
-from sparseml.optim.structure import check_if_staged_recipe, stages_of
-from sparseml.optim.variables import override_variables, parse_recipe_variables
-from sparseml.optim.yaml_text import dump
+from sparseml.optim.language.document import Document, parse
+from sparseml.optim.language.expressions import evaluate, is_eval_string
+from sparseml.optim.language.metadata import add_framework_metadata, validate_metadata
+from sparseml.optim.language.source import RecipeSource, read_source
+from sparseml.optim.language.structure import check_if_staged_recipe, stages_of
+from sparseml.optim.language.variables import override_variables, parse_recipe_variables
+from sparseml.optim.language.yaml_text import dump
 
 __all__ = [
     "add_framework_metadata",

@@ -8,10 +8,11 @@ from collections import OrderedDict
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sparseml.optim.base_modifier import BaseModifier, BaseObject
+from sparseml.optim.base_modifier import BaseModifier
 from sparseml.optim.composition import compose
+from sparseml.optim.language.recipe_text import metadata_lines, modifier_lines, recipe_lines
 from sparseml.optim.ordering import modifier_key, stage_key
-from sparseml.optim.recipe_text import metadata_lines, modifier_lines, recipe_lines
+from sparseml.optim.props import BaseObject
 from sparseml.optim.scheduled import BaseScheduled
 from sparseml.optim.timeline import TimelineMixin
 from sparseml.utils.atomic import atomic_path

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import yaml
 
 from sparseml.optim.errors import RecipeError, RecipeTagError, RecipeValueError
-from sparseml.optim.source import RecipeSource
-from sparseml.optim.yaml_text import MAX_DEPTH, MAX_NODES, compose
+from sparseml.optim.language.source import RecipeSource
+from sparseml.optim.language.yaml_text import MAX_DEPTH, MAX_NODES, compose
 from sparseml.utils.text import shortened
 
 __all__ = ["TAG_PREFIX", "Document", "Path", "parse", "tag_key"]

@@ -7,10 +7,10 @@ import platform
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sparseml.optim.document import Document, parse
 from sparseml.optim.errors import RecipeValueError
-from sparseml.optim.source import RecipeSource
-from sparseml.optim.structure import stages_of
+from sparseml.optim.language.document import Document, parse
+from sparseml.optim.language.source import RecipeSource
+from sparseml.optim.language.structure import stages_of
 from sparseml.utils.constants import FRAMEWORK_METADATA_KEY, RECIPE_METADATA_KEY
 from sparseml.version import __version__
 

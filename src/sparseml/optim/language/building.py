@@ -1,18 +1,26 @@
-"""Modifiers made from a recipe that was read and evaluated."""
+"""
+Modifiers made from a recipe that was read and evaluated.
+
+Of which class they are the tags say; nothing here knows more of them than their fields.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sparseml.optim.base_modifier import BaseModifier
-from sparseml.optim.construction import construct
-from sparseml.optim.document import TAG_PREFIX, Document, Path, tag_key
 from sparseml.optim.errors import RecipeValueError
-from sparseml.optim.structure import GROUP_WORD, is_group_key, stages_of
+from sparseml.optim.language.construction import construct
+from sparseml.optim.language.document import TAG_PREFIX, Document, Path, parse, tag_key
+from sparseml.optim.language.expressions import evaluate
+from sparseml.optim.language.source import RecipeSource
+from sparseml.optim.language.structure import GROUP_WORD, is_group_key, stages_of
 from sparseml.utils.text import shortened
 
-__all__ = ["build_modifier", "build_modifiers"]
+__all__ = ["Modifiers", "build_modifiers", "load_modifier", "load_modifiers"]
+
+Modifiers = list[Any] | dict[str, list[Any]]
+"""The modifiers of a recipe, or those of each stage."""
 
 
 def _tagged_parts(container: Any, path: Path) -> Iterator[Path]:
@@ -28,9 +36,9 @@ def _tagged_parts(container: Any, path: Path) -> Iterator[Path]:
         yield from _tagged_parts(value, (*path, key))
 
 
-def build_modifier(document: Document, item: Any, path: Path, framework: str) -> BaseModifier:
+def _build_modifier(document: Document, item: Any, path: Path, framework: str) -> Any:
     """
-    The modifier that a part of a recipe describes.
+    Make the modifier that a part of a recipe describes.
 
     :param document: the recipe, for the places of errors
     :param item: the part as plain data
@@ -56,8 +64,7 @@ def build_modifier(document: Document, item: Any, path: Path, framework: str) ->
         message = "a modifier cannot stand inside a modifier"
         raise document.error(RecipeValueError, message, (*field_path, *part))
     name = key.removeprefix(TAG_PREFIX)
-    modifier: BaseModifier = construct(document, name, fields, tag_path, field_path, framework)
-    return modifier
+    return construct(document, name, fields, tag_path, field_path, framework)
 
 
 def _dotted(path: Path) -> str:
@@ -66,13 +73,13 @@ def _dotted(path: Path) -> str:
 
 def _groups(
     document: Document, mapping: Mapping[Any, Any], path: Path, framework: str
-) -> list[BaseModifier]:
+) -> list[Any]:
     modifiers = []
     stages = {} if path else stages_of(mapping)
     for key, value in mapping.items():
         if is_group_key(key) and isinstance(value, list):
             for index, item in enumerate(value):
-                modifiers.append(build_modifier(document, item, (*path, key, index), framework))
+                modifiers.append(_build_modifier(document, item, (*path, key, index), framework))
             continue
         for part in () if key in stages else _tagged_parts(value, (*path, key)):
             raise document.error(
@@ -85,11 +92,9 @@ def _groups(
     return modifiers
 
 
-def build_modifiers(
-    document: Document, container: Any, framework: str
-) -> list[BaseModifier] | dict[str, list[BaseModifier]]:
+def build_modifiers(document: Document, container: Any, framework: str) -> Modifiers:
     """
-    All modifiers of a recipe.
+    Make all modifiers of a recipe.
 
     :param document: the recipe, for the places of errors
     :param container: the recipe as plain data, evaluated
@@ -98,7 +103,7 @@ def build_modifiers(
     :raises RecipeError: if there are none, or one is not valid
     """
     if tag_key(container):
-        return [build_modifier(document, container, (), framework)]
+        return [_build_modifier(document, container, (), framework)]
     if isinstance(container, list):
         container = {GROUP_WORD: container}
         document.marks = {(GROUP_WORD, *path): mark for path, mark in document.marks.items()}
@@ -127,3 +132,27 @@ def _no_modifiers(document: Document) -> RecipeValueError:
         f"the recipe {fault}: it needs a list of them under a key whose name contains "
         f"'{GROUP_WORD}'",
     )
+
+
+def load_modifiers(yaml_str: str, framework: str) -> Modifiers:
+    """
+    Make the modifiers of a recipe's text, its variables being what it says.
+
+    :param yaml_str: the text, never a path
+    :param framework: whose modifiers the tags name
+    :raises RecipeError: if anything is wrong with the recipe
+    """
+    document = parse(RecipeSource(yaml_str))
+    return build_modifiers(document, evaluate(document)[0], framework)
+
+
+def load_modifier(yaml_str: str, framework: str) -> Any:
+    """
+    Make the one modifier of a text; expressions are not evaluated.
+
+    :param yaml_str: a tag and its fields
+    :param framework: whose modifiers the tags name
+    :raises RecipeError: if the text is anything else
+    """
+    document = parse(RecipeSource(yaml_str))
+    return _build_modifier(document, document.container, (), framework)

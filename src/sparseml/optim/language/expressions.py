@@ -12,10 +12,10 @@ import graphlib
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, NoReturn
 
-from sparseml.optim.document import Document, Path, tag_key
 from sparseml.optim.errors import RecipeRuntimeError, RecipeValueError, RecipeVariableError
-from sparseml.optim.structure import stages_of, variables_of
-from sparseml.optim.yaml_text import MAX_NODES
+from sparseml.optim.language.document import Document, Path, tag_key
+from sparseml.optim.language.structure import stages_of, variables_of
+from sparseml.optim.language.yaml_text import MAX_NODES
 from sparseml.utils.constants import RECIPE_METADATA_KEY
 from sparseml.utils.restricted_eval import (
     UnknownVariableException,
