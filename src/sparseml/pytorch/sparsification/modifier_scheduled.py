@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torch.nn import Module
 from torch.optim import Optimizer
@@ -31,7 +31,7 @@ class ScheduledModifier(Modifier, BaseScheduled):
     # subclasses may say of which types the arguments are
     start_epoch: Any
     end_epoch: Any
-    _progress = ("_started", "_ended", "_last_log_epoch")
+    _progress: ClassVar[tuple[str, ...]] = ("_started", "_ended", "_last_log_epoch")
 
     def __init__(
         self,

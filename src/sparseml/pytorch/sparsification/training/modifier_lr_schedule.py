@@ -14,16 +14,20 @@ from sparseml.pytorch.functional.learning_rates import (
     step_rate,
     warm_restarts_rate,
 )
-from sparseml.pytorch.sparsification.fields import as_flag, as_number, field, of_types, one_of
+from sparseml.pytorch.sparsification.fields import (
+    as_flag,
+    as_number,
+    between,
+    field,
+    of_types,
+    one_of,
+)
 from sparseml.pytorch.sparsification.modifier import (
     ModifierProp,
     PyTorchModifierYAML,
     ScheduledUpdateModifier,
 )
-from sparseml.pytorch.sparsification.training.param_groups import (
-    LearningRateLogging,
-    rate_above_zero,
-)
+from sparseml.pytorch.sparsification.training.param_groups import LearningRateLogging
 from sparseml.pytorch.utils.optimizers import set_optim_learning_rate
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.text import did_you_mean, quoted_list
@@ -82,7 +86,7 @@ class LearningRateModifier(LearningRateLogging, ScheduledUpdateModifier):
         self.init_lr = init_lr
         self.constant_logging = constant_logging
 
-    init_lr = field(rate_above_zero)
+    init_lr = field(between(above=0.0, most=1.0))
     constant_logging = field(as_flag)
 
     sparsification_types = of_types(SparsificationTypes.learning_rate)
