@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-__all__ = ["LOGGING_LEVELS", "BaseLogger", "LogEntry", "Scalar", "test_log_dir"]
+__all__ = ["LOGGING_LEVELS", "BaseLogger", "LogEntry", "LogMethods", "Scalar", "test_log_dir"]
 
 #: Names of levels as recipes and commands give them.
 LOGGING_LEVELS = {
@@ -24,6 +24,10 @@ LOGGING_LEVELS = {
 
 #: What ``log_scalar`` takes: a number or a tensor of one element.
 Scalar = float | int | Tensor
+
+_Tag = str | None
+_Step = int | None
+_Time = float | None
 
 
 def test_log_dir() -> Path | None:
@@ -73,13 +77,50 @@ class LogEntry(NamedTuple):
         return method(self.tag, self.content, self.step, self.wall_time, level=self.level)
 
 
-class BaseLogger:
+class LogMethods:
+    """The ``log_*`` methods of a logger, and of a manager of several.
+
+    All return whether the entry was taken. ``step`` is the optimizer step, ``wall_time`` seconds
+    since the epoch, the keyword ``level`` one of Python's logging levels.
+    """
+
+    def _log(self, entry: LogEntry, level: int | None = None, **kwargs: Any) -> bool:
+        """Record an entry at a level; the keywords are all others of a ``log_*`` method."""
+        raise NotImplementedError
+
+    def log_hyperparams(self, params: Mapping[str, Any], **kwargs: Any) -> bool:
+        """Record the settings of a run."""
+        return self._log(LogEntry("hyperparams", "hyperparams", params), **kwargs)
+
+    def log_scalar(
+        self, tag: str, value: Scalar, step: _Step = None, wall_time: _Time = None, **kwargs: Any
+    ) -> bool:
+        """Record one number under ``tag``."""
+        return self._log(LogEntry("scalar", tag, value, step, wall_time), **kwargs)
+
+    def log_scalars(
+        self,
+        tag: str,
+        values: Mapping[str, Scalar],
+        step: _Step = None,
+        wall_time: _Time = None,
+        **kwargs: Any,
+    ) -> bool:
+        """Record several named numbers under one ``tag``."""
+        return self._log(LogEntry("scalars", tag, values, step, wall_time), **kwargs)
+
+    def log_string(
+        self, tag: _Tag, string: str, step: _Step = None, wall_time: _Time = None, **kwargs: Any
+    ) -> bool:
+        """Record a text under ``tag``."""
+        return self._log(LogEntry("string", tag, string, step, wall_time), **kwargs)
+
+
+class BaseLogger(LogMethods):
     """A destination for the numbers and texts of a run. This one takes nothing.
 
     A subclass overrides :meth:`emit`, which every ``log_*`` method ends in, or just the methods
-    that it has a use for. All return whether the entry was taken. ``step`` is the optimizer step,
-    ``wall_time`` seconds since the epoch, the keyword ``level`` one of Python's logging levels;
-    other keywords are ignored.
+    that it has a use for. Keywords that are not known are ignored.
 
     :param name: what ``log_types`` of :class:`LoggerManager` selects this logger by
     :param enabled: whether :class:`LoggerManager` hands entries to this logger
@@ -113,42 +154,8 @@ class BaseLogger:
         """Record an entry, if this destination can."""
         return False
 
-    def log_hyperparams(self, params: Mapping[str, Any], level: int | None = None) -> bool:
-        """Record the settings of a run."""
-        return self.emit(LogEntry("hyperparams", "hyperparams", params, level=level))
-
-    def log_scalar(
-        self,
-        tag: str,
-        value: Scalar,
-        step: int | None = None,
-        wall_time: float | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        """Record one number under ``tag``."""
-        return self.emit(LogEntry("scalar", tag, value, step, wall_time, kwargs.get("level")))
-
-    def log_scalars(
-        self,
-        tag: str,
-        values: Mapping[str, Scalar],
-        step: int | None = None,
-        wall_time: float | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        """Record several named numbers under one ``tag``."""
-        return self.emit(LogEntry("scalars", tag, values, step, wall_time, kwargs.get("level")))
-
-    def log_string(
-        self,
-        tag: str | None,
-        string: str,
-        step: int | None = None,
-        wall_time: float | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        """Record a text under ``tag``."""
-        return self.emit(LogEntry("string", tag, string, step, wall_time, kwargs.get("level")))
+    def _log(self, entry: LogEntry, level: int | None = None, **kwargs: Any) -> bool:
+        return self.emit(entry._replace(level=level))
 
     def save(self, file_path: str, **kwargs: Any) -> bool:
         """Store a file with the run, where the destination can."""
