@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from sparseml.optim.errors import RecipeRuntimeError, RecipeValueError, RecipeVariableError
-from sparseml.optim.language.document import Document, Path, tag_key
+from sparseml.optim.language.document import Document, Path, children, tag_key
 from sparseml.optim.language.structure import stages_of, variables_of
 from sparseml.optim.language.yaml_text import MAX_NODES
 from sparseml.utils.constants import RECIPE_METADATA_KEY
@@ -137,13 +137,7 @@ class _Evaluator:
                 yield value, expression_variables(_expression(value)), path
             except RuntimeError as err:
                 self._fail(value, err, path)
-        if isinstance(value, dict):
-            items: Any = value.items()
-        elif isinstance(value, list):
-            items = enumerate(value)
-        else:
-            return
-        for key, item in items:
+        for key, item in children(value):
             yield from self._expressions(item, (*path, key))
 
     def _value(self, value: Any, scope: Variables, path: Path) -> Any:
@@ -183,8 +177,7 @@ class _Evaluator:
         if not isinstance(value, (dict, list)):
             return 1
         if id(value) not in self._sizes:
-            items = value.values() if isinstance(value, dict) else value
-            self._sizes[id(value)] = 1 + sum(map(self._size, items))
+            self._sizes[id(value)] = 1 + sum(self._size(item) for _, item in children(value))
         return self._sizes[id(value)]
 
     def _fail(self, value: str, err: Exception, path: Path) -> NoReturn:
