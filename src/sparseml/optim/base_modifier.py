@@ -8,18 +8,13 @@ properties, which are what a recipe gives and what is printed.
 from __future__ import annotations
 
 import hashlib
+import operator
 from typing import Any
 
 from sparseml.optim.language.building import load_modifier, load_modifiers
 from sparseml.optim.language.recipe_text import field_text
 from sparseml.optim.language.registration import tag_of
-from sparseml.optim.ordering import (
-    compare_ends,
-    compare_identifiers,
-    compare_lists,
-    compare_modifiers,
-    compare_starts,
-)
+from sparseml.optim.ordering import comparing, end_key, modifier_key, stage_key, start_key
 from sparseml.optim.props import BaseObject, ModifierProp
 from sparseml.optim.types import SparsificationTypes
 
@@ -34,11 +29,11 @@ class BaseModifier(BaseObject):
         self._initialized = False
         self._enabled = True
 
-    comparator = staticmethod(compare_modifiers)
-    comparator_lists = staticmethod(compare_lists)
-    comparator_ends = staticmethod(compare_ends)
-    comparator_starts = staticmethod(compare_starts)
-    comparator_identifiers = staticmethod(compare_identifiers)
+    comparator = staticmethod(comparing(modifier_key))
+    comparator_lists = staticmethod(comparing(stage_key))
+    comparator_ends = staticmethod(comparing(end_key))
+    comparator_starts = staticmethod(comparing(start_key))
+    comparator_identifiers = staticmethod(comparing(operator.methodcaller("identifier")))
     load_framework_list = staticmethod(load_modifiers)
     load_framework_obj = staticmethod(load_modifier)
     yaml_key = staticmethod(tag_of)

@@ -33,15 +33,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import dataclass_transform
 
-from sparseml.optim.fields import (
-    REQUIRED,
-    NoProperty,
-    Property,
-    argument,
-    field,
-    fixed,
-    ignored,
-)
+from sparseml.optim.fields import REQUIRED, NoProperty, Property, argument, field, fixed, ignored
 from sparseml.optim.props import BaseObject, ModifierProp
 
 __all__ = ["accepted_arguments", "declared_fields"]
