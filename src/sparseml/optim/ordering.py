@@ -43,7 +43,7 @@ def modifier_key(modifier: Identified) -> Key:
 
 
 def stage_key(modifiers: Sequence[Identified]) -> Key:
-    """Return what sorts stages by last end, first start and greatest identifier, where -1 says nothing."""
+    """Return what sorts stages by last end, first start and greatest identifier; -1 is none."""
     keys = [modifier_key(modifier) for modifier in modifiers]
     ends = [end for end, _, _ in keys if math.isfinite(end)]
     starts = [start for _, start, _ in keys if start >= 0]

@@ -35,34 +35,24 @@ class LoggerManager(LogMethods):
         log_python: bool = True,
         name: str = "manager",
     ):
-        self._loggers: list[BaseLogger] = []
+        self.loggers: list[BaseLogger] = []
         self.log_frequency = log_frequency
-        self._name = name
+        self.name = name
         for logger in loggers or ():
             self.add_logger(logger)
-        if log_python and not any(isinstance(logger, PythonLogger) for logger in self._loggers):
-            self._loggers.append(PythonLogger())
+        if log_python and not any(isinstance(logger, PythonLogger) for logger in self.loggers):
+            self.loggers.append(PythonLogger())
 
     def __len__(self) -> int:
-        return len(self._loggers)
+        return len(self.loggers)
 
     def __iter__(self) -> Iterator[BaseLogger]:
-        return iter(self._loggers)
-
-    @property
-    def loggers(self) -> list[BaseLogger]:
-        """The loggers."""
-        return self._loggers
-
-    @property
-    def name(self) -> str:
-        """Name of this manager."""
-        return self._name
+        return iter(self.loggers)
 
     @property
     def wandb(self) -> ModuleType | None:
         """The wandb module if one of the loggers writes to it, else None."""
-        return next((log.wandb for log in self._loggers if isinstance(log, WANDBLogger)), None)
+        return next((log.wandb for log in self.loggers if isinstance(log, WANDBLogger)), None)
 
     def add_logger(self, logger: BaseLogger) -> None:
         """Add a logger.
@@ -71,11 +61,11 @@ class LoggerManager(LogMethods):
         """
         if not isinstance(logger, BaseLogger):
             raise ValueError(f"a logger must be a BaseLogger, found {type(logger).__name__}")
-        self._loggers.append(logger)
+        self.loggers.append(logger)
 
     def log_ready(self, epoch: float | None, last_log_epoch: float | None) -> bool:
         """Whether an entry is due at ``epoch`` when the last one was at ``last_log_epoch``."""
-        if self.log_frequency is None or not any(log.enabled for log in self._loggers):
+        if self.log_frequency is None or not any(log.enabled for log in self.loggers):
             return False
         if epoch is None or last_log_epoch is None:
             return True
@@ -100,6 +90,6 @@ class LoggerManager(LogMethods):
 
     def _selected(self, log_types: LogTypes) -> Iterator[BaseLogger]:
         names = [log_types] if isinstance(log_types, str) else log_types
-        for logger in self._loggers:
+        for logger in self.loggers:
             if logger.enabled and (ALL_TOKEN in names or logger.name in names):
                 yield logger
