@@ -128,27 +128,15 @@ class BaseLogger(LogMethods):
 
     def __init__(self, name: str, enabled: bool = True):
         self._name = name
-        self._enabled = enabled
+        self.enabled = enabled
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(name={self._name!r}, enabled={self._enabled})"
+        return f"{type(self).__name__}(name={self._name!r}, enabled={self.enabled})"
 
     @property
     def name(self) -> str:
         """What this logger is selected by."""
         return self._name
-
-    @property
-    def enabled(self) -> bool:
-        """Whether entries are handed to this logger."""
-        return self._enabled
-
-    @enabled.setter
-    def enabled(self, value: bool) -> None:
-        self._enable(value)
-
-    def _enable(self, value: bool) -> None:
-        self._enabled = value
 
     def emit(self, entry: LogEntry) -> bool:
         """Record an entry, if this destination can."""

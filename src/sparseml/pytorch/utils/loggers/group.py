@@ -35,8 +35,8 @@ class SparsificationGroupLogger(BaseLogger):
         name: str = "sparsification",
         enabled: bool = True,
     ):
-        super().__init__(name, enabled)
         self.loggers: list[BaseLogger] = []
+        super().__init__(name, enabled)
         if lambda_func:
             self.loggers.append(LambdaLogger(lambda_func, enabled=enabled))
         if python:
@@ -55,8 +55,14 @@ class SparsificationGroupLogger(BaseLogger):
             kwargs = wandb_ if isinstance(wandb_, Mapping) else None
             self.loggers.append(WANDBLogger(kwargs, enabled=enabled))
 
-    def _enable(self, value: bool) -> None:
-        super()._enable(value)
+    @property
+    def enabled(self) -> bool:
+        """Whether entries are handed on."""
+        return self._enabled
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        self._enabled = value
         for logger in self.loggers:
             logger.enabled = value
 
