@@ -38,7 +38,7 @@ def _document(text: str) -> Document:
 
 def load_recipe_yaml_str(file_path: Any, **variable_overrides: Any) -> str:
     """
-    The text of a recipe.
+    Return the text of a recipe.
 
     :param file_path: path of a ``.yaml``, ``.yml`` or ``.md`` file, or the text itself
     :param variable_overrides: new values for variables of the recipe
@@ -51,7 +51,7 @@ def load_recipe_yaml_str(file_path: Any, **variable_overrides: Any) -> str:
 
 def load_recipe_yaml_str_no_classes(recipe_yaml_str: str) -> Any:
     """
-    A recipe as plain data.
+    Return a recipe as plain data.
 
     ``!Name`` becomes a key ``OBJECT.Name``. If the fields stand at the same column as the tag, they
     are keys beside it, and its value is None; otherwise they are its value.

@@ -38,7 +38,7 @@ def parse_recipe_variables(
     recipe_variables: dict[str, Any] | str | None = None,
 ) -> dict[str, Any]:
     """
-    Recipe variables as a dict.
+    Return recipe variables as a dict.
 
     :param recipe_variables: a dict, a JSON object, or text ``"name=value, name=value"`` (also with
         ``:`` for ``=``), in which values become floats where possible

@@ -73,7 +73,7 @@ class _Front:
         return torch.where(self.open, total, torch.inf)
 
     def eliminate(self, chosen: Tensor, active: Tensor) -> Tensor:
-        """Remove one group of every active block; returns the increase of twice the loss, ``[r]``.
+        """Remove one group of every active block; return the increase of twice the loss, ``[r]``.
 
         :param chosen: slot of the group, ``[r]``
         :param active: 1 or 0, ``[r]``

@@ -83,7 +83,7 @@ class BaseQuantizationModifier(ScheduledModifier):
         super().initialize(module, epoch, loggers, **kwargs)
 
     def validate_schedule(self) -> None:
-        """Also demand that observers and batch norms are not stopped before the start."""
+        """Check the schedule; observers and batch norms must not be stopped before the start."""
         super().validate_schedule()
         for name in ("disable_quantization_observer_epoch", "freeze_bn_stats_epoch"):
             epoch = getattr(self, f"_{name}")

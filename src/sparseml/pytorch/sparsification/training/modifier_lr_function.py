@@ -129,7 +129,7 @@ class LearningRateFunctionModifier(LearningRateLogging, ScheduledUpdateModifier)
         return self.lr_func in _DECAYING or bool(self._given())
 
     def validate_schedule(self) -> None:
-        """Also demands that cycles, warm-up and decay fit the curve."""
+        """Check the schedule; cycles, warm-up and decay must fit the curve."""
         super().validate_schedule()
         if self._lr_func is None:  # the base class comes before the fields
             return
@@ -156,7 +156,7 @@ class LearningRateFunctionModifier(LearningRateLogging, ScheduledUpdateModifier)
     def initialize(
         self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
     ) -> None:
-        """Attach to a model; warns of a length of cycles that nothing is made of."""
+        """Attach to a model; warn of a length of cycles that nothing is made of."""
         super().initialize(module, epoch, loggers, **kwargs)
         cycle = self._cycle_epochs  # 1 is what old recipes say of every curve
         if self.lr_func not in ("linear", "cosine") or self.in_cycles or cycle in (None, 1.0):

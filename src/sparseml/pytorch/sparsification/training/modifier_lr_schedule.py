@@ -112,7 +112,7 @@ class LearningRateModifier(LearningRateLogging, ScheduledUpdateModifier):
         self.validate_schedule()
 
     def validate_schedule(self) -> None:
-        """Also demands milestones strictly between start and end."""
+        """Check the schedule; milestones must be strictly between start and end."""
         super().validate_schedule()
         end = self._end_epoch
         for milestone in self._lr_kwargs.get("milestones", ()):

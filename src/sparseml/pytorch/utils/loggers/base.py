@@ -31,7 +31,7 @@ _Time = float | None
 
 
 def test_log_dir() -> Path | None:
-    """Folder that logs are redirected to while testing, None otherwise.
+    """Return the folder that logs are redirected to while testing, None otherwise.
 
     Set by ``NM_TEST_LOG_DIR`` and in force only while ``NM_TEST_MODE`` is set and not ``0``.
     """
@@ -60,13 +60,13 @@ class LogEntry(NamedTuple):
     level: int | None = None
 
     def numbers(self) -> dict[str, Any]:
-        """The numbers of the entry, each under a tag of its own (``<tag>/<name>`` if several)."""
+        """Return the numbers of the entry, each under a tag of its own (``<tag>/<name>`` if several)."""
         if self.kind == "scalars":
             return {f"{self.tag}/{name}": value for name, value in self.content.items()}
         return {str(self.tag): self.content} if self.kind == "scalar" else {}
 
     def time(self) -> float:
-        """``wall_time``, or now if there is none."""
+        """Return ``wall_time``, or now if there is none."""
         return time.time() if self.wall_time is None else self.wall_time
 
     def send_to(self, logger: BaseLogger) -> bool:
