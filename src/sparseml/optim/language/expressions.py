@@ -89,11 +89,11 @@ class _Evaluator:
 
     def _variables(self, variables: Variables, outer: Variables, path: Path) -> Variables:
         """Evaluate variables in the order in which they need each other."""
-        names = {
-            key: (self._names(value, (*path, key)) if key != RECIPE_METADATA_KEY else set())
-            for key, value in variables.items()
-        }
-        needs = {key: [name for name in names[key] if name in variables] for key in variables}
+        needs: dict[Any, set[str]] = {key: set() for key in variables}
+        for key, value in variables.items():
+            if key != RECIPE_METADATA_KEY:
+                for _, names, _ in self._expressions(value, (*path, key)):
+                    needs[key] |= names & variables.keys()
         try:
             order = list(graphlib.TopologicalSorter(needs).static_order())
         except graphlib.CycleError as err:
@@ -125,10 +125,6 @@ class _Evaluator:
                 found=value,
             )
         return result
-
-    def _names(self, value: Any, path: Path) -> set[str]:
-        """The variables that the expressions in ``value`` need."""
-        return {name for _, names, _ in self._expressions(value, path) for name in names}
 
     def _expressions(self, value: Any, path: Path) -> Iterator[tuple[str, set[str], Path]]:
         """The expressions in ``value``, the variables that each needs, and where each stands."""

@@ -60,7 +60,7 @@ class LogEntry(NamedTuple):
     level: int | None = None
 
     def numbers(self) -> dict[str, Any]:
-        """Return the numbers of the entry, each under a tag of its own (``<tag>/<name>`` if several)."""
+        """Return the numbers, each under a tag of its own (``<tag>/<name>`` if several)."""
         if self.kind == "scalars":
             return {f"{self.tag}/{name}": value for name, value in self.content.items()}
         return {str(self.tag): self.content} if self.kind == "scalar" else {}
