@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from sparseml.optim.base_modifier import BaseModifier
@@ -26,8 +26,6 @@ class Ordered(Protocol):
     @property
     def max_epochs(self) -> int: ...
 
-    def iter_modifiers(self) -> Iterable[BaseModifier]: ...
-
 
 def _stage_names(base: Ordered, additional: Ordered) -> tuple[str, str]:
     """Return names for those of the two recipes that have no stages of their own."""
@@ -45,16 +43,18 @@ def _named(recipe: Ordered, name: str) -> tuple[Stages, dict[str, Any]]:
     return {name: recipe.modifiers}, {name: metadata.get(RECIPE_METADATA_KEY)}
 
 
-def _shift(base: Ordered, additional: Ordered) -> None:
-    base_epochs = max(base.max_epochs, 0)
-    for modifier in base.iter_modifiers():
-        if isinstance(modifier, BaseScheduled) and modifier.end_epoch == -1:
+def _scheduled(stages: Stages) -> list[BaseScheduled]:
+    return [m for stage in stages.values() for m in stage if isinstance(m, BaseScheduled)]
+
+
+def _shift(first: Stages, second: Stages, epochs: int) -> None:
+    for modifier in _scheduled(first):
+        if modifier.end_epoch == -1:
             # Also of modifiers that allow no end but -1: from here on they belong to a stage.
             # Recipe texts of SparseML 1.x show this end as the whole number that it is.
-            modifier._end_epoch = modifier._init_end = base_epochs
-    for modifier in additional.iter_modifiers():
-        if isinstance(modifier, BaseScheduled):
-            modifier.advance_epochs(ref_start_epoch=float(base_epochs))
+            modifier._end_epoch = modifier._init_end = epochs
+    for modifier in _scheduled(second):
+        modifier.advance_epochs(ref_start_epoch=float(epochs))
 
 
 def compose(
@@ -74,6 +74,6 @@ def compose(
     if shared:
         raise ValueError(f"both recipes have stages named {shared}; rename those of one of them")
     if not keep_original_epochs:
-        _shift(base, additional)
+        _shift(first, second, max(base.max_epochs, 0))
     metadata = {**first_metadata, **second_metadata}
     return {**first, **second}, metadata if base.metadata or additional.metadata else {}

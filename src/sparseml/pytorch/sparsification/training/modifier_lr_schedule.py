@@ -15,6 +15,7 @@ from sparseml.pytorch.functional.learning_rates import (
     warm_restarts_rate,
 )
 from sparseml.pytorch.sparsification.fields import (
+    Check,
     as_flag,
     as_number,
     between,
@@ -194,17 +195,16 @@ def _normalized(lr_class: str, lr_kwargs: Mapping[str, Any]) -> tuple[str, dict[
 
 
 def _checked(name: str, value: Any) -> Any:
-    if name == "milestones":
-        if not isinstance(value, (list, tuple)) or not value:
-            raise ValueError(f"milestones must be a list of epochs, found {value!r}")
-        return [_number_of("milestones", item) for item in value]
-    number = _number_of(name, value)
-    if not number >= 0.0 or (number == 0.0 and name != "lr_min"):
-        raise ValueError(f"{name} must be greater than 0, found {number}")
-    return number
+    if name != "milestones":
+        return _as_written(
+            between(least=0.0) if name == "lr_min" else between(above=0.0), name, value
+        )
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ValueError(f"milestones must be a list of epochs, found {value!r}")
+    return [_as_written(as_number, name, epoch) for epoch in value]
 
 
-def _number_of(name: str, value: Any) -> float:
+def _as_written(check: Check, name: str, value: Any) -> Any:
     # what is a number already stays as it is written, whole numbers too
-    number = as_number(name, value)
+    number = check(name, value)
     return number if isinstance(value, str) else value
