@@ -85,8 +85,9 @@ def between(
 
     def check(name: str, value: Any) -> float:
         number = as_number(name, value)
-        if math.isinf(number) or not all(holds(number, bound) for _, bound, holds in rules):
-            raise ValueError(f"{name} must be {wanted}, found {number}")
+        fits = all(holds(number, bound) for _, bound, holds in rules)
+        if not fits or math.isinf(number):
+            raise ValueError(f"{name} must be {'finite' if fits else wanted}, found {number}")
         return number
 
     return check
