@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparseml.optim.registration import registered_modifiers
+from sparseml.optim.language.registration import registered_modifiers
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 CORPUS = Path(__file__).parent / "fuzz_corpus"

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import sparseml.pytorch.sparsification
+from sparseml.optim.language.registration import registered_modifiers
 from sparseml.optim.props import ModifierProp
-from sparseml.optim.registration import registered_modifiers
 from sparseml.optim.steps import STEP_TWINS
 
 PAGE = Path(__file__).with_name("modifiers.md")

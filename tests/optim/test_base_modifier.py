@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from sparseml.optim import BaseModifier, BaseObject, ModifierProp, ModifierYAML
-from sparseml.optim.registration import registered_modifiers
+from sparseml.optim.language.registration import registered_modifiers
 from sparseml.sparsification import (
     ConstantPruningModifier,
     EpochRangeModifier,

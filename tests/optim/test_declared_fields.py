@@ -260,3 +260,30 @@ def test_nonsense_is_refused_when_the_class_is_made() -> None:
         class Disordered(BaseScheduled):
             start_epoch: float = 0.0
             end_epoch: float
+
+
+@declared_fields()
+class Waiting(BaseScheduled):
+    """Waits.
+
+    :param patience: how long; the start if it is not given
+    """
+
+    start_epoch: float
+    end_comparator: int = fixed(-1)
+    patience: float | None = field(
+        positive, default=None, unset=lambda modifier: modifier.start_epoch
+    )
+
+
+def test_a_field_that_is_not_given_may_follow_others() -> None:
+    modifier = Waiting(3.0)
+    assert modifier.patience == 3.0
+    modifier.start_epoch = -1.0
+    assert modifier.patience == -1.0, "what is not given is not checked"
+    modifier.patience = 2
+    assert modifier.props(only_serializable=True)["patience"] == 2.0
+    modifier.patience = None
+    assert modifier.patience == -1.0
+    with pytest.raises(ValueError, match="patience must be above 0, found 0"):
+        modifier.patience = 0

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from sparseml.optim.document import TAG_PREFIX, Document, Path, parse
-from sparseml.optim.expressions import is_eval_string
+from sparseml.optim.language.document import TAG_PREFIX, Document, Path, parse
+from sparseml.optim.language.expressions import is_eval_string
+from sparseml.optim.language.source import read_source
 from sparseml.optim.props import ModifierProp
-from sparseml.optim.source import read_source
 from sparseml.pytorch.sparsification.modifier import Modifier
 
 __all__ = ["line_of"]

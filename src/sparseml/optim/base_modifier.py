@@ -8,36 +8,17 @@ properties, which are what a recipe gives and what is printed.
 from __future__ import annotations
 
 import hashlib
+import operator
 from typing import Any
 
-from sparseml.optim.ordering import (
-    compare_ends,
-    compare_identifiers,
-    compare_lists,
-    compare_modifiers,
-    compare_starts,
-)
-from sparseml.optim.props import ModifierProp
-from sparseml.optim.registration import tag_of
-from sparseml.optim.serialization import field_text
+from sparseml.optim.language.building import load_modifier, load_modifiers
+from sparseml.optim.language.recipe_text import field_text
+from sparseml.optim.language.registration import tag_of
+from sparseml.optim.ordering import comparing, end_key, modifier_key, stage_key, start_key
+from sparseml.optim.props import BaseObject, ModifierProp
 from sparseml.optim.types import SparsificationTypes
 
-__all__ = ["BaseModifier", "BaseObject"]
-
-
-class BaseObject:
-    """
-    The end of every chain of ``super().__init__(**kwargs)``.
-
-    :raises ValueError: for a keyword that no class in the chain has taken
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__()
-        if kwargs:
-            raise ValueError(
-                f"unknown arguments for {type(self).__name__}: {', '.join(sorted(kwargs))}"
-            )
+__all__ = ["BaseModifier"]
 
 
 class BaseModifier(BaseObject):
@@ -48,45 +29,14 @@ class BaseModifier(BaseObject):
         self._initialized = False
         self._enabled = True
 
-    comparator = staticmethod(compare_modifiers)
-    comparator_lists = staticmethod(compare_lists)
-    comparator_ends = staticmethod(compare_ends)
-    comparator_starts = staticmethod(compare_starts)
-    comparator_identifiers = staticmethod(compare_identifiers)
-
-    @staticmethod
-    def load_framework_list(
-        yaml_str: str, framework: str
-    ) -> list[BaseModifier] | dict[str, list[BaseModifier]]:
-        """
-        The modifiers of a recipe.
-
-        :param yaml_str: the recipe's text
-        :param framework: the framework whose modifiers the tags name
-        :return: the modifiers, or for a staged recipe the modifiers of each stage
-        :raises RecipeError: if the recipe is not valid
-        """
-        from sparseml.optim.recipe import load_modifiers
-
-        return load_modifiers(yaml_str, framework)
-
-    @staticmethod
-    def load_framework_obj(yaml_str: str, framework: str) -> BaseModifier:
-        """
-        The single modifier that a text describes; expressions in it are not evaluated.
-
-        :param yaml_str: a tag and its fields
-        :param framework: the framework whose modifiers the tags name
-        :raises RecipeError: if the text is not valid
-        """
-        from sparseml.optim.recipe import load_modifier
-
-        return load_modifier(yaml_str, framework)
-
-    @staticmethod
-    def yaml_key(clazz: type[BaseModifier], framework: str | None = None) -> str:
-        """The YAML tag of a class, ``!Class`` or ``!framework.Class``."""
-        return tag_of(clazz, framework)
+    comparator = staticmethod(comparing(modifier_key))
+    comparator_lists = staticmethod(comparing(stage_key))
+    comparator_ends = staticmethod(comparing(end_key))
+    comparator_starts = staticmethod(comparing(start_key))
+    comparator_identifiers = staticmethod(comparing(operator.methodcaller("identifier")))
+    load_framework_list = staticmethod(load_modifiers)
+    load_framework_obj = staticmethod(load_modifier)
+    yaml_key = staticmethod(tag_of)
 
     @ModifierProp(serializable=False)
     def sparsification_types(self) -> list[SparsificationTypes]:

@@ -33,17 +33,8 @@ from typing import Any, TypeVar
 
 from typing_extensions import dataclass_transform
 
-from sparseml.optim.base_modifier import BaseObject
-from sparseml.optim.fields import (
-    REQUIRED,
-    NoProperty,
-    Property,
-    argument,
-    field,
-    fixed,
-    ignored,
-)
-from sparseml.optim.props import ModifierProp
+from sparseml.optim.fields import REQUIRED, NoProperty, Property, argument, field, fixed, ignored
+from sparseml.optim.props import BaseObject, ModifierProp
 
 __all__ = ["accepted_arguments", "declared_fields"]
 

@@ -140,24 +140,18 @@ class RecipeTagError(RecipeError, ConstructorError):
         _set_yaml_attributes(self)
 
 
-_BY_PLAIN_CLASS: tuple[tuple[type[Exception], type[RecipeError]], ...] = (
-    (ConstructorError, RecipeTagError),
-    (MarkedYAMLError, RecipeSyntaxError),
-    (UnknownVariableException, RecipeVariableError),
-    (FileNotFoundError, RecipeFileNotFoundError),
-    (ValueError, RecipeValueError),
-    (TypeError, RecipeTypeError),
-    (RuntimeError, RecipeRuntimeError),
-    (AssertionError, RecipeAssertionError),
-    (AttributeError, RecipeAttributeError),
-    (KeyError, RecipeKeyError),
-    (IndexError, RecipeIndexError),
-)
+# those with more particular plain classes first
+_KINDS: tuple[type[RecipeError], ...] = (
+    RecipeTagError, RecipeSyntaxError, RecipeVariableError, RecipeFileNotFoundError,
+    RecipeValueError, RecipeTypeError, RecipeRuntimeError, RecipeAssertionError,
+    RecipeAttributeError, RecipeKeyError, RecipeIndexError,
+)  # fmt: skip
 
 
 def matching_recipe_error(plain: Exception) -> type[RecipeError]:
-    """The recipe error that is also an instance of the class of ``plain``, if there is one."""
-    for plain_class, recipe_class in _BY_PLAIN_CLASS:
+    """Return the recipe error that is also an instance of the class of ``plain``, if any is."""
+    for kind in _KINDS:
+        _, plain_class, *_ = kind.__bases__
         if isinstance(plain, plain_class):
-            return recipe_class
+            return kind
     return RecipeError

@@ -34,19 +34,31 @@ Check = Callable[[str, Any], Any]
 class Property(ModifierProp):
     """A property kept in ``_<name>``, described by the docstring of its class."""
 
-    def __init__(self, check: Check | None = None, default: Any = REQUIRED, **options: Any) -> None:
+    def __init__(
+        self,
+        check: Check | None = None,
+        default: Any = REQUIRED,
+        unset: Callable[[Any], Any] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
-        self.check, self.default = check, default
+        self.check, self.default, self._unset = check, default, unset
 
     def __set_name__(self, owner: type, name: str) -> None:
         super().__set_name__(owner, name)
         self.__doc__ = self.__doc__ or described_arguments(owner).get(name)
-        check = self.check
-        if check is not None:
-            self._func_get = operator.attrgetter(f"_{name}")
-            self._func_set = lambda modifier, value: setattr(
-                modifier, f"_{name}", check(name, value)
-            )
+        if self.check is not None:
+            self._kept = operator.attrgetter(f"_{name}")
+            self._func_get, self._func_set = self._shown, self._keep
+
+    def _shown(self, modifier: Any) -> Any:
+        kept = self._kept(modifier)
+        return self._unset(modifier) if kept is None and self._unset else kept
+
+    def _keep(self, modifier: Any, value: Any) -> None:
+        assert self.check is not None
+        kept = None if value is None and self._unset else self.check(self._name, value)
+        setattr(modifier, f"_{self._name}", kept)
 
 
 @dataclass(frozen=True)
@@ -60,26 +72,32 @@ class NoProperty:
 
 
 def field(
-    check: Check, *, default: Any = REQUIRED, doc: str | None = None, serializable: bool = True
+    check: Check,
+    *,
+    default: Any = REQUIRED,
+    unset: Callable[[Any], Any] | None = None,
+    doc: str | None = None,
+    serializable: bool = True,
 ) -> Any:
     """
-    A settable property; in an annotated line also an argument.
+    Return a settable property; in an annotated line also an argument.
 
     :param default: without it the argument is required
+    :param unset: what the property of a modifier is while None is kept, which is not checked
     :param doc: what it is, by default what the class's docstring says of ``:param <name>:``
     :param serializable: whether recipes show it
     """
-    return Property(check, default, serializable=serializable, doc=doc)
+    return Property(check, default, unset, serializable=serializable, doc=doc)
 
 
 def argument(check: Check, *, default: Any = REQUIRED) -> Any:
-    """An argument that is checked, and not kept."""
+    """Return an argument that is checked, and not kept."""
     return NoProperty(default, check)
 
 
 def fixed(value: Any, *, hidden: bool = False, init: Literal[False] = False) -> Any:
     """
-    What the base class gets instead of an argument.
+    Return what the base class gets instead of an argument.
 
     :param hidden: also show it in no recipe, and let nobody set it
     """
@@ -87,18 +105,18 @@ def fixed(value: Any, *, hidden: bool = False, init: Literal[False] = False) -> 
 
 
 def ignored(*, default: Any, hidden: bool = False) -> Any:
-    """As :func:`fixed`, but an argument is accepted for the sake of old recipes."""
+    """Return what :func:`fixed` does; an argument is accepted for the sake of old recipes."""
     return NoProperty(default, hidden=hidden)
 
 
 def of_types(*types: SparsificationTypes) -> ModifierProp:
-    """The property ``sparsification_types``: what a modifier does to a model."""
+    """Return the property ``sparsification_types``: what a modifier does to a model."""
     doc = f"What the modifier does: {', '.join(kind.value for kind in types)}."
     return ModifierProp(serializable=False, func_get=lambda _: list(types), doc=doc)
 
 
 def described_arguments(clazz: type) -> dict[str, str]:
-    """What the docstring of a class says of the arguments, by ``:param <name>:``."""
+    """Return what the docstring of a class says of the arguments, by ``:param <name>:``."""
     found: dict[str, str] = {}
     _, *texts = inspect.cleandoc(clazz.__doc__ or "").split("\n:param ")
     for text in texts:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sparseml.optim.document import Document, parse
 from sparseml.optim.errors import RecipeTypeError
-from sparseml.optim.expressions import evaluate, is_eval_string
-from sparseml.optim.metadata import add_framework_metadata, validate_metadata
-from sparseml.optim.source import RecipeSource, read_source
-from sparseml.optim.structure import check_if_staged_recipe, stages_of
-from sparseml.optim.variables import override_variables, parse_recipe_variables
-from sparseml.optim.yaml_text import dump
+from sparseml.optim.language.document import Document, parse
+from sparseml.optim.language.expressions import evaluate, is_eval_string
+from sparseml.optim.language.metadata import add_framework_metadata, validate_metadata
+from sparseml.optim.language.source import RecipeSource, read_source
+from sparseml.optim.language.structure import check_if_staged_recipe, stages_of
+from sparseml.optim.language.variables import override_variables, parse_recipe_variables
+from sparseml.optim.language.yaml_text import dump
 
 __all__ = [
     "add_framework_metadata",
@@ -38,7 +38,7 @@ def _document(text: str) -> Document:
 
 def load_recipe_yaml_str(file_path: Any, **variable_overrides: Any) -> str:
     """
-    The text of a recipe.
+    Return the text of a recipe.
 
     :param file_path: path of a ``.yaml``, ``.yml`` or ``.md`` file, or the text itself
     :param variable_overrides: new values for variables of the recipe
@@ -51,7 +51,7 @@ def load_recipe_yaml_str(file_path: Any, **variable_overrides: Any) -> str:
 
 def load_recipe_yaml_str_no_classes(recipe_yaml_str: str) -> Any:
     """
-    A recipe as plain data.
+    Return a recipe as plain data.
 
     ``!Name`` becomes a key ``OBJECT.Name``. If the fields stand at the same column as the tag, they
     are keys beside it, and its value is None; otherwise they are its value.

@@ -8,10 +8,11 @@ from collections import OrderedDict
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sparseml.optim.base_modifier import BaseModifier, BaseObject
+from sparseml.optim.base_modifier import BaseModifier
 from sparseml.optim.composition import compose
+from sparseml.optim.language.recipe_text import metadata_lines, modifier_lines, recipe_lines
 from sparseml.optim.ordering import modifier_key, stage_key
-from sparseml.optim.recipe_text import metadata_lines, modifier_lines, recipe_lines
+from sparseml.optim.props import BaseObject
 from sparseml.optim.scheduled import BaseScheduled
 from sparseml.optim.timeline import TimelineMixin
 from sparseml.utils.atomic import atomic_path
@@ -70,7 +71,7 @@ class BaseManager(TimelineMixin, BaseObject):
     @classmethod
     def from_yaml(cls: type[ManagerT], file_path: Any, **kwargs: Any) -> ManagerT:
         """
-        A manager for a recipe.
+        Return a manager for a recipe.
 
         :param file_path: path or text of the recipe
         """
@@ -85,7 +86,7 @@ class BaseManager(TimelineMixin, BaseObject):
         save_path: str | os.PathLike[str] | None = None,
     ) -> ManagerT:
         """
-        One recipe that does one recipe's work and then another's, as stages.
+        Return one recipe that does one recipe's work and then another's, as stages.
 
         Neither recipe is changed; a manager is read anew from its text.
 
@@ -124,12 +125,12 @@ class BaseManager(TimelineMixin, BaseObject):
         return len(self._modifiers) if isinstance(self._modifiers, Mapping) else 1
 
     def iter_modifiers(self) -> Generator[Any, None, None]:
-        """All modifiers, stage by stage."""
+        """Yield all modifiers, stage by stage."""
         for _, modifier in self.iter_staged_modifiers():
             yield modifier
 
     def iter_staged_modifiers(self) -> Generator[tuple[str | None, Any], None, None]:
-        """All modifiers, each with the name of its stage; None in a recipe without stages."""
+        """Yield all modifiers, each with the name of its stage; None in a recipe without stages."""
         stages = (
             self._modifiers if isinstance(self._modifiers, Mapping) else {None: self._modifiers}
         )
@@ -179,22 +180,22 @@ class BaseManager(TimelineMixin, BaseObject):
         self._write(file_path, recipe_lines(_sorted(stages), None))
 
     def to_string_lines(self, include_metadata: bool = True) -> list[str]:
-        """The recipe as lines; the last one is empty."""
+        """Return the recipe as lines; the last one is empty."""
         return recipe_lines(self._modifiers, self._metadata if include_metadata else None)
 
     def metadata_to_string_lines(self, stage: str | None = None) -> list[str]:
-        """The metadata of the recipe or of one stage as lines."""
+        """Return the metadata of the recipe or of one stage as lines."""
         return metadata_lines(self._metadata, stage)
 
     def modifiers_to_string_lines(
         self, modifiers: ModifierList | Mapping[str, ModifierList]
     ) -> list[str]:
-        """Modifiers as lines, without metadata."""
+        """Return modifiers as lines, without metadata."""
         # the version and an empty line come first
         return recipe_lines(modifiers, None)[2:]
 
     def modifiers_list_to_string_lines(self, modifiers: ModifierList) -> list[str]:
-        """The items of one group as lines."""
+        """Return the items of one group as lines."""
         return modifier_lines(modifiers)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sparseml.optim.base_modifier import BaseModifier, BaseObject
-from sparseml.optim.props import BaseProp, ModifierProp
-from sparseml.optim.registration import ModifierYAML
+from sparseml.optim.base_modifier import BaseModifier
+from sparseml.optim.language.registration import ModifierYAML
+from sparseml.optim.props import BaseObject, BaseProp, ModifierProp
 from sparseml.optim.scheduled import BaseScheduled, BaseUpdate
 
 __all__ = [

@@ -8,31 +8,28 @@ rest is decided by their identifiers, so that the order never depends on how a r
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from sparseml.optim.base_modifier import BaseModifier
-
-__all__ = [
-    "compare_ends",
-    "compare_identifiers",
-    "compare_lists",
-    "compare_modifiers",
-    "compare_starts",
-    "modifier_key",
-    "stage_key",
-]
+__all__ = ["comparing", "end_key", "modifier_key", "stage_key", "start_key"]
 
 Key = tuple[float, float, str]
 
 
-def _end(modifier: BaseModifier) -> float:
+class Identified(Protocol):
+    """What is put in order: a modifier, whose epochs are looked for and may be missing."""
+
+    def identifier(self, extra: Any = "") -> str: ...
+
+
+def end_key(modifier: Identified) -> float:
+    """Return what sorts by the end; -1, which is none, comes last."""
     end = float(getattr(modifier, "end_epoch", -1.0))
     return math.inf if end < 0 else end
 
 
-def _start(modifier: BaseModifier) -> float:
+def start_key(modifier: Identified) -> float:
+    """Return what sorts by the start."""
     start = getattr(modifier, "start_epoch", -1.0)
     if not getattr(modifier, "steps_resolved", True):
         step = getattr(modifier, "start_step", None)
@@ -40,13 +37,13 @@ def _start(modifier: BaseModifier) -> float:
     return float(start)
 
 
-def modifier_key(modifier: BaseModifier) -> Key:
-    """Sorts modifiers by end, start and identifier; an end of -1 comes last."""
-    return _end(modifier), _start(modifier), modifier.identifier()
+def modifier_key(modifier: Identified) -> Key:
+    """Return what sorts by end, start and identifier; an end of -1 comes last."""
+    return end_key(modifier), start_key(modifier), modifier.identifier()
 
 
-def stage_key(modifiers: Sequence[BaseModifier]) -> Key:
-    """Sorts stages by last end, first start and greatest identifier, where -1 says nothing."""
+def stage_key(modifiers: Sequence[Identified]) -> Key:
+    """Return what sorts stages by last end, first start and greatest identifier; -1 is none."""
     keys = [modifier_key(modifier) for modifier in modifiers]
     ends = [end for end, _, _ in keys if math.isfinite(end)]
     starts = [start for _, start, _ in keys if start >= 0]
@@ -54,30 +51,11 @@ def stage_key(modifiers: Sequence[BaseModifier]) -> Key:
     return max(ends, default=math.inf), min(starts, default=-1.0), max(identifiers, default="")
 
 
-def _compare(one: Any, two: Any) -> int:
-    return (one > two) - (one < two)
+def comparing(key: Callable[[Any], Any]) -> Callable[[Any, Any], int]:
+    """Return a function that is -1, 0 or 1 as one thing sorts before, with or after another."""
 
+    def compare(one: Any, two: Any) -> int:
+        first, second = key(one), key(two)
+        return (first > second) - (first < second)
 
-def compare_modifiers(one: BaseModifier, two: BaseModifier) -> int:
-    """-1, 0 or 1 as ``one`` sorts before, with or after ``two``."""
-    return _compare(modifier_key(one), modifier_key(two))
-
-
-def compare_lists(one: Sequence[BaseModifier], two: Sequence[BaseModifier]) -> int:
-    """-1, 0 or 1 as the stage ``one`` sorts before, with or after the stage ``two``."""
-    return _compare(stage_key(one), stage_key(two))
-
-
-def compare_ends(one: BaseModifier, two: BaseModifier) -> int:
-    """Compare by end epoch only; -1 comes last."""
-    return _compare(_end(one), _end(two))
-
-
-def compare_starts(one: BaseModifier, two: BaseModifier) -> int:
-    """Compare by start epoch only."""
-    return _compare(_start(one), _start(two))
-
-
-def compare_identifiers(one: BaseModifier, two: BaseModifier) -> int:
-    """Compare by identifier only."""
-    return _compare(one.identifier(), two.identifier())
+    return compare

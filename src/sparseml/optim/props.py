@@ -1,4 +1,4 @@
-"""Properties that know whether and how they appear in a recipe."""
+"""What modifiers are made of: constructors that end somewhere, properties that recipes show."""
 
 from __future__ import annotations
 
@@ -6,10 +6,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, overload
 
-__all__ = ["BaseProp", "ModifierProp"]
+__all__ = ["BaseObject", "BaseProp", "ModifierProp"]
 
 Getter = Callable[[Any], Any]
 Setter = Callable[[Any, Any], None]
+
+
+class BaseObject:
+    """
+    The end of every chain of ``super().__init__(**kwargs)``.
+
+    :raises ValueError: for a keyword that no class in the chain has taken
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__()
+        if kwargs:
+            raise ValueError(
+                f"unknown arguments for {type(self).__name__}: {', '.join(sorted(kwargs))}"
+            )
 
 
 class BaseProp(ABC):

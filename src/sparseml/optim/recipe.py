@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparseml.optim.base_modifier import BaseModifier
-from sparseml.optim.building import build_modifier, build_modifiers
-from sparseml.optim.document import parse
-from sparseml.optim.expressions import evaluate
-from sparseml.optim.metadata import add_framework_metadata, merge_metadata
-from sparseml.optim.source import RecipeSource, read_source
-from sparseml.optim.variables import override_variables, parse_recipe_variables
+from sparseml.optim.language.building import build_modifiers
+from sparseml.optim.language.document import parse
+from sparseml.optim.language.expressions import evaluate
+from sparseml.optim.language.metadata import add_framework_metadata, merge_metadata
+from sparseml.optim.language.source import RecipeSource, read_source
+from sparseml.optim.language.variables import override_variables, parse_recipe_variables
 from sparseml.utils.constants import PYTORCH_FRAMEWORK
 
-__all__ = ["LoadedRecipe", "load_modifier", "load_modifiers", "load_recipe"]
+__all__ = ["LoadedRecipe", "load_recipe"]
 
 Modifiers = list[BaseModifier] | dict[str, list[BaseModifier]]
 
@@ -78,27 +78,3 @@ def load_recipe(
         # metadata given are not to be changed, and stages may share one entry
         merged = add_framework_metadata(copy.deepcopy(merged), **(framework_metadata or {}))
     return LoadedRecipe(modifiers, merged, variables, source)
-
-
-def load_modifiers(yaml_str: str, framework: str) -> Modifiers:
-    """
-    The modifiers in a recipe's text, as of :func:`load_recipe`.
-
-    :param yaml_str: the text, never a path
-    :param framework: whose modifiers the tags name
-    :raises RecipeError: if anything is wrong with the recipe
-    """
-    document = parse(RecipeSource(yaml_str))
-    return build_modifiers(document, evaluate(document)[0], framework)
-
-
-def load_modifier(yaml_str: str, framework: str) -> BaseModifier:
-    """
-    The one modifier in a text; expressions are not evaluated.
-
-    :param yaml_str: a tag and its fields
-    :param framework: whose modifiers the tags name
-    :raises RecipeError: if the text is anything else
-    """
-    document = parse(RecipeSource(yaml_str))
-    return build_modifier(document, document.container, (), framework)

@@ -13,7 +13,7 @@ import yaml
 
 import sparseml.pytorch.sparsification as sparsification
 from sparseml.optim import BaseModifier
-from sparseml.optim.registration import registered_modifiers
+from sparseml.optim.language.registration import registered_modifiers
 from sparseml.pytorch.sparsification import (
     Modifier,
     ModifierProp,

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.kernels import kernels_for
-from sparseml.pytorch.functional.kernels.dispatch import EliminationRule
+from sparseml.pytorch.functional.kernels import EliminationRule, kernels_for
 from sparseml.pytorch.functional.obs import pivot_floor, require_blocks
 
 __all__ = ["Elimination", "eliminate", "prefix_counts"]

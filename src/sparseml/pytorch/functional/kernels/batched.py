@@ -7,16 +7,12 @@ up to date. After each panel the groups that are gone are squeezed out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from sparseml.pytorch.functional.cholesky import damped_cholesky
+from sparseml.pytorch.functional.kernels.interface import EliminationRule
 from sparseml.pytorch.functional.kernels.rows import map_rows, rows_per_chunk
-
-if TYPE_CHECKING:
-    from sparseml.pytorch.functional.kernels.dispatch import EliminationRule
 
 __all__ = ["eliminate", "joint_update"]
 
@@ -77,7 +73,7 @@ class _Front:
         return torch.where(self.open, total, torch.inf)
 
     def eliminate(self, chosen: Tensor, active: Tensor) -> Tensor:
-        """Remove one group of every active block; returns the increase of twice the loss, ``[r]``.
+        """Remove one group of every active block; return the increase of twice the loss, ``[r]``.
 
         :param chosen: slot of the group, ``[r]``
         :param active: 1 or 0, ``[r]``
@@ -161,7 +157,7 @@ def _eliminate_rows(
 def eliminate(
     weights: Tensor, inverse: Tensor, floor: Tensor, live: Tensor, rule: EliminationRule
 ) -> tuple[Tensor, Tensor]:
-    """See :class:`~sparseml.pytorch.functional.kernels.dispatch.Kernels`."""
+    """Eliminate entries of each block in OBS order; see :meth:`Kernels.eliminate`."""
     rows = weights.shape[0]
     order = torch.full((rows, rule.depth), -1, dtype=torch.int16, device=weights.device)
     losses = torch.full((rows, rule.depth), torch.inf, dtype=weights.dtype, device=weights.device)
@@ -179,7 +175,7 @@ def eliminate(
 def joint_update(
     weights: Tensor, inverse: Tensor, floor: Tensor, pruned: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """See :class:`~sparseml.pytorch.functional.kernels.dispatch.Kernels`."""
+    """Remove ``pruned`` from each block, jointly; see :meth:`Kernels.joint_update`."""
     updated, losses = torch.empty_like(weights), weights.new_empty(weights.shape[0])
 
     def work(start: int, stop: int) -> None:

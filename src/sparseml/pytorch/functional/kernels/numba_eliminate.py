@@ -15,12 +15,11 @@ are groups of one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from sparseml.pytorch.functional.kernels.interface import EliminationRule
 from sparseml.pytorch.functional.kernels.numba_loops import (
     CHUNK_BYTES,
     Array,
@@ -30,9 +29,6 @@ from sparseml.pytorch.functional.kernels.numba_loops import (
     subtract_rows,
 )
 from sparseml.pytorch.functional.kernels.rows import map_rows, rows_per_chunk
-
-if TYPE_CHECKING:
-    from sparseml.pytorch.functional.kernels.dispatch import EliminationRule
 
 __all__ = ["eliminate"]
 
@@ -238,7 +234,7 @@ def _eliminate_rows(
 def eliminate(
     weights: Tensor, inverse: Tensor, floor: Tensor, live: Tensor, rule: EliminationRule
 ) -> tuple[Tensor, Tensor]:
-    """See :class:`~sparseml.pytorch.functional.kernels.dispatch.Kernels`."""
+    """Eliminate entries of each block in OBS order; see :meth:`Kernels.eliminate`."""
     rows, size = weights.shape
     order = torch.full((rows, rule.depth), -1, dtype=torch.int16)
     losses = torch.full((rows, rule.depth), torch.inf, dtype=weights.dtype)

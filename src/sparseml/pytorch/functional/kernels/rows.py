@@ -62,7 +62,7 @@ def one_thread() -> Iterator[None]:
 
 
 def rows_per_chunk(bytes_per_row: int, chunk_bytes: int) -> int:
-    """As many rows as fit into ``chunk_bytes``, at least one."""
+    """Return how many rows fit into ``chunk_bytes``, at least one."""
     return max(1, chunk_bytes // max(1, bytes_per_row))
 
 

@@ -12,17 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["DISTILL_PARAM_GROUP_KEY", "HiddenParamGroup", "true_optimizer"]
+__all__ = ["DISTILL_PARAM_GROUP_KEY", "HiddenParamGroup"]
 
 _LOGGER = logging.getLogger(__name__)
 
 DISTILL_PARAM_GROUP_KEY = "distillation_projection_params"
 """The key that marks the group."""
-
-
-def true_optimizer(optimizer: Any) -> Any:
-    """The optimizer inside what ``manager.modify`` returns, or the optimizer itself."""
-    return getattr(optimizer, "wrapped_optimizer", optimizer)
 
 
 class HiddenParamGroup:
@@ -44,7 +39,7 @@ class HiddenParamGroup:
 
         :raises ValueError: for an optimizer that takes no further parameters
         """
-        optimizer = true_optimizer(optimizer)
+        optimizer = getattr(optimizer, "wrapped_optimizer", optimizer)  # of manager.modify
         if not callable(getattr(optimizer, "add_param_group", None)):
             raise ValueError(
                 "the optimizer must be one that trains the projections too, found "

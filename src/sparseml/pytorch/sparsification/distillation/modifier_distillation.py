@@ -10,24 +10,10 @@ from sparseml.pytorch.functional.distillation import kldiv_loss
 from sparseml.pytorch.sparsification.distillation.modifier_distillation_base import (
     BaseDistillationModifier,
 )
-from sparseml.pytorch.sparsification.fields import as_number, declared_fields, field
+from sparseml.pytorch.sparsification.fields import between, declared_fields, field
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 
 __all__ = ["DistillationModifier"]
-
-
-def _share(name: str, value: Any) -> float:
-    number = as_number(name, value)
-    if not 0.0 <= number <= 1.0:
-        raise ValueError(f"{name} must be at least 0 and at most 1, found {number}")
-    return number
-
-
-def _above_zero(name: str, value: Any) -> float:
-    number = as_number(name, value)
-    if not number > 0.0:
-        raise ValueError(f"{name} must be greater than 0, found {number}")
-    return number
 
 
 @PyTorchModifierYAML()
@@ -51,8 +37,8 @@ class DistillationModifier(BaseDistillationModifier):
     :raises ValueError: for a hardness or temperature out of range
     """
 
-    hardness: float = field(_share, default=0.5)
-    temperature: float = field(_above_zero, default=2.0)
+    hardness: float = field(between(0.0, 1.0), default=0.5)
+    temperature: float = field(between(above=0.0), default=2.0)
 
     def compute_distillation_loss(
         self,
@@ -62,7 +48,7 @@ class DistillationModifier(BaseDistillationModifier):
         student_labels: Any = None,
         teacher_labels: Any = None,
     ) -> Tensor | float:
-        """The mean divergence over the outputs; 0.0 without outputs.
+        """Return the mean divergence over the outputs; 0.0 without outputs.
 
         :raises ValueError: naming the output, where student and teacher do not fit
         """
@@ -71,5 +57,5 @@ class DistillationModifier(BaseDistillationModifier):
         )
 
     def compute_total_loss(self, loss: Tensor, distillation_loss: Tensor | float) -> Tensor:
-        """``(1 - hardness) * loss + hardness * distillation_loss``."""
+        """Return ``(1 - hardness) * loss + hardness * distillation_loss``."""
         return (1.0 - self.hardness) * loss + self.hardness * distillation_loss

@@ -17,7 +17,14 @@ from sparseml.pytorch.sparsification.distillation.teacher import (
     copy_as_teacher,
     teacher_outputs,
 )
-from sparseml.pytorch.sparsification.fields import declared_fields, field, fixed, ignored, of_types
+from sparseml.pytorch.sparsification.fields import (
+    declared_fields,
+    field,
+    fixed,
+    ignored,
+    list_or_none,
+    of_types,
+)
 from sparseml.pytorch.sparsification.modifier import Loggers, ScheduledUpdateModifier
 from sparseml.pytorch.utils.model import load_model_state
 from sparseml.pytorch.utils.names import unwrap_module
@@ -28,14 +35,7 @@ __all__ = ["BaseDistillationModifier", "kl_logsoftmax", "kldiv_loss"]
 
 _LOGGER = logging.getLogger(__name__)
 _DISABLE, _SELF = "disable", "self"
-
-
-def _optional_list(name: str, value: Any) -> list[Any] | None:
-    if value is None:
-        return None
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise ValueError(f"{name} must be a list, or be left out for all; found {value!r}")
-    return list(value)
+_KEYS = list_or_none("a list, or be left out for all")
 
 
 @declared_fields()
@@ -53,8 +53,8 @@ class BaseDistillationModifier(ScheduledUpdateModifier):
 
     start_epoch: float = -1.0
     end_epoch: float = -1.0
-    distill_output_keys: Iterable[Any] | None = field(_optional_list, default=None)
-    teacher_input_keys: Iterable[Any] | None = field(_optional_list, default=None)
+    distill_output_keys: Iterable[Any] | None = field(_KEYS, default=None)
+    teacher_input_keys: Iterable[Any] | None = field(_KEYS, default=None)
     update_frequency: float = ignored(default=-1.0)
     end_comparator: int = fixed(-1)
 
@@ -76,11 +76,11 @@ class BaseDistillationModifier(ScheduledUpdateModifier):
         student_labels: Any,
         teacher_labels: Any,
     ) -> Tensor | float:
-        """How far the student is from the teacher."""
+        """Return how far the student is from the teacher."""
 
     @abstractmethod
     def compute_total_loss(self, loss: Tensor, distillation_loss: Tensor | float) -> Tensor:
-        """The loss to differentiate, from that of the task and that of the distillation."""
+        """Return the loss to differentiate, from that of the task and that of the distillation."""
 
     def initialize(
         self,
@@ -123,7 +123,7 @@ class BaseDistillationModifier(ScheduledUpdateModifier):
         teacher_labels: Any = None,
         **kwargs: Any,
     ) -> Tensor:
-        """The loss with the teacher's part in it, while distillation is on.
+        """Return the loss with the teacher's part in it, while distillation is on.
 
         :param student_outputs: what the student made of ``student_inputs``
         :param teacher_inputs: what to give to the teacher, by default ``student_inputs``
@@ -175,7 +175,7 @@ class BaseDistillationModifier(ScheduledUpdateModifier):
         self._last_losses = {}
 
     def progress_state(self) -> dict[str, Any]:
-        """Adds the weights of a teacher that is a copy of the student."""
+        """Return the state, and in it the weights of a teacher that is a copy of the student."""
         state = self._teacher_state
         if self._teaches_itself and isinstance(self._teacher, Module):
             state = self._teacher.state_dict()
@@ -189,7 +189,7 @@ class BaseDistillationModifier(ScheduledUpdateModifier):
             self._teacher = copy_as_teacher(module)
 
     def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restores the weights of a teacher that is a copy of the student."""
+        """Restore the state, and the weights of a teacher that is a copy of the student."""
         super().load_progress_state(state)
         self._teacher_state = state["teacher"] if self._teaches_itself else None
         self._load_teacher_state()
@@ -210,7 +210,7 @@ class BaseDistillationModifier(ScheduledUpdateModifier):
         self._distillation_enabled = self._teaches_itself or self._teacher is not None
 
     def _attach(self, module: Module) -> None:
-        """Called when the teacher is known, before the modifier counts as initialised."""
+        """Prepare the models for the teacher, before the modifier counts as initialised."""
 
     def _detach(self) -> None:
         """Take back what :meth:`_attach` has done to the models."""

@@ -17,18 +17,13 @@ from sparseml.pytorch.sparsification.distillation.modifier_distillation_base imp
 )
 from sparseml.pytorch.sparsification.distillation.projections import FeatureProjections
 from sparseml.pytorch.sparsification.distillation.teacher import copy_as_teacher
-from sparseml.pytorch.sparsification.fields import as_flag, as_number, field
+from sparseml.pytorch.sparsification.fields import as_flag, as_number, field, list_or_none
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 
 __all__ = ["PerLayerDistillationModifier"]
 
 
-def _layer_names(name: str, value: Any) -> list[str] | None:
-    if value is None:
-        return None
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise ValueError(f"{name} must be a list of layers, found {value!r}")
-    return [str(layer) for layer in value]
+_LAYERS = list_or_none("a list of layers", str)
 
 
 @PyTorchModifierYAML()
@@ -59,6 +54,7 @@ class PerLayerDistillationModifier(BaseDistillationModifier):
     :raises ValueError: for lists of names that differ in length
     """
 
+    _progress = ("_projections",)
     _student_layer_names: list[str] | None
     _teacher_layer_names: list[str] | None
 
@@ -89,13 +85,13 @@ class PerLayerDistillationModifier(BaseDistillationModifier):
 
     gain = field(as_number)
     normalize = field(as_flag)
-    student_layer_names = field(_layer_names)
-    teacher_layer_names = field(_layer_names)
+    student_layer_names = field(_LAYERS)
+    teacher_layer_names = field(_LAYERS)
     project_features = field(as_flag)
     epsilon = field(as_number)
 
     def loss_update(self, loss: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """As of every distillation; features that no distillation asked for are let go."""
+        """Return the loss with the distillation in it; let go of features that none asked for."""
         loss = super().loss_update(loss, *args, **kwargs)
         if self._features is not None:
             self._features.clear()
@@ -112,7 +108,7 @@ class PerLayerDistillationModifier(BaseDistillationModifier):
     def compute_distillation_loss(
         self, optimizer: Any = None, *outputs: Any, **named_outputs: Any
     ) -> Tensor | float:
-        """The sum over the layers.
+        """Return the sum over the layers.
 
         :raises RuntimeError: for features of different shapes, and for layers that did not run
         """
@@ -128,11 +124,11 @@ class PerLayerDistillationModifier(BaseDistillationModifier):
         return sum(losses, 0.0)
 
     def compute_total_loss(self, loss: Tensor, distillation_loss: Tensor | float) -> Tensor:
-        """``loss + gain * distillation_loss``."""
+        """Return ``loss + gain * distillation_loss``."""
         return loss + self.gain * distillation_loss
 
     def state_dict(self) -> dict[str, Any]:
-        """The weights of the projections, by the student's layer."""
+        """Return the weights of the projections, by the student's layer."""
         return {DISTILL_PARAM_GROUP_KEY: self._projections.state_dict()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
@@ -150,14 +146,9 @@ class PerLayerDistillationModifier(BaseDistillationModifier):
             return
         self._projections.load_state_dict(weights)
 
-    def progress_state(self) -> dict[str, Any]:
-        """Adds what the optimizer knows of the projections."""
-        return {**super().progress_state(), "projections": self._projections.progress_state()}
-
     def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restores what the optimizer knows of the projections."""
+        """Restore the state; past the end, take the hooks off the layers."""
         super().load_progress_state(state)
-        self._projections.load_progress_state(state["projections"])
         if self._ended:
             self._detach()
 

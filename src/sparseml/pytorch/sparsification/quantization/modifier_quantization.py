@@ -6,12 +6,18 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sparseml.pytorch.sparsification.fields import as_flag, as_given, declared_fields, field
+from sparseml.pytorch.sparsification.fields import (
+    as_flag,
+    as_given,
+    declared_fields,
+    field,
+    list_or_none,
+)
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.quantization import legacy_modifier_quantization as legacy
 from sparseml.pytorch.sparsification.quantization.modifier_quantization_base import (
     BaseQuantizationModifier,
-    copied_list,
+    dict_or_empty,
 )
 from sparseml.utils.text import did_you_mean, quoted_list
 
@@ -39,14 +45,8 @@ def _checked_scheme(name: str, value: Any) -> Any:
     )
 
 
-def _layers_left_out(name: str, value: Any) -> list[Any]:
-    return copied_list(name, value) or []
-
-
-def _copied_mapping(name: str, value: Any) -> dict[str, Any]:
-    if value is not None and not isinstance(value, Mapping):
-        raise ValueError(f"{name} must be a mapping, found {value!r}")
-    return dict(value or {})
+def _list(name: str, value: Any) -> list[Any]:
+    return list_or_none()(name, value) or []
 
 
 @PyTorchModifierYAML(swap_class_by_state_fn=_class_for)
@@ -77,12 +77,12 @@ class QuantizationModifier(BaseQuantizationModifier):
 
     start_epoch: float = -1.0
     scheme: str | dict[str, Any] | None = field(_checked_scheme, default=None)
-    scheme_overrides: dict[str, Any] | None = field(_copied_mapping, default=None)
-    ignore: Iterable[str] | None = field(_layers_left_out, default=None)
+    scheme_overrides: dict[str, Any] | None = field(dict_or_empty, default=None)
+    ignore: Iterable[str] | None = field(_list, default=None)
     disable_quantization_observer_epoch: float | None = None
     freeze_bn_stats_epoch: float | None = None
     model_fuse_fn_name: str | None = field(as_given, default=None)
-    model_fuse_fn_kwargs: dict[str, Any] | None = field(_copied_mapping, default=None)
+    model_fuse_fn_kwargs: dict[str, Any] | None = field(dict_or_empty, default=None)
     num_calibration_steps: int | None = field(as_given, default=None)
     strict: bool = field(as_flag, default=True)
     end_epoch: float = -1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch.nn import Module
@@ -10,26 +11,20 @@ from sparseml.pytorch.sparsification.fields import as_number, field, of_types
 from sparseml.pytorch.sparsification.modifier import Loggers, ScheduledModifier
 from sparseml.sparsification.types import SparsificationTypes
 
-__all__ = ["BaseQuantizationModifier", "copied_list", "optional_epoch"]
+__all__ = ["BaseQuantizationModifier", "dict_or_empty"]
 
 
-def copied_list(name: str, value: Any) -> list[Any] | None:
-    """A list of names, or None.
+def dict_or_empty(name: str, value: Any) -> dict[str, Any]:
+    """Return a copy of a mapping, an empty one for None.
 
     :raises ValueError: for anything else
     """
-    if value is None:
-        return None
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
-        raise ValueError(f"{name} must be a list, found {value!r}")
-    return list(value)
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(f"{name} must be a mapping, found {value!r}")
+    return dict(value or {})
 
 
-def optional_epoch(name: str, value: Any) -> float | None:
-    """An epoch, or None for never.
-
-    :raises ValueError: for a text that is no number
-    """
+def _optional_epoch(name: str, value: Any) -> float | None:
     return None if value is None else as_number(name, value)
 
 
@@ -37,6 +32,9 @@ class BaseQuantizationModifier(ScheduledModifier):
     """Keeps, checks and prints the fields; quantizing itself is not part of this package yet.
 
     :param end_epoch: must be -1: what is quantized stays so
+    :param disable_quantization_observer_epoch: when to stop updating scales and zero points; None
+        for never
+    :param freeze_bn_stats_epoch: when to freeze the statistics of batch norms; None for never
     :raises ValueError: if observers are disabled or batch norms frozen before the start
     """
 
@@ -61,14 +59,8 @@ class BaseQuantizationModifier(ScheduledModifier):
         self.freeze_bn_stats_epoch = freeze_bn_stats_epoch
         self.validate_schedule()
 
-    disable_quantization_observer_epoch = field(
-        optional_epoch,
-        doc="When to stop updating scales and zero points; None for never.",
-    )
-    freeze_bn_stats_epoch = field(
-        optional_epoch,
-        doc="When to freeze the statistics of batch norms; None for never.",
-    )
+    disable_quantization_observer_epoch = field(_optional_epoch)
+    freeze_bn_stats_epoch = field(_optional_epoch)
 
     sparsification_types = of_types(
         SparsificationTypes.quantization, SparsificationTypes.structured
@@ -77,7 +69,7 @@ class BaseQuantizationModifier(ScheduledModifier):
     def initialize(
         self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
     ) -> None:
-        """Does nothing when disabled.
+        """Do nothing when disabled.
 
         :raises NotImplementedError: otherwise
         """
@@ -91,7 +83,7 @@ class BaseQuantizationModifier(ScheduledModifier):
         super().initialize(module, epoch, loggers, **kwargs)
 
     def validate_schedule(self) -> None:
-        """Also demands that observers and batch norms are not stopped before the start."""
+        """Check the schedule; observers and batch norms must not be stopped before the start."""
         super().validate_schedule()
         for name in ("disable_quantization_observer_epoch", "freeze_bn_stats_epoch"):
             epoch = getattr(self, f"_{name}")

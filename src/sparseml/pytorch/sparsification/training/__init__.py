@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from sparseml.pytorch.sparsification.training.modifier_epoch import EpochRangeModifier
-from sparseml.pytorch.sparsification.training.modifier_logging import SparsificationLoggingModifier
+from sparseml.pytorch.sparsification.training.modifier_logging import (
+    EpochRangeModifier,
+    SparsificationLoggingModifier,
+)
 from sparseml.pytorch.sparsification.training.modifier_lr import (
     LearningRateFunctionModifier,
     LearningRateModifier,
     SetLearningRateModifier,
 )
-from sparseml.pytorch.sparsification.training.modifier_params import (
+from sparseml.pytorch.sparsification.training.modifier_param_values import (
     GradualParamModifier,
     SetParamModifier,
-    TrainableParamsModifier,
 )
 from sparseml.pytorch.sparsification.training.modifier_regularizer import SetWeightDecayModifier
+from sparseml.pytorch.sparsification.training.modifier_trainable import TrainableParamsModifier
 
 __all__ = [
     "EpochRangeModifier",

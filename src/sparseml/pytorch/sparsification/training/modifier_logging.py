@@ -1,15 +1,38 @@
-"""Logging how sparse the model is."""
+"""How long to train, and logging meanwhile how sparse the model is."""
 
 from __future__ import annotations
 
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from sparseml.pytorch.sparsification.fields import declared_fields, fixed
-from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML, ScheduledUpdateModifier
+from sparseml.pytorch.sparsification.fields import declared_fields, fixed, of_types
+from sparseml.pytorch.sparsification.modifier import (
+    PyTorchModifierYAML,
+    ScheduledModifier,
+    ScheduledUpdateModifier,
+)
 from sparseml.pytorch.utils.sparsification_info import log_module_sparsification_info
+from sparseml.sparsification.types import SparsificationTypes
 
-__all__ = ["SparsificationLoggingModifier"]
+__all__ = ["EpochRangeModifier", "SparsificationLoggingModifier"]
+
+
+@PyTorchModifierYAML()
+@declared_fields()
+class EpochRangeModifier(ScheduledModifier):
+    """Makes the recipe, and so the training, span at least the given epochs.
+
+    | Sample yaml:
+    |   !EpochRangeModifier
+    |       start_epoch: 0.0
+    |       end_epoch: 90.0
+    """
+
+    start_epoch: float
+    end_epoch: float
+    end_comparator: int = fixed(-1)
+
+    sparsification_types = of_types(SparsificationTypes.general, SparsificationTypes.epoch)
 
 
 @PyTorchModifierYAML()

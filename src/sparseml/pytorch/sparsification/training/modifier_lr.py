@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from torch.nn import Module
 from torch.optim import Optimizer
 
 from sparseml.pytorch.sparsification.fields import (
     as_flag,
+    between,
     declared_fields,
     field,
     fixed,
@@ -24,7 +24,6 @@ from sparseml.pytorch.sparsification.training.modifier_lr_schedule import Learni
 from sparseml.pytorch.sparsification.training.param_groups import (
     LearningRateLogging,
     checked_groups,
-    rate_above_zero,
     selected_groups,
 )
 from sparseml.pytorch.utils.optimizers import set_optim_learning_rate
@@ -50,15 +49,15 @@ class SetLearningRateModifier(LearningRateLogging):
     :param constant_logging: log whether or not the rate has changed
     """
 
-    learning_rate: float | str = field(rate_above_zero)
+    learning_rate: float | str = field(between(above=0.0, most=1.0))
     param_groups: Iterable[int] | None = field(checked_groups, default=None)
     start_epoch: float = -1.0
     end_epoch: float = ignored(default=-1.0)
     constant_logging: bool = field(as_flag, default=False)
     end_comparator: None = fixed(None)
 
-    def _set_up(self) -> None:
-        self._applied_learning_rate = -1.0
+    _applied_learning_rate = -1.0
+    _progress = ("_applied_learning_rate",)
 
     sparsification_types = of_types(SparsificationTypes.learning_rate)
 
@@ -79,13 +78,3 @@ class SetLearningRateModifier(LearningRateLogging):
             groups = selected_groups(optimizer, self.param_groups)
             self._applied_learning_rate = float(self.learning_rate)
             set_optim_learning_rate(optimizer, self._applied_learning_rate, groups)
-
-    def progress_state(self) -> dict[str, Any]:
-        """Adds the rate that was set."""
-        state = super().progress_state()
-        return {**state, "applied_learning_rate": self._applied_learning_rate}
-
-    def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restores the rate that was set."""
-        super().load_progress_state(state)
-        self._applied_learning_rate = state["applied_learning_rate"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from torch.nn import Module
@@ -18,17 +18,25 @@ from sparseml.pytorch.functional.learning_rates import (
     linear_rate,
     warmup_factor,
 )
-from sparseml.pytorch.sparsification.fields import as_number, field, of_types, one_of
+from sparseml.pytorch.sparsification.fields import (
+    Check,
+    as_number,
+    between,
+    declared_fields,
+    field,
+    fixed,
+    ignored,
+    of_types,
+    one_of,
+)
 from sparseml.pytorch.sparsification.modifier import (
     Loggers,
-    ModifierProp,
     PyTorchModifierYAML,
     ScheduledUpdateModifier,
 )
 from sparseml.pytorch.sparsification.training.param_groups import (
     LearningRateLogging,
     checked_groups,
-    rate_or_zero,
     selected_groups,
 )
 from sparseml.pytorch.utils.optimizers import set_optim_learning_rate
@@ -42,51 +50,20 @@ _DEFAULTS = {"cycle_mul": 1.0, "warmup": 0.0, "decay_rate": 0.9, "decay_epochs":
 """The fields of schedules in cycles, with what they are there unless given."""
 
 
-def _positive(name: str, value: Any) -> float:
-    number = as_number(name, value)
-    if not 0.0 < number < math.inf:
-        raise ValueError(f"{name} must be greater than 0, found {number}")
-    return number
-
-
-def _not_negative(name: str, value: Any) -> float:
-    number = as_number(name, value)
-    if not 0.0 <= number < math.inf:
-        raise ValueError(f"{name} must be at least 0, found {number}")
-    return number
+_POSITIVE = between(above=0.0)
 
 
 def _positive_or_all(name: str, value: Any) -> float:
-    return -1.0 if as_number(name, value) == -1.0 else _positive(name, value)
+    return -1.0 if as_number(name, value) == -1.0 else float(_POSITIVE(name, value))
 
 
-def _factor(name: str, value: Any) -> float:
-    number = as_number(name, value)
-    if not 0.0 < number <= 1.0:
-        raise ValueError(f"{name} must be greater than 0 and at most 1, found {number}")
-    return number
-
-
-def _optional(name: str, check: Callable[[str, Any], float], doc: str, default: Any) -> Any:
-    """A field that may be left out, and then is ``default(modifier)``."""
-    attribute = f"_{name}"
-
-    def get(modifier: Any) -> Any:
-        given = getattr(modifier, attribute)
-        return default(modifier) if given is None else given
-
-    def set_checked(modifier: Any, value: Any) -> None:
-        setattr(modifier, attribute, None if value is None else check(name, value))
-
-    return ModifierProp(func_get=get, func_set=set_checked, doc=doc)
-
-
-def _cycle_field(name: str, check: Callable[[str, Any], float], doc: str) -> Any:
+def _cycle_field(name: str, check: Check) -> Any:
     """A field of schedules in cycles; None in others, whose recipes do not have it."""
-    return _optional(name, check, doc, lambda mod: _DEFAULTS[name] if mod.in_cycles else None)
+    return field(check, default=None, unset=lambda mod: _DEFAULTS[name] if mod.in_cycles else None)
 
 
 @PyTorchModifierYAML()
+@declared_fields()
 class LearningRateFunctionModifier(LearningRateLogging, ScheduledUpdateModifier):
     """Leads the learning rate along a curve, at every step from start to end.
 
@@ -122,50 +99,27 @@ class LearningRateFunctionModifier(LearningRateLogging, ScheduledUpdateModifier)
     :param decay_epochs: epochs in which ``decay_rate`` applies once; 1 if None
     """
 
-    _cycle_epochs: float | None
-
-    def __init__(
-        self,
-        lr_func: str,
-        init_lr: float | str,
-        final_lr: float | str,
-        start_epoch: float,
-        end_epoch: float,
-        cycle_epochs: float | None = None,
-        param_groups: Iterable[int] | None = None,
-        update_frequency: float = -1.0,
-        cycle_mul: float | None = None,
-        warmup: float | None = None,
-        decay_rate: float | None = None,
-        decay_epochs: float | None = None,
-    ) -> None:
-        self.lr_func = lr_func
-        self.init_lr = init_lr
-        self.final_lr = final_lr
-        self.cycle_epochs = cycle_epochs
-        self.param_groups = param_groups
-        self.cycle_mul = cycle_mul
-        self.warmup = warmup
-        self.decay_rate = decay_rate
-        self.decay_epochs = decay_epochs
-        super().__init__(
-            start_epoch=start_epoch, end_epoch=end_epoch, end_comparator=1, update_frequency=-1.0
-        )
-
-    lr_func = field(one_of(("linear", "cosine", "cyclic_linear", *_DECAYING)))
-    init_lr = field(rate_or_zero)
-    final_lr = field(rate_or_zero)
-    cycle_epochs = _optional(
-        "cycle_epochs",
-        _positive_or_all,
-        "Epochs in a cycle.",
-        lambda modifier: -1.0 if modifier.in_cycles else 1.0,
+    lr_func: str = field(one_of(("linear", "cosine", "cyclic_linear", *_DECAYING)))
+    init_lr: float = field(between(0.0, 1.0))
+    final_lr: float = field(between(0.0, 1.0))
+    start_epoch: float
+    end_epoch: float
+    cycle_epochs: Any = field(
+        _positive_or_all, default=None, unset=lambda mod: -1.0 if mod.in_cycles else 1.0
     )
-    param_groups = field(checked_groups)
-    cycle_mul = _cycle_field("cycle_mul", _positive, "Factor from one cycle to the next.")
-    warmup = _cycle_field("warmup", _not_negative, "Epochs of warm-up in each cycle.")
-    decay_rate = _cycle_field("decay_rate", _factor, "Factor of the decay.")
-    decay_epochs = _cycle_field("decay_epochs", _positive, "Epochs for the factor once.")
+    param_groups: Iterable[int] | None = field(checked_groups, default=None)
+    update_frequency: float = ignored(default=-1.0)
+    cycle_mul: Any = _cycle_field("cycle_mul", _POSITIVE)
+    warmup: Any = _cycle_field("warmup", between(least=0.0))
+    decay_rate: Any = _cycle_field("decay_rate", between(above=0.0, most=1.0))
+    decay_epochs: Any = _cycle_field("decay_epochs", _POSITIVE)
+    end_comparator: int = fixed(1)
+
+    _lr_func: str | None = None
+    _cycle_epochs: float | None = None
+
+    def _set_up(self) -> None:
+        self.validate_schedule()
 
     sparsification_types = of_types(SparsificationTypes.learning_rate)
 
@@ -175,15 +129,17 @@ class LearningRateFunctionModifier(LearningRateLogging, ScheduledUpdateModifier)
         return self.lr_func in _DECAYING or bool(self._given())
 
     def validate_schedule(self) -> None:
-        """Also demands that cycles, warm-up and decay fit the curve."""
+        """Check the schedule; cycles, warm-up and decay must fit the curve."""
         super().validate_schedule()
+        if self._lr_func is None:  # the base class comes before the fields
+            return
         if self.lr_func == "cyclic_linear":
             for name in self._given():
                 raise ValueError(
                     f"{name} goes with lr_func 'linear', 'cosine', 'exponential' or 'step', found "
                     "'cyclic_linear'; 'linear' with cycle_mul 1.0 has the same cycles"
                 )
-            _positive("cycle_epochs", self.cycle_epochs)
+            _POSITIVE("cycle_epochs", self.cycle_epochs)
         if not self.in_cycles:
             return
         if self.lr_func in _DECAYING and self.final_lr > self.init_lr:
@@ -200,7 +156,7 @@ class LearningRateFunctionModifier(LearningRateLogging, ScheduledUpdateModifier)
     def initialize(
         self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
     ) -> None:
-        """Attach to a model; warns of a length of cycles that nothing is made of."""
+        """Attach to a model; warn of a length of cycles that nothing is made of."""
         super().initialize(module, epoch, loggers, **kwargs)
         cycle = self._cycle_epochs  # 1 is what old recipes say of every curve
         if self.lr_func not in ("linear", "cosine") or self.in_cycles or cycle in (None, 1.0):

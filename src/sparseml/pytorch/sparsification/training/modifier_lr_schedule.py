@@ -14,16 +14,21 @@ from sparseml.pytorch.functional.learning_rates import (
     step_rate,
     warm_restarts_rate,
 )
-from sparseml.pytorch.sparsification.fields import as_flag, as_number, field, of_types, one_of
+from sparseml.pytorch.sparsification.fields import (
+    Check,
+    as_flag,
+    as_number,
+    between,
+    field,
+    of_types,
+    one_of,
+)
 from sparseml.pytorch.sparsification.modifier import (
     ModifierProp,
     PyTorchModifierYAML,
     ScheduledUpdateModifier,
 )
-from sparseml.pytorch.sparsification.training.param_groups import (
-    LearningRateLogging,
-    rate_above_zero,
-)
+from sparseml.pytorch.sparsification.training.param_groups import LearningRateLogging
 from sparseml.pytorch.utils.optimizers import set_optim_learning_rate
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.text import did_you_mean, quoted_list
@@ -82,7 +87,7 @@ class LearningRateModifier(LearningRateLogging, ScheduledUpdateModifier):
         self.init_lr = init_lr
         self.constant_logging = constant_logging
 
-    init_lr = field(rate_above_zero)
+    init_lr = field(between(above=0.0, most=1.0))
     constant_logging = field(as_flag)
 
     sparsification_types = of_types(SparsificationTypes.learning_rate)
@@ -108,7 +113,7 @@ class LearningRateModifier(LearningRateLogging, ScheduledUpdateModifier):
         self.validate_schedule()
 
     def validate_schedule(self) -> None:
-        """Also demands milestones strictly between start and end."""
+        """Check the schedule; milestones must be strictly between start and end."""
         super().validate_schedule()
         end = self._end_epoch
         for milestone in self._lr_kwargs.get("milestones", ()):
@@ -190,17 +195,16 @@ def _normalized(lr_class: str, lr_kwargs: Mapping[str, Any]) -> tuple[str, dict[
 
 
 def _checked(name: str, value: Any) -> Any:
-    if name == "milestones":
-        if not isinstance(value, (list, tuple)) or not value:
-            raise ValueError(f"milestones must be a list of epochs, found {value!r}")
-        return [_number_of("milestones", item) for item in value]
-    number = _number_of(name, value)
-    if not number >= 0.0 or (number == 0.0 and name != "lr_min"):
-        raise ValueError(f"{name} must be greater than 0, found {number}")
-    return number
+    if name != "milestones":
+        return _as_written(
+            between(least=0.0) if name == "lr_min" else between(above=0.0), name, value
+        )
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ValueError(f"milestones must be a list of epochs, found {value!r}")
+    return [_as_written(as_number, name, epoch) for epoch in value]
 
 
-def _number_of(name: str, value: Any) -> float:
+def _as_written(check: Check, name: str, value: Any) -> Any:
     # what is a number already stays as it is written, whole numbers too
-    number = as_number(name, value)
+    number = check(name, value)
     return number if isinstance(value, str) else value

@@ -10,14 +10,13 @@ from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from sparseml.pytorch.sparsification.fields import declared_fields, field, fixed, of_types, one_of
+from sparseml.pytorch.sparsification.fields import declared_fields, field, fixed, one_of
 from sparseml.pytorch.sparsification.modifier import (
     PyTorchModifierYAML,
     ScheduledModifier,
     ScheduledUpdateModifier,
 )
 from sparseml.pytorch.sparsification.training.selected_params import SelectedParams
-from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.interpolation import INTERPOLATION_FUNCS, interpolate
 
 __all__ = ["GradualParamModifier", "SetParamModifier"]
@@ -51,40 +50,9 @@ def _tensor(name: str, value: Any) -> Tensor:
         ) from error
 
 
-class _ParamValues(SelectedParams):
-    """Checks that every selected parameter can take the values meant for it."""
-
-    sparsification_types = of_types(SparsificationTypes.general)
-
-    def _check_selected(self) -> None:
-        for param_name, param in self._named_parameters():
-            if param.is_meta:
-                raise ValueError(
-                    f"the parameter {param_name} is on the meta device, where it takes no values; "
-                    "load the module first"
-                )
-        for name, value in self._values().items():
-            shape = tuple(_tensor(name, value).shape)
-            for param_name, param in self._named_parameters():
-                if tuple(param.shape) != shape:
-                    raise ValueError(
-                        f"{name} has the shape {list(shape)}, but the parameter {param_name} has "
-                        f"{list(param.shape)}"
-                    )
-
-    def _values(self) -> dict[str, Any]:
-        """The fields that must have the parameters' shape."""
-        raise NotImplementedError
-
-    def _write(self, value: Tensor) -> None:
-        with torch.no_grad():
-            for _, param in self._named_parameters():
-                param.copy_(value)
-
-
 @PyTorchModifierYAML()
 @declared_fields()
-class SetParamModifier(_ParamValues, ScheduledModifier):
+class SetParamModifier(SelectedParams, ScheduledModifier):
     """Sets parameters to a value when it starts.
 
     | Sample yaml:
@@ -112,15 +80,15 @@ class SetParamModifier(_ParamValues, ScheduledModifier):
         """Set the parameters."""
         super().update(module, optimizer, epoch, steps_per_epoch)
         if self.start_pending(epoch, steps_per_epoch):
-            self._write(_tensor("val", self.val))
+            self._write(self._values()["val"])
 
-    def _values(self) -> dict[str, Any]:
-        return {"val": self.val}
+    def _values(self) -> dict[str, Tensor]:
+        return {"val": _tensor("val", self.val)}
 
 
 @PyTorchModifierYAML()
 @declared_fields()
-class GradualParamModifier(_ParamValues, ScheduledUpdateModifier):
+class GradualParamModifier(SelectedParams, ScheduledUpdateModifier):
     """Leads parameters from one value to another, along a curve over the epochs.
 
     | Sample yaml:
@@ -158,8 +126,8 @@ class GradualParamModifier(_ParamValues, ScheduledUpdateModifier):
         super().update(module, optimizer, epoch, steps_per_epoch)
         start = max(self._start_epoch, 0.0)
         share = interpolate(epoch, start, self._end_epoch, 0.0, 1.0, self.inter_func)
-        first, last = _tensor("init_val", self.init_val), _tensor("final_val", self.final_val)
+        first, last = self._values().values()
         self._write(last if share == 1.0 else torch.lerp(first, last, share))
 
-    def _values(self) -> dict[str, Any]:
-        return {"init_val": self.init_val, "final_val": self.final_val}
+    def _values(self) -> dict[str, Tensor]:
+        return {name: _tensor(name, getattr(self, name)) for name in ("init_val", "final_val")}

@@ -1,6 +1,4 @@
-"""Freezing parameters and setting them to values."""
-
-from __future__ import annotations
+"""Old path: modifiers of parameters, each kind in a module of its own."""
 
 from sparseml.pytorch.sparsification.training.modifier_param_values import (
     GradualParamModifier,

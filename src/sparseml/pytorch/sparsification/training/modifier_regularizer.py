@@ -9,31 +9,18 @@ from torch.optim import Optimizer
 
 from sparseml.pytorch.sparsification.fields import (
     as_flag,
-    as_number,
+    between,
     declared_fields,
     field,
     fixed,
     ignored,
     of_types,
 )
-from sparseml.pytorch.sparsification.modifier import (
-    PyTorchModifierYAML,
-    ScheduledModifier,
-)
-from sparseml.pytorch.sparsification.training.param_groups import (
-    checked_groups,
-    selected_groups,
-)
+from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML, ScheduledModifier
+from sparseml.pytorch.sparsification.training.param_groups import checked_groups, selected_groups
 from sparseml.sparsification.types import SparsificationTypes
 
 __all__ = ["SetWeightDecayModifier"]
-
-
-def _not_negative(name: str, value: float | str) -> float:
-    number = as_number(name, value)
-    if not number >= 0.0:
-        raise ValueError(f"{name} must be at least 0, found {number}")
-    return number
 
 
 @PyTorchModifierYAML()
@@ -52,7 +39,7 @@ class SetWeightDecayModifier(ScheduledModifier):
     :param constant_logging: log whether or not the value has changed
     """
 
-    weight_decay: float | str = field(_not_negative)
+    weight_decay: float | str = field(between(least=0.0))
     start_epoch: float = -1.0
     param_groups: Iterable[int] | None = field(checked_groups, default=None)
     end_epoch: float = ignored(default=-1.0)

@@ -9,14 +9,9 @@ from typing import Any
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from sparseml.pytorch.sparsification.fields import as_flag, declared_fields, field, fixed, of_types
-from sparseml.pytorch.sparsification.modifier import (
-    Loggers,
-    PyTorchModifierYAML,
-    ScheduledModifier,
-)
+from sparseml.pytorch.sparsification.fields import as_flag, declared_fields, field, fixed
+from sparseml.pytorch.sparsification.modifier import Loggers, PyTorchModifierYAML, ScheduledModifier
 from sparseml.pytorch.sparsification.training.selected_params import SelectedParams
-from sparseml.sparsification.types import SparsificationTypes
 
 __all__ = ["TrainableParamsModifier"]
 
@@ -45,10 +40,10 @@ class TrainableParamsModifier(SelectedParams, ScheduledModifier):
     end_epoch: float = -1.0
     end_comparator: int = fixed(-1)
 
-    def _set_up(self) -> None:
-        self._original: dict[str, bool] = {}
+    _progress = ("_original",)
 
-    sparsification_types = of_types(SparsificationTypes.general)
+    def _set_up(self) -> None:
+        self._original: dict[str, bool] = {}  # what was trainable before the start
 
     def initialize(
         self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
@@ -76,14 +71,9 @@ class TrainableParamsModifier(SelectedParams, ScheduledModifier):
         if self.end_pending(epoch, steps_per_epoch):
             self._restore()
 
-    def progress_state(self) -> dict[str, Any]:
-        """Adds what was trainable before the start."""
-        return {**super().progress_state(), "original": dict(self._original)}
-
     def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restores what was trainable before the start, and what is now."""
+        """Restore the state, and with it what is trainable now."""
         super().load_progress_state(state)
-        self._original.update(state["original"])
         if self._started and not self._ended:
             self._set_trainable()
         else:

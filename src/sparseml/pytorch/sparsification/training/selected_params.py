@@ -6,12 +6,15 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.nn import Module, Parameter
 
-from sparseml.pytorch.sparsification.fields import as_flag, field
+from sparseml.pytorch.sparsification.fields import as_flag, field, of_types
 from sparseml.pytorch.sparsification.modifier import Loggers, Modifier
 from sparseml.pytorch.sparsification.param_selection import select_params
 from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.iterables import validate_str_iterable
 
 __all__ = ["SelectedParams"]
@@ -46,18 +49,20 @@ class SelectedParams(Modifier):
     params = field(_checked_params)
     params_strict = field(as_flag)
 
+    sparsification_types = of_types(SparsificationTypes.general)
+
     def initialize(
         self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
     ) -> None:
         """Find the parameters.
 
         :raises RuntimeError: with ``params_strict``, for entries that match nothing
-        :raises ValueError: if the modifier cannot act on one of the parameters
+        :raises ValueError: if a parameter cannot take the values meant for it
         """
         self._selected = select_params(module, self.params, self.params_strict)
         if not self._selected:
             _LOGGER.warning("%s selects no parameter with %s", type(self).__name__, self.params)
-        self._check_selected()
+        self._check_values()
         super().initialize(module, epoch, loggers, **kwargs)
 
     def finalize(
@@ -67,8 +72,29 @@ class SelectedParams(Modifier):
         super().finalize(module, reset_loggers, **kwargs)
         self._selected = []
 
-    def _check_selected(self) -> None:
-        """:raises ValueError: if the modifier cannot act on one of the parameters"""
+    def _values(self) -> dict[str, Tensor]:
+        """Return the values that parameters are set to, by the fields that they stand in."""
+        return {}
+
+    def _write(self, value: Tensor) -> None:
+        with torch.no_grad():
+            for _, param in self._named_parameters():
+                param.copy_(value)
+
+    def _check_values(self) -> None:
+        """:raises ValueError: if a parameter cannot take the values meant for it"""
+        for field_name, value in self._values().items():
+            for name, param in self._named_parameters():
+                if param.is_meta:
+                    raise ValueError(
+                        f"the parameter {name} is on the meta device, where it takes no values; "
+                        "load the module first"
+                    )
+                if param.shape != value.shape:
+                    raise ValueError(
+                        f"{field_name} has the shape {list(value.shape)}, but the parameter {name} "
+                        f"has {list(param.shape)}"
+                    )
 
     def _named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         # looked up through the layer, which may have got new parameters, as when cast or sharded

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-__all__ = ["LOGGING_LEVELS", "BaseLogger", "LogEntry", "Scalar", "test_log_dir"]
+__all__ = ["LOGGING_LEVELS", "BaseLogger", "LogEntry", "LogMethods", "Scalar", "test_log_dir"]
 
 #: Names of levels as recipes and commands give them.
 LOGGING_LEVELS = {
@@ -25,9 +25,13 @@ LOGGING_LEVELS = {
 #: What ``log_scalar`` takes: a number or a tensor of one element.
 Scalar = float | int | Tensor
 
+_Tag = str | None
+_Step = int | None
+_Time = float | None
+
 
 def test_log_dir() -> Path | None:
-    """Folder that logs are redirected to while testing, None otherwise.
+    """Return the folder that logs are redirected to while testing, None otherwise.
 
     Set by ``NM_TEST_LOG_DIR`` and in force only while ``NM_TEST_MODE`` is set and not ``0``.
     """
@@ -56,13 +60,13 @@ class LogEntry(NamedTuple):
     level: int | None = None
 
     def numbers(self) -> dict[str, Any]:
-        """The numbers of the entry, each under a tag of its own (``<tag>/<name>`` if several)."""
+        """Return the numbers, each under a tag of its own (``<tag>/<name>`` if several)."""
         if self.kind == "scalars":
             return {f"{self.tag}/{name}": value for name, value in self.content.items()}
         return {str(self.tag): self.content} if self.kind == "scalar" else {}
 
     def time(self) -> float:
-        """``wall_time``, or now if there is none."""
+        """Return ``wall_time``, or now if there is none."""
         return time.time() if self.wall_time is None else self.wall_time
 
     def send_to(self, logger: BaseLogger) -> bool:
@@ -73,13 +77,50 @@ class LogEntry(NamedTuple):
         return method(self.tag, self.content, self.step, self.wall_time, level=self.level)
 
 
-class BaseLogger:
+class LogMethods:
+    """The ``log_*`` methods of a logger, and of a manager of several.
+
+    All return whether the entry was taken. ``step`` is the optimizer step, ``wall_time`` seconds
+    since the epoch, the keyword ``level`` one of Python's logging levels.
+    """
+
+    def _log(self, entry: LogEntry, level: int | None = None, **kwargs: Any) -> bool:
+        """Record an entry at a level; the keywords are all others of a ``log_*`` method."""
+        raise NotImplementedError
+
+    def log_hyperparams(self, params: Mapping[str, Any], **kwargs: Any) -> bool:
+        """Record the settings of a run."""
+        return self._log(LogEntry("hyperparams", "hyperparams", params), **kwargs)
+
+    def log_scalar(
+        self, tag: str, value: Scalar, step: _Step = None, wall_time: _Time = None, **kwargs: Any
+    ) -> bool:
+        """Record one number under ``tag``."""
+        return self._log(LogEntry("scalar", tag, value, step, wall_time), **kwargs)
+
+    def log_scalars(
+        self,
+        tag: str,
+        values: Mapping[str, Scalar],
+        step: _Step = None,
+        wall_time: _Time = None,
+        **kwargs: Any,
+    ) -> bool:
+        """Record several named numbers under one ``tag``."""
+        return self._log(LogEntry("scalars", tag, values, step, wall_time), **kwargs)
+
+    def log_string(
+        self, tag: _Tag, string: str, step: _Step = None, wall_time: _Time = None, **kwargs: Any
+    ) -> bool:
+        """Record a text under ``tag``."""
+        return self._log(LogEntry("string", tag, string, step, wall_time), **kwargs)
+
+
+class BaseLogger(LogMethods):
     """A destination for the numbers and texts of a run. This one takes nothing.
 
     A subclass overrides :meth:`emit`, which every ``log_*`` method ends in, or just the methods
-    that it has a use for. All return whether the entry was taken. ``step`` is the optimizer step,
-    ``wall_time`` seconds since the epoch, the keyword ``level`` one of Python's logging levels;
-    other keywords are ignored.
+    that it has a use for. Keywords that are not known are ignored.
 
     :param name: what ``log_types`` of :class:`LoggerManager` selects this logger by
     :param enabled: whether :class:`LoggerManager` hands entries to this logger
@@ -87,68 +128,22 @@ class BaseLogger:
 
     def __init__(self, name: str, enabled: bool = True):
         self._name = name
-        self._enabled = enabled
+        self.enabled = enabled
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(name={self._name!r}, enabled={self._enabled})"
+        return f"{type(self).__name__}(name={self._name!r}, enabled={self.enabled})"
 
     @property
     def name(self) -> str:
         """What this logger is selected by."""
         return self._name
 
-    @property
-    def enabled(self) -> bool:
-        """Whether entries are handed to this logger."""
-        return self._enabled
-
-    @enabled.setter
-    def enabled(self, value: bool) -> None:
-        self._enable(value)
-
-    def _enable(self, value: bool) -> None:
-        self._enabled = value
-
     def emit(self, entry: LogEntry) -> bool:
         """Record an entry, if this destination can."""
         return False
 
-    def log_hyperparams(self, params: Mapping[str, Any], level: int | None = None) -> bool:
-        """Record the settings of a run."""
-        return self.emit(LogEntry("hyperparams", "hyperparams", params, level=level))
-
-    def log_scalar(
-        self,
-        tag: str,
-        value: Scalar,
-        step: int | None = None,
-        wall_time: float | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        """Record one number under ``tag``."""
-        return self.emit(LogEntry("scalar", tag, value, step, wall_time, kwargs.get("level")))
-
-    def log_scalars(
-        self,
-        tag: str,
-        values: Mapping[str, Scalar],
-        step: int | None = None,
-        wall_time: float | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        """Record several named numbers under one ``tag``."""
-        return self.emit(LogEntry("scalars", tag, values, step, wall_time, kwargs.get("level")))
-
-    def log_string(
-        self,
-        tag: str | None,
-        string: str,
-        step: int | None = None,
-        wall_time: float | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        """Record a text under ``tag``."""
-        return self.emit(LogEntry("string", tag, string, step, wall_time, kwargs.get("level")))
+    def _log(self, entry: LogEntry, level: int | None = None, **kwargs: Any) -> bool:
+        return self.emit(entry._replace(level=level))
 
     def save(self, file_path: str, **kwargs: Any) -> bool:
         """Store a file with the run, where the destination can."""

@@ -35,16 +35,16 @@ class SparsificationGroupLogger(BaseLogger):
         name: str = "sparsification",
         enabled: bool = True,
     ):
+        self.loggers: list[BaseLogger] = []
         super().__init__(name, enabled)
-        self._loggers: list[BaseLogger] = []
         if lambda_func:
-            self._loggers.append(LambdaLogger(lambda_func, enabled=enabled))
+            self.loggers.append(LambdaLogger(lambda_func, enabled=enabled))
         if python:
             logger = python if isinstance(python, logging.Logger) else None
-            self._loggers.append(PythonLogger(logger, python_log_level, enabled=enabled))
+            self.loggers.append(PythonLogger(logger, python_log_level, enabled=enabled))
         if tensorboard:
             is_path = isinstance(tensorboard, (str, os.PathLike))
-            self._loggers.append(
+            self.loggers.append(
                 TensorBoardLogger(
                     log_path=tensorboard if is_path else None,
                     writer=None if is_path or tensorboard is True else tensorboard,
@@ -53,16 +53,17 @@ class SparsificationGroupLogger(BaseLogger):
             )
         if wandb_:
             kwargs = wandb_ if isinstance(wandb_, Mapping) else None
-            self._loggers.append(WANDBLogger(kwargs, enabled=enabled))
+            self.loggers.append(WANDBLogger(kwargs, enabled=enabled))
 
     @property
-    def loggers(self) -> list[BaseLogger]:
-        """The loggers that entries go to."""
-        return self._loggers
+    def enabled(self) -> bool:
+        """Whether entries are handed on."""
+        return self._enabled
 
-    def _enable(self, value: bool) -> None:
-        super()._enable(value)
-        for logger in self._loggers:
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        self._enabled = value
+        for logger in self.loggers:
             logger.enabled = value
 
     def emit(self, entry: LogEntry) -> bool:
@@ -72,5 +73,5 @@ class SparsificationGroupLogger(BaseLogger):
         return self._all(lambda logger: logger.save(file_path, **kwargs))
 
     def _all(self, action: Callable[[BaseLogger], bool]) -> bool:
-        taken = [action(logger) for logger in self._loggers if logger.enabled]
+        taken = [action(logger) for logger in self.loggers if logger.enabled]
         return any(taken)

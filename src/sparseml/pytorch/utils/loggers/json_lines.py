@@ -25,7 +25,7 @@ class JSONLinesLogger(BaseLogger):
     Lines that the file holds already are kept, except a last one cut short by a crash. The file
     and the folders above it are made with the first entry, not before.
 
-    :param path: the file
+    :param path: the file; the attribute is absolute
     :param resume_step: the optimizer step that a resumed run starts from. Lines of that step and
         of later ones, which the run will write again, are dropped when the first entry is written;
         lines without a step are kept
@@ -39,14 +39,9 @@ class JSONLinesLogger(BaseLogger):
         enabled: bool = True,
     ):
         super().__init__(name, enabled)
-        self._path = Path(path).expanduser().absolute()
+        self.path = Path(path).expanduser().absolute()
         self._resume_step = resume_step
         self._prepared = False
-
-    @property
-    def path(self) -> Path:
-        """The file, as an absolute path."""
-        return self._path
 
     def emit(self, entry: LogEntry) -> bool:
         if not self._prepared:
@@ -57,19 +52,19 @@ class JSONLinesLogger(BaseLogger):
             "tag": entry.tag,
             _FIELDS.get(entry.kind, "values"): plain_data(entry.content),
         }
-        with self._path.open("a", encoding="utf-8") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
         return True
 
     def _prepare(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        if self._path.exists():
-            text = self._path.read_text(encoding="utf-8", errors="replace")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            text = self.path.read_text(encoding="utf-8", errors="replace")
             kept = "".join(f"{line}\n" for line in text.split("\n") if self._keeps(line))
             if kept != text:
-                part = self._path.with_name(f"{self._path.name}.{os.getpid()}.part")
+                part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
                 part.write_text(kept, encoding="utf-8")
-                os.replace(part, self._path)
+                os.replace(part, self.path)
         self._prepared = True
 
     def _keeps(self, line: str) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from sparseml.pytorch.utils.loggers.base import BaseLogger, LogEntry, Scalar
+from sparseml.pytorch.utils.loggers.base import BaseLogger, LogEntry, LogMethods
 from sparseml.pytorch.utils.loggers.python import PythonLogger
 from sparseml.pytorch.utils.loggers.services import WANDBLogger
 from sparseml.utils.constants import ALL_TOKEN
@@ -16,10 +16,11 @@ __all__ = ["LoggerManager"]
 LogTypes = str | Sequence[str]
 
 
-class LoggerManager:
+class LoggerManager(LogMethods):
     """Hands entries to every enabled logger and says when logging is due.
 
-    Iterates over, and has the length of, its loggers; empty it is falsy.
+    Iterates over, and has the length of, its loggers; empty it is falsy. The keyword ``log_types``
+    of its ``log_*`` methods names the loggers meant, all by default.
 
     :param loggers: the loggers
     :param log_frequency: epochs between two entries of a modifier; None turns them off
@@ -34,43 +35,24 @@ class LoggerManager:
         log_python: bool = True,
         name: str = "manager",
     ):
-        self._loggers: list[BaseLogger] = []
-        self._log_frequency = log_frequency
-        self._name = name
+        self.loggers: list[BaseLogger] = []
+        self.log_frequency = log_frequency
+        self.name = name
         for logger in loggers or ():
             self.add_logger(logger)
-        if log_python and not any(isinstance(logger, PythonLogger) for logger in self._loggers):
-            self._loggers.append(PythonLogger())
+        if log_python and not any(isinstance(logger, PythonLogger) for logger in self.loggers):
+            self.loggers.append(PythonLogger())
 
     def __len__(self) -> int:
-        return len(self._loggers)
+        return len(self.loggers)
 
     def __iter__(self) -> Iterator[BaseLogger]:
-        return iter(self._loggers)
-
-    @property
-    def loggers(self) -> list[BaseLogger]:
-        """The loggers."""
-        return self._loggers
-
-    @property
-    def log_frequency(self) -> float | None:
-        """Epochs between two entries of a modifier; None turns them off."""
-        return self._log_frequency
-
-    @log_frequency.setter
-    def log_frequency(self, value: float | None) -> None:
-        self._log_frequency = value
-
-    @property
-    def name(self) -> str:
-        """Name of this manager."""
-        return self._name
+        return iter(self.loggers)
 
     @property
     def wandb(self) -> ModuleType | None:
         """The wandb module if one of the loggers writes to it, else None."""
-        return next((log.wandb for log in self._loggers if isinstance(log, WANDBLogger)), None)
+        return next((log.wandb for log in self.loggers if isinstance(log, WANDBLogger)), None)
 
     def add_logger(self, logger: BaseLogger) -> None:
         """Add a logger.
@@ -79,77 +61,35 @@ class LoggerManager:
         """
         if not isinstance(logger, BaseLogger):
             raise ValueError(f"a logger must be a BaseLogger, found {type(logger).__name__}")
-        self._loggers.append(logger)
+        self.loggers.append(logger)
 
     def log_ready(self, epoch: float | None, last_log_epoch: float | None) -> bool:
         """Whether an entry is due at ``epoch`` when the last one was at ``last_log_epoch``."""
-        if self._log_frequency is None or not any(log.enabled for log in self._loggers):
+        if self.log_frequency is None or not any(log.enabled for log in self.loggers):
             return False
         if epoch is None or last_log_epoch is None:
             return True
-        return epoch == last_log_epoch or epoch >= last_log_epoch + self._log_frequency
+        return epoch == last_log_epoch or epoch >= last_log_epoch + self.log_frequency
 
     @staticmethod
     def epoch_to_step(epoch: float, steps_per_epoch: int) -> int:
         """Return the optimizer step at ``epoch`` (the rounded epoch if steps are unknown)."""
         return round(epoch) if steps_per_epoch <= 0 else round(epoch * steps_per_epoch)
 
-    def log_hyperparams(
-        self,
-        params: Mapping[str, Any],
-        log_types: LogTypes = ALL_TOKEN,
-        level: int | None = None,
-    ) -> None:
-        """Record the settings of a run with the loggers named in ``log_types``."""
-        self._send(LogEntry("hyperparams", "hyperparams", params, level=level), log_types)
-
-    def log_scalar(
-        self,
-        tag: str,
-        value: Scalar,
-        step: int | None = None,
-        wall_time: float | None = None,
-        log_types: LogTypes = ALL_TOKEN,
-        level: int | None = None,
-    ) -> None:
-        """Record one number with the loggers named in ``log_types``."""
-        self._send(LogEntry("scalar", tag, value, step, wall_time, level), log_types)
-
-    def log_scalars(
-        self,
-        tag: str,
-        values: Mapping[str, Scalar],
-        step: int | None = None,
-        wall_time: float | None = None,
-        log_types: LogTypes = ALL_TOKEN,
-        level: int | None = None,
-    ) -> None:
-        """Record several named numbers with the loggers named in ``log_types``."""
-        self._send(LogEntry("scalars", tag, values, step, wall_time, level), log_types)
-
-    def log_string(
-        self,
-        tag: str | None,
-        string: str,
-        step: int | None = None,
-        wall_time: float | None = None,
-        log_types: LogTypes = ALL_TOKEN,
-        level: int | None = None,
-    ) -> None:
-        """Record a text with the loggers named in ``log_types``."""
-        self._send(LogEntry("string", tag, string, step, wall_time, level), log_types)
-
     def save(self, file_path: str, log_types: LogTypes = ALL_TOKEN, **kwargs: Any) -> None:
         """Store a file with the run, with the loggers that can."""
         for logger in self._selected(log_types):
             logger.save(file_path, **kwargs)
 
-    def _send(self, entry: LogEntry, log_types: LogTypes) -> None:
-        for logger in self._selected(log_types):
-            entry.send_to(logger)
+    def _log(  # type: ignore[override]  # it knows no other keywords
+        self, entry: LogEntry, level: int | None = None, log_types: LogTypes = ALL_TOKEN
+    ) -> bool:
+        entry = entry._replace(level=level)
+        taken = [entry.send_to(logger) for logger in self._selected(log_types)]
+        return any(taken)
 
     def _selected(self, log_types: LogTypes) -> Iterator[BaseLogger]:
         names = [log_types] if isinstance(log_types, str) else log_types
-        for logger in self._loggers:
+        for logger in self.loggers:
             if logger.enabled and (ALL_TOKEN in names or logger.name in names):
                 yield logger

@@ -10,7 +10,6 @@ import importlib.util
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from sparseml.pytorch.utils.loggers.base import BaseLogger, LogEntry, test_log_dir
@@ -38,12 +37,7 @@ class TensorBoardLogger(BaseLogger):
         super().__init__(name, enabled)
         if log_path is not None and writer is not None:
             raise ValueError(f"give log_path or writer, not both; found {log_path!r}, {writer!r}")
-        self._writer = _summary_writer(log_path) if writer is None else writer
-
-    @property
-    def writer(self) -> Any:
-        """The ``SummaryWriter`` in use."""
-        return self._writer
+        self.writer = _summary_writer(log_path) if writer is None else writer
 
     def emit(self, entry: LogEntry) -> bool:
         if entry.content is None:
@@ -51,12 +45,12 @@ class TensorBoardLogger(BaseLogger):
         if entry.kind == "hyperparams":
             kinds = (bool, int, float, str)
             plain = {k: v if isinstance(v, kinds) else str(v) for k, v in entry.content.items()}
-            self._writer.add_hparams(plain, {})
+            self.writer.add_hparams(plain, {})
         elif entry.kind == "string":
-            self._writer.add_text(entry.tag or "text", entry.content, entry.step, entry.wall_time)
+            self.writer.add_text(entry.tag or "text", entry.content, entry.step, entry.wall_time)
         # not add_scalars, which makes a folder of events for each number
         for tag, value in entry.numbers().items():
-            self._writer.add_scalar(tag, value, entry.step, entry.wall_time)
+            self.writer.add_scalar(tag, value, entry.step, entry.wall_time)
         return True
 
 
@@ -96,30 +90,25 @@ class WANDBLogger(BaseLogger):
         super().__init__(name, enabled)
         if wandb_err is not None:
             raise wandb_err
-        self._wandb = _import_service("wandb", "WANDBLogger", "sparseml-next[wandb]")
-        self._wandb.init(**(init_kwargs or {}))
+        self.wandb = _import_service("wandb", "WANDBLogger", "sparseml-next[wandb]")
+        self.wandb.init(**(init_kwargs or {}))
 
     @staticmethod
     def available() -> bool:
         """Whether wandb is installed."""
         return importlib.util.find_spec("wandb") is not None
 
-    @property
-    def wandb(self) -> ModuleType:
-        """The wandb module."""
-        return self._wandb
-
     def emit(self, entry: LogEntry) -> bool:
         if entry.kind == "hyperparams":
-            self._wandb.config.update(dict(entry.content), allow_val_change=True)
+            self.wandb.config.update(dict(entry.content), allow_val_change=True)
         elif entry.kind == "string":
             return False
         else:
-            self._wandb.log(entry.numbers(), step=entry.step)
+            self.wandb.log(entry.numbers(), step=entry.step)
         return True
 
     def save(self, file_path: str, **kwargs: Any) -> bool:
-        self._wandb.save(file_path)
+        self.wandb.save(file_path)
         return True
 
 

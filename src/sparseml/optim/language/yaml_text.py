@@ -86,7 +86,7 @@ RecipeDumper.add_representer(str, _represent_text)
 
 def dump(container: Any, one_line: bool = False) -> str:
     """
-    Plain data as YAML.
+    Return plain data as YAML.
 
     :param container: dicts, lists and scalars
     :param one_line: in flow style without a line break; otherwise in block style, keys sorted
@@ -149,7 +149,7 @@ def _check_limits(text: str, file: str | None, first_line: int) -> None:
 
 def compose(text: str, file: str | None = None, first_line: int = 1) -> yaml.Node | None:
     """
-    The node graph of a text; None if there is nothing in it.
+    Return the node graph of a text; None if there is nothing in it.
 
     :param text: YAML
     :param file: the file it comes from, for error messages

@@ -14,7 +14,7 @@ from sparseml.optim import (
     rewrite_recipe_yaml_string_with_classes,
     update_recipe_variables,
 )
-from sparseml.optim.serialization import field_text, metadata_text
+from sparseml.optim.language.recipe_text import field_text, metadata_text
 from sparseml.sparsification import EpochRangeModifier, GMPruningModifier
 
 printable = st.text(

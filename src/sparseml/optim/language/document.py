@@ -8,18 +8,18 @@ are indented further than the tag or in braces, below it.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import yaml
 
 from sparseml.optim.errors import RecipeError, RecipeTagError, RecipeValueError
-from sparseml.optim.source import RecipeSource
-from sparseml.optim.yaml_text import MAX_DEPTH, MAX_NODES, compose
+from sparseml.optim.language.source import RecipeSource
+from sparseml.optim.language.yaml_text import MAX_DEPTH, MAX_NODES, compose
 from sparseml.utils.text import shortened
 
-__all__ = ["TAG_PREFIX", "Document", "Path", "parse", "tag_key"]
+__all__ = ["TAG_PREFIX", "Document", "Path", "children", "parse", "tag_key"]
 
 TAG_PREFIX = "OBJECT."
 _TAG = re.compile(r"^!(?P<name>[a-zA-Z_][a-zA-Z^._0-9]+)$")
@@ -57,7 +57,7 @@ class Document:
     marks: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
     def place(self, path: Path) -> dict[str, Any]:
-        """File, line, column and key of the nearest part known, as recipe errors take them."""
+        """Return file, line, column and key of the nearest part known, for a recipe error."""
         key = next((part for part in reversed(path) if isinstance(part, str)), None)
         key = key and key.replace(TAG_PREFIX, "!")
         while path and path not in self.marks:
@@ -67,12 +67,19 @@ class Document:
         return {"file": self.source.file, "line": line, "column": column, "key": key}
 
     def error(self, kind: type[ErrorT], message: str, path: Path = (), **details: Any) -> ErrorT:
-        """An error that points at ``path``."""
+        """Return an error that points at ``path``."""
         return kind(message, **{**self.place(path), **details})
 
 
+def children(container: Any) -> Iterable[tuple[Any, Any]]:
+    """Return keys and values of a mapping, or indices and items of a list; else nothing."""
+    if isinstance(container, dict):
+        return container.items()
+    return enumerate(container) if isinstance(container, list) else ()
+
+
 def tag_key(item: Any) -> str | None:
-    """The key that stands for a tag, if ``item`` is a mapping with exactly one."""
+    """Return the key that stands for a tag, if ``item`` is a mapping with exactly one."""
     if not isinstance(item, dict):
         return None
     keys = [key for key in item if isinstance(key, str) and key.startswith(TAG_PREFIX)]

@@ -7,14 +7,14 @@ import re
 from typing import Any
 
 from sparseml.optim.declared_fields import accepted_arguments
-from sparseml.optim.document import Document, Path
 from sparseml.optim.errors import (
     RecipeError,
     RecipeTagError,
     RecipeTypeError,
     matching_recipe_error,
 )
-from sparseml.optim.registration import IGNORED_FIELDS, registered_modifiers
+from sparseml.optim.language.document import Document, Path
+from sparseml.optim.language.registration import IGNORED_FIELDS, registered_modifiers
 from sparseml.optim.steps import STEP_TWINS
 from sparseml.utils.text import did_you_mean, shortened
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sparseml.optim.document import TAG_PREFIX, Document
 from sparseml.optim.errors import RecipeTypeError, RecipeValueError
-from sparseml.optim.structure import is_group_key, stages_of
+from sparseml.optim.language.document import TAG_PREFIX, Document
+from sparseml.optim.language.structure import is_group_key, stages_of
 from sparseml.utils.text import did_you_mean
 
 __all__ = ["override_variables", "parse_recipe_variables"]
@@ -38,7 +38,7 @@ def parse_recipe_variables(
     recipe_variables: dict[str, Any] | str | None = None,
 ) -> dict[str, Any]:
     """
-    Recipe variables as a dict.
+    Return recipe variables as a dict.
 
     :param recipe_variables: a dict, a JSON object, or text ``"name=value, name=value"`` (also with
         ``:`` for ``=``), in which values become floats where possible

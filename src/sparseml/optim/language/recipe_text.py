@@ -1,26 +1,77 @@
 """
-The text of a recipe, made from its modifiers.
+The text of a recipe, made from its modifiers, and of single values in it.
 
 The text is stable to the character: it is stored in checkpoints and compared with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
-from sparseml.optim.base_modifier import BaseModifier
-from sparseml.optim.serialization import metadata_text
+import yaml
+
+from sparseml.optim.language.yaml_text import RecipeLoader, dump
 from sparseml.utils.constants import RECIPE_METADATA_KEY
 
-__all__ = ["metadata_lines", "modifier_lines", "recipe_lines"]
+__all__ = ["field_text", "metadata_lines", "metadata_text", "modifier_lines", "recipe_lines"]
 
 _VERSION_LINE = "version: 1.1.0"
 
-Modifiers = Sequence[BaseModifier] | Mapping[str, Sequence[BaseModifier]]
+
+class Writable(Protocol):
+    """What is written as an item of a group: a modifier."""
+
+    def to_lines(self, bullet: str = "", indent: str = "    ") -> list[str]: ...
 
 
-def modifier_lines(modifiers: Sequence[BaseModifier]) -> list[str]:
+Modifiers = Sequence[Writable] | Mapping[str, Sequence[Writable]]
+
+
+def _reads_back(value: Any, text: str, same: Callable[[Any, Any], bool]) -> bool:
+    try:
+        document = yaml.load(f"key: {text}\n", Loader=RecipeLoader)
+    except (yaml.YAMLError, ValueError):
+        return False
+    return isinstance(document, dict) and list(document) == ["key"] and same(document["key"], value)
+
+
+def _text(value: Any, same: Callable[[Any, Any], bool]) -> str:
+    text = str(value)
+    if isinstance(value, (bool, int)) or _reads_back(value, text, same):
+        return text
+    try:
+        return dump(value, one_line=True)
+    except yaml.YAMLError:
+        # no YAML either; a recipe shows it, but cannot be read again
+        return text
+
+
+def _equal(read: Any, value: Any) -> bool:
+    return type(read) is type(value) and read == value
+
+
+def field_text(value: Any) -> str:
+    """
+    The value of a modifier's field as it stands in a recipe.
+
+    That is ``str(value)`` wherever YAML reads this text as the same value, which it does for
+    numbers, plain words and most lists and dicts; otherwise YAML on one line.
+    """
+    return _text(value, _equal)
+
+
+def metadata_text(value: Any) -> str:
+    """
+    A value of a recipe's metadata as it stands in a recipe.
+
+    Metadata informs people, so this is ``str(value)`` as long as YAML reads something that looks
+    the same; None stands as ``None``.
+    """
+    return _text(value, lambda read, given: str(read) == str(given))
+
+
+def modifier_lines(modifiers: Sequence[Writable]) -> list[str]:
     """The items of a group, an empty line after each."""
     lines = []
     for modifier in modifiers:
@@ -57,7 +108,7 @@ def metadata_lines(metadata: Mapping[str, Any] | None, stage: str | None = None)
 
 
 def _stage_lines(
-    stage: str, modifiers: Sequence[BaseModifier], metadata: Mapping[str, Any] | None
+    stage: str, modifiers: Sequence[Writable], metadata: Mapping[str, Any] | None
 ) -> list[str]:
     return [
         f"{stage}:",

@@ -14,7 +14,7 @@ from sparseml.optim.errors import (
     RecipeRuntimeError,
     RecipeValueError,
 )
-from sparseml.optim.yaml_text import MAX_CHARACTERS
+from sparseml.optim.language.yaml_text import MAX_CHARACTERS
 
 __all__ = ["RecipeSource", "read_source"]
 

@@ -7,10 +7,10 @@ import platform
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sparseml.optim.document import Document, parse
 from sparseml.optim.errors import RecipeValueError
-from sparseml.optim.source import RecipeSource
-from sparseml.optim.structure import stages_of
+from sparseml.optim.language.document import Document, parse
+from sparseml.optim.language.source import RecipeSource
+from sparseml.optim.language.structure import stages_of
 from sparseml.utils.constants import FRAMEWORK_METADATA_KEY, RECIPE_METADATA_KEY
 from sparseml.version import __version__
 
@@ -63,7 +63,7 @@ def _given_for(parts: Iterable[Any], metadata: Any) -> dict[Any, Any]:
 
 
 def merge_metadata(document: Document, metadata: dict[str, Any] | None) -> dict[str, Any]:
-    """As :func:`validate_metadata`, for a recipe already read."""
+    """Return what :func:`validate_metadata` does, for a recipe already read."""
     own = _own_metadata(document)
     if metadata is None:
         return own
@@ -77,7 +77,7 @@ def merge_metadata(document: Document, metadata: dict[str, Any] | None) -> dict[
 
 def validate_metadata(metadata: dict[str, Any] | None, yaml_str: str) -> dict[str, Any]:
     """
-    The metadata for a recipe: what is given, else the recipe's own.
+    Return the metadata for a recipe: what is given, else the recipe's own.
 
     :param metadata: the metadata given; for a recipe with stages possibly for each by its name
     :param yaml_str: the recipe's text

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sparseml.optim import RecipeError, RecipeValueError, load_recipe_yaml_str
-from sparseml.optim.source import MAX_BYTES, read_source
+from sparseml.optim.language.source import MAX_BYTES, read_source
 
 TEXT = "modifiers:\n  - !EpochRangeModifier\n    start_epoch: 0\n    end_epoch: 3\n"
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparseml.optim import RecipeError, load_recipe
-from sparseml.optim.yaml_text import MAX_CHARACTERS
+from sparseml.optim.language.yaml_text import MAX_CHARACTERS
 
 LETTERS = string.ascii_lowercase
 

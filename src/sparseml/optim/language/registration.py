@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import yaml
@@ -17,10 +18,11 @@ SwapClass = Callable[[dict[str, Any]], type]
 
 
 def tag_of(clazz: type, framework: str | None = None) -> str:
-    """The YAML tag of a class, ``!Class`` or ``!framework.Class``."""
+    """Return the YAML tag of a class, ``!Class`` or ``!framework.Class``."""
     return f"!{framework}.{clazz.__name__}" if framework else f"!{clazz.__name__}"
 
 
+@dataclass(frozen=True)
 class Registration:
     """
     A class known to recipes.
@@ -29,16 +31,15 @@ class Registration:
     :param swap_class: chooses another class depending on the fields of a recipe
     """
 
-    def __init__(self, clazz: type, swap_class: SwapClass | None = None) -> None:
-        self.clazz = clazz
-        self._swap_class = swap_class
+    clazz: type
+    swap_class: SwapClass | None = None
 
     def class_for(self, fields: dict[str, Any]) -> type:
-        """The class that ``fields`` are meant for."""
-        return self._swap_class(fields) if self._swap_class else self.clazz
+        """Return the class that ``fields`` are meant for."""
+        return self.swap_class(fields) if self.swap_class else self.clazz
 
     def build(self, fields: dict[str, Any]) -> Any:
-        """An instance made of the fields of a recipe."""
+        """Return an instance made of the fields of a recipe."""
         kept = {key: value for key, value in fields.items() if key not in IGNORED_FIELDS}
         return self.class_for(kept)(**kept)
 
@@ -47,7 +48,7 @@ _REGISTRY: dict[str, dict[str, Registration]] = {}
 
 
 def registered_modifiers(framework: str) -> dict[str, Registration]:
-    """The classes known to recipes of a framework, by name; not to be changed."""
+    """Return the classes known to recipes of a framework, by name; not to be changed."""
     return _REGISTRY.get(framework, {})
 
 

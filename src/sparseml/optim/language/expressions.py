@@ -12,10 +12,10 @@ import graphlib
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, NoReturn
 
-from sparseml.optim.document import Document, Path, tag_key
 from sparseml.optim.errors import RecipeRuntimeError, RecipeValueError, RecipeVariableError
-from sparseml.optim.structure import stages_of, variables_of
-from sparseml.optim.yaml_text import MAX_NODES
+from sparseml.optim.language.document import Document, Path, children, tag_key
+from sparseml.optim.language.structure import stages_of, variables_of
+from sparseml.optim.language.yaml_text import MAX_NODES
 from sparseml.utils.constants import RECIPE_METADATA_KEY
 from sparseml.utils.restricted_eval import (
     UnknownVariableException,
@@ -89,11 +89,11 @@ class _Evaluator:
 
     def _variables(self, variables: Variables, outer: Variables, path: Path) -> Variables:
         """Evaluate variables in the order in which they need each other."""
-        names = {
-            key: (self._names(value, (*path, key)) if key != RECIPE_METADATA_KEY else set())
-            for key, value in variables.items()
-        }
-        needs = {key: [name for name in names[key] if name in variables] for key in variables}
+        needs: dict[Any, set[str]] = {key: set() for key in variables}
+        for key, value in variables.items():
+            if key != RECIPE_METADATA_KEY:
+                for _, names, _ in self._expressions(value, (*path, key)):
+                    needs[key] |= names & variables.keys()
         try:
             order = list(graphlib.TopologicalSorter(needs).static_order())
         except graphlib.CycleError as err:
@@ -126,10 +126,6 @@ class _Evaluator:
             )
         return result
 
-    def _names(self, value: Any, path: Path) -> set[str]:
-        """The variables that the expressions in ``value`` need."""
-        return {name for _, names, _ in self._expressions(value, path) for name in names}
-
     def _expressions(self, value: Any, path: Path) -> Iterator[tuple[str, set[str], Path]]:
         """The expressions in ``value``, the variables that each needs, and where each stands."""
         if is_eval_string(value):
@@ -137,13 +133,7 @@ class _Evaluator:
                 yield value, expression_variables(_expression(value)), path
             except RuntimeError as err:
                 self._fail(value, err, path)
-        if isinstance(value, dict):
-            items: Any = value.items()
-        elif isinstance(value, list):
-            items = enumerate(value)
-        else:
-            return
-        for key, item in items:
+        for key, item in children(value):
             yield from self._expressions(item, (*path, key))
 
     def _value(self, value: Any, scope: Variables, path: Path) -> Any:
@@ -183,8 +173,7 @@ class _Evaluator:
         if not isinstance(value, (dict, list)):
             return 1
         if id(value) not in self._sizes:
-            items = value.values() if isinstance(value, dict) else value
-            self._sizes[id(value)] = 1 + sum(map(self._size, items))
+            self._sizes[id(value)] = 1 + sum(self._size(item) for _, item in children(value))
         return self._sizes[id(value)]
 
     def _fail(self, value: str, err: Exception, path: Path) -> NoReturn:

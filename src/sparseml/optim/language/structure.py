@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sparseml.optim.document import tag_key
+from sparseml.optim.language.document import tag_key
 from sparseml.utils.constants import RECIPE_METADATA_KEY
 
 __all__ = ["GROUP_WORD", "check_if_staged_recipe", "is_group_key", "stages_of", "variables_of"]

@@ -1,0 +1,1 @@
+"""What a recipe's text says: read, checked, evaluated, and made into what its tags name."""
