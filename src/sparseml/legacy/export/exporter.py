@@ -81,16 +81,9 @@ class ModuleExporter:
         if export_entire_model:
             write_torch_file(path, self._module, zipped=use_zipfile_serialization_if_available)
         else:
-            save_model(
-                path,
-                self._module,
-                optimizer,
-                recipe,
-                epoch,
-                use_zipfile_serialization_if_available,
-                include_modifiers,
-                arch_key,
-            )
+            zipped = use_zipfile_serialization_if_available
+            rest = (optimizer, recipe, epoch, zipped, include_modifiers, arch_key)
+            save_model(path, self._module, *rest)
         return str(path)
 
     def export_samples(

@@ -58,11 +58,11 @@ class ModuleRunner:
         module: nn.Module,
         device: str | torch.device,
         loss: LossWrapper | Callable[[Any, Any], Tensor],
-        loggers: Sequence[BaseLogger] | LoggerManager | None,
-        log_name: str,
-        log_steps: int,
-        log_summary: bool,
-        device_context: ModuleDeviceContext | None,
+        loggers: Sequence[BaseLogger] | LoggerManager | None = None,
+        log_name: str = "Test",
+        log_steps: int = 100,
+        log_summary: bool = True,
+        device_context: ModuleDeviceContext | None = None,
     ):
         self._module = module
         self._device = device
@@ -290,21 +290,6 @@ class ModuleTrainer(ModuleRunner):
 
 class ModuleTester(ModuleRunner):
     """Evaluates a module: eval mode, no gradients; the mode is put back afterwards."""
-
-    def __init__(
-        self,
-        module: nn.Module,
-        device: str | torch.device,
-        loss: LossWrapper | Callable[[Any, Any], Tensor],
-        loggers: Sequence[BaseLogger] | LoggerManager | None = None,
-        log_name: str = "Test",
-        log_steps: int = 100,
-        log_summary: bool = True,
-        device_context: ModuleDeviceContext | None = None,
-    ):
-        super().__init__(
-            module, device, loss, loggers, log_name, log_steps, log_summary, device_context
-        )
 
     def run(self, *args: Any, **kwargs: Any) -> ModuleRunResults | None:
         """Run over the batches of a loader without gradients; see :meth:`ModuleRunner.run`."""
