@@ -8,11 +8,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from sparseml.pytorch.utils.names import (
-    canonical_name,
-    canonical_named_modules,
-    unwrap_module,
-)
+from sparseml.pytorch.utils.names import canonical_name, canonical_named_modules, unwrap_module
 from sparseml.utils.text import nearest_names
 
 __all__ = [
