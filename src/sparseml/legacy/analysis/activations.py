@@ -86,7 +86,7 @@ class ModuleASAnalyzer:
     def analyze_layers(
         module: nn.Module, layers: Sequence[str], *args: Any, **kwargs: Any
     ) -> dict[str, ModuleASAnalyzer]:
-        """An analyzer for each of the named layers of ``module``, by name.
+        """Return an analyzer for each of the named layers of ``module``, by name.
 
         :param args: the remaining arguments of each analyzer, as ``kwargs``
         :raises AttributeError: naming the nearest names, if there is no such layer
@@ -147,18 +147,18 @@ class ModuleASAnalyzer:
             self._results[specific_result_type] = []
 
     def results(self, result_type: ASResultType) -> list[Tensor]:
-        """The results of one kind, of shape ``[*dims]``, for drawn values ``[*dims, size]``."""
+        """Return the results of one kind: ``[*dims]``, for drawn values ``[*dims, size]``."""
         return self._results[result_type]
 
     def results_mean(self, result_type: ASResultType) -> Tensor:
-        """The mean of one kind of results, of shape ``[*dims]``.
+        """Return the mean of one kind of results, of shape ``[*dims]``.
 
         :raises RuntimeError: if there are none
         """
         return self._stacked(result_type).mean(0)
 
     def results_std(self, result_type: ASResultType) -> Tensor:
-        """The standard deviation of one kind of results; NaN for a single value.
+        """Return the standard deviation of one kind of results; NaN for a single value.
 
         :raises RuntimeError: if there are none
         """
@@ -168,21 +168,21 @@ class ModuleASAnalyzer:
         return stacked.std(0)
 
     def results_max(self, result_type: ASResultType) -> Tensor:
-        """The highest of one kind of results.
+        """Return the highest of one kind of results.
 
         :raises RuntimeError: if there are none
         """
         return self._stacked(result_type).amax(0)
 
     def results_min(self, result_type: ASResultType) -> Tensor:
-        """The lowest of one kind of results.
+        """Return the lowest of one kind of results.
 
         :raises RuntimeError: if there are none
         """
         return self._stacked(result_type).amin(0)
 
     def _stacked(self, kind: ASResultType) -> Tensor:
-        """All values to be summed up in the first dimension."""
+        """Return all values to be summed up in the first dimension."""
         results = self._results[kind]
         if not results:
             raise RuntimeError(f"no {kind.value} was measured: enable it and run a forward pass")

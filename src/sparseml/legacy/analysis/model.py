@@ -166,7 +166,7 @@ def _dims(params: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _shapes(values: Any) -> _Shapes:
-    """The shapes of all tensors in a nested collection, in order."""
+    """Return the shapes of all tensors in a nested collection, in order."""
     if isinstance(values, Tensor):
         return (tuple(values.shape),)
     if isinstance(values, Mapping):

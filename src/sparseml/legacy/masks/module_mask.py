@@ -32,7 +32,7 @@ class MovementPruningParamsScorer(pruning.MovementPruningParamsScorer):
     """How far training has moved each weight away from zero; pruned weights may come back."""
 
     def score_parameters(self) -> list[Tensor]:
-        """The sums over all steps and ranks, at least float32, of pruned weights too."""
+        """Return the sums over all steps and ranks, at least float32, of pruned weights too."""
         return sum_over_ranks(self._movement_scores)
 
 
@@ -46,7 +46,7 @@ AVALIABLE_SCORER_CLASSES = list(_SCORERS.values())
 def create_pruning_param_scorer(
     params: Sequence[Parameter], score_type: str
 ) -> PruningParamsScorer:
-    """A scorer by name.
+    """Return a scorer by name.
 
     :param score_type: ``magnitude`` or ``movement``
     :raises ValueError: for another name

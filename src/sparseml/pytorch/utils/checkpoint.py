@@ -168,7 +168,7 @@ def load_checkpoint(
 def _read_last_whole(
     path: str | os.PathLike[str], map_location: Any
 ) -> tuple[dict[str, Any], Path]:
-    """The content of the file, or of the one before it, and which of them it was."""
+    """Return the content of the file, or of the one before it, and which of them it was."""
     used = Path(path).expanduser()
     try:
         content = read_torch_file(used, map_location, check=True)

@@ -72,7 +72,7 @@ class _Report(BaseModel, ABC):
 
 
 def _operations(module: nn.Module) -> Iterator[nn.Module]:
-    """The leaf modules; a QuantWrapper stands for what it wraps, Identity for nothing."""
+    """Return the leaf modules; a QuantWrapper stands for what it wraps, Identity for nothing."""
     stack = [module]
     while stack:
         layer = stack.pop()
