@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.utils.tensor_stats import count_zeros
+from sparseml.pytorch.utils.tensors.stats import count_zeros
 from sparseml.report.schema import Storage
 
 __all__ = ["measure_storage"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparseml.legacy.helpers.tensors import tensor_sample
 from sparseml.pytorch.utils.layer_tracking import ASLayerTracker
 from sparseml.pytorch.utils.layers import get_layer
-from sparseml.pytorch.utils.tensor_stats import tensor_sparsity
+from sparseml.pytorch.utils.tensors.stats import tensor_sparsity
 
 __all__ = ["ASResultType", "ModuleASAnalyzer"]
 

@@ -14,7 +14,7 @@ from sparseml.legacy.analysis.layer_desc import AnalyzedLayerDesc
 from sparseml.legacy.analysis.layer_flops import layer_flops
 from sparseml.pytorch.utils.layers import get_layer, get_prunable_layers
 from sparseml.pytorch.utils.names import canonical_name, canonical_named_modules, unwrap_module
-from sparseml.pytorch.utils.tensor_stats import count_zeros
+from sparseml.pytorch.utils.tensors.stats import count_zeros
 
 __all__ = ["ModuleAnalyzer"]
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from sparseml.legacy.export.samples import tensors_export
 from sparseml.legacy.helpers.tensors import tensors_to_device
-from sparseml.pytorch.utils.files import atomic_path, write_torch_file
 from sparseml.pytorch.utils.model import save_model
 from sparseml.pytorch.utils.names import unwrap_module
-from sparseml.pytorch.utils.tensors import tensors_batch_size, tensors_module_forward
+from sparseml.pytorch.utils.saving.files import atomic_path, write_torch_file
+from sparseml.pytorch.utils.tensors.nested import tensors_batch_size, tensors_module_forward
 
 __all__ = ["ModuleExporter", "script_model", "trace_model"]
 

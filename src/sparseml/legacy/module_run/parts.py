@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sparseml.legacy.helpers.tensors import tensors_to_device
 from sparseml.legacy.module_run.losses import DEFAULT_LOSS_KEY
-from sparseml.pytorch.utils.tensors import tensors_batch_size, tensors_module_forward
+from sparseml.pytorch.utils.tensors.nested import tensors_batch_size, tensors_module_forward
 
 __all__ = [
     "ModuleDeviceContext",

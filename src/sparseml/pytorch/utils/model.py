@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparseml.lazy import lazy_names
-from sparseml.pytorch.utils.files import (
+from sparseml.pytorch.utils.names import canonical_name, strip_wrapper_levels, unwrap_module
+from sparseml.pytorch.utils.saving.files import (
     CheckpointError,
     is_safetensors,
     read_safetensors,
@@ -19,7 +20,6 @@ from sparseml.pytorch.utils.files import (
     write_safetensors,
     write_torch_file,
 )
-from sparseml.pytorch.utils.names import canonical_name, strip_wrapper_levels, unwrap_module
 from sparseml.pytorch.utils.thinning import thin_model_from_checkpoint
 
 _ABOVE = {

@@ -18,7 +18,7 @@ from sparseml.pytorch.utils.layers import (
 )
 from sparseml.pytorch.utils.names import canonical_name
 from sparseml.pytorch.utils.params import distinct_params
-from sparseml.pytorch.utils.tensor_stats import count_zeros, tensor_sparsity
+from sparseml.pytorch.utils.tensors.stats import count_zeros, tensor_sparsity
 
 __all__ = ["GradSampler", "ModuleSparsificationInfo"]
 

@@ -23,8 +23,8 @@ from sparseml.pytorch.sparsification.pruning.mask_hooks import MaskHooks
 from sparseml.pytorch.sparsification.pruning.masked_values import MaskedValues, RunningMeans
 from sparseml.pytorch.sparsification.pruning.param_set import ParamSet
 from sparseml.pytorch.sparsification.pruning.scorer import PruningParamsScorer
-from sparseml.pytorch.utils.sharded import full_value, local_part, shard_like
-from sparseml.pytorch.utils.tensor_stats import mask_difference, tensor_list_sparsity
+from sparseml.pytorch.utils.tensors.sharded import full_value, local_part, shard_like
+from sparseml.pytorch.utils.tensors.stats import mask_difference, tensor_list_sparsity
 
 __all__ = ["ModuleParamPruningMask"]
 

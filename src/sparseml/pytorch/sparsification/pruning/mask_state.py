@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparseml.pytorch.sparsification.pruning.mask_params import ModuleParamPruningMask
-from sparseml.pytorch.utils.sharded import full_value
+from sparseml.pytorch.utils.tensors.sharded import full_value
 
 __all__ = ["load_named_masks", "named_masks"]
 

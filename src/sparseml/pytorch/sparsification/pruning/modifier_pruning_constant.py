@@ -18,7 +18,7 @@ from sparseml.pytorch.sparsification.pruning.scorer import (
     PruningParamsScorer,
 )
 from sparseml.pytorch.utils.layers import get_prunable_layers
-from sparseml.pytorch.utils.tensor_stats import tensor_sparsity
+from sparseml.pytorch.utils.tensors.stats import tensor_sparsity
 
 __all__ = ["ConstantPruningModifier"]
 

@@ -28,8 +28,8 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
 )
 from sparseml.pytorch.sparsification.pruning.scorer_sampled import Cut, SampledScorer, Subject
 from sparseml.pytorch.utils.params import NamedLayerParam
-from sparseml.pytorch.utils.sharded import full_value
-from sparseml.pytorch.utils.tensor_stats import tensor_list_sparsity
+from sparseml.pytorch.utils.tensors.sharded import full_value
+from sparseml.pytorch.utils.tensors.stats import tensor_list_sparsity
 from sparseml.utils.interpolation import interpolate
 
 __all__ = ["SampledPruningModifier"]

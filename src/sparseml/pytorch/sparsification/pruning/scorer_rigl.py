@@ -15,7 +15,7 @@ from sparseml.pytorch.sparsification.pruning.gradient_sampling import GradientSa
 from sparseml.pytorch.sparsification.pruning.mask_params import ModuleParamPruningMask
 from sparseml.pytorch.sparsification.pruning.scorer import PruningParamsGradScorer
 from sparseml.pytorch.utils.params import NamedLayerParam
-from sparseml.pytorch.utils.sharded import full_value
+from sparseml.pytorch.utils.tensors.sharded import full_value
 
 __all__ = ["RigLPruningParamsScorer"]
 

@@ -15,7 +15,7 @@ from sparseml.pytorch.sparsification.pruning.gradient_sampling import GradientSa
 from sparseml.pytorch.sparsification.pruning.mask_creator_base import PruningMaskCreator
 from sparseml.pytorch.sparsification.pruning.scorer import PruningParamsGradScorer
 from sparseml.pytorch.utils.params import NamedLayerParam
-from sparseml.pytorch.utils.sharded import shard_like
+from sparseml.pytorch.utils.tensors.sharded import shard_like
 
 __all__ = ["Cut", "SampledScorer", "Subject"]
 
