@@ -49,11 +49,10 @@ def _supporting(item: Any) -> Iterator[Framework]:
 
 def detect_frameworks(item: Any) -> list[Framework]:
     """
-    Return the frameworks that something belongs to.
+    Return the frameworks that something belongs to; none, if it belongs to none.
 
     :param item: a framework, its name in any case, or anything that a framework may know, such as
         a model or the path of its file
-    :return: the frameworks, empty if there is none
     """
     named = _named(item)
     if named is not None:
@@ -109,7 +108,6 @@ def get_version(
         although its distribution is named sparseml-next
     :param raise_on_error: raise if it is not installed
     :param alternate_package_names: names to look for if the first is not installed
-    :return: the version, None if it is not installed
     :raises ImportError: if it is not installed and ``raise_on_error`` is set
     """
     import importlib.metadata

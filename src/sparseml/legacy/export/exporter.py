@@ -7,6 +7,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,7 @@ class ModuleExporter:
         self._module = copy.deepcopy(unwrap_module(module)).to("cpu").eval()
         self._output_dir = Path(output_dir).expanduser().absolute()
 
-    @property
-    def module(self) -> nn.Module:
-        """The copy that is exported."""
-        return self._module
+    module = property(attrgetter("_module"), doc="The copy that is exported.")
 
     @property
     def output_dir(self) -> str:

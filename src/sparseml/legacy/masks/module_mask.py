@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from torch import Tensor
@@ -96,10 +97,7 @@ class ModuleParamPruningMask(pruning.ModuleParamPruningMask):
         )
         self._score_type = score_type
 
-    @property
-    def score_type(self) -> str:
-        """``magnitude`` or ``movement``."""
-        return self._score_type
+    score_type = property(attrgetter("_score_type"), doc="``magnitude`` or ``movement``.")
 
     def set_param_masks_from_weights(self) -> list[Tensor]:
         """Mask what is zero now; returns what :meth:`set_param_masks` does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -57,10 +58,7 @@ class BatchBenchmarkResults:
             f"e2e_batch_seconds={self.e2e_batch_seconds})"
         )
 
-    @property
-    def batch_size(self) -> int:
-        """Samples per batch."""
-        return self._batch_size
+    batch_size = property(attrgetter("_batch_size"), doc="Samples per batch.")
 
     def add(self, model_sec: float, e2e_sec: float, batch_size: int) -> None:
         """Add the timings of one batch.
