@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from _timing import write_result
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.utils import CheckpointError, load_checkpoint, save_checkpoint
-from sparseml.pytorch.utils.files import read_torch_file, write_torch_file
+from sparseml.pytorch.utils.saving.files import read_torch_file, write_torch_file
 
 TABLE = Path(__file__).parents[1] / "tests/pytorch/sparsification/test_every_modifier.py"
 STEPS, PER_EPOCH = 15, 4

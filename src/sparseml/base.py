@@ -49,11 +49,10 @@ def _supporting(item: Any) -> Iterator[Framework]:
 
 def detect_frameworks(item: Any) -> list[Framework]:
     """
-    The frameworks that something belongs to.
+    Return the frameworks that something belongs to; none, if it belongs to none.
 
     :param item: a framework, its name in any case, or anything that a framework may know, such as
         a model or the path of its file
-    :return: the frameworks, empty if there is none
     """
     named = _named(item)
     if named is not None:
@@ -62,7 +61,7 @@ def detect_frameworks(item: Any) -> list[Framework]:
 
 
 def detect_framework(item: Any) -> Framework:
-    """The first of :func:`detect_frameworks`, or ``Framework.unknown``."""
+    """Return the first of :func:`detect_frameworks`, or ``Framework.unknown``."""
     return next(iter(detect_frameworks(item)), Framework.unknown)
 
 
@@ -72,7 +71,7 @@ def execute_in_sparseml_framework(
     """
     Call ``sparseml.<framework>.<function_name>(*args, **kwargs)``.
 
-    :param framework: as of :func:`detect_frameworks`
+    :param framework: what :func:`detect_frameworks` takes
     :raises ValueError: if no framework is detected
     :raises RuntimeError: if several are detected and the call fails in each of them; if it is only
         one, its own error is raised
@@ -103,13 +102,12 @@ def get_version(
     alternate_package_names: Iterable[str] | None = None,
 ) -> str | None:
     """
-    The version of an installed package.
+    Return the version of an installed package.
 
     :param package_name: the distribution's name, as for pip. ``"sparseml"`` is this package,
         although its distribution is named sparseml-next
     :param raise_on_error: raise if it is not installed
     :param alternate_package_names: names to look for if the first is not installed
-    :return: the version, None if it is not installed
     :raises ImportError: if it is not installed and ``raise_on_error`` is set
     """
     import importlib.metadata
@@ -130,7 +128,7 @@ def get_version(
 
 
 def _comparable(version: str) -> tuple[tuple[int, ...], bool]:
-    """Numbers without trailing zeros, and whether it is a release: 1.0rc1 comes before 1.0."""
+    """Return the numbers without trailing zeros, and whether it is a release (1.0rc1 is none)."""
     match = re.match(r"\s*v?(\d+(?:\.\d+)*)", version)
     if match is None:
         raise ValueError(f"{version!r} is not a version")
@@ -154,7 +152,7 @@ def check_version(
     """
     Whether a package is installed in a version within bounds.
 
-    :param package_name: as of :func:`get_version`
+    :param package_name: what :func:`get_version` takes
     :param min_version: the lowest version allowed, itself included
     :param max_version: the highest version allowed, itself included
     :param raise_on_error: raise instead of returning False

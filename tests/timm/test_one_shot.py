@@ -205,7 +205,7 @@ def test_mistakes_are_told_in_one_line(
 def test_a_disk_that_fills_up(
     one_shot: list[Any], call: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    from sparseml.pytorch.utils import files
+    from sparseml.pytorch.utils.saving import files
 
     def fill_up(*args: Any, **kwargs: Any) -> None:
         raise error

@@ -244,7 +244,7 @@ def test_a_checkpoint_that_was_cut_short(gradual: list[Any], call: Any, workplac
 def test_a_disk_that_fills_up_keeps_the_checkpoint_before(
     gradual: list[Any], call: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sparseml.pytorch.utils import files
+    from sparseml.pytorch.utils.saving import files
 
     saved: list[Path] = []
     save = torch.save

@@ -11,7 +11,7 @@ from sparseml.pytorch.sparsification.planning import Prunes, final_sparsities
 from sparseml.pytorch.utils.layers import get_prunable_layers
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import distinct_params
-from sparseml.pytorch.utils.tensor_stats import count_zeros
+from sparseml.pytorch.utils.tensors.stats import count_zeros
 from sparseml.report.flops import count_flops
 from sparseml.report.schema import Layer, Variant
 from sparseml.report.storage import measure_storage

@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from sparseml.pytorch.utils.names import unwrap_module
-from sparseml.pytorch.utils.tensor_stats import tensor_list_sparsity
-from sparseml.pytorch.utils.tensors import tensors_batch_size, tensors_module_forward
+from sparseml.pytorch.utils.tensors.nested import tensors_batch_size, tensors_module_forward
+from sparseml.pytorch.utils.tensors.stats import tensor_list_sparsity
 from sparseml.report.latency import evaluating
 from sparseml.report.schema import Flops
 

@@ -13,7 +13,7 @@ import numpy
 import torch
 from torch import nn
 
-from sparseml.pytorch.utils.tensors import (
+from sparseml.pytorch.utils.tensors.nested import (
     device_of,
     tensors_batch_size,
     tensors_module_forward,

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sparseml.pytorch.utils.tensors.stats import count_zeros
 from sparseml.report.schema import Storage
 
 __all__ = ["measure_storage"]
@@ -63,7 +64,7 @@ def _distinct(state: Mapping[str, Tensor]) -> Iterable[Tensor]:
 
 
 def _bitmask_bytes(tensor: Tensor) -> int:
-    kept = int(torch.count_nonzero(tensor)) * tensor.element_size()
+    kept = (tensor.numel() - count_zeros(tensor)) * tensor.element_size()
     return min(-(-tensor.numel() // 8) + kept, tensor.numel() * tensor.element_size())
 
 

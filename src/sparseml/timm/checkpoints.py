@@ -12,14 +12,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparseml.pytorch.utils.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
-from sparseml.pytorch.utils.files import (
+from sparseml.pytorch.utils.saving.checkpoint import (
+    CheckpointInfo,
+    load_checkpoint,
+    save_checkpoint,
+)
+from sparseml.pytorch.utils.saving.files import (
     CheckpointError,
     atomic_path,
     previous_path,
     read_torch_file,
 )
-from sparseml.pytorch.utils.rng import get_rng_state, set_rng_state
+from sparseml.pytorch.utils.saving.rng import get_rng_state, set_rng_state
 from sparseml.timm.errors import RunError, one_line
 from sparseml.timm.processes import Processes
 from sparseml.timm.resuming import require_same_run

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 from sparseml.optim.errors import RecipeError
-from sparseml.pytorch.utils.files import CheckpointError
+from sparseml.pytorch.utils.saving.files import CheckpointError
 
 __all__ = ["RunError", "one_line", "run_reported"]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from sparseml.pytorch.utils.rng import get_rng_state, set_rng_state
+from sparseml.pytorch.utils.saving.rng import get_rng_state, set_rng_state
 
 __all__ = ["GradientBatches", "make_grad_sampler"]
 

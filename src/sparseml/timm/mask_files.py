@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparseml.pytorch.functional.masks import pack_mask, unpack_mask
-from sparseml.pytorch.utils.files import CheckpointError, read_safetensors, write_safetensors
+from sparseml.pytorch.utils.saving.files import CheckpointError, read_safetensors, write_safetensors
 
 __all__ = ["read_masks", "write_masks"]
 

@@ -11,8 +11,8 @@ from timm.data import resolve_data_config
 from torch import nn
 
 from sparseml.pytorch.optim.loading import load_model as load_weights
-from sparseml.pytorch.utils.files import CheckpointError
 from sparseml.pytorch.utils.names import unwrap_module
+from sparseml.pytorch.utils.saving.files import CheckpointError
 from sparseml.timm.attention import split_qkv
 from sparseml.timm.errors import RunError, one_line
 from sparseml.utils.references import described, is_reference, resolve_reference

@@ -11,31 +11,15 @@ from sparseml.utils.constants import (
     PYTORCH_FRAMEWORK,
     RECIPE_METADATA_KEY,
 )
-from sparseml.utils.interpolation import (
-    INTERPOLATION_FUNCS,
-    interpolate,
-)
-from sparseml.utils.iterables import (
-    convert_to_bool,
-    flatten_iterable,
-    validate_str_iterable,
-)
-from sparseml.utils.paths import (
-    clean_path,
-    create_dirs,
-    create_parent_dirs,
-)
+from sparseml.utils.interpolation import INTERPOLATION_FUNCS, interpolate
+from sparseml.utils.iterables import convert_to_bool, flatten_iterable, validate_str_iterable
+from sparseml.utils.paths import clean_path, create_dirs, create_parent_dirs
 from sparseml.utils.restricted_eval import (
     UnknownVariableException,
     expression_variables,
     restricted_eval,
 )
-from sparseml.utils.text import (
-    did_you_mean,
-    nearest_names,
-    quoted_list,
-    shortened,
-)
+from sparseml.utils.text import did_you_mean, nearest_names, quoted_list, shortened
 
 _MOVED = {
     "sparseml.legacy.export.arrays": (

@@ -16,7 +16,7 @@ _STALE_SECONDS = 3600.0
 
 
 def previous_path(path: str | os.PathLike[str]) -> Path:
-    """Where the file that was at ``path`` before is kept."""
+    """Return where the file that was at ``path`` before is kept."""
     target = Path(path).expanduser()
     return target.with_name(f"{target.name}.previous")
 

@@ -19,7 +19,7 @@ def interpolate(
     x_cur: float, x0: float, x1: float, y0: float, y1: float, inter_func: str = "linear"
 ) -> float:
     r"""
-    The value at ``x_cur`` of a curve that leads from ``(x0, y0)`` to ``(x1, y1)``.
+    Return the value at ``x_cur`` of a curve that leads from ``(x0, y0)`` to ``(x1, y1)``.
 
     With :math:`p = (x - x_0) / (x_1 - x_0)`, clamped to [0, 1], the curve is
     :math:`y_0 + (y_1 - y_0) f(p)` where f is p (linear), :math:`1 - (1 - p)^3` (cubic: Zhu and

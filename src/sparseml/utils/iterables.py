@@ -12,7 +12,7 @@ __all__ = ["convert_to_bool", "flatten_iterable", "validate_str_iterable"]
 
 
 def flatten_iterable(li: Iterable[Any]) -> list[Any]:
-    """All elements of nested iterables in one list; strings stay whole."""
+    """Return all elements of nested iterables in one list; strings stay whole."""
     flat: list[Any] = []
     for element in li:
         if isinstance(element, Iterable) and not isinstance(element, (str, bytes)):
@@ -24,7 +24,7 @@ def flatten_iterable(li: Iterable[Any]) -> list[Any]:
 
 def convert_to_bool(val: Any) -> bool:
     """
-    A flag as recipes and command lines give it.
+    Read a flag as recipes and command lines give it.
 
     A text is false if it contains ``f`` or ``0``, in any case; other values count by their truth.
     """
@@ -35,7 +35,7 @@ def convert_to_bool(val: Any) -> bool:
 
 def validate_str_iterable(val: str | Iterable[Any], error_desc: str = "") -> str | list[str]:
     """
-    Names of layers or parameters: a token for all of them, or a possibly nested list.
+    Read names of layers or parameters: a token for all of them, or a possibly nested list.
 
     :param val: ``__ALL__`` or ``__ALL_PRUNABLE__`` in any case, or names
     :param error_desc: what the value is for, appended to error messages

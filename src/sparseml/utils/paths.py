@@ -8,7 +8,7 @@ __all__ = ["clean_path", "create_dirs", "create_parent_dirs"]
 
 
 def clean_path(path: str | os.PathLike[str]) -> str:
-    """An absolute path, with ``~`` replaced by the home folder."""
+    """Return an absolute path, with ``~`` replaced by the home folder."""
     return os.path.abspath(os.path.expanduser(path))
 
 

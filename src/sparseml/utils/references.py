@@ -48,7 +48,7 @@ def resolve_reference(text: str) -> Any:
 
 
 def described(error: BaseException) -> str:
-    """An error in one line, with the place in the code that raised it."""
+    """Return an error in one line, with the place in the code that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
     first = str(error).strip().partition("\n")[0]

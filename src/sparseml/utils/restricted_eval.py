@@ -137,9 +137,9 @@ def _parse(expression: str) -> ast.expr:
 
 def expression_variables(expression: str) -> set[str]:
     """
-    The names of the variables in an expression.
+    Return the names of the variables in an expression.
 
-    :param expression: as of :func:`restricted_eval`
+    :param expression: what :func:`restricted_eval` takes
     :raises RuntimeError: if it is no expression
     """
     nodes = list(ast.walk(_parse(expression)))

@@ -15,7 +15,7 @@ _MARGIN = 0.1
 
 def nearest_names(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
     """
-    The candidates that look most like ``name``, best first.
+    Return the candidates that look most like ``name``, best first.
 
     Upper and lower case count as equal while comparing.
 
@@ -41,7 +41,7 @@ def nearest_names(name: str, candidates: Iterable[str], limit: int = 3) -> list[
 
 
 def shortened(value: object, length: int = 80) -> str:
-    """A value as text that fits into an error message: ``repr(value)``, cut after ``length``."""
+    """Return text that fits into an error message: ``repr(value)``, cut after ``length``."""
     text = repr(value[: length + 1] if isinstance(value, str) else value)
     return text if len(text) <= length else f"{text[:length]}..."
 
@@ -56,7 +56,7 @@ def quoted_list(names: Iterable[str], last: str = "or") -> str:
 
 def did_you_mean(name: str, candidates: Iterable[str], limit: int = 3) -> str:
     """
-    The tail of an error message: ``"; did you mean 'final_sparsity'?"``.
+    Return the tail of an error message: ``"; did you mean 'final_sparsity'?"``.
 
     :param name: the name that was not found
     :param candidates: the names that exist

@@ -16,8 +16,8 @@ from sparseml.pytorch.sparsification import (
     modifier_thinning,
 )
 from sparseml.pytorch.units import dependency_groups
-from sparseml.pytorch.utils.checkpoint import load_checkpoint, save_checkpoint
 from sparseml.pytorch.utils.model import load_model, save_model
+from sparseml.pytorch.utils.saving.checkpoint import load_checkpoint, save_checkpoint
 from sparseml.sparsification import SparsificationTypes
 
 MAP = {"0.weight,0.bias": ["2.weight"]}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from sparseml.legacy.helpers.tensors import tensor_sample
 from sparseml.pytorch.utils.layer_tracking import ASLayerTracker
 from sparseml.pytorch.utils.layers import get_layer
-from sparseml.pytorch.utils.tensor_stats import tensor_sparsity
+from sparseml.pytorch.utils.tensors.nested import iter_tensors
+from sparseml.pytorch.utils.tensors.stats import tensor_sparsity
 
 __all__ = ["ASResultType", "ModuleASAnalyzer"]
 
@@ -42,7 +44,7 @@ class ModuleASAnalyzer:
 
     Each tensor that goes in (or comes out) in a pass gives one result, on the CPU: its fraction of
     exact zeros, or values drawn from it at random. Means and the like are over all results and, for
-    drawn values, over the values too.
+    drawn values, over the values too; they raise a RuntimeError where nothing was measured.
 
     :param module: the layer
     :param dim: measure for each index of this dimension or these dimensions; None for whole tensors
@@ -86,28 +88,16 @@ class ModuleASAnalyzer:
     def analyze_layers(
         module: nn.Module, layers: Sequence[str], *args: Any, **kwargs: Any
     ) -> dict[str, ModuleASAnalyzer]:
-        """An analyzer for each of the named layers of ``module``, by name.
+        """Return an analyzer for each of the named layers of ``module``, by name.
 
         :param args: the remaining arguments of each analyzer, as ``kwargs``
         :raises AttributeError: naming the nearest names, if there is no such layer
         """
         return {name: ModuleASAnalyzer(get_layer(name, module), *args, **kwargs) for name in layers}
 
-    @property
-    def module(self) -> nn.Module:
-        """The layer."""
-        return self._module
-
-    @property
-    def dim(self) -> int | Sequence[int] | None:
-        """The dimensions whose indices are measured each on their own."""
-        return self._dim
-
-    @property
-    def enabled(self) -> bool:
-        """Whether forward passes are measured."""
-        return self._enabled
-
+    module = property(attrgetter("_module"), doc="The layer.")
+    dim = property(attrgetter("_dim"), doc="What is measured index by index.")
+    enabled = property(attrgetter("_enabled"), doc="Whether forward passes are measured.")
     inputs_sparsity = _results(ASResultType.inputs_sparsity)
     inputs_sparsity_mean = _summary(ASResultType.inputs_sparsity, "mean")
     inputs_sparsity_std = _summary(ASResultType.inputs_sparsity, "std")
@@ -147,42 +137,28 @@ class ModuleASAnalyzer:
             self._results[specific_result_type] = []
 
     def results(self, result_type: ASResultType) -> list[Tensor]:
-        """The results of one kind, of shape ``[*dims]``, for drawn values ``[*dims, size]``."""
+        """Return the results of one kind: ``[*dims]``, for drawn values ``[*dims, size]``."""
         return self._results[result_type]
 
     def results_mean(self, result_type: ASResultType) -> Tensor:
-        """The mean of one kind of results, of shape ``[*dims]``.
-
-        :raises RuntimeError: if there are none
-        """
+        """Return the mean of one kind of results, of shape ``[*dims]``."""
         return self._stacked(result_type).mean(0)
 
     def results_std(self, result_type: ASResultType) -> Tensor:
-        """The standard deviation of one kind of results; NaN for a single value.
-
-        :raises RuntimeError: if there are none
-        """
+        """Return the standard deviation of one kind of results; NaN for a single value."""
         stacked = self._stacked(result_type)
-        if stacked.shape[0] < 2:
-            return torch.full_like(stacked[0], torch.nan)
-        return stacked.std(0)
+        return stacked.std(0) if len(stacked) > 1 else torch.full_like(stacked[0], torch.nan)
 
     def results_max(self, result_type: ASResultType) -> Tensor:
-        """The highest of one kind of results.
-
-        :raises RuntimeError: if there are none
-        """
+        """Return the highest of one kind of results."""
         return self._stacked(result_type).amax(0)
 
     def results_min(self, result_type: ASResultType) -> Tensor:
-        """The lowest of one kind of results.
-
-        :raises RuntimeError: if there are none
-        """
+        """Return the lowest of one kind of results."""
         return self._stacked(result_type).amin(0)
 
     def _stacked(self, kind: ASResultType) -> Tensor:
-        """All values to be summed up in the first dimension."""
+        """Return all values to be summed up in the first dimension."""
         results = self._results[kind]
         if not results:
             raise RuntimeError(f"no {kind.value} was measured: enable it and run a forward pass")
@@ -195,7 +171,7 @@ class ModuleASAnalyzer:
         sparsity, sample_size = self._measures[side]
 
         def measure(values: Any) -> None:
-            for tensor in _tensors(values):
+            for tensor in map(Tensor.detach, iter_tensors(values)):
                 if sparsity:
                     found = tensor_sparsity(tensor, self._dim).cpu()
                     self._results[ASResultType[f"{side}_sparsity"]].append(found)
@@ -210,11 +186,3 @@ class ModuleASAnalyzer:
         if device not in self._generators:
             self._generators[device] = torch.Generator(device).manual_seed(self._seed)
         return self._generators[device]
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    if isinstance(values, Tensor):
-        yield values.detach()
-    elif isinstance(values, (list, tuple)):
-        for value in values:
-            yield from _tensors(value)

@@ -64,7 +64,7 @@ class AnalyzedLayerDesc:
         return self.prunable_params > 0
 
     def dict(self) -> _Plain:
-        """The fields as plain data; ``type_`` is called ``type``."""
+        """Return the fields as plain data; ``type_`` is called ``type``."""
         values = plain_data(dataclasses.asdict(self))
         return {name.rstrip("_"): value for name, value in values.items()}
 

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.modules.pooling import (
-    _AdaptiveAvgPoolNd,
-    _AdaptiveMaxPoolNd,
-    _AvgPoolNd,
-    _MaxPoolNd,
-)
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
 
 from sparseml.legacy.nn.activations import FATReLU, Swish
 
@@ -27,6 +21,8 @@ _ACTIVATIONS: tuple[type[nn.Module], ...] = (
     nn.Softplus, nn.Softshrink, nn.Softsign, nn.Tanh, nn.Tanhshrink, nn.Threshold, FATReLU,
     Swish,
 )  # fmt: skip
+_POOLS = (_AvgPoolNd, _MaxPoolNd)
+_ADAPTIVE_POOLS = (_AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd)
 
 
 def layer_flops(
@@ -36,7 +32,7 @@ def layer_flops(
     ignore_zero: bool = True,
     multiply_adds: bool = True,
 ) -> int:
-    """Operations of one call of a layer.
+    """Return the operations of one call of a layer.
 
     ===============  ===========================================================================
     Linear           ``2 * weights + biases`` for each row of its input
@@ -59,9 +55,18 @@ def layer_flops(
     if not isinstance(source, Tensor) or not isinstance(output, Tensor):
         return 0
     factor = 2 if multiply_adds else 1
-    for types, count in _COUNTS:
-        if isinstance(layer, types):
-            return count(layer, source, output, factor, ignore_zero)
+    if isinstance(layer, (nn.Linear, _ConvNd)):
+        return _products(layer, source, output, factor, ignore_zero)
+    if isinstance(layer, (_NormBase, nn.LayerNorm, nn.GroupNorm)):
+        return factor * source.numel()
+    if isinstance(layer, _ACTIVATIONS):
+        return source.numel()
+    if isinstance(layer, (*_ADAPTIVE_POOLS, *_POOLS)):
+        return _kernel_size(layer, source, output) * output.numel()
+    if isinstance(layer, (nn.Softmax, nn.Softmin, nn.Softmax2d, nn.LogSoftmax)):
+        dim = -3 if isinstance(layer, nn.Softmax2d) else layer.dim
+        slices = source.numel() // max(source.shape[-1 if dim is None else dim], 1)
+        return 3 * source.numel() - slices
     return 0
 
 
@@ -76,46 +81,10 @@ def _products(layer: Any, source: Tensor, output: Tensor, factor: int, ignore_ze
     return factor * used * (output.numel() // max(units, 1)) + added
 
 
-def _norm(layer: Any, source: Tensor, output: Tensor, factor: int, ignore_zero: bool) -> int:
-    return factor * source.numel()
-
-
-def _activation(layer: Any, source: Tensor, output: Tensor, factor: int, ignore_zero: bool) -> int:
-    return source.numel()
-
-
-def _pool(layer: Any, source: Tensor, output: Tensor, factor: int, ignore_zero: bool) -> int:
-    size = layer.kernel_size
-    spatial = _spatial_dims(layer)
-    return (math.prod(size) if isinstance(size, tuple) else size**spatial) * output.numel()
-
-
-def _adaptive_pool(
-    layer: Any, source: Tensor, output: Tensor, factor: int, ignore_zero: bool
-) -> int:
-    spatial = _spatial_dims(layer)
-    kernel = [
-        size - (out - 1) * (size // out)
-        for size, out in zip(source.shape[-spatial:], output.shape[-spatial:], strict=True)
-    ]
-    return math.prod(kernel) * output.numel()
-
-
-def _softmax(layer: Any, source: Tensor, output: Tensor, factor: int, ignore_zero: bool) -> int:
-    dim = -3 if isinstance(layer, nn.Softmax2d) else layer.dim
-    slices = source.numel() // max(source.shape[-1 if dim is None else dim], 1)
-    return 3 * source.numel() - slices
-
-
-def _spatial_dims(layer: nn.Module) -> int:
-    return int(type(layer).__name__.rstrip("d")[-1])
-
-
-_COUNTS: list[tuple[tuple[type, ...], Callable[..., int]]] = [
-    ((nn.Linear, _ConvNd), _products),
-    ((_NormBase, nn.LayerNorm, nn.GroupNorm), _norm),
-    (_ACTIVATIONS, _activation),
-    ((_AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd), _adaptive_pool),
-    ((_AvgPoolNd, _MaxPoolNd), _pool),
-    ((nn.Softmax, nn.Softmin, nn.Softmax2d, nn.LogSoftmax), _softmax),
-]
+def _kernel_size(layer: Any, source: Tensor, output: Tensor) -> int:
+    spatial = int(type(layer).__name__.rstrip("d")[-1])
+    if not isinstance(layer, _ADAPTIVE_POOLS):
+        size = layer.kernel_size
+        return math.prod(size) if isinstance(size, tuple) else size**spatial
+    sizes = zip(source.shape[-spatial:], output.shape[-spatial:], strict=True)
+    return math.prod(size - (out - 1) * (size // out) for size, out in sizes)

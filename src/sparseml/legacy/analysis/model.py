@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,7 +15,8 @@ from sparseml.legacy.analysis.layer_desc import AnalyzedLayerDesc
 from sparseml.legacy.analysis.layer_flops import layer_flops
 from sparseml.pytorch.utils.layers import get_layer, get_prunable_layers
 from sparseml.pytorch.utils.names import canonical_name, canonical_named_modules, unwrap_module
-from sparseml.pytorch.utils.tensor_stats import count_zeros
+from sparseml.pytorch.utils.tensors.nested import iter_tensors
+from sparseml.pytorch.utils.tensors.stats import count_zeros
 
 __all__ = ["ModuleAnalyzer"]
 
@@ -60,10 +62,7 @@ class ModuleAnalyzer:
         self._handles: list[RemovableHandle] = []
         self.enabled = enabled
 
-    @property
-    def module(self) -> nn.Module:
-        """The model."""
-        return self._module
+    module = property(attrgetter("_module"), doc="The model.")
 
     @property
     def enabled(self) -> bool:
@@ -81,15 +80,11 @@ class ModuleAnalyzer:
             self._handles.append(layer.register_forward_pre_hook(self._before(name)))
             self._handles.append(layer.register_forward_hook(self._after(name)))
 
-    @property
-    def ignore_zero(self) -> bool:
-        """Whether weights that are zero cost nothing."""
-        return self._ignore_zero
-
-    @property
-    def multiply_adds(self) -> bool:
-        """Whether a multiplication followed by an addition counts as two operations."""
-        return self._multiply_adds
+    ignore_zero = property(attrgetter("_ignore_zero"), doc="Whether zeros cost nothing.")
+    multiply_adds = property(
+        attrgetter("_multiply_adds"),
+        doc="Whether a multiply-add counts as two.",
+    )
 
     def layer_desc(self, name: str | None = None) -> AnalyzedLayerDesc:
         """Describe a layer, or a part of the model together with all layers in it.
@@ -166,11 +161,4 @@ def _dims(params: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _shapes(values: Any) -> _Shapes:
-    """The shapes of all tensors in a nested collection, in order."""
-    if isinstance(values, Tensor):
-        return (tuple(values.shape),)
-    if isinstance(values, Mapping):
-        values = list(values.values())
-    if isinstance(values, (list, tuple)):
-        return tuple(shape for value in values for shape in _shapes(value))
-    return ()
+    return tuple(tuple(tensor.shape) for tensor in iter_tensors(values))

@@ -19,7 +19,7 @@ Arrays = Any  # an array, or mappings and iterables of arrays, nested at will
 
 def load_numpy(file_path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarray]:
     """
-    The array in a ``.npy`` file, or the named arrays in a ``.npz`` file.
+    Return the array in a ``.npy`` file, or the named arrays in a ``.npz`` file.
 
     :param file_path: the file; pickled objects in it are refused
     """
@@ -62,7 +62,7 @@ def save_numpy(
 def tensor_export(
     tensor: Arrays, export_dir: str | os.PathLike[str], name: str, npz: bool = True
 ) -> str:
-    """As :func:`save_numpy`, under the name by which exports of samples know it."""
+    """Call :func:`save_numpy`; exports of samples know it by this name."""
     return save_numpy(tensor, export_dir, name, npz)
 
 
@@ -131,7 +131,7 @@ class NumpyArrayBatcher:
             self._items.setdefault(name, []).append(array)
 
     def stack(self) -> dict[str, np.ndarray]:
-        """The samples by name, each with a new first dimension of the number of samples."""
+        """Return the samples by name, each with a new first dimension of the number of samples."""
         import numpy as np
 
         return OrderedDict((name, np.stack(arrays)) for name, arrays in self._items.items())

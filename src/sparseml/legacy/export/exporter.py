@@ -7,6 +7,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from torch import Tensor, nn
 
 from sparseml.legacy.export.samples import tensors_export
 from sparseml.legacy.helpers.tensors import tensors_to_device
-from sparseml.pytorch.utils.files import atomic_path, write_torch_file
 from sparseml.pytorch.utils.model import save_model
 from sparseml.pytorch.utils.names import unwrap_module
-from sparseml.pytorch.utils.tensors import tensors_batch_size, tensors_module_forward
+from sparseml.pytorch.utils.saving.files import atomic_path, write_torch_file
+from sparseml.pytorch.utils.tensors.nested import tensors_batch_size, tensors_module_forward
 
 __all__ = ["ModuleExporter", "script_model", "trace_model"]
 
@@ -50,10 +51,7 @@ class ModuleExporter:
         self._module = copy.deepcopy(unwrap_module(module)).to("cpu").eval()
         self._output_dir = Path(output_dir).expanduser().absolute()
 
-    @property
-    def module(self) -> nn.Module:
-        """The copy that is exported."""
-        return self._module
+    module = property(attrgetter("_module"), doc="The copy that is exported.")
 
     @property
     def output_dir(self) -> str:
@@ -81,16 +79,9 @@ class ModuleExporter:
         if export_entire_model:
             write_torch_file(path, self._module, zipped=use_zipfile_serialization_if_available)
         else:
-            save_model(
-                path,
-                self._module,
-                optimizer,
-                recipe,
-                epoch,
-                use_zipfile_serialization_if_available,
-                include_modifiers,
-                arch_key,
-            )
+            zipped = use_zipfile_serialization_if_available
+            rest = (optimizer, recipe, epoch, zipped, include_modifiers, arch_key)
+            save_model(path, self._module, *rest)
         return str(path)
 
     def export_samples(

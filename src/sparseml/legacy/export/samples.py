@@ -17,7 +17,7 @@ __all__ = ["tensor_export", "tensors_export"]
 
 
 def _to_numpy(tensor: Any) -> Any:
-    """Tensors as arrays, in the collections that they come in."""
+    """Return tensors as arrays, in the collections that they come in."""
     if isinstance(tensor, Tensor):
         tensor = tensor.detach().cpu()
         # numpy has no bfloat16

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from sparseml.base import Framework, execute_in_sparseml_framework
 from sparseml.legacy.frameworks.sparsification import JsonModel, SparsificationInfo
-from sparseml.legacy.helpers.json_text import read_json_text, write_json_text
 
 __all__ = [
     "FrameworkInferenceProviderInfo",
@@ -56,7 +55,7 @@ class FrameworkInfo(JsonModel):
 
 def framework_info(framework: Any) -> FrameworkInfo:
     """
-    What a framework can do on this machine.
+    Return what a framework can do on this machine.
 
     :param framework: the framework, its name, or something that belongs to it
     :raises ValueError: if no framework is detected
@@ -69,17 +68,13 @@ def save_framework_info(framework: Any, path: str | os.PathLike[str] | None = No
     """
     Write what a framework can do as JSON, or print it.
 
-    :param framework: a ``FrameworkInfo``, or as of :func:`framework_info`
+    :param framework: a ``FrameworkInfo``, or what :func:`framework_info` takes
     :param path: the file; None to print
     """
-    info = framework if isinstance(framework, FrameworkInfo) else framework_info(framework)
-    write_json_text(info.model_dump_json(indent=4), path)
+    known = isinstance(framework, FrameworkInfo)
+    (framework if known else framework_info(framework)).write(path)
 
 
 def load_framework_info(load: str) -> FrameworkInfo:
-    """
-    Read what :func:`save_framework_info` wrote.
-
-    :param load: path, or JSON
-    """
-    return FrameworkInfo.model_validate_json(read_json_text(load))
+    """Read what :func:`save_framework_info` wrote, from a path or from JSON."""
+    return FrameworkInfo.read(load)

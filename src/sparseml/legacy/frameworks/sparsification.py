@@ -25,16 +25,25 @@ __all__ = [
 
 
 class JsonModel(BaseModel):
-    """A pydantic model that still answers to two names of pydantic 1, without a warning."""
+    """A pydantic model in a file, that answers to two names of pydantic 1 without a warning."""
 
     def json(self, **kwargs: Any) -> str:
-        """As ``model_dump_json``."""
+        """Return what ``model_dump_json`` does."""
         return self.model_dump_json(**kwargs)
 
     @classmethod
     def parse_raw(cls, b: str | bytes, **kwargs: Any) -> Self:
-        """As ``model_validate_json``."""
+        """Return what ``model_validate_json`` does."""
         return cls.model_validate_json(b, **kwargs)
+
+    def write(self, path: str | os.PathLike[str] | None) -> None:
+        """Write to a file, or print if there is no path."""
+        write_json_text(self.model_dump_json(indent=4), path)
+
+    @classmethod
+    def read(cls, path_or_json: str) -> Self:
+        """Undo :meth:`write`."""
+        return cls.model_validate_json(read_json_text(path_or_json))
 
 
 class ModifierType(Enum):
@@ -75,13 +84,13 @@ class SparsificationInfo(JsonModel):
     modifiers: list[ModifierInfo] = Field(default=[], description="the modifiers")
 
     def type_modifiers(self, type_: ModifierType) -> list[ModifierInfo]:
-        """The modifiers of one kind."""
+        """Return the modifiers of one kind."""
         return [modifier for modifier in self.modifiers if modifier.type_ == type_]
 
 
 def sparsification_info(framework: Any) -> SparsificationInfo:
     """
-    What a framework can do.
+    Return what a framework can do.
 
     :param framework: the framework, its name, or something that belongs to it
     :raises ValueError: if no framework is detected
@@ -94,19 +103,13 @@ def save_sparsification_info(framework: Any, path: str | os.PathLike[str] | None
     """
     Write what a framework can do as JSON, or print it.
 
-    :param framework: a ``SparsificationInfo``, or as of :func:`sparsification_info`
+    :param framework: a ``SparsificationInfo``, or what :func:`sparsification_info` takes
     :param path: the file; None to print
     """
-    info = framework
-    if not isinstance(info, SparsificationInfo):
-        info = sparsification_info(framework)
-    write_json_text(info.model_dump_json(indent=4), path)
+    known = isinstance(framework, SparsificationInfo)
+    (framework if known else sparsification_info(framework)).write(path)
 
 
 def load_sparsification_info(load: str) -> SparsificationInfo:
-    """
-    Read what :func:`save_sparsification_info` wrote.
-
-    :param load: path, or JSON
-    """
-    return SparsificationInfo.model_validate_json(read_json_text(load))
+    """Read what :func:`save_sparsification_info` wrote, from a path or from JSON."""
+    return SparsificationInfo.read(load)

@@ -36,7 +36,7 @@ def interpolate_list_linear(
 
 def interpolated_integral(measurements: Sequence[tuple[float, float]]) -> float:
     """
-    The area under the line through measured points, by the trapezoid rule.
+    Return the area under the line through measured points, by the trapezoid rule.
 
     :param measurements: points (x, y) in any order; none gives 0, a single one gives its y
     """

@@ -48,7 +48,7 @@ def _literal(value: Any) -> Any:
 
 def parse_kwarg_tuples(kwargs: Sequence[Any]) -> dict[str, Any]:
     """
-    Keyword arguments from a command line.
+    Read keyword arguments from a command line.
 
     :param kwargs: names and values by turns, ``("--alpha", "2.5", "--name", "x")``. Dashes before
         a name are removed; a value that is a Python literal becomes what it denotes

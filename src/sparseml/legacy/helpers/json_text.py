@@ -11,7 +11,7 @@ __all__ = ["read_json_text", "write_json_text"]
 
 def read_json_text(path_or_json: str) -> str:
     """
-    The JSON in a file, or the argument itself if it is JSON.
+    Return the JSON in a file, or the argument itself if it is JSON.
 
     :param path_or_json: path, or the text of a JSON object
     :raises FileNotFoundError: if it is neither

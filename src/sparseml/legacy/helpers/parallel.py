@@ -29,20 +29,11 @@ class ParallelWorker:
         max_source_size: int = -1,
     ) -> None:
         self._func = worker_func
-        self._indefinite = indefinite
+        self.indefinite = indefinite
         self._ahead = max_source_size if max_source_size > 0 else 2 * num_workers
         self._items: list[Any] = []
         self._workers = num_workers
         self._pool: ThreadPoolExecutor | None = None
-
-    @property
-    def indefinite(self) -> bool:
-        """Whether the items are gone through again and again."""
-        return self._indefinite
-
-    @indefinite.setter
-    def indefinite(self, value: bool) -> None:
-        self._indefinite = value
 
     def add(self, vals: Iterable[Any]) -> None:
         """Add items."""
@@ -66,7 +57,7 @@ class ParallelWorker:
         pool = self._pool
         if pool is None:
             raise RuntimeError("start() must be called first")
-        items = itertools.cycle(self._items) if self._indefinite else iter(self._items)
+        items = itertools.cycle(self._items) if self.indefinite else iter(self._items)
         futures: deque[Future[Any]] = deque(
             pool.submit(self._func, item) for item in itertools.islice(items, self._ahead)
         )

@@ -37,12 +37,12 @@ def create_unique_dir(path: str | os.PathLike[str], check_number: int = 0) -> st
 
 
 def path_file_count(path: str | os.PathLike[str], pattern: str = "*") -> int:
-    """How many entries of a folder match a shell pattern."""
+    """Return how many entries of a folder match a shell pattern."""
     return len(fnmatch.filter(os.listdir(clean_path(path)), pattern))
 
 
 def path_file_size(path: str | os.PathLike[str]) -> int:
-    """The size in bytes of a file, or of all files below a folder."""
+    """Return the size in bytes of a file, or of all files below a folder."""
     path = clean_path(path)
     if not os.path.isdir(path):
         return os.path.getsize(path)

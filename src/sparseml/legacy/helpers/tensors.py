@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.utils.tensor_stats import kept_dims, tensor_sparsity
+from sparseml.pytorch.utils.tensors.stats import kept_dims, tensor_sparsity
 
 __all__ = [
     "MEMORY_BOUNDED",

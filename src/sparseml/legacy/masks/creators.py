@@ -38,7 +38,7 @@ class UnstructuredPruningMaskCreator(pruning.UnstructuredPruningMaskCreator):
     def create_sparsity_masks(
         self, tensors: list[Tensor], sparsity: Target, global_sparsity: bool = False
     ) -> list[Tensor]:
-        """Masks that prune what has the lowest scores.
+        """Return masks that prune what has the lowest scores.
 
         :param tensors: scores, higher = more important
         :param sparsity: fraction to prune, one float for all or a list with one for each
@@ -47,14 +47,14 @@ class UnstructuredPruningMaskCreator(pruning.UnstructuredPruningMaskCreator):
         return super().create_sparsity_masks(tensors, sparsity, global_sparsity)
 
     def create_sparsity_masks_from_tensor(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Masks that prune what is zero as a whole."""
+        """Return masks that prune what is zero as a whole."""
         units = self._units([tensor.abs() for tensor in tensors])
         return self._masks([unit.ne(0) for unit in units], tensors)
 
     def create_sparsity_masks_from_threshold(
         self, tensors: list[Tensor], threshold: float | Tensor
     ) -> list[Tensor]:
-        """Masks that keep the scores above a threshold."""
+        """Return masks that keep the scores above a threshold."""
         return self._masks([unit > threshold for unit in self._units(tensors)], tensors)
 
 
@@ -99,7 +99,7 @@ class DimensionSparsityMaskCreator(
 
 
 def load_mask_creator(obj: Any) -> PruningMaskCreator:
-    """The mask creator that a text, a list or a mask creator stands for.
+    """Return the mask creator that a text, a list or a mask creator stands for.
 
     :param obj: ``"unstructured"``, ``"block"``, ``"channel"``, ``"filter"``, a block as ``[1, 4]``
         or ``"[1, 4]"``, or a mask creator, which is returned as it is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from torch import Tensor
@@ -14,9 +15,9 @@ from sparseml.pytorch.sparsification.pruning import (
     MagnitudePruningParamsScorer,
     PruningParamsScorer,
 )
-from sparseml.pytorch.sparsification.pruning.distributed import sum_over_ranks
+from sparseml.pytorch.sparsification.pruning.masks.agreement import sum_over_ranks
 from sparseml.pytorch.sparsification.pruning.mask_creator import Target
-from sparseml.pytorch.sparsification.pruning.param_set import ParamSet
+from sparseml.pytorch.sparsification.pruning.masks.param_set import ParamSet
 from sparseml.utils.text import did_you_mean, quoted_list
 
 __all__ = [
@@ -32,7 +33,7 @@ class MovementPruningParamsScorer(pruning.MovementPruningParamsScorer):
     """How far training has moved each weight away from zero; pruned weights may come back."""
 
     def score_parameters(self) -> list[Tensor]:
-        """The sums over all steps and ranks, at least float32, of pruned weights too."""
+        """Return the sums over all steps and ranks, at least float32, of pruned weights too."""
         return sum_over_ranks(self._movement_scores)
 
 
@@ -46,7 +47,7 @@ AVALIABLE_SCORER_CLASSES = list(_SCORERS.values())
 def create_pruning_param_scorer(
     params: Sequence[Parameter], score_type: str
 ) -> PruningParamsScorer:
-    """A scorer by name.
+    """Return a scorer by name.
 
     :param score_type: ``magnitude`` or ``movement``
     :raises ValueError: for another name
@@ -96,10 +97,7 @@ class ModuleParamPruningMask(pruning.ModuleParamPruningMask):
         )
         self._score_type = score_type
 
-    @property
-    def score_type(self) -> str:
-        """``magnitude`` or ``movement``."""
-        return self._score_type
+    score_type = property(attrgetter("_score_type"), doc="``magnitude`` or ``movement``.")
 
     def set_param_masks_from_weights(self) -> list[Tensor]:
         """Mask what is zero now; returns what :meth:`set_param_masks` does."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -13,24 +14,42 @@ from torch import nn
 from sparseml.legacy.helpers.devices import device_to_name_ids, model_to_device
 from sparseml.legacy.helpers.tensors import tensors_to_device, tensors_to_precision
 from sparseml.legacy.module_run.loaders import infinite_data_loader
-from sparseml.pytorch.utils.tensors import tensors_batch_size, tensors_module_forward
+from sparseml.pytorch.utils.tensors.nested import tensors_batch_size, tensors_module_forward
 
 __all__ = ["BatchBenchmarkResults", "ModuleBenchmarker"]
+
+_Get = Callable[[Any], Any]
+
+
+def _timings(kind: str) -> _Get:
+    return lambda results: results._taken[kind]
+
+
+def _seconds(kind: str, item: bool = False) -> _Get:
+    def mean(results: Any) -> float:
+        taken = results._taken[kind]
+        return (statistics.fmean(taken) if taken else 0.0) / (results.batch_size if item else 1)
+
+    return mean
+
+
+def _rate(kind: str, item: bool = False) -> _Get:
+    seconds = _seconds(kind, item)
+    return lambda results: 1.0 / seconds(results) if seconds(results) else 0.0
 
 
 class BatchBenchmarkResults:
     """Timings of batches of one size, in seconds.
 
     ``model_*`` covers the forward pass alone, ``e2e_*`` also moving the batch to the device and
-    the result back.
+    the result back; means and rates are 0 without timings.
 
     :param batch_size: samples per batch
     """
 
     def __init__(self, batch_size: int):
         self._batch_size = batch_size
-        self._model: list[float] = []
-        self._e2e: list[float] = []
+        self._taken: dict[str, list[float]] = {"model": [], "e2e": []}
 
     def __repr__(self) -> str:
         return (
@@ -39,10 +58,7 @@ class BatchBenchmarkResults:
             f"e2e_batch_seconds={self.e2e_batch_seconds})"
         )
 
-    @property
-    def batch_size(self) -> int:
-        """Samples per batch."""
-        return self._batch_size
+    batch_size = property(attrgetter("_batch_size"), doc="Samples per batch.")
 
     def add(self, model_sec: float, e2e_sec: float, batch_size: int) -> None:
         """Add the timings of one batch.
@@ -51,66 +67,19 @@ class BatchBenchmarkResults:
         """
         if batch_size != self._batch_size:
             raise ValueError(f"batch_size must be {self._batch_size}, found {batch_size}")
-        self._model.append(model_sec)
-        self._e2e.append(e2e_sec)
+        self._taken["model"].append(model_sec)
+        self._taken["e2e"].append(e2e_sec)
 
-    @property
-    def model_batch_timings(self) -> list[float]:
-        """Seconds of the forward pass, one a batch."""
-        return self._model
-
-    @property
-    def e2e_batch_timings(self) -> list[float]:
-        """Seconds from batch to result, one a batch."""
-        return self._e2e
-
-    @property
-    def model_batch_seconds(self) -> float:
-        """Mean seconds of the forward pass of a batch (0 without timings)."""
-        return _mean(self._model)
-
-    @property
-    def e2e_batch_seconds(self) -> float:
-        """Mean seconds from batch to result (0 without timings)."""
-        return _mean(self._e2e)
-
-    @property
-    def model_batches_per_second(self) -> float:
-        """Batches per second of the forward pass."""
-        return _inverse(self.model_batch_seconds)
-
-    @property
-    def e2e_batches_per_second(self) -> float:
-        """Batches per second from batch to result."""
-        return _inverse(self.e2e_batch_seconds)
-
-    @property
-    def model_item_seconds(self) -> float:
-        """Mean seconds of the forward pass per sample."""
-        return self.model_batch_seconds / self._batch_size
-
-    @property
-    def e2e_item_seconds(self) -> float:
-        """Mean seconds from batch to result per sample."""
-        return self.e2e_batch_seconds / self._batch_size
-
-    @property
-    def model_items_per_second(self) -> float:
-        """Samples per second of the forward pass."""
-        return _inverse(self.model_item_seconds)
-
-    @property
-    def e2e_items_per_second(self) -> float:
-        """Samples per second from batch to result."""
-        return _inverse(self.e2e_item_seconds)
-
-
-def _mean(timings: list[float]) -> float:
-    return statistics.fmean(timings) if timings else 0.0
-
-
-def _inverse(seconds: float) -> float:
-    return 1.0 / seconds if seconds else 0.0
+    model_batch_timings = property(_timings("model"), doc="Seconds of each forward pass.")
+    e2e_batch_timings = property(_timings("e2e"), doc="Seconds from batch to result of each.")
+    model_batch_seconds = property(_seconds("model"), doc="Mean seconds of the forward pass.")
+    e2e_batch_seconds = property(_seconds("e2e"), doc="Mean seconds from batch to result.")
+    model_batches_per_second = property(_rate("model"), doc="Batches per second, forward only.")
+    e2e_batches_per_second = property(_rate("e2e"), doc="Batches per second, batch to result.")
+    model_item_seconds = property(_seconds("model", True), doc="Mean seconds per sample.")
+    e2e_item_seconds = property(_seconds("e2e", True), doc="Mean seconds per sample, all in all.")
+    model_items_per_second = property(_rate("model", True), doc="Samples per second.")
+    e2e_items_per_second = property(_rate("e2e", True), doc="Samples per second, all in all.")
 
 
 class ModuleBenchmarker:

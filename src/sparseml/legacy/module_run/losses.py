@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseml.pytorch.functional.distillation import softened_divergence
-from sparseml.pytorch.utils.tensors import tensors_module_forward
+from sparseml.pytorch.utils.tensors.nested import tensors_module_forward
 
 __all__ = [
     "DEFAULT_LOSS_KEY",

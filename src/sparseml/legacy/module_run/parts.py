@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sparseml.legacy.helpers.tensors import tensors_to_device
 from sparseml.legacy.module_run.losses import DEFAULT_LOSS_KEY
-from sparseml.pytorch.utils.tensors import tensors_batch_size, tensors_module_forward
+from sparseml.pytorch.utils.tensors.nested import tensors_batch_size, tensors_module_forward
 
 __all__ = [
     "ModuleDeviceContext",
@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 _Hook = Callable[..., Any]
+_DATA = "counter, step, batch_size, data"
 
 
 def def_model_backward(losses: Mapping[str, Tensor], model: nn.Module, scaler: Any = None) -> None:
@@ -49,6 +50,26 @@ class ModuleDeviceContext:
         return cls()
 
 
+def _registering(point: str, doc: str) -> Any:
+    def register(self: ModuleRunHooks, hook: _Hook) -> RemovableHandle:
+        hooks = self._hooks[point]
+        handle = RemovableHandle(hooks)
+        hooks[handle.id] = hook
+        return handle
+
+    register.__doc__ = f"Call ``hook({doc})``; return its handle."
+    return register
+
+
+def _invoking(point: str) -> Any:
+    def invoke(self: ModuleRunHooks, *args: Any, **kwargs: Any) -> None:
+        for hook in list(self._hooks[point].values()):  # a copy, since a hook may remove itself
+            hook(*args, **kwargs)
+
+    invoke.__doc__ = f"Call the hooks of the point {point!r} of a batch."
+    return invoke
+
+
 class ModuleRunHooks:
     """Functions called at five points of every batch, in the order of registration.
 
@@ -61,64 +82,16 @@ class ModuleRunHooks:
             point: OrderedDict() for point in ("start", "forward", "loss", "backward", "end")
         }
 
-    def _register(self, point: str, hook: _Hook) -> RemovableHandle:
-        hooks = self._hooks[point]
-        handle = RemovableHandle(hooks)
-        hooks[handle.id] = hook
-        return handle
-
-    def _invoke(self, point: str, *args: Any) -> None:
-        # a copy, since a hook may remove itself
-        for hook in list(self._hooks[point].values()):
-            hook(*args)
-
-    def register_batch_start_hook(self, hook: _Hook) -> RemovableHandle:
-        """Call ``hook(counter, step, batch_size, data)`` before a batch; returns its handle."""
-        return self._register("start", hook)
-
-    def register_batch_forward_hook(self, hook: _Hook) -> RemovableHandle:
-        """Call ``hook(counter, step, batch_size, data, pred)`` after the forward pass."""
-        return self._register("forward", hook)
-
-    def register_batch_loss_hook(self, hook: _Hook) -> RemovableHandle:
-        """Call ``hook(counter, step, batch_size, data, pred, losses)`` after the losses."""
-        return self._register("loss", hook)
-
-    def register_batch_backward_hook(self, hook: _Hook) -> RemovableHandle:
-        """Call ``hook(counter, step, batch_size, data, pred, losses)`` after backward."""
-        return self._register("backward", hook)
-
-    def register_batch_end_hook(self, hook: _Hook) -> RemovableHandle:
-        """Call ``hook(counter, step, batch_size, data, pred, losses)`` after a batch."""
-        return self._register("end", hook)
-
-    def invoke_batch_start(self, counter: int, step: int, batch_size: int, data: Any) -> None:
-        """Call the hooks of the start of a batch."""
-        self._invoke("start", counter, step, batch_size, data)
-
-    def invoke_batch_forward(
-        self, counter: int, step: int, batch_size: int, data: Any, pred: Any
-    ) -> None:
-        """Call the hooks of the forward pass."""
-        self._invoke("forward", counter, step, batch_size, data, pred)
-
-    def invoke_batch_loss(
-        self, counter: int, step: int, batch_size: int, data: Any, pred: Any, losses: Any
-    ) -> None:
-        """Call the hooks of the losses."""
-        self._invoke("loss", counter, step, batch_size, data, pred, losses)
-
-    def invoke_batch_backward(
-        self, counter: int, step: int, batch_size: int, data: Any, pred: Any, losses: Any
-    ) -> None:
-        """Call the hooks of the backward pass."""
-        self._invoke("backward", counter, step, batch_size, data, pred, losses)
-
-    def invoke_batch_end(
-        self, counter: int, step: int, batch_size: int, data: Any, pred: Any, losses: Any
-    ) -> None:
-        """Call the hooks of the end of a batch."""
-        self._invoke("end", counter, step, batch_size, data, pred, losses)
+    register_batch_start_hook = _registering("start", _DATA)
+    register_batch_forward_hook = _registering("forward", f"{_DATA}, pred")
+    register_batch_loss_hook = _registering("loss", f"{_DATA}, pred, losses")
+    register_batch_backward_hook = _registering("backward", f"{_DATA}, pred, losses")
+    register_batch_end_hook = _registering("end", f"{_DATA}, pred, losses")
+    invoke_batch_start = _invoking("start")
+    invoke_batch_forward = _invoking("forward")
+    invoke_batch_loss = _invoking("loss")
+    invoke_batch_backward = _invoking("backward")
+    invoke_batch_end = _invoking("end")
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence, Sized
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -58,11 +59,11 @@ class ModuleRunner:
         module: nn.Module,
         device: str | torch.device,
         loss: LossWrapper | Callable[[Any, Any], Tensor],
-        loggers: Sequence[BaseLogger] | LoggerManager | None,
-        log_name: str,
-        log_steps: int,
-        log_summary: bool,
-        device_context: ModuleDeviceContext | None,
+        loggers: Sequence[BaseLogger] | LoggerManager | None = None,
+        log_name: str = "Test",
+        log_steps: int = 100,
+        log_summary: bool = True,
+        device_context: ModuleDeviceContext | None = None,
     ):
         self._module = module
         self._device = device
@@ -75,30 +76,11 @@ class ModuleRunner:
         self._run_hooks = ModuleRunHooks()
         self._run_funcs = ModuleRunFuncs()
 
-    @property
-    def module(self) -> nn.Module:
-        """The model."""
-        return self._module
-
-    @property
-    def device(self) -> str | torch.device:
-        """Where the batches are put."""
-        return self._device
-
-    @property
-    def loss(self) -> LossWrapper:
-        """The loss."""
-        return self._loss
-
-    @property
-    def run_hooks(self) -> ModuleRunHooks:
-        """Functions called at points of every batch."""
-        return self._run_hooks
-
-    @property
-    def run_funcs(self) -> ModuleRunFuncs:
-        """The replaceable steps of a run."""
-        return self._run_funcs
+    module = property(attrgetter("_module"), doc="The model.")
+    device = property(attrgetter("_device"), doc="Where the batches are put.")
+    loss = property(attrgetter("_loss"), doc="The loss.")
+    run_hooks = property(attrgetter("_run_hooks"), doc="Functions called at points of every batch.")
+    run_funcs = property(attrgetter("_run_funcs"), doc="The replaceable steps of a run.")
 
     def run_epoch(
         self,
@@ -243,20 +225,11 @@ class ModuleTrainer(ModuleRunner):
                 raise RuntimeError("mixed precision cannot run an optim_closure: scale the loss")
             self._scaler = torch.amp.GradScaler(torch.device(device).type)
 
-    @property
-    def optimizer(self) -> Any:
-        """The optimizer."""
-        return self._optimizer
-
-    @property
-    def num_accumulated_batches(self) -> int:
-        """Batches per optimizer step."""
-        return self._num_accumulated_batches
-
-    @property
-    def optim_closure(self) -> Callable[[], Any] | None:
-        """The closure of ``optimizer.step``."""
-        return self._optim_closure
+    optimizer = property(attrgetter("_optimizer"), doc="The optimizer.")
+    num_accumulated_batches = property(
+        attrgetter("_num_accumulated_batches"), doc="Batches per step."
+    )
+    optim_closure = property(attrgetter("_optim_closure"), doc="The closure of ``optimizer.step``.")
 
     def _set_accumulation(self, batches: int) -> None:
         self._epoch_accumulation = batches
@@ -290,21 +263,6 @@ class ModuleTrainer(ModuleRunner):
 
 class ModuleTester(ModuleRunner):
     """Evaluates a module: eval mode, no gradients; the mode is put back afterwards."""
-
-    def __init__(
-        self,
-        module: nn.Module,
-        device: str | torch.device,
-        loss: LossWrapper | Callable[[Any, Any], Tensor],
-        loggers: Sequence[BaseLogger] | LoggerManager | None = None,
-        log_name: str = "Test",
-        log_steps: int = 100,
-        log_summary: bool = True,
-        device_context: ModuleDeviceContext | None = None,
-    ):
-        super().__init__(
-            module, device, loss, loggers, log_name, log_steps, log_summary, device_context
-        )
 
     def run(self, *args: Any, **kwargs: Any) -> ModuleRunResults | None:
         """Run over the batches of a loader without gradients; see :meth:`ModuleRunner.run`."""

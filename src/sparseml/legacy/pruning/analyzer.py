@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from sparseml.pytorch.utils.layers import get_layer
-from sparseml.pytorch.utils.sharded import local_part
-from sparseml.pytorch.utils.tensor_stats import tensor_sparsity
+from sparseml.pytorch.utils.tensors.sharded import local_part
+from sparseml.pytorch.utils.tensors.stats import tensor_sparsity
 
 __all__ = ["ModulePruningAnalyzer"]
 

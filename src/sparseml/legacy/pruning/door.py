@@ -15,8 +15,8 @@ from sparseml.pytorch.sparsification.pruning.masks.agreement import broadcast_ma
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Change, Outcome
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
-from sparseml.pytorch.utils.sharded import full_value
-from sparseml.pytorch.utils.tensor_stats import mask_difference, tensor_list_sparsity
+from sparseml.pytorch.utils.tensors.sharded import full_value
+from sparseml.pytorch.utils.tensors.stats import mask_difference, tensor_list_sparsity
 
 __all__ = ["Door", "ScorerMethod"]
 

@@ -18,8 +18,8 @@ from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.masked_values import RunningMeans
 from sparseml.pytorch.sparsification.pruning.masks.param_set import ParamSet
 from sparseml.pytorch.utils.params import NamedLayerParam
-from sparseml.pytorch.utils.sharded import full_value, local_part
-from sparseml.pytorch.utils.tensor_stats import mask_difference, tensor_list_sparsity
+from sparseml.pytorch.utils.tensors.sharded import full_value, local_part
+from sparseml.pytorch.utils.tensors.stats import mask_difference, tensor_list_sparsity
 
 __all__ = ["ModuleParamPruningMask", "checked_scores"]
 

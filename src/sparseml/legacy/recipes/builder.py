@@ -22,7 +22,7 @@ _GROUP_WORD = "modifiers"
 
 def to_yaml_str(val: Any) -> str:
     """
-    A value as YAML: ``str(val)`` for text and numbers; lists and dicts begin on a new line.
+    Write a value as YAML: ``str(val)`` for text and numbers; lists and dicts on new lines.
 
     :param val: the value
     """
@@ -82,11 +82,11 @@ class ModifierYAMLBuilder:
         vars(self)["_fields"][name] = value
 
     def copy(self) -> ModifierYAMLBuilder:
-        """An independent copy."""
+        """Return an independent copy."""
         return ModifierYAMLBuilder(self.modifier_class, **copy.deepcopy(vars(self)["_fields"]))
 
     def build_yaml_str(self) -> str:
-        """The modifier as an item of a list in a recipe."""
+        """Return the modifier as an item of a list in a recipe."""
         lines = [f"- !{self.modifier_class.__name__}"]
         for name, value in vars(self)["_fields"].items():
             lines += [f"  {line}" for line in _lines(name, value)]
@@ -148,7 +148,7 @@ class RecipeYAMLBuilder:
         return self
 
     def get_modifier_group(self, name: str) -> Group | None:
-        """The builders of a group, None if there is no such group."""
+        """Return the builders of a group, None if there is no such group."""
         return self._groups.get(name)
 
     def get_modifier_builders(
@@ -157,7 +157,7 @@ class RecipeYAMLBuilder:
         modifier_groups: str | Iterable[str] | None = None,
     ) -> Group:
         """
-        Builders from all groups.
+        Return builders from all groups.
 
         :param modifier_type: only those of this class or a class derived from it, or of exactly
             the class of this name
@@ -174,7 +174,7 @@ class RecipeYAMLBuilder:
         ]
 
     def get_variable(self, name: str, default: Any = None) -> Any:
-        """The value of a variable."""
+        """Return the value of a variable."""
         return self._variables.get(name, default)
 
     def has_variable(self, name: str) -> bool:
@@ -187,7 +187,7 @@ class RecipeYAMLBuilder:
         return self
 
     def build_yaml_str(self) -> str:
-        """The recipe."""
+        """Return the recipe."""
         variables = [line for item in self._variables.items() for line in _lines(*item)]
         parts = ["\n".join(variables)] if variables else []
         for name, group in self._groups.items():

@@ -32,7 +32,7 @@ class Analysis(ABC):
 
     @abstractmethod
     def dict(self) -> Any:
-        """All of it as plain data."""
+        """Return all of it as plain data."""
 
     @classmethod
     @abstractmethod
@@ -41,11 +41,11 @@ class Analysis(ABC):
 
     @abstractmethod
     def table(self) -> Table:
-        """A summary."""
+        """Return a summary."""
 
     @abstractmethod
     def curves(self) -> Mapping[str, Mapping[float, float]]:
-        """The averages to plot, by the name of their curve."""
+        """Return the averages to plot, by the name of their curve."""
 
     def save_json(self, path: str | os.PathLike[str]) -> None:
         """Write the measurements; folders are made as needed."""

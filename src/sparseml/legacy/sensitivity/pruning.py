@@ -52,7 +52,7 @@ def pruning_loss_sens_magnitude(
 
 
 def model_prunability_magnitude(module: nn.Module) -> float:
-    """How evenly a model's weights are spread over magnitudes, a rough hint at what pruning costs.
+    """Return how evenly weights are spread over magnitudes, a rough hint at what pruning costs.
 
     The mean over all prunable weights of their magnitude, relative to the largest of their layer:
     near 0 if a few large weights dominate (easy to prune), near 1 if all weights are alike. The
@@ -125,7 +125,7 @@ def pruning_loss_sens_one_shot(
 
 
 def _prunable_weights(module: nn.Module) -> dict[str, Tensor]:
-    """Name and weight of each prunable layer; a weight that layers share comes once."""
+    """Return each prunable layer's name and weight; a weight that layers share comes once."""
     found: dict[int, tuple[str, Tensor]] = {}
     for name, layer in get_prunable_layers(module):
         weight = layer.weight
@@ -138,7 +138,7 @@ def _prunable_weights(module: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def _pruned(weight: Tensor, sparsity: float) -> Iterator[None]:
-    """Without the lowest magnitudes for the time of the block."""
+    """Take out the lowest magnitudes for the time of the block."""
     original = weight.detach().clone()
     keep = lowest_mask(magnitude(weight), prune_count(weight.numel(), sparsity))
     try:

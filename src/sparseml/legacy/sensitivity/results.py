@@ -31,7 +31,7 @@ _COMPARED = 0.9
 
 def default_pruning_sparsities_loss(extended: bool = False) -> tuple[float, ...]:
     """
-    Sparsities at which to measure the loss.
+    Return sparsities at which to measure the loss.
 
     :param extended: every hundredth from 0 to 0.99 instead of a choice of ten
     """
@@ -39,7 +39,7 @@ def default_pruning_sparsities_loss(extended: bool = False) -> tuple[float, ...]
 
 
 def default_pruning_sparsities_perf() -> tuple[float, ...]:
-    """Sparsities at which to measure the speed."""
+    """Return sparsities at which to measure the speed."""
     return _COARSE
 
 
@@ -124,7 +124,7 @@ class PruningSensitivityResult:
 
     def sparse_comparison(self, sparsity: float = _COMPARED) -> float:
         """
-        How far the average at the measured sparsity nearest to ``sparsity`` is above the baseline.
+        Return how far the average measured nearest to ``sparsity`` is above the baseline.
 
         :raises ValueError: without a baseline
         """
@@ -133,7 +133,7 @@ class PruningSensitivityResult:
         return averages[nearest] - self.baseline_average
 
     def dict(self) -> _Plain:
-        """All of it as plain data."""
+        """Return all of it as plain data."""
         return {
             "id": self.id_,
             "name": self.name,
@@ -192,7 +192,7 @@ class _PruningSensitivityAnalysis(Analysis):
 
     def get_result(self, id_or_name: Any) -> PruningSensitivityResult:
         """
-        The result of a layer.
+        Return the result of a layer.
 
         :raises KeyError: naming the nearest names, if there is none
         """
@@ -203,7 +203,7 @@ class _PruningSensitivityAnalysis(Analysis):
         raise KeyError(f"no result of {id_or_name!r}{hint}")
 
     def dict(self) -> _Plain:
-        """All of it as plain data."""
+        """Return all of it as plain data."""
         return {"results": [result.dict() for result in self.results]}
 
     @classmethod
@@ -217,7 +217,7 @@ class _PruningSensitivityAnalysis(Analysis):
         """What was measured."""
 
     def table(self) -> Table:
-        """Layers with their averages' integral and what 90 % sparsity costs."""
+        """Return layers with their averages' integral and what 90 % sparsity costs."""
         rows = [
             (
                 result.name,
@@ -229,7 +229,7 @@ class _PruningSensitivityAnalysis(Analysis):
         return ("layer", "integral", f"at {_COMPARED} against dense"), rows
 
     def curves(self) -> Mapping[str, Mapping[float, float]]:
-        """Each layer's averages."""
+        """Return each layer's averages."""
         return {result.name: result.averages for result in self.results}
 
 
@@ -277,7 +277,7 @@ class LRLossSensitivityAnalysis(Analysis):
 
     def get_result(self, lr: float) -> _Plain:
         """
-        The entry of :attr:`results` for a learning rate.
+        Return the entry of :attr:`results` for a learning rate.
 
         :raises KeyError: listing the rates that were measured
         """
@@ -287,7 +287,7 @@ class LRLossSensitivityAnalysis(Analysis):
         raise KeyError(f"no result at {lr}, there are {sorted(self._measurements)}")
 
     def dict(self) -> _Plain:
-        """All of it as plain data."""
+        """Return all of it as plain data."""
         return {"results": self.results}
 
     @classmethod
@@ -296,10 +296,10 @@ class LRLossSensitivityAnalysis(Analysis):
         return cls({result["lr"]: result["loss_measurements"] for result in values["results"]})
 
     def table(self) -> Table:
-        """Rates and average losses."""
+        """Return rates and average losses."""
         rows = [(str(result["lr"]), result["loss_average"]) for result in self.results]
         return ("learning rate", "loss"), rows
 
     def curves(self) -> Mapping[str, Mapping[float, float]]:
-        """The average losses."""
+        """Return the average losses."""
         return {"loss": {result["lr"]: result["loss_average"] for result in self.results}}

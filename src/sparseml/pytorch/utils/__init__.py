@@ -1,11 +1,6 @@
 """What modifiers, trainers and users need around a PyTorch model."""
 
 from sparseml.lazy import lazy_names
-from sparseml.pytorch.utils.checkpoint import (
-    CheckpointInfo,
-    load_checkpoint,
-    save_checkpoint,
-)
 from sparseml.pytorch.utils.distributed import (
     record,
     set_deterministic_seeds,
@@ -46,20 +41,22 @@ from sparseml.pytorch.utils.optimizers import (
     set_optim_learning_rate,
 )
 from sparseml.pytorch.utils.params import NamedLayerParam, get_named_layers_and_params_by_regex
-from sparseml.pytorch.utils.sparsification import (
-    GradSampler,
-    ModuleSparsificationInfo,
+from sparseml.pytorch.utils.saving.checkpoint import (
+    CheckpointInfo,
+    load_checkpoint,
+    save_checkpoint,
 )
+from sparseml.pytorch.utils.sparsification import GradSampler, ModuleSparsificationInfo
 from sparseml.pytorch.utils.sparsification_info import log_module_sparsification_info
-from sparseml.pytorch.utils.tensor_stats import (
-    mask_difference,
-    tensor_list_sparsity,
-    tensor_sparsity,
-)
-from sparseml.pytorch.utils.tensors import (
+from sparseml.pytorch.utils.tensors.nested import (
     device_of,
     tensors_batch_size,
     tensors_module_forward,
+)
+from sparseml.pytorch.utils.tensors.stats import (
+    mask_difference,
+    tensor_list_sparsity,
+    tensor_sparsity,
 )
 
 _MOVED = {

@@ -8,11 +8,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from sparseml.pytorch.utils.names import (
-    canonical_name,
-    canonical_named_modules,
-    unwrap_module,
-)
+from sparseml.pytorch.utils.names import canonical_name, canonical_named_modules, unwrap_module
 from sparseml.utils.text import nearest_names
 
 __all__ = [
@@ -36,7 +32,7 @@ def _missing(name: str, piece: str, module: nn.Module) -> AttributeError:
 
 
 def _child(layer: Any, piece: str, is_root: bool) -> Any:
-    """The attribute ``piece`` of ``layer`` or of what it wraps; None when there is none."""
+    """Return the attribute ``piece`` of ``layer`` or of what it wraps; None when there is none."""
     if isinstance(layer, nn.Module):
         for owner in (layer, unwrap_module(layer, root=is_root)):
             child = getattr(owner, piece, None)

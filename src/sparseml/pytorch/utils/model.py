@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparseml.lazy import lazy_names
-from sparseml.pytorch.utils.files import (
+from sparseml.pytorch.utils.names import canonical_name, strip_wrapper_levels, unwrap_module
+from sparseml.pytorch.utils.saving.files import (
     CheckpointError,
     is_safetensors,
     read_safetensors,
@@ -19,16 +20,8 @@ from sparseml.pytorch.utils.files import (
     write_safetensors,
     write_torch_file,
 )
-from sparseml.pytorch.utils.names import canonical_name, strip_wrapper_levels, unwrap_module
 from sparseml.pytorch.utils.thinning import thin_model_from_checkpoint
 
-_ABOVE = {
-    "sparseml.legacy.export.exporter": "script_model trace_model",
-    "sparseml.legacy.helpers.devices": (
-        "device_to_name_ids is_parallel_model model_to_device parallelize_model"
-    ),
-    "sparseml.pytorch.optim.loading": "load_model",
-}
 __all__ = [
     "CheckpointError",
     "load_epoch",
@@ -39,8 +32,12 @@ __all__ = [
     "save_model",
     "thin_model_from_checkpoint",
 ]
-__all__ += " ".join(_ABOVE.values()).split()
-__getattr__, __dir__ = lazy_names(__name__, _ABOVE)
+_MOVED = (
+    "device_to_name_ids is_parallel_model load_model model_to_device parallelize_model "
+    "script_model trace_model"
+)
+__all__ += _MOVED.split()
+__getattr__, __dir__ = lazy_names(__name__, {"sparseml.pytorch.utils": _MOVED})
 
 _PathLike = str | os.PathLike[str]
 _SAFETENSORS_KEYS = ("recipe", "epoch", "arch_key")

@@ -61,7 +61,7 @@ def canonical_name(name: str) -> str:
 
 
 def _wrapped_child(module: nn.Module) -> str | None:
-    """Name of the one child that ``module`` is a wrapper of; None for an ordinary module."""
+    """Return the name of the one child that ``module`` wraps; None for an ordinary module."""
     children = module._modules
     for name in _WRAPPER_CHILDREN:
         if children.get(name) is not None:
@@ -168,7 +168,7 @@ class NamePatterns:
 
 
 def _compile_variants(entry: str) -> list[re.Pattern[str]]:
-    """The pattern of an entry and, if it was written for a wrapped model, that without wrapper."""
+    """Return an entry's pattern and, if written for a wrapped model, that without wrapper."""
     variants = [compile_pattern(entry)]
     text = entry[len(REGEX_PREFIX) :].removeprefix("^")
     for prefix in (r"module\.", "module."):

@@ -6,11 +6,7 @@ from collections.abc import Iterable
 
 from torch.optim import Optimizer
 
-__all__ = [
-    "get_optim_groups_learning_rates",
-    "get_optim_learning_rate",
-    "set_optim_learning_rate",
-]
+__all__ = ["get_optim_groups_learning_rates", "get_optim_learning_rate", "set_optim_learning_rate"]
 
 
 def get_optim_learning_rate(optim: Optimizer) -> float:

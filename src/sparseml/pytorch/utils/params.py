@@ -56,7 +56,7 @@ def distinct_params(module: nn.Module) -> list[NamedLayerParam]:
 
 
 def _aliases(found: NamedLayerParam, quant_wrappers: set[str]) -> list[str]:
-    """Names that ``found`` answers to: its own and, inside a QuantWrapper, the plain one."""
+    """Return names that ``found`` answers to: its own and, inside a QuantWrapper, the plain one."""
     parent, _, last = found.layer_name.rpartition(".")
     if last == "module" and parent in quant_wrappers:
         plain = f"{parent}.{found.param_name}" if parent else found.param_name

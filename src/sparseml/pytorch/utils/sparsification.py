@@ -18,15 +18,19 @@ from sparseml.pytorch.utils.layers import (
 )
 from sparseml.pytorch.utils.names import canonical_name
 from sparseml.pytorch.utils.params import distinct_params
-from sparseml.pytorch.utils.tensor_stats import count_zeros, tensor_sparsity
+from sparseml.pytorch.utils.tensors.stats import count_zeros, tensor_sparsity
 
 __all__ = ["GradSampler", "ModuleSparsificationInfo"]
 
 _LOGGER = logging.getLogger(__name__)
 
 
-def _percent(part: int, whole: int) -> float:
-    return 100.0 * part / whole if whole else 0.0
+def _percentage(part: str, whole: str) -> Any:
+    def get(info: Any) -> float:
+        total = getattr(info, whole)
+        return 100.0 * getattr(info, part) / total if total else 0.0
+
+    return property(get, doc=f"``{part}`` as a percentage of ``{whole}``.")
 
 
 class ModuleSparsificationInfo:
@@ -80,11 +84,6 @@ class ModuleSparsificationInfo:
         return sum(map(count_zeros, self.trainable_params))
 
     @property
-    def params_sparse_percent(self) -> float:
-        """Percentage of parameters that are zero."""
-        return _percent(self.params_sparse, self.params_total)
-
-    @property
     def params_prunable_total(self) -> int:
         """Number of weights of prunable layers."""
         return _numel(self._prunable_weights())
@@ -95,24 +94,18 @@ class ModuleSparsificationInfo:
         return sum(map(count_zeros, self._prunable_weights()))
 
     @property
-    def params_prunable_sparse_percent(self) -> float:
-        """Percentage of weights of prunable layers that are zero."""
-        return _percent(self.params_prunable_sparse, self.params_prunable_total)
-
-    @property
     def params_quantizable(self) -> int:
         """Number of parameters (weights and biases) of quantizable layers."""
-        return _numel(self._quantizable_params(only_quantized=False))
+        return _numel(self._params_of(get_quantizable_layers(self.module)))
 
     @property
     def params_quantized(self) -> int:
         """Number of parameters of quantizable layers that are quantized."""
-        return _numel(self._quantizable_params(only_quantized=True))
+        return _numel(self._params_of(get_quantized_layers(self.module)))
 
-    @property
-    def params_quantized_percent(self) -> float:
-        """Percentage of parameters of quantizable layers that are quantized."""
-        return _percent(self.params_quantized, self.params_quantizable)
+    params_sparse_percent = _percentage("params_sparse", "params_total")
+    params_prunable_sparse_percent = _percentage("params_prunable_sparse", "params_prunable_total")
+    params_quantized_percent = _percentage("params_quantized", "params_quantizable")
 
     @property
     def params_info(self) -> dict[str, dict[str, Any]]:
@@ -134,8 +127,7 @@ class ModuleSparsificationInfo:
     def _prunable_weights(self) -> list[Tensor]:
         return self._values_of(layer.weight for _, layer in get_prunable_layers(self.module))
 
-    def _quantizable_params(self, only_quantized: bool) -> list[Tensor]:
-        layers = (get_quantized_layers if only_quantized else get_quantizable_layers)(self.module)
+    def _params_of(self, layers: Sequence[tuple[str, nn.Module]]) -> list[Tensor]:
         return self._values_of(
             param for _, layer in layers for param in (layer.weight, getattr(layer, "bias", None))
         )

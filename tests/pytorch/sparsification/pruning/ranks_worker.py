@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 import sparseml.pytorch.sparsification as sparsification
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification.pruning import BasePruningModifier
-from sparseml.pytorch.utils.sharded import full_value
+from sparseml.pytorch.utils.tensors.sharded import full_value
 
 TABLE = Path(__file__).parents[1] / "test_every_modifier.py"
 TIMEOUT = timedelta(seconds=8)

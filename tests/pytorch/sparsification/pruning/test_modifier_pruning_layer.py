@@ -12,8 +12,8 @@ from torch import nn
 from sparseml.pytorch.nn import Identity
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification import LayerPruningModifier
-from sparseml.pytorch.utils.checkpoint import load_checkpoint, save_checkpoint
 from sparseml.pytorch.utils.model import load_model, save_model
+from sparseml.pytorch.utils.saving.checkpoint import load_checkpoint, save_checkpoint
 from sparseml.sparsification import SparsificationTypes
 
 

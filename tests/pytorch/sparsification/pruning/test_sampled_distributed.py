@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from sparseml.pytorch.sparsification.pruning import (CAPruningModifier, FastCAPruningModifier,
     GWProdPruningModifier, MFACPruningModifier, OBSPruningModifier)
-from sparseml.pytorch.utils.sharded import full_value
+from sparseml.pytorch.utils.tensors.sharded import full_value
 
 world, rank, path = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"]), sys.argv[1]
 if world > 1:

@@ -36,8 +36,8 @@ from sparseml.pytorch.sparsification.pruning.settings.selection_log import (
     require_values,
 )
 from sparseml.pytorch.utils.params import NamedLayerParam
-from sparseml.pytorch.utils.sharded import local_part
-from sparseml.pytorch.utils.tensor_stats import tensor_sparsity
+from sparseml.pytorch.utils.tensors.sharded import local_part
+from sparseml.pytorch.utils.tensors.stats import tensor_sparsity
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.iterables import convert_to_bool
 

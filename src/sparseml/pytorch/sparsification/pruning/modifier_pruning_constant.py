@@ -11,7 +11,7 @@ from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.methods.elementwise import KeepZeros
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.pytorch.utils.layers import get_prunable_layers
-from sparseml.pytorch.utils.tensor_stats import tensor_sparsity
+from sparseml.pytorch.utils.tensors.stats import tensor_sparsity
 
 __all__ = ["ConstantPruningModifier"]
 

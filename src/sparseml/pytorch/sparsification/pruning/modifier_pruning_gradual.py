@@ -20,8 +20,8 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
 )
 from sparseml.pytorch.sparsification.pruning.settings.limits import require_sensible_limits
 from sparseml.pytorch.utils.params import NamedLayerParam
-from sparseml.pytorch.utils.sharded import full_value
-from sparseml.pytorch.utils.tensor_stats import tensor_list_sparsity, tensor_sparsity
+from sparseml.pytorch.utils.tensors.sharded import full_value
+from sparseml.pytorch.utils.tensors.stats import tensor_list_sparsity, tensor_sparsity
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, FROM_PARAM_TOKEN
 
 __all__ = ["BaseGradualPruningModifier", "GradualFields"]

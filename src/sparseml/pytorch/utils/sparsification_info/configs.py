@@ -12,7 +12,7 @@ from torch import nn
 
 from sparseml.pytorch.utils.names import canonical_name, canonical_named_modules
 from sparseml.pytorch.utils.params import distinct_params
-from sparseml.pytorch.utils.tensor_stats import count_zeros, tensor_sparsity
+from sparseml.pytorch.utils.tensors.stats import count_zeros, tensor_sparsity
 
 __all__ = [
     "CountAndPercent",
@@ -72,7 +72,7 @@ class _Report(BaseModel, ABC):
 
 
 def _operations(module: nn.Module) -> Iterator[nn.Module]:
-    """The leaf modules; a QuantWrapper stands for what it wraps, Identity for nothing."""
+    """Return the leaf modules; a QuantWrapper stands for what it wraps, Identity for nothing."""
     stack = [module]
     while stack:
         layer = stack.pop()

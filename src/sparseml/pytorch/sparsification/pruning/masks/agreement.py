@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.masks import pack_mask, unpack_mask
 from sparseml.pytorch.utils.distributed import collective
-from sparseml.pytorch.utils.sharded import is_sharded
+from sparseml.pytorch.utils.tensors.sharded import is_sharded
 
 __all__ = ["broadcast_masks", "is_distributed", "sum_over_ranks"]
 

@@ -19,7 +19,7 @@ from sparseml.pytorch.sparsification.pruning.masks.optimizer_state import clear_
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.masks.param_set import ParamSet
 from sparseml.pytorch.utils.params import NamedLayerParam
-from sparseml.pytorch.utils.sharded import full_value, is_sharded, local_part, shard_like
+from sparseml.pytorch.utils.tensors.sharded import full_value, is_sharded, local_part, shard_like
 
 __all__ = ["MaskSet"]
 

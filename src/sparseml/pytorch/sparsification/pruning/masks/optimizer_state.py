@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from sparseml.pytorch.functional.masks import changed_entries
-from sparseml.pytorch.utils.sharded import local_part
+from sparseml.pytorch.utils.tensors.sharded import local_part
 
 __all__ = ["clear_optimizer_state", "mask_moments", "zero_momentum"]
 

@@ -12,7 +12,7 @@ from torch.nn import Module
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Change, Outcome
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
-from sparseml.pytorch.utils.sharded import full_value
+from sparseml.pytorch.utils.tensors.sharded import full_value
 from sparseml.utils.interpolation import interpolate
 
 __all__ = ["attached", "outcomes", "reach"]

@@ -14,7 +14,7 @@ from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
 from sparseml.pytorch.utils.layer_kinds import to_out_in
-from sparseml.pytorch.utils.sharded import full_value
+from sparseml.pytorch.utils.tensors.sharded import full_value
 
 __all__ = ["GradientTimesWeight", "KeepZeros", "Magnitude", "Movement"]
 

@@ -24,7 +24,7 @@ from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import (
 from sparseml.pytorch.utils.declared_state import gather_progress, restore_progress
 from sparseml.pytorch.utils.layer_kinds import from_out_in, to_out_in
 from sparseml.pytorch.utils.params import NamedLayerParam
-from sparseml.pytorch.utils.sharded import full_value
+from sparseml.pytorch.utils.tensors.sharded import full_value
 
 __all__ = ["Method", "Problem", "Target"]
 

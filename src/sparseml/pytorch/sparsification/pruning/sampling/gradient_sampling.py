@@ -47,7 +47,7 @@ from sparseml.pytorch.sparsification.pruning.sampling.sampling_data import (
 )
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import NamedLayerParam
-from sparseml.pytorch.utils.sharded import full_value, is_sharded
+from sparseml.pytorch.utils.tensors.sharded import full_value, is_sharded
 from sparseml.utils.text import did_you_mean
 
 __all__ = ["GradientSampler", "Gradients", "undisturbed"]

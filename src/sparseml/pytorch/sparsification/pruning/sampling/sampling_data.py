@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from sparseml.pytorch.sparsification.pruning.sampling.ranks import process_rank
-from sparseml.pytorch.utils.rng import get_rng_state, set_rng_state
+from sparseml.pytorch.utils.saving.rng import get_rng_state, set_rng_state
 
 __all__ = ["SamplingData", "call_builder"]
 

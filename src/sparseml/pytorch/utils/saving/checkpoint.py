@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from sparseml.pytorch.functional.masks import pack_mask, unpack_mask
-from sparseml.pytorch.utils.files import (
+from sparseml.pytorch.utils.model import load_model_state, model_state
+from sparseml.pytorch.utils.saving.files import (
     CheckpointError,
     previous_path,
     read_torch_file,
     write_torch_file,
 )
-from sparseml.pytorch.utils.model import load_model_state, model_state
-from sparseml.pytorch.utils.rng import get_rng_state, set_rng_state
+from sparseml.pytorch.utils.saving.rng import get_rng_state, set_rng_state
 
 __all__ = ["CheckpointInfo", "load_checkpoint", "pack_masks", "save_checkpoint", "unpack_masks"]
 
@@ -168,7 +168,7 @@ def load_checkpoint(
 def _read_last_whole(
     path: str | os.PathLike[str], map_location: Any
 ) -> tuple[dict[str, Any], Path]:
-    """The content of the file, or of the one before it, and which of them it was."""
+    """Return the content of the file, or of the one before it, and which of them it was."""
     used = Path(path).expanduser()
     try:
         content = read_torch_file(used, map_location, check=True)

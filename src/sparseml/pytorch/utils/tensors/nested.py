@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["device_of", "tensors_batch_size", "tensors_module_forward"]
+__all__ = ["device_of", "iter_tensors", "tensors_batch_size", "tensors_module_forward"]
+
+
+def iter_tensors(values: Any) -> Iterator[Tensor]:
+    """Yield the tensors in a tensor, mapping or iterable, depth first; texts hold none."""
+    if isinstance(values, Tensor):
+        yield values
+        return
+    if isinstance(values, Mapping):
+        values = values.values()
+    if isinstance(values, Iterable) and not isinstance(values, (str, bytes)):
+        for value in values:
+            yield from iter_tensors(value)
 
 
 def tensors_batch_size(tensors: Any) -> int:
@@ -16,16 +28,7 @@ def tensors_batch_size(tensors: Any) -> int:
 
     A tensor without dimensions does not count.
     """
-    if isinstance(tensors, Tensor):
-        return tensors.shape[0] if tensors.ndim else -1
-    if isinstance(tensors, Mapping):
-        tensors = tensors.values()
-    if isinstance(tensors, Iterable) and not isinstance(tensors, (str, bytes)):
-        for item in tensors:
-            size = tensors_batch_size(item)
-            if size > -1:
-                return size
-    return -1
+    return next((tensor.shape[0] for tensor in iter_tensors(tensors) if tensor.ndim), -1)
 
 
 def tensors_module_forward(
@@ -50,25 +53,11 @@ def tensors_module_forward(
     )
 
 
-def _first_device(inputs: Any) -> torch.device | None:
-    if isinstance(inputs, Tensor):
-        return inputs.device
-    if isinstance(inputs, Mapping):
-        inputs = inputs.values()
-    if isinstance(inputs, Iterable) and not isinstance(inputs, (str, bytes)):
-        for item in inputs:
-            device = _first_device(item)
-            if device is not None:
-                return device
-    return None
-
-
 def device_of(inputs: Any) -> torch.device:
     """Return the device of the first tensor in a tensor, mapping or iterable, depth first.
 
     :raises RuntimeError: if there is no tensor
     """
-    device = _first_device(inputs)
-    if device is None:
-        raise RuntimeError(f"no tensor in the inputs, found {type(inputs).__name__}")
-    return device
+    for tensor in iter_tensors(inputs):
+        return tensor.device
+    raise RuntimeError(f"no tensor in the inputs, found {type(inputs).__name__}")

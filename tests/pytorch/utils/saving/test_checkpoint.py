@@ -21,8 +21,8 @@ from sparseml.pytorch.utils import (
     save_checkpoint,
     save_model,
 )
-from sparseml.pytorch.utils.checkpoint import pack_masks, unpack_masks
-from sparseml.pytorch.utils.files import read_torch_file, write_torch_file
+from sparseml.pytorch.utils.saving.checkpoint import pack_masks, unpack_masks
+from sparseml.pytorch.utils.saving.files import read_torch_file, write_torch_file
 
 
 class _Manager:

@@ -16,7 +16,7 @@ from sparseml.pytorch.utils import (
     tensor_sample,
     tensor_sparsity,
 )
-from sparseml.pytorch.utils.tensor_stats import count_zeros
+from sparseml.pytorch.utils.tensors.stats import count_zeros
 
 _ARRAYS = st_numpy.arrays(
     np.float32,

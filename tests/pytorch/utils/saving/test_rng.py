@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from sparseml.pytorch.utils.files import read_torch_file, write_torch_file
-from sparseml.pytorch.utils.rng import get_rng_state, set_rng_state
+from sparseml.pytorch.utils.saving.files import read_torch_file, write_torch_file
+from sparseml.pytorch.utils.saving.rng import get_rng_state, set_rng_state
 
 
 def _draw() -> list[float]:

@@ -22,13 +22,13 @@ def is_sharded(tensor: Any) -> bool:
 
 
 def full_value(tensor: Tensor) -> Tensor:
-    """The whole value on every process; all of them must call this."""
+    """Return the whole value on every process; all of them must call this."""
     whole: Any = tensor.detach()
     return whole.full_tensor() if is_sharded(whole) else whole
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """The part that this process holds, sharing memory with ``tensor``."""
+    """Return the part that this process holds, sharing memory with ``tensor``."""
     part: Any = tensor.detach()
     return part.to_local() if is_sharded(part) else part
 

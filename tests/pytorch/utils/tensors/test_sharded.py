@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sparseml.pytorch.utils.sharded import full_value, is_sharded, local_part, shard_like
+from sparseml.pytorch.utils.tensors.sharded import full_value, is_sharded, local_part, shard_like
 
 
 def test_plain_tensors_pass_through() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparseml.pytorch.utils.files import (
+from sparseml.pytorch.utils.saving.files import (
     CheckpointError,
     atomic_path,
     is_safetensors,

@@ -1,0 +1,1 @@
+"""Looking into tensors: nested collections of them, their zeros, parts that processes share."""

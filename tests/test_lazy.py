@@ -1,0 +1,83 @@
+"""Names that are imported when first used, and the old paths that lead to them."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sparseml
+from sparseml.lazy import lazy_names, moved
+
+ROOT = Path(sparseml.__file__).parent
+_PATHS = (
+    "cli optim pytorch pytorch.nn pytorch.optim pytorch.sparsification pytorch.utils "
+    "pytorch.utils.helpers pytorch.utils.model report sparsification utils utils.helpers"
+)
+LIVE = [f"sparseml.{path}" for path in _PATHS.split()]
+
+
+def old_paths() -> list[str]:
+    """The modules that hold nothing but the way to another one."""
+    files = [path for path in ROOT.rglob("*.py") if "= moved(" in path.read_text(encoding="utf-8")]
+    parts = [path.relative_to(ROOT.parent).with_suffix("").parts for path in files]
+    return sorted(".".join(p[:-1] if p[-1] == "__init__" else p) for p in parts)
+
+
+@pytest.mark.parametrize("path", old_paths())
+def test_an_old_path_has_all_names_of_the_new_one(path: str) -> None:
+    module: Any = importlib.import_module(path)
+    home = module.__doc__.split("`")[1].lstrip("~")
+    new = importlib.import_module(home)
+    assert module.__all__ == new.__all__
+    assert set(new.__all__) <= set(dir(module))
+    for name in module.__all__:
+        assert getattr(module, name) is getattr(new, name)
+    with pytest.raises(AttributeError, match=rf"module '{home}' has no attribute 'nothing'"):
+        _ = module.nothing
+
+
+@pytest.mark.parametrize("path", LIVE)
+def test_every_announced_name_is_there(path: str) -> None:
+    package = importlib.import_module(path)
+    assert len(set(package.__all__)) == len(package.__all__)
+    assert set(package.__all__) <= set(dir(package))
+    assert [name for name in package.__all__ if not hasattr(package, name)] == []
+
+
+def test_nothing_loads_legacy_before_it_is_asked_for() -> None:
+    code = (
+        f"import sys, importlib; [importlib.import_module(path) for path in {LIVE}]; "
+        "print([name for name in sys.modules if name.startswith('sparseml.legacy')]); "
+        "from sparseml.pytorch.utils import ModuleTrainer; print(ModuleTrainer.__module__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["[]", "sparseml.legacy.module_run.runners"]
+
+
+def test_results_need_no_torch() -> None:
+    code = (
+        "import sys; from sparseml.optim import PruningLossSensitivityAnalysis, AnalyzedLayerDesc; "
+        "from sparseml.sparsification import RecipeYAMLBuilder; print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    get, names = lazy_names(__name__, {"math": "pi tau", "sparseml.version": "version"})
+    assert get("pi") == 3.141592653589793
+    assert {"pi", "tau", "version", "LIVE"} <= set(names())
+    with pytest.raises(AttributeError, match=rf"module '{__name__}' has no attribute 'e'"):
+        get("e")
+    monkeypatch.setattr("math.pi", 3)
+    assert get("pi") == 3, "nothing is kept"
+    get, names = moved(__name__, "sparseml.version")
+    assert get("version") == sparseml.version
+    assert set(get("__all__")) <= set(names())
+    with pytest.raises(AttributeError, match="__path__"):
+        get("__path__")
