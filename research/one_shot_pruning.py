@@ -18,7 +18,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from run_results import (
+from sparseml.run.results import (
     LATENCY_BATCH,
     describe_dense,
     experiment_folder,
@@ -28,8 +28,7 @@ from run_results import (
     write_outcome,
     write_page,
 )
-from service_logs import service_loggers
-
+from sparseml.run.service_logs import service_loggers
 from sparseml.timm import (
     IGNORED_SETTINGS,
     Cut,

@@ -20,7 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from run_results import (
+
+from sparseml.pytorch.utils import BaseLogger, ModuleSparsificationInfo, WANDBLogger
+from sparseml.report import RunDirectory
+from sparseml.run.masks import masks_in_force
+from sparseml.run.results import (
     LATENCY_BATCH,
     describe_dense,
     experiment_folder,
@@ -29,10 +33,7 @@ from run_results import (
     write_outcome,
     write_page,
 )
-from service_logs import log_histograms, service_loggers
-
-from sparseml.pytorch.utils import BaseLogger, ModuleSparsificationInfo, WANDBLogger
-from sparseml.report import RunDirectory
+from sparseml.run.service_logs import log_histograms, service_loggers
 from sparseml.timm import (
     IGNORED_SETTINGS,
     Checkpoints,
@@ -53,7 +54,6 @@ from sparseml.timm import (
     training_parser,
     write_masks,
 )
-from sparseml.timm.masks import masks_in_force
 
 LATENCY_ROUNDS = 10
 Found = dict[str, float]

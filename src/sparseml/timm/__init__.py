@@ -4,22 +4,28 @@ Everything here drives timm's public interface. ``research/one_shot_pruning.py``
 ``research/sparse_training.py`` are made of it.
 """
 
-from sparseml.timm.attention import SplitLinear, split_qkv
-from sparseml.timm.batch_norm import frozen_statistics, retune_batch_norm, tracked_norms
-from sparseml.timm.checkpoints import Checkpoints, find_checkpoint
-from sparseml.timm.data import DataSource, class_count, require_classes
-from sparseml.timm.errors import RunError, one_line, run_reported
-from sparseml.timm.evaluation import evaluate
-from sparseml.timm.fitting import (
+from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_sampler
+from sparseml.run.batch_norm import frozen_statistics, retune_batch_norm, tracked_norms
+from sparseml.run.checkpoints import Checkpoints, find_checkpoint
+from sparseml.run.errors import RunError, one_line, run_reported
+from sparseml.run.files import atomic_text
+from sparseml.run.fitting import (
     epochs_to_run,
     load_recipe,
     require_fitting_patterns,
     require_fitting_schedule,
 )
-from sparseml.timm.gradients import GradientBatches, make_grad_sampler
+from sparseml.run.masks import masked_sparsity, masks_in_force, read_masks, write_masks
+from sparseml.run.processes import Processes, processes
+from sparseml.run.progress import say, shown_progress
+from sparseml.run.resuming import require_same_run, run_settings
+from sparseml.run.sam import SharpnessAware
+from sparseml.run.sweep import Cut, asked_sparsities, cuts
+from sparseml.timm.attention import SplitLinear, split_qkv
+from sparseml.timm.data import DataSource, class_count, require_classes
+from sparseml.timm.ema import MaskedEma
+from sparseml.timm.evaluation import evaluate
 from sparseml.timm.losses import Distillation, make_mixup, training_loss
-from sparseml.timm.mask_files import read_masks, write_masks
-from sparseml.timm.masks import MaskedEma, masked_sparsity, masks_in_force
 from sparseml.timm.models import data_config, load_model, output_classes, short_name
 from sparseml.timm.options import (
     add_data_flags,
@@ -30,13 +36,7 @@ from sparseml.timm.options import (
     parse,
     with_dashes,
 )
-from sparseml.timm.processes import Processes, processes
-from sparseml.timm.progress import say, shown_progress
-from sparseml.timm.resuming import require_same_run, run_settings
-from sparseml.timm.sam import SharpnessAware
 from sparseml.timm.session import Session, autocast_of, open_session, prepare
-from sparseml.timm.sweep import Cut, asked_sparsities, cuts
-from sparseml.timm.text_files import atomic_text
 from sparseml.timm.training import Trainer, steps_in_epoch
 from sparseml.timm.training_options import IGNORED_SETTINGS, training_parser, training_settings
 from sparseml.timm.training_setup import Training, set_up_training

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sparseml.pytorch.utils.loss import KDSettings
 from sparseml.pytorch.utils.loss_distillation import distillation_loss
-from sparseml.timm.errors import RunError
+from sparseml.run.errors import RunError
 
 __all__ = ["Distillation", "make_mixup", "training_loss"]
 

@@ -13,8 +13,8 @@ from torch import nn
 from sparseml.pytorch.utils.files import CheckpointError
 from sparseml.pytorch.utils.model import load_model as load_weights
 from sparseml.pytorch.utils.names import unwrap_module
+from sparseml.run.errors import RunError, one_line
 from sparseml.timm.attention import split_qkv
-from sparseml.timm.errors import RunError, one_line
 from sparseml.utils.references import described, is_reference, resolve_reference
 from sparseml.utils.text import did_you_mean
 

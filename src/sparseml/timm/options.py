@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 from timm.utils import ParseKwargs
 
-from sparseml.timm.errors import RunError, one_line
-from sparseml.timm.ranges import require_ranges
+from sparseml.run.errors import RunError, one_line
+from sparseml.run.ranges import require_ranges
 from sparseml.utils.text import did_you_mean, quoted_list
 
 __all__ = [

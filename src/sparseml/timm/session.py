@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_sampler
 from sparseml.pytorch.utils.distributed import set_deterministic_seeds
+from sparseml.run.processes import Processes
+from sparseml.run.progress import shown_progress
 from sparseml.timm.data import DataSource, require_classes
 from sparseml.timm.evaluation import evaluate
-from sparseml.timm.gradients import GradientBatches, make_grad_sampler
 from sparseml.timm.models import data_config, load_model, output_classes, short_name
 from sparseml.timm.options import model_kwargs
-from sparseml.timm.processes import Processes
-from sparseml.timm.progress import shown_progress
 
 __all__ = ["Session", "autocast_of", "open_session", "prepare"]
 

@@ -17,13 +17,14 @@ from torch.nn import Parameter
 from torch.nn.parallel import DistributedDataParallel
 
 from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
-from sparseml.timm.batch_norm import frozen_statistics
-from sparseml.timm.errors import RunError
+from sparseml.run.batch_norm import frozen_statistics
+from sparseml.run.errors import RunError
+from sparseml.run.masks import masked_sparsity
+from sparseml.run.processes import Processes
+from sparseml.run.progress import shown_progress
+from sparseml.run.sam import SharpnessAware
+from sparseml.timm.ema import MaskedEma
 from sparseml.timm.losses import Distillation
-from sparseml.timm.masks import MaskedEma, masked_sparsity
-from sparseml.timm.processes import Processes
-from sparseml.timm.progress import shown_progress
-from sparseml.timm.sam import SharpnessAware
 
 __all__ = ["Trainer", "steps_in_epoch"]
 

@@ -15,17 +15,17 @@ from timm.scheduler.scheduler_factory import scheduler_kwargs
 from torch import nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
-from sparseml.timm.errors import RunError, one_line
-from sparseml.timm.fitting import (
+from sparseml.run.errors import RunError, one_line
+from sparseml.run.fitting import (
     epochs_to_run,
     load_recipe,
     require_fitting_patterns,
     require_fitting_schedule,
 )
+from sparseml.run.sam import SharpnessAware
+from sparseml.timm.ema import MaskedEma
 from sparseml.timm.losses import Distillation, make_mixup, training_loss
-from sparseml.timm.masks import MaskedEma
 from sparseml.timm.models import load_model
-from sparseml.timm.sam import SharpnessAware
 from sparseml.timm.session import Session, autocast_of
 from sparseml.timm.training import Trainer, steps_in_epoch
 

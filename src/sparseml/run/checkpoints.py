@@ -20,9 +20,9 @@ from sparseml.pytorch.utils.files import (
     read_torch_file,
 )
 from sparseml.pytorch.utils.rng import get_rng_state, set_rng_state
-from sparseml.timm.errors import RunError, one_line
-from sparseml.timm.processes import Processes
-from sparseml.timm.resuming import require_same_run
+from sparseml.run.errors import RunError, one_line
+from sparseml.run.processes import Processes
+from sparseml.run.resuming import require_same_run
 
 __all__ = ["Checkpoints", "find_checkpoint"]
 
@@ -55,7 +55,7 @@ class Checkpoints:
     :param parts: what :func:`~sparseml.pytorch.utils.save_checkpoint` takes: ``optimizer``,
         ``manager``, ``scheduler``, ``scaler``; those that are None are left out
     :param extras: name → anything else with ``state_dict`` and ``load_state_dict``
-    :param settings: as from :func:`~sparseml.timm.resuming.run_settings`, to compare on resuming
+    :param settings: as from :func:`~sparseml.run.resuming.run_settings`, to compare on resuming
     """
 
     folder: Path

@@ -18,7 +18,10 @@ from sparseml.report import (
     measure_latency,
     write_report,
 )
-from sparseml.timm import RunError, Session, say, short_name
+from sparseml.run.errors import RunError
+from sparseml.run.progress import say
+from sparseml.timm.models import short_name
+from sparseml.timm.session import Session
 
 PACKAGES = ("timm", "torchvision")
 LATENCY_BATCH = 1

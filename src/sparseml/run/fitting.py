@@ -11,7 +11,7 @@ from torch import nn
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification.planning import planned_updates
 from sparseml.pytorch.sparsification.preview import preview_selection, selecting_entries
-from sparseml.timm.errors import RunError, one_line
+from sparseml.run.errors import RunError, one_line
 
 __all__ = ["epochs_to_run", "load_recipe", "require_fitting_patterns", "require_fitting_schedule"]
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sparseml.timm.errors import RunError
-from sparseml.timm.processes import Processes
+from sparseml.run.errors import RunError
+from sparseml.run.processes import Processes
 
 __all__ = ["frozen_statistics", "retune_batch_norm", "tracked_norms"]
 

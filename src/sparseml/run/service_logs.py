@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sparseml.pytorch.utils import BaseLogger, TensorBoardLogger, WANDBLogger
-from sparseml.timm import RunError, atomic_text, one_line
+from sparseml.run.errors import RunError, one_line
+from sparseml.run.files import atomic_text
 
 __all__ = ["PlainNamesLogger", "log_histograms", "service_loggers"]
 

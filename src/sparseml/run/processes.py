@@ -15,7 +15,7 @@ from timm.utils import is_distributed_env, world_info_from_env
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sparseml.timm.errors import RunError
+from sparseml.run.errors import RunError
 
 __all__ = ["Processes", "processes"]
 

@@ -14,8 +14,8 @@ from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_sampled import (
     SampledPruningModifier,
 )
-from sparseml.timm.errors import RunError
-from sparseml.timm.masks import masks_in_force
+from sparseml.run.errors import RunError
+from sparseml.run.masks import masks_in_force
 
 __all__ = ["Cut", "asked_sparsities", "cuts"]
 

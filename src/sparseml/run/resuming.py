@@ -7,8 +7,8 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
-from sparseml.timm.errors import RunError
-from sparseml.timm.processes import Processes
+from sparseml.run.errors import RunError
+from sparseml.run.processes import Processes
 
 __all__ = ["require_same_run", "run_settings"]
 

@@ -6,7 +6,7 @@ import math
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from sparseml.timm.errors import RunError
+from sparseml.run.errors import RunError
 
 __all__ = ["require_ranges"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from sparseml.timm.errors import RunError
+from sparseml.run.errors import RunError
 from sparseml.utils.atomic import atomic_path
 
 __all__ = ["atomic_text"]

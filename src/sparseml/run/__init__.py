@@ -1,0 +1,1 @@
+"""One run, whoever trains: settings, processes, checkpoints, resume, one shot, training."""
