@@ -22,7 +22,7 @@ from sparseml.pytorch.utils.files import (
 from sparseml.pytorch.utils.rng import get_rng_state, set_rng_state
 from sparseml.run.errors import RunError, one_line
 from sparseml.run.processes import Processes
-from sparseml.run.resuming import require_same_run
+from sparseml.run.resuming import RunIdentity
 
 __all__ = ["Checkpoints", "find_checkpoint"]
 
@@ -30,7 +30,7 @@ _FEW_BYTES = 1 << 20
 
 
 def find_checkpoint(path: str) -> Path:
-    """The file to resume from, given it or the folder of its run.
+    """Return the file to resume from, given it or the folder of its run.
 
     :raises RunError: if there is none
     """
@@ -55,7 +55,7 @@ class Checkpoints:
     :param parts: what :func:`~sparseml.pytorch.utils.save_checkpoint` takes: ``optimizer``,
         ``manager``, ``scheduler``, ``scaler``; those that are None are left out
     :param extras: name → anything else with ``state_dict`` and ``load_state_dict``
-    :param settings: as from :func:`~sparseml.run.resuming.run_settings`, to compare on resuming
+    :param identity: of the run, to compare on resuming
     """
 
     folder: Path
@@ -64,19 +64,19 @@ class Checkpoints:
     where: Processes
     parts: dict[str, Any]
     extras: dict[str, Any] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
+    identity: RunIdentity = field(default_factory=RunIdentity)
 
     @property
     def last(self) -> Path:
-        """The checkpoint to resume from."""
+        """Return the file to resume from."""
         return self.folder / f"{self.name}_last.pth"
 
     def best(self, sparsity: float) -> Path:
-        """The best checkpoint at a sparsity."""
+        """Return the file of the best state at a sparsity."""
         return self.folder / f"{self.name}_sparsity={sparsity:.2f}_best.pth"
 
     def of_epoch(self, epoch: int) -> Path:
-        """The checkpoint of an epoch."""
+        """Return the file of an epoch."""
         return self.folder / f"{self.name}_epoch={epoch}.pth"
 
     def save(self, paths: list[Path], epoch: int, progress: dict[str, Any]) -> None:
@@ -89,7 +89,8 @@ class Checkpoints:
         rng = self.where.gather(get_rng_state())
         if not self.where.is_first or not paths:
             return
-        extra: dict[str, Any] = {"rng": rng, "progress": progress, "settings": self.settings}
+        extra: dict[str, Any] = {"rng": rng, "progress": progress}
+        extra["settings"] = dict(self.identity.values)
         extra |= {key: value.state_dict() for key, value in self.extras.items()}
         with _writing(paths[0]):
             save_checkpoint(
@@ -123,7 +124,7 @@ class Checkpoints:
         extra = self._checked_extra(path, info)
         before = extra.get("settings", {})
         self._require_same_model(path, before, shapes)
-        require_same_run(path, before, self.settings, with_optimizer)
+        self.identity.require_same(path, before, with_optimizer)
         for key, value in self.extras.items():
             value.load_state_dict(extra[key])
         if len(extra["rng"]) == self.where.count:
@@ -142,16 +143,17 @@ class Checkpoints:
     def _require_same_optimizer(self, path: Path, with_optimizer: bool) -> None:
         extra = read_torch_file(path if path.exists() else previous_path(path)).get("extra")
         if isinstance(extra, dict) and with_optimizer:
-            require_same_run(path, extra.get("settings", {}), self.settings)
+            self.identity.require_same(path, extra.get("settings", {}))
 
     def _require_same_model(
         self, path: Path, before: Mapping[str, Any], shapes: dict[str, torch.Size]
     ) -> None:
         # thinning changes shapes, too; then the model is built as it was
-        if before.get("model") != self.settings.get("model") and shapes != self._shapes():
+        now = self.identity.values.get("model")
+        if before.get("model") != now and shapes != self._shapes():
             raise RunError(
                 f"--resume {path} comes from --model {before.get('model')}, whose layers have "
-                f"other shapes than those of {self.settings.get('model')}"
+                f"other shapes than those of {now}"
             )
 
     def _shapes(self) -> dict[str, torch.Size]:

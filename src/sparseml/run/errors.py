@@ -7,9 +7,6 @@ import os
 import sys
 from collections.abc import Callable
 
-from sparseml.optim.errors import RecipeError
-from sparseml.pytorch.utils.files import CheckpointError
-
 __all__ = ["RunError", "one_line", "run_reported"]
 
 _MISTAKE = 2
@@ -21,7 +18,7 @@ class RunError(Exception):
 
 
 def one_line(error: BaseException | str) -> str:
-    """The text of an error, its lines joined."""
+    """Return the text of an error, its lines joined."""
     lines = (line.strip() for line in str(error).splitlines())
     text = "; ".join(line for line in lines if line)
     return text or type(error).__name__
@@ -34,14 +31,22 @@ def run_reported(main: Callable[[], None]) -> int:
     """
     try:
         main()
-    except (RunError, RecipeError, CheckpointError) as error:
+    except RunError as error:
         return _told(one_line(error))
     except Exception as error:
-        reason = _no_room(error)
+        reason = one_line(error) if _is_mistake(error) else _no_room(error)
         if reason is None:
             raise
         return _told(reason)
     return 0
+
+
+def _is_mistake(error: Exception) -> bool:
+    # here, as torch takes a while to import
+    from sparseml.optim.errors import RecipeError
+    from sparseml.pytorch.utils.files import CheckpointError
+
+    return isinstance(error, (RecipeError, CheckpointError))
 
 
 def _told(text: str) -> int:

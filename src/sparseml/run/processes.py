@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -11,15 +12,24 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from timm.utils import is_distributed_env, world_info_from_env
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from sparseml.pytorch.utils.distributed import (
+    add_up,
+    gather_objects,
+    set_deterministic_seeds,
+)
 from sparseml.run.errors import RunError
 
-__all__ = ["Processes", "processes"]
+__all__ = ["Processes", "prepare", "processes"]
 
 _LOGGER = logging.getLogger(__name__)
+
+# what torchrun, SLURM, MPI and Open MPI call these numbers in the environment
+_COUNT = ("WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+_RANK = ("RANK", "PMI_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+_LOCAL_RANK = ("LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK")
 
 
 @dataclass(frozen=True)
@@ -32,34 +42,21 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes the files and talks to the user."""
+        """Return whether this process writes the files and talks to the user."""
         return self.rank == 0
 
     @property
     def several(self) -> bool:
-        """Whether there are others."""
+        """Return whether there are others."""
         return self.count > 1
 
     def sum(self, values: list[float]) -> list[float]:
         """Add numbers over all processes."""
-        if not self.several:
-            return values
-        total = torch.tensor(values, dtype=torch.float64, device=self._reducible())
-        dist.all_reduce(total)
-        return [float(value) for value in total]
+        return [float(value) for value in add_up(torch.tensor(values, dtype=torch.float64))]
 
     def gather(self, value: Any) -> list[Any]:
-        """A picklable value of each process, by rank, in every process."""
-        if not self.several:
-            return [value]
-        gathered: list[Any] = [None] * self.count
-        dist.all_gather_object(gathered, value)
-        return gathered
-
-    def barrier(self) -> None:
-        """Wait for all others."""
-        if self.several:
-            dist.barrier()
+        """Return a picklable value of each process, by rank, in every process."""
+        return gather_objects(value)
 
     def average_buffers(self, model: nn.Module) -> None:
         """Give batch norms of all processes the mean of their running statistics."""
@@ -71,27 +68,18 @@ class Processes:
                 buffer /= self.count
 
     def share(self, model: nn.Module) -> nn.Module:
-        """The model as it is trained by all processes together."""
+        """Return the model as it is trained by all processes together."""
         if not self.several:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=ids)
 
-    def same(self, tensors: list[Tensor]) -> bool:
-        """Whether tensors are bit by bit those of the first process; the answer is the same in all.
 
-        For checks: it broadcasts all of them.
-        """
-        differ = 0.0
-        for tensor in tensors if self.several else []:
-            first = tensor.detach().clone()
-            dist.broadcast(first, src=0)
-            differ += float(not torch.equal(first, tensor.detach()))
-        return self.sum([differ])[0] == 0.0
-
-    def _reducible(self) -> torch.device:
-        # NCCL reduces what is on a GPU, gloo what is on the CPU
-        return self.device if dist.get_backend() == "nccl" else torch.device("cpu")
+def prepare(seed: int, threads: int | None) -> None:
+    """Seed all random generators and set the number of threads."""
+    if threads:
+        torch.set_num_threads(threads)
+    set_deterministic_seeds(seed)
 
 
 @contextmanager
@@ -106,10 +94,11 @@ def processes(device: str, timeout: float = 1800.0) -> Iterator[Processes]:
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if kind.startswith("cuda") and not torch.cuda.is_available():
         raise RunError(f"--device {device}: torch finds no GPU")
-    local, rank, count = world_info_from_env()
-    if not is_distributed_env():
+    if not _started_with_others():
         yield Processes(device=_selected(kind))
         return
+    local, rank = _number(_LOCAL_RANK, 0), _number(_RANK, 0)
+    count = _number(_COUNT, 1)
     place = _selected(f"cuda:{local}" if kind.startswith("cuda") else kind)
     backend = "nccl" if place.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
@@ -128,3 +117,12 @@ def _selected(name: str) -> torch.device:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     return device
+
+
+def _started_with_others() -> bool:
+    """Return whether torchrun, or SLURM, says that it has started several processes."""
+    return _number(("WORLD_SIZE", "SLURM_NTASKS"), 1) > 1
+
+
+def _number(names: Sequence[str], otherwise: int) -> int:
+    return next((int(os.environ[name]) for name in names if name in os.environ), otherwise)

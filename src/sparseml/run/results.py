@@ -1,9 +1,8 @@
-"""What both scripts leave behind in and beside their run directories: latencies, the report."""
+"""What a run leaves in and beside its run directories: weights, measurements, the report."""
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +19,45 @@ from sparseml.report import (
 )
 from sparseml.run.errors import RunError
 from sparseml.run.progress import say
-from sparseml.timm.models import short_name
-from sparseml.timm.session import Session
+from sparseml.run.session import Found, Session
+from sparseml.run.settings.groups import RunSettings
 
-PACKAGES = ("timm", "torchvision")
+__all__ = [
+    "LATENCY_BATCH",
+    "describe_dense",
+    "experiment_folder",
+    "start_run",
+    "write_latency",
+    "write_outcome",
+    "write_page",
+]
+
 LATENCY_BATCH = 1
 
 
-def experiment_folder(args: Namespace) -> Path:
-    """Where the run goes: ``<output>/<experiment>``, which is named after model and recipe."""
-    recipe = Path(args.sparseml_recipe).stem
-    return Path(args.output) / (args.experiment or f"{short_name(args.model)}-{recipe}")
+def experiment_folder(settings: RunSettings, model_name: str) -> Path:
+    """Return ``<output>/<experiment>``, where the run goes; named after model and recipe."""
+    recipe = Path(settings.sparseml_recipe).stem
+    return Path(settings.output) / (settings.experiment or f"{model_name}-{recipe}")
 
 
-def start_run(folder: Path, args: Namespace, name: str, group: str | None) -> RunDirectory:
-    """Begin a run directory with the arguments as its configuration."""
+def start_run(
+    folder: Path,
+    settings: RunSettings,
+    config: Mapping[str, Any],
+    packages: Sequence[str],
+    name: str,
+    group: str | None,
+) -> RunDirectory:
+    """Begin a run directory.
+
+    :param config: all settings, name → value
+    :param packages: whose versions are kept
+    :raises RunError: if it cannot be written, or holds a run that is not to be replaced
+    """
     try:
         run = RunDirectory.start(
-            folder, name, group, config=vars(args), seed=args.seed, overwrite=args.overwrite
+            folder, name, group, config=config, seed=settings.seed, overwrite=settings.overwrite
         )
     except FileExistsError as error:
         raise RunError(
@@ -46,19 +66,8 @@ def start_run(folder: Path, args: Namespace, name: str, group: str | None) -> Ru
         ) from error
     except OSError as error:
         raise RunError(f"--output: {folder} cannot be written: {error.strerror}") from error
-    run.write_environment(PACKAGES)
+    run.write_environment(packages)
     return run
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it.
-
-    :raises RunError: if that cannot be
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"--output: {folder} cannot be written: {error.strerror}") from error
 
 
 def write_outcome(
@@ -67,40 +76,39 @@ def write_outcome(
     manager: Any,
     dense: Variant | None,
     model: Module,
-    found: dict[str, float],
+    found: Found,
 ) -> Path:
     """Write the weights, and what the model is like beside the dense one.
 
     :param dense: None if that is written already
     :return: the file of weights
     """
-    images = session.sample_images(LATENCY_BATCH)
     weights = run.save_model(model, recipe=manager)
-    sparse = describe_model(model, _fractions(found), images)
+    sparse = _described(session, model, found)
     before = {} if dense is None else {"dense": dense}
     run.write_result({**before, "sparse": sparse}, layer_sparsities(model, manager))
     return weights
 
 
-def describe_dense(session: Session, found: dict[str, float]) -> Variant:
-    """The model that pruning starts from."""
-    return describe_model(session.model, _fractions(found), session.sample_images(LATENCY_BATCH))
+def describe_dense(session: Session, found: Found) -> Variant:
+    """Return what the model that pruning starts from is like."""
+    return _described(session, session.model, found)
 
 
 def write_latency(
-    run: RunDirectory, dense: Module, model: Module, images: Any, rounds: int
+    run: RunDirectory, dense: Module, model: Module, inputs: Any, rounds: int
 ) -> None:
     """Time the pruned model against the dense one, the two taking turns."""
     if rounds < 1:
         return
     with torch.inference_mode():
-        taken = measure_latency({"dense": dense, "sparse": model}, images, rounds)
+        taken = measure_latency({"dense": dense, "sparse": model}, inputs, rounds)
     run.write_result({name: {"latency": [found]} for name, found in taken.items()})
 
 
-def write_page(runs: Sequence[Path], folder: Path, args: Namespace) -> None:
+def write_page(runs: Sequence[Path], folder: Path, settings: RunSettings) -> None:
     """Write the report, where its packages are installed."""
-    if not args.report:
+    if not settings.report:
         return
     try:
         written = write_report(list(runs), folder)
@@ -110,5 +118,6 @@ def write_page(runs: Sequence[Path], folder: Path, args: Namespace) -> None:
     say(f"report: {folder / written.html.name}")
 
 
-def _fractions(found: dict[str, float]) -> dict[str, float]:
-    return {key: found[key] for key in ("top1", "top5", "loss")}
+def _described(session: Session, model: Module, found: Found) -> Variant:
+    told = {metric.name: found[metric.name] for metric in session.metrics}
+    return describe_model(model, told, session.sample_inputs(LATENCY_BATCH))

@@ -3,59 +3,65 @@
 from __future__ import annotations
 
 import logging
-from argparse import Namespace
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from sparseml.run.errors import RunError
 from sparseml.run.processes import Processes
+from sparseml.run.settings.flags import Changes
 
-__all__ = ["require_same_run", "run_settings"]
+__all__ = ["RunIdentity"]
 
 _LOGGER = logging.getLogger(__name__)
 
-_OPTIMIZER = ("opt", "sched")
-# what has no influence on weights and masks, or is compared by what it leads to
-_FREE = {
-    *("config", "output", "experiment", "overwrite", "project", "report", "timeout", "device"),
-    *("resume", "no_resume_opt", "save_last", "checkpoint_freq", "val_batch_size", "val_split"),
-    *("log_interval", "log_sparsity", "log_param_histogram", "log_wandb", "log_tensorboard"),
-    *("data_dir", "dataset_download", "pin_mem", "prefetcher", "gs_loader", "checkpoint"),
-    *("pretrained", "sparseml_recipe", "recipe_args", "teacher_checkpoint"),
-}
+
+class _Settings(Protocol):
+    def values(self, *changing: Changes) -> dict[str, Any]: ...
 
 
-def run_settings(args: Namespace, where: Processes) -> dict[str, Any]:
-    """The settings that a run's weights depend on, as plain data."""
-    kept = {name: value for name, value in vars(args).items() if name not in _FREE}
-    plain = {key: list(v) if isinstance(v, tuple) else v for key, v in kept.items()}
-    return {**plain, "processes": where.count}
+@dataclass(frozen=True)
+class RunIdentity:
+    """The settings that a run's weights depend on.
 
-
-def require_same_run(
-    path: Any, before: Mapping[str, Any], now: Mapping[str, Any], with_optimizer: bool = True
-) -> None:
-    """Compare the settings in a checkpoint with those of the run that goes on from it.
-
-    Whatever differs is warned of: the run then is another one than if it had not stopped.
-
-    :param before: as from :func:`run_settings`, where the checkpoint was written
-    :param with_optimizer: whether the state of the optimizer is taken over, too
-    :raises RunError: if that state is one of another optimizer or schedule
+    :param values: name → value, as plain data
+    :param of_optimizer: those that also say what kind of state the optimizer and its schedule have
     """
-    differing = {
-        name: f"{name} {before.get(name)!r} (now {value!r})"
-        for name, value in now.items()
-        if name in before and before[name] != value
-    }
-    for name in _OPTIMIZER if with_optimizer else ():
-        if name in differing:
-            raise RunError(
-                f"--resume {path} comes from --{name} {before[name]}, not {now[name]}; "
-                "--no-resume-opt goes on without the state of the optimizer"
-            )
-    if differing:
-        _LOGGER.warning(
-            "--resume %s comes from other settings, so the numbers will not be those of one whole "
-            "run: %s", path, ", ".join(differing.values()),
-        )  # fmt: skip
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    of_optimizer: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: _Settings, where: Processes) -> RunIdentity:
+        """Return the identity of a run with these settings, in so many processes."""
+        kept = settings.values("result", "optimizer")
+        plain = {key: list(v) if isinstance(v, tuple) else v for key, v in kept.items()}
+        return cls({**plain, "processes": where.count}, tuple(settings.values("optimizer")))
+
+    def require_same(
+        self, path: Any, before: Mapping[str, Any], with_optimizer: bool = True
+    ) -> None:
+        """Compare with the values in a checkpoint that this run goes on from.
+
+        Whatever differs is warned of: the run then is another one than if it had not stopped.
+
+        :param before: the ``values`` of the run that wrote the checkpoint
+        :param with_optimizer: whether the state of the optimizer is taken over, too
+        :raises RunError: if that state is one of another optimizer or schedule
+        """
+        differing = {
+            name: f"{name} {before.get(name)!r} (now {value!r})"
+            for name, value in self.values.items()
+            if name in before and before[name] != value
+        }
+        for name in self.of_optimizer if with_optimizer else ():
+            if name in differing:
+                raise RunError(
+                    f"--resume {path} comes from --{name} {before[name]}, not {self.values[name]}; "
+                    "--no-resume-opt goes on without the state of the optimizer"
+                )
+        if differing:
+            _LOGGER.warning(
+                "--resume %s comes from other settings, so the numbers will not be those of one "
+                "whole run: %s", path, ", ".join(differing.values()),
+            )  # fmt: skip

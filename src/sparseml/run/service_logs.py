@@ -1,10 +1,9 @@
-"""TensorBoard and Weights & Biases, as the scripts use them."""
+"""TensorBoard and Weights & Biases, as runs use them."""
 
 from __future__ import annotations
 
 import uuid
-from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from sparseml.pytorch.utils import BaseLogger, TensorBoardLogger, WANDBLogger
 from sparseml.run.errors import RunError, one_line
 from sparseml.run.files import atomic_text
+from sparseml.run.settings.groups import RunSettings
 
 __all__ = ["PlainNamesLogger", "log_histograms", "service_loggers"]
 
@@ -33,22 +33,23 @@ class PlainNamesLogger(WANDBLogger):
 
 @contextmanager
 def service_loggers(
-    args: Namespace, folder: Path, resumed: bool = False
+    settings: RunSettings, config: Mapping[str, Any], folder: Path, resumed: bool = False
 ) -> Iterator[list[BaseLogger]]:
-    """Loggers as asked for by flags, for as long as the run takes.
+    """Give loggers as asked for, for as long as the run takes.
 
     All files go below ``folder``. A run that fails is marked as failed.
 
+    :param config: all settings of the run, to be kept with it
     :param resumed: go on with the run of Weights & Biases that is in the folder
     :raises RunError: if a service is not installed or refuses
     """
     loggers: list[BaseLogger] = []
     failed = 1
     try:
-        if args.log_tensorboard:
+        if settings.log_tensorboard:
             loggers.append(_tensorboard(folder))
-        if args.log_wandb:
-            loggers.append(_wandb(args, folder, resumed))
+        if settings.log_wandb:
+            loggers.append(_wandb(settings.project, config, folder, resumed))
         yield loggers
         failed = 0
     finally:
@@ -80,11 +81,11 @@ def _tensorboard(folder: Path) -> BaseLogger:
         raise RunError(f"--log-tensorboard: {one_line(error)}") from error
 
 
-def _wandb(args: Namespace, folder: Path, resumed: bool) -> BaseLogger:
+def _wandb(project: str, config: Mapping[str, Any], folder: Path, resumed: bool) -> BaseLogger:
     settings = {
-        "project": args.project,
+        "project": project,
         "name": folder.name,
-        "config": vars(args),
+        "config": dict(config),
         "dir": str(folder),
         "id": _run_id(folder, resumed),
         "resume": "allow",
@@ -96,7 +97,7 @@ def _wandb(args: Namespace, folder: Path, resumed: bool) -> BaseLogger:
 
 
 def _run_id(folder: Path, resumed: bool) -> str:
-    """The run's name in Weights & Biases; one that is resumed keeps it."""
+    """Return the run's name in Weights & Biases; one that is resumed keeps it."""
     file = folder / "wandb" / "run_id"
     if resumed and file.exists():
         return file.read_text(encoding="utf-8").strip()

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
-from sparseml.pytorch.sparsification.pruning.modifier_pruning_sampled import (
-    SampledPruningModifier,
-)
 from sparseml.run.errors import RunError
 from sparseml.run.masks import masks_in_force
 
-__all__ = ["Cut", "asked_sparsities", "cuts"]
+__all__ = ["Pruned", "asked_sparsities", "sweep_recipe"]
+
+Load = Callable[[], ScheduledModifierManager]
 
 
 @dataclass
-class Cut:
+class Pruned:
     """A model pruned in one shot.
 
     :param sparsity: what was asked for; None where the recipe itself says
@@ -31,11 +30,27 @@ class Cut:
     sparsity: float | None
     model: nn.Module
     manager: ScheduledModifierManager
-    masks: dict[str, Tensor]
+    masks: Mapping[str, Tensor]
+
+    @property
+    def zeros(self) -> float:
+        """Return the fraction of weights that the masks take away."""
+        masked = sum(int((mask == 0).sum()) for mask in self.masks.values())
+        return masked / max(1, sum(mask.numel() for mask in self.masks.values()))
+
+
+@runtime_checkable
+class Sweeping(Protocol):
+    """A modifier that finds what is left at several sparsities from one estimate."""
+
+    def sweep(
+        self, module: nn.Module, sparsities: Sequence[float], **kwargs: Any
+    ) -> Iterator[tuple[float, Mapping[str, tuple[Tensor, Tensor]]]]:
+        """Yield each sparsity with parameter name → mask (bool) and new weight."""
 
 
 def asked_sparsities(values: Sequence[float]) -> list[float]:
-    """The sparsities to go through, each once; none is one pass with what the recipe says.
+    """Return the sparsities to go through, each once; none is one pass with what the recipe says.
 
     :raises RunError: for one that is not strictly between 0 and 1
     """
@@ -45,16 +60,13 @@ def asked_sparsities(values: Sequence[float]) -> list[float]:
     return list(dict.fromkeys(values))
 
 
-def cuts(
-    load: Callable[[], ScheduledModifierManager],
-    dense: nn.Module,
-    sparsities: Sequence[float],
-    **kwargs: Any,
-) -> Iterator[Cut]:
+def sweep_recipe(
+    load: Load, dense: nn.Module, sparsities: Sequence[float], **kwargs: Any
+) -> Iterator[Pruned]:
     """Prune copies of a model, one for each sparsity.
 
-    A recipe whose only pruning modifier samples gradients does so once for all sparsities, and
-    every sparsity is cut from the same Fisher matrices and the same elimination.
+    A recipe whose only modifier can sweep makes one estimate for all sparsities, such as the same
+    Fisher matrices and the same elimination.
 
     :param load: loads the recipe anew
     :param dense: the model; it stays as it is
@@ -66,7 +78,7 @@ def cuts(
         yield _applied(load(), dense, None, kwargs)
         return
     modifiers = list(_at(load(), sparsities[0]).iter_modifiers())
-    if len(modifiers) == 1 and isinstance(modifiers[0], SampledPruningModifier):
+    if len(modifiers) == 1 and isinstance(modifiers[0], Sweeping):
         yield from _swept(load, modifiers[0], dense, sparsities, kwargs)
         return
     for sparsity in sparsities:
@@ -78,32 +90,32 @@ def _applied(
     dense: nn.Module,
     sparsity: float | None,
     kwargs: dict[str, Any],
-) -> Cut:
+) -> Pruned:
     model = copy.deepcopy(dense)
     manager.apply(model, finalize=False, **kwargs)
     masks = {name: mask.clone() for name, mask in masks_in_force(manager).items()}
     manager.finalize(model)
-    return Cut(sparsity, model, manager, masks)
+    return Pruned(sparsity, model, manager, masks)
 
 
 def _swept(
-    load: Callable[[], ScheduledModifierManager],
-    modifier: SampledPruningModifier,
+    load: Load,
+    modifier: Sweeping,
     dense: nn.Module,
     sparsities: Sequence[float],
     kwargs: dict[str, Any],
-) -> Iterator[Cut]:
+) -> Iterator[Pruned]:
     for sparsity, outcome in modifier.sweep(dense, sparsities, **kwargs):
         model = copy.deepcopy(dense)
         with torch.no_grad():
             for name, (_, weight) in outcome.items():
                 model.get_parameter(name).copy_(weight)
         masks = {name: mask for name, (mask, _) in outcome.items()}
-        yield Cut(sparsity, model, _at(load(), sparsity), masks)
+        yield Pruned(sparsity, model, _at(load(), sparsity), masks)
 
 
 def _at(manager: ScheduledModifierManager, sparsity: float) -> ScheduledModifierManager:
-    """The manager, its pruning modifiers set to a sparsity."""
+    """Set the pruning modifiers of a manager to a sparsity."""
     pruners = [m for m in manager.pruning_modifiers if hasattr(m, "final_sparsity")]
     if not pruners:
         raise RunError("--sparsities: the recipe has no pruning modifier with a final_sparsity")

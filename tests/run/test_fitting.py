@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
-from sparseml.timm import (
+from sparseml.run import (
     RunError,
     epochs_to_run,
     require_fitting_patterns,

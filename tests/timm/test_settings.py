@@ -1,55 +1,48 @@
-"""Flags, configuration files and progress."""
+"""Flags and configuration files of timm's runs."""
 
 from __future__ import annotations
 
-import io
-from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sparseml.timm import (
-    IGNORED_SETTINGS,
-    RunError,
-    model_kwargs,
-    parse,
-    shown_progress,
-    training_parser,
-    with_dashes,
-)
+from sparseml.run import RunError
+from sparseml.run.settings import with_dashes
+from sparseml.timm import GLUE, TrainingSettings, model_kwargs
 
 NEEDED = ["--data-dir", "x", "--sparseml-recipe", "y"]
 
 
-def _parse(*flags: str) -> tuple[Namespace, set[str]]:
-    return parse(training_parser(""), [*NEEDED, *flags], IGNORED_SETTINGS)
+def _parse(*flags: str, needed: Sequence[str] = NEEDED) -> TrainingSettings:
+    return GLUE.training_settings([*needed, *flags])
 
 
 def test_underscores_are_dashes() -> None:
     flags = ["--data_dir=a_b", "-vb", "--val_split", "v_1", "_x"]
     assert with_dashes(flags) == ["--data-dir=a_b", "-vb", "--val-split", "v_1", "_x"]
-    assert _parse("--grad_accum_steps", "3")[0].grad_accum_steps == 3
+    assert _parse("--grad_accum_steps", "3").optimizer.grad_accum_steps == 3
 
 
 def test_flags_override_the_configuration(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("batch_size: 7\nlr: 1e-3\ndrop_path: 0.2\nmodel_ema: true\nepochs: 5\n")
-    args, given = _parse("-c", str(file), "--batch-size", "9")
-    assert (args.batch_size, args.lr, args.epochs, args.model_ema) == (9, 0.001, 5, True)
-    assert "batch_size" in given and not {"lr", "epochs"} & given
-    assert model_kwargs(args) == {"drop_path_rate": 0.2}
-    assert model_kwargs(_parse("--model-kwargs", "depth=3", "--num-classes", "4")[0]) == {
-        "num_classes": 4,
-        "depth": 3,
-    }
+    settings = _parse("-c", str(file), "--batch-size", "9")
+    optimizer, schedule = settings.optimizer, settings.schedule
+    assert (optimizer.batch_size, schedule.lr, schedule.epochs) == (9, 0.001, 5)
+    assert settings.extras.model_ema
+    assert "batch_size" in settings.given and not {"lr", "epochs"} & settings.given
+    rates = optimizer.drop_rate, optimizer.drop_path_rate
+    assert model_kwargs(settings.model, *rates) == {"drop_path_rate": 0.2}
+    given = _parse("--model-kwargs", "depth=3", "act=relu", "--num-classes", "4").model
+    assert model_kwargs(given) == {"num_classes": 4, "depth": 3, "act": "relu"}
 
 
 def test_required_flags_may_be_in_the_configuration(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("data_dir: here\nsparseml_recipe: r.yaml\n")
-    args, _ = parse(training_parser(""), ["--config", str(file)])
-    assert (args.data_dir, args.sparseml_recipe) == ("here", "r.yaml")
+    settings = _parse("--config", str(file), needed=[])
+    assert (settings.data.data_dir, settings.run.sparseml_recipe) == ("here", "r.yaml")
 
 
 @pytest.mark.parametrize(
@@ -99,35 +92,11 @@ def test_numbers_out_of_range(flags: list[str], expected: str) -> None:
 def test_settings_of_timm_that_are_off_are_accepted(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("jsd_loss: true\nsplit_bn: false\nbn_eps: null\nworker_seeding: all\n")
-    assert not hasattr(_parse("-c", str(file))[0], "split_bn")
+    assert "split_bn" not in _parse("-c", str(file)).values()
 
 
-class Terminal(io.StringIO):
-    """A text buffer that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def _progress(stream: Any, total: int = 20) -> str:
-    with shown_progress("job", total, stream=stream) as advance:
-        for done in range(1, total + 1):
-            advance(done, f"loss {done}")
-    return stream.getvalue()
-
-
-def test_plain_lines_in_a_log() -> None:
-    lines = _progress(io.StringIO()).splitlines()
-    assert lines == [f"job {done}/20  loss {done}" for done in (4, 8, 12, 16, 20)]
-
-
-def test_a_bar_on_a_terminal() -> None:
-    shown = _progress(Terminal())
-    assert "\r" in shown and "20/20" in shown and "loss 20" in shown and "\n" not in shown
-
-
-def test_silence_of_other_processes() -> None:
-    stream = io.StringIO()
-    with shown_progress("job", 3, shown=False, stream=stream) as advance:
-        advance(1, "")
-    assert stream.getvalue() == ""
+def test_the_file_of_a_training_does_for_one_shot(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("batch_size: 3\ndrop_path: 0.1\nworker_seeding: all\nval_batch_size: 7\n")
+    settings = GLUE.one_shot_settings([*NEEDED, "-c", str(file)])
+    assert settings.data.val_batch_size == 7 and "batch_size" not in settings.values()

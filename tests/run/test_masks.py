@@ -1,4 +1,4 @@
-"""Averages of masked weights, and masks in files."""
+"""Masks in force, and masks in files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.utils import CheckpointError
-from sparseml.timm import MaskedEma, masked_sparsity, masks_in_force, read_masks, write_masks
+from sparseml.run import masked_sparsity, masks_in_force, read_masks, write_masks
 
 RECIPE = """
 pruning_modifiers:
@@ -31,40 +31,25 @@ pruning_modifiers:
 """
 
 
-def _started(steps: int) -> tuple[nn.Module, ScheduledModifierManager, MaskedEma]:
+def _started(steps: int) -> ScheduledModifierManager:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4))
     manager = ScheduledModifierManager.from_yaml(RECIPE)
-    ema = MaskedEma(model, decay=0.9)
     optimizer = manager.modify(model, torch.optim.SGD(model.parameters(), 0.1), steps_per_epoch=2)
-    for step in range(steps):
+    for _ in range(steps):
         model(torch.randn(4, 8)).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-        ema.update_masked(model, manager, step + 1)
-    return model, manager, ema
+    return manager
 
 
 def test_masks_in_force_are_those_of_modifiers_that_have_started() -> None:
-    _, manager, _ = _started(1)
+    manager = _started(1)
     assert list(masks_in_force(manager)) == ["1.weight"]
     assert masked_sparsity(manager) == pytest.approx(16 / 96)
-    _, manager, _ = _started(5)
+    manager = _started(5)
     assert sorted(masks_in_force(manager)) == ["0.weight", "1.weight"]
     assert masked_sparsity(manager) == 0.5
-
-
-def test_the_average_is_zero_where_weights_are_masked_and_an_average_elsewhere() -> None:
-    model, manager, ema = _started(3)
-    params, averaged = dict(model.named_parameters()), dict(ema.module.named_parameters())
-    for name, mask in masks_in_force(manager).items():
-        assert bool((averaged[name][mask == 0] == 0).all())
-        assert bool((averaged[name][mask == 1] != 0).all())
-        assert not torch.equal(averaged[name], params[name])
-    before = averaged["0.bias"].detach().clone()
-    ema.update_masked(model, manager, 4)
-    expected = 0.9 * before + 0.1 * params["0.bias"]
-    torch.testing.assert_close(averaged["0.bias"].detach(), expected.detach())
 
 
 def test_masks_survive_the_file_in_one_bit_each(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparseml.timm import (
+from sparseml.run import (
     Processes,
     RunError,
     frozen_statistics,

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
 from sparseml.pytorch.utils import GradSampler
-from sparseml.timm import GradientBatches, make_grad_sampler
+from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_sampler
 
 
 class Noisy(Dataset):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import Parameter
 
-from sparseml.timm import SharpnessAware
+from sparseml.run import SharpnessAware
 
 
 def _loss(weights: Parameter) -> Tensor:
