@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sparseml.timm import read_masks, session
+from sparseml.run import read_masks
+from sparseml.timm import session
 
 SCRIPT = "one_shot_pruning.py"
 RECIPE = """

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sparseml.timm import read_masks
+from sparseml.run import read_masks
 
 TRAIN = "sparse_training.py"
 ONE_SHOT = "one_shot_pruning.py"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sparseml.pytorch.optim import ScheduledModifierManager
-from sparseml.timm import IGNORED_SETTINGS, parse, training_parser
+from sparseml.timm import GLUE
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "integrations/timm/README.md").read_text()
@@ -26,18 +26,15 @@ def test_flags_recipes_and_variables_are_there(
     words = shlex.split(command)
     script = next(word for word in words if word.startswith("research/"))
     flags = words[words.index(script) + 1 :]
+    settings: Any
     if script.endswith("sparse_training.py"):
-        args, _ = parse(training_parser(""), flags, IGNORED_SETTINGS)
+        settings = GLUE.training_settings(flags)
     else:
-        monkeypatch.setattr(sys, "path", [str(ROOT / "research"), *sys.path])
-        monkeypatch.setattr(sys, "argv", [script, *flags])
-        import one_shot_pruning
-
-        args = one_shot_pruning.arguments()
-        assert args.sparsities
-    assert args.model == "test_resnet" and args.data_dir == "data/digits"
+        settings = GLUE.one_shot_settings(flags)
+        assert settings.sweep.sparsities
+    assert settings.model.model == "test_resnet" and settings.data.data_dir == "data/digits"
     manager = ScheduledModifierManager.from_yaml(
-        args.sparseml_recipe, recipe_variables=args.recipe_args
+        settings.run.sparseml_recipe, recipe_variables=settings.run.recipe_args
     )
     assert manager.max_epochs > 0
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from sparseml.cli import main
 from sparseml.cli.model_source import build_model
 from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.timm import GLUE
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes" / "timm").rglob("*.yaml"))
@@ -100,12 +101,11 @@ def test_gradual_recipes_end_before_training_does() -> None:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_configs_are_accepted(config: Path) -> None:
-    from sparseml.timm import IGNORED_SETTINGS, parse, training_parser
-
-    flags = ["-c", str(config), "--data-dir", "x", "--recipe", "y", "--lr", "0.5"]
-    args, given = parse(training_parser(""), flags, IGNORED_SETTINGS)
+    flags = ["-c", str(config), "--data-dir", "x", "--recipe", "y"]
+    settings = GLUE.training_settings([*flags, "--lr", "0.5"])
     content = yaml.safe_load(config.read_text())
-    assert args.lr == 0.5 and "lr" in given
-    assert args.opt == content["opt"] and "opt" not in given
-    assert args.drop_path_rate == content["drop_path"]
-    assert isinstance(args.opt_eps, float)
+    assert settings.schedule.lr == 0.5 and "lr" in settings.given
+    assert settings.optimizer.opt == content["opt"] and "opt" not in settings.given
+    assert settings.optimizer.drop_path_rate == content["drop_path"]
+    assert isinstance(settings.optimizer.opt_eps, float)
+    assert GLUE.one_shot_settings(flags).run.seed == content["seed"]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from sparseml.timm import Processes, RunError, require_same_run, run_settings
 
 SCRIPT = "sparse_training.py"
 OTHER_MODELS = """
@@ -102,15 +99,3 @@ def test_without_the_optimizer_the_rate_is_still_that_of_the_epoch(
             assert 0.01 < rates[0] < 0.05 and rates[1] < 0.0146
         else:
             assert rates == [0.05, 0.0146]
-
-
-def test_the_number_of_processes_counts(caplog: Any) -> None:
-    args = Namespace(lr=0.1, scale=(0.5, 1.0), output="here")
-    before = run_settings(args, Processes(0, 2))
-    assert before == {"lr": 0.1, "scale": [0.5, 1.0], "processes": 2}
-    require_same_run("x", before, run_settings(args, Processes()))
-    assert "processes 2 (now 1)" in caplog.text
-    require_same_run("x", {}, before)
-    with pytest.raises(RunError, match="--resume x comes from --opt a, not b"):
-        require_same_run("x", {"opt": "a"}, {"opt": "b"})
-    require_same_run("x", {"opt": "a"}, {"opt": "b"}, with_optimizer=False)

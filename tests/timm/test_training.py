@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sparseml.timm import read_masks
+from sparseml.run import read_masks
 
 SCRIPT = "sparse_training.py"
 RATE = """

@@ -1,106 +1,85 @@
-"""Recipes in timm's world: models, data, gradients, training.
+"""Recipes in timm's world: models, data, evaluation, training.
 
-Everything here drives timm's public interface. ``research/one_shot_pruning.py`` and
-``research/sparse_training.py`` are made of it.
+Everything here drives timm's public interface. ``sparseml prune`` and ``sparseml train`` are made
+of it and of :mod:`sparseml.run`, whose names can be imported from here, too. Nothing is imported
+before it is used.
 """
 
-from sparseml.timm.attention import SplitLinear, split_qkv
-from sparseml.timm.batch_norm import frozen_statistics, retune_batch_norm, tracked_norms
-from sparseml.timm.checkpoints import Checkpoints, find_checkpoint
-from sparseml.timm.data import DataSource, class_count, require_classes
-from sparseml.timm.errors import RunError, one_line, run_reported
-from sparseml.timm.evaluation import evaluate
-from sparseml.timm.fitting import (
-    epochs_to_run,
-    load_recipe,
-    require_fitting_patterns,
-    require_fitting_schedule,
-)
-from sparseml.timm.gradients import GradientBatches, make_grad_sampler
-from sparseml.timm.losses import Distillation, make_mixup, training_loss
-from sparseml.timm.mask_files import read_masks, write_masks
-from sparseml.timm.masks import MaskedEma, masked_sparsity, masks_in_force
-from sparseml.timm.models import data_config, load_model, output_classes, short_name
-from sparseml.timm.options import (
-    add_data_flags,
-    add_model_flags,
-    add_run_flags,
-    add_sampler_flags,
-    model_kwargs,
-    parse,
-    with_dashes,
-)
-from sparseml.timm.processes import Processes, processes
-from sparseml.timm.progress import say, shown_progress
-from sparseml.timm.resuming import require_same_run, run_settings
-from sparseml.timm.sam import SharpnessAware
-from sparseml.timm.session import Session, autocast_of, open_session, prepare
-from sparseml.timm.sweep import Cut, asked_sparsities, cuts
-from sparseml.timm.text_files import atomic_text
-from sparseml.timm.training import Trainer, steps_in_epoch
-from sparseml.timm.training_options import IGNORED_SETTINGS, training_parser, training_settings
-from sparseml.timm.training_setup import Training, set_up_training
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sparseml.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from sparseml.timm.attention import SplitLinear, split_qkv
+    from sparseml.timm.data import DataSource, class_count, require_classes
+    from sparseml.timm.ema import MaskedEma
+    from sparseml.timm.evaluation import evaluate
+    from sparseml.timm.glue import GLUE
+    from sparseml.timm.losses import Distillation, make_mixup, training_loss
+    from sparseml.timm.models import (
+        data_config,
+        load_model,
+        model_kwargs,
+        output_classes,
+        short_name,
+    )
+    from sparseml.timm.session import ImageSession, autocast_of, open_session
+    from sparseml.timm.settings import IGNORED_SETTINGS, OneShotSettings, TrainingSettings
+    from sparseml.timm.training import ImageTraining, steps_in_epoch
+    from sparseml.timm.training_setup import set_up_training
 
 __all__ = [
+    "GLUE",
     "IGNORED_SETTINGS",
-    "Checkpoints",
-    "Cut",
     "DataSource",
     "Distillation",
-    "GradientBatches",
+    "ImageSession",
+    "ImageTraining",
     "MaskedEma",
-    "Processes",
-    "RunError",
-    "Session",
-    "SharpnessAware",
+    "OneShotSettings",
     "SplitLinear",
-    "Trainer",
-    "Training",
-    "add_data_flags",
-    "add_model_flags",
-    "add_run_flags",
-    "add_sampler_flags",
-    "asked_sparsities",
-    "atomic_text",
+    "TrainingSettings",
     "autocast_of",
     "class_count",
-    "cuts",
     "data_config",
-    "epochs_to_run",
     "evaluate",
-    "find_checkpoint",
-    "frozen_statistics",
     "load_model",
-    "load_recipe",
-    "make_grad_sampler",
     "make_mixup",
-    "masked_sparsity",
-    "masks_in_force",
     "model_kwargs",
-    "one_line",
     "open_session",
     "output_classes",
-    "parse",
-    "prepare",
-    "processes",
-    "read_masks",
     "require_classes",
-    "require_fitting_patterns",
-    "require_fitting_schedule",
-    "require_same_run",
-    "retune_batch_norm",
-    "run_reported",
-    "run_settings",
-    "say",
     "set_up_training",
     "short_name",
-    "shown_progress",
     "split_qkv",
     "steps_in_epoch",
-    "tracked_norms",
     "training_loss",
-    "training_parser",
-    "training_settings",
-    "with_dashes",
-    "write_masks",
 ]
+
+_HOMES = {
+    "timm.attention": "SplitLinear split_qkv",
+    "timm.data": "DataSource class_count require_classes",
+    "timm.ema": "MaskedEma",
+    "timm.evaluation": "evaluate",
+    "timm.glue": "GLUE",
+    "timm.losses": "Distillation make_mixup training_loss",
+    "timm.models": "data_config load_model model_kwargs output_classes short_name",
+    "timm.session": "ImageSession autocast_of open_session",
+    "timm.settings": "IGNORED_SETTINGS OneShotSettings TrainingSettings",
+    "timm.training": "ImageTraining steps_in_epoch",
+    "timm.training_setup": "set_up_training",
+    # what every run has, whoever trains
+    "pytorch.utils.batch_streams": "GradientBatches make_grad_sampler",
+    "run.processes": "processes",
+    "run": (
+        "Checkpoints Processes RunError SharpnessAware asked_sparsities atomic_text epochs_to_run "
+        "find_checkpoint frozen_statistics load_recipe masked_sparsity masks_in_force one_line "
+        "read_masks require_fitting_patterns require_fitting_schedule retune_batch_norm "
+        "run_reported say shown_progress tracked_norms write_masks"
+    ),
+}
+__getattr__, __dir__ = lazy_names(
+    __name__, {f"sparseml.{home}": names for home, names in _HOMES.items()}
+)

@@ -11,9 +11,9 @@ from typing import Any
 from timm.data import create_dataset, create_loader
 from torch.utils.data import DataLoader, DistributedSampler
 
+from sparseml.run.errors import RunError, one_line
+from sparseml.run.processes import Processes
 from sparseml.timm.augmentation import allow_no_bits
-from sparseml.timm.errors import RunError, one_line
-from sparseml.timm.processes import Processes
 from sparseml.utils.references import described, is_reference, resolve_reference
 
 __all__ = ["DataSource", "class_count", "require_classes"]

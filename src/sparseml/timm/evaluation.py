@@ -11,7 +11,7 @@ from timm.utils import accuracy
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from sparseml.timm.processes import Processes
+from sparseml.run.processes import Processes
 
 __all__ = ["evaluate"]
 

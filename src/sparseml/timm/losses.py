@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
@@ -12,50 +11,51 @@ from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTarget
 from torch import Tensor, nn
 
 from sparseml.pytorch.functional.distillation import softened_divergence
-from sparseml.timm.errors import RunError
+from sparseml.run.errors import RunError
+from sparseml.timm.training_settings import AugmentationSettings
 
 __all__ = ["Distillation", "make_mixup", "training_loss"]
 
 
-def make_mixup(args: Namespace, classes: int) -> Mixup | None:
-    """Timm's mixing of images, as far as the arguments ask for it.
+def make_mixup(settings: AugmentationSettings, batch_size: int, classes: int) -> Mixup | None:
+    """Return timm's mixing of images, as far as settings ask for it.
 
     :raises RunError: for an odd batch size, whose images cannot be paired, and for bounds of
         cutmix that no size of a box can lie between
     """
-    if not (args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax):
+    if not (settings.mixup > 0 or settings.cutmix > 0 or settings.cutmix_minmax):
         return None
-    if args.batch_size % 2:
+    if batch_size % 2:
         raise RunError(
-            f"--batch-size {args.batch_size}: mixup and cutmix pair images; give an even number"
+            f"--batch-size {batch_size}: mixup and cutmix pair images; give an even number"
         )
-    low, high = args.cutmix_minmax or (0.0, 1.0)
+    low, high = settings.cutmix_minmax or (0.0, 1.0)
     if not 0 <= low < high <= 1:
         raise RunError(f"--cutmix-minmax must rise from 0 to 1, found {low} {high}")
     return Mixup(
-        mixup_alpha=args.mixup,
-        cutmix_alpha=args.cutmix,
-        cutmix_minmax=args.cutmix_minmax,
-        prob=args.mixup_prob,
-        switch_prob=args.mixup_switch_prob,
-        mode=args.mixup_mode,
-        label_smoothing=args.smoothing,
+        mixup_alpha=settings.mixup,
+        cutmix_alpha=settings.cutmix,
+        cutmix_minmax=settings.cutmix_minmax,
+        prob=settings.mixup_prob,
+        switch_prob=settings.mixup_switch_prob,
+        mode=settings.mixup_mode,
+        label_smoothing=settings.smoothing,
         num_classes=classes,
     )
 
 
-def training_loss(args: Namespace, mixes: bool) -> nn.Module:
-    """The loss for logits ``[batch, classes]``.
+def training_loss(settings: AugmentationSettings, mixes: bool) -> nn.Module:
+    """Return the loss for logits ``[batch, classes]``.
 
     :param mixes: whether labels come as probabilities, from :func:`make_mixup`
     """
-    if args.bce_loss:
-        smoothing = 0.0 if mixes else args.smoothing
-        return BinaryCrossEntropy(smoothing=smoothing, target_threshold=args.bce_target_thresh)
+    if settings.bce_loss:
+        smoothing = 0.0 if mixes else settings.smoothing
+        return BinaryCrossEntropy(smoothing=smoothing, target_threshold=settings.bce_target_thresh)
     if mixes:
         return SoftTargetCrossEntropy()  # mixup has smoothed the labels
-    if args.smoothing:
-        return LabelSmoothingCrossEntropy(smoothing=args.smoothing)
+    if settings.smoothing:
+        return LabelSmoothingCrossEntropy(smoothing=settings.smoothing)
     return nn.CrossEntropyLoss()
 
 
@@ -77,7 +77,7 @@ class Distillation:
     def __call__(
         self, loss: Tensor, images: Tensor, logits: Tensor, autocast: Callable[[], Any]
     ) -> Tensor:
-        """``(1 - weight)`` of ``loss`` and ``weight`` of the distance from the teacher."""
+        """Return ``(1 - weight)`` of ``loss`` and ``weight`` of the distance from the teacher."""
         with torch.no_grad(), autocast():
             taught = self.teacher(images)
         if taught.shape != logits.shape:

@@ -13,17 +13,34 @@ from torch import nn
 from sparseml.pytorch.optim.loading import load_model as load_weights
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.saving.files import CheckpointError
+from sparseml.run.errors import RunError, one_line
 from sparseml.timm.attention import split_qkv
-from sparseml.timm.errors import RunError, one_line
+from sparseml.timm.image_settings import ModelSettings
 from sparseml.utils.references import described, is_reference, resolve_reference
 from sparseml.utils.text import did_you_mean
 
-__all__ = ["data_config", "load_model", "output_classes", "short_name"]
+__all__ = ["data_config", "load_model", "model_kwargs", "output_classes", "short_name"]
+
+_PREFIX = "timm:"
 
 
 def short_name(model: str) -> str:
-    """What a model is called in the names of files: ``module.path:callable`` is its callable."""
+    """Return what a model is called in names of files: ``module.path:callable`` is its callable."""
     return re.sub(r"[^\w.=-]+", "_", model.rpartition(":")[2])
+
+
+def model_kwargs(
+    settings: ModelSettings, drop_rate: float | None = None, drop_path_rate: float | None = None
+) -> dict[str, Any]:
+    """Return keywords for the function that builds the model, as far as settings give any."""
+    # rates of zero are what every model has by itself, and not every model takes them
+    given = {
+        "num_classes": settings.num_classes,
+        "in_chans": settings.in_chans,
+        "drop_rate": drop_rate,
+        "drop_path_rate": drop_path_rate,
+    }
+    return {key: value for key, value in given.items() if value} | settings.model_kwargs
 
 
 def load_model(
@@ -36,7 +53,8 @@ def load_model(
 ) -> nn.Module:
     """Build a model and give it its weights.
 
-    :param name: a name that timm knows, or ``module.path:callable``, called with ``kwargs``
+    :param name: a name that timm knows, perhaps after ``timm:``, or ``module.path:callable``,
+        called with ``kwargs``
     :param checkpoint: a file of weights, ``.safetensors`` or torch's, with or without a recipe
     :param pretrained: load timm's pretrained weights, by default if there is no checkpoint; the
         user's own models never have any
@@ -45,6 +63,7 @@ def load_model(
     :param flags: that gave name and checkpoint, for errors
     :raises RunError: if there is no such model, it cannot be built, or the weights do not fit it
     """
+    name = name.removeprefix(_PREFIX)
     kwargs = {key: value for key, value in (kwargs or {}).items() if value is not None}
     if is_reference(name):
         model = _own_model(name, kwargs, flags[0])
@@ -59,7 +78,7 @@ def load_model(
 
 
 def data_config(model: nn.Module, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Input size, mean, deviation, crop and interpolation: of the options, else of the model.
+    """Return size, mean, deviation, crop and interpolation: of the options, else of the model.
 
     The user's own models tell theirs in an attribute ``pretrained_cfg``, as timm's do.
     """
@@ -67,7 +86,7 @@ def data_config(model: nn.Module, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def output_classes(model: nn.Module) -> int | None:
-    """How many classes a model tells apart, if it says (``num_classes``)."""
+    """Return how many classes a model tells apart, if it says (``num_classes``)."""
     classes = getattr(unwrap_module(model), "num_classes", None)
     return classes if isinstance(classes, int) else None
 

@@ -1,11 +1,10 @@
-"""What both scripts begin with: the model, the data, and what gradients are sampled on."""
+"""A model with its images: what timm lends to a run."""
 
 from __future__ import annotations
 
 import functools
 import logging
-from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,16 +12,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparseml.pytorch.utils.distributed import set_deterministic_seeds
+from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_sampler
+from sparseml.run.processes import Processes
+from sparseml.run.progress import shown_progress
+from sparseml.run.session import Metric
+from sparseml.run.settings.groups import RunSettings
 from sparseml.timm.data import DataSource, require_classes
 from sparseml.timm.evaluation import evaluate
-from sparseml.timm.gradients import GradientBatches, make_grad_sampler
-from sparseml.timm.models import data_config, load_model, output_classes, short_name
-from sparseml.timm.options import model_kwargs
-from sparseml.timm.processes import Processes
-from sparseml.timm.progress import shown_progress
+from sparseml.timm.image_settings import DataSettings, ModelSettings, SamplerSettings
+from sparseml.timm.models import data_config, load_model, model_kwargs, output_classes, short_name
+from sparseml.timm.settings import OneShotSettings, TrainingSettings
 
-__all__ = ["Session", "autocast_of", "open_session", "prepare"]
+__all__ = ["ImageSession", "autocast_of", "half_type", "open_session"]
 
 _LOGGER = logging.getLogger(__name__)
 _INPUT_KEYS = ("img_size", "input_size", "in_chans", "crop_pct", "mean", "std", "interpolation")
@@ -31,108 +32,153 @@ Autocast = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass
-class Session:
-    """A model with its data."""
+class ImageSession:
+    """A model that tells images apart, with its images.
 
-    args: Namespace
+    :param plain_batch: how many images :meth:`training_batches` has in each batch
+    :param gradient_batch: how many there are in each batch that gradients are sampled on
+    :param auto_augment: policy for the images that gradients are sampled on
+    """
+
+    run: RunSettings
+    sampler: SamplerSettings
     where: Processes
     model: nn.Module
+    model_name: str
     source: DataSource
     training_data: Any
     validation_loader: Any
     classes: int
+    plain_batch: int
+    gradient_batch: int
+    auto_augment: str | None = None
 
-    @property
-    def model_name(self) -> str:
-        """The model's name, fit for file names."""
-        return short_name(self.args.model)
+    metrics: Sequence[Metric] = (
+        Metric("top1", "val/acc"),
+        Metric("top5", "val/acc5"),
+        Metric("loss", "val/loss", percent=False),
+    )
+    packages: Sequence[str] = ("timm", "torchvision")
 
     def evaluate(self, model: nn.Module, name: str = "evaluating") -> dict[str, float]:
-        """Loss and accuracies on the validation images, the same in all processes."""
+        """Return loss and accuracies on the validation images, the same in all processes."""
         batches = len(self.validation_loader)
         with shown_progress(name, batches, self.where.is_first) as advance:
-            autocast = autocast_of(self.args, self.where)
+            autocast = autocast_of(self.run, self.where)
             return evaluate(model, self.validation_loader, self.where, autocast, advance)
 
-    def sample_images(self, count: int = 1) -> torch.Tensor:
-        """A batch to count operations and take times on."""
+    def sample_inputs(self, count: int = 1) -> torch.Tensor:
+        """Return images ``[count, channels, height, width]`` of the validation images."""
         images, _ = next(iter(self.validation_loader))
         return images[:count].to(self.where.device)
 
-    def plain_batches(self, batch_size: int) -> Any:
-        """Training images in random order, not augmented."""
-        return self.source.shuffled(self.training_data, batch_size, self.where)
+    def training_batches(self) -> Iterable[Any]:
+        """Return training images in random order, not augmented, with their labels."""
+        return self.source.shuffled(self.training_data, self.plain_batch, self.where)
 
     def grad_sampler(self) -> dict[str, Any]:
-        """What gradients are sampled on; nothing is loaded before it is needed."""
-        args, where = self.args, self.where
+        """Return what gradients are sampled on; nothing is loaded before it is needed."""
         build = functools.cache(self._gradient_loader)
-        rank = 0 if args.gs_distributed else where.rank
+        seed, where = self.run.seed, self.where
+        rank = 0 if self.sampler.gs_distributed else where.rank
         return make_grad_sampler(
-            lambda number: GradientBatches(build, (args.seed, rank, number), where.device)
+            lambda number: GradientBatches(build, (seed, rank, number), where.device)
         )
 
     def _gradient_loader(self) -> Any:
-        args = self.args
-        size = args.gs_batch_size or getattr(args, "batch_size", None) or 128
-        if args.gs_no_training:
-            return self.source.shuffled(self.training_data, size, self.where, args.gs_distributed)
+        sampler, size = self.sampler, self.gradient_batch
+        if sampler.gs_no_training:
+            return self.source.shuffled(
+                self.training_data, size, self.where, sampler.gs_distributed
+            )
         return self.source.loader(
             self.training_data,
             min(size, len(self.training_data)),
             self.where,
             training=True,
-            shared=args.gs_distributed,
-            no_aug=args.gs_no_aug,
-            auto_augment=getattr(args, "aa", None) if args.gs_aa else None,
+            shared=sampler.gs_distributed,
+            no_aug=sampler.gs_no_aug,
+            auto_augment=self.auto_augment if sampler.gs_aa else None,
             use_prefetcher=False,
         )
 
 
-def prepare(args: Namespace) -> None:
-    """Seed all random generators and set the number of threads."""
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    set_deterministic_seeds(args.seed)
-
-
-def open_session(args: Namespace, where: Processes) -> Session:
+def open_session(settings: OneShotSettings | TrainingSettings, where: Processes) -> ImageSession:
     """Load the model and find the data.
 
     :raises RunError: if there is no such model or data, or they do not fit together
     """
-    model = load_model(
-        args.model, args.checkpoint, args.pretrained, args.split_qkv, model_kwargs(args)
-    ).to(where.device)
-    if args.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    config = data_config(model, {key: getattr(args, key) for key in _INPUT_KEYS})
-    options = {"class_map": args.class_map or None, "download": args.dataset_download}
-    source = DataSource(
-        args.dataset,
-        args.data_dir,
-        config,
-        args.workers,
-        args.pin_mem,
-        args.prefetcher and where.device.type == "cuda",
-        {key: value for key, value in options.items() if value},
-    )
+    run, data = settings.run, settings.data
+    kwargs = model_kwargs(settings.model)
+    # of a one-shot run, as far as it says nothing
+    plain_batch, gradient_batch, auto_augment = data.val_batch_size, 128, None
+    if isinstance(settings, TrainingSettings):
+        rates = settings.optimizer
+        kwargs = model_kwargs(settings.model, rates.drop_rate, rates.drop_path_rate)
+        plain_batch = gradient_batch = rates.batch_size
+        auto_augment = settings.augmentation.aa
+    elif settings.sampler.gs_batch_size:
+        plain_batch = settings.sampler.gs_batch_size
+    model, config = _model(settings.model, kwargs, run, where)
+    source = _source(data, config, where)
     classes = output_classes(model)
-    datasets = [source.dataset(split, args.seed) for split in (args.train_split, args.val_split)]
+    datasets = [source.dataset(split, run.seed) for split in (data.train_split, data.val_split)]
     for dataset in datasets:
-        require_classes(dataset, args.data_dir, classes, args.model)
-    validation = source.loader(datasets[1], args.val_batch_size, where)
+        require_classes(dataset, data.data_dir, classes, settings.model.model)
+    validation = source.loader(datasets[1], data.val_batch_size, where)
     if where.is_first:
         _LOGGER.info("%d images to train on, %d to validate on", *map(len, datasets))
     if classes is None:
         classes = model(torch.zeros(1, *config["input_size"], device=where.device)).shape[-1]
-    return Session(args, where, model, source, datasets[0], validation, classes)
+    return ImageSession(
+        run,
+        settings.sampler,
+        where,
+        model,
+        short_name(settings.model.model),
+        source,
+        datasets[0],
+        validation,
+        classes,
+        plain_batch,
+        settings.sampler.gs_batch_size or gradient_batch,
+        auto_augment,
+    )
 
 
-def autocast_of(args: Namespace, where: Processes) -> Autocast:
-    """What forward passes run in: mixed precision if asked for."""
-    if not args.amp:
+def _model(
+    chosen: ModelSettings, kwargs: dict[str, Any], run: RunSettings, where: Processes
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The model on its device, and how its images are prepared."""
+    model = load_model(
+        chosen.model, chosen.checkpoint, chosen.pretrained, chosen.split_qkv, kwargs
+    ).to(where.device)
+    if run.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    return model, data_config(model, {key: getattr(chosen, key) for key in _INPUT_KEYS})
+
+
+def _source(data: DataSettings, config: dict[str, Any], where: Processes) -> DataSource:
+    options = {"class_map": data.class_map or None, "download": data.dataset_download}
+    return DataSource(
+        data.dataset,
+        data.data_dir,
+        config,
+        data.workers,
+        data.pin_mem,
+        data.prefetcher and where.device.type == "cuda",
+        {key: value for key, value in options.items() if value},
+    )
+
+
+def autocast_of(run: RunSettings, where: Processes) -> Autocast:
+    """Return what forward passes run in: mixed precision if asked for."""
+    if not run.amp:
         return nullcontext
-    kind = where.device.type
-    name = args.amp_dtype or ("float16" if kind == "cuda" else "bfloat16")
+    kind, name = where.device.type, half_type(run, where)
     return lambda: torch.autocast(kind, dtype=getattr(torch, name))
+
+
+def half_type(run: RunSettings, where: Processes) -> str:
+    """Return the name of the type that mixed precision computes in."""
+    return run.amp_dtype or ("float16" if where.device.type == "cuda" else "bfloat16")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,44 +15,54 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.nn.parallel import DistributedDataParallel
 
+from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
-from sparseml.timm.batch_norm import frozen_statistics
-from sparseml.timm.errors import RunError
+from sparseml.run.batch_norm import frozen_statistics
+from sparseml.run.errors import RunError
+from sparseml.run.masks import masked_sparsity
+from sparseml.run.processes import Processes
+from sparseml.run.progress import shown_progress
+from sparseml.run.sam import SharpnessAware
+from sparseml.timm.ema import MaskedEma
 from sparseml.timm.losses import Distillation
-from sparseml.timm.masks import MaskedEma, masked_sparsity
-from sparseml.timm.processes import Processes
-from sparseml.timm.progress import shown_progress
-from sparseml.timm.sam import SharpnessAware
+from sparseml.timm.training_settings import OptimizerSettings
 
-__all__ = ["Trainer", "steps_in_epoch"]
+__all__ = ["ImageTraining", "steps_in_epoch"]
 
 _Group = list[tuple[Tensor, Tensor]]
 
 
 def steps_in_epoch(batches: int, accumulated: int) -> int:
-    """Optimizer steps of an epoch; the batches that are left over make one more."""
+    """Return the optimizer steps of an epoch; the batches that are left over make one more."""
     return -(-batches // accumulated)
 
 
 @dataclass
-class Trainer:
+class ImageTraining:
     """Trains a model epoch by epoch.
 
     :param optimizer: what ``manager.modify`` returned
     :param inner: the optimizer itself
     :param scaler: the gradient scaler inside ``optimizer``, if any
     :param scheduler: of timm, None where the recipe sets the learning rate
-    :param log: told of every ``args.log_interval``-th step: its number and what to log
+    :param mixup_off_epoch: from which epoch on images are not mixed, 0 for never
+    :param log: told of every ``log_interval``-th step: its number and what to log
     """
 
-    args: Namespace
+    settings: OptimizerSettings
     where: Processes
+    loader: Any
+    epochs: int
+    steps_per_epoch: int
     model: nn.Module
     manager: Any
     optimizer: Any
     inner: torch.optim.Optimizer
     loss: nn.Module
     autocast: Callable[[], Any]
+    channels_last: bool = False
+    mixup_off_epoch: int = 0
+    log_interval: int = 50
     scaler: Any = None
     scheduler: Any = None
     mixup: Any = None
@@ -64,44 +73,64 @@ class Trainer:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps taken; those that a gradient scaler left out are none."""
+        """Return how many steps were taken; those that a gradient scaler left out are none."""
         return int(self.optimizer.wrapped_steps)
 
     @property
-    def last_step(self) -> int:
-        """The number of the last step taken, from 0; what a resumed run takes next comes after."""
-        return max(0, self.steps - 1)
+    def averaged(self) -> nn.Module | None:
+        """Return the model with averaged weights, if there is one."""
+        return None if self.ema is None else self.ema.module
 
-    def epoch(self, number: int, loader: Any, name: str) -> dict[str, float]:
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Return what a checkpoint holds beside the model."""
+        parts = {"optimizer": self.inner, "manager": self.manager}
+        return {**parts, "scheduler": self.scheduler, "scaler": self.scaler}
+
+    def epoch(self, number: int, name: str) -> dict[str, float]:
         """Train one epoch.
 
         :param number: from 0
-        :return: mean loss, learning rate at the end, images per second and sparsity
+        :param name: of the bar that shows how far this is
+        :return: mean loss, learning rate at the end, sparsity and images per second
         """
-        self._begin_epoch(number, loader)
+        self._begin_epoch(number)
         total, images, began = 0.0, 0, time.monotonic()
-        count = steps_in_epoch(len(loader), self.args.grad_accum_steps)
+        count = self.steps_per_epoch
         with shown_progress(name, count, self.where.is_first) as advance:
-            for step, group in enumerate(self._groups(loader), start=1):
+            for step, group in enumerate(self._groups(), start=1):
                 loss = self.step(group)
                 size = sum(len(labels) for _, labels in group)
                 total, images = total + loss * size, images + size
                 news = f"loss {loss:.4g}"
                 advance(step, news)
-                if step % self.args.log_interval == 0 or step == count:
+                if step % self.log_interval == 0 or step == count:
                     rate = get_optim_learning_rate(self.inner)
-                    self.log(self.last_step, {"loss": loss, "lr": rate})
+                    self.log(max(0, self.steps - 1), {"loss": loss, "lr": rate})
         seconds = time.monotonic() - began
         total, images_in_all = self.where.sum([total, float(images)])
+        if self.settings.dist_bn:
+            self.where.average_buffers(unwrap_module(self.model))
         return {
             "loss": total / max(images_in_all, 1.0),
             "lr": get_optim_learning_rate(self.inner),
-            "images_per_second": images_in_all / max(seconds, 1e-9),
             "sparsity": masked_sparsity(self.manager),
+            "images_per_second": images_in_all / max(seconds, 1e-9),
         }
 
+    def after_epoch(self, number: int, found: dict[str, float]) -> None:
+        """Go on to the learning rate of the next epoch."""
+        if self.scheduler is not None:
+            self.scheduler.step(number + 1, found["top1"])
+
+    def skip_to(self, epoch: int, found: dict[str, float]) -> None:
+        """Go to the learning rate of an epoch, in a run whose optimizer begins anew."""
+        if self.scheduler is not None:
+            self.scheduler.step(epoch, found["top1"])
+            self.scheduler.step_update(self.steps)
+
     def step(self, group: _Group) -> float:
-        """One optimizer step on a group of batches; returns their mean loss."""
+        """Take one optimizer step on a group of batches, and return their mean loss."""
         self.inner.zero_grad(set_to_none=True)
         loss = self._backward(group)
         if self.sam is not None:
@@ -120,24 +149,24 @@ class Trainer:
             self.scheduler.step_update(num_updates=self.steps)
         return loss
 
-    def _begin_epoch(self, number: int, loader: Any) -> None:
+    def _begin_epoch(self, number: int) -> None:
         self.model.train()
-        sampler: Any = getattr(loader, "sampler", None)
+        sampler: Any = getattr(self.loader, "sampler", None)
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(number)
-        off = self.args.mixup_off_epoch
+        off = self.mixup_off_epoch
         if self.mixup is not None and off and number >= off:
             self.mixup.mixup_enabled = False
 
-    def _groups(self, loader: Iterable[Any]) -> Iterator[_Group]:
-        batches = iter(loader)
-        while group := list(itertools.islice(batches, self.args.grad_accum_steps)):
+    def _groups(self) -> Iterator[_Group]:
+        batches = iter(self.loader)
+        while group := list(itertools.islice(batches, self.settings.grad_accum_steps)):
             yield [self._prepared(*batch[:2]) for batch in group]
 
     def _prepared(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         images = images.to(self.where.device, non_blocking=True)
         labels = labels.to(self.where.device, non_blocking=True)
-        if self.args.channels_last:
+        if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return self.mixup(images, labels) if self.mixup is not None else (images, labels)
 
@@ -178,9 +207,9 @@ class Trainer:
         return self.model.no_sync()
 
     def _clip(self) -> None:
-        if self.args.clip_grad is None:
+        if self.settings.clip_grad is None:
             return
         if self.scaler is not None:
             self.scaler.unscale_(self.inner)
         held: list[Parameter] = [p for p in self.model.parameters() if p.grad is not None]
-        dispatch_clip_grad(held, value=self.args.clip_grad, mode=self.args.clip_mode)
+        dispatch_clip_grad(held, value=self.settings.clip_grad, mode=self.settings.clip_mode)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,104 +10,58 @@ from timm.layers import convert_sync_batchnorm
 from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler_factory import scheduler_kwargs
-from torch import nn
 
-from sparseml.pytorch.optim import ScheduledModifierManager
-from sparseml.timm.errors import RunError, one_line
-from sparseml.timm.fitting import (
+from sparseml.run.errors import RunError, one_line
+from sparseml.run.fitting import (
     epochs_to_run,
     load_recipe,
     require_fitting_patterns,
     require_fitting_schedule,
 )
+from sparseml.run.sam import SharpnessAware
+from sparseml.run.session import LogStep
+from sparseml.timm.ema import MaskedEma
 from sparseml.timm.losses import Distillation, make_mixup, training_loss
-from sparseml.timm.masks import MaskedEma
 from sparseml.timm.models import load_model
-from sparseml.timm.sam import SharpnessAware
-from sparseml.timm.session import Session, autocast_of
-from sparseml.timm.training import Trainer, steps_in_epoch
+from sparseml.timm.session import ImageSession, autocast_of, half_type
+from sparseml.timm.settings import TrainingSettings
+from sparseml.timm.training import ImageTraining, steps_in_epoch
+from sparseml.timm.training_settings import ExtraSettings
 
-__all__ = ["Training", "set_up_training"]
-
-
-@dataclass
-class Training:
-    """A run that is ready to begin."""
-
-    session: Session
-    trainer: Trainer
-    loader: Any
-    epochs: int
-    steps_per_epoch: int
+__all__ = ["set_up_training"]
 
 
 def set_up_training(
-    session: Session,
-    given: set[str],
-    loggers: list[Any],
-    log: Callable[[int, dict[str, float]], None],
-) -> Training:
+    session: ImageSession, settings: TrainingSettings, loggers: list[Any], log: LogStep
+) -> ImageTraining:
     """Check that recipe, model and run fit, and build all that training takes.
 
-    :param given: names of the arguments that were given on the command line
     :param loggers: for the modifiers
     :param log: for the loop
     :raises RunError: for what does not fit, before anything is computed
     """
-    args, where = session.args, session.where
-    manager = load_recipe(args.sparseml_recipe, args.recipe_args)
-    require_fitting_patterns(manager, session.model, args.sparseml_recipe)
-    loader = _training_loader(session)
-    steps = steps_in_epoch(len(loader), args.grad_accum_steps)
+    where, run = session.where, settings.run
+    recipe, schedule, batches = run.sparseml_recipe, settings.schedule, settings.optimizer
+    manager = load_recipe(recipe, run.recipe_args)
+    require_fitting_patterns(manager, session.model, recipe)
+    loader = _training_loader(session, settings)
+    steps = steps_in_epoch(len(loader), batches.grad_accum_steps)
     manager.resolve_steps(steps)
-    epochs = epochs_to_run(manager, args.epochs, "epochs" in given, args.sparseml_recipe)
-    if args.sync_bn and where.several:
+    epochs = epochs_to_run(manager, schedule.epochs, "epochs" in settings.given, recipe)
+    if batches.sync_bn and where.several:
         session.model = convert_sync_batchnorm(session.model)
-    ema = _averaged(session)
-    distillation = _distillation(session)
-    inner = _optimizer(session)
+    ema = _averaged(session, settings.extras)
+    distillation = _distillation(session, settings.extras)
+    inner = _optimizer(session, settings)
     scheduler = None
     if not manager.learning_rate_modifiers:
-        scheduler, epochs = _scheduler(args, inner, epochs, steps)
-    require_fitting_schedule(manager, steps, epochs, args.sparseml_recipe)
+        scheduler, epochs = _scheduler(settings, inner, epochs, steps)
+    require_fitting_schedule(manager, steps, epochs, recipe)
     model, scaler = where.share(session.model), _scaler(session)
-    optimizer = _driven(session, manager, model, inner, scaler, steps, loggers, distillation)
-    mixup = make_mixup(args, session.classes)
-    trainer = Trainer(
-        args,
-        where,
-        model,
-        manager,
-        optimizer,
-        inner,
-        training_loss(args, mixup is not None).to(where.device),
-        autocast_of(args, where),
-        scaler=optimizer if scaler is not None else None,
-        scheduler=scheduler,
-        mixup=mixup,
-        # a modifier of the recipe does the same, by its own settings
-        distillation=None if manager.distillation_modifiers else distillation,
-        sam=_sharpness(args),
-        ema=ema,
-        log=log,
-    )
-    return Training(session, trainer, loader, epochs, steps)
-
-
-def _driven(
-    session: Session,
-    manager: ScheduledModifierManager,
-    model: nn.Module,
-    inner: torch.optim.Optimizer,
-    scaler: Any,
-    steps: int,
-    loggers: list[Any],
-    distillation: Distillation | None,
-) -> Any:
     teacher: dict[str, Any] = {}
     if distillation is not None:
         teacher["distillation_teacher"] = distillation.teacher
-    return manager.modify(
+    optimizer = manager.modify(
         model,
         inner,
         steps_per_epoch=steps,
@@ -118,90 +70,119 @@ def _driven(
         grad_sampler=session.grad_sampler(),
         **teacher,
     )
+    mixup = make_mixup(settings.augmentation, batches.batch_size, session.classes)
+    return ImageTraining(
+        batches,
+        where,
+        loader,
+        epochs,
+        steps,
+        model,
+        manager,
+        optimizer,
+        inner,
+        training_loss(settings.augmentation, mixup is not None).to(where.device),
+        autocast_of(run, where),
+        channels_last=run.channels_last,
+        mixup_off_epoch=settings.augmentation.mixup_off_epoch,
+        log_interval=settings.checkpoints.log_interval,
+        scaler=optimizer if scaler is not None else None,
+        scheduler=scheduler,
+        mixup=mixup,
+        # a modifier of the recipe does the same, by its own settings
+        distillation=None if manager.distillation_modifiers else distillation,
+        sam=_sharpness(settings.extras),
+        ema=ema,
+        log=log,
+    )
 
 
-def _training_loader(session: Session) -> Any:
-    args = session.args
-    interpolation = {"interpolation": args.train_interpolation} if args.train_interpolation else {}
+def _training_loader(session: ImageSession, settings: TrainingSettings) -> Any:
+    chosen, several = settings.augmentation, session.where.several
+    interpolation: dict[str, Any] = {}
+    if chosen.train_interpolation:
+        interpolation["interpolation"] = chosen.train_interpolation
     return session.source.loader(
         session.training_data,
-        args.batch_size,
+        settings.optimizer.batch_size,
         session.where,
         training=True,
-        no_aug=args.no_aug,
-        auto_augment=args.aa,
-        num_aug_repeats=args.aug_repeats if session.where.several else 0,
-        scale=args.scale,
-        ratio=args.ratio,
-        hflip=args.hflip,
-        vflip=args.vflip,
-        color_jitter=args.color_jitter,
-        re_prob=args.reprob,
-        re_mode=args.remode,
-        re_count=args.recount,
-        train_crop_mode=args.train_crop_mode,
+        no_aug=chosen.no_aug,
+        auto_augment=chosen.aa,
+        num_aug_repeats=chosen.aug_repeats if several else 0,
+        scale=chosen.scale,
+        ratio=chosen.ratio,
+        hflip=chosen.hflip,
+        vflip=chosen.vflip,
+        color_jitter=chosen.color_jitter,
+        re_prob=chosen.reprob,
+        re_mode=chosen.remode,
+        re_count=chosen.recount,
+        train_crop_mode=chosen.train_crop_mode,
         **interpolation,
     )
 
 
-def _optimizer(session: Session) -> torch.optim.Optimizer:
-    args = session.args
-    if args.lr is None:
-        size = args.batch_size * session.where.count * args.grad_accum_steps
-        args.lr = args.lr_base * size / args.lr_base_size
+def _optimizer(session: ImageSession, settings: TrainingSettings) -> torch.optim.Optimizer:
+    chosen, schedule = settings.optimizer, settings.schedule
+    if schedule.lr is None:
+        size = chosen.batch_size * session.where.count * chosen.grad_accum_steps
+        schedule.lr = schedule.lr_base * size / schedule.lr_base_size
     try:
-        return create_optimizer_v2(session.model, **optimizer_kwargs(args))
+        keywords = optimizer_kwargs(Namespace(**vars(chosen), lr=schedule.lr))
+        return create_optimizer_v2(session.model, **keywords)
     except (AssertionError, TypeError, ValueError) as error:
-        raise RunError(f"--opt {args.opt}: {one_line(error)}") from error
+        raise RunError(f"--opt {chosen.opt}: {one_line(error)}") from error
 
 
 def _scheduler(
-    args: Namespace, inner: torch.optim.Optimizer, epochs: int, steps: int
+    settings: TrainingSettings, inner: torch.optim.Optimizer, epochs: int, steps: int
 ) -> tuple[Any, int]:
-    settings = {**scheduler_kwargs(args), "num_epochs": epochs}
+    schedule = settings.schedule
+    chosen = scheduler_kwargs(Namespace(**vars(schedule), seed=settings.run.seed))
     try:
-        scheduler, epochs = create_scheduler_v2(inner, **settings, updates_per_epoch=steps)
+        scheduler, epochs = create_scheduler_v2(
+            inner, **{**chosen, "num_epochs": epochs}, updates_per_epoch=steps
+        )
     except (AssertionError, TypeError, ValueError) as error:
-        raise RunError(f"--sched {args.sched}: {one_line(error)}") from error
+        raise RunError(f"--sched {schedule.sched}: {one_line(error)}") from error
     return scheduler, int(epochs)
 
 
-def _scaler(session: Session) -> Any:
-    kind = session.where.device.type
-    half = session.args.amp_dtype or ("float16" if kind == "cuda" else "bfloat16")
-    return torch.amp.GradScaler(kind) if session.args.amp and half == "float16" else None
-
-
-def _averaged(session: Session) -> MaskedEma | None:
-    args = session.args
-    if not args.model_ema:
+def _scaler(session: ImageSession) -> Any:
+    if not session.run.amp or half_type(session.run, session.where) != "float16":
         return None
-    return MaskedEma(session.model, decay=args.model_ema_decay, use_warmup=args.model_ema_warmup)
+    return torch.amp.GradScaler(session.where.device.type)
 
 
-def _sharpness(args: Namespace) -> SharpnessAware | None:
-    if not args.sam:
+def _averaged(session: ImageSession, extras: ExtraSettings) -> MaskedEma | None:
+    if not extras.model_ema:
+        return None
+    decay, warmup = extras.model_ema_decay, extras.model_ema_warmup
+    return MaskedEma(session.model, decay=decay, use_warmup=warmup)
+
+
+def _sharpness(extras: ExtraSettings) -> SharpnessAware | None:
+    if not extras.sam:
         return None
     try:
         return SharpnessAware(
-            args.sam_rho, args.sam_adaptive, args.sam_topk, args.sam_global_sparsity
+            extras.sam_rho, extras.sam_adaptive, extras.sam_topk, extras.sam_global_sparsity
         )
     except ValueError as error:
         raise RunError(f"--sam: {error}") from error
 
 
-def _distillation(session: Session) -> Distillation | None:
-    args = session.args
-    if not args.teacher:
-        if args.teacher_checkpoint:
-            raise RunError(f"--teacher-checkpoint {args.teacher_checkpoint} needs --teacher MODEL")
+def _distillation(session: ImageSession, extras: ExtraSettings) -> Distillation | None:
+    if not extras.teacher:
+        if extras.teacher_checkpoint:
+            flag = f"--teacher-checkpoint {extras.teacher_checkpoint}"
+            raise RunError(f"{flag} needs --teacher MODEL")
         return None
     teacher = load_model(
-        args.teacher,
-        args.teacher_checkpoint,
+        extras.teacher,
+        extras.teacher_checkpoint,
         kwargs={"num_classes": session.classes},
         flags=("--teacher", "--teacher-checkpoint"),
-    )
-    return Distillation(
-        teacher.to(session.where.device), args.distill_weight, args.distill_temperature
-    )
+    ).to(session.where.device)
+    return Distillation(teacher, extras.distill_weight, extras.distill_temperature)

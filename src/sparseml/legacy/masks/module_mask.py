@@ -15,9 +15,9 @@ from sparseml.pytorch.sparsification.pruning import (
     MagnitudePruningParamsScorer,
     PruningParamsScorer,
 )
-from sparseml.pytorch.sparsification.pruning.masks.agreement import sum_over_ranks
 from sparseml.pytorch.sparsification.pruning.mask_creator import Target
 from sparseml.pytorch.sparsification.pruning.masks.param_set import ParamSet
+from sparseml.pytorch.utils.distributed import sum_over_ranks
 from sparseml.utils.text import did_you_mean, quoted_list
 
 __all__ = [

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from sparseml.pytorch.functional.scores import magnitude
-from sparseml.pytorch.sparsification.pruning.masks.agreement import is_distributed, sum_over_ranks
 from sparseml.pytorch.sparsification.pruning.methods.elementwise import (
     GradientTimesWeight,
     KeepZeros,
@@ -25,6 +24,7 @@ from sparseml.pytorch.sparsification.pruning.methods.method import Method
 from sparseml.pytorch.sparsification.pruning.methods.mfac import MFAC
 from sparseml.pytorch.sparsification.pruning.methods.obs import OptimalBrainSurgeon
 from sparseml.pytorch.sparsification.pruning.methods.rigl import DropAndGrow
+from sparseml.pytorch.utils.distributed import is_distributed, sum_over_ranks
 
 __all__ = [
     "FastCAPruningParamsScorer",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseml.pytorch.sparsification.distillation.hidden_group import HiddenParamGroup
-from sparseml.pytorch.sparsification.pruning.masks.agreement import is_distributed, sum_over_ranks
+from sparseml.pytorch.utils.distributed import is_distributed, sum_over_ranks
 
 __all__ = ["FeatureProjections"]
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from sparseml.pytorch.functional.scores import magnitude, movement, saliency
-from sparseml.pytorch.sparsification.pruning.masks.agreement import sum_over_ranks
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
+from sparseml.pytorch.utils.distributed import sum_over_ranks
 from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.tensors.sharded import full_value
 

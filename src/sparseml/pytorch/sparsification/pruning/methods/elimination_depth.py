@@ -13,12 +13,11 @@ from sparseml.pytorch.functional.cheapest import loss_limit
 from sparseml.pytorch.functional.elimination import Elimination
 from sparseml.pytorch.functional.kernels import exact_arithmetic
 from sparseml.pytorch.functional.selection import prune_count
-from sparseml.pytorch.sparsification.pruning.masks.agreement import is_distributed
 from sparseml.pytorch.sparsification.pruning.methods.block_rule import BlockRule
 from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import Held
 from sparseml.pytorch.sparsification.pruning.methods.method import Problem
-from sparseml.pytorch.sparsification.pruning.sampling.ranks import add_up, transfer_device
 from sparseml.pytorch.sparsification.pruning.sampling.shards import Piece
+from sparseml.pytorch.utils.distributed import add_up, is_distributed, transfer_device
 
 __all__ = ["eliminated"]
 

@@ -11,12 +11,11 @@ from torch import Tensor
 from sparseml.pytorch.functional.block_layout import block_layout
 from sparseml.pytorch.functional.fast_cap import ReducedFisher, fast_cap
 from sparseml.pytorch.functional.selection import prune_count
-from sparseml.pytorch.sparsification.pruning.masks.agreement import is_distributed
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import FisherSettings
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
-from sparseml.pytorch.sparsification.pruning.sampling.ranks import add_up, process_rank, world_size
 from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes, require_free
+from sparseml.pytorch.utils.distributed import add_up, is_distributed, process_rank, world_size
 
 __all__ = ["FastCAP"]
 

@@ -17,7 +17,6 @@ from sparseml.pytorch.functional.block_layout import BlockLayout
 from sparseml.pytorch.functional.fisher import BlockFisher
 from sparseml.pytorch.functional.kernels import exact_arithmetic
 from sparseml.pytorch.sparsification.pruning.methods.method import Problem
-from sparseml.pytorch.sparsification.pruning.sampling.ranks import process_rank, world_size
 from sparseml.pytorch.sparsification.pruning.sampling.shards import (
     Piece,
     exchange,
@@ -29,6 +28,7 @@ from sparseml.pytorch.sparsification.pruning.settings.memory import (
     parse_bytes,
     require_free,
 )
+from sparseml.pytorch.utils.distributed import process_rank, world_size
 
 __all__ = ["FisherPasses", "FisherSettings", "Held", "plan_groups"]
 

@@ -22,7 +22,6 @@ from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import Gradients
-from sparseml.pytorch.sparsification.pruning.sampling.ranks import add_up, process_rank, world_size
 from sparseml.pytorch.sparsification.pruning.sampling.shards import (
     Piece,
     exchange,
@@ -30,6 +29,7 @@ from sparseml.pytorch.sparsification.pruning.sampling.shards import (
     whole,
 )
 from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes, require_free
+from sparseml.pytorch.utils.distributed import add_up, process_rank, world_size
 from sparseml.pytorch.utils.layer_kinds import to_out_in
 
 _OVERHEAD = 1.1

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.rigl import connections_to_keep, drop_and_grow_scores
 from sparseml.pytorch.functional.selection import prune_count
-from sparseml.pytorch.sparsification.pruning.masks.agreement import sum_over_ranks
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
+from sparseml.pytorch.utils.distributed import sum_over_ranks
 
 __all__ = ["DropAndGrow"]
 

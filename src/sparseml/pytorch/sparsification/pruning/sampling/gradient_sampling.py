@@ -34,16 +34,16 @@ from torch import Tensor
 from torch.nn import Module
 from tqdm.auto import tqdm
 
-from sparseml.pytorch.sparsification.pruning.masks.agreement import is_distributed
-from sparseml.pytorch.sparsification.pruning.sampling.ranks import (
-    any_rank,
-    process_rank,
-    world_size,
-)
 from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import LayerCapture
-from sparseml.pytorch.sparsification.pruning.sampling.sampling_data import (
+from sparseml.pytorch.utils.batch_streams import (
     SamplingData,
     call_builder,
+)
+from sparseml.pytorch.utils.distributed import (
+    any_rank,
+    is_distributed,
+    process_rank,
+    world_size,
 )
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import NamedLayerParam

@@ -18,10 +18,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sparseml.pytorch.functional.block_layout import BlockLayout
-from sparseml.pytorch.sparsification.pruning.masks.agreement import is_distributed
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import Gradients
-from sparseml.pytorch.sparsification.pruning.sampling.ranks import (
+from sparseml.pytorch.utils.distributed import (
     add_up,
+    is_distributed,
     process_rank,
     transfer_device,
     world_size,

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sparseml.pytorch.sparsification.pruning.sampling.ranks import any_rank
+from sparseml.pytorch.utils.distributed import any_rank
 
 __all__ = ["as_memory", "describe_bytes", "free_bytes", "parse_bytes", "require_free"]
 

@@ -1,0 +1,184 @@
+"""Checkpoints of a training run: to resume from, and the best one of each sparsity."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparseml.pytorch.utils.saving.checkpoint import (
+    CheckpointInfo,
+    load_checkpoint,
+    save_checkpoint,
+)
+from sparseml.pytorch.utils.saving.files import (
+    CheckpointError,
+    atomic_path,
+    previous_path,
+    read_torch_file,
+)
+from sparseml.pytorch.utils.saving.rng import get_rng_state, set_rng_state
+from sparseml.run.errors import RunError, one_line
+from sparseml.run.processes import Processes
+from sparseml.run.resuming import RunIdentity
+
+__all__ = ["Checkpoints", "find_checkpoint"]
+
+_FEW_BYTES = 1 << 20
+
+
+def find_checkpoint(path: str) -> Path:
+    """Return the file to resume from, given it or the folder of its run.
+
+    :raises RunError: if there is none
+    """
+    given = Path(path).expanduser()
+    if not given.is_dir():
+        if not given.exists():
+            raise RunError(f"--resume {path}: no such file or folder")
+        return given
+    kept = given.glob("**/*_last.pth*")  # with it, the one before
+    found = sorted({path.with_name(path.name.partition(".pth")[0] + ".pth") for path in kept})
+    if len(found) != 1:
+        raise RunError(f"--resume {path}: {len(found)} files *_last.pth are there, not one")
+    return found[0]
+
+
+@dataclass
+class Checkpoints:
+    """Writes the checkpoints of a run into a folder, and reads one back.
+
+    Only the first process writes; reading is for all.
+
+    :param parts: what :func:`~sparseml.pytorch.utils.save_checkpoint` takes: ``optimizer``,
+        ``manager``, ``scheduler``, ``scaler``; those that are None are left out
+    :param extras: name → anything else with ``state_dict`` and ``load_state_dict``
+    :param identity: of the run, to compare on resuming
+    """
+
+    folder: Path
+    name: str
+    model: nn.Module
+    where: Processes
+    parts: dict[str, Any]
+    extras: dict[str, Any] = field(default_factory=dict)
+    identity: RunIdentity = field(default_factory=RunIdentity)
+
+    @property
+    def last(self) -> Path:
+        """Return the file to resume from."""
+        return self.folder / f"{self.name}_last.pth"
+
+    def best(self, sparsity: float) -> Path:
+        """Return the file of the best state at a sparsity."""
+        return self.folder / f"{self.name}_sparsity={sparsity:.2f}_best.pth"
+
+    def of_epoch(self, epoch: int) -> Path:
+        """Return the file of an epoch."""
+        return self.folder / f"{self.name}_epoch={epoch}.pth"
+
+    def save(self, paths: list[Path], epoch: int, progress: dict[str, Any]) -> None:
+        """Write the state after ``epoch`` epochs.
+
+        :param progress: plain data that :meth:`load` hands back
+        :raises RunError: if a file cannot be written; what it would have replaced stays
+        """
+        # each process draws by itself
+        rng = self.where.gather(get_rng_state())
+        if not self.where.is_first or not paths:
+            return
+        extra: dict[str, Any] = {"rng": rng, "progress": progress}
+        extra["settings"] = dict(self.identity.values)
+        extra |= {key: value.state_dict() for key, value in self.extras.items()}
+        with _writing(paths[0]):
+            save_checkpoint(
+                paths[0], self.model, **self._present(), epoch=epoch, rng=False, extra=extra
+            )
+        for path in paths[1:]:
+            with _writing(path), atomic_path(path) as part:
+                shutil.copyfile(paths[0], part)
+
+    def load(self, path: Path, with_optimizer: bool = True) -> tuple[int, dict[str, Any]]:
+        """Put everything back to where it was.
+
+        :return: the epochs done, and what :meth:`save` was given as ``progress``
+        :raises RunError: if the file is of another kind, or of another recipe, model or optimizer
+        :raises CheckpointError: if it is damaged
+        """
+        parts = self._present()
+        if not with_optimizer:
+            parts = {key: parts[key] for key in parts if key not in ("optimizer", "scheduler")}
+        shapes = self._shapes()
+        try:
+            info = load_checkpoint(path, self.model, **parts, rng=False)
+        except CheckpointError:
+            raise
+        except (IndexError, OSError) as error:
+            raise RunError(f"--resume {path}: {one_line(error)}") from error
+        except (KeyError, RuntimeError, ValueError) as error:
+            self._require_same_optimizer(path, with_optimizer)
+            reason = f"does not fit {self.name}: {one_line(error)}"
+            raise RunError(f"--resume {path} {reason}") from error
+        extra = self._checked_extra(path, info)
+        before = extra.get("settings", {})
+        self._require_same_model(path, before, shapes)
+        self.identity.require_same(path, before, with_optimizer)
+        for key, value in self.extras.items():
+            value.load_state_dict(extra[key])
+        if len(extra["rng"]) == self.where.count:
+            set_rng_state(extra["rng"][self.where.rank])
+        return int(info.epoch or 0), extra["progress"]
+
+    def _checked_extra(self, path: Path, info: CheckpointInfo) -> dict[str, Any]:
+        extra = info.extra
+        if not isinstance(extra, dict) or not {"rng", "progress"} <= extra.keys():
+            raise RunError(f"--resume {path} was not written by this script")
+        lacking = [key for key in self.extras if key not in extra]
+        if lacking:
+            raise RunError(f"--resume {path} holds no state of: {', '.join(lacking)}")
+        return extra
+
+    def _require_same_optimizer(self, path: Path, with_optimizer: bool) -> None:
+        extra = read_torch_file(path if path.exists() else previous_path(path)).get("extra")
+        if isinstance(extra, dict) and with_optimizer:
+            self.identity.require_same(path, extra.get("settings", {}))
+
+    def _require_same_model(
+        self, path: Path, before: Mapping[str, Any], shapes: dict[str, torch.Size]
+    ) -> None:
+        # thinning changes shapes, too; then the model is built as it was
+        now = self.identity.values.get("model")
+        if before.get("model") != now and shapes != self._shapes():
+            raise RunError(
+                f"--resume {path} comes from --model {before.get('model')}, whose layers have "
+                f"other shapes than those of {now}"
+            )
+
+    def _shapes(self) -> dict[str, torch.Size]:
+        return {name: value.shape for name, value in self.model.state_dict().items()}
+
+    def _present(self) -> dict[str, Any]:
+        return {key: value for key, value in self.parts.items() if value is not None}
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise RunError(_unwritten(path, error)) from error
+
+
+def _unwritten(path: Path, error: BaseException) -> str:
+    folder = next(parent for parent in path.parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    why = "the disk is full" if free < _FEW_BYTES else one_line(str(error).partition("\n")[0])
+    last = any(path.parent.glob("*_last.pth"))
+    kept = "; the last checkpoint is whole, --resume goes on from it" if last else ""
+    return f"{path} cannot be written: {why} ({free / 1e6:.1f} MB free){kept}"

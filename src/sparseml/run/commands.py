@@ -1,0 +1,45 @@
+"""The two runs as commands, for any trainer. What is slow to import is imported by what runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sparseml.run.errors import run_reported
+
+if TYPE_CHECKING:
+    from sparseml.run.session import Glue
+
+__all__ = ["prune", "train"]
+
+
+def prune(argv: Sequence[str], glue: Glue, prog: str | None = None) -> int:
+    """Prune a model in one shot, without training.
+
+    :param argv: the flags
+    :param glue: to the library that the model is of
+    :param prog: what the command is called in its help
+    :return: the exit status, 2 after a mistake of the user, which is told in one line
+    """
+
+    def run() -> None:
+        settings = glue.one_shot_settings(argv, prog)
+        from sparseml.run.one_shot import run_one_shot
+
+        run_one_shot(settings, glue)
+
+    return run_reported(run)
+
+
+def train(argv: Sequence[str], glue: Glue, prog: str | None = None) -> int:
+    """Train a model while a recipe prunes it; arguments and exit status are those of `prune`."""
+
+    def run() -> None:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        settings = glue.training_settings(argv, prog)
+        from sparseml.run.training import run_training
+
+        run_training(settings, glue)
+
+    return run_reported(run)

@@ -1,0 +1,168 @@
+"""Pruning in one shot, without training, to one or several sparsities, and evaluating each.
+
+Every sparsity gets a run directory below ``<output>/<experiment>``: ``model.safetensors``, the
+packed masks in ``masks.safetensors``, the recipe as it was applied and what was measured. Beside
+them lie ``results.csv``, ``results.json``, ``table.txt`` and ``report.html``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from sparseml.run.batch_norm import retune_batch_norm
+from sparseml.run.errors import RunError
+from sparseml.run.files import atomic_text, make_folder
+from sparseml.run.fitting import load_recipe, require_fitting_patterns
+from sparseml.run.masks import write_masks
+from sparseml.run.processes import prepare, processes
+from sparseml.run.progress import say
+from sparseml.run.results import (
+    LATENCY_BATCH,
+    describe_dense,
+    experiment_folder,
+    start_run,
+    write_latency,
+    write_outcome,
+    write_page,
+)
+from sparseml.run.service_logs import service_loggers
+from sparseml.run.session import Found, Glue, OneShotRunSettings, Session
+from sparseml.run.sweep import Pruned, asked_sparsities, sweep_recipe
+
+__all__ = ["run_one_shot"]
+
+Row = dict[str, Any]
+
+
+def run_one_shot(settings: OneShotRunSettings, glue: Glue) -> None:
+    """Evaluate the dense model, then a copy pruned to each sparsity.
+
+    :raises RunError: for what does not fit, and files that cannot be written
+    """
+    run = settings.run
+    prepare(run.seed, run.threads)
+    sparsities = asked_sparsities(settings.sweep.sparsities)
+    load_recipe(run.sparseml_recipe, run.recipe_args)
+    with processes(run.device, run.timeout) as where:
+        session = glue.open_session(settings, where)
+        first = load_recipe(run.sparseml_recipe, run.recipe_args)
+        require_fitting_patterns(first, session.model, run.sparseml_recipe)
+        with contextlib.ExitStack() as stack:
+            outcome = _Outcome(session, settings, stack) if where.is_first else None
+            _prune(session, settings, sparsities, outcome)
+
+
+def _prune(
+    session: Session,
+    settings: OneShotRunSettings,
+    sparsities: list[float],
+    outcome: _Outcome | None,
+) -> None:
+    """Do all sparsities, and show them."""
+    run = settings.run
+    found = session.evaluate(session.model, "dense")
+    if outcome:
+        outcome.dense(found)
+    for pruned in sweep_recipe(
+        lambda: load_recipe(run.sparseml_recipe, run.recipe_args),
+        session.model,
+        sparsities,
+        grad_sampler=session.grad_sampler(),
+    ):
+        if run.bn_retune:
+            batches = session.training_batches()
+            retune_batch_norm(pruned.model, batches, run.bn_retune, session.where)
+        found = session.evaluate(pruned.model, _named(pruned.sparsity))
+        if outcome:
+            outcome.add(pruned, found)
+    if outcome:
+        outcome.close()
+
+
+class _Outcome:
+    """What the first process writes."""
+
+    def __init__(
+        self, session: Session, settings: OneShotRunSettings, stack: contextlib.ExitStack
+    ) -> None:
+        self.session, self.settings = session, settings
+        self.folder = folder = experiment_folder(settings.run, session.model_name)
+        if (folder / "results.json").exists() and not settings.run.overwrite:
+            raise RunError(f"{folder} holds results: give --overwrite or another --experiment")
+        self.rows: list[Row] = []
+        self.runs: list[Path] = []
+        self.config = settings.values()
+        make_folder(folder)
+        self.loggers = stack.enter_context(service_loggers(settings.run, self.config, folder))
+
+    def dense(self, found: Found) -> None:
+        """Keep what the dense model is like."""
+        self.variant = describe_dense(self.session, found)
+        self._row(0.0, found, 0.0, "")
+
+    def add(self, pruned: Pruned, found: Found) -> None:
+        """Write the run directory of one sparsity."""
+        settings, session = self.settings, self.session
+        name = _named(pruned.sparsity)
+        folder = self.folder / name.replace(" ", "=")
+        title, group = f"{session.model_name} {name}", Path(settings.run.sparseml_recipe).stem
+        with start_run(folder, settings.run, self.config, session.packages, title, group) as run:
+            run.write_recipe(pruned.manager)
+            weights = write_outcome(run, session, pruned.manager, self.variant, pruned.model, found)
+            write_masks(folder / "masks.safetensors", pruned.masks)
+            inputs = session.sample_inputs(LATENCY_BATCH)
+            rounds = settings.sweep.latency_rounds
+            write_latency(run, session.model, pruned.model, inputs, rounds)
+        self.runs.append(folder)
+        zeros = pruned.zeros
+        self._row(zeros if pruned.sparsity is None else pruned.sparsity, found, zeros, str(weights))
+
+    def close(self) -> None:
+        """Write table and report."""
+        with atomic_text(self.folder / "table.txt") as file:
+            file.write(self._table() + "\n")
+        say(self._table())
+        write_page(self.runs, self.folder, self.settings.run)
+
+    def _row(self, sparsity: float, found: Found, zeros: float, file: str) -> None:
+        measured = {metric.column: found[metric.name] for metric in self.session.metrics}
+        row = {"sparsity": sparsity, **measured, "zeros": zeros, "file": file}
+        self.rows.append(row)
+        told = "  ".join(metric.text(found) for metric in self.session.metrics)
+        say(f"sparsity {sparsity:.4f}  {told}")
+        numbers = {key: value for key, value in row.items() if isinstance(value, float)}
+        for logger in self.loggers:
+            logger.log_scalars("one_shot", numbers, step=len(self.rows) - 1)
+        with atomic_text(self.folder / "results.csv") as out:
+            writer = csv.DictWriter(out, list(row))
+            writer.writeheader()
+            writer.writerows(self.rows)
+        run = self.settings.run
+        model = self.config.get("model", self.session.model_name)
+        content = {"model": model, "recipe": run.sparseml_recipe, "seed": run.seed}
+        with atomic_text(self.folder / "results.json") as out:
+            json.dump({**content, "results": self.rows}, out, indent=2)
+
+    def _table(self) -> str:
+        metrics = self.session.metrics
+        names = " | ".join(f"{metric.name:>6}" for metric in metrics)
+        head = f"sparsity | {names} |  zeros"
+        lines = [
+            " | ".join(
+                [
+                    f"{'dense' if not row['file'] else format(row['sparsity'], '.4g'):>8}",
+                    *(metric.cell(row[metric.column]) for metric in metrics),
+                    f"{100 * row['zeros']:6.2f}",
+                ]
+            )
+            for row in self.rows
+        ]
+        return "\n".join([head, "-" * len(head), *lines])
+
+
+def _named(sparsity: float | None) -> str:
+    return "recipe" if sparsity is None else f"sparsity {sparsity:.4g}"

@@ -1,0 +1,123 @@
+"""What a run leaves in and beside its run directories: weights, measurements, the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import Module
+
+from sparseml.report import (
+    RunDirectory,
+    Variant,
+    describe_model,
+    layer_sparsities,
+    measure_latency,
+    write_report,
+)
+from sparseml.run.errors import RunError
+from sparseml.run.progress import say
+from sparseml.run.session import Found, Session
+from sparseml.run.settings.groups import RunSettings
+
+__all__ = [
+    "LATENCY_BATCH",
+    "describe_dense",
+    "experiment_folder",
+    "start_run",
+    "write_latency",
+    "write_outcome",
+    "write_page",
+]
+
+LATENCY_BATCH = 1
+
+
+def experiment_folder(settings: RunSettings, model_name: str) -> Path:
+    """Return ``<output>/<experiment>``, where the run goes; named after model and recipe."""
+    recipe = Path(settings.sparseml_recipe).stem
+    return Path(settings.output) / (settings.experiment or f"{model_name}-{recipe}")
+
+
+def start_run(
+    folder: Path,
+    settings: RunSettings,
+    config: Mapping[str, Any],
+    packages: Sequence[str],
+    name: str,
+    group: str | None,
+) -> RunDirectory:
+    """Begin a run directory.
+
+    :param config: all settings, name → value
+    :param packages: whose versions are kept
+    :raises RunError: if it cannot be written, or holds a run that is not to be replaced
+    """
+    try:
+        run = RunDirectory.start(
+            folder, name, group, config=config, seed=settings.seed, overwrite=settings.overwrite
+        )
+    except FileExistsError as error:
+        raise RunError(
+            f"{folder} holds a run: give --resume {folder} to go on with it, --overwrite to "
+            "replace it, or another --experiment"
+        ) from error
+    except OSError as error:
+        raise RunError(f"--output: {folder} cannot be written: {error.strerror}") from error
+    run.write_environment(packages)
+    return run
+
+
+def write_outcome(
+    run: RunDirectory,
+    session: Session,
+    manager: Any,
+    dense: Variant | None,
+    model: Module,
+    found: Found,
+) -> Path:
+    """Write the weights, and what the model is like beside the dense one.
+
+    :param dense: None if that is written already
+    :return: the file of weights
+    """
+    weights = run.save_model(model, recipe=manager)
+    sparse = _described(session, model, found)
+    before = {} if dense is None else {"dense": dense}
+    run.write_result({**before, "sparse": sparse}, layer_sparsities(model, manager))
+    return weights
+
+
+def describe_dense(session: Session, found: Found) -> Variant:
+    """Return what the model that pruning starts from is like."""
+    return _described(session, session.model, found)
+
+
+def write_latency(
+    run: RunDirectory, dense: Module, model: Module, inputs: Any, rounds: int
+) -> None:
+    """Time the pruned model against the dense one, the two taking turns."""
+    if rounds < 1:
+        return
+    with torch.inference_mode():
+        taken = measure_latency({"dense": dense, "sparse": model}, inputs, rounds)
+    run.write_result({name: {"latency": [found]} for name, found in taken.items()})
+
+
+def write_page(runs: Sequence[Path], folder: Path, settings: RunSettings) -> None:
+    """Write the report, where its packages are installed."""
+    if not settings.report:
+        return
+    try:
+        written = write_report(list(runs), folder)
+    except ImportError as error:
+        say(f"no report: {error}")
+        return
+    say(f"report: {folder / written.html.name}")
+
+
+def _described(session: Session, model: Module, found: Found) -> Variant:
+    told = {metric.name: found[metric.name] for metric in session.metrics}
+    return describe_model(model, told, session.sample_inputs(LATENCY_BATCH))

@@ -1,0 +1,193 @@
+"""What a trainer lends to a run, whoever it is.
+
+A run is driven from here; how to load a model and its data, to evaluate and to train it is known to
+the glue of each trainer, such as :mod:`sparseml.timm.glue`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import nn
+
+from sparseml.run.processes import Processes
+from sparseml.run.settings.flags import Changes
+from sparseml.run.settings.groups import CheckpointSettings, RunSettings, SweepSettings
+
+__all__ = [
+    "Found",
+    "Glue",
+    "LogStep",
+    "Metric",
+    "OneShotRunSettings",
+    "Session",
+    "Training",
+    "TrainingRunSettings",
+]
+
+Found = dict[str, float]
+"""What an evaluation, or an epoch of training, has found: name → number."""
+
+LogStep = Callable[[int, Found], None]
+"""Told of a step of training: its number, and what to log."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One of the numbers that tell how good a model is.
+
+    :param name: as evaluations call it
+    :param column: in the table of a one-shot run
+    :param percent: whether it is a fraction, shown in percent
+    """
+
+    name: str
+    column: str
+    percent: bool = True
+
+    def text(self, found: Mapping[str, float]) -> str:
+        """Return name and value in words."""
+        return f"{self.name} {found[self.name]:{'.2%' if self.percent else '.4f'}}"
+
+    def cell(self, value: float) -> str:
+        """Return the value as a table has it."""
+        return f"{100 * value:6.2f}" if self.percent else f"{value:6.3f}"
+
+
+class Session(Protocol):
+    """A model with its data.
+
+    :ivar model: the dense model, on the device of this process
+    :ivar where: which process this is
+    :ivar model_name: fit for file names
+    :ivar metrics: what :meth:`evaluate` finds, the most telling first: by it the best checkpoint
+        is chosen
+    :ivar packages: whose versions are worth to be kept with the results
+    """
+
+    model: nn.Module
+
+    @property
+    def where(self) -> Processes: ...
+
+    @property
+    def model_name(self) -> str: ...
+
+    @property
+    def metrics(self) -> Sequence[Metric]: ...
+
+    @property
+    def packages(self) -> Sequence[str]: ...
+
+    def evaluate(self, model: nn.Module, name: str = "evaluating") -> Found:
+        """Return how good a model is on held-out data, the same in all processes.
+
+        :param name: of the bar that shows how far this is
+        """
+
+    def training_batches(self) -> Iterable[Any]:
+        """Return training data in random order, not augmented; inputs come first in a batch."""
+
+    def grad_sampler(self) -> dict[str, Any]:
+        """Return what gradients are sampled on; nothing is loaded before it is needed."""
+
+    def sample_inputs(self, count: int = 1) -> Any:
+        """Return a batch to count operations and take times on."""
+
+
+class Training(Protocol):
+    """A training that is ready to begin.
+
+    :ivar manager: of the recipe; it has modified the model
+    :ivar model: as it is trained, in its wrappers if there are any
+    :ivar epochs: how many there are, counted from 0
+    :ivar averaged: a moving average of the weights, if there is one
+    :ivar parts: what a checkpoint holds beside the model: ``optimizer``, ``manager``,
+        ``scheduler``, ``scaler``, each perhaps None
+    :ivar steps: optimizer steps taken
+    """
+
+    manager: Any
+    model: nn.Module
+    epochs: int
+    steps_per_epoch: int
+
+    @property
+    def averaged(self) -> nn.Module | None: ...
+
+    @property
+    def parts(self) -> dict[str, Any]: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    def epoch(self, number: int, name: str) -> Found:
+        """Train one epoch.
+
+        :param name: of the bar that shows how far this is
+        :return: ``loss``, ``lr`` at the end, ``sparsity``, and what else there is to tell
+        """
+
+    def after_epoch(self, number: int, found: Found) -> None:
+        """Go on to the learning rate of the next epoch.
+
+        :param found: by evaluating the model after this one
+        """
+
+    def skip_to(self, epoch: int, found: Found) -> None:
+        """Go to the learning rate of an epoch, in a run whose optimizer begins anew.
+
+        :param found: by evaluating the model after the epoch before
+        """
+
+
+class OneShotRunSettings(Protocol):
+    """What a one-shot run reads of its settings."""
+
+    run: RunSettings
+    sweep: SweepSettings
+
+    def values(self, *changing: Changes) -> dict[str, Any]:
+        """Return name → value, as :meth:`sparseml.run.settings.Settings.values` does."""
+
+
+class TrainingRunSettings(Protocol):
+    """What a training run reads of its settings."""
+
+    run: RunSettings
+    checkpoints: CheckpointSettings
+
+    def values(self, *changing: Changes) -> dict[str, Any]:
+        """Return name → value, as :meth:`sparseml.run.settings.Settings.values` does."""
+
+
+class Glue(Protocol):
+    """What is known of one trainer, and of the models and data that it trains."""
+
+    def one_shot_settings(self, argv: Sequence[str], prog: str | None) -> OneShotRunSettings:
+        """Return the settings of a one-shot run; this must not import torch.
+
+        :param prog: what the command is called in its help
+        :raises RunError: for flags or a configuration file that cannot be used
+        """
+
+    def training_settings(self, argv: Sequence[str], prog: str | None) -> TrainingRunSettings:
+        """Return the settings of a training run, likewise."""
+
+    def open_session(self, settings: Any, where: Processes) -> Session:
+        """Load the model and find the data, by settings of either kind.
+
+        :raises RunError: if there is no such model or data, or they do not fit together
+        """
+
+    def set_up_training(
+        self, session: Session, settings: Any, loggers: list[Any], log: LogStep
+    ) -> Training:
+        """Check that recipe, model and run fit, and build all that training takes.
+
+        :param loggers: for the modifiers; it may be filled later
+        :param log: for the loop
+        :raises RunError: for what does not fit, before anything is computed
+        """

@@ -1,0 +1,173 @@
+"""Settings as dataclasses: all that is to be known about one stands beside its field.
+
+The flags of the command line, the keys of configuration files, the check of ranges and the check
+on resuming follow from the fields.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, ClassVar, Literal, get_type_hints
+
+__all__ = ["Changes", "Flag", "Group", "Leaf", "Settings", "flag", "leaves"]
+
+Changes = Literal["nothing", "result", "optimizer"]
+"""What depends on a setting: neither weights nor masks; these; or even the kind of state that an
+optimizer has, which another value cannot take over."""
+
+_KEY = "flag"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """How a setting is given, and which values it may have; see :func:`flag`."""
+
+    names: tuple[str, ...]
+    also: tuple[str, ...]
+    help: str | None
+    metavar: str | tuple[str, ...] | None
+    choices: tuple[str, ...] | None
+    nargs: int | str | None
+    paired: bool
+    at_least: float | None
+    at_most: float | None
+    above: float | None
+    below: float | None
+    changes: Changes
+
+    def options(self, name: str) -> list[str]:
+        """Return the option strings of a setting called ``name``, the short ones first."""
+        names = [*(self.names or (f"--{name.replace('_', '-')}",)), *self.also]
+        return sorted(names, key=lambda option: option.startswith("--"))
+
+    def broken_limit(self, value: Any) -> str | None:
+        """Return what a number must be, if this one is not; None for all that may be."""
+        low = -math.inf if self.at_least is None else self.at_least
+        high = math.inf if self.at_most is None else self.at_most
+        if self.above is not None:
+            return None if self.above < value < math.inf else f"greater than {self.above}"
+        if self.below is not None:
+            within = low <= value < self.below
+            return None if within else f"at least {low} and less than {self.below}"
+        if (self.at_least is None and self.at_most is None) or low <= value <= high:
+            return None
+        return f"at least {low}" if high == math.inf else f"from {low} to {high}"
+
+
+def flag(
+    default: Any = MISSING,
+    help: str | None = None,
+    *,
+    names: Sequence[str] = (),
+    also: Sequence[str] = (),
+    metavar: str | tuple[str, ...] | None = None,
+    choices: Sequence[str] | None = None,
+    nargs: int | str | None = None,
+    paired: bool = False,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    changes: Changes = "result",
+) -> Any:
+    """Return the field of a setting, which its annotation gives the type.
+
+    :param default: a setting without one must be given
+    :param names: option strings, in place of ``--`` and the name of the field with dashes
+    :param also: more option strings
+    :param nargs: as in ``argparse``, for a sequence
+    :param paired: also give a flag ``--no-...``, to a bool
+    :param at_least: bounds of numbers, also of each in a sequence; None is always allowed
+    :param above: the number must be greater, and finite
+    :param changes: what depends on the setting, which matters when a run is resumed
+    """
+    meta = Flag(
+        names=tuple(names),
+        also=tuple(also),
+        help=help,
+        metavar=metavar,
+        choices=None if choices is None else tuple(choices),
+        nargs=nargs,
+        paired=paired,
+        at_least=at_least,
+        at_most=at_most,
+        above=above,
+        below=below,
+        changes=changes,
+    )
+    if isinstance(default, (dict, list)):
+        return field(default_factory=default.copy, metadata={_KEY: meta})
+    return field(default=default, metadata={_KEY: meta})
+
+
+class Group:
+    """Settings that belong together: the base of dataclasses whose fields are flags.
+
+    :cvar TITLE: of the group in the help, none for those that stand alone
+    """
+
+    TITLE: ClassVar[str] = ""
+    DESCRIPTION: ClassVar[str | None] = None
+
+
+@dataclass(kw_only=True)
+class Settings:
+    """All settings of a run: a dataclass whose fields are flags and groups of flags.
+
+    :cvar DEFAULTS: name → default, in place of that of its group
+    :param given: names of the settings that were given on the command line
+    """
+
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {}
+
+    config: str | None = flag(
+        None, "YAML of defaults for all flags", also=("-c",), metavar="FILE", changes="nothing"
+    )
+    given: frozenset[str] = frozenset()
+
+    def values(self, *changing: Changes) -> dict[str, Any]:
+        """Return name → value, of all settings or of those that change one of ``changing``."""
+        return {
+            leaf.name: getattr(getattr(self, leaf.group) if leaf.group else self, leaf.name)
+            for leaf in leaves(type(self))
+            if not changing or leaf.flag.changes in changing
+        }
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One setting among all of a run.
+
+    :param group: the field of its group, empty for one without
+    :param kind: its annotation
+    """
+
+    name: str
+    group: str
+    kind: Any
+    default: Any
+    flag: Flag
+
+
+def leaves(kind: type[Settings]) -> tuple[Leaf, ...]:
+    """Return the settings of a run, in the order of their fields."""
+    found: list[Leaf] = []
+    hints = get_type_hints(kind)
+    for entry in fields(kind):
+        hint = hints[entry.name]
+        if _KEY in entry.metadata:
+            found.append(_leaf(entry, "", hint, kind.DEFAULTS))
+        elif isinstance(hint, type) and issubclass(hint, Group):
+            inner, group = get_type_hints(hint), entry.name
+            members: Any = hint
+            found += [_leaf(one, group, inner[one.name], kind.DEFAULTS) for one in fields(members)]
+    return tuple(found)
+
+
+def _leaf(entry: Field[Any], group: str, kind: Any, defaults: Mapping[str, Any]) -> Leaf:
+    default: Any = entry.default
+    if entry.default_factory is not MISSING:
+        default = entry.default_factory()
+    return Leaf(entry.name, group, kind, defaults.get(entry.name, default), entry.metadata[_KEY])

@@ -1,0 +1,82 @@
+"""The settings that every run has, whoever trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sparseml.run.settings.flags import Group, flag
+
+__all__ = ["CheckpointSettings", "RunSettings", "SweepSettings"]
+
+
+@dataclass
+class RunSettings(Group):
+    """Recipe, where results go, and how to compute."""
+
+    TITLE = "run"
+
+    sparseml_recipe: str = flag(
+        help="file, or recipe:NAME of `sparseml recipe list`",
+        also=("--recipe",),
+        metavar="FILE",
+        changes="nothing",
+    )
+    recipe_args: str | None = flag(
+        None,
+        "variables of the recipe: JSON, or name=value,...",
+        metavar="TEXT",
+        changes="nothing",
+    )
+    output: str = flag("./output", also=("--output-dir",), metavar="FOLDER", changes="nothing")
+    experiment: str = flag(
+        "", "folder below --output [model, recipe]", metavar="NAME", changes="nothing"
+    )
+    overwrite: bool = flag(False, "replace the run that is in that folder", changes="nothing")
+    seed: int = flag(42, at_least=0, at_most=2**32 - 1)
+    device: str = flag("auto", "cpu, cuda, cuda:1 [auto]", changes="nothing")
+    threads: int | None = flag(None, "of the CPU, per process", metavar="N", at_least=1)
+    channels_last: bool = flag(False, "layout of images and convolutions in memory")
+    amp: bool = flag(False, "mixed precision")
+    amp_dtype: str | None = flag(
+        None, "[float16 on GPUs, else bfloat16]", choices=("float16", "bfloat16")
+    )
+    bn_retune: int = flag(0, "batch norms after pruning", metavar="BATCHES", at_least=0)
+    timeout: float = flag(
+        1800.0, "seconds that processes wait for each other", above=0, changes="nothing"
+    )
+    log_wandb: bool = flag(
+        False, "to Weights & Biases, also offline (WANDB_MODE)", changes="nothing"
+    )
+    log_tensorboard: bool = flag(False, changes="nothing")
+    project: str = flag("sparseml", "in Weights & Biases", changes="nothing")
+    report: bool = flag(True, "write report.html at the end", paired=True, changes="nothing")
+
+
+@dataclass
+class SweepSettings(Group):
+    """What a one-shot run goes through."""
+
+    sparsities: Sequence[float] = flag([], nargs="*", metavar="S")
+    save_model: bool = flag(False, "no longer needed: always saved")
+    latency_rounds: int = flag(10, "0 takes no times", at_least=0)
+
+
+@dataclass
+class CheckpointSettings(Group):
+    """What a training run keeps and tells on its way."""
+
+    TITLE = "checkpoints and logs"
+
+    resume: str | None = flag(
+        None,
+        "a checkpoint, or the folder of the run to go on with",
+        metavar="PATH",
+        changes="nothing",
+    )
+    no_resume_opt: bool = flag(False, "resume without the optimizer's state", changes="nothing")
+    checkpoint_freq: int = flag(-1, "also keep every K-th epoch's", metavar="K", changes="nothing")
+    save_last: bool = flag(True, "keep a checkpoint to resume from", paired=True, changes="nothing")
+    log_interval: int = flag(50, metavar="STEPS", at_least=1, changes="nothing")
+    log_sparsity: bool = flag(False, "sparsity of each layer when masks changed", changes="nothing")
+    log_param_histogram: bool = flag(False, "of weights that are not zero", changes="nothing")

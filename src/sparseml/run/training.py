@@ -1,0 +1,197 @@
+"""Training a model while a recipe prunes it: gradually, or in one shot before fine-tuning.
+
+The run directory is ``<output>/<experiment>``: arguments, recipe, metrics as JSON lines and as
+``summary.csv``, in ``checkpoints/`` the last state (to ``--resume`` from) and the best one of each
+sparsity, and at the end the weights, what was measured and ``report.html``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+from sparseml.pytorch.utils.logger import BaseLogger
+from sparseml.report import RunDirectory
+from sparseml.run.batch_norm import retune_batch_norm
+from sparseml.run.checkpoints import Checkpoints, find_checkpoint
+from sparseml.run.epoch_log import EpochLog
+from sparseml.run.errors import RunError
+from sparseml.run.masks import masked_sparsity, masks_in_force, write_masks
+from sparseml.run.processes import prepare, processes
+from sparseml.run.progress import say
+from sparseml.run.results import (
+    LATENCY_BATCH,
+    describe_dense,
+    experiment_folder,
+    start_run,
+    write_latency,
+    write_outcome,
+    write_page,
+)
+from sparseml.run.resuming import RunIdentity
+from sparseml.run.service_logs import service_loggers
+from sparseml.run.session import Found, Glue, Session, TrainingRunSettings
+
+__all__ = ["run_training"]
+
+LATENCY_ROUNDS = 10
+
+
+def run_training(settings: TrainingRunSettings, glue: Glue) -> None:
+    """Set up, train, and write what came of it.
+
+    :raises RunError: for what does not fit, and files that cannot be written
+    """
+    prepare(settings.run.seed, settings.run.threads)
+    with processes(settings.run.device, settings.run.timeout) as where:
+        if not where.is_first:
+            logging.getLogger().setLevel(logging.WARNING)
+        session = glue.open_session(settings, where)
+        _Run(session, settings, glue).run()
+
+
+class _Run:
+    """One training run and its files."""
+
+    def __init__(self, session: Session, settings: TrainingRunSettings, glue: Glue) -> None:
+        self.session, self.settings, self.where = session, settings, session.where
+        keeping = settings.checkpoints
+        self.folder = experiment_folder(settings.run, session.model_name)
+        self.resumed = find_checkpoint(keeping.resume) if keeping.resume else None
+        if self.resumed is not None and not settings.run.experiment:
+            self.folder = _folder_of(self.resumed, self.folder)
+        self.loggers: list[BaseLogger] = []
+        self.directory: RunDirectory | None = None
+        self.best: dict[str, Any] = {}
+        self.done = 0
+        self.training = glue.set_up_training(session, settings, self.loggers, self._log)
+        self.epochs = EpochLog(session, self.training, keeping, self.folder, self.loggers)
+        self.checkpoints = self._checkpoints()
+
+    def run(self) -> None:
+        """Train all epochs that are left."""
+        if self.resumed is not None:
+            self._resume(self.resumed)
+        with contextlib.ExitStack() as stack:
+            if self.where.is_first:
+                self._open_directory(stack)
+            dense = copy.deepcopy(self.session.model) if self.resumed is None else None
+            variant = self._dense_variant()
+            self._train()
+            if self.directory is not None:
+                self._finish(variant, dense)
+
+    def _train(self) -> None:
+        for epoch in range(self.done, self.training.epochs):
+            self._epoch(epoch)
+        self.masks = masks_in_force(self.training.manager)
+        self.training.manager.finalize(self.training.model)
+
+    def _epoch(self, epoch: int) -> None:
+        training, session = self.training, self.session
+        before = masked_sparsity(training.manager)
+        name = f"epoch {epoch + 1}/{training.epochs}"
+        trained = training.epoch(epoch, name)
+        changed = trained["sparsity"] != before
+        if changed and self.settings.run.bn_retune:
+            batches = session.training_batches()
+            retune_batch_norm(session.model, batches, self.settings.run.bn_retune, self.where)
+        found = session.evaluate(session.model, f"{name} evaluating")
+        row = self.epochs.row(epoch, trained, found)
+        if training.averaged is not None:
+            averaged = session.evaluate(training.averaged, f"{name} average")
+            row.update({f"ema/{key}": value for key, value in averaged.items()})
+        training.after_epoch(epoch, found)
+        self.done = epoch + 1
+        self._keep(row)
+        if self.where.is_first:
+            self.epochs.tell(row, changed)
+
+    def _keep(self, row: dict[str, Any]) -> None:
+        """Write the checkpoints that are due."""
+        keeping, telling = self.settings.checkpoints, self.session.metrics[0].name
+        level, reached = f"{row['sparsity']:.2f}", row[f"eval/{telling}"]
+        paths = [self.checkpoints.last] if keeping.save_last else []
+        if self.best.get("level") != level or reached > self.best[telling]:
+            self.best = {"level": level, telling: reached, "epoch": row["epoch"]}
+            paths.append(self.checkpoints.best(row["sparsity"]))
+        if keeping.checkpoint_freq > 0 and self.done % keeping.checkpoint_freq == 0:
+            paths.append(self.checkpoints.of_epoch(row["epoch"]))
+        progress = {"history": self.epochs.rows, "best": self.best}
+        self.checkpoints.save(paths, self.done, progress)
+
+    def _log(self, step: int, values: Found) -> None:
+        for logger in self.loggers:
+            logger.log_scalars("train", values, step=step)
+
+    def _checkpoints(self) -> Checkpoints:
+        training, session = self.training, self.session
+        extras = {} if training.averaged is None else {"ema": training.averaged}
+        return Checkpoints(
+            self.folder / "checkpoints",
+            session.model_name,
+            session.model,
+            self.where,
+            training.parts,
+            extras,
+            RunIdentity.of(self.settings, self.where),
+        )
+
+    def _resume(self, path: Path) -> None:
+        training, anew = self.training, self.settings.checkpoints.no_resume_opt
+        self.done, progress = self.checkpoints.load(path, not anew)
+        self.epochs.rows, self.best = progress["history"], progress["best"]
+        if anew:
+            training.skip_to(self.done, self.epochs.last_found())
+        if self.done > training.epochs:
+            raise RunError(f"--resume {path} has {self.done} epochs behind it, the run has fewer")
+        if self.where.is_first:
+            say(f"resumed from {path} after {self.done} epochs, {training.steps} steps")
+
+    def _open_directory(self, stack: contextlib.ExitStack) -> None:
+        run, config, session = self.settings.run, self.settings.values(), self.session
+        goes_on = self.resumed is not None and (self.folder / "run.json").exists()
+        if goes_on:
+            self.directory = RunDirectory(self.folder)
+        else:
+            group = f"{session.model_name} {Path(run.sparseml_recipe).stem}"
+            name, packages = self.folder.name, session.packages
+            self.directory = start_run(self.folder, run, config, packages, name, group)
+        stack.enter_context(self.directory)
+        steps = self.training.steps if self.resumed is not None else None
+        services = stack.enter_context(service_loggers(run, config, self.folder, goes_on))
+        self.loggers += [self.directory.metrics(steps), *services]
+        self.training.manager.initialize_loggers(self.loggers)
+        self.directory.write_recipe(self.training.manager, self.training.steps_per_epoch)
+        self.epochs.write_settings(config)
+
+    def _dense_variant(self) -> Any:
+        if self.resumed is not None:
+            return None
+        found = self.session.evaluate(self.session.model, "before training")
+        if self.directory is None:
+            return None
+        say(f"before training: {self.session.metrics[0].text(found)}")
+        variant = describe_dense(self.session, found)
+        self.directory.write_result({"dense": variant})
+        return variant
+
+    def _finish(self, variant: Any, dense: Any) -> None:
+        assert self.directory is not None
+        session, found = self.session, self.epochs.last_found()
+        model, manager = session.model, self.training.manager
+        write_outcome(self.directory, session, manager, variant, model, found)
+        write_masks(self.folder / "masks.safetensors", self.masks)
+        if dense is not None:
+            inputs = session.sample_inputs(LATENCY_BATCH)
+            write_latency(self.directory, dense, model, inputs, LATENCY_ROUNDS)
+        write_page([self.folder], self.folder, self.settings.run)
+
+
+def _folder_of(checkpoint: Path, otherwise: Path) -> Path:
+    above = checkpoint.absolute().parent
+    above = above.parent if above.name == "checkpoints" else above
+    return above if (above / "run.json").exists() else otherwise

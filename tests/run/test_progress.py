@@ -1,0 +1,39 @@
+"""Showing how far a job is."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from sparseml.run import shown_progress
+
+
+class Terminal(io.StringIO):
+    """A text buffer that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def _progress(stream: Any, total: int = 20) -> str:
+    with shown_progress("job", total, stream=stream) as advance:
+        for done in range(1, total + 1):
+            advance(done, f"loss {done}")
+    return stream.getvalue()
+
+
+def test_plain_lines_in_a_log() -> None:
+    lines = _progress(io.StringIO()).splitlines()
+    assert lines == [f"job {done}/20  loss {done}" for done in (4, 8, 12, 16, 20)]
+
+
+def test_a_bar_on_a_terminal() -> None:
+    shown = _progress(Terminal())
+    assert "\r" in shown and "20/20" in shown and "loss 20" in shown and "\n" not in shown
+
+
+def test_silence_of_other_processes() -> None:
+    stream = io.StringIO()
+    with shown_progress("job", 3, shown=False, stream=stream) as advance:
+        advance(1, "")
+    assert stream.getvalue() == ""
