@@ -68,7 +68,9 @@ class ModuleParamPruningMask(MaskSet):
         super().__init__(
             found, reintroduce=allow_reintroduction, gradients_only=mask_gradients_only
         )
-        self._params_init = [p.detach().clone() if store_init else None for p in known.params]
+        self._params_init: list[Tensor | None] = [
+            p.detach().clone() if store_init else None for p in known.params
+        ]
         self._set_old_form(mask_creator, scorer, global_sparsity)
         self._store_init = store_init
         self._store_unmasked = store_unmasked or allow_reintroduction
@@ -91,7 +93,7 @@ class ModuleParamPruningMask(MaskSet):
         self._grad_means = RunningMeans(len(self), -1.0)
         self._forward_hooks = False
         if "_params_init" not in vars(self):
-            self._params_init: list[Tensor | None] = [None] * len(self)
+            self._params_init = [None] * len(self)
 
     @property
     def mask_creator(self) -> PruningMaskCreator:
@@ -201,7 +203,9 @@ class ModuleParamPruningMask(MaskSet):
             self._scorer.update_last_applied_sparsity(tensor_list_sparsity(masks))
         return self.set_param_masks(masks)
 
-    def apply(self, param_idx: int | bool | None = None, plain_zeros: bool = False) -> None:
+    def apply(  # type: ignore[override]
+        self, param_idx: int | None = None, plain_zeros: bool = False
+    ) -> None:
         """Mask the weights, if enabled; at any index those of all parameters."""
         super().apply(plain_zeros)
 

@@ -18,7 +18,13 @@ from sparseml.pytorch.functional.cholesky import damped_cholesky
 from sparseml.pytorch.functional.kernels import kernels_for, map_rows
 from sparseml.pytorch.functional.kernels.rows import rows_per_chunk
 
-__all__ = ["joint_update", "obs_scores", "require_blocks", "simultaneous_update"]
+__all__ = [
+    "joint_update",
+    "obs_scores",
+    "part_scores",
+    "require_blocks",
+    "simultaneous_update",
+]
 
 _EPSILON = torch.finfo(torch.float32).eps
 _CHUNK_BYTES = 1 << 24
@@ -64,6 +70,40 @@ def obs_scores(weights: Tensor, inverse: Tensor, group: int = 1) -> Tensor:
     parts = weights.view(len(weights), -1, group)
     costs = (parts * _solve_groups(parts, inverse)).sum(-1) / 2
     return costs.repeat_interleave(group, dim=1)
+
+
+def part_scores(weights: Tensor, inverse: Tensor, units: Tensor) -> Tensor:
+    r"""What removing the part of a unit that lies in a block would cost, per weight of the part.
+
+    A unit may lie in many blocks; as these do not depend on each other, it costs what its parts
+    cost together, :math:`\sum_b \tfrac12 w_Q^T (H_{QQ})^{-1} w_Q` with Q its part in block b.
+    So the sum of the scores of a unit's weights is what removing it costs.
+
+    :param weights: ``[R, B]``
+    :param inverse: ``[R, B, B]``
+    :param units: the unit of each weight, integers ``[R, B]``
+    :return: ``[R, B]``
+    :raises ValueError: for arguments that do not belong together
+    """
+    require_blocks(weights, inverse)
+    # weights of one unit next to each other, one run of places for each part
+    order = units.argsort(dim=1, stable=True)
+    ordered = units.gather(1, order)
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    rows, starts = first.nonzero(as_tuple=True)
+    ends = torch.cat([rows * units.shape[1] + starts, rows.new_tensor([units.numel()])])
+    lengths = ends.diff()
+    scores = torch.empty_like(weights)
+    for length in lengths.unique().tolist():
+        own = (lengths == length).nonzero()[:, 0]
+        row = rows[own].unsqueeze(1)
+        places = order[row, starts[own].unsqueeze(1) + torch.arange(length, device=row.device)]
+        parts = weights[row, places]
+        blocks = inverse[row.unsqueeze(2), places.unsqueeze(2), places.unsqueeze(1)]
+        costs = (parts * _solve(blocks, parts)).sum(-1, keepdim=True) / 2
+        scores[row, places] = (costs / length).expand_as(parts)
+    return scores
 
 
 def simultaneous_update(weights: Tensor, inverse: Tensor, pruned: Tensor, group: int = 1) -> Tensor:
@@ -134,8 +174,13 @@ def _solve_groups(parts: Tensor, inverse: Tensor) -> Tensor:
     """``(H_QQ)^-1 w_Q`` for every group of ``parts`` ``[R, B / k, k]``."""
     rows, groups, k = parts.shape
     blocks = inverse.view(rows, groups, k, groups, k).diagonal(dim1=1, dim2=3).movedim(-1, 1)
+    return _solve(blocks.flatten(0, 1), parts.reshape(-1, k)).view(parts.shape)
+
+
+def _solve(blocks: Tensor, parts: Tensor) -> Tensor:
+    """``(H_QQ)^-1 w_Q`` for matrices ``[n, k, k]`` and vectors ``[n, k]``."""
     # rounding may have made a part of an ill-conditioned inverse indefinite
-    rounding = torch.finfo(inverse.dtype).eps
-    factor, _ = damped_cholesky(blocks.double().flatten(0, 1), 0.0, rounding)
-    solved = torch.cholesky_solve(parts.double().reshape(-1, k, 1), factor)
-    return solved.view(parts.shape).to(parts.dtype)
+    rounding = torch.finfo(blocks.dtype).eps
+    factor, _ = damped_cholesky(blocks.double(), 0.0, rounding)
+    solved = torch.cholesky_solve(parts.double().unsqueeze(-1), factor)
+    return solved.squeeze(-1).to(parts.dtype)

@@ -263,7 +263,7 @@ class ScheduledUpdateModifier(ScheduledModifier, BaseUpdate):
     """
 
     update_frequency: Any
-    _progress = ("_last_update_epoch",)
+    _progress: ClassVar[tuple[str, ...]] = ("_last_update_epoch",)
 
     def __init__(
         self,

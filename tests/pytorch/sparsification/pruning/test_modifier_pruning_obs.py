@@ -76,8 +76,6 @@ def test_equals_the_plain_formulas_at_every_step(dots, feeding, mask_type):
 
 
 def test_patterns():
-    with pytest.raises(ValueError, match=r"found 'filter': units of filter .* no runs of consec"):
-        OBSPruningModifier(**FIELDS, mask_type="filter")
     with pytest.raises(ValueError, match=r"fisher_block_size .* multiple of 4 .* found 6"):
         OBSPruningModifier(**FIELDS, mask_type="2:4", fisher_block_size=6)
     with pytest.raises(ValueError, match=r"fisher_block_size .* multiple of 4 .* found 50"):

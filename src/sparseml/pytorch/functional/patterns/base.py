@@ -155,6 +155,12 @@ class PerTensor(ABC):
         folded, dims = self.fold(live)
         return reduce_dims(folded, dims, "sum")
 
+    def units_of(self, shape: Sequence[int]) -> Tensor:
+        """Return the unit of each weight, int64 of ``shape``, counted from 1 in tie order."""
+        like = torch.zeros(()).expand(tuple(shape))
+        units = self.unit_scores(like)
+        return self.expand(torch.arange(1, units.numel() + 1).view(units.shape), like)
+
     def among(self, chosen: Sequence[int]) -> PerTensor:
         """Return itself: tensors do not depend on each other."""
         return self

@@ -76,7 +76,6 @@ class ACDCPruningModifier(BasePruningModifier):
         self._momentum_reset_due = False
         require_sensible_limits(self, "compression_sparsity")
 
-    @property
     def _goal(self) -> float:
         return self.compression_sparsity
 

@@ -77,8 +77,6 @@ class BasePruningModifier(ScheduledUpdateModifier):
     _fisher_samples = "batch"
     _num_recomputations = 1
     _recomputation_inter_func = "linear"
-    _goal = 1.0
-    """The sparsity that is reached at the end."""
     _progress: ClassVar[tuple[str, ...]] = ("_applied_sparsity", "_masks", "_method", "_sampler")
 
     def __init__(
@@ -184,7 +182,11 @@ class BasePruningModifier(ScheduledUpdateModifier):
 
     def _get_budget(self) -> Budget:
         """Return how much goes from which parameter."""
-        return budget_of(self, self._goal)
+        return budget_of(self, self._goal())
+
+    def _goal(self) -> float:
+        """The sparsity at the end, of all parameters where they are ranked together."""
+        return 1.0
 
     def _get_sampler(self, given: Any) -> GradientSampler | None:
         """Return where gradients come from, if the method samples any.
@@ -252,7 +254,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._pattern = self._get_pattern(selected)
         self._prepare(selected)
         self._budget = self._get_budget()
-        require_room(self._budget, self._pattern, selected, self._goal)
+        require_room(self._budget, self._pattern, selected, self._goal())
         self._masks = MaskSet(selected, reintroduce=self._allow_reintroduction)
         decide_in_old_form(self)
         super().initialize(module, epoch, loggers, **kwargs)

@@ -148,7 +148,7 @@ class BaseGradualPruningModifier(BasePruningModifier):
         return list(self._scheduled(epoch, self._choose(module)[1]))
 
     def _scheduled(self, epoch: float, finals: Sequence[float]) -> list[float]:
-        start, end, curve = self._start_epoch, self._end_epoch, self._inter_func
+        start, end, curve = self._start_epoch, self._end_epoch, self.inter_func
         return [
             scheduled_sparsity(epoch, start, end, initial, final, curve)
             for initial, final in zip(self._initials(len(finals)), finals, strict=True)
@@ -191,7 +191,6 @@ class BaseGradualPruningModifier(BasePruningModifier):
                 chosen.setdefault(id(found.param), (found, float(sparsity)))
         return [found for found, _ in chosen.values()], [one for _, one in chosen.values()]
 
-    @property
     def _goal(self) -> float:
         return self._final_targets[0] if self._final_targets else 1.0
 

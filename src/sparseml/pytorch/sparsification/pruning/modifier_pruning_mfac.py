@@ -111,7 +111,7 @@ class MFACPruningModifier(BaseGradualPruningModifier):
 
     def _get_method(self) -> MFAC:
         settings = MFACSettings(
-            num_grads=self._num_grads,
+            num_grads=self.num_grads,
             damp=self.damp,
             block_size=self.fisher_block_size,
             num_pages=self.num_pages,

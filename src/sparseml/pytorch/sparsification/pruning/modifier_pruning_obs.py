@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from sparseml.pytorch.functional.patterns import parse_pattern
 from sparseml.pytorch.sparsification.fields import declared_fields
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
-from sparseml.pytorch.sparsification.pruning.methods.block_rule import BlockRule
 from sparseml.pytorch.sparsification.pruning.methods.obs import OptimalBrainSurgeon
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     BaseGradualPruningModifier,
@@ -12,8 +12,8 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
 )
 from sparseml.pytorch.sparsification.pruning.settings.fisher_fields import (
     FisherFields,
+    block_rule,
     fisher_settings,
-    require_runs,
 )
 
 __all__ = ["OBSPruningModifier"]
@@ -38,8 +38,8 @@ class OBSPruningModifier(BaseGradualPruningModifier):
     |       end_epoch: 10.0
     |       update_frequency: 1.0
 
-    :param mask_type: ``unstructured``, runs of inputs (``block4``, ``1x8``, ``[1, 8]``) or ``N:M``,
-        which keeps N of M
+    :param mask_type: as of :class:`GMPruningModifier`. Units that do not lie in one block of the
+        Fisher matrix cost what their parts in each block cost together
     :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
     :param min_sparsity_per_param: with global_sparsity, at the end no parameter is denser than
         ``1 - min_sparsity_per_param``
@@ -50,15 +50,13 @@ class OBSPruningModifier(BaseGradualPruningModifier):
     min_sparsity_per_param: float | None = None
 
     def _set_up(self) -> None:
-        run = require_runs(type(self).__name__, self._mask_type).run
-        if self.fisher_block_size % run:
+        pattern, size = parse_pattern(self._mask_type), block_rule(self, False).block_size
+        if size % max(pattern.run, 1):
             raise ValueError(
-                f"fisher_block_size of {type(self).__name__} must be a multiple of {run} with "
-                f"{self._mask_type} masks, found {self.fisher_block_size}"
+                f"fisher_block_size of {type(self).__name__} must be a multiple of {pattern.run} "
+                f"with {self._mask_type} masks, found {size}"
             )
 
     def _get_method(self) -> OptimalBrainSurgeon:
-        rule = BlockRule(
-            self.fisher_block_size, layout=self.fisher_block_layout, update=self.weight_update
-        )
+        rule = block_rule(self, eliminate=False)
         return OptimalBrainSurgeon(type(self).__name__, rule, fisher_settings(self))

@@ -76,7 +76,6 @@ class TopKASTPruningModifier(BasePruningModifier):
         self._grad_module_masks: ExplorationMasks | None = None
         require_sensible_limits(self, "forward_sparsity")
 
-    @property
     def _goal(self) -> float:
         return self.forward_sparsity
 

@@ -8,6 +8,7 @@ their method, pattern and masks in these forms when asked, and a class that says
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from sparseml.pytorch.sparsification.pruning import door, mask_creator, scorer
@@ -26,7 +27,7 @@ def with_old_form(clazz: _Class) -> _Class:
         "analyzers": ("analyzers", "What measures each parameter's sparsity, None unless ready."),
     }
     for part, (name, doc) in named.items():
-        prop = property(lambda modifier, part=part: _part(modifier, part), doc=doc)
+        prop = property(partial(_part, name=part), doc=doc)
         setattr(clazz, name, prop)
         if part != "analyzers":
             setattr(clazz, f"_{name}", prop)

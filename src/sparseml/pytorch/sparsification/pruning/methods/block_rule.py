@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sparseml.pytorch.functional.block_layout import BlockLayout, block_layout
-from sparseml.pytorch.functional.patterns import NM, Pattern
+from sparseml.pytorch.functional.patterns import NM, Pattern, PerTensor
 
 __all__ = ["BlockRule"]
 
@@ -21,6 +21,7 @@ class BlockRule:
     :param nm: ``(N, M)``, to keep N of M
     :param eliminate: score by eliminating one after another (CAP), not each alone (OBS)
     :param update: ``joint`` or ``simultaneous``
+    :param spread: whether a unit may have parts in several blocks
     """
 
     block_size: int
@@ -29,12 +30,19 @@ class BlockRule:
     nm: tuple[int, int] | None = None
     eliminate: bool = False
     update: str = "joint"
+    spread: bool = False
 
     def fitted(self, pattern: Pattern) -> BlockRule:
-        """Return the rule for a pattern whose units are runs of consecutive inputs.
+        """Return the rule for a pattern.
 
-        :raises ValueError: for one whose units are not
+        Units that are runs of consecutive inputs are never torn apart by blocks; of others each
+        block holds a part, or several.
+
+        :raises ValueError: with ``eliminate``, for units that are no such runs: the order in which
+            a block is eliminated would depend on all others
         """
+        if pattern.run < 1 and not self.eliminate and isinstance(pattern, PerTensor):
+            return replace(self, spread=True)
         if pattern.run < 1:
             raise ValueError(
                 f"units of {pattern} masks are no runs of consecutive inputs of one output, so "

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.block_inverse import BlockInverse
 from sparseml.pytorch.functional.kernels import exact_arithmetic
-from sparseml.pytorch.functional.obs import obs_scores
+from sparseml.pytorch.functional.obs import obs_scores, part_scores
+from sparseml.pytorch.functional.patterns import PerTensor
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.block_rule import BlockRule
 from sparseml.pytorch.sparsification.pruning.methods.elimination_depth import eliminated
@@ -135,8 +136,9 @@ class _Work:
             del held  # before the next group's take their place
         scores = self._joined(indices, found)
         for index, score in zip(indices, scores, strict=True):
-            gone = ~problem.live[index].to(score.device)
-            score.masked_fill_(gone & self._fully_gone(index, gone), -torch.inf)
+            if not self._rule.spread:
+                gone = ~problem.live[index].to(score.device)
+                score.masked_fill_(gone & self._fully_gone(index, gone), -torch.inf)
         masks = [problem.select_of(indices, scores, target) for target in targets]
         updated: list[list[tuple[Piece, Tensor]]] = [[] for _ in targets]
         for group, aside in zip(groups, kept, strict=True):
@@ -158,8 +160,20 @@ class _Work:
         for piece, inverse in held:
             weights = inverse.blocks_of(problem.weights[piece.index]) * inverse.live
             with exact_arithmetic(inverse.inverse.device):
-                scored.append((piece, obs_scores(weights, inverse.inverse, rule.together)))
+                if rule.spread:
+                    scores = part_scores(weights, inverse.inverse, self._units(piece, inverse))
+                else:
+                    scores = obs_scores(weights, inverse.inverse, rule.together)
+            scored.append((piece, scores))
         return scored
+
+    def _units(self, piece: Piece, inverse: BlockInverse) -> Tensor:
+        """The unit of each weight of some blocks, counted from 1; 0 where there is no weight."""
+        pattern = self._problem.pattern
+        assert isinstance(pattern, PerTensor)
+        units = pattern.units_of(self._problem.weights[piece.index].shape)
+        blocks = self.layouts[piece.index].to_blocks(units)[piece.rows]
+        return blocks.to(inverse.inverse.device)
 
     def _updated(self, piece: Piece, inverse: BlockInverse, keep: Tensor) -> Tensor:
         weight = self._problem.weights[piece.index].to(inverse.inverse.dtype)

@@ -6,7 +6,6 @@ from typing import Any
 
 from sparseml.pytorch.sparsification.fields import declared_fields, field
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
-from sparseml.pytorch.sparsification.pruning.methods.block_rule import BlockRule
 from sparseml.pytorch.sparsification.pruning.methods.obs import OptimalBrainSurgeon
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     BaseGradualPruningModifier,
@@ -16,6 +15,7 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import as_count
 from sparseml.pytorch.sparsification.pruning.settings.fisher_fields import (
     FisherFields,
     as_optional_text,
+    block_rule,
     fisher_settings,
     require_runs,
 )
@@ -68,10 +68,6 @@ class CAPruningModifier(BaseGradualPruningModifier):
         require_runs(type(self).__name__, self._mask_type)
 
     def _get_method(self) -> OptimalBrainSurgeon:
-        rule = BlockRule(
-            self.fisher_block_size,
-            layout=self.fisher_block_layout,
-            eliminate=True,
-            update=self.weight_update,
+        return OptimalBrainSurgeon(
+            type(self).__name__, block_rule(self, eliminate=True), fisher_settings(self)
         )
-        return OptimalBrainSurgeon(type(self).__name__, rule, fisher_settings(self))

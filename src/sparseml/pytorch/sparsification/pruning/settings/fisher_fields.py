@@ -9,7 +9,7 @@ import torch
 
 from sparseml.pytorch.functional.block_layout import LAYOUTS
 from sparseml.pytorch.functional.fisher import require_damp
-from sparseml.pytorch.functional.patterns import Pattern, parse_pattern
+from sparseml.pytorch.functional.patterns import parse_pattern
 from sparseml.pytorch.sparsification.fields import (
     as_given,
     as_number,
@@ -36,6 +36,7 @@ __all__ = [
     "as_optional_count",
     "as_optional_text",
     "as_samples",
+    "block_rule",
     "fisher_settings",
     "require_runs",
 ]
@@ -84,20 +85,28 @@ as_samples = one_of(("batch", "sample"))
 as_fisher_dtype = one_of(FISHER_DTYPES)
 
 
-def require_runs(owner: str, mask_type: MaskType) -> Pattern:
-    """Return the pattern of a ``mask_type``, which blocks of a Fisher matrix must be able to carry.
+def require_runs(owner: str, mask_type: MaskType) -> None:
+    """Check that blocks of a Fisher matrix can carry the pattern of a ``mask_type``.
 
     :raises ValueError: for one whose units are no runs of consecutive inputs
     """
     try:
-        pattern = parse_pattern(mask_type)
-        BlockRule(1).fitted(pattern)
+        BlockRule(1, eliminate=True).fitted(parse_pattern(mask_type))
     except ValueError as error:
         raise ValueError(
             f"mask_type of {owner} must be unstructured, block4, 1xk, [1, k] or N:M (N kept of M), "
             f"found {mask_type!r}: {error}"
         ) from None
-    return pattern
+
+
+def block_rule(fields: Any, eliminate: bool) -> BlockRule:
+    """Return what the fields of a modifier say to do with the blocks of a Fisher matrix."""
+    return BlockRule(
+        fields.fisher_block_size,
+        layout=fields.fisher_block_layout,
+        eliminate=eliminate,
+        update=fields.weight_update,
+    )
 
 
 def fisher_settings(fields: Any) -> FisherSettings:
