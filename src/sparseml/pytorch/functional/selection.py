@@ -43,10 +43,11 @@ def require_numbers(scores: Tensor, name: str = "scores") -> None:
 
     :raises ValueError: naming ``name`` and how many entries are NaN
     """
-    if not scores.is_floating_point():
+    if not scores.is_floating_point() or scores.is_meta:
         return
-    bad = int(scores.isnan().sum())
-    if bad:
+    missing = scores.isnan()
+    if missing.any():
+        bad = int(missing.sum())
         raise ValueError(f"{name}: {bad} of {scores.numel()} values are NaN, so they have no order")
 
 

@@ -97,11 +97,16 @@ class Pattern(Protocol):
         :raises ValueError: for a shape that cannot be cut
         """
 
-    def masks(self, keep: Sequence[Tensor], scores: Sequence[Tensor]) -> list[Tensor]:
+    def masks(
+        self,
+        keep: Sequence[Tensor],
+        scores: Sequence[Tensor],
+        live: Sequence[Tensor] | None = None,
+    ) -> list[Tensor]:
         """Return the masks (bool, True = keep, shapes of ``scores``) of a decision per unit.
 
         :param keep: one bool tensor per pool, of the shape of its scores
-        :param scores: -inf where a weight is gone already
+        :param scores: as in :meth:`pools`, as is ``live``; where a part of a unit goes, by these
         """
 
 
@@ -166,7 +171,12 @@ class PerTensor(ABC):
             for place, tensor in enumerate(scores)
         ]
 
-    def masks(self, keep: Sequence[Tensor], scores: Sequence[Tensor]) -> list[Tensor]:
+    def masks(
+        self,
+        keep: Sequence[Tensor],
+        scores: Sequence[Tensor],
+        live: Sequence[Tensor] | None = None,
+    ) -> list[Tensor]:
         """Unfold each decision over its tensor."""
         return [self.expand(unit, tensor) for unit, tensor in zip(keep, scores, strict=True)]
 
@@ -224,12 +234,14 @@ def reduce_dims(values: Tensor, dims: tuple[int, ...], reduce: str) -> Tensor:
     """
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
-    if reduce == "l2":
-        return torch.linalg.vector_norm(values, dim=dims) if dims else values.abs()
     if reduce not in REDUCTIONS:
         raise ValueError(f"reduce must be one of {REDUCTIONS}, found {reduce!r}")
+    if reduce == "l2":
+        return torch.linalg.vector_norm(values, dim=dims) if dims else values.abs()
     if not dims:
         return values
+    if not values.numel():
+        return values.sum(dims)  # the mean of nothing is no number, and it has no highest
     if reduce == "max":
         return values.amax(dims)
     if reduce == "min":

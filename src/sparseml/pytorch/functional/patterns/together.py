@@ -90,7 +90,12 @@ class Together:
             pools.append(Pool(group, summed, size, weights, shapes, gone, missing))
         return pools
 
-    def masks(self, keep: Sequence[Tensor], scores: Sequence[Tensor]) -> list[Tensor]:
+    def masks(
+        self,
+        keep: Sequence[Tensor],
+        scores: Sequence[Tensor],
+        live: Sequence[Tensor] | None = None,
+    ) -> list[Tensor]:
         """Each decision for its slices in all tensors of the group."""
         masks = [torch.ones_like(tensor, dtype=torch.bool) for tensor in scores]
         for group, unit in zip(self._groups(scores), keep, strict=True):
