@@ -8,7 +8,6 @@ weights; what is gone stays gone; a score that is not a number is an error.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -93,9 +92,7 @@ def check_selection(
     :raises ValueError: as :func:`select` would
     """
     targets = _targets(target, len(shapes), range(len(shapes)), pattern)
-    pools = pattern.pools([torch.empty(tuple(shape), device="meta") for shape in shapes])
-    nothing = torch.zeros(())
-    pools = [replace(pool, scores=nothing.expand(pool.scores.shape)) for pool in pools]
+    pools = pattern.blank(shapes)
     if isinstance(pattern, Units) and pattern.overlap:
         choose_overlapping(pattern, pools, budget, targets, shapes)
     else:

@@ -43,7 +43,7 @@ def require_numbers(scores: Tensor, name: str = "scores") -> None:
 
     :raises ValueError: naming ``name`` and how many entries are NaN
     """
-    if not scores.is_floating_point() or scores.is_meta:
+    if not scores.is_floating_point():
         return
     missing = scores.isnan()
     if missing.any():

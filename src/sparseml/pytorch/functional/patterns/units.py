@@ -106,6 +106,10 @@ class Units:
         """
         return [self._pool(number, scores, live) for number in range(len(self.groups))]
 
+    def blank(self, shapes: Sequence[Sequence[int]]) -> list[Pool]:
+        """The same pools, with scores of 0."""
+        return self.pools([torch.zeros(()).expand(tuple(shape)) for shape in shapes])
+
     def masks(
         self,
         keep: Sequence[Tensor],
@@ -161,13 +165,11 @@ class Units:
         size: int | Tensor = sizes
         if count and bool((sizes == sizes[0]).all()):
             size = int(sizes[0])
-        gone = missing = 0
-        if live is not None:
-            lost = weights - sum(int(live[place].sum()) for place in places)
-            unit_scores, size, gone, missing = lowered(
-                unit_scores, size, left.to(unit_scores.device), lost
-            )
-        return Pool(places, unit_scores, size, weights, shapes, gone, max(missing, 0))
+        pool = Pool(places, unit_scores, size, weights, shapes)
+        if live is None:
+            return pool
+        lost = weights - sum(int(live[place].sum()) for place in places)
+        return lowered(pool, left.to(unit_scores.device), lost)
 
     def _scores(self, group: tuple[Member, ...], scores: Sequence[Tensor], sizes: Tensor) -> Tensor:
         wide = any(scores[member.tensor].dtype == torch.float64 for member in group)
