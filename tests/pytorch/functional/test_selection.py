@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparseml.pytorch.functional import selection
 from sparseml.pytorch.functional.selection import (
+    joined,
     kth_lowest,
     lowest_mask,
     prune_count,
     require_numbers,
+    shuffled,
+    split_like,
 )
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64]
@@ -68,6 +74,39 @@ def test_nan_scores_are_refused(dtype):
 def test_counts_out_of_range_are_refused(count):
     with pytest.raises(ValueError, match=f"cannot prune {count} of 4 entries"):
         lowest_mask(torch.zeros(4), count)
+
+
+@settings(deadline=None, max_examples=100)
+@given(values=tied_scores, data=st.data())
+def test_spreading_concerns_only_the_lowest_score_of_all(values, data):
+    count = data.draw(st.integers(0, len(values)))
+    scores = torch.tensor(values, dtype=torch.float32)
+    keep = lowest_mask(scores, count, spread_ties=True)
+    assert int((~keep).sum()) == count
+    lowest = [place for place, value in enumerate(values) if value == min(values)]
+    if 0 < count < len(lowest):
+        random.Random(42).shuffle(lowest)
+        assert sorted((~keep).nonzero()[:, 0].tolist()) == sorted(lowest[:count])
+    else:
+        assert torch.equal(keep, lowest_mask(scores, count))
+
+
+def test_the_shuffle_of_very_many_is_repeatable(monkeypatch):
+    monkeypatch.setattr(selection, "_MOST_SHUFFLED", 10)
+    order = shuffled(torch.arange(100))
+    assert torch.equal(order, shuffled(torch.arange(100)))
+    assert not torch.equal(order, torch.arange(100))
+    assert torch.equal(order.sort().values, torch.arange(100))
+
+
+def test_joining_and_splitting():
+    tensors = [torch.ones(2, 3).half(), torch.zeros(4, dtype=torch.float64)]
+    flat = joined(tensors)
+    assert flat.dtype == torch.float64 and flat.shape == (10,)
+    assert joined(tensors[:1]).dtype == torch.float16
+    parts = split_like(flat > 0.5, tensors)
+    assert [part.shape for part in parts] == [(2, 3), (4,)]
+    assert [part.all().item() for part in parts] == [True, False]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

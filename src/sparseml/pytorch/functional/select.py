@@ -18,7 +18,7 @@ from sparseml.pytorch.functional.patterns.base import Pattern
 from sparseml.pytorch.functional.patterns.units import Units
 from sparseml.pytorch.functional.selection import require_numbers, require_sparsity
 
-__all__ = ["select"]
+__all__ = ["check_selection", "select"]
 
 _FULL_TOLERANCE = 1e-2
 
@@ -41,8 +41,8 @@ def select(
     :param pattern: what goes together
     :param budget: how much goes from where
     :param target: the fraction of weights to prune, one for all or one per tensor, in [0, 1]
-    :param live: bool masks of the weights that are still there. What is gone stays gone and counts
-        as pruned, and units of which nothing is left go first
+    :param live: bool masks, on the scores' devices, of the weights that are still there. What is
+        gone stays gone and counts as pruned, and units of which nothing is left go first
     :param only: positions of the tensors to decide about; ``target`` and ``budget`` speak of these.
         The masks of the others come back as in ``live``, or all True
     :param spread_ties: SparseML 1.x's rule for scores that equal the lowest of all, see
@@ -53,28 +53,27 @@ def select(
     :raises ValueError: for NaN scores, shapes that the pattern cannot cut, and targets that pattern
         and budget do not allow
     """
-    _require_fit(scores, live)
+    _require_live(scores, live)
     chosen = list(range(len(scores))) if only is None else list(only)
     if len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(len(scores))):
         raise ValueError(f"only names positions of {len(scores)} tensors once, found {chosen}")
     targets = _targets(target, len(scores), chosen, pattern)
+    for place in chosen:
+        name = "scores" if names is None else f"scores of {names[place]}"
+        require_numbers(scores[place], name)
     some = [scores[place].detach() for place in chosen]
     some_live = None if live is None else [live[place] for place in chosen]
     if only is not None:
         pattern = pattern.among(chosen)
     pools = pattern.pools(some, some_live)
-    for pool in pools if names is not None else ():
-        at = ", ".join(names[chosen[member]] for member in pool.members) if names else ""
-        require_numbers(pool.scores, f"scores of {at}")
+    shapes = [tensor.shape for tensor in some]
     if isinstance(pattern, Units) and pattern.overlap:
-        keep = choose_overlapping(pattern, pools, budget, targets, some, some_live)
+        keep = choose_overlapping(pattern, pools, budget, targets, shapes, some_live)
     else:
         keep = budget.choose(pools, targets, spread_ties)
-    decided = pattern.masks(keep, _without_gone(some, some_live))
+    decided = pattern.masks(keep, some, some_live)
     if some_live is not None:
-        decided = [
-            mask & there.to(mask.device) for mask, there in zip(decided, some_live, strict=True)
-        ]
+        decided = [mask & there for mask, there in zip(decided, some_live, strict=True)]
     found = dict(zip(chosen, decided, strict=True))
     others = [place for place in range(len(scores)) if place not in found]
     for place in others:
@@ -84,7 +83,23 @@ def select(
     return [found[place] for place in range(len(scores))]
 
 
-def _require_fit(scores: Sequence[Tensor], live: Sequence[Tensor] | None) -> None:
+def check_selection(
+    shapes: Sequence[Sequence[int]], pattern: Pattern, budget: Budget, target: Target
+) -> None:
+    """Check, from shapes alone, that :func:`select` can do what it will be asked.
+
+    :param shapes: of the weights
+    :raises ValueError: as :func:`select` would
+    """
+    targets = _targets(target, len(shapes), range(len(shapes)), pattern)
+    pools = pattern.blank(shapes)
+    if isinstance(pattern, Units) and pattern.overlap:
+        choose_overlapping(pattern, pools, budget, targets, shapes)
+    else:
+        budget.check(pools, targets)
+
+
+def _require_live(scores: Sequence[Tensor], live: Sequence[Tensor] | None) -> None:
     if live is None:
         return
     if len(live) != len(scores):
@@ -113,15 +128,3 @@ def _within_reach(sparsity: float, pattern: Pattern) -> float:
             f"{pattern} reaches a sparsity of {full:g} and no more, found {sparsity:g}"
         )
     return min(sparsity, full)
-
-
-def _without_gone(scores: Sequence[Tensor], live: Sequence[Tensor] | None) -> Sequence[Tensor]:
-    """Scores by which what is gone comes last."""
-    if live is None:
-        return scores
-    return [
-        (each if each.is_floating_point() else each.double()).masked_fill(
-            ~mask.to(each.device), -torch.inf
-        )
-        for each, mask in zip(scores, live, strict=True)
-    ]

@@ -45,8 +45,9 @@ def require_numbers(scores: Tensor, name: str = "scores") -> None:
     """
     if not scores.is_floating_point():
         return
-    bad = int(scores.isnan().sum())
-    if bad:
+    missing = scores.isnan()
+    if missing.any():
+        bad = int(missing.sum())
         raise ValueError(f"{name}: {bad} of {scores.numel()} values are NaN, so they have no order")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Protocol
 
 from torch import Tensor
@@ -18,6 +20,7 @@ __all__ = [
     "pool_target",
     "share_of_units",
     "unit_count",
+    "whole",
 ]
 
 Target = float | Sequence[float]
@@ -32,6 +35,12 @@ class Budget(Protocol):
     @property
     def joint(self) -> bool:
         """Whether the target speaks of all tensors together, instead of each."""
+
+    def check(self, pools: Sequence[Pool], target: Target) -> None:
+        """Check, without looking at scores, that :meth:`choose` can meet the target.
+
+        :raises ValueError: if it cannot
+        """
 
     def choose(
         self, pools: Sequence[Pool], target: Target, spread_ties: bool = False
@@ -85,6 +94,11 @@ def share_of_units(pool: Pool, sparsity: float) -> float:
     if pool.full < 1.0 and abs(sparsity - pool.full) <= _FULL_TOLERANCE:
         return 1.0
     return min(sparsity / pool.full, 1.0)
+
+
+def whole(number: Fraction) -> int:
+    """Return the whole number below, or the one above where only rounding errors are missing."""
+    return math.floor(number + Fraction(1, 1_000_000))
 
 
 def unit_count(pool: Pool, sparsity: float) -> int:

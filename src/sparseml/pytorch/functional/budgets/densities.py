@@ -44,6 +44,10 @@ class Densities:
         """Yes."""
         return True
 
+    def check(self, pools: Sequence[Pool], target: Target) -> None:
+        """Check that whole units reach the target with these densities."""
+        self.counts(pools, common_target(target))
+
     def choose(
         self, pools: Sequence[Pool], target: Target, spread_ties: bool = False
     ) -> list[Tensor]:

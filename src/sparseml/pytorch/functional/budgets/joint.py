@@ -20,7 +20,7 @@ from sparseml.pytorch.functional.budgets.limits import (
     require_possible,
     sparsity_bounds,
 )
-from sparseml.pytorch.functional.budgets.ranking import ladder_of, lowest_weights
+from sparseml.pytorch.functional.budgets.ranking import Ladder, ladder_of, lowest_weights
 from sparseml.pytorch.functional.patterns.base import Pool
 from sparseml.pytorch.functional.selection import joined, lowest_mask, prune_count, split_like
 
@@ -52,6 +52,10 @@ class Global:
         """Yes."""
         return True
 
+    def check(self, pools: Sequence[Pool], target: Target) -> None:
+        """Check that the limits and whole units allow the target."""
+        self._plan(pools, common_target(target))
+
     def choose(
         self, pools: Sequence[Pool], target: Target, spread_ties: bool = False
     ) -> list[Tensor]:
@@ -61,98 +65,62 @@ class Global:
         :raises ValueError: for NaN scores, targets that differ, or one that the limits or whole
             units do not allow
         """
-        sparsity = common_target(target)
         if not pools:
             return []
-        limited = (self.max_sparsity, self.min_sparsity) != (1.0, 0.0)
-        spread_ties = spread_ties and not limited and all(pool.full == 1.0 for pool in pools)
-        if not one_size(pools):
-            return self._uneven(pools, sparsity, limited, spread_ties)
-        units = sum(pool.units for pool in pools)
-        widest = max(pools, key=lambda pool: pool.weights)
-        total = prune_count(units, share_of_units(widest, sparsity))
+        total, first, last = self._plan(pools, common_target(target))
         scores = [pool.scores for pool in pools]
-        if not limited:
-            if len(scores) == 1:
-                return [lowest_mask(scores[0], total, spread_ties=spread_ties)]
+        spread_ties = spread_ties and not self._limited and all(p.full == 1.0 for p in pools)
+        if not one_size(pools):
+            return lowest_weights(pools, total, first=first, last=last, spread_ties=spread_ties)
+        if not self._limited:
             keep = lowest_mask(joined(scores), total, spread_ties=spread_ties)
             return split_like(keep, scores)
-        floors, caps = self._bounds(pools, sparsity)
-        counts = global_counts(scores, max(total, sum(floors) if _gone(pools) else 0), floors, caps)
+        counts = global_counts(scores, total, first, last)
         return [lowest_mask(each, count) for each, count in zip(scores, counts, strict=True)]
 
-    def check(self, pools: Sequence[Pool], sparsity: float) -> None:
-        """Check that the limits leave room for a sparsity, whatever the scores.
+    @property
+    def _limited(self) -> bool:
+        return (self.max_sparsity, self.min_sparsity) != (1.0, 0.0)
 
-        :raises ValueError: saying how many units can go
+    def _plan(self, pools: Sequence[Pool], sparsity: float) -> tuple[int, list[int], list[int]]:
+        """How much goes, and the fewest and the most units of each pool.
+
+        :return: a number of units where all have one size, else of weights
         """
-        if not one_size(pools):
-            return self._require_possible(pools, sparsity, 1.0)
-        units = [pool.units for pool in pools]
-        widest = max(pools, key=lambda pool: pool.weights)
-        total = prune_count(sum(units), share_of_units(widest, sparsity))
-        require_possible(total, units, *self._bounds(pools, sparsity))
+        bounds = [self._bounds(pool, sparsity) for pool in pools]
+        first, last = [least for least, _, _ in bounds], [most for _, most, _ in bounds]
+        if one_size(pools):
+            widest = max(pools, key=lambda pool: pool.weights, default=None)
+            share = 0.0 if widest is None else share_of_units(widest, sparsity)
+            units = [pool.units for pool in pools]
+            total = prune_count(sum(units), share)
+            if any(pool.gone for pool in pools):
+                total = max(total, sum(first))
+            require_possible(total, units, first, last)
+            return total, first, last
+        total = prune_count(sum(pool.weights for pool in pools), sparsity)
+        total -= sum(pool.missing for pool in pools)
+        low, high = (sum(weights[end] for _, _, weights in bounds) for end in (0, 1))
+        largest = max((int(pool.sizes().max()) for pool in pools if pool.units), default=0)
+        spare = any(pool.gone or pool.missing for pool in pools)
+        if total > high + largest // 2 or (total < low - largest // 2 and not spare):
+            raise ValueError(
+                f"{total} of {sum(pool.weights for pool in pools)} weights cannot be pruned: the "
+                f"units that can go, and the limits per tensor, allow {low} to {high}"
+            )
+        return total, first, last
 
-    def _bounds(self, pools: Sequence[Pool], sparsity: float) -> tuple[list[int], list[int]]:
-        """The fewest and the most units of each pool, all of one size."""
+    def _bounds(self, pool: Pool, sparsity: float) -> tuple[int, int, tuple[int, int]]:
+        """The fewest and the most units of a pool, and how many weights these have."""
+        if not self._limited:
+            return pool.gone, pool.units, (0, pool.removable)
         low, high = Fraction(str(self.min_sparsity)), Fraction(str(self.max_sparsity))
-        floors, caps = [], []
-        for pool in pools:
-            size = pool.size if isinstance(pool.size, int) else 1
-            share = Fraction(pool.weights, max(size, 1))  # units, if all weights were in some
-            least = min(math.ceil(share * low), pool.units)
-            if self.final is not None and sparsity < self.final:
-                least = int(least * sparsity / self.final)
-            most = min(math.floor(share * high), pool.units)
-            floors.append(max(least, pool.gone))
-            caps.append(max(most, pool.gone))
-        return floors, caps
-
-    def _uneven(
-        self, pools: Sequence[Pool], sparsity: float, limited: bool, spread_ties: bool
-    ) -> list[Tensor]:
-        weights = sum(pool.weights for pool in pools)
-        total = prune_count(weights, sparsity)
-        grown = 1.0
+        ladder = Ladder(pool.scores, pool.size) if isinstance(pool.size, int) else ladder_of(pool)
+        most = ladder.within(math.floor(pool.weights * high) - pool.missing)
+        wanted = math.ceil(pool.weights * low) - pool.missing
+        least = min(ladder.within(wanted - 1) + 1, pool.units) if wanted > 0 else 0
         if self.final is not None and sparsity < self.final:
-            grown = sparsity / self.final
-        self._require_possible(pools, sparsity, grown)
-        missing = sum(pool.missing for pool in pools)
-        if not limited:
-            return lowest_weights(pools, total - missing, spread_ties=spread_ties)
-        first, last = [], []
-        for pool in pools:
-            (least,), (most,) = sparsity_bounds(
-                [pool.weights], self.max_sparsity, self.min_sparsity
-            )
-            ladder = ladder_of(pool)
-            most_units = ladder.within(most - pool.missing)
-            least_weight = int(least * grown) - pool.missing
-            least_units = ladder.within(least_weight)
-            if ladder.weight(least_units) < least_weight:
-                least_units += 1
-            first.append(min(least_units, most_units))
-            last.append(most_units)
-        return lowest_weights(pools, total - missing, first=first, last=last)
-
-    def _require_possible(self, pools: Sequence[Pool], sparsity: float, grown: float) -> None:
-        if not self.min_sparsity * grown <= sparsity <= self.max_sparsity:
-            raise ValueError(
-                f"a sparsity of {sparsity:g} cannot be reached: the limits per tensor allow "
-                f"{self.min_sparsity * grown:g} to {self.max_sparsity:g}"
-            )
-        weights = sum(pool.weights for pool in pools)
-        reach = sum(
-            min(pool.removable + pool.missing, math.ceil(pool.weights * self.max_sparsity))
-            for pool in pools
-        )
-        largest = max(int(pool.sizes().max()) for pool in pools if pool.units) if reach else 0
-        if prune_count(weights, sparsity) > reach + largest // 2 + len(pools):
-            raise ValueError(
-                f"{prune_count(weights, sparsity)} of {weights} weights cannot be pruned: only "
-                f"{reach} belong to units that can go within the limits per tensor"
-            )
-
-
-def _gone(pools: Sequence[Pool]) -> bool:
-    return any(pool.gone for pool in pools)
+            least = int(least * sparsity / self.final)
+        most = max(most, pool.gone)
+        least = min(max(least, pool.gone), most)
+        return least, most, (ladder.weight(least), ladder.weight(most))

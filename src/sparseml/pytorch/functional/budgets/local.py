@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.budgets.base import Target, pool_target, unit_count
-from sparseml.pytorch.functional.budgets.ranking import lowest_weights
+from sparseml.pytorch.functional.budgets.base import (
+    Target,
+    pool_target,
+    unit_count,
+    whole,
+)
+from sparseml.pytorch.functional.budgets.ranking import ladder_of, lowest_weights
 from sparseml.pytorch.functional.patterns.base import Pool
 from sparseml.pytorch.functional.selection import lowest_mask, prune_count
 
@@ -32,6 +35,13 @@ class Uniform:
         """No."""
         return False
 
+    def check(self, pools: Sequence[Pool], target: Target) -> None:
+        """Check that whole units reach the target in every tensor."""
+        for pool in pools:
+            sparsity = pool_target(pool, target)
+            if pool.units and not pool.even and not self.down:
+                require_removable(pool, self._weights(pool, sparsity))
+
     def choose(
         self, pools: Sequence[Pool], target: Target, spread_ties: bool = False
     ) -> list[Tensor]:
@@ -40,30 +50,34 @@ class Uniform:
         :raises ValueError: for NaN scores, tensors that go together with different targets, or a
             sparsity that whole units cannot reach
         """
-        return [self._keep(pool, pool_target(pool, target), spread_ties) for pool in pools]
+        self.check(pools, target)
+        return [
+            self._keep(pool, pool_target(pool, target), spread_ties and pool.full == 1.0)
+            for pool in pools
+        ]
 
     def _keep(self, pool: Pool, sparsity: float, spread_ties: bool) -> Tensor:
-        if not pool.units:
-            return torch.ones_like(pool.scores, dtype=torch.bool)
-        spread_ties = spread_ties and pool.full == 1.0
         if pool.even and not self.down:
             return lowest_mask(pool.scores, unit_count(pool, sparsity), spread_ties=spread_ties)
+        total = self._weights(pool, sparsity)
         if self.down:
-            total = math.floor(pool.weights * Fraction(str(sparsity))) - pool.missing
-            if isinstance(pool.size, int):
-                count = min(max(total // max(pool.size, 1), 0), pool.units)
-                return lowest_mask(pool.scores, count, spread_ties=spread_ties)
-        else:
-            total = prune_count(pool.weights, sparsity) - pool.missing
-        require_removable(pool, total)
+            count = ladder_of(pool).within(total)
+            return lowest_mask(pool.scores, max(count, pool.gone), spread_ties=spread_ties)
         return lowest_weights([pool], total, spread_ties=spread_ties)[0]
+
+    def _weights(self, pool: Pool, sparsity: float) -> int:
+        """How many weights go beside those that are missing."""
+        if self.down:
+            return whole(pool.weights * Fraction(str(sparsity))) - pool.missing
+        return prune_count(pool.weights, sparsity) - pool.missing
 
 
 @dataclass(frozen=True)
 class Counts:
     """How much goes from each tensor, said outright; the target is not asked.
 
-    Of tensors that go together as much goes as the least of them says.
+    Tensors that go together lose as many units as the least of them says, or as many weights as all
+    say.
 
     :param counts: one for each tensor
     :param of: what they count, ``weights`` or ``units``
@@ -84,6 +98,14 @@ class Counts:
         """No."""
         return False
 
+    def check(self, pools: Sequence[Pool], target: Target = 0.0) -> None:
+        """Check that there is a count for each tensor, and that there is so much to prune."""
+        tensors = 1 + max((member for pool in pools for member in pool.members), default=-1)
+        if tensors > len(self.counts):
+            raise ValueError(f"{tensors} tensors, but {len(self.counts)} counts")
+        for pool in pools if self.of == "weights" else ():
+            require_removable(pool, self._asked(pool))
+
     def choose(
         self, pools: Sequence[Pool], target: Target = 0.0, spread_ties: bool = False
     ) -> list[Tensor]:
@@ -92,24 +114,20 @@ class Counts:
         :raises ValueError: for NaN scores, counts that do not fit the tensors, or more weights than
             whole units can reach
         """
-        if any(member >= len(self.counts) for pool in pools for member in pool.members):
-            raise ValueError(
-                f"{1 + max(m for pool in pools for m in pool.members)} tensors, but "
-                f"{len(self.counts)} counts"
-            )
+        self.check(pools)
         return [self._keep(pool, spread_ties and pool.full == 1.0) for pool in pools]
 
     def _keep(self, pool: Pool, spread_ties: bool) -> Tensor:
+        asked = self._asked(pool)
+        if self.of == "units" or pool.size == 1:
+            count = max(asked, pool.gone) if pool.units else 0
+            return lowest_mask(pool.scores, count, spread_ties=spread_ties)
+        return lowest_weights([pool], asked, spread_ties=spread_ties)[0]
+
+    def _asked(self, pool: Pool) -> int:
+        """How many units or weights go beside those that are missing."""
         asked = [self.counts[member] for member in pool.members]
-        if not pool.units:
-            return torch.ones_like(pool.scores, dtype=torch.bool)
-        if self.of == "units":
-            return lowest_mask(pool.scores, min(asked), spread_ties=spread_ties)
-        total = sum(asked) - pool.missing
-        require_removable(pool, total)
-        if pool.size == 1:
-            return lowest_mask(pool.scores, max(total, 0), spread_ties=spread_ties)
-        return lowest_weights([pool], total, spread_ties=spread_ties)[0]
+        return min(asked) if self.of == "units" else sum(asked) - pool.missing
 
 
 def require_removable(pool: Pool, total: int) -> None:

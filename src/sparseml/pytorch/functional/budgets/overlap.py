@@ -24,14 +24,15 @@ def choose_overlapping(
     pools: Sequence[Pool],
     budget: Budget,
     target: Target,
-    scores: Sequence[Tensor],
-    live: Sequence[Tensor] | None,
+    shapes: Sequence[Sequence[int]],
+    live: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
     """Ask the budget for such a share of the units that the target's share of weights goes.
 
     Limits of the budget hold for the units of each group.
 
     :param pools: of ``pattern``
+    :param shapes: of all tensors, and ``live`` what is there of them
     :return: per pool a bool of the shape of its scores, True = keep
     :raises ValueError: for what the budget cannot do, targets that differ among tensors that share
         groups, and a target that whole units cannot reach
@@ -45,10 +46,10 @@ def choose_overlapping(
     keep: list[Tensor] = [torch.ones(0)] * len(pools)
     for part in [list(range(len(pools)))] if budget.joint else _connected(pools):
         members = sorted({member for place in part for member in pools[place].members})
-        goal = _Goal(pattern, pools, part, members, scores, live)
+        goal = _Goal(pattern, pools, part, members, shapes, live)
         asked = target if isinstance(target, (int, float)) else [target[m] for m in members]
-        wanted = prune_count(goal.weights, common_target(asked))
-        for place, decided in zip(part, _nearest(goal, budget, wanted), strict=True):
+        chosen = _nearest(goal, budget, common_target(asked))
+        for place, decided in zip(part, chosen, strict=True):
             keep[place] = decided
     return keep
 
@@ -78,20 +79,20 @@ class _Goal:
         pools: Sequence[Pool],
         part: Sequence[int],
         members: Sequence[int],
-        scores: Sequence[Tensor],
+        shapes: Sequence[Sequence[int]],
         live: Sequence[Tensor] | None,
     ) -> None:
         # a share of the units is asked for, so what is in no unit must not count
         self.pools = [
             replace(pools[place], weights=pools[place].removable, missing=0) for place in part
         ]
-        self.weights = sum(scores[member].numel() for member in members)
+        self.weights = sum(torch.Size(shapes[member]).numel() for member in members)
         self._pattern, self._members, self._live = pattern, members, live
         self._everything = [
             torch.ones_like(p.scores, dtype=torch.bool, device="cpu") for p in pools
         ]
         self._part = part
-        self._shapes = [tensor.shape for tensor in scores]
+        self._shapes = shapes
 
     def pruned(self, keep: Sequence[Tensor]) -> int:
         """How many weights are gone with this decision."""
@@ -102,28 +103,39 @@ class _Goal:
         return sum(counts[member] for member in self._members)
 
 
-def _nearest(goal: _Goal, budget: Budget, wanted: int) -> list[Tensor]:
+def _nearest(goal: _Goal, budget: Budget, sparsity: float) -> list[Tensor]:
+    """Find the share of the units that comes nearest, from what ``sparsity`` itself says."""
+    wanted = prune_count(goal.weights, sparsity)
     under = [torch.ones_like(pool.scores, dtype=torch.bool) for pool in goal.pools]
-    over = budget.choose(goal.pools, 1.0)
-    most = goal.pruned(over)
-    if most < wanted:
-        raise ValueError(
-            f"{wanted} of {goal.weights} weights cannot be pruned: only {most} belong to units "
-            "that can go"
-        )
-    low, high = 0.0, 1.0
+    over = budget.choose(goal.pools, sparsity)
+    low, high = 0.0, sparsity
+    if goal.pruned(over) <= wanted:
+        low, high, under = sparsity, 1.0, over
     for _ in range(_STEPS):
         share = (low + high) / 2
         tried = _tried(budget, goal.pools, share)
-        if tried is None or goal.pruned(tried) <= wanted:
-            low, under = share, under if tried is None else tried
-        else:
-            high, over = share, tried
-    return _between(goal, under, over, wanted)
+        few = share < sparsity if tried is None else goal.pruned(tried) <= wanted
+        low, high = (share, high) if few else (low, share)
+        if tried is not None:
+            under, over = (tried, over) if few else (under, tried)
+            if high < 1.0 and _differing(under, over) <= 1:
+                break
+    best = _between(goal, under, over, wanted)
+    largest = max((int(pool.sizes().max()) for pool in goal.pools if pool.units), default=0)
+    if goal.pruned(best) + largest < wanted:
+        raise ValueError(
+            f"{wanted} of {goal.weights} weights cannot be pruned: only {goal.pruned(best)} belong "
+            "to units that can go"
+        )
+    return best
+
+
+def _differing(one: list[Tensor], other: list[Tensor]) -> int:
+    return sum(int((a != b).sum()) for a, b in zip(one, other, strict=True))
 
 
 def _tried(budget: Budget, pools: Sequence[Pool], share: float) -> list[Tensor] | None:
-    """What the budget chooses, None where its limits ask for more."""
+    """What the budget chooses, None where its limits do not allow the share."""
     try:
         return budget.choose(pools, share)
     except ValueError:

@@ -10,16 +10,22 @@ import torch
 from torch import Tensor
 
 from sparseml.pytorch.functional.patterns.base import Pool
-from sparseml.pytorch.functional.selection import joined, require_numbers, shuffled
+from sparseml.pytorch.functional.selection import (
+    joined,
+    require_numbers,
+    shuffled,
+)
 
 __all__ = ["Ladder", "ladder_of", "lowest_weights", "nearest_fill", "shares", "sorted_values"]
+
+_WINDOW = 50_000
 
 
 @dataclass(frozen=True, eq=False)
 class Ladder:
     """The units of a pool in the order in which they go.
 
-    :param values: their scores, ascending
+    :param values: their scores, ascending (in any order, as long as only weights are asked for)
     :param size: weights per unit; where these differ, the weights of each unit and all before it
     """
 
@@ -37,7 +43,8 @@ class Ladder:
         if weight <= 0:
             return 0
         if isinstance(self.size, int):
-            return min(weight // self.size, len(self.values)) if self.size else len(self.values)
+            units = self.values.numel()
+            return min(weight // self.size, units) if self.size else units
         return int(torch.searchsorted(self.size, weight, right=True))
 
     def count(self, value: float, right: bool) -> int:
@@ -138,12 +145,12 @@ def lowest_weights(
         mask[places] = False
         total -= int(pool.sizes()[places].sum())
     if total > 0 and any(map(len, open_)):
-        flat = [pool.scores.reshape(-1)[places] for pool, places in zip(pools, open_, strict=True)]
-        sizes = [pool.sizes()[places].cpu() for pool, places in zip(pools, open_, strict=True)]
-        stays = ~_lowest_up_to(joined(flat), torch.cat(sizes), total, spread_ties)
-        parts = stays.split([len(places) for places in open_])
+        flat = joined([pool.scores.reshape(-1)[at] for pool, at in zip(pools, open_, strict=True)])
+        sizes = [pool.sizes()[at].to(flat.device) for pool, at in zip(pools, open_, strict=True)]
+        goes = _lowest_up_to(flat, torch.cat(sizes), total, spread_ties)
+        parts = goes.split([len(places) for places in open_])
         for mask, places, part in zip(keep, open_, parts, strict=True):
-            mask[places] = part.to(mask.device)
+            mask[places] = ~part.to(mask.device)
     return [mask.reshape(pool.scores.shape) for mask, pool in zip(keep, pools, strict=True)]
 
 
@@ -155,43 +162,78 @@ def _forced_and_open(
     for place, pool in enumerate(pools):
         least = max(pool.gone, first[place] if first is not None else 0)
         most = max(least, last[place] if last is not None else pool.units)
-        if least == 0 and most == pool.units:
-            everything = torch.arange(pool.units, device=pool.scores.device)
-            forced.append(everything[:0])
-            open_.append(everything)
+        scores = pool.scores.reshape(-1)
+        if least == pool.gone and most == pool.units:
+            gone = scores.isneginf() & (pool.gone > 0)
+            forced.append(gone.nonzero()[:, 0])
+            open_.append((~gone).nonzero()[:, 0])
             continue
-        order = _pruning_order(pool.scores.reshape(-1))
+        order = _pruning_order(scores)
         forced.append(order[:least])
         open_.append(order[least:most].sort().values)
     return forced, open_
 
 
 def _lowest_up_to(scores: Tensor, sizes: Tensor, total: int, spread_ties: bool) -> Tensor:
-    """Which units go, on the CPU."""
-    order = _pruning_order(scores).cpu()
+    """Which units go."""
+    goes = torch.zeros_like(scores, dtype=torch.bool)
     if spread_ties:
-        lowest = (scores == scores.min()).nonzero()[:, 0].cpu()
+        lowest = (scores == scores.min()).nonzero()[:, 0]
         if int(sizes[lowest].sum()) > total:
-            order[: len(lowest)] = shuffled(lowest)
-    goes = torch.zeros(len(sizes), dtype=torch.bool)
-    goes[order] = nearest_fill(sizes[order], total)
+            order = shuffled(lowest)
+            goes[order] = nearest_fill(sizes[order], total)
+            return goes
+    for window in (_WINDOW, len(scores)):
+        goes, near = _around(scores, sizes, total, window)
+        left = total - int(sizes[goes].sum())
+        order = near[_pruning_order(scores[near])]
+        goes[order] = nearest_fill(sizes[order], left)
+        if len(near) == len(scores) or int(sizes[goes].sum()) == total:
+            break
     return goes
+
+
+def _around(scores: Tensor, sizes: Tensor, total: int, window: int) -> tuple[Tensor, Tensor]:
+    """Find where ``total`` is reached without sorting everything.
+
+    :return: which units are lower than about ``window`` before that; and the positions of those
+        up to about ``window`` after it
+    """
+    if len(scores) <= 2 * window:
+        return torch.zeros_like(scores, dtype=torch.bool), torch.arange(
+            len(scores), device=scores.device
+        )
+    bits = scores.float().view(torch.int32)
+    # the bits of floats are ordered as they are; half of the bits say where to look
+    bucket = torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits) >> 16
+    bucket -= bucket.min()
+    units = bucket.bincount().cumsum(0)
+    weights = bucket.bincount(sizes.double()).cumsum(0)
+    at = int(torch.searchsorted(weights, float(total)))
+    rank = int(units[min(at, len(units) - 1)])
+    low = int(torch.searchsorted(units, rank - window))
+    high = int(torch.searchsorted(units, rank + window))
+    return bucket < low, ((bucket >= low) & (bucket <= high)).nonzero()[:, 0]
 
 
 def nearest_fill(sizes: Tensor, total: int) -> Tensor:
     """Choose units so that their sizes add up to nearly ``total``, early ones first.
 
-    :param sizes: int64 in the order of preference, on the CPU
+    Units are passed over that no longer fit; or taken beyond the total, and late ones given back
+    that fit into the excess. The nearest of these wins, each also with one unit more or less.
+
+    :param sizes: int64 in the order of preference
     :return: bool, shape of ``sizes``
     """
-    under = _fill(sizes, total)
-    reached = int(sizes[under].sum())
+    device, sizes = sizes.device, sizes.cpu()
     everything = int(sizes.sum())
-    if reached >= min(total, everything):
-        return under
-    over = ~_fill(sizes.flip(0), everything - total).flip(0)
-    excess = int(sizes[over].sum()) - total
-    return over if excess < total - reached else under
+    under = _fill(sizes, total)
+    if int(sizes[under].sum()) >= min(total, everything):
+        return under.to(device)
+    over = _fill(sizes.flip(0), everything - total)
+    options = [under, _one_more(sizes, under)]
+    options += [~left.flip(0) for left in (over, _one_more(sizes.flip(0), over))]
+    return min(options, key=lambda goes: abs(int(sizes[goes].sum()) - total)).to(device)
 
 
 def _fill(sizes: Tensor, room: int) -> Tensor:
@@ -206,6 +248,15 @@ def _fill(sizes: Tensor, room: int) -> Tensor:
         waiting = waiting[fit:]
         waiting = waiting[sizes[waiting] <= room]
     return taken
+
+
+def _one_more(sizes: Tensor, taken: Tensor) -> Tensor:
+    """Take the smallest of the others, too."""
+    more = taken.clone()
+    others = (~taken).nonzero()[:, 0]
+    if len(others):
+        more[others[sizes[others].argmin()]] = True
+    return more
 
 
 def _pruning_order(scores: Tensor) -> Tensor:

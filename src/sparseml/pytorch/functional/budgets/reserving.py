@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from torch import Tensor
 
-from sparseml.pytorch.functional.budgets.base import Target, common_target, one_size
+from sparseml.pytorch.functional.budgets.base import Target, common_target, one_size, whole
 from sparseml.pytorch.functional.budgets.limits import global_counts, sparsity_bounds
 from sparseml.pytorch.functional.budgets.ranking import Ladder, ladder_of, lowest_weights, shares
 from sparseml.pytorch.functional.patterns.base import Pool
@@ -43,6 +43,10 @@ class Reserving:
     def joint(self) -> bool:
         """Yes."""
         return True
+
+    def check(self, pools: Sequence[Pool], target: Target) -> None:
+        """Check that there is one target: whatever it is, as much goes as can."""
+        common_target(target)
 
     def choose(
         self, pools: Sequence[Pool], target: Target, spread_ties: bool = False
@@ -83,7 +87,7 @@ class _Race:
         self.lowest = Fraction(str(budget.min_sparsity))
         final = sparsity if budget.final is None else max(budget.final, sparsity)
         self.final = Fraction(str(final))
-        self.total = math.floor(sum(self.sizes) * Fraction(str(sparsity)))
+        self.total = whole(sum(self.sizes, Fraction(0)) * Fraction(str(sparsity)))
         self.pruned = [
             pool.missing + ladder.weight(pool.gone)
             for pool, ladder in zip(pools, self.ladders, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -97,11 +97,22 @@ class Pattern(Protocol):
         :raises ValueError: for a shape that cannot be cut
         """
 
-    def masks(self, keep: Sequence[Tensor], scores: Sequence[Tensor]) -> list[Tensor]:
+    def blank(self, shapes: Sequence[Sequence[int]]) -> list[Pool]:
+        """Return the pools of weights of these shapes, with scores of 0.
+
+        :raises ValueError: for a shape that cannot be cut
+        """
+
+    def masks(
+        self,
+        keep: Sequence[Tensor],
+        scores: Sequence[Tensor],
+        live: Sequence[Tensor] | None = None,
+    ) -> list[Tensor]:
         """Return the masks (bool, True = keep, shapes of ``scores``) of a decision per unit.
 
         :param keep: one bool tensor per pool, of the shape of its scores
-        :param scores: -inf where a weight is gone already
+        :param scores: as in :meth:`pools`, as is ``live``; where a part of a unit goes, by these
         """
 
 
@@ -167,59 +178,64 @@ class PerTensor(ABC):
 
     def pools(self, scores: Sequence[Tensor], live: Sequence[Tensor] | None = None) -> list[Pool]:
         """One pool per tensor."""
-        return [
-            self._pool(place, tensor, None if live is None else live[place])
-            for place, tensor in enumerate(scores)
-        ]
+        pools = []
+        for place, tensor in enumerate(scores):
+            there = None if live is None else live[place]
+            pool = self._pool(place, tensor.shape, self.unit_scores(tensor, there))
+            if there is not None:
+                lost = tensor.numel() - int(there.sum())
+                pool = lowered(pool, self.live_size(there), lost)
+            pools.append(pool)
+        return pools
 
-    def masks(self, keep: Sequence[Tensor], scores: Sequence[Tensor]) -> list[Tensor]:
+    def blank(self, shapes: Sequence[Sequence[int]]) -> list[Pool]:
+        """One pool per tensor."""
+        pools = []
+        for place, shape in enumerate(shapes):
+            folded, dims = self.fold(torch.zeros((), dtype=torch.bool).expand(tuple(shape)))
+            units = [size for dim, size in enumerate(folded.shape) if dim not in dims]
+            pools.append(self._pool(place, shape, torch.zeros(()).expand(units)))
+        return pools
+
+    def masks(
+        self,
+        keep: Sequence[Tensor],
+        scores: Sequence[Tensor],
+        live: Sequence[Tensor] | None = None,
+    ) -> list[Tensor]:
         """Unfold each decision over its tensor."""
         return [self.expand(unit, tensor) for unit, tensor in zip(keep, scores, strict=True)]
 
-    def _pool(self, place: int, scores: Tensor, live: Tensor | None) -> Pool:
-        units = self.unit_scores(scores, live)
-        size = self.unit_size(scores.shape, units.numel())
-        gone = missing = 0
-        if live is not None:
-            units, size, gone, missing = lowered(
-                units, size, self.live_size(live), scores.numel() - int(live.sum())
-            )
+    def _pool(self, place: int, shape: Sequence[int], units: Tensor) -> Pool:
         return Pool(
             members=(place,),
             scores=units,
-            size=size,
-            weights=scores.numel(),
-            shapes=(tuple(scores.shape),),
-            gone=gone,
-            missing=missing,
+            size=self.unit_size(shape, units.numel()),
+            weights=torch.Size(shape).numel(),
+            shapes=(tuple(shape),),
             full=self.full_sparsity,
         )
 
 
-def lowered(
-    scores: Tensor, size: int | Tensor, left: Tensor, lost: int
-) -> tuple[Tensor, int | Tensor, int, int]:
+def lowered(pool: Pool, left: Tensor, lost: int) -> Pool:
     """Let units that have nothing left to lose go first, and the others lose what is left.
 
-    :param scores: per unit
-    :param size: per unit, when nothing is gone
-    :param left: how many weights each unit still has to lose, shape of ``scores``
+    :param pool: as if nothing was gone
+    :param left: how many weights each unit still has to lose, shape and device of the scores
     :param lost: weights that are gone in all
-    :return: scores, sizes, units that are gone, and weights that are gone beside these
     """
     nothing_left = left == 0
     gone = int(nothing_left.sum())
-    nominal = torch.as_tensor(size, device=left.device).reshape(-1).expand(left.numel())
-    nominal = nominal.reshape(left.shape)
-    missing = lost - int(nominal[nothing_left].sum())
+    nominal = pool.sizes().reshape(left.shape)
+    missing = max(lost - int(nominal[nothing_left].sum()), 0)
+    scores, size = pool.scores, pool.size
     if missing:
         size = torch.where(nothing_left, nominal, left.long())
     if gone:
-        if not scores.is_floating_point():
-            scores = scores.double()
+        scores = scores if scores.is_floating_point() else scores.double()
         lowest = torch.finfo(scores.dtype).min
         scores = scores.clamp_min(lowest).masked_fill(nothing_left, -torch.inf)
-    return scores, size, gone, missing
+    return replace(pool, scores=scores, size=size, gone=gone, missing=missing)
 
 
 def reduce_dims(values: Tensor, dims: tuple[int, ...], reduce: str) -> Tensor:
@@ -230,12 +246,14 @@ def reduce_dims(values: Tensor, dims: tuple[int, ...], reduce: str) -> Tensor:
     """
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
-    if reduce == "l2":
-        return torch.linalg.vector_norm(values, dim=dims) if dims else values.abs()
     if reduce not in REDUCTIONS:
         raise ValueError(f"reduce must be one of {REDUCTIONS}, found {reduce!r}")
+    if reduce == "l2":
+        return torch.linalg.vector_norm(values, dim=dims) if dims else values.abs()
     if not dims:
         return values
+    if not values.numel():
+        return values.sum(dims)  # the mean of nothing is no number, and it has no highest
     if reduce == "max":
         return values.amax(dims)
     if reduce == "min":

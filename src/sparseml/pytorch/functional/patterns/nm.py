@@ -90,6 +90,20 @@ class NM(PerTensor):
         mask = best | keep.unsqueeze(-1)
         return mask.flatten(-2).movedim(-1, 1).contiguous()
 
+    def masks(
+        self,
+        keep: Sequence[Tensor],
+        scores: Sequence[Tensor],
+        live: Sequence[Tensor] | None = None,
+    ) -> list[Tensor]:
+        """Unfold each decision over its tensor; what is gone has the lowest scores."""
+        if live is not None:
+            scores = [
+                tensor.masked_fill(~there, -torch.inf)
+                for tensor, there in zip(scores, live, strict=True)
+            ]
+        return super().masks(keep, scores)
+
     def unit_sparsity(self, sparsity: float) -> float:
         """The fraction of groups that must be in the pattern.
 

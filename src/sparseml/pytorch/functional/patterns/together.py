@@ -76,21 +76,27 @@ class Together:
             count = min(map(len, shared)) if len(shared[0]) > 1 else 0
             summed = _summed(shared, count) if count else shared[0][:0]
             weights = sum(scores[place].numel() for place in group)
-            size: int | Tensor = weights // max(count, 1)
-            gone = missing = 0
-            if live is not None and count:
-                left = [self.slices.live_size(live[place]).reshape(count, -1) for place in group]
-                there = torch.stack([each.sum(1).to(summed.device) for each in left]).sum(0)
-                summed, size, gone, missing = lowered(
-                    summed, size, there, weights - int(there.sum())
-                )
-            elif live is not None:
-                missing = weights - sum(int(live[place].sum()) for place in group)
             shapes = tuple(tuple(scores[place].shape) for place in group)
-            pools.append(Pool(group, summed, size, weights, shapes, gone, missing))
+            pool = Pool(group, summed, weights // max(count, 1), weights, shapes)
+            if live is not None:
+                there = torch.zeros_like(summed, dtype=torch.long)
+                for place in group if count else ():
+                    left = self.slices.live_size(live[place]).reshape(count, -1).sum(1)
+                    there += left.to(there.device)
+                pool = lowered(pool, there, weights - sum(int(live[p].sum()) for p in group))
+            pools.append(pool)
         return pools
 
-    def masks(self, keep: Sequence[Tensor], scores: Sequence[Tensor]) -> list[Tensor]:
+    def blank(self, shapes: Sequence[Sequence[int]]) -> list[Pool]:
+        """The same pools, with scores of 0."""
+        return self.pools([torch.zeros(()).expand(tuple(shape)) for shape in shapes])
+
+    def masks(
+        self,
+        keep: Sequence[Tensor],
+        scores: Sequence[Tensor],
+        live: Sequence[Tensor] | None = None,
+    ) -> list[Tensor]:
         """Each decision for its slices in all tensors of the group."""
         masks = [torch.ones_like(tensor, dtype=torch.bool) for tensor in scores]
         for group, unit in zip(self._groups(scores), keep, strict=True):

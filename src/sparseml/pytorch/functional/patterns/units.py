@@ -106,7 +106,16 @@ class Units:
         """
         return [self._pool(number, scores, live) for number in range(len(self.groups))]
 
-    def masks(self, keep: Sequence[Tensor], scores: Sequence[Tensor]) -> list[Tensor]:
+    def blank(self, shapes: Sequence[Sequence[int]]) -> list[Pool]:
+        """The same pools, with scores of 0."""
+        return self.pools([torch.zeros(()).expand(tuple(shape)) for shape in shapes])
+
+    def masks(
+        self,
+        keep: Sequence[Tensor],
+        scores: Sequence[Tensor],
+        live: Sequence[Tensor] | None = None,
+    ) -> list[Tensor]:
         """Keep the weights of which no unit goes."""
         masks = [torch.ones_like(tensor, dtype=torch.bool) for tensor in scores]
         for group, unit in zip(self.groups, keep, strict=True):
@@ -143,8 +152,7 @@ class Units:
         places = tuple(dict.fromkeys(member.tensor for member in group))
         weights = sum(scores[place].numel() for place in places)
         shapes = tuple(tuple(scores[place].shape) for place in places)
-        device = scores[places[0]].device if places else torch.device("cpu")
-        sizes = torch.zeros(count, dtype=torch.long, device=device)
+        sizes = torch.zeros(count + 1, dtype=torch.long)
         left = torch.zeros_like(sizes)
         for member in group:
             shape = scores[member.tensor].shape
@@ -152,27 +160,30 @@ class Units:
             _gather(sizes, member, each)
             if live is not None:
                 _gather(left, member, _reduced(live[member.tensor], member.dim, "sum"))
+        sizes, left = sizes[:count], left[:count]
         unit_scores = self._scores(group, scores, sizes)
         size: int | Tensor = sizes
         if count and bool((sizes == sizes[0]).all()):
             size = int(sizes[0])
-        gone = missing = 0
-        if live is not None:
-            lost = weights - sum(int(live[place].sum()) for place in places)
-            unit_scores, size, gone, missing = lowered(unit_scores, size, left, lost)
-        return Pool(places, unit_scores, size, weights, shapes, gone, max(missing, 0))
+        pool = Pool(places, unit_scores, size, weights, shapes)
+        if live is None:
+            return pool
+        lost = weights - sum(int(live[place].sum()) for place in places)
+        return lowered(pool, left.to(unit_scores.device), lost)
 
     def _scores(self, group: tuple[Member, ...], scores: Sequence[Tensor], sizes: Tensor) -> Tensor:
         wide = any(scores[member.tensor].dtype == torch.float64 for member in group)
         dtype = torch.float64 if wide else torch.float32
         fills = {"max": -torch.inf, "min": torch.inf}
-        total = torch.full(sizes.shape, fills.get(self.reduce, 0.0), dtype=dtype).to(sizes.device)
+        device = scores[group[0].tensor].device
+        total = torch.full((len(sizes) + 1,), fills.get(self.reduce, 0.0), dtype=dtype).to(device)
         each = {"mean": "sum"}.get(self.reduce, self.reduce)
         for member in group:
             part = _reduced(scores[member.tensor].detach(), member.dim, each).to(total)
             _gather(total, member, part**2 if each == "l2" else part, each)
+        total = total[:-1]
         if self.reduce == "mean":
-            return total / sizes.clamp_min(1)
+            return total / sizes.clamp_min(1).to(device)
         return total.sqrt() if self.reduce == "l2" else total
 
 
@@ -192,11 +203,11 @@ def _reduced(values: Tensor, dim: int, reduce: str) -> Tensor:
 
 
 def _gather(total: Tensor, member: Member, slices: Tensor, reduce: str = "sum") -> None:
-    """Add what each slice has to its unit."""
+    """Add what each slice has to its unit; the last place is for slices of none."""
     units = member.units.reshape(-1).to(total.device, torch.long)
-    inside = units >= 0
+    units = torch.where(units < 0, len(total) - 1, units)
     how = {"max": "amax", "min": "amin"}.get(reduce, "sum")
-    total.scatter_reduce_(0, units[inside], slices.to(total)[inside], how)
+    total.scatter_reduce_(0, units, slices.to(total), how)
 
 
 def _slices(member: Member, keep: Tensor) -> Tensor:

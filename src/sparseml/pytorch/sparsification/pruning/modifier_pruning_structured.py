@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 from torch.nn import Module
 
@@ -20,12 +19,12 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     BaseGradualPruningModifier,
 )
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_magnitude import GMPruningModifier
+from sparseml.pytorch.sparsification.pruning.settings.fields import out_in_shapes
 from sparseml.pytorch.sparsification.pruning.settings.structure_groups import (
     as_param_groups,
     group_indices,
 )
 from sparseml.pytorch.units import STRUCTURE_DIMS
-from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN
@@ -104,7 +103,7 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
         names = [one.name for one in selected]
         groups = group_indices(self._param_groups, names)
         pattern = Together(Slice(STRUCTURE_DIMS[self._mask_type], "l2"), groups)
-        for one, shape in zip(selected, _shapes(selected), strict=True):
+        for one, shape in zip(selected, out_in_shapes(selected), strict=True):
             if len(shape) <= pattern.slices.dim:
                 raise ValueError(f"{one.name} of shape {tuple(shape)} has no {self._mask_type}s")
         try:
@@ -157,6 +156,9 @@ class _OfInitialUnits:
         """No."""
         return False
 
+    def check(self, pools: Sequence[Pool], target: float | Sequence[float]) -> None:
+        """Accept any target: there are units enough for all."""
+
     def choose(
         self, pools: Sequence[Pool], target: float | Sequence[float], spread_ties: bool = False
     ) -> list[Tensor]:
@@ -173,18 +175,10 @@ class _OfInitialUnits:
         return max(min(counts), 0) if pool.units else 0
 
 
-def _shapes(selected: Sequence[NamedLayerParam]) -> list[torch.Size]:
-    return [
-        to_out_in(one.layer, one.param_name, torch.empty(one.param.shape, device="meta")).shape
-        for one in selected
-    ]
-
-
 def _units(pattern: Together, selected: Sequence[NamedLayerParam]) -> list[int]:
     """How many units each tensor has; in a group, that is what its smallest has."""
-    shaped = [torch.empty(shape, device="meta") for shape in _shapes(selected)]
     units = [0] * len(selected)
-    for pool in pattern.pools(shaped):
+    for pool in pattern.blank(out_inout_in_shapes(selected)):
         for place in pool.members:
             units[place] = pool.units
     return units

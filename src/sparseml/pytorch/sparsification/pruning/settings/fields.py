@@ -27,6 +27,7 @@ __all__ = [
     "as_optional_fraction",
     "checked_pattern",
     "new_flag",
+    "out_in_shapes",
     "require_reachable",
     "supported",
 ]
@@ -158,11 +159,19 @@ def require_reachable(pattern: Pattern, sparsity: float, name: str, at_most: boo
         raise ValueError(f"{name} must be {rule}{full:g} with {pattern} masks, found {sparsity:g}")
 
 
-def _require_fit(pattern: Pattern, mask_type: MaskType, one: NamedLayerParam) -> None:
+def out_in_shapes(selected: Sequence[NamedLayerParam]) -> list[torch.Size]:
+    """Return the shapes of parameters as ``[out, in, *kernel]``."""
     # the shape decides; the values may be on the meta device or in parts on several processes
-    shape = torch.empty(one.param.shape, device="meta")
+    empty = [torch.empty(one.param.shape, device="meta") for one in selected]
+    return [
+        to_out_in(one.layer, one.param_name, tensor).shape
+        for one, tensor in zip(selected, empty, strict=True)
+    ]
+
+
+def _require_fit(pattern: Pattern, mask_type: MaskType, one: NamedLayerParam) -> None:
     try:
-        pattern.check(to_out_in(one.layer, one.param_name, shape).shape)
+        pattern.check(out_in_shapes([one])[0])
     except ValueError as error:
         raise ValueError(f"mask_type {mask_type!r} cannot mask {one.name}: {error}") from error
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from sparseml.pytorch.functional.budgets import Budget, Global, Uniform
 from sparseml.pytorch.functional.patterns import Pattern
-from sparseml.pytorch.utils.layer_kinds import to_out_in
+from sparseml.pytorch.sparsification.pruning.settings.fields import out_in_shapes
 from sparseml.pytorch.utils.params import NamedLayerParam
 
 __all__ = ["budget_of", "require_room", "require_sensible_limits"]
@@ -67,10 +65,5 @@ def require_room(
 
     :raises ValueError: saying how many units can go
     """
-    if not isinstance(budget, Global) or budget == Global():
-        return
-    scores = [
-        to_out_in(one.layer, one.param_name, torch.zeros(()).expand(one.param.shape))
-        for one in selected
-    ]
-    budget.check(pattern.pools(scores), final)
+    if isinstance(budget, Global) and budget != Global():
+        budget.check(pattern.blank(out_in_shapes(selected)), final)
