@@ -95,7 +95,7 @@ def test_too_many_steps_to_go_through(folder: Path, invoke: Any) -> None:
 
 
 def test_stages_are_named(folder: Path, invoke: Any, invoke_json: Any) -> None:
-    assert invoke("compose", "gradual.yaml", "gradual.yaml", "-o", "both.yaml").exit_code == 0
+    assert invoke("chain", "gradual.yaml", "gradual.yaml", "-o", "both.yaml").exit_code == 0
     found = invoke_json("check", "both.yaml")
     assert [m["stage"] for m in found["modifiers"]] == ["stage_0"] * 2 + ["stage_1"] * 2
     assert found["epochs"] == 8

@@ -9,6 +9,7 @@ import click
 
 from sparseml.cli.recipe_command import recipe
 from sparseml.cli.report_command import report
+from sparseml.cli.run_commands import prune, train
 from sparseml.version import __version__
 
 __all__ = ["main"]
@@ -24,5 +25,5 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-main.add_command(recipe)
-main.add_command(report)
+for command in (prune, recipe, report, train):
+    main.add_command(command)

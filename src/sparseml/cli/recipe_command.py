@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,28 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for 
 
 @click.group()
 def recipe() -> None:
-    """Check, show and combine recipes."""
+    """List, check, show and combine recipes."""
+
+
+@recipe.command("list")
+@click.argument("words", metavar="[WORD]...", nargs=-1)
+@_as_json
+def list_ready(words: tuple[str, ...], as_json: bool) -> None:
+    """List the recipes that come with sparseml, whose names have all WORDs in them.
+
+    Each can be given by its name wherever a recipe is asked for.
+    """
+    from sparseml.utils.ready_recipes import READY_PREFIX, ready_recipes
+
+    found = {
+        f"{READY_PREFIX}{name}": path
+        for name, path in ready_recipes().items()
+        if all(word in name for word in words)
+    }
+    if as_json:
+        _echo_json({"recipes": [{"name": name, "file": path} for name, path in found.items()]})
+    else:
+        click.echo("\n".join(found), nl=bool(found))
 
 
 @recipe.command()
@@ -78,7 +100,7 @@ def show(recipe_path: str, recipe_args: str | None, as_json: bool) -> None:
     "--keep-original-epochs", is_flag=True, help="Do not move ADDITIONAL to the end of BASE."
 )
 @_as_json
-def compose(
+def chain(
     base: str, additional: str, output: str | None, keep_original_epochs: bool, as_json: bool
 ) -> None:
     """Combine two recipes: first the work of BASE, then that of ADDITIONAL, as stages."""
@@ -94,6 +116,12 @@ def compose(
             _save(manager, output)
     if not output or as_json:
         _print_recipe(manager, as_json)
+
+
+# what it was called before composing came to mean composing blocks
+compose = copy.copy(chain)
+compose.hidden = True
+recipe.add_command(compose, "compose")
 
 
 def _findings(

@@ -15,6 +15,8 @@ from sparseml.optim.errors import (
     RecipeValueError,
 )
 from sparseml.optim.language.yaml_text import MAX_CHARACTERS
+from sparseml.utils.ready_recipes import READY_PREFIX, ready_recipes
+from sparseml.utils.text import did_you_mean
 
 __all__ = ["RecipeSource", "read_source"]
 
@@ -80,7 +82,21 @@ def _read_text(path: str) -> str:
     return text
 
 
+def _ready(name: str) -> str:
+    ready = ready_recipes()
+    found = ready.get(name.removesuffix(".yaml"))
+    if found is None:
+        raise RecipeFileNotFoundError(
+            "no such recipe comes with sparseml (`sparseml recipe list` names them)"
+            f"{did_you_mean(name, ready)}",
+            file=f"{READY_PREFIX}{name}",
+        )
+    return str(found)
+
+
 def _read_file(path: str) -> RecipeSource:
+    if path.startswith(READY_PREFIX):
+        path = _ready(path.removeprefix(READY_PREFIX))
     if path.startswith("zoo:"):
         raise RecipeValueError(
             f"{path!r} names a recipe of the model zoo, which was shut down; give the path of a "
@@ -113,7 +129,8 @@ def read_source(file_path: Any) -> RecipeSource:
 
     A string with a line break is the recipe itself; if it starts with front matter, only that is
     used. Any other string, or path object, is the path of a ``.yaml`` or ``.yml`` file, or of a
-    ``.md`` file with the recipe as front matter between two lines ``---`` or ``+++``.
+    ``.md`` file with the recipe as front matter between two lines ``---`` or ``+++``; or it is
+    ``recipe:`` and the name of a recipe that comes with the package.
 
     :param file_path: text or path
     :raises RecipeValueError: if it is neither, names a recipe of the model zoo, or the file is too

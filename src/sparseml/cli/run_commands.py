@@ -1,0 +1,91 @@
+"""``sparseml prune`` and ``sparseml train``: the two runs, for the models of any trainer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sparseml.cli.problems import Problem
+
+if TYPE_CHECKING:
+    from sparseml.run.session import Glue
+
+__all__ = ["GLUES", "find_glue", "prune", "train"]
+
+#: What stands before the colon in ``--model`` → the library that the model is of, and the module
+#: of the glue to it, which has it as ``GLUE``.
+GLUES = {"timm": ("timm", "sparseml.timm.glue")}
+_WITHOUT_PREFIX = "timm"  # also for models of the user's own, given as module.path:callable
+
+
+class FlagsAsGiven(click.Command):
+    """A command that hands its flags on as they are, ``--help`` among them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take all flags as one parameter."""
+        ctx.params["flags"] = tuple(args)
+        return []
+
+
+@click.command(cls=FlagsAsGiven)
+def prune(flags: tuple[str, ...]) -> None:
+    """Prune a model in one shot, without training it, and evaluate it."""
+    from sparseml.run.commands import prune
+
+    sys.exit(prune(flags, find_glue(flags), "sparseml prune"))
+
+
+@click.command(cls=FlagsAsGiven)
+def train(flags: tuple[str, ...]) -> None:
+    """Train a model while a recipe prunes it."""
+    from sparseml.run.commands import train
+
+    sys.exit(train(flags, find_glue(flags), "sparseml train"))
+
+
+def find_glue(flags: Sequence[str]) -> Glue:
+    """Return the glue to the library of the model that flags, or the file they name, ask for.
+
+    :raises Problem: if that library is not installed
+    """
+    model = _given(flags, "--model")
+    if model is None:
+        model = _model_in(_given(flags, "--config", "-c"))
+    prefix, colon, _ = str(model).partition(":")
+    library, module = GLUES[prefix if colon and prefix in GLUES else _WITHOUT_PREFIX]
+    if find_spec(library) is None:
+        raise Problem(
+            f"this needs {library}, which is not installed; pip install 'sparseml-next[{library}]'"
+        )
+    glue: Glue = import_module(module).GLUE
+    return glue
+
+
+def _given(flags: Sequence[str], *names: str) -> str | None:
+    """The last value that a flag is given."""
+    found: str | None = None
+    for flag, following in zip_longest(flags, flags[1:]):
+        name, separator, value = flag.partition("=")
+        if name in names:
+            found = value if separator else following
+    return found
+
+
+def _model_in(file: str | None) -> Any:
+    """The model that a configuration file names; what else is wrong with it is told later."""
+    if file is None:
+        return None
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    return content.get("model") if isinstance(content, dict) else None
