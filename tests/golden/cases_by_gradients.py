@@ -158,7 +158,7 @@ def _fast_cap() -> Iterator[Scenario]:
     yield from mapping("FastCA", base)
     yield from both("FastCA", "plain", "mlp", base)
     yield from both("FastCA", "narrow", "mlp", {**base, "block_size": 4})
-    yield from both("FastCA", "by sample", "mlp", {**base, "fisher_samples": "sample"})
+    yield from both("FastCA", "by sample", "mlp", {**base, "damp": 0.1, "fisher_samples": "sample"})
     yield from both("FastCA", "double", "mlp", {**base, "fisher_dtype": "float64"})
     yield case(
         "FastCA", "narrow", "sweep", "mlp", {**base, "block_size": 4}, sparsities=(0.25, 0.5, 0.75)
