@@ -59,8 +59,9 @@ def test_every_way_to_import_counts(imports: Mapping[str, set[str]]) -> None:
 
 
 def test_no_files_import_each_other(imports: Mapping[str, set[str]]) -> None:
-    circles = [
-        {name: sorted(imports[name] & set(circle)) for name in circle}
+    found = [
+        f"{name} -> {', '.join(sorted(imports[name] & set(circle)))}"
         for circle in _circles(imports)
+        for name in circle
     ]
-    assert circles == []
+    assert not found, "\n".join(found)

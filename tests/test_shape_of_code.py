@@ -23,6 +23,10 @@ Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 Described = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
+def _listed(found: Mapping[str, Any]) -> str:
+    return "\n".join(f"{name}: {value}" for name, value in sorted(found.items()))
+
+
 def _classes(names: list[str]) -> Iterator[type]:
     """Yield the classes of all modules that can be imported here."""
     for name in names:
@@ -44,17 +48,19 @@ def test_inheritance_is_shallow(source_files: Mapping[str, Any]) -> None:
         own = [c.__name__ for c in found.__mro__ if c.__module__.startswith("sparseml")]
         if len(own) > MOST_CLASSES:
             deep[found.__qualname__] = own
-    assert deep == {}
+    assert not deep, _listed(deep)
 
 
 def test_folders_are_not_flat(source_files: Mapping[str, Any]) -> None:
     sizes = Counter(str(file.path.parent) for file in source_files.values())
-    assert {folder: size for folder, size in sizes.items() if size > MOST_FILES} == {}
+    flat = {folder: size for folder, size in sizes.items() if size > MOST_FILES}
+    assert not flat, _listed(flat)
 
 
 def test_files_are_short(source_files: Mapping[str, Any]) -> None:
     lengths = {name: len(file.text.splitlines()) for name, file in source_files.items()}
-    assert {name: length for name, length in lengths.items() if length > MOST_LINES} == {}
+    long = {name: length for name, length in lengths.items() if length > MOST_LINES}
+    assert not long, _listed(long)
 
 
 def test_functions_are_short(source_files: Mapping[str, Any]) -> None:
@@ -64,12 +70,12 @@ def test_functions_are_short(source_files: Mapping[str, Any]) -> None:
         for node in ast.walk(file.tree)
         if isinstance(node, Function) and node.end_lineno - node.lineno >= MOST_FUNCTION_LINES
     }
-    assert long == {}
+    assert not long, _listed(long)
 
 
 def _only_hands_on(file: Any) -> bool:
     """Tell whether the ``__init__`` of a package is nothing but the names that users import."""
-    plain = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.Expr)
+    plain = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Expr)
     lazy = ("__getattr__", "__dir__")
     return file.is_init and all(
         isinstance(node, plain) or getattr(node, "name", "") in lazy for node in file.tree.body
@@ -88,7 +94,7 @@ def test_no_file_is_only_a_part_of_another(
         and not _only_hands_on(file)
         and not (ast.get_docstring(file.tree) or "").startswith(OLD_PATH)
     }
-    assert parts == {}
+    assert not parts, _listed(parts)
 
 
 def _public_docstrings(name: str, node: ast.AST) -> Iterator[tuple[str, str]]:
@@ -107,4 +113,4 @@ def test_docstrings_say_what_a_thing_is_or_does(source_files: Mapping[str, Any])
         for place, text in _public_docstrings(name, file.tree)
         if text.startswith(BAD_BEGINNINGS)
     }
-    assert bad == {}
+    assert not bad, _listed(bad)
