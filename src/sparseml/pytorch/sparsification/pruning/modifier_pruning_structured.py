@@ -178,7 +178,7 @@ class _OfInitialUnits:
 def _units(pattern: Together, selected: Sequence[NamedLayerParam]) -> list[int]:
     """How many units each tensor has; in a group, that is what its smallest has."""
     units = [0] * len(selected)
-    for pool in pattern.blank(out_inout_in_shapes(selected)):
+    for pool in pattern.blank(out_in_shapes(selected)):
         for place in pool.members:
             units[place] = pool.units
     return units

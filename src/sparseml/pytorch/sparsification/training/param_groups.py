@@ -55,7 +55,7 @@ class LearningRateLogging(ScheduledModifier):
 
     _constant_logging = True
     _last_logged_rates: list[float] | None = None
-    _progress = ("_last_logged_rates",)
+    _progress: ClassVar[tuple[str, ...]] = ("_last_logged_rates",)
 
     def log_update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
