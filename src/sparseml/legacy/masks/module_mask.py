@@ -9,14 +9,11 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 
 from sparseml.legacy.masks.creators import UnstructuredPruningMaskCreator
-from sparseml.pytorch.sparsification import pruning
-from sparseml.pytorch.sparsification.pruning import (
-    MagnitudePruningParamsScorer,
-    PruningParamsScorer,
-)
-from sparseml.pytorch.sparsification.pruning.distributed import sum_over_ranks
-from sparseml.pytorch.sparsification.pruning.mask_creator import Target
-from sparseml.pytorch.sparsification.pruning.param_set import ParamSet
+from sparseml.legacy.pruning import mask_params, scorer
+from sparseml.legacy.pruning.mask_creator import PruningMaskCreator, Target
+from sparseml.legacy.pruning.scorer import MagnitudePruningParamsScorer, PruningParamsScorer
+from sparseml.pytorch.sparsification.pruning.masks.agreement import sum_over_ranks
+from sparseml.pytorch.sparsification.pruning.masks.param_set import ParamSet
 from sparseml.utils.text import did_you_mean, quoted_list
 
 __all__ = [
@@ -28,7 +25,7 @@ __all__ = [
 ]
 
 
-class MovementPruningParamsScorer(pruning.MovementPruningParamsScorer):
+class MovementPruningParamsScorer(scorer.MovementPruningParamsScorer):
     """How far training has moved each weight away from zero; pruned weights may come back."""
 
     def score_parameters(self) -> list[Tensor]:
@@ -57,7 +54,7 @@ def create_pruning_param_scorer(
     return _SCORERS[score_type](params)
 
 
-class ModuleParamPruningMask(pruning.ModuleParamPruningMask):
+class ModuleParamPruningMask(mask_params.ModuleParamPruningMask):
     """Masks of parameters, which can also be made from a threshold or from what is zero already.
 
     With movement scores masked weights go on training, and may come back.
@@ -76,7 +73,7 @@ class ModuleParamPruningMask(pruning.ModuleParamPruningMask):
         store_init: bool = False,
         store_unmasked: bool = False,
         track_grad_mom: float = -1.0,
-        mask_creator: pruning.PruningMaskCreator | None = None,
+        mask_creator: PruningMaskCreator | None = None,
         layer_names: Sequence[str] | None = None,
         global_sparsity: bool = False,
         score_type: str = "magnitude",

@@ -203,7 +203,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
 
     def _get_mask_creator(self, param_names: Sequence[str], params: Sequence[Any]) -> Any:
         """Return what makes masks of scores, for classes in the form of SparseML 1.x."""
-        return mask_creator.creator_of(self._pattern)
+        return mask_creator.creator_of(self._pattern, len(params))
 
     def _get_scorer(self, params: Sequence[Any]) -> Any:
         """Return what scores parameters, for classes in the form of SparseML 1.x."""
