@@ -1,20 +1,24 @@
 """Mask creators by the names and with the methods that SparseML had before its modifiers' own.
 
-They are those of :mod:`sparseml.pytorch.sparsification.pruning`. These can in addition make masks
-from a threshold, or from what is zero already.
+They are those of :mod:`sparseml.legacy.pruning.mask_creator`. These can in addition make masks from
+a threshold, or from what is zero already.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from sparseml.pytorch.sparsification import pruning
-from sparseml.pytorch.sparsification.pruning import GroupedPruningMaskCreator, PruningMaskCreator
-from sparseml.pytorch.sparsification.pruning.mask_creator import Target
+from sparseml.legacy.pruning import mask_creator
+from sparseml.legacy.pruning.mask_creator import (
+    GroupedPruningMaskCreator,
+    PruningMaskCreator,
+    Target,
+)
+from sparseml.legacy.pruning.mask_creator_base import in_dtypes_of
 
 __all__ = [
     "BlockPruningMaskCreator",
@@ -29,11 +33,8 @@ __all__ = [
 _STRUCTURES = {"channel": "channel", 1: "channel", "filter": "filter", 0: "filter"}
 
 
-class UnstructuredPruningMaskCreator(pruning.UnstructuredPruningMaskCreator):
+class UnstructuredPruningMaskCreator(mask_creator.UnstructuredPruningMaskCreator):
     """Prunes single entries."""
-
-    def __str__(self) -> str:
-        return "unstructured"
 
     def create_sparsity_masks(
         self, tensors: list[Tensor], sparsity: Target, global_sparsity: bool = False
@@ -48,32 +49,33 @@ class UnstructuredPruningMaskCreator(pruning.UnstructuredPruningMaskCreator):
 
     def create_sparsity_masks_from_tensor(self, tensors: list[Tensor]) -> list[Tensor]:
         """Return masks that prune what is zero as a whole."""
-        units = self._units([tensor.abs() for tensor in tensors])
-        return self._masks([unit.ne(0) for unit in units], tensors)
+        return self._masks_where(lambda units: units != 0, [tensor.abs() for tensor in tensors])
 
     def create_sparsity_masks_from_threshold(
         self, tensors: list[Tensor], threshold: float | Tensor
     ) -> list[Tensor]:
         """Return masks that keep the scores above a threshold."""
-        return self._masks([unit > threshold for unit in self._units(tensors)], tensors)
+        return self._masks_where(lambda units: units > threshold, tensors)
+
+    def _masks_where(self, kept: Callable[[Tensor], Tensor], tensors: list[Tensor]) -> list[Tensor]:
+        pattern = self._pattern_for(len(tensors))
+        keep = [kept(pool.scores) for pool in pattern.pools([each.detach() for each in tensors])]
+        return in_dtypes_of(tensors, pattern.masks(keep, tensors))
 
 
-class FourBlockMaskCreator(UnstructuredPruningMaskCreator, pruning.FourBlockMaskCreator):
+class FourBlockMaskCreator(UnstructuredPruningMaskCreator, mask_creator.FourBlockMaskCreator):
     """Prunes runs of four inputs."""
 
     def __str__(self) -> str:
         return "block"
 
 
-class BlockPruningMaskCreator(UnstructuredPruningMaskCreator, pruning.BlockMaskCreator):
+class BlockPruningMaskCreator(UnstructuredPruningMaskCreator, mask_creator.BlockMaskCreator):
     """Prunes ``[out, in]`` blocks, taken in row-major order."""
-
-    def __str__(self) -> str:
-        return str(self._block_shape)
 
 
 class DimensionSparsityMaskCreator(
-    UnstructuredPruningMaskCreator, pruning.StructuredPruningMaskCreator
+    UnstructuredPruningMaskCreator, mask_creator.StructuredPruningMaskCreator
 ):
     """Prunes whole filters or channels.
 
@@ -93,9 +95,6 @@ class DimensionSparsityMaskCreator(
         if not isinstance(one, (str, int)) or one not in _STRUCTURES:
             raise ValueError(f"dim must be 'filter', 0, 'channel' or 1, found {dim!r}")
         super().__init__(_STRUCTURES[one], grouping_fn_name, tensor_group_idxs)
-
-    def __str__(self) -> str:
-        return self._structure_type
 
 
 def load_mask_creator(obj: Any) -> PruningMaskCreator:

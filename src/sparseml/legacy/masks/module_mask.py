@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any
 
 from torch import Tensor
 from torch.nn import Module, Parameter
 
 from sparseml.legacy.masks.creators import UnstructuredPruningMaskCreator
-from sparseml.pytorch.sparsification import pruning
-from sparseml.pytorch.sparsification.pruning import (
-    MagnitudePruningParamsScorer,
-    PruningParamsScorer,
-)
-from sparseml.pytorch.sparsification.pruning.mask_creator import Target
+from sparseml.legacy.pruning import mask_params, scorer
+from sparseml.legacy.pruning.mask_creator import PruningMaskCreator, Target
+from sparseml.legacy.pruning.scorer import MagnitudePruningParamsScorer, PruningParamsScorer
 from sparseml.pytorch.sparsification.pruning.masks.param_set import ParamSet
 from sparseml.pytorch.utils.distributed import sum_over_ranks
 from sparseml.utils.text import did_you_mean, quoted_list
@@ -29,11 +25,11 @@ __all__ = [
 ]
 
 
-class MovementPruningParamsScorer(pruning.MovementPruningParamsScorer):
+class MovementPruningParamsScorer(scorer.MovementPruningParamsScorer):
     """How far training has moved each weight away from zero; pruned weights may come back."""
 
     def score_parameters(self) -> list[Tensor]:
-        """Return the sums over all steps and ranks, at least float32, of pruned weights too."""
+        """The sums over all steps and ranks, at least float32, of pruned weights too."""
         return sum_over_ranks(self._movement_scores)
 
 
@@ -47,7 +43,7 @@ AVALIABLE_SCORER_CLASSES = list(_SCORERS.values())
 def create_pruning_param_scorer(
     params: Sequence[Parameter], score_type: str
 ) -> PruningParamsScorer:
-    """Return a scorer by name.
+    """A scorer by name.
 
     :param score_type: ``magnitude`` or ``movement``
     :raises ValueError: for another name
@@ -58,7 +54,7 @@ def create_pruning_param_scorer(
     return _SCORERS[score_type](params)
 
 
-class ModuleParamPruningMask(pruning.ModuleParamPruningMask):
+class ModuleParamPruningMask(mask_params.ModuleParamPruningMask):
     """Masks of parameters, which can also be made from a threshold or from what is zero already.
 
     With movement scores masked weights go on training, and may come back.
@@ -77,7 +73,7 @@ class ModuleParamPruningMask(pruning.ModuleParamPruningMask):
         store_init: bool = False,
         store_unmasked: bool = False,
         track_grad_mom: float = -1.0,
-        mask_creator: pruning.PruningMaskCreator | None = None,
+        mask_creator: PruningMaskCreator | None = None,
         layer_names: Sequence[str] | None = None,
         global_sparsity: bool = False,
         score_type: str = "magnitude",
@@ -97,7 +93,10 @@ class ModuleParamPruningMask(pruning.ModuleParamPruningMask):
         )
         self._score_type = score_type
 
-    score_type = property(attrgetter("_score_type"), doc="``magnitude`` or ``movement``.")
+    @property
+    def score_type(self) -> str:
+        """``magnitude`` or ``movement``."""
+        return self._score_type
 
     def set_param_masks_from_weights(self) -> list[Tensor]:
         """Mask what is zero now; returns what :meth:`set_param_masks` does."""

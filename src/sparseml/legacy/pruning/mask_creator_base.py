@@ -1,32 +1,31 @@
-"""Turning scores and a target sparsity into masks: the base class and single weights."""
+"""Mask creators in the form of SparseML 1.x: the base class, single weights and N:M.
+
+They say what is pruned; :func:`~sparseml.pytorch.functional.select.select` decides what goes.
+"""
 
 from __future__ import annotations
 
-import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.selection import lowest_mask
+from sparseml.pytorch.functional.budgets import Global, Target, Uniform
+from sparseml.pytorch.functional.patterns import NM, Pattern, Unstructured
+from sparseml.pytorch.functional.select import select
 
 __all__ = [
-    "Budget",
     "ConstantMaskCreator",
+    "NMPruningMaskCreator",
     "PruningMaskCreator",
     "Target",
     "UnstructuredPruningMaskCreator",
+    "in_dtypes_of",
+    "one_target_each",
 ]
 
-Target = float | list[float]
-"""A sparsity for all tensors, or one for each."""
-
-Budget = Callable[[Sequence[Tensor], Target], list[int]]
-"""Given the unit scores of each tensor and the target: how many units to prune in each."""
-
-_SEED = 42
-_MOST_SHUFFLED = 1_000_000
+_TOLERANCE = 1e-2
 
 
 class PruningMaskCreator(ABC):
@@ -39,7 +38,7 @@ class PruningMaskCreator(ABC):
     def create_sparsity_masks(
         self, tensors: list[Tensor], target: Target, global_sparsity: bool = False
     ) -> list[Tensor]:
-        """Masks for several tensors of scores.
+        """Return masks for several tensors of scores.
 
         :param tensors: scores, any shapes, higher = more important
         :param target: fraction to prune, one float for all or a list with one for each
@@ -48,30 +47,13 @@ class PruningMaskCreator(ABC):
         """
 
     def create_parameter_masks(
-        self,
-        tensors: list[Tensor],
-        target: Target,
-        global_sparsity: bool = False,
-        budget: Budget | None = None,
+        self, tensors: list[Tensor], target: Target, global_sparsity: bool = False
     ) -> list[Tensor]:
-        """Masks ready to be multiplied with the parameters that the scores belong to.
+        """Return masks ready to be multiplied with the parameters that the scores belong to.
 
-        This is what pruning modifiers call. It differs from :meth:`create_sparsity_masks` only in
-        classes that say so.
-
-        :param budget: decides how many units go in each tensor, instead of the target alone
-        :raises ValueError: when this class cannot follow a budget
+        This is what pruning calls. It differs from :meth:`create_sparsity_masks` only in classes
+        that say so.
         """
-        if budget is not None:
-            return self._masks_within(tensors, target, budget)
-        return self._parameter_masks(tensors, target, global_sparsity)
-
-    def _masks_within(self, tensors: list[Tensor], target: Target, budget: Budget) -> list[Tensor]:
-        raise ValueError(f"{type(self).__name__} cannot prune within limits per parameter")
-
-    def _parameter_masks(
-        self, tensors: list[Tensor], target: Target, global_sparsity: bool
-    ) -> list[Tensor]:
         return self.create_sparsity_masks(tensors, target, global_sparsity)
 
 
@@ -80,42 +62,103 @@ class UnstructuredPruningMaskCreator(PruningMaskCreator):
 
     Among entries equal to the threshold the first are kept. When the threshold is the lowest score
     of all (typically that of weights that are zero already), the pruned ones are drawn from the
-    entries with that score in an order shuffled with a fixed seed, as SparseML 1.x does. Any budget
-    can be followed, ties by position.
+    entries with that score in an order shuffled with a fixed seed, as SparseML 1.x does.
     """
+
+    _pattern: Pattern = Unstructured()
+
+    def __str__(self) -> str:
+        return "unstructured"
 
     def create_sparsity_masks(
         self, tensors: list[Tensor], target: Target, global_sparsity: bool = False
     ) -> list[Tensor]:
-        """As in the base class; a sparsity of at most 0 or above 1 prunes nothing.
+        """Return masks as the base class; a sparsity of at most 0 or above 1 prunes nothing.
 
         :raises TypeError: for a target that is neither a float nor a list
         :raises ValueError: for as many targets as there are not tensors, for differing targets with
             ``global_sparsity``, and for scores that are NaN
         """
         targets = one_target_each(target, len(tensors))
-        if not tensors:
-            return []
-        units = self._units(tensors)
-        if global_sparsity:
-            keep = split_like(_keep(join_units(units), common_target(targets)), units)
-        else:
-            keep = [_keep(unit, sparsity) for unit, sparsity in zip(units, targets, strict=True)]
-        return self._masks(keep, tensors)
+        asked = [sparsity if 0.0 < sparsity <= 1.0 else 0.0 for sparsity in targets]
+        pattern, budget = self._pattern_for(len(tensors)), _budget(global_sparsity)
+        return in_dtypes_of(tensors, select(tensors, pattern, budget, asked, spread_ties=True))
 
-    def _masks_within(self, tensors: list[Tensor], target: Target, budget: Budget) -> list[Tensor]:
-        units = self._units(tensors)
-        counts = budget(units, target)
-        keep = [lowest_mask(unit, count) for unit, count in zip(units, counts, strict=True)]
-        return self._masks(keep, tensors)
+    def _pattern_for(self, count: int) -> Pattern:
+        """Return what is pruned as a whole in ``count`` tensors."""
+        return self._pattern
 
-    def _units(self, tensors: list[Tensor]) -> list[Tensor]:
-        """The scores of what is pruned as a whole."""
-        return [tensor.detach() for tensor in tensors]
 
-    def _masks(self, keep: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
-        """Masks of a decision (bool) per unit."""
-        return [unit.to(tensor.dtype) for unit, tensor in zip(keep, tensors, strict=True)]
+class NMPruningMaskCreator(PruningMaskCreator):
+    """Keeps N of every M consecutive inputs; the sparsity can only be ``1 - N/M``.
+
+    :param N: how many of a group are kept
+    :param M: the size of a group
+    :raises ValueError: unless 0 < N < M
+    """
+
+    def __init__(self, N: int = 2, M: int = 4) -> None:
+        self._pattern = NM(N, M)
+        self.fixed_sparsity: float = self._pattern.full_sparsity
+
+    def __str__(self) -> str:
+        return str(self._pattern)
+
+    def create_sparsity_masks(
+        self, tensors: list[Tensor], target: Target, global_sparsity: bool = False
+    ) -> list[Tensor]:
+        """Return masks that keep the N largest *absolute values* of every group.
+
+        As in SparseML 1.x a matrix is cut along its last dimension, and the mask of a convolution's
+        weight ``[O, I, H, W]`` comes in the layout ``[O, H, W, I]``, in which the groups are
+        neighbours. :meth:`create_parameter_masks` gives masks in the layout of the weights.
+
+        :param target: 0.0 for all tensors gives ones, else ``1 - N/M`` (to within 0.01)
+        :raises ValueError: for another target, a size that is no multiple of M, and NaN scores
+        :raises NotImplementedError: for tensors of other than two or four dimensions
+        """
+        targets = one_target_each(target, len(tensors))
+        if all(isinstance(sparsity, float) and sparsity == 0.0 for sparsity in targets):
+            return [torch.ones_like(tensor) for tensor in tensors]
+        full = self.fixed_sparsity
+        for sparsity in targets:
+            if abs(sparsity - full) > _TOLERANCE:
+                raise ValueError(f"a {self} mask has a sparsity of {full:g}, found {sparsity}")
+        groups = [self._flat_groups(tensor) for tensor in tensors]
+        masks = in_dtypes_of(tensors, select(groups, self._pattern, Uniform(), full))
+        return [
+            mask.reshape(tensor.movedim(1, -1).shape)
+            for mask, tensor in zip(masks, tensors, strict=True)
+        ]
+
+    def create_parameter_masks(
+        self, tensors: list[Tensor], target: Target, global_sparsity: bool = False
+    ) -> list[Tensor]:
+        """Return masks in the layout of the parameters, by the scores as they are.
+
+        Groups run along the second dimension, for convolutions at each kernel position. A target
+        between 0 and ``1 - N/M`` puts that share of the groups into the pattern, those that lose
+        least; the others stay dense. So a gradual schedule may lead up to the pattern.
+
+        :raises ValueError: for a target beyond ``1 - N/M``, an input dimension that is no multiple
+            of M, and NaN scores
+        """
+        asked = [max(sparsity, 0.0) for sparsity in one_target_each(target, len(tensors))]
+        masks = select(tensors, self._pattern, _budget(global_sparsity), asked)
+        return in_dtypes_of(tensors, masks)
+
+    def _flat_groups(self, tensor: Tensor) -> Tensor:
+        """Absolute values, one group per row."""
+        size = self._pattern.group
+        if tensor.numel() % size:
+            raise ValueError(
+                f"a tensor of shape {tuple(tensor.shape)} cannot be cut into groups of {size}"
+            )
+        if tensor.ndim not in (2, 4):
+            raise NotImplementedError(
+                f"{self} masks are made for two or four dimensions, found {tensor.ndim}"
+            )
+        return tensor.detach().movedim(1, -1).reshape(-1, size).abs()
 
 
 class ConstantMaskCreator(PruningMaskCreator):
@@ -124,24 +167,12 @@ class ConstantMaskCreator(PruningMaskCreator):
     def create_sparsity_masks(
         self, tensors: list[Tensor], target: Target | None = None, global_sparsity: bool = False
     ) -> list[Tensor]:
-        """1 where a value is not zero, 0 where it is."""
-        return [tensor.detach().ne(0).to(tensor.dtype) for tensor in tensors]
-
-
-def common_target(targets: list[float]) -> float:
-    """The one target that global sparsity has.
-
-    :raises ValueError: when the targets differ
-    """
-    if len(set(targets)) > 1:
-        raise ValueError(
-            f"global sparsity has one target, found different ones: {sorted(set(targets))}"
-        )
-    return targets[0]
+        """Return 1 where a value is not zero, 0 where it is."""
+        return in_dtypes_of(tensors, [tensor.detach().ne(0) for tensor in tensors])
 
 
 def one_target_each(target: Target, count: int) -> list[float]:
-    """A target for each of ``count`` tensors.
+    """Return a target for each of ``count`` tensors.
 
     :raises TypeError: for a target that is neither a float nor a list
     :raises ValueError: for a list of another length
@@ -157,41 +188,10 @@ def one_target_each(target: Target, count: int) -> list[float]:
     return list(target)
 
 
-def join_units(tensors: list[Tensor]) -> Tensor:
-    """All scores in one vector, on the first tensor's device, in a dtype that holds them all."""
-    wide = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
-    dtype = tensors[0].dtype if len({t.dtype for t in tensors}) == 1 else wide
-    return torch.cat([tensor.reshape(-1).to(tensors[0].device, dtype) for tensor in tensors])
+def in_dtypes_of(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+    """Return masks as 1 and 0, each in the dtype of its tensor."""
+    return [mask.to(tensor.dtype) for mask, tensor in zip(masks, tensors, strict=True)]
 
 
-def split_like(flat: Tensor, tensors: list[Tensor]) -> list[Tensor]:
-    """Undo :func:`join_units` for a decision per unit."""
-    pieces = flat.split([tensor.numel() for tensor in tensors])
-    return [
-        piece.reshape(tensor.shape).to(tensor.device)
-        for piece, tensor in zip(pieces, tensors, strict=True)
-    ]
-
-
-def _keep(scores: Tensor, sparsity: float) -> Tensor:
-    if not 0.0 < sparsity <= 1.0 or scores.numel() == 0:
-        return torch.ones_like(scores, dtype=torch.bool)
-    count = round(scores.numel() * sparsity)
-    keep = lowest_mask(scores, count)
-    lowest = scores.reshape(-1) == scores.min()
-    if count >= int(lowest.sum()):
-        return keep
-    keep = torch.ones_like(lowest)
-    keep[_shuffled(lowest.nonzero()[:, 0])[:count]] = False
-    return keep.reshape(scores.shape)
-
-
-def _shuffled(indices: Tensor) -> Tensor:
-    if indices.numel() > _MOST_SHUFFLED:
-        # a Python list of so many would take minutes
-        generator = torch.Generator().manual_seed(_SEED)
-        order = torch.randperm(indices.numel(), generator=generator)
-        return indices[order.to(indices.device)]
-    listed = indices.tolist()
-    random.Random(_SEED).shuffle(listed)
-    return torch.tensor(listed, dtype=torch.long, device=indices.device)
+def _budget(global_sparsity: bool) -> Global | Uniform:
+    return Global() if global_sparsity else Uniform()

@@ -1,4 +1,4 @@
-"""Masks of blocks: groups of entries that are kept or pruned as a whole."""
+"""Mask creators in the form of SparseML 1.x for groups of entries that go as a whole."""
 
 from __future__ import annotations
 
@@ -8,31 +8,65 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparseml.legacy.pruning.mask_creator_base import UnstructuredPruningMaskCreator
-from sparseml.pytorch.functional.patterns import PerTensor, reduce_dims
+from sparseml.legacy.pruning.mask_creator_base import (
+    Target,
+    UnstructuredPruningMaskCreator,
+    in_dtypes_of,
+    one_target_each,
+)
+from sparseml.pytorch.functional.patterns import (
+    Pattern,
+    PerTensor,
+    RowMajorBlock,
+    Runs,
+    Slice,
+    Together,
+    reduce_dims,
+)
 
 __all__ = [
     "BlockMaskCreator",
     "FourBlockMaskCreator",
     "GroupedPruningMaskCreator",
     "PatternMaskCreator",
+    "StructuredPruningMaskCreator",
 ]
 
 _GROUPING_FNS = ("l2", "mean", "max", "min")
+_DIMS = {"filter": 0, "channel": 1}
 
 
 class GroupedPruningMaskCreator(UnstructuredPruningMaskCreator):
-    """Prunes groups of entries by one score each; subclasses say what a group is."""
+    """Prunes groups of entries by one score each; subclasses say what a group is.
+
+    Sparsities are fractions of the groups.
+    """
+
+    def __str__(self) -> str:
+        return type(self).__name__
+
+    def create_sparsity_masks(
+        self, tensors: list[Tensor], target: Target, global_sparsity: bool = False
+    ) -> list[Tensor]:
+        """Return masks as the base class, made of the groups' scores as of single entries'."""
+        groups = [self.group_tensor(tensor.detach()) for tensor in tensors]
+        single = UnstructuredPruningMaskCreator()
+        masks = single.create_sparsity_masks(groups, target, global_sparsity)
+        spread = [
+            self._map_mask_to_tensor(mask, tensor.shape, place)
+            for place, (mask, tensor) in enumerate(zip(masks, tensors, strict=True))
+        ]
+        return in_dtypes_of(tensors, spread)
 
     @abstractmethod
     def group_tensor(self, tensor: Tensor) -> Tensor:
-        """One score per group."""
+        """Return one score per group."""
 
     @abstractmethod
     def _map_mask_to_tensor(
         self, grouped_mask: Tensor, original_tensor_shape: torch.Size, tensor_idx: int | None = None
     ) -> Tensor:
-        """A mask per group (shape of :meth:`group_tensor`'s result) spread over the tensor."""
+        """Spread a mask per group (shape of :meth:`group_tensor`'s result) over the tensor."""
 
     @staticmethod
     def reduce_tensor(
@@ -43,10 +77,7 @@ class GroupedPruningMaskCreator(UnstructuredPruningMaskCreator):
         :param reduce_fn_name: ``l2`` or ``mean``, or over a single dimension ``max`` or ``min``
         :raises ValueError: for another name, or several dimensions with ``max`` or ``min``
         """
-        if reduce_fn_name not in _GROUPING_FNS:
-            raise ValueError(
-                f"grouping_fn_name must be one of {list(_GROUPING_FNS)}, found {reduce_fn_name!r}"
-            )
+        _require_grouping(reduce_fn_name)
         dims = (dim,) if isinstance(dim, int) else tuple(dim)
         if reduce_fn_name in ("max", "min") and len(dims) > 1:
             raise ValueError(f"{reduce_fn_name!r} takes a single dimension, found {dims}")
@@ -55,17 +86,31 @@ class GroupedPruningMaskCreator(UnstructuredPruningMaskCreator):
             reduced = reduced.unsqueeze(position)
         return reduced
 
-    def _units(self, tensors: list[Tensor]) -> list[Tensor]:
-        return [self.group_tensor(tensor.detach()) for tensor in tensors]
 
-    def _masks(self, keep: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
-        return [
-            self._map_mask_to_tensor(unit, tensor.shape, index).to(tensor.dtype)
-            for index, (unit, tensor) in enumerate(zip(keep, tensors, strict=True))
-        ]
+class _RowMajorMaskCreator(GroupedPruningMaskCreator):
+    """Prunes runs of entries in row-major order."""
+
+    _pattern: PerTensor
+
+    def __str__(self) -> str:
+        return str(self._pattern)
+
+    def group_tensor(self, tensor: Tensor) -> Tensor:
+        """Return shape ``[groups, 1]``, or ``[groups, 1, kernel positions]``.
+
+        :raises ValueError: for a shape that the groups do not divide, and an unknown grouping
+        """
+        folded, dims = self._pattern.fold(tensor.detach())
+        return self.reduce_tensor(folded, dims, self._pattern.reduce)
+
+    def _map_mask_to_tensor(
+        self, grouped_mask: Tensor, original_tensor_shape: torch.Size, tensor_idx: int | None = None
+    ) -> Tensor:
+        like = grouped_mask.new_zeros(()).expand(original_tensor_shape)
+        return self._pattern.expand(grouped_mask.squeeze(1), like)
 
 
-class FourBlockMaskCreator(GroupedPruningMaskCreator):
+class FourBlockMaskCreator(_RowMajorMaskCreator):
     """Prunes runs of four inputs, at each kernel position of a convolution.
 
     Where the number of inputs is no multiple of four, the last run of each row is shorter and its
@@ -75,43 +120,14 @@ class FourBlockMaskCreator(GroupedPruningMaskCreator):
     """
 
     def __init__(self, grouping_fn_name: str = "mean") -> None:
-        self._grouping_fn_name = grouping_fn_name
-
-    def __str__(self) -> str:
-        return "block4"
-
-    def group_tensor(self, tensor: Tensor) -> Tensor:
-        """Shape ``[runs, 1]``; the runs of a row are neighbours."""
-        rows = tensor.movedim(1, -1) if tensor.ndim > 2 else tensor
-        rows = rows.reshape(-1, rows.shape[-1])
-        left_over = rows.shape[1] % 4
-        if left_over:
-            # the mean of a run padded with its own mean is that mean
-            padding = rows[:, -left_over:].mean(dim=1, keepdim=True)
-            rows = torch.cat([rows, padding.expand(-1, 4 - left_over)], dim=1)
-        return self.reduce_tensor(rows.reshape(-1, 4), 1, self._grouping_fn_name)
-
-    def _map_mask_to_tensor(
-        self, grouped_mask: Tensor, original_tensor_shape: torch.Size, tensor_idx: int | None = None
-    ) -> Tensor:
-        if len(original_tensor_shape) <= 2:
-            rows_shape = original_tensor_shape
-        else:
-            first, second, *kernel = original_tensor_shape
-            rows_shape = torch.Size((first, *kernel, second))
-        length = rows_shape[-1]
-        rows = grouped_mask.expand(-1, 4).reshape(-1, -(-length // 4) * 4)[:, :length]
-        mask = rows.reshape(rows_shape)
-        return mask.movedim(-1, 1).contiguous() if mask.ndim > 2 else mask.contiguous()
+        self._pattern = Runs(4, grouping_fn_name)
 
 
-class BlockMaskCreator(GroupedPruningMaskCreator):
+class BlockMaskCreator(_RowMajorMaskCreator):
     """Prunes ``out * in`` neighbouring entries, as SparseML 1.x cuts ``[out, in]`` blocks.
 
-    The blocks are taken from the row-major order of the first two dimensions, at each kernel
-    position, so only ``[1, k]`` (k dividing the inputs) gives rectangles: ``[2, 2]`` prunes the
-    same runs of four as ``[1, 4]``. For true rectangles use a ``mask_type`` such as ``"2x2"``
-    (:class:`~sparseml.pytorch.functional.patterns.Block`).
+    Only ``[1, k]`` (k dividing the inputs) gives rectangles, see
+    :class:`~sparseml.pytorch.functional.patterns.RowMajorBlock`.
 
     :param block_shape: outputs and inputs of a block, -1 for the whole dimension; further entries
         must be 1
@@ -126,58 +142,113 @@ class BlockMaskCreator(GroupedPruningMaskCreator):
             raise ValueError(
                 f"block_shape must be 1 beyond the first two entries, found {list(block_shape)}"
             )
-        self._block_shape = list(block_shape)
-        self._grouping_fn_name = grouping_fn_name
-
-    def __str__(self) -> str:
-        return str(self._block_shape)
-
-    def group_tensor(self, tensor: Tensor) -> Tensor:
-        """Shape ``[blocks, 1, kernel positions]``.
-
-        :raises ValueError: for a vector, or a block that does not divide the shape
-        """
-        blocks, size, positions = self._cut(tensor.shape)
-        return self.reduce_tensor(
-            tensor.reshape(blocks, size, positions), 1, self._grouping_fn_name
-        )
-
-    def _map_mask_to_tensor(
-        self, grouped_mask: Tensor, original_tensor_shape: torch.Size, tensor_idx: int | None = None
-    ) -> Tensor:
-        _, size, _ = self._cut(original_tensor_shape)
-        return grouped_mask.expand(-1, size, -1).reshape(original_tensor_shape)
-
-    def _cut(self, shape: torch.Size) -> tuple[int, int, int]:
-        if len(shape) < 2:
-            raise ValueError(f"blocks need at least two dimensions, found shape {tuple(shape)}")
-        block = [
-            size if wanted == -1 else wanted
-            for wanted, size in zip(self._block_shape, shape, strict=False)
-        ]
-        if any(wanted < 1 or size % wanted for wanted, size in zip(block, shape, strict=False)):
-            raise ValueError(
-                f"blocks of {self._block_shape} do not divide a tensor of shape {tuple(shape)}"
-            )
-        size = block[0] * block[1]
-        return shape[0] * shape[1] // size, size, torch.Size(shape[2:]).numel()
+        self._pattern = RowMajorBlock(block_shape[0], block_shape[1], grouping_fn_name)
 
 
 class PatternMaskCreator(GroupedPruningMaskCreator):
-    """Prunes the units of any pattern of :mod:`sparseml.pytorch.functional.patterns`."""
+    """Prunes the units of any pattern of :mod:`sparseml.pytorch.functional.patterns`.
 
-    def __init__(self, pattern: PerTensor) -> None:
+    Sparsities are fractions of the weights.
+    """
+
+    def __init__(self, pattern: Pattern) -> None:
         self._pattern = pattern
 
     def __str__(self) -> str:
         return str(self._pattern)
 
     def group_tensor(self, tensor: Tensor) -> Tensor:
-        """One score per unit of the pattern."""
-        return self._pattern.unit_scores(tensor)
+        """Return one score per unit of the pattern."""
+        return self._pattern.pools([tensor.detach()])[0].scores
 
     def _map_mask_to_tensor(
         self, grouped_mask: Tensor, original_tensor_shape: torch.Size, tensor_idx: int | None = None
     ) -> Tensor:
         like = grouped_mask.new_zeros(()).expand(original_tensor_shape)
-        return self._pattern.expand(grouped_mask, like)
+        return self._pattern.masks([grouped_mask], [like])[0]
+
+    create_sparsity_masks = UnstructuredPruningMaskCreator.create_sparsity_masks
+
+
+class StructuredPruningMaskCreator(PatternMaskCreator):
+    """Prunes whole filters (dimension 0) or channels (dimension 1).
+
+    What goes where in a group says :class:`~sparseml.pytorch.functional.patterns.Together`.
+
+    :param structure_type: ``filter`` or ``channel``
+    :param grouping_fn_name: ``l2`` or ``mean`` of a slice's scores
+    :param tensor_group_idxs: indices of the tensors that are masked alike, by the sum of their
+        scores; together they must cover every tensor once. None: every tensor on its own
+    :raises ValueError: for another structure type or grouping
+    """
+
+    _pattern: Slice
+
+    def __init__(
+        self,
+        structure_type: str,
+        grouping_fn_name: str = "l2",
+        tensor_group_idxs: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        if structure_type not in _DIMS:
+            raise ValueError(
+                f"structure_type must be one of {list(_DIMS)}, found {structure_type!r}"
+            )
+        _require_grouping(grouping_fn_name)
+        self._pattern = Slice(_DIMS[structure_type], grouping_fn_name)
+        self.set_tensor_group_idxs(tensor_group_idxs)
+
+    @property
+    def structure_type(self) -> str:
+        """``filter`` or ``channel``."""
+        return str(self)
+
+    @property
+    def tensor_group_idxs(self) -> list[list[int]] | None:
+        """Indices of the tensors that are masked alike."""
+        return self._tensor_group_idxs
+
+    def set_tensor_group_idxs(self, tensor_group_idxs: Sequence[Sequence[int]] | None) -> None:
+        """Say which tensors belong together; None puts each on its own."""
+        self._tensor_group_idxs = (
+            None if tensor_group_idxs is None else [list(group) for group in tensor_group_idxs]
+        )
+
+    def create_sparsity_masks(
+        self, tensors: list[Tensor], target: Target, global_sparsity: bool = False
+    ) -> list[Tensor]:
+        """Return masks as the base class; with different targets, members of a group differ.
+
+        :raises ValueError: for ``global_sparsity``: slices of different layers do not compare; and
+            for grouped tensors whose sizes are not multiples of the smallest
+        :raises RuntimeError: when the groups do not cover every tensor exactly once
+        """
+        if global_sparsity:
+            raise ValueError(f"{self} masks are made per layer: global_sparsity must be False")
+        create = super().create_sparsity_masks
+        targets = [float(each) for each in one_target_each(target, len(tensors))]
+        masks = {sparsity: create(tensors, sparsity) for sparsity in set(targets)}
+        return [masks[sparsity][place] for place, sparsity in enumerate(targets)]
+
+    def _map_mask_to_tensor(
+        self, grouped_mask: Tensor, original_tensor_shape: torch.Size, tensor_idx: int | None = None
+    ) -> Tensor:
+        like = grouped_mask.new_zeros(()).expand(original_tensor_shape)
+        keep = grouped_mask if like.shape[self._pattern.dim] > 1 else grouped_mask[:0]
+        return Together(self._pattern).masks([keep], [like])[0]
+
+    def _pattern_for(self, count: int) -> Together:
+        groups = self._tensor_group_idxs
+        if groups is None:
+            return Together(self._pattern)
+        if sorted(index for group in groups for index in group) != list(range(count)):
+            raise RuntimeError(
+                f"tensor_group_idxs must hold every index from 0 to {count - 1} exactly once, "
+                f"found {groups}"
+            )
+        return Together(self._pattern, tuple(map(tuple, groups)))
+
+
+def _require_grouping(name: str) -> None:
+    if name not in _GROUPING_FNS:
+        raise ValueError(f"grouping_fn_name must be one of {list(_GROUPING_FNS)}, found {name!r}")

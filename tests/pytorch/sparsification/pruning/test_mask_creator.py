@@ -5,16 +5,33 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparseml.pytorch.functional.budgets import global_counts
-from sparseml.pytorch.functional.patterns import CHANNEL, FILTER, Block, pattern_mask
+from sparseml.pytorch.functional.budgets import Uniform
+from sparseml.pytorch.functional.patterns import (
+    CHANNEL,
+    FILTER,
+    FOUR_BLOCK,
+    NM,
+    Block,
+    Member,
+    RowMajorBlock,
+    Runs,
+    Slice,
+    Together,
+    Units,
+    Unstructured,
+)
+from sparseml.pytorch.functional.select import select
 from sparseml.pytorch.sparsification.pruning import (
     BlockMaskCreator,
     ConstantMaskCreator,
     FourBlockMaskCreator,
     NMPruningMaskCreator,
+    PatternMaskCreator,
+    StructuredPruningMaskCreator,
     UnstructuredPruningMaskCreator,
 )
 from sparseml.pytorch.sparsification.pruning.mask_creator import (
+    creator_of,
     get_mask_creator,
     get_mask_creator_default,
 )
@@ -83,7 +100,7 @@ def test_empty_tensors_get_empty_masks():
 
 
 def test_the_shuffle_of_very_many_ties_is_exact_and_repeatable(monkeypatch):
-    module = "sparseml.pytorch.sparsification.pruning.mask_creator_base._MOST_SHUFFLED"
+    module = "sparseml.pytorch.functional.selection._MOST_SHUFFLED"
     monkeypatch.setattr(module, 10)
     creator, zeros = UnstructuredPruningMaskCreator(), torch.zeros(100)
     first = creator.create_sparsity_masks([zeros], 0.3)[0]
@@ -140,7 +157,7 @@ def test_default_creators_of_old_recipes_only(mask_type):
 def test_functional_patterns_as_mask_types(mask_type, pattern):
     scores = torch.rand(8, 4, 3)
     mask = get_mask_creator(mask_type).create_sparsity_masks([scores], 0.5)[0]
-    assert torch.equal(mask, pattern_mask(scores, pattern, 0.5).float())
+    assert torch.equal(mask, select([scores], pattern, Uniform(), 0.5)[0].float())
 
 
 def test_unknown_mask_types_name_the_nearest():
@@ -148,13 +165,27 @@ def test_unknown_mask_types_name_the_nearest():
         get_mask_creator("unstructerd")
 
 
-def test_a_budget_replaces_the_target():
-    scores = [torch.arange(4.0), torch.arange(8.0).reshape(2, 4) + 10]
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        Unstructured(), FOUR_BLOCK, Runs(2), RowMajorBlock(2, 2, "l2"), Block(2, 2), FILTER,
+        Together(Slice(0, "l2"), ((0, 2),)), Together(Slice(1)),
+        Units(((Member(0, 0, torch.arange(8)), Member(1, 1, torch.arange(8))),)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_creators_of_patterns_prune_as_they_do(pattern):
+    scores = [torch.rand(8, 16), torch.rand(4, 8), torch.rand(8, 8)]
+    masks = creator_of(pattern, 3).create_parameter_masks(scores, 0.25)
+    expected = select(scores, pattern, Uniform(), 0.25)
+    assert all(torch.equal(a, b.float()) for a, b in zip(masks, expected, strict=True))
 
-    def three_blocks(units, target):
-        return global_counts(units, 2, caps=[0, 2])
 
-    masks = FourBlockMaskCreator().create_parameter_masks(scores, 0.9, True, three_blocks)
-    assert [mask.sum().item() for mask in masks] == [4, 0]
-    with pytest.raises(ValueError, match="NMPruningMaskCreator cannot prune within limits"):
-        NMPruningMaskCreator().create_parameter_masks(scores, 0.5, True, three_blocks)
+def test_creators_of_patterns_are_those_of_old_recipes_where_there_are_any():
+    found = creator_of(Together(Slice(0, "l2"), ((0, 2),)), 4)
+    assert isinstance(found, StructuredPruningMaskCreator)
+    assert found.tensor_group_idxs == [[0, 2], [1], [3]]
+    assert type(creator_of(NM(1, 4))) is NMPruningMaskCreator
+    assert type(creator_of(FOUR_BLOCK)) is FourBlockMaskCreator
+    assert type(creator_of(Runs(4, "max"))) is PatternMaskCreator
+    assert type(creator_of(RowMajorBlock(1, 4))) is BlockMaskCreator

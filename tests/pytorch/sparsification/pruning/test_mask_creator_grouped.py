@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparseml.pytorch.functional.patterns import Block, pattern_mask
+from sparseml.pytorch.functional.budgets import Global, Uniform
+from sparseml.pytorch.functional.patterns import FILTER, Block
+from sparseml.pytorch.functional.select import select
 from sparseml.pytorch.sparsification.pruning import (
     BlockMaskCreator,
     FourBlockMaskCreator,
@@ -12,6 +14,10 @@ from sparseml.pytorch.sparsification.pruning import (
 )
 
 SHAPES = [(8, 16), (8, 16, 3), (8, 16, 3, 3), (4, 8, 2, 2, 2)]
+
+
+def pattern_mask(scores, pattern, sparsity):
+    return select([scores], pattern, Uniform(), sparsity)[0]
 
 
 def one_mask(creator, scores, sparsity, **kwargs):
@@ -119,4 +125,77 @@ def test_pattern_creators_keep_the_dtype():
     mask = one_mask(PatternMaskCreator(Block(2, 2)), scores, 0.5)
     assert mask.dtype == torch.float16
     assert int((mask == 0).sum()) == 16
-    assert "rows=2" in str(PatternMaskCreator(Block(2, 2)))
+    assert str(PatternMaskCreator(Block(2, 2))) == "2x2"
+
+
+def test_patterns_count_weights_where_units_differ_in_size():
+    scores = [torch.rand(4, 64), torch.rand(64, 4)]
+    creator = PatternMaskCreator(FILTER)
+    masks = creator.create_sparsity_masks(scores, 0.5, global_sparsity=True)
+    assert sum(int((mask == 0).sum()) for mask in masks) == 256
+    expected = select(scores, FILTER, Global(), 0.5)
+    assert all(torch.equal(a, b.float()) for a, b in zip(masks, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("creator", "shape", "groups"),
+    [
+        (FourBlockMaskCreator(), (3, 8), (6, 1)),
+        (FourBlockMaskCreator("l2"), (3, 6, 2), (12, 1)),
+        (FourBlockMaskCreator("max"), (9,), (3, 1)),
+        (BlockMaskCreator([2, 4]), (4, 8), (4, 1, 1)),
+        (BlockMaskCreator([1, -1], "min"), (4, 6, 3, 2), (4, 1, 6)),
+        (PatternMaskCreator(Block(2, 2)), (4, 8), (2, 4)),
+    ],
+)
+def test_groups_can_be_spread_over_the_tensor_again(creator, shape, groups):
+    scores = torch.rand(shape)
+    grouped = creator.group_tensor(scores)
+    assert grouped.shape == groups
+    mask = creator._map_mask_to_tensor((grouped > grouped.median()).float(), scores.shape)
+    assert mask.shape == shape
+    assert torch.equal(creator.group_tensor(mask), (grouped > grouped.median()).float() * (
+        2.0 if creator._pattern.reduce == "l2" else 1.0
+    ))  # fmt: skip
+
+
+class Columns(GroupedPruningMaskCreator):
+    """What a user of SparseML 1.x writes: columns, of which the first tensor's first stays."""
+
+    def group_tensor(self, tensor):
+        return self.reduce_tensor(tensor, 0, "max")
+
+    def _map_mask_to_tensor(self, grouped_mask, original_tensor_shape, tensor_idx=None):
+        pruned = 1.0 - grouped_mask
+        if tensor_idx == 0:
+            pruned[:, 0] = 0.0
+        return (1.0 - pruned).expand(original_tensor_shape)
+
+
+def test_classes_that_say_how_to_group_and_to_spread():
+    scores = [torch.tensor([[1.0, 2, 3], [1, 2, 0]]), torch.tensor([[4.0, 1], [0, 5]])]
+    creator = Columns()
+    masks = creator.create_sparsity_masks(scores, [0.5, 0.5])
+    assert [mask.tolist() for mask in masks] == [[[1, 0, 1]] * 2, [[0, 1]] * 2]
+    # five columns: two fifths of them go, whatever their sizes
+    masks = creator.create_parameter_masks([s.half() for s in scores], 0.4, True)
+    assert [mask.tolist() for mask in masks] == [[[1, 0, 1]] * 2, [[1, 1]] * 2]
+    assert {mask.dtype for mask in masks} == {torch.float16}
+    assert str(creator) == "Columns"
+    # zeros are drawn as single weights are
+    zeros = creator.create_sparsity_masks([torch.rand(1, 1), torch.zeros(2, 8)], [0.0, 0.25])[1]
+    assert zeros[0].tolist() == [1, 1, 1, 0, 0, 1, 1, 1]
+
+
+def test_an_override_in_a_class_derived_from_four_blocks_counts():
+    class Negative(FourBlockMaskCreator):
+        def group_tensor(self, tensor):
+            return -super().group_tensor(tensor)
+
+    scores = torch.tensor([[1.0, 1, 1, 1, 2, 2, 2, 2]])
+    assert one_mask(Negative(), scores, 0.5).tolist() == [[1, 1, 1, 1, 0, 0, 0, 0]]
+
+
+def test_unknown_groupings_are_refused():
+    with pytest.raises(ValueError, match="grouping_fn_name must be one of"):
+        one_mask(FourBlockMaskCreator("median"), torch.rand(2, 4), 0.5)

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparseml.pytorch.functional.patterns import nm_mask
+from sparseml.pytorch.functional.budgets import Uniform
+from sparseml.pytorch.functional.patterns import NM
+from sparseml.pytorch.functional.select import select
 from sparseml.pytorch.sparsification.pruning import NMPruningMaskCreator
 
 
@@ -49,7 +51,7 @@ def test_masks_for_parameters_have_their_layout(shape):
     scores = torch.rand(shape)
     mask = NMPruningMaskCreator(2, 4).create_parameter_masks([scores], 0.5)[0]
     assert mask.shape == scores.shape
-    assert torch.equal(mask, nm_mask(scores, 2, 4).float())
+    assert torch.equal(mask, select([scores], NM(2, 4), Uniform(), 0.5)[0].float())
 
 
 def test_masks_for_parameters_go_by_the_score_and_not_by_its_size():
@@ -70,3 +72,18 @@ def test_targets_on_the_way_put_a_share_of_the_groups_in_order(global_sparsity):
     assert set(groups.tolist()) == {2.0, 4.0}
     with pytest.raises(ValueError, match=r"reaches a sparsity of 0\.5"):
         creator.create_parameter_masks(scores, 0.6, global_sparsity)
+
+
+def test_settings_can_be_read():
+    creator = NMPruningMaskCreator(1, 4)
+    assert str(creator) == "1:4"
+    assert creator.fixed_sparsity == 0.75
+    with pytest.raises(ValueError, match="0 < N < M, found 4:4"):
+        NMPruningMaskCreator(4, 4)
+
+
+def test_targets_below_zero_prune_no_group():
+    scores = torch.rand(2, 8)
+    assert NMPruningMaskCreator().create_parameter_masks([scores], -1.0)[0].min() == 1
+    with pytest.raises(TypeError, match="target must be a float or a list of floats"):
+        NMPruningMaskCreator().create_parameter_masks([scores], 1)

@@ -67,7 +67,7 @@ def test_what_cannot_be_is_refused():
     creator = StructuredPruningMaskCreator("channel")
     with pytest.raises(ValueError, match="global_sparsity must be False"):
         creator.create_sparsity_masks([torch.rand(2, 2)], 0.5, global_sparsity=True)
-    with pytest.raises(ValueError, match="need a dimension 1"):
+    with pytest.raises(ValueError, match="needs a dimension 1"):
         creator.create_sparsity_masks([torch.rand(2)], 0.5)
     for groups in ([[0]], [[0, 1], [1]], [[0, 2]]):
         creator.set_tensor_group_idxs(groups)
@@ -76,3 +76,20 @@ def test_what_cannot_be_is_refused():
     creator.set_tensor_group_idxs([[0, 1]])
     with pytest.raises(ValueError, match=r"multiples of the smallest, found \[2, 3\]"):
         creator.create_sparsity_masks([torch.rand(2, 2), torch.rand(2, 3)], 0.5)
+
+
+def test_members_with_different_targets_lose_as_much_as_each_says():
+    scores = [torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[9.0], [1.0], [1.0]])]
+    creator = StructuredPruningMaskCreator("filter", tensor_group_idxs=[[0, 1]])
+    masks = creator.create_sparsity_masks(scores, [1 / 3, 2 / 3])
+    assert [mask.flatten().tolist() for mask in masks] == [[1, 0, 1], [1, 0, 0]]
+    with pytest.raises(ValueError, match="2 tensors, but 3 target sparsities"):
+        creator.create_sparsity_masks(scores, [0.1, 0.2, 0.3])
+
+
+def test_slices_can_be_spread_over_tensors_with_more():
+    creator = StructuredPruningMaskCreator("channel")
+    assert creator.group_tensor(torch.tensor([[3.0, 0.0], [4.0, 1.0]])).tolist() == [5.0, 1.0]
+    mask = creator._map_mask_to_tensor(torch.tensor([1.0, 0.0]), torch.Size((2, 6)))
+    assert mask.tolist() == [[1, 1, 1, 0, 0, 0]] * 2
+    assert creator._map_mask_to_tensor(torch.tensor([0.0]), torch.Size((6, 1, 3))).min() == 1

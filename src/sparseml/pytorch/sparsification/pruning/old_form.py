@@ -56,7 +56,7 @@ def _part(modifier: Any, name: str) -> Any:
 
 def _get_mask_creator(modifier: Any, param_names: Sequence[str], params: Sequence[Any]) -> Any:
     """Return what makes masks of scores."""
-    return mask_creator.creator_of(modifier._pattern)
+    return mask_creator.creator_of(modifier._pattern, len(params))
 
 
 def _get_scorer(modifier: Any, params: Sequence[Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from torch.nn import Module
 from torch.optim import Optimizer
@@ -57,7 +58,7 @@ class SetLearningRateModifier(LearningRateLogging):
     end_comparator: None = fixed(None)
 
     _applied_learning_rate = -1.0
-    _progress = ("_applied_learning_rate",)
+    _progress: ClassVar[tuple[str, ...]] = ("_applied_learning_rate",)
 
     sparsification_types = of_types(SparsificationTypes.learning_rate)
 
