@@ -1,4 +1,4 @@
-"""Names that moved to :mod:`sparseml.pytorch.utils.distributed`."""
+"""Old path: these names are those of :mod:`sparseml.pytorch.utils.distributed`."""
 
 from sparseml.pytorch.utils.distributed import (
     add_up,

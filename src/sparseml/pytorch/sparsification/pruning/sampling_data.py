@@ -1,4 +1,4 @@
-"""Names that moved to :mod:`sparseml.pytorch.utils.batch_streams`."""
+"""Old path: these names are those of :mod:`sparseml.pytorch.utils.batch_streams`."""
 
 from sparseml.pytorch.utils.batch_streams import SamplingData, call_builder
 
