@@ -1,5 +1,29 @@
-"""The ``sparseml`` command."""
+"""The ``sparseml`` command. Whatever is slow to import is imported by what runs."""
 
-from sparseml.cli.command import main
+from __future__ import annotations
+
+import io
+import sys
+
+import click
+
+from sparseml.cli.recipe_command import recipe
+from sparseml.cli.report_command import report
+from sparseml.cli.run_commands import prune, train
+from sparseml.version import __version__
 
 __all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sparseml")
+def main() -> None:
+    """Sparsify neural networks while they train."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            # names in a recipe may have letters that a terminal lacks
+            stream.reconfigure(errors="backslashreplace")
+
+
+for command in (prune, recipe, report, train):
+    main.add_command(command)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sparseml.report.bar_panels import latency_bars, size_bars
-from sparseml.report.charts import Line, LineChart, drawn_line_chart
 from sparseml.report.comparing import compare_runs
 from sparseml.report.findings import headline_metric, pruned_sparsity
 from sparseml.report.formats import is_fraction_metric, number_text
 from sparseml.report.metrics import Points, decimated
+from sparseml.report.panels.bar_panels import latency_bars, size_bars
+from sparseml.report.panels.charts import Line, LineChart, drawn_line_chart
+from sparseml.report.panels.series_panels import percent_tick
 from sparseml.report.reading import Run
 from sparseml.report.schema import Variant
-from sparseml.report.series_panels import percent_tick
 from sparseml.report.views import summary_cells
 
 __all__ = ["comparison_view"]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sparseml.report.bar_panels import bar_groups
-from sparseml.report.charts import drawn_line_chart
 from sparseml.report.findings import (
     COMPRESSORS,
     considered_weights,
@@ -23,9 +21,11 @@ from sparseml.report.formats import (
     percent_text,
     ratio_text,
 )
+from sparseml.report.panels.bar_panels import bar_groups
+from sparseml.report.panels.charts import drawn_line_chart
+from sparseml.report.panels.series_panels import line_charts
 from sparseml.report.reading import Run
 from sparseml.report.schema import Variant
-from sparseml.report.series_panels import line_charts
 
 __all__ = ["Cell", "run_view", "summary_cells"]
 

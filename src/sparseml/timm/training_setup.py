@@ -58,18 +58,10 @@ def set_up_training(
         scheduler, epochs = _scheduler(settings, inner, epochs, steps)
     require_fitting_schedule(manager, steps, epochs, recipe)
     model, scaler = where.share(session.model), _scaler(session)
-    teacher: dict[str, Any] = {}
+    lent: dict[str, Any] = {"loggers": loggers, "grad_sampler": session.grad_sampler()}
     if distillation is not None:
-        teacher["distillation_teacher"] = distillation.teacher
-    optimizer = manager.modify(
-        model,
-        inner,
-        steps_per_epoch=steps,
-        wrap_optim=scaler,
-        loggers=loggers,
-        grad_sampler=session.grad_sampler(),
-        **teacher,
-    )
+        lent["distillation_teacher"] = distillation.teacher
+    optimizer = manager.modify(model, inner, steps, wrap_optim=scaler, **lent)
     mixup = make_mixup(settings.augmentation, batches.batch_size, session.classes)
     return ImageTraining(
         batches,

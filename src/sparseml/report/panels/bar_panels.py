@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sparseml.report.charts import Bar, BarGroup
 from sparseml.report.formats import bytes_text, count_text, ms_text, number_text, percent_text
+from sparseml.report.panels.charts import Bar, BarGroup
 from sparseml.report.reading import Run
 from sparseml.report.schema import Latency, Layer, Storage, Variant
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from sparseml.report.charts import Line, LineChart
 from sparseml.report.formats import is_fraction_metric, number_text, percent_text
 from sparseml.report.metrics import Points
+from sparseml.report.panels.charts import Line, LineChart
 from sparseml.report.reading import Run
 
 __all__ = ["line_charts", "percent_tick"]

@@ -1,0 +1,1 @@
+"""What a report draws: charts, and the panels made of them."""
