@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparseml.pytorch.functional.budgets import global_counts
-from sparseml.pytorch.functional.patterns import CHANNEL, FILTER, Block, pattern_mask
+from sparseml.pytorch.functional.budgets import Uniform, global_counts
+from sparseml.pytorch.functional.patterns import CHANNEL, FILTER, Block
+from sparseml.pytorch.functional.select import select
 from sparseml.pytorch.sparsification.pruning import (
     BlockMaskCreator,
     ConstantMaskCreator,
@@ -140,7 +141,7 @@ def test_default_creators_of_old_recipes_only(mask_type):
 def test_functional_patterns_as_mask_types(mask_type, pattern):
     scores = torch.rand(8, 4, 3)
     mask = get_mask_creator(mask_type).create_sparsity_masks([scores], 0.5)[0]
-    assert torch.equal(mask, pattern_mask(scores, pattern, 0.5).float())
+    assert torch.equal(mask, select([scores], pattern, Uniform(), 0.5)[0].float())
 
 
 def test_unknown_mask_types_name_the_nearest():

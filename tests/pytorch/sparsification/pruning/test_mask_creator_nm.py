@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparseml.pytorch.functional.patterns import nm_mask
+from sparseml.pytorch.functional.budgets import Uniform
+from sparseml.pytorch.functional.patterns import NM
+from sparseml.pytorch.functional.select import select
 from sparseml.pytorch.sparsification.pruning import NMPruningMaskCreator
 
 
@@ -49,7 +51,7 @@ def test_masks_for_parameters_have_their_layout(shape):
     scores = torch.rand(shape)
     mask = NMPruningMaskCreator(2, 4).create_parameter_masks([scores], 0.5)[0]
     assert mask.shape == scores.shape
-    assert torch.equal(mask, nm_mask(scores, 2, 4).float())
+    assert torch.equal(mask, select([scores], NM(2, 4), Uniform(), 0.5)[0].float())
 
 
 def test_masks_for_parameters_go_by_the_score_and_not_by_its_size():
