@@ -72,8 +72,10 @@ def select(
     else:
         filled = _filled(pools)
         found = iter(budget.choose(filled, targets, spread_ties))
-        nothing = torch.ones((), dtype=torch.bool)
-        keep = [next(found) if p.weights else nothing.expand(p.scores.shape) for p in pools]
+        keep = [
+            next(found) if pool.weights else torch.ones_like(pool.scores, dtype=torch.bool)
+            for pool in pools
+        ]
     decided = dict(zip(chosen, pattern.masks(keep, some, some_live), strict=True))
     masks = []
     for place, tensor in enumerate(scores):

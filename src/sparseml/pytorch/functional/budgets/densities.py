@@ -107,7 +107,7 @@ def _whole_units(pools: Sequence[Pool], ideal: Sequence[float], total: int) -> l
     order = sorted(range(len(pools)), key=lambda place: -remainders[place])
     order = [place for place in order if extras[place]]
     sizes = torch.tensor([extras[place] for place in order], dtype=torch.long)
-    if total > int(sizes.sum()) + max(extras, default=0):
+    if total > int(sizes.sum()) + max(extras, default=0) // 2:
         raise ValueError(
             f"{total} more weights should be pruned than belong to units that the densities allow"
         )

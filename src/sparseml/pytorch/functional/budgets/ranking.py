@@ -10,11 +10,7 @@ import torch
 from torch import Tensor
 
 from sparseml.pytorch.functional.patterns.base import Pool
-from sparseml.pytorch.functional.selection import (
-    joined,
-    require_numbers,
-    shuffled,
-)
+from sparseml.pytorch.functional.selection import joined, require_numbers, shuffled
 
 __all__ = ["Ladder", "ladder_of", "lowest_weights", "nearest_fill", "shares", "sorted_values"]
 

@@ -64,7 +64,8 @@ class Reserving:
         scores = [pool.scores for pool in pools]
         if even:
             total = min(max(race.total, sum(counts)), sum(race.caps))
-            counts = global_counts(scores, total, counts, race.caps)
+            if sum(counts) < total:  # held back for nothing
+                counts = global_counts(scores, total, counts, race.caps)
             return [lowest_mask(each, count) for each, count in zip(scores, counts, strict=True)]
         total = race.total - sum(pool.missing for pool in pools)
         return lowest_weights(pools, total, first=counts, last=race.caps)
