@@ -84,3 +84,20 @@ def test_wrong_input():
     with pytest.raises(ValueError, match=r"at least two dimensions, found \(7,\)"):
         layer_densities([(2, 2), (7,)], 0.5, "erdos_renyi")
     assert layer_densities([(7,)], 0.5, "uniform") == [0.5]
+
+
+@given(shape_lists, st.floats(0.0, 1.0), st.floats(0.0, 0.9), rules)
+def test_none_is_less_dense_than_the_least(shapes, share, least, rule):
+    sizes = [math.prod(shape) for shape in shapes]
+    sparsity = share * (1.0 - least)
+    densities = layer_densities(shapes, sparsity, rule, least)
+    assert all(least - 1e-9 <= density <= 1.0 for density in densities)
+    kept = math.fsum(size * density for size, density in zip(sizes, densities, strict=True))
+    assert kept == pytest.approx((1.0 - sparsity) * sum(sizes))
+    # the others are in proportion to their ratios
+    factors = [
+        density / DENSITY_RULES[rule](shape)
+        for density, shape in zip(densities, shapes, strict=True)
+        if least + 1e-6 < density < 1.0 - 1e-6
+    ]
+    assert factors == pytest.approx([factors[0]] * len(factors)) if factors else True

@@ -368,6 +368,16 @@ def test_different_dtypes_and_infinities_rank_together():
         assert zeros(select(scores, Unstructured(), budget, 4 / 7)) == [1, 2, 1]
 
 
+@pytest.mark.parametrize("pattern", [Unstructured(), FILTER, CHANNEL, Block(4, 1), NM(2, 4)])
+def test_tensors_without_elements_take_no_part(pattern):
+    scores = [torch.rand(4, 8), torch.rand(0, 8), torch.rand(4, 8)]
+    for budget in (Uniform(), Global(), Global(0.9), Reserving(), Densities()):
+        masks = select(scores, pattern, budget, 0.5)
+        assert masks[1].shape == (0, 8)
+        assert sum(zeros(masks)) == 32
+    assert select([], pattern, Uniform(), 0.5) == select([], pattern, Global(0.9), 0.5) == []
+
+
 def test_scores_are_left_alone():
     weight = torch.nn.Parameter(torch.tensor([[3.0, 1.0, 2.0, 4.0]]))
     live = [torch.tensor([[True, True, False, True]])]

@@ -195,7 +195,8 @@ class ModuleParamPruningMask(MaskSet):
         scores = checked_scores(self, self._scorer)
         if adjust_target_sparsity_for_thinning and target is not None:
             sizes = [param.numel() for param in self.params]
-            target = all_after_removal(target, sizes, self._original_sizes)
+            asked = target if isinstance(target, float) else list(target)
+            target = all_after_removal(asked, sizes, self._original_sizes)
         masks = broadcast_masks(
             self._mask_creator.create_parameter_masks(scores, target, self._global_sparsity)
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["apply_masks", "changed_entries", "kept_counts", "pack_mask", "unpack_mask"]
+__all__ = ["apply_masks", "changed_entries", "pack_mask", "unpack_mask"]
 
 _BITS = 8
 
@@ -48,11 +48,6 @@ def apply_masks(
 def changed_entries(old_mask: Tensor, new_mask: Tensor) -> Tensor:
     """Where two masks of one shape differ, newly pruned and newly kept alike (bool)."""
     return (old_mask != 0) != (new_mask != 0)
-
-
-def kept_counts(masks: Iterable[Tensor]) -> list[int]:
-    """How many entries each mask keeps; exact for masks of any dtype and size."""
-    return [int(torch.count_nonzero(mask)) for mask in masks]
 
 
 def pack_mask(mask: Tensor) -> tuple[Tensor, tuple[int, ...]]:

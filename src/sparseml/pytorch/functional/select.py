@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.budgets.base import Budget, Target
 from sparseml.pytorch.functional.budgets.overlap import choose_overlapping
-from sparseml.pytorch.functional.patterns.base import Pattern
+from sparseml.pytorch.functional.patterns.base import Pattern, Pool
 from sparseml.pytorch.functional.patterns.units import Units
 from sparseml.pytorch.functional.selection import require_numbers, require_sparsity
 
@@ -66,21 +66,26 @@ def select(
     if only is not None:
         pattern = pattern.among(chosen)
     pools = pattern.pools(some, some_live)
-    shapes = [tensor.shape for tensor in some]
     if isinstance(pattern, Units) and pattern.overlap:
+        shapes = [tensor.shape for tensor in some]
         keep = choose_overlapping(pattern, pools, budget, targets, shapes, some_live)
     else:
-        keep = budget.choose(pools, targets, spread_ties)
-    decided = pattern.masks(keep, some, some_live)
-    if some_live is not None:
-        decided = [mask & there for mask, there in zip(decided, some_live, strict=True)]
-    found = dict(zip(chosen, decided, strict=True))
-    others = [place for place in range(len(scores)) if place not in found]
-    for place in others:
-        found[place] = torch.ones_like(scores[place], dtype=torch.bool)
-        if live is not None:
-            found[place] = live[place]
-    return [found[place] for place in range(len(scores))]
+        filled = _filled(pools)
+        found = iter(budget.choose(filled, targets, spread_ties))
+        keep = [
+            next(found) if pool.weights else torch.ones_like(pool.scores, dtype=torch.bool)
+            for pool in pools
+        ]
+    decided = dict(zip(chosen, pattern.masks(keep, some, some_live), strict=True))
+    masks = []
+    for place, tensor in enumerate(scores):
+        mask = decided.get(place)
+        if mask is None:
+            mask = torch.ones_like(tensor, dtype=torch.bool) if live is None else live[place]
+        elif live is not None:
+            mask = mask & live[place]
+        masks.append(mask)
+    return masks
 
 
 def check_selection(
@@ -96,7 +101,12 @@ def check_selection(
     if isinstance(pattern, Units) and pattern.overlap:
         choose_overlapping(pattern, pools, budget, targets, shapes)
     else:
-        budget.check(pools, targets)
+        budget.check(_filled(pools), targets)
+
+
+def _filled(pools: Sequence[Pool]) -> list[Pool]:
+    """Pools that have weights: of an empty tensor nothing can go."""
+    return [pool for pool in pools if pool.weights]
 
 
 def _require_live(scores: Sequence[Tensor], live: Sequence[Tensor] | None) -> None:

@@ -123,15 +123,17 @@ def shuffled(positions: Tensor) -> Tensor:
 
 def joined(tensors: Sequence[Tensor]) -> Tensor:
     """All values in one vector, on the first tensor's device, in a dtype that holds them all."""
+    if len(tensors) == 1:
+        return tensors[0].reshape(-1)
     wide = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
     dtype = tensors[0].dtype if len({t.dtype for t in tensors}) == 1 else wide
     return torch.cat([tensor.reshape(-1).to(tensors[0].device, dtype) for tensor in tensors])
 
 
 def split_like(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Undo :func:`joined` for a decision per value."""
+    """Undo :func:`joined` for a decision per value; each has memory of its own."""
     pieces = flat.split([tensor.numel() for tensor in tensors])
     return [
-        piece.reshape(tensor.shape).to(tensor.device)
+        piece.reshape(tensor.shape).to(tensor.device, copy=True)
         for piece, tensor in zip(pieces, tensors, strict=True)
     ]

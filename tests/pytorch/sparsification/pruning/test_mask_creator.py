@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+<<<<<<< HEAD
 from sparseml.pytorch.functional.budgets import Uniform
 from sparseml.pytorch.functional.patterns import (
     CHANNEL,
@@ -20,6 +21,10 @@ from sparseml.pytorch.functional.patterns import (
     Units,
     Unstructured,
 )
+=======
+from sparseml.pytorch.functional.budgets import Uniform, global_counts
+from sparseml.pytorch.functional.patterns import CHANNEL, FILTER, Block
+>>>>>>> engine
 from sparseml.pytorch.functional.select import select
 from sparseml.pytorch.sparsification.pruning import (
     BlockMaskCreator,

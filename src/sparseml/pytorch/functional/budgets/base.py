@@ -30,7 +30,10 @@ _FULL_TOLERANCE = 1e-2
 
 
 class Budget(Protocol):
-    """A rule that decides how much goes from where; a value that can be compared."""
+    """A rule that decides how much goes from where; a value that can be compared.
+
+    Its pools have at least one weight each.
+    """
 
     @property
     def joint(self) -> bool:
@@ -108,7 +111,4 @@ def unit_count(pool: Pool, sparsity: float) -> int:
 
 def one_size(pools: Sequence[Pool]) -> bool:
     """Whether a share of all units together is the same share of the weights."""
-    filled = [pool for pool in pools if pool.weights]
-    return all(pool.even for pool in filled) and (
-        len({(pool.size, pool.full) for pool in filled if isinstance(pool.size, int)}) <= 1
-    )
+    return all(pool.even for pool in pools) and len({(p.size, p.full) for p in pools}) <= 1

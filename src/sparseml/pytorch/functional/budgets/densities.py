@@ -67,11 +67,12 @@ class Densities:
         """How many units go from each pool."""
         ideal = self._ideal(pools, sparsity)
         if one_size(pools):
-            size = next((pool.size for pool in pools if pool.weights), 1)
-            widest = max(pools, key=lambda pool: pool.weights, default=None)
-            share = sparsity if widest is None else share_of_units(widest, sparsity)
+            share = share_of_units(pools[0], sparsity) if pools else 0.0
             total = prune_count(sum(pool.units for pool in pools), share)
-            counts = rounded([weights / int(size) for weights in ideal], total)
+            counts = rounded(
+                [weights / int(pool.size) for weights, pool in zip(ideal, pools, strict=True)],
+                total,
+            )
             return [max(count, pool.gone) for count, pool in zip(counts, pools, strict=True)]
         return _whole_units(pools, ideal, prune_count(sum(p.weights for p in pools), sparsity))
 
@@ -80,10 +81,15 @@ class Densities:
         shapes = [shape for pool in pools for shape in pool.shapes]
         least = 1.0 - min((pool.full for pool in pools), default=1.0)
         densities = iter(layer_densities(shapes, sparsity, self.rule, least))
-        return [
-            sum(math.prod(shape) * (1.0 - next(densities)) for shape in pool.shapes)
-            for pool in pools
-        ]
+        return [_lost(pool, [1.0 - next(densities) for _ in pool.shapes]) for pool in pools]
+
+
+def _lost(pool: Pool, sparsities: Sequence[float]) -> float:
+    """How many weights a pool loses at these sparsities of its members."""
+    sizes = [math.prod(shape) for shape in pool.shapes]
+    lost = sum(size * sparsity for size, sparsity in zip(sizes, sparsities, strict=True))
+    # a pool may stand for another number of weights than its members have
+    return lost if pool.weights == sum(sizes) else lost * pool.weights / max(sum(sizes), 1)
 
 
 def _whole_units(pools: Sequence[Pool], ideal: Sequence[float], total: int) -> list[int]:
@@ -101,7 +107,7 @@ def _whole_units(pools: Sequence[Pool], ideal: Sequence[float], total: int) -> l
     order = sorted(range(len(pools)), key=lambda place: -remainders[place])
     order = [place for place in order if extras[place]]
     sizes = torch.tensor([extras[place] for place in order], dtype=torch.long)
-    if total > int(sizes.sum()) + max(extras, default=0):
+    if total > int(sizes.sum()) + max(extras, default=0) // 2:
         raise ValueError(
             f"{total} more weights should be pruned than belong to units that the densities allow"
         )

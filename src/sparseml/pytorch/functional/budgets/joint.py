@@ -90,8 +90,7 @@ class Global:
         bounds = [self._bounds(pool, sparsity) for pool in pools]
         first, last = [least for least, _, _ in bounds], [most for _, most, _ in bounds]
         if one_size(pools):
-            widest = max(pools, key=lambda pool: pool.weights, default=None)
-            share = 0.0 if widest is None else share_of_units(widest, sparsity)
+            share = share_of_units(pools[0], sparsity) if pools else 0.0
             units = [pool.units for pool in pools]
             total = prune_count(sum(units), share)
             if any(pool.gone for pool in pools):

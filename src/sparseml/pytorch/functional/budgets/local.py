@@ -8,12 +8,7 @@ from fractions import Fraction
 
 from torch import Tensor
 
-from sparseml.pytorch.functional.budgets.base import (
-    Target,
-    pool_target,
-    unit_count,
-    whole,
-)
+from sparseml.pytorch.functional.budgets.base import Target, pool_target, unit_count, whole
 from sparseml.pytorch.functional.budgets.ranking import ladder_of, lowest_weights
 from sparseml.pytorch.functional.patterns.base import Pool
 from sparseml.pytorch.functional.selection import lowest_mask, prune_count

@@ -82,10 +82,11 @@ class _Goal:
         shapes: Sequence[Sequence[int]],
         live: Sequence[Tensor] | None,
     ) -> None:
-        # a share of the units is asked for, so what is in no unit must not count
+        # sizes do not add up, so units are counted
         self.pools = [
-            replace(pools[place], weights=pools[place].removable, missing=0) for place in part
+            replace(pools[place], size=1, weights=pools[place].units, missing=0) for place in part
         ]
+        self.largest = max((int(pools[p].sizes().max()) for p in part if pools[p].units), default=0)
         self.weights = sum(torch.Size(shapes[member]).numel() for member in members)
         self._pattern, self._members, self._live = pattern, members, live
         self._everything = [
@@ -121,8 +122,7 @@ def _nearest(goal: _Goal, budget: Budget, sparsity: float) -> list[Tensor]:
             if high < 1.0 and _differing(under, over) <= 1:
                 break
     best = _between(goal, under, over, wanted)
-    largest = max((int(pool.sizes().max()) for pool in goal.pools if pool.units), default=0)
-    if goal.pruned(best) + largest < wanted:
+    if goal.pruned(best) + goal.largest < wanted:
         raise ValueError(
             f"{wanted} of {goal.weights} weights cannot be pruned: only {goal.pruned(best)} belong "
             "to units that can go"

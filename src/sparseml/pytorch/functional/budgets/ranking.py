@@ -10,11 +10,7 @@ import torch
 from torch import Tensor
 
 from sparseml.pytorch.functional.patterns.base import Pool
-from sparseml.pytorch.functional.selection import (
-    joined,
-    require_numbers,
-    shuffled,
-)
+from sparseml.pytorch.functional.selection import joined, require_numbers, shuffled
 
 __all__ = ["Ladder", "ladder_of", "lowest_weights", "nearest_fill", "shares", "sorted_values"]
 
@@ -220,7 +216,7 @@ def nearest_fill(sizes: Tensor, total: int) -> Tensor:
     """Choose units so that their sizes add up to nearly ``total``, early ones first.
 
     Units are passed over that no longer fit; or taken beyond the total, and late ones given back
-    that fit into the excess. The nearest of these wins, each also with one unit more or less.
+    that fit into the excess. The nearer of the two may at last exchange one unit.
 
     :param sizes: int64 in the order of preference
     :return: bool, shape of ``sizes``
@@ -228,12 +224,14 @@ def nearest_fill(sizes: Tensor, total: int) -> Tensor:
     device, sizes = sizes.device, sizes.cpu()
     everything = int(sizes.sum())
     under = _fill(sizes, total)
-    if int(sizes[under].sum()) >= min(total, everything):
+    short = min(total, everything) - int(sizes[under].sum())
+    if short <= 0:
         return under.to(device)
-    over = _fill(sizes.flip(0), everything - total)
-    options = [under, _one_more(sizes, under)]
-    options += [~left.flip(0) for left in (over, _one_more(sizes.flip(0), over))]
-    return min(options, key=lambda goes: abs(int(sizes[goes].sum()) - total)).to(device)
+    over = ~_fill(sizes.flip(0), everything - total).flip(0)
+    excess = int(sizes[over].sum()) - total
+    if excess < short:
+        under, short = over, -excess
+    return _exchanged(sizes, under, short).to(device)
 
 
 def _fill(sizes: Tensor, room: int) -> Tensor:
@@ -250,13 +248,25 @@ def _fill(sizes: Tensor, room: int) -> Tensor:
     return taken
 
 
-def _one_more(sizes: Tensor, taken: Tensor) -> Tensor:
-    """Take the smallest of the others, too."""
-    more = taken.clone()
-    others = (~taken).nonzero()[:, 0]
-    if len(others):
-        more[others[sizes[others].argmin()]] = True
-    return more
+def _exchanged(sizes: Tensor, taken: Tensor, short: int) -> Tensor:
+    """Take one more unit, or give one back, or both, if that comes nearer.
+
+    :param short: what is missing; negative: what is too much
+    """
+    nothing = torch.zeros(1, dtype=sizes.dtype)
+    back = torch.cat([nothing, sizes[taken].unique()])
+    more = torch.cat([nothing, sizes[~taken].unique()])
+    off = (short + back.unsqueeze(1) - more).abs()
+    best = int(off.argmin())
+    if int(off.flatten()[best]) == abs(short):
+        return taken
+    given, got = int(back[best // len(more)]), int(more[best % len(more)])
+    exchanged = taken.clone()
+    if given:
+        exchanged[(taken & (sizes == given)).nonzero()[-1]] = False
+    if got:
+        exchanged[(~taken & (sizes == got)).nonzero()[0]] = True
+    return exchanged
 
 
 def _pruning_order(scores: Tensor) -> Tensor:

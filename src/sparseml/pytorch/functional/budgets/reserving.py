@@ -59,17 +59,16 @@ class Reserving:
         if not pools:
             return []
         even = one_size(pools)
-        size = next((pool.size for pool in pools if pool.weights), 1) if even else 1
-        race = _Race(self, pools, sparsity, int(size))
+        race = _Race(self, pools, sparsity, quantum=int(pools[0].size) if even else 1)
         counts = race.run()
-        caps = [max(cap, count) for cap, count in zip(race.caps, counts, strict=True)]
         scores = [pool.scores for pool in pools]
         if even:
-            total = min(max(race.total, sum(counts)), sum(caps))
-            counts = global_counts(scores, total, counts, caps)
+            total = min(max(race.total, sum(counts)), sum(race.caps))
+            if sum(counts) < total:  # held back for nothing
+                counts = global_counts(scores, total, counts, race.caps)
             return [lowest_mask(each, count) for each, count in zip(scores, counts, strict=True)]
         total = race.total - sum(pool.missing for pool in pools)
-        return lowest_weights(pools, total, first=counts, last=caps)
+        return lowest_weights(pools, total, first=counts, last=race.caps)
 
 
 class _Race:
@@ -82,7 +81,7 @@ class _Race:
         self.ladders = [
             Ladder(ladder.values, 1) if quantum > 1 else ladder for ladder in map(ladder_of, pools)
         ]
-        self.sizes = [Fraction(pool.weights, max(quantum, 1)) for pool in pools]
+        self.sizes = [Fraction(pool.weights, quantum) for pool in pools]
         self.highest = Fraction(str(budget.max_sparsity))
         self.lowest = Fraction(str(budget.min_sparsity))
         final = sparsity if budget.final is None else max(budget.final, sparsity)
@@ -93,7 +92,7 @@ class _Race:
             for pool, ladder in zip(pools, self.ladders, strict=True)
         ]
         self.caps = [
-            ladder.within(math.floor(size * self.highest) - pool.missing)
+            max(ladder.within(math.floor(size * self.highest) - pool.missing), pool.gone)
             for pool, ladder, size in zip(pools, self.ladders, self.sizes, strict=True)
         ]
 
@@ -108,7 +107,7 @@ class _Race:
             lowest = shares([self.ladders[place] for place in active], left - missing)
             frozen = []
             for place, count in zip(active, lowest, strict=True):
-                allowed = self._allowed(place, count)
+                allowed = self._allowed(place, max(count, self.pools[place].gone))
                 if allowed < count:
                     frozen.append(place)
                 counts[place] = allowed
@@ -118,7 +117,7 @@ class _Race:
             if not frozen:
                 break
             active = [place for place in active if place not in frozen]
-        return [max(count, pool.gone) for count, pool in zip(counts, self.pools, strict=True)]
+        return counts
 
     def _weight(self, place: int, count: int) -> int:
         return self.pools[place].missing + self.ladders[place].weight(count)
@@ -141,4 +140,5 @@ class _Race:
         room = math.floor(self.final * sum(self.sizes)) - sum(pruned)
         if room >= gap:
             return allowed
-        return self.ladders[place].within(weight - (gap - room) - self.pools[place].missing)
+        left = weight - (gap - room) - self.pools[place].missing
+        return max(self.ladders[place].within(left), self.pools[place].gone)

@@ -175,16 +175,18 @@ class Units:
         wide = any(scores[member.tensor].dtype == torch.float64 for member in group)
         dtype = torch.float64 if wide else torch.float32
         fills = {"max": -torch.inf, "min": torch.inf}
-        device = scores[group[0].tensor].device
-        total = torch.full((len(sizes) + 1,), fills.get(self.reduce, 0.0), dtype=dtype).to(device)
+        # on the CPU, where sums have one order
+        total = torch.full((len(sizes) + 1,), fills.get(self.reduce, 0.0), dtype=dtype)
         each = {"mean": "sum"}.get(self.reduce, self.reduce)
         for member in group:
             part = _reduced(scores[member.tensor].detach(), member.dim, each).to(total)
             _gather(total, member, part**2 if each == "l2" else part, each)
         total = total[:-1]
         if self.reduce == "mean":
-            return total / sizes.clamp_min(1).to(device)
-        return total.sqrt() if self.reduce == "l2" else total
+            total = total / sizes.clamp_min(1)
+        elif self.reduce == "l2":
+            total = total.sqrt()
+        return total.to(scores[group[0].tensor].device)
 
 
 def _require_fit(member: Member, scores: Sequence[Tensor]) -> None:
