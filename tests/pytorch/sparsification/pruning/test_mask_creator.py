@@ -5,7 +5,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-<<<<<<< HEAD
 from sparseml.pytorch.functional.budgets import Uniform
 from sparseml.pytorch.functional.patterns import (
     CHANNEL,
@@ -21,10 +20,6 @@ from sparseml.pytorch.functional.patterns import (
     Units,
     Unstructured,
 )
-=======
-from sparseml.pytorch.functional.budgets import Uniform, global_counts
-from sparseml.pytorch.functional.patterns import CHANNEL, FILTER, Block
->>>>>>> engine
 from sparseml.pytorch.functional.select import select
 from sparseml.pytorch.sparsification.pruning import (
     BlockMaskCreator,

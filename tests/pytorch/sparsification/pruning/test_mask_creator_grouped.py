@@ -3,13 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-<<<<<<< HEAD
 from sparseml.pytorch.functional.budgets import Global, Uniform
 from sparseml.pytorch.functional.patterns import FILTER, Block
-=======
-from sparseml.pytorch.functional.budgets import Uniform
-from sparseml.pytorch.functional.patterns import Block
->>>>>>> engine
 from sparseml.pytorch.functional.select import select
 from sparseml.pytorch.sparsification.pruning import (
     BlockMaskCreator,
@@ -34,7 +29,7 @@ def one_mask(creator, scores, sparsity, **kwargs):
 def test_four_blocks_are_runs_of_four_inputs(shape, sparsity):
     scores = torch.randn(shape)
     mask = one_mask(FourBlockMaskCreator(), scores, sparsity)
-    assert torch.equal(mask, select([scores], Block(1, 4), Uniform(), sparsity)[0].to(mask.dtype))
+    assert torch.equal(mask, pattern_mask(scores, Block(1, 4), sparsity).to(mask.dtype))
     runs = scores.numel() // 4
     assert int((mask == 0).sum()) == 4 * round(runs * sparsity)
 
@@ -50,7 +45,7 @@ def test_a_1x4_block_equals_four_blocks(shape):
 def test_four_blocks_of_linear_layers_are_1x4_rectangles():
     scores = torch.randn(8, 16)
     mask = one_mask(FourBlockMaskCreator(), scores, 0.5)
-    assert torch.equal(mask, select([scores], Block(1, 4), Uniform(), 0.5)[0].float())
+    assert torch.equal(mask, pattern_mask(scores, Block(1, 4), 0.5).float())
 
 
 def test_the_last_run_may_be_shorter():
@@ -80,14 +75,14 @@ def test_blocks_follow_the_row_major_order():
     scores = torch.randn(4, 8)
     square, run = (one_mask(BlockMaskCreator(shape), scores, 0.5) for shape in ([2, 2], [1, 4]))
     assert torch.equal(square, run)
-    assert not torch.equal(square, select([scores], Block(2, 2), Uniform(), 0.5)[0].float())
+    assert not torch.equal(square, pattern_mask(scores, Block(2, 2), 0.5).float())
 
 
 def test_whole_dimensions_and_missing_ones():
     scores = torch.rand(4, 6, 3)
     whole = one_mask(BlockMaskCreator([1, -1, 1]), scores, 0.5)
     assert set(whole.sum(1).flatten().tolist()) == {0.0, 6.0}
-    assert torch.equal(whole, select([scores], Block(1, -1), Uniform(), 0.5)[0].float())
+    assert torch.equal(whole, pattern_mask(scores, Block(1, -1), 0.5).float())
 
 
 def test_global_groups():
@@ -131,7 +126,6 @@ def test_pattern_creators_keep_the_dtype():
     assert mask.dtype == torch.float16
     assert int((mask == 0).sum()) == 16
     assert str(PatternMaskCreator(Block(2, 2))) == "2x2"
-<<<<<<< HEAD
 
 
 def test_patterns_count_weights_where_units_differ_in_size():
@@ -205,5 +199,3 @@ def test_an_override_in_a_class_derived_from_four_blocks_counts():
 def test_unknown_groupings_are_refused():
     with pytest.raises(ValueError, match="grouping_fn_name must be one of"):
         one_mask(FourBlockMaskCreator("median"), torch.rand(2, 4), 0.5)
-=======
->>>>>>> engine
