@@ -65,6 +65,7 @@ from sparseml.pytorch.sparsification.pruning.sampled.modifier_pruning_gradprod i
     GWProdPruningModifier,
 )
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
+from sparseml.pytorch.sparsification.pruning.settings.fields import PatternFields
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -124,6 +125,7 @@ __all__ = [
     "OBSPruningModifier",
     "OBSPruningParamsScorer",
     "Outcome",
+    "PatternFields",
     "PatternMaskCreator",
     "PowerpropagationModifier",
     "PowerpropagationWrapper",

@@ -10,13 +10,21 @@ import torch
 
 from sparseml.optim.fields import Property
 from sparseml.pytorch.functional.patterns import MaskType, Pattern, parse_pattern
-from sparseml.pytorch.sparsification.fields import Check, as_flag, one_of
+from sparseml.pytorch.sparsification.fields import (
+    Check,
+    as_flag,
+    as_given,
+    declared_fields,
+    field,
+    one_of,
+)
 from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.utils.constants import FROM_PARAM_TOKEN
 
 __all__ = [
     "MaskType",
+    "PatternFields",
     "UnsupportedError",
     "as_count",
     "as_final_sparsity",
@@ -77,6 +85,24 @@ def as_keywords(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise TypeError(f"{name} must be a mapping of names to values, found {value!r}")
     return dict(value)
+
+
+@declared_fields()
+class PatternFields:
+    """What a pruner needs to take any pattern and any budget, to be given to ``declared_fields``.
+
+    :param mask_type: what is pruned together: ``unstructured``, ``block4``, ``N:M``, ``filter``,
+        ``channel``, ``RxC``, ``1xchannel``, ``channelx1``, or ``[out, in]``
+    :param global_sparsity: rank the weights of all parameters together
+    :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
+    :param min_sparsity_per_param: with global_sparsity, at the end no parameter is denser than
+        ``1 - min_sparsity_per_param``
+    """
+
+    mask_type: MaskType = field(as_given, default="unstructured")
+    global_sparsity: bool = False
+    max_sparsity_per_param: float | None = None
+    min_sparsity_per_param: float | None = None
 
 
 def new_flag(default: bool) -> Any:
