@@ -9,7 +9,13 @@ from typing import Any
 import torch
 
 from sparseml.optim.fields import Property
-from sparseml.pytorch.functional.patterns import MaskType, Pattern, parse_pattern
+from sparseml.pytorch.functional.patterns import (
+    MaskType,
+    Member,
+    Pattern,
+    Units,
+    parse_pattern,
+)
 from sparseml.pytorch.sparsification.fields import (
     Check,
     as_flag,
@@ -18,6 +24,7 @@ from sparseml.pytorch.sparsification.fields import (
     field,
     one_of,
 )
+from sparseml.pytorch.units import UnitGroup, positions
 from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.utils.constants import FROM_PARAM_TOKEN
@@ -162,8 +169,15 @@ def as_final_sparsity(name: str, value: Any) -> Any:
 def checked_pattern(mask_type: MaskType, selected: Sequence[NamedLayerParam]) -> Pattern:
     """Return the pattern of a ``mask_type``, tried on every parameter.
 
+    In Python it may also be a list of :class:`~sparseml.pytorch.units.UnitGroup`, whose units then
+    go as a whole, from all parameters that they have slices in.
+
     :raises ValueError: for an unknown ``mask_type``, or naming the parameter that it cannot cut
     """
+    if isinstance(mask_type, (list, tuple)) and isinstance(next(iter(mask_type), None), UnitGroup):
+        groups: Any = mask_type
+        places = positions(groups, selected)
+        return Units(tuple(tuple(Member(*member) for member in group) for group in places))
     pattern = parse_pattern(mask_type)
     for one in selected:
         _require_fit(pattern, mask_type, one)
