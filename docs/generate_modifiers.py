@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import sparseml.pytorch.sparsification
+from sparseml.optim.fields import described_fields
 from sparseml.optim.language.registration import registered_modifiers
 from sparseml.optim.props import ModifierProp
 from sparseml.optim.steps import STEP_TWINS
@@ -78,7 +79,7 @@ def _summary(clazz: type) -> str:
 
 def _fields(clazz: type) -> Iterator[tuple[str, str, str]]:
     """Name, default and meaning of what a recipe may say, in the constructor's order."""
-    descriptions = _descriptions(clazz)
+    descriptions = described_fields(clazz)
     for name, parameter in inspect.signature(clazz).parameters.items():
         prop = inspect.getattr_static(clazz, name, None)
         if not isinstance(prop, ModifierProp) or name in STEP_TWINS:
@@ -87,19 +88,6 @@ def _fields(clazz: type) -> Iterator[tuple[str, str, str]]:
         default = "required" if given is parameter.empty else f"`{_text(given)}`"
         meaning = descriptions.get(name) or prop.__doc__ or ""
         yield name, default, _as_markdown(" ".join(meaning.split())).replace("|", "\\|")
-
-
-def _descriptions(clazz: type) -> dict[str, str]:
-    """What the docstrings of a class and its bases say of its parameters."""
-    found: dict[str, str] = {}
-    for base in reversed(clazz.__mro__):
-        if not base.__module__.startswith(PACKAGE):
-            continue
-        _, *parameters = inspect.cleandoc(base.__doc__ or "").split("\n:param ")
-        for text in parameters:
-            name, _, meaning = text.partition(":")
-            found[name] = meaning.partition("\n:")[0].partition("\n\n")[0].strip()
-    return found
 
 
 def _text(default: Any) -> str:

@@ -33,7 +33,16 @@ from typing import Any, TypeVar
 
 from typing_extensions import dataclass_transform
 
-from sparseml.optim.fields import REQUIRED, NoProperty, Property, argument, field, fixed, ignored
+from sparseml.optim.fields import (
+    FIELD_GROUPS,
+    REQUIRED,
+    NoProperty,
+    Property,
+    argument,
+    field,
+    fixed,
+    ignored,
+)
 from sparseml.optim.props import BaseObject, ModifierProp
 
 __all__ = ["accepted_arguments", "declared_fields"]
@@ -94,6 +103,7 @@ def declared_fields(
         for name, other in (synonyms or {}).items():
             declared[name] = (f"{declared[other][0]} | None", NoProperty(None))
         setattr(clazz, _DECLARED, declared)
+        setattr(clazz, FIELD_GROUPS, first)
         if issubclass(clazz, BaseObject):
             clazz.__init__ = _constructor(clazz, synonyms or {})  # type: ignore[method-assign]
         return clazz

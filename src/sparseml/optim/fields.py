@@ -12,17 +12,22 @@ from sparseml.optim.props import ModifierProp
 from sparseml.optim.types import SparsificationTypes
 
 __all__ = [
+    "FIELD_GROUPS",
     "REQUIRED",
     "Check",
     "NoProperty",
     "Property",
     "argument",
     "described_arguments",
+    "described_fields",
     "field",
     "fixed",
     "ignored",
     "of_types",
 ]
+
+FIELD_GROUPS = "_field_groups"
+"""Where a class notes the groups of fields that it was declared with."""
 
 REQUIRED = inspect.Parameter.empty
 """In place of a default: there is none."""
@@ -122,4 +127,13 @@ def described_arguments(clazz: type) -> dict[str, str]:
     for text in texts:
         name, _, meaning = text.partition(":")
         found[name] = " ".join(meaning.partition("\n:")[0].partition("\n\n")[0].split())
+    return found
+
+
+def described_fields(clazz: type) -> dict[str, str]:
+    """Return what a class, its bases and its groups of fields say of the arguments."""
+    found: dict[str, str] = {}
+    for base in reversed(clazz.__mro__):
+        for described in (*vars(base).get(FIELD_GROUPS, ()), base):
+            found.update(described_arguments(described))
     return found

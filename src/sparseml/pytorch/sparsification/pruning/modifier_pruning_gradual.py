@@ -34,7 +34,7 @@ class GradualFields:
     To be given to ``declared_fields``, as in ``@declared_fields(GradualFields)``.
 
     :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
-    :param init_sparsity: sparsity at the start, or ``__FROM_PARAM__``
+    :param init_sparsity: sparsity at the start, or ``__FROM_PARAM__``, what each parameter has
     :param final_sparsity: sparsity at the end, or several with the parameters they are for
     :param update_frequency: epochs between updates, -1 for every step
     :param leave_enabled: keep the masks in force after the end

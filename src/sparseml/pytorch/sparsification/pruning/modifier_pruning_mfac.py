@@ -75,6 +75,7 @@ class MFACPruningModifier(BaseGradualPruningModifier):
         ``grad_sampler``, None to take the sampler if there is one
     :param num_grads: how many gradients to take, or a mapping of sparsities to counts: that of the
         smallest sparsity not below the present one holds
+    :param grad_sampler_kwargs: for the sampler's ``data_loader_builder``
     :param damp: dampening, absolute
     :param grads_device: where gradients are kept, ``num_grads`` values per weight
     :param fisher_block_size: weights per block; None for one block of all

@@ -47,6 +47,7 @@ class CAPruningModifier(BaseGradualPruningModifier):
     |       damp: 1e-8
     |       fisher_block_size: 192
 
+    :param fisher_block_size: weights per block
     :param mask_type: ``unstructured``, runs of inputs (``block4``, ``1x8``, ``[1, 8]``) or ``N:M``,
         which keeps N of M (the files of the CAP release say how many of M are *pruned*)
     :param blocks_in_parallel: accepted from recipes of the CAP release; nothing depends on it

@@ -40,6 +40,7 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
 
     :param mask_type: ``unstructured``
     :param num_grads: gradients to sample for each update, on all ranks together
+    :param grad_sampler_kwargs: for the sampler's ``data_loader_builder``
     :param damp: dampening, relative to the mean diagonal of the Fisher matrix
     :param fisher_block_size: columns of the matrix that each weight is seen as
     :param fisher_inv_device: where Fisher matrices live; None: with each weight
