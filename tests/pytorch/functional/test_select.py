@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import doctest
 import itertools
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sparseml.pytorch import functional
 from sparseml.pytorch.functional.budgets import Counts, Densities, Global, Reserving, Uniform
 from sparseml.pytorch.functional.patterns import (
     CHANNEL,
@@ -40,6 +42,10 @@ def zeros(masks: list[Tensor]) -> list[int]:
 
 def lists(masks: list[Tensor]) -> list[list[int]]:
     return [mask.int().tolist() for mask in masks]
+
+
+def test_the_example_of_the_package():
+    assert doctest.testmod(functional).failed == 0
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.budgets.base import Budget, Target
+from sparseml.pytorch.functional.budgets.base import FULL_TOLERANCE, Budget, Target
 from sparseml.pytorch.functional.budgets.overlap import choose_overlapping
 from sparseml.pytorch.functional.patterns.base import Pattern, Pool
 from sparseml.pytorch.functional.patterns.units import Units
 from sparseml.pytorch.functional.selection import require_numbers, require_sparsity
 
 __all__ = ["check_selection", "select"]
-
-_FULL_TOLERANCE = 1e-2
 
 
 def select(
@@ -133,7 +131,7 @@ def _targets(target: Target, count: int, chosen: Sequence[int], pattern: Pattern
 def _within_reach(sparsity: float, pattern: Pattern) -> float:
     require_sparsity(sparsity)
     full = pattern.full_sparsity
-    if sparsity > full + _FULL_TOLERANCE:
+    if sparsity > full + FULL_TOLERANCE:
         raise ValueError(
             f"{pattern} reaches a sparsity of {full:g} and no more, found {sparsity:g}"
         )

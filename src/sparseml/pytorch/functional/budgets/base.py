@@ -13,6 +13,7 @@ from sparseml.pytorch.functional.patterns.base import Pool
 from sparseml.pytorch.functional.selection import prune_count, require_sparsity
 
 __all__ = [
+    "FULL_TOLERANCE",
     "Budget",
     "Target",
     "common_target",
@@ -26,7 +27,8 @@ __all__ = [
 Target = float | Sequence[float]
 """A sparsity for all tensors, or one for each."""
 
-_FULL_TOLERANCE = 1e-2
+FULL_TOLERANCE = 1e-2
+"""How far a sparsity may be from that of a full N:M pattern and still mean it."""
 
 
 class Budget(Protocol):
@@ -92,9 +94,9 @@ def pool_target(pool: Pool, target: Target) -> float:
 def share_of_units(pool: Pool, sparsity: float) -> float:
     """Return the fraction of an even pool's units that go at ``sparsity``.
 
-    Within 0.01 of the full pattern's sparsity, where that is below 1, the pattern is full.
+    Near the full pattern's sparsity, where that is below 1, the pattern is full.
     """
-    if pool.full < 1.0 and abs(sparsity - pool.full) <= _FULL_TOLERANCE:
+    if pool.full < 1.0 and abs(sparsity - pool.full) <= FULL_TOLERANCE:
         return 1.0
     return min(sparsity / pool.full, 1.0)
 

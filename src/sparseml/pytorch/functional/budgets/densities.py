@@ -39,10 +39,7 @@ class Densities:
         if self.rule not in DENSITY_RULES:
             raise ValueError(f"rule must be one of {', '.join(DENSITY_RULES)}, found {self.rule!r}")
 
-    @property
-    def joint(self) -> bool:
-        """Yes."""
-        return True
+    joint = True
 
     def check(self, pools: Sequence[Pool], target: Target) -> None:
         """Check that whole units reach the target with these densities."""

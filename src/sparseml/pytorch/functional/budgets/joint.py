@@ -47,10 +47,7 @@ class Global:
     def __post_init__(self) -> None:
         sparsity_bounds([], self.max_sparsity, self.min_sparsity)
 
-    @property
-    def joint(self) -> bool:
-        """Yes."""
-        return True
+    joint = True
 
     def check(self, pools: Sequence[Pool], target: Target) -> None:
         """Check that the limits and whole units allow the target."""

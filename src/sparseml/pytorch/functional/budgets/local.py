@@ -25,10 +25,7 @@ class Uniform:
 
     down: bool = False
 
-    @property
-    def joint(self) -> bool:
-        """No."""
-        return False
+    joint = False
 
     def check(self, pools: Sequence[Pool], target: Target) -> None:
         """Check that whole units reach the target in every tensor."""
@@ -88,10 +85,7 @@ class Counts:
         if any(count < 0 for count in self.counts):
             raise ValueError(f"counts are at least 0, found {min(self.counts)}")
 
-    @property
-    def joint(self) -> bool:
-        """No."""
-        return False
+    joint = False
 
     def check(self, pools: Sequence[Pool], target: Target = 0.0) -> None:
         """Check that there is a count for each tensor, and that there is so much to prune."""

@@ -39,10 +39,7 @@ class Reserving:
     def __post_init__(self) -> None:
         sparsity_bounds([], self.max_sparsity, self.min_sparsity)
 
-    @property
-    def joint(self) -> bool:
-        """Yes."""
-        return True
+    joint = True
 
     def check(self, pools: Sequence[Pool], target: Target) -> None:
         """Check that there is one target: whatever it is, as much goes as can."""

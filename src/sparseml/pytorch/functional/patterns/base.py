@@ -126,12 +126,12 @@ class PerTensor(ABC):
 
     @property
     def full_sparsity(self) -> float:
-        """All of it."""
+        """The sparsity when every unit has gone: 1 if units go as a whole."""
         return 1.0
 
     @property
     def run(self) -> int:
-        """No runs of inputs."""
+        """How many consecutive inputs form a unit: 0, as units are no such runs."""
         return 0
 
     @abstractmethod

@@ -21,7 +21,7 @@ class Unstructured(PerTensor):
 
     @property
     def run(self) -> int:
-        """One."""
+        """How many consecutive inputs form a unit: 1."""
         return 1
 
     def check(self, shape: Sequence[int]) -> None:
@@ -36,7 +36,7 @@ class Unstructured(PerTensor):
         return scores.detach()
 
     def unit_size(self, shape: Sequence[int], units: int) -> int:
-        """One."""
+        """Return 1."""
         return 1
 
     def expand(self, keep: Tensor, scores: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class Block(PerTensor):
 
     @property
     def run(self) -> int:
-        """The number of columns, if there is one row and the shape does not decide."""
+        """How many consecutive inputs form a block of one row; 0 where the shape decides."""
         return self.cols if self.rows == 1 and self.cols > 0 else 0
 
     def check(self, shape: Sequence[int]) -> None:

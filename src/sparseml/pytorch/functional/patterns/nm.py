@@ -41,7 +41,7 @@ class NM(PerTensor):
 
     @property
     def run(self) -> int:
-        """The size of a group."""
+        """How many consecutive inputs form a unit: those of a group."""
         return self.group
 
     def check(self, shape: Sequence[int]) -> None:

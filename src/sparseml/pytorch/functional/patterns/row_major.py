@@ -35,7 +35,7 @@ class Runs(PerTensor):
 
     @property
     def run(self) -> int:
-        """The length."""
+        """How many consecutive inputs form a unit: the length."""
         return self.length
 
     def check(self, shape: Sequence[int]) -> None:
@@ -106,7 +106,7 @@ class RowMajorBlock(PerTensor):
 
     @property
     def run(self) -> int:
-        """The number of columns, if there is one row and the shape does not decide."""
+        """How many consecutive inputs form a block of one row; 0 where the shape decides."""
         return self.cols if self.rows == 1 and self.cols > 0 else 0
 
     def check(self, shape: Sequence[int]) -> None:
