@@ -51,7 +51,7 @@ def require_fitting_patterns(
 def epochs_to_run(
     manager: ScheduledModifierManager, asked: int | None, insists: bool, recipe: str
 ) -> int:
-    """Return how many epochs to train for: a recipe that sets the learning rate also sets the epochs.
+    """Return how many epochs to train for: a recipe that sets learning rates also sets the epochs.
 
     :param asked: the setting ``epochs``, if there is one
     :param insists: whether that was given on the command line
