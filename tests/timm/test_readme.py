@@ -11,23 +11,23 @@ import pytest
 
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.timm import GLUE
+from sparseml.utils.ready_recipes import ready_recipes
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "integrations/timm/README.md").read_text()
 COMMANDS = re.findall(r"^\$ (.*)$", README, re.MULTILINE)
-SCRIPTS = [command for command in COMMANDS if "research/" in command]
+RUNS = [command for command in COMMANDS if re.search(r"\bsparseml (prune|train) ", command)]
 
 
-@pytest.mark.parametrize("command", SCRIPTS)
+@pytest.mark.parametrize("command", RUNS)
 def test_flags_recipes_and_variables_are_there(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
     words = shlex.split(command)
-    script = next(word for word in words if word.startswith("research/"))
-    flags = words[words.index(script) + 1 :]
+    kind, *flags = words[words.index("sparseml") + 1 :]
     settings: Any
-    if script.endswith("sparse_training.py"):
+    if kind == "train":
         settings = GLUE.training_settings(flags)
     else:
         settings = GLUE.one_shot_settings(flags)
@@ -40,8 +40,9 @@ def test_flags_recipes_and_variables_are_there(
 
 
 def test_the_page_names_only_what_there_is() -> None:
-    assert len(SCRIPTS) >= 6
+    assert len(RUNS) >= 6
     paths = re.findall(r"(?:research|recipes|integrations|configs)/[\w./+-]+\w", README)
     assert paths
     for path in paths:
         assert (ROOT / path).exists(), path
+    assert set(re.findall(r"recipe:(timm/[\w/+]+)", README)) <= ready_recipes().keys()

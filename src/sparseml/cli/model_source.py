@@ -20,7 +20,7 @@ __all__ = ["build_model"]
 
 
 def build_model(source: str) -> Module:
-    """A model with the right names and shapes; where possible without memory for its weights.
+    """Return a model with the right names and shapes; if possible without memory for weights.
 
     :param source: ``timm:NAME``, ``hf:DIR`` (a folder with a ``config.json``), or
         ``module.path:callable``, the user's own code, imported from the current folder too

@@ -17,7 +17,7 @@ __all__ = ["line_of"]
 
 
 def line_of(recipe_path: str, modifier: Modifier, text: str) -> int | None:
-    """The line that a message about a modifier is about, None if that cannot be told.
+    """Return the line that a message about a modifier is about, None if that cannot be told.
 
     :param text: one of the modifier's fields, an entry of one, or a message that names a field
     """
@@ -33,7 +33,7 @@ def line_of(recipe_path: str, modifier: Modifier, text: str) -> int | None:
 
 
 def _tag_of(document: Document, modifier: Modifier) -> Path | None:
-    """The tag of the modifier of this class whose fields differ least, if only one differs least.
+    """Return the tag of the modifier of this class whose fields differ least, if only one does.
 
     Expressions are not known to differ.
     """
@@ -56,7 +56,7 @@ def _different(document: Document, tag: Path, modifier: Modifier) -> Iterator[st
 
 
 def _field_in(message: str, modifier: Modifier) -> str | None:
-    """The field that a message names first."""
+    """Return the field that a message names first."""
     starts = {
         found.start(): name
         for name in dir(type(modifier))

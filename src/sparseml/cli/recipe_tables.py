@@ -41,7 +41,7 @@ def print_plan(plan: Plan, all_updates: bool) -> None:
 
 
 def _table(title: str, *headings: str) -> Table:
-    """An empty table; columns of the headings in ``NUMBERS`` are aligned to the right."""
+    """Return an empty table; columns of the headings in ``NUMBERS`` are aligned to the right."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in headings:
         table.add_column(
@@ -65,7 +65,7 @@ def _modifiers(plan: Plan) -> Table:
 
 
 def _timeline(plan: Plan, all_updates: bool) -> Table:
-    """The updates of all modifiers in the order in which they happen."""
+    """Return the updates of all modifiers in the order in which they happen."""
     title = f"Timeline, {plan['steps_per_epoch']} optimizer steps per epoch"
     table = _table(title, "epoch", "step", "#", "modifier", "acts", "sparsity")
     rows: list[tuple[int, int, tuple[str, ...]]] = []

@@ -42,7 +42,7 @@ def report(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
 
 
 def _shown(path: Path) -> str:
-    """The path as seen from here, if it lies below."""
+    """Return the path as seen from here, if it lies below."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

@@ -69,7 +69,7 @@ def find_glue(flags: Sequence[str]) -> Glue:
 
 
 def _given(flags: Sequence[str], *names: str) -> str | None:
-    """The last value that a flag is given."""
+    """Return the last value that a flag is given."""
     found: str | None = None
     for flag, following in zip_longest(flags, flags[1:]):
         name, separator, value = flag.partition("=")
@@ -79,7 +79,7 @@ def _given(flags: Sequence[str], *names: str) -> str | None:
 
 
 def _model_in(file: str | None) -> Any:
-    """The model that a configuration file names; what else is wrong with it is told later."""
+    """Return the model that a file names; what else is wrong with the file is told later."""
     if file is None:
         return None
     import yaml

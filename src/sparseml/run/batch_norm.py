@@ -17,7 +17,7 @@ __all__ = ["frozen_statistics", "retune_batch_norm", "tracked_norms"]
 
 
 def tracked_norms(model: nn.Module) -> list[_BatchNorm]:
-    """The batch norms of a model that keep running statistics."""
+    """Return the batch norms of a model that keep running statistics."""
     return [
         module
         for module in model.modules()

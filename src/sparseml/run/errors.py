@@ -57,7 +57,7 @@ def _told(text: str) -> int:
 
 
 def _no_room(error: Exception) -> str | None:
-    """What to tell of a disk that takes nothing more; None for any other error."""
+    """Return what to tell of a disk that takes nothing more; None for any other error."""
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         file = f"{error.filename} " if error.filename else "the results "
         return f"{file}cannot be written: {error.strerror}"

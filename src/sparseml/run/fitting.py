@@ -18,7 +18,7 @@ _DEFAULT_EPOCHS = 300
 
 
 def load_recipe(path: str, variables: str | dict[str, Any] | None) -> ScheduledModifierManager:
-    """The manager of a recipe.
+    """Return the manager of a recipe.
 
     :raises RecipeError: if anything is wrong with it
     """
@@ -49,7 +49,7 @@ def require_fitting_patterns(
 def epochs_to_run(
     manager: ScheduledModifierManager, asked: int | None, insists: bool, recipe: str
 ) -> int:
-    """How many epochs to train for: a recipe that sets the learning rate also sets the epochs.
+    """Return how many epochs to train for: a recipe that sets learning rates also sets the epochs.
 
     :param asked: the setting ``epochs``, if there is one
     :param insists: whether that was given on the command line

@@ -183,10 +183,11 @@ class Glue(Protocol):
         """
 
     def set_up_training(
-        self, session: Session, settings: Any, loggers: list[Any], log: LogStep
+        self, session: Any, settings: Any, loggers: list[Any], log: LogStep
     ) -> Training:
         """Check that recipe, model and run fit, and build all that training takes.
 
+        :param session: that :meth:`open_session` gave
         :param loggers: for the modifiers; it may be filled later
         :param log: for the loop
         :raises RunError: for what does not fit, before anything is computed

@@ -44,7 +44,7 @@ class DataSource:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def dataset(self, split: str, seed: int = 0, batch_size: int = 1) -> Any:
-        """The data set of a split.
+        """Return the data set of a split.
 
         :raises RunError: if there is none
         """
@@ -69,7 +69,7 @@ class DataSource:
         shared: bool = True,
         **augmentation: Any,
     ) -> Any:
-        """Batches of a data set, each process getting its share unless ``shared`` is False.
+        """Return batches of a data set; each process gets its share unless ``shared`` is False.
 
         :param training: shuffle, drop what does not fill a batch, and augment
         :param augmentation: keywords of timm's ``create_loader``
@@ -161,7 +161,7 @@ class DataSource:
 
 
 def class_count(dataset: Any) -> int | None:
-    """How many classes a data set has, if it says."""
+    """Return how many classes a data set has, if it says."""
     for holder in (dataset, getattr(dataset, "reader", None)):
         classes = getattr(holder, "class_to_idx", None) or getattr(holder, "classes", None)
         if classes:

@@ -26,7 +26,7 @@ def evaluate(
     autocast: _Autocast = nullcontext,
     advance: Callable[[int, str], None] = lambda done, news: None,
 ) -> dict[str, float]:
-    """Mean loss (``loss``) and the share of right answers (``top1``, ``top5``, in 0 to 1).
+    """Return mean loss (``loss``) and the share of right answers (``top1``, ``top5``, in 0 to 1).
 
     Every image counts once, also where several processes share them. The model's mode is kept.
 
@@ -62,7 +62,7 @@ def _sums(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _own_share(batch: int, seen: int, images: int, where: Processes) -> int:
-    """How many of a batch are not repeats, with which timm's sampler evens out the processes."""
+    """Return how many of a batch are no repeats, by which timm's sampler evens out processes."""
     if not where.several:
         return batch
     # the i-th image of this process is the (rank + i * count)-th of all

@@ -15,7 +15,7 @@ from sparseml.timm.settings import (
 
 if TYPE_CHECKING:
     from sparseml.run.processes import Processes
-    from sparseml.run.session import LogStep
+    from sparseml.run.session import Glue, LogStep
     from sparseml.timm.session import ImageSession
     from sparseml.timm.training import ImageTraining
 
@@ -59,4 +59,4 @@ class TimmGlue:
         return set_up_training(session, settings, loggers, log)
 
 
-GLUE = TimmGlue()
+GLUE: Glue = TimmGlue()

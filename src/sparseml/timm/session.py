@@ -149,7 +149,7 @@ def open_session(settings: OneShotSettings | TrainingSettings, where: Processes)
 def _model(
     chosen: ModelSettings, kwargs: dict[str, Any], run: RunSettings, where: Processes
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The model on its device, and how its images are prepared."""
+    """Return the model on its device, and how its images are prepared."""
     model = load_model(
         chosen.model, chosen.checkpoint, chosen.pretrained, chosen.split_qkv, kwargs
     ).to(where.device)

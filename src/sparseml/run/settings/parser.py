@@ -106,7 +106,7 @@ def _keywords(leaf: Leaf) -> dict[str, Any]:
 
 
 def _type_of(hint: Any) -> Any:
-    """The type of one value: that of the elements of a sequence, without None."""
+    """Return the type of one value: that of the elements of a sequence, without None."""
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(part for part in get_args(hint) if part is not type(None))
     outer = get_origin(hint)

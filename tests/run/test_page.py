@@ -1,0 +1,51 @@
+"""What ``docs/running.md`` shows."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from sparseml.run.settings import parse
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs/running.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_settings_are_as_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = ModuleType("shown")
+    monkeypatch.setitem(sys.modules, "shown", module)  # where annotations are looked up
+    exec(next(block for block in BLOCKS if "OneShotSettings" in block), vars(module))  # noqa: S102
+    settings = parse(
+        module.OneShotSettings, ["--corpus", "a.txt", "--recipe", "r", "--sparsities", "0.5"]
+    )
+    assert (settings.texts.corpus, settings.texts.length) == ("a.txt", 128)
+    assert settings.sweep.sparsities == [0.5]
+    assert "workers" not in settings.values("result")
+
+
+def test_a_glue_of_ones_own_is_run(
+    monkeypatch: pytest.MonkeyPatch, glue: Any, flags: list[str]
+) -> None:
+    package: Any = ModuleType("my_package.glue")
+    package.GLUE = glue
+    monkeypatch.setitem(sys.modules, "my_package.glue", package)
+    monkeypatch.setattr(sys, "argv", ["run", *flags, "--latency-rounds", "0"])
+    with pytest.raises(SystemExit) as done:
+        exec(next(block for block in BLOCKS if "my_package" in block), {})  # noqa: S102
+    assert done.value.code == 0 and Path("out/run/results.csv").is_file()
+
+
+def test_the_commands_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sparseml.timm import GLUE
+
+    commands = re.findall(r"^\$ sparseml (\w+) (.*)$", PAGE, re.MULTILINE)
+    assert [name for name, _ in commands] == ["prune", "train"]
+    for name, flags in commands:
+        given = flags.replace("--config my_settings.yaml", "").split()
+        read = GLUE.one_shot_settings if name == "prune" else GLUE.training_settings
+        assert read(given).run.sparseml_recipe.startswith("recipe:timm/")
