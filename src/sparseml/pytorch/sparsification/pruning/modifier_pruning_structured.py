@@ -89,7 +89,7 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
 
     param_groups = field(as_param_groups)
     mask_type = field(one_of(STRUCTURE_DIMS))
-    global_sparsity = field(as_flag, serializable=False)
+    global_sparsity = field(as_flag, serializable=False, doc="Always False.")
 
     sparsification_types = of_types(SparsificationTypes.pruning, SparsificationTypes.structured)
 

@@ -127,6 +127,7 @@ class FisherFields:
     """What OBS and CAP are given, after the fields of all gradual modifiers.
 
     :param global_sparsity: rank the weights of all parameters together
+    :param mask_type: what is pruned together
     :param num_grads: gradients to sample for each estimate, on all ranks together
     :param damp: dampening, absolute
     :param fisher_block_size: weights per block
