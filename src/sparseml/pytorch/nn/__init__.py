@@ -1,7 +1,13 @@
 """Layers that recipes put into models, and activations."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
 from sparseml.lazy import lazy_names
-from sparseml.pytorch.nn.identity import Identity
 
 _MOVED = {
     "sparseml.legacy.nn.activations": "FATReLU ReLU ReLU6 Swish fat_relu swish",
@@ -9,3 +15,24 @@ _MOVED = {
 __all__ = ["Identity"]
 __all__ += " ".join(_MOVED.values()).split()
 __getattr__, __dir__ = lazy_names(__name__, _MOVED)
+
+
+class Identity(nn.Module):
+    """Returns its inputs: one positional argument as it is, several as a tuple.
+
+    Keyword arguments are ignored, so that it can take the place of any layer whose output has the
+    shape of its input.
+
+    :param mapping_lambda: called with the inputs, keywords included, to make the output instead
+    :param args: ignored
+    :param kwargs: ignored
+    """
+
+    def __init__(self, mapping_lambda: Callable[..., Any] | None = None, *args: Any, **kwargs: Any):
+        super().__init__()
+        self.mapping_lambda = mapping_lambda
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.mapping_lambda is not None:
+            return self.mapping_lambda(*args, **kwargs)
+        return args[0] if len(args) == 1 else args

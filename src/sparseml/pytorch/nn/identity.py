@@ -1,31 +1,5 @@
-"""A stand-in for layers that are taken out of a model."""
+"""Old path: :mod:`sparseml.pytorch.nn`."""
 
-from __future__ import annotations
+from sparseml.lazy import lazy_names
 
-from collections.abc import Callable
-from typing import Any
-
-from torch import nn
-
-__all__ = ["Identity"]
-
-
-class Identity(nn.Module):
-    """Returns its inputs: one positional argument as it is, several as a tuple.
-
-    Keyword arguments are ignored, so that it can take the place of any layer whose output has the
-    shape of its input.
-
-    :param mapping_lambda: called with the inputs, keywords included, to make the output instead
-    :param args: ignored
-    :param kwargs: ignored
-    """
-
-    def __init__(self, mapping_lambda: Callable[..., Any] | None = None, *args: Any, **kwargs: Any):
-        super().__init__()
-        self.mapping_lambda = mapping_lambda
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if self.mapping_lambda is not None:
-            return self.mapping_lambda(*args, **kwargs)
-        return args[0] if len(args) == 1 else args
+__getattr__, __dir__ = lazy_names(__name__, {"sparseml.pytorch.nn": "Identity"})

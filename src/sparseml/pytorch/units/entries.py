@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.utils.resizing import replace_data
+from sparseml.pytorch.utils.saving.resizing import replace_data
 
 __all__ = ["keep_entries"]
 

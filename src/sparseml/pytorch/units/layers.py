@@ -18,7 +18,7 @@ from sparseml.pytorch.utils.layer_kinds import (
     own_axis,
     tensor_axes,
 )
-from sparseml.pytorch.utils.resizing import set_layer_sizes
+from sparseml.pytorch.utils.saving.resizing import set_layer_sizes
 
 __all__ = ["LayerCut", "shrink_layer"]
 

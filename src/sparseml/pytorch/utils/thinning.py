@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from sparseml.pytorch.utils.layer_kinds import tensor_axes
 from sparseml.pytorch.utils.names import canonical_name, canonical_named_modules
-from sparseml.pytorch.utils.resizing import replace_data, set_layer_sizes
+from sparseml.pytorch.utils.saving.resizing import replace_data, set_layer_sizes
 
 __all__ = ["thin_model_from_checkpoint"]
 
