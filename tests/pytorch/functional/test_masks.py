@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from sparseml.pytorch.functional.masks import (
     apply_masks,
-    changed_entries,
     pack_mask,
     unpack_mask,
 )
@@ -53,11 +52,6 @@ def test_apply_masks_refuses_what_does_not_fit():
     # a mask of one row would silently broadcast
     with pytest.raises(ValueError, match=r"mask 0 has shape \(3,\), its tensor \(2, 3\)"):
         apply_masks([torch.ones(2, 3)], [torch.ones(3)])
-
-
-def test_changed_entries_sees_both_directions():
-    old, new = torch.tensor([1.0, 1.0, 0.0, 0.0]), torch.tensor([1, 0, 1, 0])
-    assert changed_entries(old, new).tolist() == [False, True, True, False]
 
 
 @settings(deadline=None, max_examples=60)

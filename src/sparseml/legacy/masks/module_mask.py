@@ -12,7 +12,6 @@ from sparseml.legacy.masks.creators import UnstructuredPruningMaskCreator
 from sparseml.legacy.pruning import mask_params, scorer
 from sparseml.legacy.pruning.mask_creator import PruningMaskCreator, Target
 from sparseml.legacy.pruning.scorer import MagnitudePruningParamsScorer, PruningParamsScorer
-from sparseml.pytorch.sparsification.pruning.masks.param_set import ParamSet
 from sparseml.pytorch.utils.distributed import sum_over_ranks
 from sparseml.utils.text import did_you_mean, quoted_list
 
@@ -78,7 +77,7 @@ class ModuleParamPruningMask(mask_params.ModuleParamPruningMask):
         global_sparsity: bool = False,
         score_type: str = "magnitude",
     ) -> None:
-        params = ParamSet(layers, param_names, layer_names).params
+        params = [one.param for one in mask_params.named_params(layers, param_names, layer_names)]
         super().__init__(
             layers,
             mask_creator or UnstructuredPruningMaskCreator(),

@@ -11,8 +11,7 @@ from torch import Tensor
 from sparseml.legacy.pruning.analyzer import ModulePruningAnalyzer
 from sparseml.legacy.pruning.mask_params import ModuleParamPruningMask, checked_scores
 from sparseml.legacy.pruning.scorer import PruningParamsScorer
-from sparseml.pytorch.sparsification.pruning.masks.agreement import broadcast_masks
-from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
+from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet, broadcast_masks
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Change, Outcome
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
 from sparseml.pytorch.utils.tensors.sharded import full_value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.utils.hooks import RemovableHandle
@@ -13,15 +14,16 @@ from sparseml.legacy.pruning.mask_creator_base import PruningMaskCreator, Target
 from sparseml.legacy.pruning.scorer import PruningParamsScorer
 from sparseml.pytorch.functional.budgets import all_after_removal
 from sparseml.pytorch.functional.selection import require_numbers
-from sparseml.pytorch.sparsification.pruning.masks.agreement import broadcast_masks
-from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
-from sparseml.pytorch.sparsification.pruning.masks.masked_values import RunningMeans
-from sparseml.pytorch.sparsification.pruning.masks.param_set import ParamSet
+from sparseml.pytorch.sparsification.pruning.masks.mask_set import (
+    MaskSet,
+    broadcast_masks,
+    misfit,
+)
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.sharded import full_value, local_part
 from sparseml.pytorch.utils.tensors.stats import mask_difference, tensor_list_sparsity
 
-__all__ = ["ModuleParamPruningMask", "checked_scores"]
+__all__ = ["ModuleParamPruningMask", "checked_scores", "named_params"]
 
 
 class ModuleParamPruningMask(MaskSet):
@@ -62,19 +64,17 @@ class ModuleParamPruningMask(MaskSet):
         *,
         forward_hooks: bool = True,
     ) -> None:
-        known = ParamSet(layers, param_names, layer_names)
-        parts = (known.layer_names, known.layers, known.param_names, known.params)
-        found = [NamedLayerParam(*one) for one in zip(*parts, strict=True)]
+        found = named_params(layers, param_names, layer_names)
         super().__init__(
             found, reintroduce=allow_reintroduction, gradients_only=mask_gradients_only
         )
         self._params_init: list[Tensor | None] = [
-            p.detach().clone() if store_init else None for p in known.params
+            one.param.detach().clone() if store_init else None for one in found
         ]
         self._set_old_form(mask_creator, scorer, global_sparsity)
         self._store_init = store_init
         self._store_unmasked = store_unmasked or allow_reintroduction
-        self._grad_means = RunningMeans(len(found), track_grad_mom)
+        self._momentum = track_grad_mom
         self._forward_hooks = forward_hooks
 
     @classmethod
@@ -89,8 +89,8 @@ class ModuleParamPruningMask(MaskSet):
         self._mask_creator, self._scorer = creator, scorer
         self._global_sparsity = global_sparsity
         self._layer_handles: list[RemovableHandle] = []
-        self._store_init, self._store_unmasked = False, self._reintroduce
-        self._grad_means = RunningMeans(len(self), -1.0)
+        self._store_init, self._momentum = False, -1.0
+        self._grad_means: list[Tensor | None] = [None] * len(self)
         self._forward_hooks = False
         if "_params_init" not in vars(self):
             self._params_init = [None] * len(self)
@@ -113,12 +113,12 @@ class ModuleParamPruningMask(MaskSet):
     @property
     def store_unmasked(self) -> bool:
         """Whether values that masks take away are remembered."""
-        return self._store_unmasked
+        return self._store_unmasked or self.allow_reintroduction
 
     @property
     def track_grad_mom(self) -> float:
         """Momentum of the running mean of gradients, -1.0 for none."""
-        return self._grad_means.momentum
+        return self._momentum
 
     @property
     def global_sparsity(self) -> bool:
@@ -138,12 +138,12 @@ class ModuleParamPruningMask(MaskSet):
     @property
     def params_unmasked(self) -> list[Any]:
         """The values as they would be without the masks, None each unless ``store_unmasked``."""
-        return super().params_unmasked if self._store_unmasked else [None] * len(self)
+        return super().params_unmasked if self.store_unmasked else [None] * len(self)
 
     @property
     def params_grad(self) -> list[Tensor | None]:
         """The running means of the gradients, None each before the first or without momentum."""
-        return list(self._grad_means.means)
+        return list(self._grad_means)
 
     @property
     def _params(self) -> list[Any]:
@@ -155,10 +155,11 @@ class ModuleParamPruningMask(MaskSet):
         :raises ValueError: for None or another shape
         """
         param = self.params[param_idx]
-        self.require_shapes([value if i == param_idx else p for i, p in enumerate(self.params)])
+        if value is None or value.shape != param.shape:
+            raise misfit(self.full_names[param_idx], param, value)
         param.data.copy_(value)
-        self._values.forget(param_idx)
-        if not self._reintroduce:
+        self._taken[param_idx] = None
+        if not self.allow_reintroduction:
             self.apply()
 
     def set_param_masks(self, masks: Sequence[Tensor]) -> list[Tensor]:
@@ -196,7 +197,7 @@ class ModuleParamPruningMask(MaskSet):
         if adjust_target_sparsity_for_thinning and target is not None:
             sizes = [param.numel() for param in self.params]
             asked = target if isinstance(target, float) else list(target)
-            target = all_after_removal(asked, sizes, self._original_sizes)
+            target = all_after_removal(asked, sizes, self.original_sizes)
         masks = broadcast_masks(
             self._mask_creator.create_parameter_masks(scores, target, self._global_sparsity)
         )
@@ -240,20 +241,16 @@ class ModuleParamPruningMask(MaskSet):
         """Return what a resumed run needs beside the masks, scorer and mean gradients included."""
         return {
             **super().progress_state(),
-            "grad_means": self._grad_means.progress_state(),
+            "grad_means": list(self._grad_means),
             "scorer": {} if self._scorer is None else self._scorer.progress_state(),
         }
 
     def load_progress_state(self, state: Any) -> None:
         """Restore :meth:`progress_state`."""
-        self._grad_means.load_progress_state(state["grad_means"])
+        self._grad_means = list(state["grad_means"])
         if self._scorer is not None:
             self._scorer.load_progress_state(state["scorer"])
         super().load_progress_state(state)
-
-    @property
-    def _keeps_values(self) -> bool:
-        return self._store_unmasked
 
     def _follow(self) -> None:
         super()._follow()
@@ -273,10 +270,43 @@ class ModuleParamPruningMask(MaskSet):
     def _gradient_ready(self, index: int, param: Tensor) -> None:
         super()._gradient_ready(index, param)
         # without forward hooks further passes may add to the gradient before the owner's step
-        if self._reintroduce and self._forward_hooks:
-            self._values.put_back(index, param)
-        if param.grad is not None:
-            self._grad_means.add(index, param.grad)
+        if self.allow_reintroduction and self._forward_hooks:
+            self._put_back(index, param)
+        if param.grad is not None and self._momentum >= 0.0:
+            mean, grad = self._grad_means[index], param.grad.detach()
+            mean = torch.zeros_like(grad) if mean is None else mean
+            self._grad_means[index] = self._momentum * mean + (1.0 - self._momentum) * grad
+
+
+def named_params(
+    layers: Sequence[Module],
+    param_names: str | Sequence[str] = "weight",
+    layer_names: Sequence[str] | None = None,
+) -> list[NamedLayerParam]:
+    """Return the parameters of layers.
+
+    :param param_names: the parameter's name in its layer, for all or one per layer
+    :param layer_names: by default the positions
+    :raises RuntimeError: for a layer without the parameter
+    :raises ValueError: for lists of different lengths
+    """
+    names = [param_names] * len(layers) if isinstance(param_names, str) else list(param_names)
+    owners = list(map(str, range(len(layers)))) if layer_names is None else list(layer_names)
+    for what, given in (("param_names", names), ("layer_names", owners)):
+        if len(given) != len(layers):
+            raise ValueError(
+                f"{what} must hold one name for each of {len(layers)} layers, found {given}"
+            )
+    found = []
+    for owner, layer, name in zip(owners, layers, names, strict=True):
+        param = getattr(layer, name, None)
+        one = NamedLayerParam(owner, layer, name, param)  # type: ignore[arg-type]
+        if not isinstance(param, Tensor):
+            raise RuntimeError(
+                f"{type(layer).__name__} has no parameter {name!r}, wanted for {one.name!r}"
+            )
+        found.append(one)
+    return found
 
 
 def checked_scores(masks: MaskSet, scorer: Any) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Applying, comparing and storing 0/1 masks; 1 (or True) keeps a weight, 0 prunes it."""
+"""Applying and storing 0/1 masks; 1 (or True) keeps a weight, 0 prunes it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["apply_masks", "changed_entries", "pack_mask", "unpack_mask"]
+__all__ = ["apply_masks", "pack_mask", "unpack_mask"]
 
 _BITS = 8
 
@@ -43,11 +43,6 @@ def apply_masks(
             torch._foreach_mul_(own, its_masks)
             if plain_zeros:
                 torch._foreach_add_(own, 0.0)
-
-
-def changed_entries(old_mask: Tensor, new_mask: Tensor) -> Tensor:
-    """Where two masks of one shape differ, newly pruned and newly kept alike (bool)."""
-    return (old_mask != 0) != (new_mask != 0)
 
 
 def pack_mask(mask: Tensor) -> tuple[Tensor, tuple[int, ...]]:

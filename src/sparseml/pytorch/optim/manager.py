@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Mapping
-from itertools import chain
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -55,6 +54,8 @@ class ScheduledModifierManager(BaseManager, Modifier):
         metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(modifiers=modifiers, metadata=metadata)
+        own = self._modifiers
+        self._members = own if isinstance(own, list) else list(self.iter_modifiers())
         self._initialize_epoch: float = 0
         self._has_progress = False
         self._position: Position | None = None
@@ -254,7 +255,7 @@ class ScheduledModifierManager(BaseManager, Modifier):
         """Update, and then let log, every modifier that is due at ``epoch``."""
         if not (self._initialized and self._enabled):
             self._require_active("update")
-        for modifier in self._members():
+        for modifier in self._members:
             if modifier._enabled and modifier.update_ready(epoch, steps_per_epoch):
                 modifier.scheduled_update(module, optimizer, epoch, steps_per_epoch)
                 if log_updates:
@@ -274,7 +275,7 @@ class ScheduledModifierManager(BaseManager, Modifier):
         if not (self._initialized and self._enabled):
             self._require_active("loss_update")
         arguments = (module, optimizer, epoch, steps_per_epoch)
-        for modifier in self._members():
+        for modifier in self._members:
             if modifier._enabled:
                 loss = modifier.loss_update(loss, *arguments, **kwargs)
         return loss
@@ -285,7 +286,7 @@ class ScheduledModifierManager(BaseManager, Modifier):
         """Call every enabled modifier right before the optimizer's step."""
         if not (self._initialized and self._enabled):
             self._require_active("optimizer_pre_step")
-        for modifier in self._members():
+        for modifier in self._members:
             if modifier._enabled:
                 modifier.optimizer_pre_step(module, optimizer, epoch, steps_per_epoch)
 
@@ -295,7 +296,7 @@ class ScheduledModifierManager(BaseManager, Modifier):
         """Call every enabled modifier right after the optimizer's step."""
         if not (self._initialized and self._enabled):
             self._require_active("optimizer_post_step")
-        for modifier in self._members():
+        for modifier in self._members:
             if modifier._enabled:
                 modifier.optimizer_post_step(module, optimizer, epoch, steps_per_epoch)
         self._last_step = epoch, steps_per_epoch
@@ -362,11 +363,6 @@ class ScheduledModifierManager(BaseManager, Modifier):
         if isinstance(self._modifiers, Mapping):
             return list(self._modifiers.values())
         return [[modifier] for modifier in self._modifiers]
-
-    def _members(self) -> Iterable[Any]:
-        # no generator as iter_modifiers, since this is gone through at every step
-        members = self._modifiers
-        return chain.from_iterable(members.values()) if isinstance(members, Mapping) else members
 
 
 def _added(modifiers: Modifiers, more: Modifiers) -> Modifiers:

@@ -11,7 +11,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from sparseml.optim.modifier import BaseScheduled, BaseUpdate, ModifierProp
-from sparseml.optim.schedule import ONE_SHOT, Reason, Schedule
+from sparseml.optim.schedule import Reason, Schedule
 from sparseml.pytorch.sparsification.modifier_base import Loggers, Modifier
 from sparseml.pytorch.utils.logger import LOGGING_LEVELS, LoggerManager
 
@@ -151,7 +151,7 @@ class ScheduledModifier(Modifier, BaseScheduled):
         if not (self._initialized and self._enabled and self._loggers_initialized):
             self._require_active("scheduled_log_update")
             self._require_loggers("scheduled_log_update")
-        if not self._log_ready(epoch):
+        if self._loggers is None or not self._loggers.log_ready(epoch, self._last_log_epoch):
             return
         self._last_log_epoch = epoch
         self._scheduled_log_called = True
@@ -185,8 +185,9 @@ class ScheduledModifier(Modifier, BaseScheduled):
     ) -> None:
         """Log a line of text; ``tag`` defaults to the class name, ``level`` to debug."""
         level = LOGGING_LEVELS["debug"] if level is None else level
-        if target := loggers or self._loggers:
-            step = _log_step(epoch, steps_per_epoch)
+        target = loggers if loggers else self._loggers
+        if target is not None:
+            step = target.epoch_to_step(epoch, steps_per_epoch)
             target.log_string(tag or type(self).__name__, string, step, level=level)
 
     def log_scalar(
@@ -199,8 +200,9 @@ class ScheduledModifier(Modifier, BaseScheduled):
         level: int | None = None,
     ) -> None:
         """Log a number; it has no step when ``epoch`` is None or infinite."""
-        if target := loggers or self._loggers:
-            step = _log_step(epoch, steps_per_epoch)
+        target = loggers if loggers else self._loggers
+        if target is not None:
+            step = target.epoch_to_step(epoch, steps_per_epoch)
             target.log_scalar(tag or type(self).__name__, value, step, level=level)
 
     def log_named_scalars(
@@ -226,7 +228,8 @@ class ScheduledModifier(Modifier, BaseScheduled):
             arguments = signature.bind(self, *args, **kwargs).arguments
             epoch = arguments.get("epoch")
             at = {"epoch": epoch, "steps_per_epoch": arguments.get("steps_per_epoch")}
-            if not self._log_ready(epoch):
+            last = self._last_log_epoch
+            if self._loggers is None or not self._loggers.log_ready(epoch, last):
                 return func(self, *args, **kwargs)
             self.log_string(f"Calling {func.__name__} with args {args} and kwargs {kwargs}", **at)
             result = func(self, *args, **kwargs)
@@ -244,14 +247,6 @@ class ScheduledModifier(Modifier, BaseScheduled):
             self.check_steps_resolved(epoch)
         last, started, ended = self._last_update_epoch, self._started, self._ended
         return self.schedule.due(epoch, steps_per_epoch, last, started, ended)
-
-    def _log_ready(self, epoch: float | None) -> bool:
-        loggers = self._loggers
-        return (
-            loggers is not None
-            and len(loggers) > 0
-            and loggers.log_ready(epoch, self._last_log_epoch)
-        )
 
 
 class ScheduledUpdateModifier(ScheduledModifier, BaseUpdate):
@@ -283,9 +278,3 @@ class ScheduledUpdateModifier(ScheduledModifier, BaseUpdate):
         """Return whether a start, an end or an update in between is due; False when disabled."""
         # other than a modifier that does not repeat, a disabled one may be asked uninitialised
         return self._enabled and self._due("update_ready", epoch, steps_per_epoch) != ""
-
-
-def _log_step(epoch: float | None, steps_per_epoch: int | None) -> int | None:
-    if epoch is None or epoch == ONE_SHOT:
-        return None
-    return LoggerManager.epoch_to_step(epoch, -1 if steps_per_epoch is None else steps_per_epoch)

@@ -20,6 +20,7 @@ __all__ = [
     "axis_of",
     "axis_size",
     "from_out_in",
+    "is_swapped",
     "out_in_dim",
     "own_axis",
     "size_attributes",
@@ -165,7 +166,7 @@ def to_out_in(layer: nn.Module, param_name: str, tensor: Tensor, batch_dims: int
     :param batch_dims: how many dimensions come before those of the parameter, as the samples of
         per-sample gradients
     """
-    if not _is_swapped(layer, param_name):
+    if not is_swapped(layer, param_name):
         return tensor
     first, second = batch_dims, batch_dims + 1
     groups = layer.groups if isinstance(layer, _ConvNd) else 1
@@ -183,8 +184,9 @@ def from_out_in(layer: nn.Module, param_name: str, tensor: Tensor, batch_dims: i
 
 def out_in_dim(layer: nn.Module, param_name: str, dim: int) -> int:
     """Return where a dimension of a parameter's layout is in ``[out, in, *kernel]``, or back."""
-    return 1 - dim if dim < 2 and _is_swapped(layer, param_name) else dim
+    return 1 - dim if dim < 2 and is_swapped(layer, param_name) else dim
 
 
-def _is_swapped(layer: nn.Module, param_name: str) -> bool:
+def is_swapped(layer: nn.Module, param_name: str) -> bool:
+    """Whether a parameter has another layout than ``[out, in, *kernel]``."""
     return _kind(layer).axes.get(param_name, ())[:2] == (INPUTS, OUTPUTS)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from sparseml.pytorch.sparsification.pruning.masks.agreement import broadcast_masks
+from sparseml.pytorch.sparsification.pruning.masks.mask_set import broadcast_masks
 from sparseml.pytorch.utils.distributed import is_distributed, sum_over_ranks
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification.pruning import (
     GlobalMagnitudePruningModifier, MovementPruningModifier, MovementPruningParamsScorer)
-from sparseml.pytorch.sparsification.pruning.masks.agreement import broadcast_masks
+from sparseml.pytorch.sparsification.pruning.masks.mask_set import broadcast_masks
 from sparseml.pytorch.utils.distributed import sum_over_ranks
 
 world, rank, path = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"]), sys.argv[1]

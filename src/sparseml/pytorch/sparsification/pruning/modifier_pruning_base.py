@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch.nn import Module
 from torch.optim import Optimizer
 
@@ -37,7 +38,6 @@ from sparseml.pytorch.sparsification.pruning.settings.selection_log import (
 )
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.sharded import local_part
-from sparseml.pytorch.utils.tensors.stats import tensor_sparsity
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.iterables import convert_to_bool
 
@@ -74,6 +74,8 @@ class BasePruningModifier(ScheduledUpdateModifier):
     _global_sparsity: bool
     _mask_type: MaskType = "unstructured"
     _grad_sampler_kwargs: dict[str, Any] | None = None
+    _decides_once = False  # at the start
+    _observes = False  # whether the method looks at the gradients of each step
     _fisher_samples = "batch"
     _num_recomputations = 1
     _recomputation_inter_func = "linear"
@@ -104,7 +106,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         super().__init__(start_epoch, min_start, end_epoch, min_end, end_comparator, **kwargs)
         self.params = params
         self._global_sparsity = convert_to_bool(global_sparsity)
-        self._allow_reintroduction = allow_reintroduction
+        self.allow_reintroduction = allow_reintroduction
         self._leave_enabled = convert_to_bool(leave_enabled)
         self.max_sparsity_per_param = max_sparsity_per_param
         self.min_sparsity_per_param = min_sparsity_per_param
@@ -113,7 +115,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._sampler: GradientSampler | None = None
         self._door: Any = None  # what SparseML 1.x calls mask creator, scorer and module masks
         self._applied_sparsity: Target | None = None
-        self._pre_step_completed = False
+        self._observed = False
 
     params = field(as_names)
     leave_enabled = field(as_flag)
@@ -142,11 +144,6 @@ class BasePruningModifier(ScheduledUpdateModifier):
         if self._method is None:
             raise RuntimeError(f"{type(self).__name__} decides nothing before initialize(module)")
         return self._method
-
-    @property
-    def allow_reintroduction(self) -> bool:
-        """Whether masked weights go on training out of sight."""
-        return self._allow_reintroduction
 
     @property
     def applied_sparsity(self) -> Target | None:
@@ -255,8 +252,9 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._prepare(selected)
         self._budget = self._get_budget()
         require_room(self._budget, self._pattern, selected, self._goal())
-        self._masks = MaskSet(selected, reintroduce=self._allow_reintroduction)
+        self._masks = MaskSet(selected, reintroduce=self.allow_reintroduction)
         decide_in_old_form(self)
+        self._observes = type(self._method).observe is not Method.observe
         super().initialize(module, epoch, loggers, **kwargs)
         self.initialize_extras(module)
         what = describe_selection(module, self._selecting_entries(), selected)
@@ -266,7 +264,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         if math.isinf(epoch):
             extras = {name: value for name, value in kwargs.items() if name != "steps_per_epoch"}
             self.check_mask_update(module, epoch, steps_per_epoch=1, **extras)
-            self._pre_step_completed = False
+            self._observed = False
 
     def finalize(
         self, module: Module | None = None, reset_loggers: bool = True, **kwargs: Any
@@ -310,7 +308,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         """Update the masks, and clear what the optimizer remembers where they changed."""
         super().update(module, optimizer, epoch, steps_per_epoch)
         masks = self.masks
-        before = masks.masks
+        before = masks.bits
         self.check_mask_update(module, epoch, steps_per_epoch)
         if not masks.allow_reintroduction:
             masks.forget_changed(optimizer, before)
@@ -331,8 +329,9 @@ class BasePruningModifier(ScheduledUpdateModifier):
         starting = one_shot or self.start_pending(epoch, steps_per_epoch)
         if starting:
             self.masks.enabled = True
-        self._pre_step_once()
-        if self._mask_update_due(starting):
+        if self._observes:
+            self._observe_once()
+        if starting or (self._started and not self._decides_once):
             target = recomputation_sparsity
             if target is None:
                 target = self.get_applied_sparsity_for_epoch(epoch, steps_per_epoch)
@@ -347,16 +346,20 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
     ) -> None:
         """Let the method see the gradients; with reintroduction, put masked values back."""
-        super().optimizer_pre_step(module, optimizer, epoch, steps_per_epoch)
-        self._pre_step_once()
-        self.masks.restore_unmasked()
+        if not (self._initialized and self._enabled):
+            self._require_active("optimizer_pre_step")
+        if self._observes:
+            self._observe_once()
+        if self.masks.allow_reintroduction:
+            self.masks.restore_unmasked()
 
     def optimizer_post_step(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
     ) -> None:
         """Mask the weights that the optimizer has just moved."""
-        super().optimizer_post_step(module, optimizer, epoch, steps_per_epoch)
-        self._pre_step_completed = False
+        if not (self._initialized and self._enabled):
+            self._require_active("optimizer_post_step")
+        self._observed = False
         self.masks.apply()
 
     def log_update(
@@ -364,9 +367,11 @@ class BasePruningModifier(ScheduledUpdateModifier):
     ) -> None:
         """Log the measured sparsity of each parameter as ``ParamPruning/<layer>.<param>``."""
         super().log_update(module, optimizer, epoch, steps_per_epoch)
-        for name, param in zip(self.masks.full_names, self.masks.params, strict=True):
-            sparsity = tensor_sparsity(local_part(param)).item()
-            tag = f"ParamPruning/{name}"
+        masks = self.masks
+        for name, param in zip(masks.full_names, masks.params, strict=True):
+            values = local_part(param) if masks.sharded else param.detach()
+            kept, size = int(torch.count_nonzero(values)), values.numel()
+            sparsity, tag = (size - kept) / max(size, 1), f"ParamPruning/{name}"
             self.log_scalar(sparsity, tag, epoch=epoch, steps_per_epoch=steps_per_epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -390,30 +395,34 @@ class BasePruningModifier(ScheduledUpdateModifier):
     def apply_target(self, module: Module, target: Any) -> None:
         """Bring the parameters to the sparsity asked for."""
         self._before_mask_update(module, target)
-        self.masks.restore_unmasked()
-        reach(self, module, self._remaining(target))
+        masks = self.masks
+        if masks.allow_reintroduction:
+            masks.restore_unmasked()
+        sizes = [param.numel() for param in masks.params]
+        if target and sizes != masks.original_sizes:
+            target = self._remaining(target, sizes)
+        if self._num_recomputations == 1:
+            masks.take(self.method.outcomes(self.problem(module), [target])[0])
+        else:
+            reach(self, module, target)
 
-    def _remaining(self, target: Any) -> Any:
+    def _remaining(self, target: Any, sizes: Sequence[int]) -> Any:
         """The target for what is left, where weights have been removed since the start."""
-        sizes = [param.numel() for param in self.masks.params]
-        return target and all_after_removal(target, sizes, self.masks.original_sizes)
+        return all_after_removal(target, sizes, self.masks.original_sizes)
 
     def problem(self, module: Module) -> Problem:
         """Return what is to be decided now."""
         return Problem(module, self.masks, self._pattern, self._budget, self._sampler)
-
-    def _mask_update_due(self, starting: bool) -> bool:
-        return starting or self._started
 
     def _end_pruning(self) -> None:
         self.masks.end(self._leave_enabled)
         if self._method is not None:
             self._method.end()
 
-    def _pre_step_once(self) -> None:
-        if not self._pre_step_completed and self._method is not None:
-            self._method.observe(self.masks)
-            self._pre_step_completed = True
+    def _observe_once(self) -> None:
+        if not self._observed:
+            self.method.observe(self.masks)
+            self._observed = True
 
     def _release_masks(self) -> None:
         if self._masks is not None:

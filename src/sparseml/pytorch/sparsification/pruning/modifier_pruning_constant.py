@@ -42,6 +42,7 @@ class ConstantPruningModifier(BasePruningModifier):
     end_comparator: int = fixed(-1)
     leave_enabled: bool = fixed(False, hidden=True)
     global_sparsity: bool = fixed(False, hidden=True)
+    _decides_once = True
 
     @staticmethod
     def from_sparse_model(model: Module) -> list[ConstantPruningModifier]:
@@ -58,6 +59,3 @@ class ConstantPruningModifier(BasePruningModifier):
 
     def _get_method(self) -> KeepZeros:
         return KeepZeros()
-
-    def _mask_update_due(self, starting: bool) -> bool:
-        return starting

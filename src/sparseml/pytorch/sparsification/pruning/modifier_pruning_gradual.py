@@ -80,6 +80,7 @@ class BaseGradualPruningModifier(BasePruningModifier):
 
     _init_sparsity: float | str | list[float]
     _init_from_param: bool
+    _inter_func: str
     _final_sparsity: float | Mapping[float, Sequence[str]]
     _progress: ClassVar[tuple[str, ...]] = ("_init_sparsity", "_overall_init_sparsity")
 
@@ -148,7 +149,7 @@ class BaseGradualPruningModifier(BasePruningModifier):
         return list(self._scheduled(epoch, self._choose(module)[1]))
 
     def _scheduled(self, epoch: float, finals: Sequence[float]) -> list[float]:
-        start, end, curve = self._start_epoch, self._end_epoch, self.inter_func
+        start, end, curve = self._start_epoch, self._end_epoch, self._inter_func
         return [
             scheduled_sparsity(epoch, start, end, initial, final, curve)
             for initial, final in zip(self._initials(len(finals)), finals, strict=True)

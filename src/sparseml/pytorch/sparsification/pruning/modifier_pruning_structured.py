@@ -134,7 +134,7 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
     def _get_budget(self) -> Budget:
         return _OfInitialUnits(tuple(self._initial_units))
 
-    def _remaining(self, target: Any) -> Any:
+    def _remaining(self, target: Any, sizes: Sequence[int]) -> Any:
         return target  # the budget knows how many units there were
 
 

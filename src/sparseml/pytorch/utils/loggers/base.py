@@ -1,17 +1,27 @@
-"""The interface that every logger implements."""
+"""The interface of every logger, and the loggers that need nothing installed."""
 
 from __future__ import annotations
 
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-__all__ = ["LOGGING_LEVELS", "BaseLogger", "LogEntry", "LogMethods", "Scalar", "test_log_dir"]
+__all__ = [
+    "LOGGING_LEVELS",
+    "BaseLogger",
+    "LambdaLogger",
+    "LogEntry",
+    "LogMethods",
+    "PythonLogger",
+    "Scalar",
+    "test_log_dir",
+]
 
 #: Names of levels as recipes and commands give them.
 LOGGING_LEVELS = {
@@ -25,9 +35,9 @@ LOGGING_LEVELS = {
 #: What ``log_scalar`` takes: a number or a tensor of one element.
 Scalar = float | int | Tensor
 
-_Tag = str | None
-_Step = int | None
-_Time = float | None
+# the module that users import loggers from
+_DEFAULT_NAME = "sparseml.pytorch.utils.logger"
+_TEST_HANDLER = "sparseml-test-log"
 
 
 def test_log_dir() -> Path | None:
@@ -84,36 +94,54 @@ class LogMethods:
     since the epoch, the keyword ``level`` one of Python's logging levels.
     """
 
-    def _log(self, entry: LogEntry, level: int | None = None, **kwargs: Any) -> bool:
-        """Record an entry at a level; the keywords are all others of a ``log_*`` method."""
+    def _log(self, entry: LogEntry, **kwargs: Any) -> bool:
+        """Record an entry; the keywords are those that a ``log_*`` method does not know."""
         raise NotImplementedError
 
-    def log_hyperparams(self, params: Mapping[str, Any], **kwargs: Any) -> bool:
+    def log_hyperparams(
+        self, params: Mapping[str, Any], *, level: int | None = None, **kwargs: Any
+    ) -> bool:
         """Record the settings of a run."""
-        return self._log(LogEntry("hyperparams", "hyperparams", params), **kwargs)
+        return self._log(LogEntry("hyperparams", "hyperparams", params, level=level), **kwargs)
 
     def log_scalar(
-        self, tag: str, value: Scalar, step: _Step = None, wall_time: _Time = None, **kwargs: Any
+        self,
+        tag: str,
+        value: Scalar,
+        step: int | None = None,
+        wall_time: float | None = None,
+        *,
+        level: int | None = None,
+        **kwargs: Any,
     ) -> bool:
         """Record one number under ``tag``."""
-        return self._log(LogEntry("scalar", tag, value, step, wall_time), **kwargs)
+        return self._log(LogEntry("scalar", tag, value, step, wall_time, level), **kwargs)
 
     def log_scalars(
         self,
         tag: str,
         values: Mapping[str, Scalar],
-        step: _Step = None,
-        wall_time: _Time = None,
+        step: int | None = None,
+        wall_time: float | None = None,
+        *,
+        level: int | None = None,
         **kwargs: Any,
     ) -> bool:
         """Record several named numbers under one ``tag``."""
-        return self._log(LogEntry("scalars", tag, values, step, wall_time), **kwargs)
+        return self._log(LogEntry("scalars", tag, values, step, wall_time, level), **kwargs)
 
     def log_string(
-        self, tag: _Tag, string: str, step: _Step = None, wall_time: _Time = None, **kwargs: Any
+        self,
+        tag: str | None,
+        string: str,
+        step: int | None = None,
+        wall_time: float | None = None,
+        *,
+        level: int | None = None,
+        **kwargs: Any,
     ) -> bool:
         """Record a text under ``tag``."""
-        return self._log(LogEntry("string", tag, string, step, wall_time), **kwargs)
+        return self._log(LogEntry("string", tag, string, step, wall_time, level), **kwargs)
 
 
 class BaseLogger(LogMethods):
@@ -142,9 +170,112 @@ class BaseLogger(LogMethods):
         """Record an entry, if this destination can."""
         return False
 
-    def _log(self, entry: LogEntry, level: int | None = None, **kwargs: Any) -> bool:
-        return self.emit(entry._replace(level=level))
+    def _log(self, entry: LogEntry, **kwargs: Any) -> bool:
+        return self.emit(entry)
 
     def save(self, file_path: str, **kwargs: Any) -> bool:
         """Store a file with the run, where the destination can."""
         return False
+
+
+class LambdaLogger(BaseLogger):
+    """Hands every entry to a function.
+
+    :param lambda_func: called with the keywords ``tag``, ``value`` (a number or None), ``values``
+        (a mapping or None), ``step``, ``wall_time`` (now when not given) and ``level``.
+        Hyper-parameters come as ``values`` under the tag ``hyperparams``; texts are not passed on.
+    :raises AssertionError: if ``lambda_func`` is not callable
+    """
+
+    def __init__(self, lambda_func: Callable[..., Any], name: str = "lambda", enabled: bool = True):
+        super().__init__(name, enabled)
+        if not callable(lambda_func):
+            raise AssertionError(f"lambda_func must be callable, found {lambda_func!r}")
+        self.lambda_func = lambda_func
+
+    def emit(self, entry: LogEntry) -> bool:
+        if entry.kind == "string":
+            return False
+        is_scalar = entry.kind == "scalar"
+        self.lambda_func(
+            tag=entry.tag,
+            value=entry.content if is_scalar else None,
+            values=None if is_scalar else entry.content,
+            step=entry.step,
+            wall_time=entry.time(),
+            level=entry.level,
+        )
+        return True
+
+
+class PythonLogger(BaseLogger):
+    """Writes every entry as a line of Python's ``logging``.
+
+    Attributes that are not found here are looked up in the ``logging.Logger``.
+
+    :param logger: the ``logging.Logger`` to write to. The default is this package's own; no
+        handler is added and no file made, so that the application decides what is shown. While
+        testing (``NM_TEST_MODE`` set) lines go to a file in ``NM_TEST_LOG_DIR`` as well.
+    :param log_level: level of entries that come without one, ``logging.DEBUG`` if None
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger | None = None,
+        log_level: int | None = None,
+        name: str = "python",
+        enabled: bool = True,
+    ):
+        super().__init__(name, enabled)
+        self._logger = _default_logger() if logger is None else logger
+        self._log_level = logging.DEBUG if log_level is None else log_level
+
+    def __getattr__(self, item: str) -> Any:
+        if item.startswith("_"):  # also keeps copying and unpickling from recursing
+            raise AttributeError(f"{type(self).__name__} has no attribute {item!r}")
+        return getattr(self._logger, item)
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The ``logging.Logger`` that lines are written to."""
+        return self._logger
+
+    def emit(self, entry: LogEntry) -> bool:
+        level = self._log_level if entry.level is None else entry.level
+        if self._logger.isEnabledFor(level):
+            where = "" if entry.step is None else f" step {entry.step}"
+            prefix = f"{entry.tag or ''}{where}: " if entry.tag or where else ""
+            self._logger.log(level, "%s%s", prefix, _format(entry.content))
+        return True
+
+
+def _format(content: Any) -> str:
+    if isinstance(content, Mapping):
+        return ", ".join(f"{key}: {_format(value)}" for key, value in content.items())
+    if hasattr(content, "item") and getattr(content, "ndim", 0) == 0:
+        content = content.item()
+    return f"{content:.6g}" if isinstance(content, float) else str(content)
+
+
+def _default_logger() -> logging.Logger:
+    logger = logging.getLogger(_DEFAULT_NAME)
+    folder = test_log_dir()
+    if folder is not None:
+        _redirect(logger, folder.absolute())
+    return logger
+
+
+def _redirect(logger: logging.Logger, folder: Path) -> None:
+    """Send the logger's lines to a file in ``folder``, and no longer to that of an earlier test."""
+    for handler in [item for item in logger.handlers if item.name == _TEST_HANDLER]:
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder:
+            return
+        logger.removeHandler(handler)
+        handler.close()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{datetime.now():%d-%m-%Y_%H.%M.%S}.log"
+    file_handler = logging.FileHandler(path, delay=True)  # no file before the first line
+    file_handler.set_name(_TEST_HANDLER)
+    logger.addHandler(file_handler)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False

@@ -7,8 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sparseml.pytorch.utils.loggers.base import BaseLogger, LogEntry
-from sparseml.pytorch.utils.loggers.python import LambdaLogger, PythonLogger
+from sparseml.pytorch.utils.loggers.base import BaseLogger, LambdaLogger, LogEntry, PythonLogger
 from sparseml.pytorch.utils.loggers.services import TensorBoardLogger, WANDBLogger
 
 __all__ = ["SparsificationGroupLogger"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from sparseml.pytorch.utils.loggers.base import BaseLogger, LogEntry, LogMethods
-from sparseml.pytorch.utils.loggers.python import PythonLogger
+from sparseml.pytorch.utils.loggers.base import BaseLogger, LogEntry, LogMethods, PythonLogger
 from sparseml.pytorch.utils.loggers.services import WANDBLogger
 from sparseml.utils.constants import ALL_TOKEN
 
@@ -72,9 +72,14 @@ class LoggerManager(LogMethods):
         return epoch == last_log_epoch or epoch >= last_log_epoch + self.log_frequency
 
     @staticmethod
-    def epoch_to_step(epoch: float, steps_per_epoch: int) -> int:
-        """Return the optimizer step at ``epoch`` (the rounded epoch if steps are unknown)."""
-        return round(epoch) if steps_per_epoch <= 0 else round(epoch * steps_per_epoch)
+    def epoch_to_step(epoch: float | None, steps_per_epoch: int | None) -> int | None:
+        """Return the optimizer step at ``epoch`` (the rounded epoch if steps are unknown).
+
+        None has no step, nor has infinity, which stands for one shot.
+        """
+        if epoch is None or math.isinf(epoch):
+            return None
+        return round(epoch * steps_per_epoch if steps_per_epoch and steps_per_epoch > 0 else epoch)
 
     def save(self, file_path: str, log_types: LogTypes = ALL_TOKEN, **kwargs: Any) -> None:
         """Store a file with the run, with the loggers that can."""
@@ -82,14 +87,12 @@ class LoggerManager(LogMethods):
             logger.save(file_path, **kwargs)
 
     def _log(  # type: ignore[override]  # it knows no other keywords
-        self, entry: LogEntry, level: int | None = None, log_types: LogTypes = ALL_TOKEN
+        self, entry: LogEntry, log_types: LogTypes = ALL_TOKEN
     ) -> bool:
-        entry = entry._replace(level=level)
         taken = [entry.send_to(logger) for logger in self._selected(log_types)]
         return any(taken)
 
-    def _selected(self, log_types: LogTypes) -> Iterator[BaseLogger]:
+    def _selected(self, log_types: LogTypes) -> list[BaseLogger]:
         names = [log_types] if isinstance(log_types, str) else log_types
-        for logger in self.loggers:
-            if logger.enabled and (ALL_TOKEN in names or logger.name in names):
-                yield logger
+        everyone = ALL_TOKEN in names
+        return [one for one in self.loggers if one.enabled and (everyone or one.name in names)]

@@ -6,7 +6,6 @@ import logging
 
 from sparseml.pytorch.functional.top_kast import exploration_decay
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
-from sparseml.pytorch.utils.params import NamedLayerParam
 
 __all__ = ["ExplorationMasks"]
 
@@ -29,9 +28,7 @@ class ExplorationMasks(MaskSet):
                 backward_sparsity,
                 forward_sparsity,
             )
-        parts = (active.layer_names, active.layers, active.param_names, active.params)
-        found = [NamedLayerParam(*one) for one in zip(*parts, strict=True)]
-        super().__init__(found, gradients_only=True)
+        super().__init__(active.found, gradients_only=True)
         self._active = active
         self._density = 1.0 - forward_sparsity
 

@@ -8,23 +8,22 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Parameter
 from torch.utils.hooks import RemovableHandle
 
-from sparseml.pytorch.functional.masks import apply_masks
-from sparseml.pytorch.sparsification.pruning.masks.agreement import broadcast_masks
-from sparseml.pytorch.sparsification.pruning.masks.masked_values import MaskedValues
-from sparseml.pytorch.sparsification.pruning.masks.optimizer_state import clear_optimizer_state
+from sparseml.pytorch.functional.masks import apply_masks, pack_mask, unpack_mask
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
-from sparseml.pytorch.sparsification.pruning.masks.param_set import ParamSet
+from sparseml.pytorch.utils.distributed import collective, is_distributed
+from sparseml.pytorch.utils.layer_kinds import is_swapped
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.sharded import full_value, is_sharded, local_part, shard_like
 
-__all__ = ["MaskSet"]
+__all__ = ["MaskSet", "broadcast_masks", "misfit"]
 
 
-class MaskSet(ParamSet, Mapping[str, Tensor]):
+class MaskSet(Mapping[str, Tensor]):
     """The mask (bool, True = keep) of each parameter, by the parameter's name.
 
     Masks start as all True and do nothing before :attr:`enabled` is set. From then on gradients are
@@ -32,8 +31,9 @@ class MaskSet(ParamSet, Mapping[str, Tensor]):
     the backward pass see masked gradients; weights are masked whenever :meth:`apply` is called (the
     pruning modifiers do so after each optimizer step, in one operation for all weights).
 
-    Masks follow their parameters when a model is moved or converted; a parameter that was made
-    smaller gets a new one. The tensors handed out are never changed in place.
+    Parameters are looked up anew through their layers each time, and masks follow them when a model
+    is moved or converted; a parameter that was made smaller gets a new mask. The tensors handed out
+    are never changed in place.
 
     :param found: the parameters
     :param reintroduce: leave gradients dense, and let :meth:`restore_unmasked` put masked values
@@ -48,24 +48,30 @@ class MaskSet(ParamSet, Mapping[str, Tensor]):
         reintroduce: bool = False,
         gradients_only: bool = False,
     ) -> None:
-        layers = [one.layer for one in found]
-        super().__init__(layers, [o.param_name for o in found], [o.layer_name for o in found])
-        self._reintroduce = reintroduce
-        self._gradients_only = gradients_only
-        self._start()
-
-    def _start(self) -> None:
-        self._enabled = False
+        self.layers = [one.layer for one in found]
+        self.layer_names = [one.layer_name for one in found]
+        self.param_names = [one.param_name for one in found]
+        self.full_names = [one.name for one in found]
+        self.allow_reintroduction = reintroduce
         params = self.params
-        self._bits = [_all_kept(param) for param in params]
-        self._original_sizes = [param.numel() for param in params]
-        self._values = MaskedValues(len(params))
-        self._sharded = any(is_sharded(param) for param in params)
-        self._hooked: list[Parameter | None] = [None] * len(params)
-        self._handles: list[RemovableHandle | None] = [None] * len(params)
+        self.bits = [_all_kept(param) for param in params]
+        """The masks as they were set last; see :attr:`masks`."""
+        self.original_sizes = [param.numel() for param in params]
+        """How many weights each parameter had at first; fewer may be left after thinning."""
+        self.sharded = any(is_sharded(param) for param in params)
+        self.swapped = any(is_swapped(one.layer, one.param_name) for one in found)
+        """Whether a parameter has another layout than ``[out, in, *kernel]``."""
+        self._gradients_only = gradients_only
+        self._store_unmasked = False  # keep what masks take away without reintroducing it
+        self._taken: list[Tensor | None] = [None] * len(params)
+        self._enabled = False
+        self._hooks: dict[int, tuple[Parameter, RemovableHandle]] = {}
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
+
+    def __len__(self) -> int:
+        return len(self.layers)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.masks[self.full_names.index(name)]
@@ -80,39 +86,47 @@ class MaskSet(ParamSet, Mapping[str, Tensor]):
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         for name, value in vars(self).items():
-            if name not in ("_hooked", "_handles"):
-                setattr(copied, name, copy.deepcopy(value, memo))
-        # hooks of parameters are not copied with them
-        copied._hooked, copied._handles = [None] * len(self), [None] * len(self)
-        if copied._enabled and copied.complete:
+            # hooks of parameters are not copied with them
+            setattr(copied, name, {} if name == "_hooks" else copy.deepcopy(value, memo))
+        # while a model is being copied, some layers cannot be asked yet
+        if copied._enabled and all("_parameters" in vars(layer) for layer in copied.layers):
             copied._follow()
         return copied
 
     @property
+    def names(self) -> list[str]:
+        """Each mask's name, ``<layer>.<param>.sparsity_mask``."""
+        return [f"{name}.sparsity_mask" for name in self.full_names]
+
+    @property
+    def params(self) -> list[Parameter]:
+        """The parameters as they are now."""
+        owners = zip(self.layers, self.param_names, strict=True)
+        return [getattr(layer, name) for layer, name in owners]
+
+    @property
+    def found(self) -> list[NamedLayerParam]:
+        """The parameters as they are now, with their layers."""
+        parts = zip(self.layer_names, self.layers, self.param_names, self.params, strict=True)
+        return [NamedLayerParam(*one) for one in parts]
+
+    @property
     def masks(self) -> list[Tensor]:
         """All masks in the parameters' order; each has the shape and the device of its own."""
-        self._fit()
-        return list(self._bits)
+        return list(self._current()[1])
 
     @property
     def param_masks(self) -> list[Tensor]:
         """The masks as SparseML 1.x had them: 1 = keep, 0 = prune, in each parameter's dtype."""
-        return [mask.to(param.dtype) for mask, param in zip(self.masks, self.params, strict=True)]
-
-    @property
-    def original_sizes(self) -> list[int]:
-        """How many weights each parameter had at first; fewer may be left after thinning."""
-        return self._original_sizes
-
-    @property
-    def allow_reintroduction(self) -> bool:
-        """Whether masked weights go on training."""
-        return self._reintroduce
+        return [mask.to(param.dtype) for param, mask in zip(*self._current(), strict=True)]
 
     @property
     def params_unmasked(self) -> list[Tensor]:
         """Copies of the parameters as they would be without the masks."""
-        return self._values.unmasked(self.params)
+        return [
+            param.detach().clone() if part is None else param.detach() + part.to(param)
+            for param, part in zip(self.params, self._taken, strict=True)
+        ]
 
     @property
     def enabled(self) -> bool:
@@ -138,13 +152,15 @@ class MaskSet(ParamSet, Mapping[str, Tensor]):
         :raises ValueError: naming the parameter, for another shape
         """
         changes = [outcome[name] for name in self.full_names]
-        before = self._bits
-        self._replace(broadcast_masks([change.mask for change in changes]))
+        masks, before = [change.mask for change in changes], self.bits
+        if dist.is_available() and dist.is_initialized():
+            masks = broadcast_masks(masks)
+        self._replace(masks)
         with torch.no_grad():
             for param, change in zip(self.params, changes, strict=True):
                 if change.weight is not None:
                     new = change.weight.to(param.device, param.dtype)
-                    param.copy_(shard_like(new, param))
+                    param.copy_(shard_like(new, param) if self.sharded else new)
         self.apply(plain_zeros=True)
         if optimizer is not None:
             self.forget_changed(optimizer, before)
@@ -155,50 +171,54 @@ class MaskSet(ParamSet, Mapping[str, Tensor]):
         :raises ValueError: naming the parameter, for another shape
         """
         self._replace(masks)
-        if not self._gradients_only:
-            self._mask_weights(plain_zeros=False)
+        self._mask_weights(plain_zeros=False)
 
     def apply(self, plain_zeros: bool = False) -> None:
         """Mask the weights, if enabled.
 
         :param plain_zeros: leave no -0.0; not needed at every step
         """
-        if not self._enabled:
-            return
-        self._follow()
-        if not self._gradients_only:
+        if self._enabled:
             self._mask_weights(plain_zeros)
 
     def forget_changed(self, optimizer: Any, before: Sequence[Tensor]) -> None:
-        """Clear what an optimizer remembers of entries whose mask has changed, and mask gradients.
+        """Zero what an optimizer remembers of entries whose mask has changed, and mask gradients.
 
+        Momentum of a pruned weight would move it until the next masking, and that of a regrown
+        weight belongs to its former life.
+
+        :param optimizer: any object with a ``state`` of the usual form, parameter → name → value;
+            every tensor in it that has the parameter's shape is cleared
         :param before: the masks as they were
         """
-        if clear_optimizer_state(optimizer, self.params, before, self._bits):
-            self.mask_gradients()
-
-    def mask_gradients(self) -> None:
-        """Mask the gradients that are there now, if enabled and not reintroducing weights."""
-        if not self._enabled or self._reintroduce:
-            return
-        pairs = [
-            (local_part(param.grad), local_part(mask))
-            for param, mask in zip(self.params, self.masks, strict=True)
-            if param.grad is not None
-        ]
-        apply_masks([grad for grad, _ in pairs], [mask for _, mask in pairs])
+        state, params, any_changed = getattr(optimizer, "state", {}), self.params, False
+        local = self._local
+        for param, old, new in zip(params, local(before), local(self.bits), strict=True):
+            if old is new or old.shape != new.shape:
+                continue
+            changed = old != new
+            if not bool(changed.any()):
+                continue
+            any_changed = True
+            for value in state.get(param, {}).values():
+                if isinstance(value, Tensor) and value.shape == param.shape:
+                    local([value])[0].masked_fill_(changed.to(value.device), 0)
+        if any_changed and self._enabled and not self.allow_reintroduction:
+            pairs = [(p.grad, m) for p, m in zip(params, self.bits, strict=True)]
+            pairs = [(grad, mask) for grad, mask in pairs if grad is not None]
+            apply_masks(local([grad for grad, _ in pairs]), local([mask for _, mask in pairs]))
 
     def restore_unmasked(self) -> None:
         """With reintroduction, put the values that the masks took away back into the weights."""
-        if self._reintroduce:
+        if self.allow_reintroduction:
             for index, param in enumerate(self.params):
-                self._values.put_back(index, param)
+                self._put_back(index, param)
 
     def disable_reintroduction(self) -> None:
         """Let masked weights stay zero from now on."""
         self.apply()
-        self._reintroduce = False
-        self._values = MaskedValues(len(self))
+        self.allow_reintroduction = False
+        self._taken = [None] * len(self)
 
     def end(self, leave_enabled: bool) -> None:
         """Mask the weights for good, and keep the masks in force if ``leave_enabled``."""
@@ -239,77 +259,116 @@ class MaskSet(ParamSet, Mapping[str, Tensor]):
         """Return what a resumed run needs beside the masks, as plain data and tensors."""
         return {
             "enabled": self._enabled,
-            "allow_reintroduction": self._reintroduce,
-            "masked_values": self._values.progress_state(),
-            "original_sizes": list(self._original_sizes),
+            "allow_reintroduction": self.allow_reintroduction,
+            "masked_values": list(self._taken),  # never changed in place
+            "original_sizes": list(self.original_sizes),
         }
 
     def load_progress_state(self, state: Mapping[str, Any]) -> None:
         """Restore :meth:`progress_state`, and put masks back in force that were."""
-        self._reintroduce = state["allow_reintroduction"]
-        self._values.load_progress_state(state["masked_values"])
-        self._original_sizes = list(state["original_sizes"])
+        self.allow_reintroduction = state["allow_reintroduction"]
+        self._taken = list(state["masked_values"])
+        self.original_sizes = list(state["original_sizes"])
         self.enabled = state["enabled"]
 
-    @property
-    def _keeps_values(self) -> bool:
-        return self._reintroduce
-
-    def _replace(self, masks: Sequence[Tensor]) -> None:
-        self.require_shapes(masks)
-        self.restore_unmasked()
-        params = self.params
-        self._bits = [_bits_like(mask, param) for mask, param in zip(masks, params, strict=True)]
-        for index, param in enumerate(params):
-            self._values.follow_mask(index, param, self._bits[index])
+    def _replace(self, masks: Sequence[Tensor | None]) -> None:
+        params, bits = self.params, []
+        if len(masks) != len(params):
+            raise ValueError(f"{len(params)} masks are needed, found {len(masks)}")
+        for name, param, mask in zip(self.full_names, params, masks, strict=True):
+            if mask is None or mask.shape != param.shape:
+                raise misfit(name, param, mask)
+            kept = mask.detach().to(param.device).ne(0)
+            bits.append(shard_like(kept, param) if self.sharded else kept)
+        if self.allow_reintroduction:
+            self.restore_unmasked()
+        self.bits = bits
+        for index, (param, kept, part) in enumerate(zip(params, bits, self._taken, strict=True)):
+            if part is not None:
+                everything = param.detach() + part.to(param)
+                self._taken[index] = torch.where(~kept, everything, 0.0)
 
     def _mask_weights(self, plain_zeros: bool) -> None:
-        self._fit()
-        params: Sequence[Tensor] = self.params
-        if self._keeps_values:
-            for index, param in enumerate(params):
-                self._values.remember(index, param, self._bits[index])
-        masks = self._bits
-        if self._sharded:
-            params, masks = [local_part(p) for p in params], [local_part(m) for m in masks]
-        apply_masks(params, masks, plain_zeros)
+        params, masks = self._current()
+        if self._gradients_only:
+            return
+        if self.allow_reintroduction or self._store_unmasked:
+            for index, (param, mask) in enumerate(zip(params, masks, strict=True)):
+                if self._taken[index] is None:  # else it has been taken already
+                    self._taken[index] = torch.where(~mask, param.detach(), 0.0)
+        if self.sharded:
+            apply_masks(self._local(params), self._local(masks), plain_zeros)
+        else:
+            apply_masks(params, masks, plain_zeros)
 
-    def _fit(self) -> None:
-        for index, param in enumerate(self.params):
-            mask = self._bits[index]
+    def _current(self) -> tuple[list[Parameter], list[Tensor]]:
+        """Return the parameters as they are now, and their masks; hook what needs a hook."""
+        params = self.params
+        for index, (param, mask) in enumerate(zip(params, self.bits, strict=True)):
             if mask.shape != param.shape:  # the layer was made smaller
-                self._bits[index] = _all_kept(param)
-                self._values.forget(index)
+                self.bits = [*self.bits]
+                self.bits[index], self._taken[index] = _all_kept(param), None
             elif mask.device != param.device:
-                self._bits[index] = mask.to(param.device)
+                self.bits = [*self.bits]
+                self.bits[index] = mask.to(param.device)
+            if self._enabled and param.requires_grad:
+                hooked, handle = self._hooks.get(index, (None, None))
+                if hooked is not param:
+                    if handle is not None:
+                        handle.remove()
+                    ready = partial(self._gradient_ready, index)
+                    handle = param.register_post_accumulate_grad_hook(ready)
+                    self._hooks[index] = param, handle
+        return params, self.bits
 
     def _follow(self) -> None:
-        """Register gradient hooks on parameters that are new, or that have come to need them."""
-        for index, param in enumerate(self.params):
-            if self._hooked[index] is not param and param.requires_grad:
-                old = self._handles[index]
-                if old is not None:
-                    old.remove()
-                hook = partial(self._gradient_ready, index)
-                self._handles[index] = param.register_post_accumulate_grad_hook(hook)
-                self._hooked[index] = param
+        self._current()
 
     def _unhook(self) -> None:
-        for handle in self._handles:
-            if handle is not None:
-                handle.remove()
-        self._hooked, self._handles = [None] * len(self), [None] * len(self)
+        for _, handle in self._hooks.values():
+            handle.remove()
+        self._hooks = {}
 
     def _gradient_ready(self, index: int, param: Tensor) -> None:
-        if not self._reintroduce and param.grad is not None:
-            self._fit()
-            apply_masks([local_part(param.grad)], [local_part(self._bits[index])])
+        if not self.allow_reintroduction and param.grad is not None:
+            mask = self._current()[1][index]
+            apply_masks(self._local([param.grad]), self._local([mask]))
+
+    def _put_back(self, index: int, param: Tensor) -> None:
+        part = self._taken[index]
+        if part is not None:
+            param.data.add_(part.to(param))
+            self._taken[index] = None
+
+    def _local(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        return [local_part(tensor) for tensor in tensors] if self.sharded else tensors
+
+
+def broadcast_masks(masks: Sequence[Tensor]) -> list[Tensor]:
+    """Return the masks of rank 0, on every rank; in a run of one process the masks as given.
+
+    They travel in one message of one bit per weight.
+
+    :param masks: 0/1 masks, of equal shapes on all ranks
+    """
+    if not masks or not is_distributed():
+        return list(masks)
+    packed = [pack_mask(mask)[0].to(masks[0].device) for mask in masks]
+    message = torch.cat(packed)
+    with collective("exchanging masks"):
+        dist.broadcast(message, src=0)
+    pieces = message.split([piece.numel() for piece in packed])
+    return [
+        unpack_mask(piece.to(mask.device), mask.shape, mask.dtype)
+        for piece, mask in zip(pieces, masks, strict=True)
+    ]
+
+
+def misfit(name: str, param: Tensor, value: Tensor | None) -> ValueError:
+    """Return the error for a value that is None or of another shape than its parameter."""
+    found = "None" if value is None else f"shape {tuple(value.shape)}"
+    return ValueError(f"{name} has shape {tuple(param.shape)}, found {found}")
 
 
 def _all_kept(param: Tensor) -> Tensor:
     return torch.ones_like(param, dtype=torch.bool, requires_grad=False)
-
-
-def _bits_like(mask: Tensor, param: Tensor) -> Tensor:
-    bits = mask.detach().to(param.device).ne(0)
-    return shard_like(bits, param)

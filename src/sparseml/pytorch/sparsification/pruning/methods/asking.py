@@ -11,7 +11,7 @@ from torch.nn import Module
 
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Change, Outcome
-from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
+from sparseml.pytorch.sparsification.pruning.methods.method import Target
 from sparseml.pytorch.utils.tensors.sharded import full_value
 from sparseml.utils.interpolation import interpolate
 
@@ -20,14 +20,13 @@ __all__ = ["attached", "outcomes", "reach"]
 
 def reach(modifier: Any, module: Module, target: Target) -> None:
     """Prune to a target, in as many steps as the modifier's fields say."""
-    method, count, curve = (
-        modifier.method,
-        modifier._num_recomputations,
-        modifier._recomputation_inter_func,
-    )
+    count, curve = modifier._num_recomputations, modifier._recomputation_inter_func
     problem = modifier.problem(module)
-    for goal in _steps(problem, target, count, curve):
-        modifier.masks.take(_decided(method, problem, [goal])[0])
+    start, goal = problem.present(), problem.one_each(target)
+    for step in range(1, count + 1):
+        pairs = zip(start, goal, strict=True)
+        asked = [interpolate(step, 0, count, low, high, curve) for low, high in pairs]
+        modifier.masks.take(modifier.method.outcomes(problem, [asked])[0])
         problem = modifier.problem(module)
 
 
@@ -39,7 +38,7 @@ def outcomes(modifier: Any, module: Module, targets: Sequence[Target]) -> Iterat
     if modifier._num_recomputations == 1:
         problem = modifier.problem(module)
         old = {one.name: full_value(one.param) for one in problem.found}
-        for outcome in _decided(modifier.method, problem, targets):
+        for outcome in modifier.method.outcomes(problem, targets):
             yield outcome.complete(old)
         return
     for target in targets:
@@ -60,34 +59,6 @@ def attached(modifier: Any, module: Module, kwargs: dict[str, Any]) -> Iterator[
         yield
     finally:
         modifier.finalize(module)
-
-
-def _decided(method: Method, problem: Problem, targets: Sequence[Target]) -> list[Outcome]:
-    """The outcome for each target; that of a method that keeps zeros is never below them.
-
-    Where all weights that a single target wants gone are gone already, nothing is estimated.
-    """
-    if not method.keeps_zeros:
-        return method.decide(problem, targets)
-    present = problem.present()
-    asked: list[Target] = []
-    for target in targets:
-        each = zip(present, problem.one_each(target), strict=True)
-        asked.append([max(low, high) for low, high in each])
-    if asked == [present]:
-        return [problem.outcome(problem.live)]
-    return method.decide(problem, asked)
-
-
-def _steps(problem: Problem, target: Target, count: int, curve: str) -> Iterator[Target]:
-    """The targets of ``count`` steps from the sparsity that there is to ``target``."""
-    if count == 1:
-        yield target
-        return
-    start, goal = problem.present(), problem.one_each(target)
-    for step in range(1, count + 1):
-        pairs = zip(start, goal, strict=True)
-        yield [interpolate(step, 0, count, low, high, curve) for low, high in pairs]
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.scores import magnitude, movement, saliency
+from sparseml.pytorch.functional.scores import movement, saliency
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
@@ -26,7 +26,7 @@ class Magnitude(Method):
 
     def scores(self, problem: Problem) -> list[Tensor]:
         """Return absolute values, of each weight's shape and dtype."""
-        return [magnitude(weight) for weight in problem.weights]
+        return [weight.abs() for weight in problem.weights]
 
 
 class KeepZeros(Method):

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 from torch.nn import Module
@@ -22,11 +22,13 @@ from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import (
     GradientSampler,
 )
 from sparseml.pytorch.utils.declared_state import gather_progress, restore_progress
-from sparseml.pytorch.utils.layer_kinds import from_out_in, to_out_in
+from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.sharded import full_value
 
 __all__ = ["Method", "Problem", "Target"]
+
+_Value = TypeVar("_Value")
 
 Target = float | list[float]
 """A sparsity for all parameters, or one for each."""
@@ -60,23 +62,31 @@ class Problem:
     @cached_property
     def found(self) -> list[NamedLayerParam]:
         """The parameters to decide on."""
-        masks = self.masks
-        parts = (masks.layer_names, masks.layers, masks.param_names, masks.params)
-        found = [NamedLayerParam(*one) for one in zip(*parts, strict=True)]
-        return found if self.only is None else [found[index] for index in self.only]
+        return self._chosen(self.masks.found)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Their names."""
+        return self._chosen(self.masks.full_names)
 
     @cached_property
     def weights(self) -> list[Tensor]:
         """Their values."""
-        return [self._turned(one, full_value(one.param)) for one in self.found]
+        masks = self.masks
+        values = [
+            full_value(p) if masks.sharded else p.detach() for p in self._chosen(masks.params)
+        ]
+        return self.turned(values) if masks.swapped else values
 
     @cached_property
     def live(self) -> list[Tensor]:
         """Which of their weights are still there, bool: neither masked nor zero."""
-        return [
-            self._turned(one, full_value(self.masks[one.name])) & (weight != 0)
-            for one, weight in zip(self.found, self.weights, strict=True)
-        ]
+        masks = self._chosen(self.masks.masks)
+        if self.masks.sharded:
+            masks = [full_value(mask) for mask in masks]
+        if self.masks.swapped:
+            masks = self.turned(masks)
+        return [mask & (weight != 0) for mask, weight in zip(masks, self.weights, strict=True)]
 
     def present(self) -> list[float]:
         """Return the sparsity that there is: of each parameter, or of all where ranked together."""
@@ -113,11 +123,11 @@ class Problem:
                 live=self.live if keep_zeros or only is not None else None,
                 only=only,
                 spread_ties=self.spread_ties,
-                names=[one.name for one in self.found],
+                names=self.names,
             )
         except ValueError:
-            for one, weight in zip(self.found, self.weights, strict=True):
-                require_numbers(weight, f"weights of {one.name}")
+            for name, weight in zip(self.names, self.weights, strict=True):
+                require_numbers(weight, f"weights of {name}")
             raise
 
     def select_of(
@@ -135,7 +145,7 @@ class Problem:
             [targets[index] for index in indices],
             live=[self.live[index] for index in indices],
             spread_ties=self.spread_ties,
-            names=[self.found[index].name for index in indices],
+            names=[self.names[index] for index in indices],
         )
 
     def outcome(
@@ -145,16 +155,15 @@ class Problem:
 
         Parameters that are not decided on keep their masks.
         """
-        new = [None] * len(masks) if weights is None else weights
-        decided = {
-            one.name: Change(self._back(one, mask), None if w is None else self._back(one, w))
-            for one, mask, w in zip(self.found, masks, new, strict=True)
-        }
+        new: Sequence[Any] = [None] * len(masks) if weights is None else weights
+        if self.masks.swapped:
+            masks, new = self.turned(masks), self.turned(new)
+        decided = Outcome(zip(self.names, map(Change, masks, new), strict=True))
         if self.only is None:
-            return Outcome(decided)
+            return decided
         return Outcome(
-            (name, decided[name] if name in decided else Change(full_value(self.masks[name])))
-            for name in self.masks
+            (name, decided[name] if name in decided else Change(full_value(mask)))
+            for name, mask in zip(self.masks.full_names, self.masks.masks, strict=True)
         )
 
     def gradients(self, count: int) -> Iterator[Gradients]:
@@ -172,7 +181,7 @@ class Problem:
             raise RuntimeError("this method needs a grad_sampler")
         found = [self.found[index] for index in indices]
         stream = self.sampler.gradients(self.module, found, count)
-        return (_Turned(one, found) for one in stream)
+        return (_Turned(one, found) for one in stream) if self.masks.swapped else stream
 
     def require_sound(self) -> None:
         """Check the gradients sampled last; all ranks raise if one of them has to.
@@ -200,17 +209,15 @@ class Problem:
         """Return the problem of deciding on some of the parameters; None for all."""
         return self if only is None else replace(self, only=tuple(only))
 
-    def turned(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Turn tensors in the parameters' own layouts to ``[out, in, *kernel]``."""
-        return [self._turned(one, each) for one, each in zip(self.found, tensors, strict=True)]
+    def turned(self, tensors: Sequence[Tensor | None]) -> list[Any]:
+        """Turn tensors in the parameters' own layouts to ``[out, in, *kernel]``, or back."""
+        return [
+            None if each is None else to_out_in(one.layer, one.param_name, each)
+            for one, each in zip(self.found, tensors, strict=True)
+        ]
 
-    @staticmethod
-    def _turned(one: NamedLayerParam, tensor: Tensor) -> Tensor:
-        return to_out_in(one.layer, one.param_name, tensor)
-
-    @staticmethod
-    def _back(one: NamedLayerParam, tensor: Tensor) -> Tensor:
-        return from_out_in(one.layer, one.param_name, tensor)
+    def _chosen(self, values: Sequence[_Value]) -> list[_Value]:
+        return list(values) if self.only is None else [values[index] for index in self.only]
 
 
 class _Turned:
@@ -267,6 +274,18 @@ class Method:
             problem.outcome(problem.select(scores, target, only, self.keeps_zeros))
             for target in targets
         ]
+
+    def outcomes(self, problem: Problem, targets: Sequence[Target]) -> list[Outcome]:
+        """Return what :meth:`decide` does; with ``keeps_zeros`` no target is below the present.
+
+        Where all weights that a single target wants gone are gone already, nothing is estimated.
+        """
+        if self.keeps_zeros:
+            present = problem.present()
+            targets = [list(map(max, present, problem.one_each(target))) for target in targets]
+            if targets == [present]:
+                return [problem.outcome(problem.live)]
+        return self.decide(problem, targets)
 
     def scores(self, problem: Problem) -> list[Tensor]:
         """Return a score for each weight; the lowest go."""
