@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -157,22 +157,24 @@ class Problem:
             for name in self.masks
         )
 
-    def gradients(self, count: int) -> Iterator[Gradients]:
-        """Sample gradients of all parameters, ``[n, out, in, *kernel]`` each.
+    def gradients(self, count: int, indices: Sequence[int] | None = None) -> Iterator[Gradients]:
+        """Sample gradients, ``[n, out, in, *kernel]`` each.
 
         Call :meth:`require_sound` after the loop.
 
+        :param indices: positions of the parameters whose gradients are wanted, None for all
         :raises RuntimeError: without a sampler, and naming a parameter that has no gradient
         """
-        return self.gradients_of(range(len(self.found)), count)
-
-    def gradients_of(self, indices: Sequence[int], count: int) -> Iterator[Gradients]:
-        """Sample gradients of some of the parameters; see :meth:`gradients`."""
         if self.sampler is None:
             raise RuntimeError("this method needs a grad_sampler")
-        found = [self.found[index] for index in indices]
-        stream = self.sampler.gradients(self.module, found, count)
-        return (_Turned(one, found) for one in stream)
+        used = list(range(len(self.found)) if indices is None else indices)
+        stream = self.sampler.gradients(self.module, [self.found[index] for index in used], count)
+
+        def turned(given: Gradients, index: int) -> Tensor:
+            one = self.found[index]
+            return to_out_in(one.layer, one.param_name, given.of(used.index(index)), batch_dims=1)
+
+        return (Gradients(given.count, partial(turned, given)) for given in stream)
 
     def require_sound(self) -> None:
         """Check the gradients sampled last; all ranks raise if one of them has to.
@@ -211,17 +213,6 @@ class Problem:
     @staticmethod
     def _back(one: NamedLayerParam, tensor: Tensor) -> Tensor:
         return from_out_in(one.layer, one.param_name, tensor)
-
-
-class _Turned:
-    """Gradients of one batch as ``[n, out, in, *kernel]``."""
-
-    def __init__(self, gradients: Gradients, found: Sequence[NamedLayerParam]) -> None:
-        self._gradients, self._found, self.count = gradients, found, gradients.count
-
-    def of(self, index: int) -> Tensor:
-        one = self._found[index]
-        return to_out_in(one.layer, one.param_name, self._gradients.of(index), batch_dims=1)
 
 
 class Method:
