@@ -115,7 +115,7 @@ def eliminate(
     order, losses = kernels_for(weights.device, backend).eliminate(
         weights,
         inverse,
-        pivot_floor(inverse, floor),
+        pivot_floor(inverse) if floor is None else floor,
         live,
         depth=deepest if depth is None else max(0, min(depth, deepest)),
         limit=limit,

@@ -168,8 +168,11 @@ def joint_update(
     :raises ValueError: for arguments that do not belong together
     """
     require_blocks(weights, inverse)
-    kernels = kernels_for(weights.device, backend)
-    return kernels.joint_update(weights, inverse, pivot_floor(inverse, floor), pruned)
+    floor = pivot_floor(inverse) if floor is None else floor
+    found: tuple[Tensor, Tensor] = kernels_for(weights.device, backend).joint_update(
+        weights, inverse, floor, pruned
+    )
+    return found
 
 
 def kernels_for(device: torch.device, backend: str = "auto") -> ModuleType:
@@ -194,10 +197,8 @@ def kernels_for(device: torch.device, backend: str = "auto") -> ModuleType:
     return numba_cpu
 
 
-def pivot_floor(inverse: Tensor, floor: Tensor | None) -> Tensor:
-    """The given floor, or what rounding lets one trust at the very least."""
-    if floor is not None:
-        return floor
+def pivot_floor(inverse: Tensor) -> Tensor:
+    """What rounding lets one trust of the conditional variances at the very least, ``[R, B]``."""
     info = torch.finfo(inverse.dtype)
     return (inverse.diagonal(dim1=1, dim2=2) * info.eps).clamp_min(info.tiny)
 

@@ -81,46 +81,39 @@ class FisherPasses:
         :raises RuntimeError: if not even one block fits the memory
         """
         everything = list(range(len(self.layouts)))
-        if self.problem.budget.joint or self.settings.memory is None:
-            return [(everything, self._groups(everything))]
+        if self.settings.memory is None:
+            blocks = [slice(0, one.num_blocks) for one in self.layouts]
+            return [(everything, [list(map(Piece, everything, blocks))])]
+        if self.problem.budget.joint:
+            return [(everything, self._groups(everything, self.settings.memory))]
         sets: list[tuple[list[int], list[list[Piece]]]] = []
         for index in everything:
-            alone = self._groups([index])
+            alone = self._groups([index], self.settings.memory)
             together = [*sets[-1][0], index] if sets else []
-            if sets and len(groups := self._groups(together)) == 1:
+            if sets and len(groups := self._groups(together, self.settings.memory)) == 1:
                 sets[-1] = (together, groups)
             else:
                 sets.append(([index], alone))
         return sets
 
-    def _groups(self, indices: Sequence[int]) -> list[list[Piece]]:
+    def _groups(self, indices: Sequence[int], memory: str) -> list[list[Piece]]:
         """Cut weights into groups whose Fisher matrices fit the memory, all ranks' together."""
         pieces = [Piece(i, slice(0, self.layouts[i].num_blocks)) for i in indices]
-        memory, itemsize = self.settings.memory, self.settings.dtype.itemsize
-        if memory is None:
-            return [pieces]
         largest = max(self.layouts[index].block_size for index in indices)
-        least = math.ceil(_OVERHEAD * largest**2 * itemsize)
+        least = math.ceil(_OVERHEAD * largest**2 * self.settings.dtype.itemsize)
         if parse_bytes(memory) < least:
             raise RuntimeError(
                 f"fisher_memory must be {describe_bytes(least)} at least, which one block of "
                 f"{largest} weights takes, found {memory}; or use a smaller fisher_block_size"
             )
         blocks = sum(self.layouts[index].num_blocks for index in indices)
-        count = min(blocks, -(-self.bytes_of(pieces) // (parse_bytes(memory) * world_size())))
+        count = min(blocks, -(-self._bytes(pieces) // (parse_bytes(memory) * world_size())))
         return [group for group in share_out(pieces, self.layouts, count) if group]
 
-    def bytes_of(self, group: Sequence[Piece]) -> int:
-        """Return what the Fisher matrices of these blocks take, with all that goes with them."""
-        values = sum(
-            (piece.rows.stop - piece.rows.start) * self.layouts[piece.index].block_size ** 2
-            for piece in group
-        )
-        return math.ceil(_OVERHEAD * values * self.settings.dtype.itemsize)
-
-    def require_memory(self, group: Sequence[Piece]) -> None:
+    def require_memory(self, group: Sequence[Piece]) -> int:
         """Check that a group fits, on each rank its share; all ranks raise if one has to.
 
+        :return: what its Fisher matrices take on all ranks together, in bytes
         :raises RuntimeError: with what could be done about it
         """
         device = self.settings.device or self.problem.weights[group[0].index].device
@@ -128,8 +121,17 @@ class FisherPasses:
             "Set fisher_memory: '{half}' to estimate them group by group, use a smaller "
             "fisher_block_size, or fisher_inv_device: cpu"
         )
-        needed = self.bytes_of(group) / world_size()
-        require_free(self.owner, "Fisher matrices", needed, device, advice)
+        needed = self._bytes(group)
+        require_free(self.owner, "Fisher matrices", needed / world_size(), device, advice)
+        return needed
+
+    def _bytes(self, group: Sequence[Piece]) -> int:
+        """What the Fisher matrices of these blocks take, with all that goes with them."""
+        values = sum(
+            (piece.rows.stop - piece.rows.start) * self.layouts[piece.index].block_size ** 2
+            for piece in group
+        )
+        return math.ceil(_OVERHEAD * values * self.settings.dtype.itemsize)
 
     def inverses(self, group: list[Piece]) -> Held:
         """Sample gradients for one group of blocks, and invert what is this rank's to hold.
@@ -139,8 +141,10 @@ class FisherPasses:
         """
         self.require_memory(group)
         problem, settings, layouts = self.problem, self.settings, self.layouts
-        owners = share_out(group, layouts, world_size()) if is_distributed() else [group]
-        own = owners[process_rank()]
+        several, own = is_distributed(), group
+        if several:
+            owners = share_out(group, layouts, world_size())
+            own = owners[process_rank()]
         fishers = [
             BlockFisher(
                 layouts[piece.index],
@@ -152,37 +156,38 @@ class FisherPasses:
         ]
         used = sorted({piece.index for piece in group})
         gradients = problem.gradients(settings.num_grads, used)
-        if problem.same_gradients:
-            for one in gradients:
-                for piece, fisher in zip(own, fishers, strict=True):
-                    fisher.accumulate(one.of(piece.index))
-        else:
+        if several and not problem.same_gradients:
             for parts in exchange(gradients, owners, layouts, settings.dtype):
                 for fisher, blocks in zip(fishers, parts, strict=True):
                     fisher.accumulate_blocks(blocks)
+        else:
+            for one in gradients:
+                for piece, fisher in zip(own, fishers, strict=True):
+                    fisher.accumulate(one.of(piece.index))
         problem.require_sound()
         held = [
             (piece, fisher.factor(settings.damp, problem.live[piece.index]))
             for piece, fisher in zip(own, fishers, strict=True)
         ]
-        self._report([inverse.dampening for _, inverse in held])
+        dampenings = [inverse.dampening for _, inverse in held]
+        if any(bool((one > settings.damp * (1 + 1e-6)).any()) for one in dampenings):
+            self._report(dampenings)
         return held
 
     def _report(self, dampenings: Sequence[Tensor]) -> None:
         raised = sum(int((one > self.settings.damp * (1 + 1e-6)).sum()) for one in dampenings)
-        if raised:
-            highest = max(float(one.max()) for one in dampenings)
-            _LOGGER.warning(
-                "%s: %d of %d Fisher blocks were not positive definite with damp %g; they got more "
-                "dampening, at most %g. Set damp: %g, take more gradients, or use fisher_dtype: "
-                "float64",
-                self.owner,
-                raised,
-                sum(map(len, dampenings)),
-                self.settings.damp,
-                highest,
-                highest,
-            )
+        highest = max(float(one.max()) for one in dampenings)
+        _LOGGER.warning(
+            "%s: %d of %d Fisher blocks were not positive definite with damp %g; they got more "
+            "dampening, at most %g. Set damp: %g, take more gradients, or use fisher_dtype: "
+            "float64",
+            self.owner,
+            raised,
+            sum(map(len, dampenings)),
+            self.settings.damp,
+            highest,
+            highest,
+        )
 
     def joined(self, indices: Sequence[int], found: Iterable[tuple[Piece, Tensor]]) -> list[Tensor]:
         """Put the blocks that all ranks hold together to tensors of the weights' shapes.
@@ -202,7 +207,9 @@ class FisherPasses:
         }
         for piece, values in found:
             blocks[piece.index][piece.rows] = values.to(blocks[piece.index])
-        return [self.layouts[index].from_blocks(add_up(blocks[index])) for index in indices]
+        if is_distributed():
+            blocks = {index: add_up(own) for index, own in blocks.items()}
+        return [self.layouts[index].from_blocks(blocks[index]) for index in indices]
 
 
 def put_aside(held: Held, folder: str) -> Held:

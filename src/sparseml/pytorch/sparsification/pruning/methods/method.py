@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -168,13 +168,20 @@ class Problem:
         if self.sampler is None:
             raise RuntimeError("this method needs a grad_sampler")
         used = list(range(len(self.found)) if indices is None else indices)
-        stream = self.sampler.gradients(self.module, [self.found[index] for index in used], count)
+        found = [self.found[index] for index in used]
 
-        def turned(given: Gradients, index: int) -> Tensor:
-            one = self.found[index]
-            return to_out_in(one.layer, one.param_name, given.of(used.index(index)), batch_dims=1)
+        def turned(one: Gradients) -> Gradients:
+            return Gradients(
+                one.count,
+                lambda index: to_out_in(
+                    self.found[index].layer,
+                    self.found[index].param_name,
+                    one.of(used.index(index)),
+                    batch_dims=1,
+                ),
+            )
 
-        return (Gradients(given.count, partial(turned, given)) for given in stream)
+        return map(turned, self.sampler.gradients(self.module, found, count))
 
     def require_sound(self) -> None:
         """Check the gradients sampled last; all ranks raise if one of them has to.

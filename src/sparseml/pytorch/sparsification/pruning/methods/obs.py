@@ -113,9 +113,7 @@ class OptimalBrainSurgeon(Method):
         """
         _, fishers = self._cut(problem)
         groups = [group for _, groups in fishers.sets() for group in groups]
-        for group in groups:
-            fishers.require_memory(group)
-        largest = describe_bytes(max(map(fishers.bytes_of, groups)))
+        largest = describe_bytes(max(map(fishers.require_memory, groups)))
         return (
             f"Fisher matrices in {sum(i.num_blocks for i in fishers.layouts)} blocks of at most "
             f"{max(i.block_size for i in fishers.layouts)} weights take {largest}"
@@ -175,7 +173,8 @@ class OptimalBrainSurgeon(Method):
                 break
             live, layout = problem.live[index], fishers.layouts[index]
             if rule.together > 1:  # groups of which nothing is left
-                live = layout.from_blocks(_in_groups(layout.to_blocks(live), rule.together, True))
+                left = layout.to_blocks(live).view(layout.num_blocks, -1, rule.together).any(-1)
+                live = layout.from_blocks(left.repeat_interleave(rule.together, dim=1))
             score.masked_fill_(~live.to(score.device), -torch.inf)
         return scores, aside
 
@@ -217,12 +216,12 @@ def _eliminated(
         steps = None
         if targets is not None and rule.nm is None:
             # groups, and those of them that are still there
-            units = present = 0
+            groups = left = 0
             for layout, live in ((fishers.layouts[i], problem.live[i]) for i in ranked):
-                units += int(_in_groups(layout.places(), rule.together).sum())
-                present += int(_in_groups(layout.to_blocks(live.cpu()), rule.together).sum())
-            goal = max(prune_count(units, target[ranked[0]]) for target in targets)
-            steps = max(0, goal - (units - present))
+                groups += layout.rows * layout.row // rule.together
+                left += int(layout.to_blocks(live).reshape(-1, rule.together).any(-1).sum())
+            goal = max(prune_count(groups, target[ranked[0]]) for target in targets)
+            steps = max(0, goal - (groups - left))
         found = eliminate_cheapest(
             [inverse for _, inverse in own],
             [problem.weights[piece.index] for piece, _ in own],
@@ -234,12 +233,6 @@ def _eliminated(
         )
         scored += [(piece, one.scores()) for (piece, _), one in zip(own, found, strict=True)]
     return scored
-
-
-def _in_groups(live: Tensor, group: int, spread: bool = False) -> Tensor:
-    """Whether anything is left of each group of ``[R, B]``; with ``spread``, for each entry."""
-    left = live.view(len(live), -1, group).any(-1)
-    return left.repeat_interleave(group, dim=1) if spread else left
 
 
 def _update(

@@ -24,10 +24,9 @@ the optimizer.
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +35,7 @@ from torch import Tensor
 from torch.nn import Module
 from tqdm.auto import tqdm
 
+from sparseml.pytorch.sparsification.pruning.sampling.given import call_builder, parts_of
 from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import LayerCapture
 from sparseml.pytorch.utils.distributed import (
     any_rank,
@@ -47,14 +47,10 @@ from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.saving.rng import OwnRandomNumbers
 from sparseml.pytorch.utils.tensors.sharded import full_value, is_sharded
-from sparseml.utils.text import did_you_mean
 
 __all__ = ["GradientSampler", "Gradients", "undisturbed"]
 
 _LOGGER = logging.getLogger(__name__)
-_BUILDER = "data_loader_builder"
-_LOSSES = ("loss_function", "loss_fn")
-_OPTIONS = ("autocast", "progress_bar")
 _MOST_SKIPPED = 0.1
 _FLOAT16_SCALE = 1024.0
 _END = object()
@@ -107,7 +103,7 @@ class GradientSampler:
     def __init__(
         self, given: Any, kwargs: Mapping[str, Any], owner: str, per_sample: bool = False
     ) -> None:
-        builder, self._loss = _parts(given, owner)
+        builder, self._loss = parts_of(given, owner)
         self._owner = owner
         self._per_sample = per_sample
         self._autocast: torch.dtype | None = given.get("autocast")
@@ -193,16 +189,19 @@ class GradientSampler:
         args, kwargs, target = self._data.next_batch()
         if self.same_on_all_ranks and is_distributed():
             return self._sharded(module, params, (args, kwargs, target))
-        if not self._per_sample:
+        watch = LayerCapture(params, (args, kwargs), self._owner) if self._per_sample else None
+        with watch or nullcontext():
             loss = self._forward(module, args, kwargs, target)
-            return self._checked(params, _gradients(loss, [found.param for found in params]))
-        with LayerCapture(params, (args, kwargs), self._owner) as capture:
-            loss = self._forward(module, args, kwargs, target)
-        grads = _gradients(loss, capture.outputs())
-        if (checked := self._checked(params, grads)) is None:
+        outputs = watch.outputs() if watch else [found.param for found in params]
+        if not bool(loss.isfinite()):
             return None
-        count = min(capture.samples, most)
-        return Gradients(count, lambda index: capture.gradients(checked.of(index)[0], index, count))
+        with torch.autocast(loss.device.type, enabled=False):  # also that of the training around
+            grads = torch.autograd.grad(loss, outputs, allow_unused=True)
+        found = self._checked(params, grads)
+        if watch is None or found is None:
+            return found
+        each, count = found.of, min(watch.samples, most)
+        return Gradients(count, lambda index: watch.gradients(each(index)[0], index, count))
 
     def _sharded(
         self, module: Module, params: Sequence[NamedLayerParam], batch: tuple[Any, Any, Any]
@@ -237,11 +236,9 @@ class GradientSampler:
         return loss
 
     def _checked(
-        self, params: Sequence[NamedLayerParam], grads: Sequence[Tensor | None] | None
+        self, params: Sequence[NamedLayerParam], grads: Sequence[Tensor | None]
     ) -> Gradients | None:
         """One gradient for each parameter, or None if they are not finite."""
-        if grads is None:
-            return None
         complete = []
         finite: dict[torch.device, list[Tensor]] = {}
         for found, grad in zip(params, grads, strict=True):
@@ -256,53 +253,6 @@ class GradientSampler:
         if not all(bool(torch.stack(one).all()) for one in finite.values()):
             return None
         return Gradients(1, lambda index: complete[index].unsqueeze(0))
-
-
-def _gradients(loss: Tensor, of: Sequence[Tensor]) -> Sequence[Tensor | None] | None:
-    """Gradients of a loss, None where that is not finite."""
-    if not bool(loss.isfinite()):
-        return None
-    with torch.autocast(loss.device.type, enabled=False):  # also that of the training around
-        return torch.autograd.grad(loss, of, allow_unused=True)
-
-
-def _parts(given: Any, owner: str) -> tuple[Callable[..., Any], Callable[[Any, Any], Tensor]]:
-    need = f"{owner} prunes by gradients: give grad_sampler={{'{_BUILDER}': ..., '{_LOSSES[0]}': "
-    need += "...} to the manager's modify(), initialize() or apply()"
-    if not isinstance(given, Mapping):
-        raise RuntimeError(f"{need}, found {given!r}")
-    known = (_BUILDER, *_LOSSES, *_OPTIONS)
-    unknown = [str(key) for key in given if key not in known]
-    if unknown:
-        hint = did_you_mean(unknown[0], known)
-        raise RuntimeError(f"grad_sampler of {owner} has the unknown key {unknown[0]!r}{hint}")
-    loss = next((given[key] for key in _LOSSES if key in given), None)
-    for what, value in ((_BUILDER, given.get(_BUILDER)), (_LOSSES[0], loss)):
-        if not callable(value):
-            raise RuntimeError(f"{need}; its {what} must be callable, found {value!r}")
-    assert loss is not None
-    return given[_BUILDER], loss
-
-
-def call_builder(builder: Callable[..., Any], kwargs: Mapping[str, Any]) -> Any:
-    """Call a ``data_loader_builder`` in the way that its signature asks for.
-
-    SparseML 1.x hands the OBS and M-FAC builders their ``grad_sampler_kwargs`` as one dict, the
-    CAP scripts hand them over as keywords. A builder with ``**kwargs``, or with parameters of just
-    these names, gets keywords; one that needs a single argument (of another name) gets the dict;
-    one that takes none is called without.
-    """
-    try:
-        parameters = list(inspect.signature(builder).parameters.values())
-    except (TypeError, ValueError):  # some callables written in C have no signature
-        return builder(**kwargs)
-    names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    single = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    needed = {p.name for p in single if p.default is p.empty}
-    by_keywords = any(p.kind is p.VAR_KEYWORD for p in parameters) or set(kwargs) <= names
-    if by_keywords and needed <= set(kwargs):
-        return builder(**kwargs)
-    return builder(dict(kwargs))
 
 
 class SamplingData:
