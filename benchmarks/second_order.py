@@ -25,13 +25,12 @@ import torch
 from torch import Tensor
 
 from _timing import CLOCKS, environment, medians, ratios, take_turns, write_result
-from sparseml.pytorch.functional.block_layout import block_layout
-from sparseml.pytorch.functional.cheapest import eliminate_cheapest
-from sparseml.pytorch.functional.elimination import eliminate
-from sparseml.pytorch.functional.fisher import BlockFisher
-from sparseml.pytorch.functional.kernels import kernels_for
-from sparseml.pytorch.functional.mfac import FisherInverseFast
-from sparseml.pytorch.functional.obs import joint_update
+from sparseml.pytorch.functional.second_order.blocks import block_layout
+from sparseml.pytorch.functional.second_order.elimination import eliminate, eliminate_cheapest
+from sparseml.pytorch.functional.second_order.fisher import BlockFisher
+from sparseml.pytorch.functional.second_order.mfac import FisherInverseFast
+from sparseml.pytorch.functional.second_order.obs import joint_update, kernels_for
+from sparseml.pytorch.functional.selection import joined, lowest_mask, split_like
 
 BLOCK, BLOCKS, GRADS, DAMP = 192, 576, 1024, 1e-4
 STEPS = 8  # of a baseline, per round
@@ -152,6 +151,13 @@ def factored(grads: Tensor, fisher: BlockFisher | None = None) -> Any:
     return fisher.factor(DAMP)
 
 
+def cheapest(inverses: list[Any], weights: list[Tensor], steps: int) -> list[Tensor]:
+    """What goes of each weight, ranked together, as a pruner chooses it."""
+    found = eliminate_cheapest(inverses, weights, steps)
+    scores = [i.whole(one.scores()) for i, one in zip(inverses, found, strict=True)]
+    return [~keep for keep in split_like(lowest_mask(joined(scores), steps), scores)]
+
+
 def fisher_row(bench: Bench) -> dict[str, Any]:
     """Fisher matrix and inverse; checked against the recursion in some blocks."""
     grads = gradients(GRADS, BLOCKS, bench.device)
@@ -210,7 +216,7 @@ def elimination_rows(bench: Bench) -> list[dict[str, Any]]:
         baselines = {"published": published(False), "fused": published(True)}
         rows.append(bench.compare(title, ours(depth, backend), baselines, depth / STEPS))
     found = eliminate(*blocks, floor=inverse.floor)
-    pruned = found.pruned(torch.full((BLOCKS,), BLOCK // 2, device=device))
+    pruned = torch.zeros_like(inverse.live).scatter_(1, found.order[:, : BLOCK // 2].long(), True)
     update = bench.seconds(lambda: joint_update(weights, inverse.inverse, pruned))
     print(f"{'joint update at half depth':42s} {update:8.3f} s", flush=True)
     return [*rows, {"name": "joint update at half depth", "seconds": update}]
@@ -241,7 +247,7 @@ def linearity(bench: Bench) -> dict[str, list[dict[str, float]]]:
 
         def work() -> None:
             inverse = factored(grads, next(ready))
-            (pruned,) = eliminate_cheapest([inverse], [weight], weight.numel() // 2)
+            (pruned,) = cheapest([inverse], [weight], weight.numel() // 2)
             inverse.update(weight, pruned)
 
         return bench.seconds(work)
@@ -259,13 +265,13 @@ def _memory_of_a_step(blocks: int, count: int, pipe: Any) -> None:
     grad = torch.randn(blocks * BLOCK)
     # what is loaded or compiled once is not the step's
     warm = factored(torch.randn(8, BLOCK))
-    warm.update(weight[:BLOCK], eliminate_cheapest([warm], [weight[:BLOCK]], 9)[0])
+    warm.update(weight[:BLOCK], cheapest([warm], [weight[:BLOCK]], 9)[0])
     before = _largest_memory()
     fisher = BlockFisher(block_layout(weight.shape, BLOCK))
     for _ in range(count):
         fisher.accumulate(grad.normal_())
     inverse = fisher.factor(DAMP)
-    (pruned,) = eliminate_cheapest([inverse], [weight], weight.numel() // 2)
+    (pruned,) = cheapest([inverse], [weight], weight.numel() // 2)
     inverse.update(weight, pruned)
     pipe.send(_largest_memory() - before)
 
@@ -312,7 +318,7 @@ def model(bench: Bench, count: int = 512) -> dict[str, Any]:
     phases = {
         "accumulate": accumulate,
         "factor": lambda: inverses.extend(f.factor(1e-8) for f in fishers),
-        "eliminate": lambda: chosen.extend(eliminate_cheapest(inverses, weights, total // 2)),
+        "eliminate": lambda: chosen.extend(cheapest(inverses, weights, total // 2)),
         "update": update,
     }
     taken = {name: bench.seconds(work, 1) for name, work in phases.items()}

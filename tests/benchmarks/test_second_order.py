@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from sparseml.pytorch.functional.elimination import eliminate
+from sparseml.pytorch.functional.second_order.elimination import eliminate
 
 COUNT, DAMP = 12, 1e-2
 

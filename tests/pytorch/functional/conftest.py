@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparseml.pytorch.functional.second_order.elimination import Elimination
+from sparseml.pytorch.functional.selection import joined, lowest_mask, split_like
+
 
 class Oracle:
     """One block at a time, every quantity from the dense Fisher matrix F of the live weights."""
@@ -55,6 +58,22 @@ class Oracle:
             loss, best = min(trials)
             order.append(best)
             losses.append(loss)
+
+    @staticmethod
+    def first(found: Elimination, counts: Tensor) -> Tensor:
+        """What the first ``counts`` steps of each block remove, bool ``[R, B]``."""
+        gone = torch.zeros(len(found.order), found.block_size // found.group, dtype=torch.bool)
+        for block, order, count in zip(gone, found.order, counts.tolist(), strict=True):
+            assert bool((order[:count] >= 0).all())
+            block[order[:count].long()] = True
+        return gone.repeat_interleave(found.group, dim=1)
+
+    @staticmethod
+    def cheapest(found: Sequence[Elimination], steps: int) -> list[Tensor]:
+        """What the cheapest steps of several eliminations remove, as a pruner chooses them."""
+        scores = [one.scores() for one in found]
+        keep = lowest_mask(joined(scores), steps * found[0].group)
+        return [~one for one in split_like(keep, scores)]
 
     @staticmethod
     def problem(rows: int, size: int, *, seed: int = 0, samples: int | None = None) -> tuple:

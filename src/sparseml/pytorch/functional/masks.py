@@ -15,32 +15,28 @@ _BITS = 8
 def apply_masks(
     tensors: Sequence[Tensor], masks: Sequence[Tensor], plain_zeros: bool = False
 ) -> None:
-    """Multiply each tensor by its mask, in place, in few launches.
-
-    Tensors are grouped by device and dtype and each group takes one multi-tensor operation, so the
-    cost is that of reading and writing the weights once. Autograd does not see it.
+    """Multiply each tensor by its mask, in place, in few launches. Autograd does not see it.
 
     :param tensors: weights or gradients
-    :param masks: one per tensor: its shape and device, and preferably its dtype (a mask of another
-        dtype is converted each time)
+    :param masks: one per tensor: its shape and device, bool or of any dtype
     :param plain_zeros: leave 0.0 where a negative weight times zero gives -0.0, whose sign is a bit
         that a file of the weights must hold and cannot compress; costs the same again
     :raises ValueError: when the numbers of tensors and masks or a pair's shapes differ
     """
     if len(tensors) != len(masks):
         raise ValueError(f"{len(tensors)} tensors but {len(masks)} masks")
-    groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
+    own, factors = [], []
     for index, (tensor, mask) in enumerate(zip(tensors, masks, strict=True)):
         if tensor.shape != mask.shape:
             raise ValueError(
                 f"mask {index} has shape {tuple(mask.shape)}, its tensor {tuple(tensor.shape)}"
             )
-        own, its_masks = groups.setdefault((tensor.device, tensor.dtype), ([], []))
         own.append(tensor.detach())
-        its_masks.append(mask.to(tensor.dtype))
-    with torch.no_grad():
-        for own, its_masks in groups.values():
-            torch._foreach_mul_(own, its_masks)
+        # bytes are multiplied twice as fast as bools on the CPU, and nearly as fast as floats
+        factors.append(mask.view(torch.uint8) if mask.dtype == torch.bool else mask)
+    if own:
+        with torch.no_grad():
+            torch._foreach_mul_(own, factors)
             if plain_zeros:
                 torch._foreach_add_(own, 0.0)
 

@@ -1,4 +1,4 @@
-"""How important a weight is. Higher scores are kept.
+"""How important a weight is, and what keeps it so. Higher scores are kept.
 
 Scores are elementwise, so they have the weight's shape. What a score needs over time (sums, running
 means) is kept by the caller.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["magnitude", "movement", "saliency"]
+from sparseml.pytorch.functional.selection import lowest_mask
+
+__all__ = ["drop_and_grow_scores", "exploration_decay", "magnitude", "movement", "saliency"]
 
 
 def magnitude(weight: Tensor) -> Tensor:
@@ -36,6 +38,43 @@ def saliency(weight: Tensor, grad: Tensor) -> Tensor:
     :return: at least float32
     """
     return (_wide(grad) * _wide(weight)).abs()
+
+
+def drop_and_grow_scores(weight: Tensor, gradient: Tensor, kept: int) -> Tensor:
+    """Scores by which the largest weights stay, and those with the largest gradients fill up.
+
+    Evci et al., "Rigging the lottery: making all tickets winners" (2020), algorithm 1. Connections
+    that are dropped may grow again at once.
+
+    :param weight: values, 0 where there is no connection
+    :param gradient: of the loss in all weights, those without a connection included
+    :param kept: how many weights stay for their magnitude
+    :return: the highest number of the dtype for these, elsewhere the gradient's magnitude; shape of
+        the weight, at least float32
+    """
+    scores = _wide(gradient).abs()
+    stays = lowest_mask(magnitude(weight), weight.numel() - kept)
+    return scores.masked_fill(stays, torch.finfo(scores.dtype).max)
+
+
+def exploration_decay(
+    weight: Tensor, forward_mask: Tensor, backward_mask: Tensor, rate: float, density: float
+) -> Tensor:
+    r"""Shrink weights, those that only explore the more so: Jayakumar et al., "Top-KAST" (2021).
+
+    One step down the gradient of the exploration regulariser (section 2.3): active weights shrink
+    by the factor :math:`1 - r`, those that only take gradients by :math:`1 - r / D`, so that of
+    these just the useful ones become active. All others stay.
+
+    :param weight: values as they are without masks
+    :param forward_mask: 1 where a weight is active; shape of the weight
+    :param backward_mask: 1 where a weight is updated; shape of the weight
+    :param rate: :math:`r`, the strength of the decay times the learning rate
+    :param density: :math:`D`, the fraction of active weights, above 0
+    :return: the new values, with shape and dtype of ``weight``
+    """
+    exploring = backward_mask * (1 - forward_mask)
+    return weight - rate * weight * (forward_mask + exploring / density)
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -60,27 +60,6 @@ def canonical_name(name: str) -> str:
     return plain
 
 
-def _wrapped_child(module: nn.Module) -> str | None:
-    """Return the name of the one child that ``module`` wraps; None for an ordinary module."""
-    children = module._modules
-    for name in _WRAPPER_CHILDREN:
-        if children.get(name) is not None:
-            return name
-    if isinstance(module, (DataParallel, DistributedDataParallel)):
-        return _PARALLEL_CHILD
-    return None
-
-
-def _is_sole_child(module: nn.Module) -> bool:
-    """Whether ``module`` holds nothing but a child called ``module``, as training engines do."""
-    return (
-        list(module._modules) == [_PARALLEL_CHILD]
-        and module._modules[_PARALLEL_CHILD] is not None
-        and not module._parameters
-        and not module._buffers
-    )
-
-
 def unwrap_module(module: nn.Module, root: bool = False) -> nn.Module:
     """Return the module inside all wrappers around it (itself when there are none).
 
@@ -88,10 +67,12 @@ def unwrap_module(module: nn.Module, root: bool = False) -> nn.Module:
         the engines of distributed training libraries do. Only safe for a whole model.
     """
     while True:
-        child = _wrapped_child(module)
-        if child is None and root and _is_sole_child(module):
-            child = _PARALLEL_CHILD
-        inner = None if child is None else module._modules[child]
+        children = module._modules
+        engine = list(children) == [_PARALLEL_CHILD] and not (module._parameters or module._buffers)
+        parallel = isinstance(module, (DataParallel, DistributedDataParallel)) or (root and engine)
+        found = [children.get(name) for name in _WRAPPER_CHILDREN]
+        found.append(children.get(_PARALLEL_CHILD) if parallel else None)
+        inner = next((child for child in found if child is not None), None)
         if inner is None:
             return module
         module = inner

@@ -8,8 +8,8 @@ pattern (what goes together), a budget (how much, and from where) and a schedule
 from __future__ import annotations
 
 from sparseml.lazy import lazy_names
-from sparseml.pytorch.functional.empirical_inverse import EmpiricalBlockFisherInverse
-from sparseml.pytorch.functional.mfac import (
+from sparseml.pytorch.functional.second_order.fisher import EmpiricalBlockFisherInverse
+from sparseml.pytorch.functional.second_order.mfac import (
     FisherInverse,
     FisherInverseFast,
     FisherInverseFastBlock,

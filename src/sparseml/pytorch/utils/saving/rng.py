@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["get_rng_state", "set_rng_state"]
+__all__ = ["OwnRandomNumbers", "get_rng_state", "set_rng_state"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -62,3 +63,29 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
         )
     for index, device_state in enumerate(state["cuda"][:devices]):
         torch.cuda.set_rng_state(device_state.cpu(), index)
+
+
+class OwnRandomNumbers:
+    """Random numbers apart from those that the global generators draw elsewhere."""
+
+    def __init__(self) -> None:
+        self._state: dict[str, Any] | None = None
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Within the block the global generators draw these numbers, going on where they were."""
+        before = get_rng_state()
+        if self._state is not None:
+            set_rng_state(self._state)
+        try:
+            yield
+        finally:
+            self._state = get_rng_state()
+            set_rng_state(before)
+
+    def begin(self, *entropy: int) -> None:
+        """Begin the numbers of these seeds; to be called within :meth:`drawing`."""
+        first, second, third = (int(n) for n in np.random.SeedSequence(entropy).generate_state(3))
+        random.seed(first)
+        np.random.seed(second)  # noqa: NPY002  data pipelines draw from the global generator
+        torch.manual_seed(third)

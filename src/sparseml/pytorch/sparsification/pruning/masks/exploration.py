@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from sparseml.pytorch.functional.top_kast import exploration_decay
+from sparseml.pytorch.functional.scores import exploration_decay
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 
 __all__ = ["ExplorationMasks"]

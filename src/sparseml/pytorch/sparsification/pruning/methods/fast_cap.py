@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.block_layout import block_layout
-from sparseml.pytorch.functional.fast_cap import ReducedFisher, fast_cap
+from sparseml.pytorch.functional.second_order.blocks import block_layout
+from sparseml.pytorch.functional.second_order.fast_cap import ReducedFisher, fast_cap
 from sparseml.pytorch.functional.selection import prune_count
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import FisherSettings

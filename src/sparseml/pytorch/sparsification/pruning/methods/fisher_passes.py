@@ -6,31 +6,30 @@ import dataclasses
 import logging
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from sparseml.pytorch.functional.block_inverse import BlockInverse
-from sparseml.pytorch.functional.block_layout import BlockLayout
-from sparseml.pytorch.functional.fisher import BlockFisher
-from sparseml.pytorch.functional.kernels import exact_arithmetic
+from sparseml.pytorch.functional.second_order.blocks import BlockInverse, BlockLayout
+from sparseml.pytorch.functional.second_order.fisher import BlockFisher
 from sparseml.pytorch.sparsification.pruning.methods.method import Problem
-from sparseml.pytorch.sparsification.pruning.sampling.shards import (
-    Piece,
-    exchange,
-    share_out,
-    whole,
-)
+from sparseml.pytorch.sparsification.pruning.sampling.shards import Piece, exchange, share_out
 from sparseml.pytorch.sparsification.pruning.settings.memory import (
     describe_bytes,
     parse_bytes,
     require_free,
 )
-from sparseml.pytorch.utils.distributed import process_rank, world_size
+from sparseml.pytorch.utils.distributed import (
+    add_up,
+    is_distributed,
+    process_rank,
+    world_size,
+)
 
-__all__ = ["FisherPasses", "FisherSettings", "Held", "plan_groups"]
+__all__ = ["FisherPasses", "FisherSettings", "Held", "put_aside"]
 
 _LOGGER = logging.getLogger(__name__)
 _OVERHEAD = 1.25
@@ -61,37 +60,7 @@ class FisherSettings:
     folder: str | None = None
 
 
-def plan_groups(
-    indices: Sequence[int], layouts: Sequence[BlockLayout], settings: FisherSettings
-) -> list[list[Piece]]:
-    """Cut weights into groups whose Fisher matrices fit the memory, all ranks' together.
-
-    :raises RuntimeError: if not even one block does
-    """
-    pieces = [whole(index, layouts[index]) for index in indices]
-    needed = fisher_bytes(pieces, layouts, settings.dtype)
-    if settings.memory is None:
-        return [pieces]
-    budget = parse_bytes(settings.memory) * world_size()
-    largest = max(layouts[index].block_size for index in indices)
-    least = math.ceil(_OVERHEAD * largest**2 * settings.dtype.itemsize)
-    if parse_bytes(settings.memory) < least:
-        raise RuntimeError(
-            f"fisher_memory must be {describe_bytes(least)} at least, which one block of {largest} "
-            f"weights takes, found {settings.memory}; or use a smaller fisher_block_size"
-        )
-    blocks = sum(piece.count for piece in pieces)
-    return [g for g in share_out(pieces, layouts, min(blocks, -(-needed // budget))) if g]
-
-
-def fisher_bytes(
-    pieces: Sequence[Piece], layouts: Sequence[BlockLayout], dtype: torch.dtype
-) -> int:
-    """What the Fisher matrices of these blocks take, with all that goes with them."""
-    values = sum(piece.count * layouts[piece.index].block_size ** 2 for piece in pieces)
-    return math.ceil(_OVERHEAD * values * dtype.itemsize)
-
-
+@dataclass(frozen=True)
 class FisherPasses:
     """Estimates and inverts Fisher matrices of groups of blocks.
 
@@ -101,86 +70,146 @@ class FisherPasses:
     :param owner: the modifier, for messages
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        layouts: Sequence[BlockLayout],
-        settings: FisherSettings,
-        owner: str,
-    ) -> None:
-        self._problem, self._layouts = problem, layouts
-        self._settings, self._owner = settings, owner
+    problem: Problem
+    layouts: Sequence[BlockLayout]
+    settings: FisherSettings
+    owner: str
 
-    def inverses(self, group: Sequence[Piece]) -> Held:
+    def sets(self) -> list[tuple[list[int], list[list[Piece]]]]:
+        """Return sets of weights that are decided on by themselves, each in its groups.
+
+        :raises RuntimeError: if not even one block fits the memory
+        """
+        everything = list(range(len(self.layouts)))
+        if self.settings.memory is None:
+            blocks = [slice(0, one.num_blocks) for one in self.layouts]
+            return [(everything, [list(map(Piece, everything, blocks))])]
+        if self.problem.budget.joint:
+            return [(everything, self._groups(everything, self.settings.memory))]
+        sets: list[tuple[list[int], list[list[Piece]]]] = []
+        for index in everything:
+            alone = self._groups([index], self.settings.memory)
+            together = [*sets[-1][0], index] if sets else []
+            if sets and len(groups := self._groups(together, self.settings.memory)) == 1:
+                sets[-1] = (together, groups)
+            else:
+                sets.append(([index], alone))
+        return sets
+
+    def _groups(self, indices: Sequence[int], memory: str) -> list[list[Piece]]:
+        """Cut weights into groups whose Fisher matrices fit the memory, all ranks' together."""
+        pieces = [Piece(i, slice(0, self.layouts[i].num_blocks)) for i in indices]
+        largest = max(self.layouts[index].block_size for index in indices)
+        least = math.ceil(_OVERHEAD * largest**2 * self.settings.dtype.itemsize)
+        if parse_bytes(memory) < least:
+            raise RuntimeError(
+                f"fisher_memory must be {describe_bytes(least)} at least, which one block of "
+                f"{largest} weights takes, found {memory}; or use a smaller fisher_block_size"
+            )
+        blocks = sum(self.layouts[index].num_blocks for index in indices)
+        count = min(blocks, -(-self._bytes(pieces) // (parse_bytes(memory) * world_size())))
+        return [group for group in share_out(pieces, self.layouts, count) if group]
+
+    def require_memory(self, group: Sequence[Piece]) -> int:
+        """Check that a group fits, on each rank its share; all ranks raise if one has to.
+
+        :return: what its Fisher matrices take on all ranks together, in bytes
+        :raises RuntimeError: with what could be done about it
+        """
+        device = self.settings.device or self.problem.weights[group[0].index].device
+        advice = (
+            "Set fisher_memory: '{half}' to estimate them group by group, use a smaller "
+            "fisher_block_size, or fisher_inv_device: cpu"
+        )
+        needed = self._bytes(group)
+        require_free(self.owner, "Fisher matrices", needed / world_size(), device, advice)
+        return needed
+
+    def _bytes(self, group: Sequence[Piece]) -> int:
+        """What the Fisher matrices of these blocks take, with all that goes with them."""
+        values = sum(
+            (piece.rows.stop - piece.rows.start) * self.layouts[piece.index].block_size ** 2
+            for piece in group
+        )
+        return math.ceil(_OVERHEAD * values * self.settings.dtype.itemsize)
+
+    def inverses(self, group: list[Piece]) -> Held:
         """Sample gradients for one group of blocks, and invert what is this rank's to hold.
 
         :raises RuntimeError: naming a parameter without gradient, and when too many gradients are
             not finite
         """
         self.require_memory(group)
-        used = sorted({piece.index for piece in group})
-        place = {index: position for position, index in enumerate(used)}
-        layouts = [self._layouts[index] for index in used]
-        weights = [self._problem.weights[index] for index in used]
-        local = [Piece(place[piece.index], piece.rows) for piece in group]
-        owners = share_out(local, layouts, world_size())
-        own = owners[process_rank()]
+        problem, settings, layouts = self.problem, self.settings, self.layouts
+        several, own = is_distributed(), group
+        if several:
+            owners = share_out(group, layouts, world_size())
+            own = owners[process_rank()]
         fishers = [
             BlockFisher(
                 layouts[piece.index],
-                dtype=self._settings.dtype,
-                device=self._settings.device or weights[piece.index].device,
+                dtype=settings.dtype,
+                device=settings.device or problem.weights[piece.index].device,
                 blocks=piece.rows,
             )
             for piece in own
         ]
-        taken = 0
-        gradients = self._problem.gradients_of(used, self._settings.num_grads)
-        dtype, same = self._settings.dtype, self._problem.same_gradients
-        for count, parts in exchange(gradients, owners, layouts, dtype, same):
-            taken += count
-            for fisher, blocks in zip(fishers, parts, strict=True):
-                with exact_arithmetic(fisher.blocks.device):
+        used = sorted({piece.index for piece in group})
+        gradients = problem.gradients(settings.num_grads, used)
+        if several and not problem.same_gradients:
+            for parts in exchange(gradients, owners, layouts, settings.dtype):
+                for fisher, blocks in zip(fishers, parts, strict=True):
                     fisher.accumulate_blocks(blocks)
-        self._problem.require_sound()
-        return self._factor([Piece(used[piece.index], piece.rows) for piece in own], fishers)
-
-    def _factor(self, own: Sequence[Piece], fishers: Sequence[BlockFisher]) -> Held:
-        held: Held = []
-        raised, blocks, highest = 0, 0, self._settings.damp
-        for piece, fisher in zip(own, fishers, strict=True):
-            with exact_arithmetic(fisher.blocks.device):
-                inverse = fisher.factor(self._settings.damp, self._problem.live[piece.index])
-            held.append((piece, inverse))
-            above = inverse.dampening > self._settings.damp * (1 + 1e-6)
-            raised, blocks = raised + int(above.sum()), blocks + len(above)
-            highest = max(highest, float(inverse.dampening.max()))
-        if raised:
-            _LOGGER.warning(
-                "%s: %d of %d Fisher blocks were not positive definite with damp %g; they got more "
-                "dampening, at most %g. Set damp: %g, take more gradients, or use fisher_dtype: "
-                "float64",
-                self._owner,
-                raised,
-                blocks,
-                self._settings.damp,
-                highest,
-                highest,
-            )
+        else:
+            for one in gradients:
+                for piece, fisher in zip(own, fishers, strict=True):
+                    fisher.accumulate(one.of(piece.index))
+        problem.require_sound()
+        held = [
+            (piece, fisher.factor(settings.damp, problem.live[piece.index]))
+            for piece, fisher in zip(own, fishers, strict=True)
+        ]
+        dampenings = [inverse.dampening for _, inverse in held]
+        if any(bool((one > settings.damp * (1 + 1e-6)).any()) for one in dampenings):
+            self._report(dampenings)
         return held
 
-    def require_memory(self, group: Sequence[Piece]) -> None:
-        """Check that a group fits, on each rank its share; all ranks raise if one has to.
-
-        :raises RuntimeError: with what could be done about it
-        """
-        device = self._settings.device or self._problem.weights[group[0].index].device
-        needed = fisher_bytes(group, self._layouts, self._settings.dtype) / world_size()
-        advice = (
-            "Set fisher_memory: '{half}' to estimate them group by group, use a smaller "
-            "fisher_block_size, or fisher_inv_device: cpu"
+    def _report(self, dampenings: Sequence[Tensor]) -> None:
+        raised = sum(int((one > self.settings.damp * (1 + 1e-6)).sum()) for one in dampenings)
+        highest = max(float(one.max()) for one in dampenings)
+        _LOGGER.warning(
+            "%s: %d of %d Fisher blocks were not positive definite with damp %g; they got more "
+            "dampening, at most %g. Set damp: %g, take more gradients, or use fisher_dtype: "
+            "float64",
+            self.owner,
+            raised,
+            sum(map(len, dampenings)),
+            self.settings.damp,
+            highest,
+            highest,
         )
-        require_free(self._owner, "Fisher matrices", needed, device, advice)
+
+    def joined(self, indices: Sequence[int], found: Iterable[tuple[Piece, Tensor]]) -> list[Tensor]:
+        """Put the blocks that all ranks hold together to tensors of the weights' shapes.
+
+        Every block is held once, so that adding up the ranks' shares is exact.
+
+        :param indices: the weights to put together
+        :param found: pieces of this rank with their blocks ``[R, B]``
+        """
+        blocks = {
+            index: torch.zeros(
+                (self.layouts[index].num_blocks, self.layouts[index].block_size),
+                dtype=self.settings.dtype,
+                device=self.problem.weights[index].device,
+            )
+            for index in indices
+        }
+        for piece, values in found:
+            blocks[piece.index][piece.rows] = values.to(blocks[piece.index])
+        if is_distributed():
+            blocks = {index: add_up(own) for index, own in blocks.items()}
+        return [self.layouts[index].from_blocks(blocks[index]) for index in indices]
 
 
 def put_aside(held: Held, folder: str) -> Held:
@@ -199,10 +228,3 @@ def put_aside(held: Held, folder: str) -> Held:
             mapped.copy_(values.flatten())
         moved.append((piece, dataclasses.replace(inverse, inverse=mapped.view(values.shape))))
     return moved
-
-
-def brought_back(held: Held) -> Held:
-    """Inverses on the device of what belongs to them, wherever they were put aside."""
-    return [
-        (piece, dataclasses.replace(i, inverse=i.inverse.to(i.live.device))) for piece, i in held
-    ]

@@ -166,22 +166,31 @@ class Problem:
             for name, mask in zip(self.masks.full_names, self.masks.masks, strict=True)
         )
 
-    def gradients(self, count: int) -> Iterator[Gradients]:
-        """Sample gradients of all parameters, ``[n, out, in, *kernel]`` each.
+    def gradients(self, count: int, indices: Sequence[int] | None = None) -> Iterator[Gradients]:
+        """Sample gradients, ``[n, out, in, *kernel]`` each.
 
         Call :meth:`require_sound` after the loop.
 
+        :param indices: positions of the parameters whose gradients are wanted, None for all
         :raises RuntimeError: without a sampler, and naming a parameter that has no gradient
         """
-        return self.gradients_of(range(len(self.found)), count)
-
-    def gradients_of(self, indices: Sequence[int], count: int) -> Iterator[Gradients]:
-        """Sample gradients of some of the parameters; see :meth:`gradients`."""
         if self.sampler is None:
             raise RuntimeError("this method needs a grad_sampler")
-        found = [self.found[index] for index in indices]
-        stream = self.sampler.gradients(self.module, found, count)
-        return (_Turned(one, found) for one in stream) if self.masks.swapped else stream
+        used = list(range(len(self.found)) if indices is None else indices)
+        found = [self.found[index] for index in used]
+
+        def turned(one: Gradients) -> Gradients:
+            return Gradients(
+                one.count,
+                lambda index: to_out_in(
+                    self.found[index].layer,
+                    self.found[index].param_name,
+                    one.of(used.index(index)),
+                    batch_dims=1,
+                ),
+            )
+
+        return map(turned, self.sampler.gradients(self.module, found, count))
 
     def require_sound(self) -> None:
         """Check the gradients sampled last; all ranks raise if one of them has to.
@@ -218,17 +227,6 @@ class Problem:
 
     def _chosen(self, values: Sequence[_Value]) -> list[_Value]:
         return list(values) if self.only is None else [values[index] for index in self.only]
-
-
-class _Turned:
-    """Gradients of one batch as ``[n, out, in, *kernel]``."""
-
-    def __init__(self, gradients: Gradients, found: Sequence[NamedLayerParam]) -> None:
-        self._gradients, self._found, self.count = gradients, found, gradients.count
-
-    def of(self, index: int) -> Tensor:
-        one = self._found[index]
-        return to_out_in(one.layer, one.param_name, self._gradients.of(index), batch_dims=1)
 
 
 class Method:

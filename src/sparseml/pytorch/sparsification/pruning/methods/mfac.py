@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.block_layout import BlockLayout, block_layout
-from sparseml.pytorch.functional.mfac import (
+from sparseml.pytorch.functional.second_order.blocks import BlockLayout, block_layout
+from sparseml.pytorch.functional.second_order.mfac import (
     FisherInverse,
     FisherInverseFastBlock,
     FisherInverseFastSmallBlocks,
@@ -22,12 +23,7 @@ from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import Gradients
-from sparseml.pytorch.sparsification.pruning.sampling.shards import (
-    Piece,
-    exchange,
-    share_out,
-    whole,
-)
+from sparseml.pytorch.sparsification.pruning.sampling.shards import Piece, exchange, share_out
 from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes, require_free
 from sparseml.pytorch.utils.distributed import add_up, process_rank, world_size
 from sparseml.pytorch.utils.layer_kinds import to_out_in
@@ -172,7 +168,7 @@ class MFAC(Method):
         """Those of this rank's columns, ``[N, columns]``."""
         dtype = _dtype(problem.weights)
         total = sum(live.numel() for live in problem.live)
-        needed = self._settings.needed(1.0 - layout.size / total)
+        needed = self._settings.needed(1.0 - layout.shape[0] / total)
         if self.buffers:
             if len(self._recent) < needed:
                 raise RuntimeError(
@@ -182,41 +178,37 @@ class MFAC(Method):
                 )
             live = torch.cat([one.flatten() for one in problem.live]).to(self._settings.home)
             return torch.stack([row[live][columns] for row in self._recent[-needed:]])
-        rows = torch.empty(
-            needed, columns.stop - columns.start, dtype=dtype, device=self._settings.home
-        )
+        width = columns.stop - columns.start
+        rows = torch.empty(needed, width, dtype=dtype, device=self._settings.home)
         taken = 0
+
+        def vectors(one: Gradients, _: int = 0) -> Tensor:
+            parts = [one.of(index)[:, live] for index, live in enumerate(problem.live)]
+            return torch.cat([part.to(parts[0].device) for part in parts], dim=1)
+
         found = problem.gradients(needed)
-        own = _owners(layout)
-        same = problem.same_gradients
-        for count, parts in exchange(_joined(found, problem), own, [layout], dtype, same):
-            row = torch.cat([part.reshape(count, -1) for part in parts] or [rows[:count]], dim=1)
-            rows[taken : taken + count] = row[:, : rows.shape[1]]
-            taken += count
+        if problem.same_gradients:
+            received = (vectors(one)[:, columns] for one in found)
+        else:
+            joined = (Gradients(one.count, partial(vectors, one)) for one in found)
+            pieces = exchange(joined, _owners(layout), [layout], dtype)
+            # a rank may have no columns at all
+            received = (torch.cat([p.flatten(1) for p in own], 1) for own in pieces if own)
+        for row in received:
+            rows[taken : taken + len(row)] = row[:, :width]
+            taken += len(row)
         problem.require_sound()
         return rows
 
 
-class _Joined:
-    """The gradients of all live weights as one vector each."""
-
-    def __init__(self, gradients: Gradients, live: Sequence[Tensor]) -> None:
-        self._gradients, self._live, self.count = gradients, live, gradients.count
-
-    def of(self, index: int) -> Tensor:
-        parts = [self._gradients.of(i)[:, live] for i, live in enumerate(self._live)]
-        return torch.cat([part.to(parts[0].device) for part in parts], dim=1)
-
-
-def _joined(gradients: Iterable[Gradients], problem: Problem) -> Iterator[Gradients]:
-    return (_Joined(one, problem.live) for one in gradients)
-
-
 def _owners(layout: BlockLayout) -> list[list[Piece]]:
     """One block is everybody's: it takes products over all weights."""
-    if layout.num_blocks == 1:
-        return [[whole(0, layout)] for _ in range(world_size())]
-    return share_out([whole(0, layout)], [layout], world_size())
+    everything, ranks = Piece(0, slice(0, layout.num_blocks)), world_size()
+    return (
+        [[everything]] * ranks
+        if layout.num_blocks == 1
+        else share_out([everything], [layout], ranks)
+    )
 
 
 def _own_columns(layout: BlockLayout, size: int) -> slice:

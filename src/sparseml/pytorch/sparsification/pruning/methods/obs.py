@@ -3,31 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.block_inverse import BlockInverse
-from sparseml.pytorch.functional.kernels import exact_arithmetic
-from sparseml.pytorch.functional.obs import obs_scores, part_scores
-from sparseml.pytorch.functional.patterns import PerTensor
+from sparseml.pytorch.functional.patterns import NM, Pattern, PerTensor
+from sparseml.pytorch.functional.second_order.blocks import block_layout
+from sparseml.pytorch.functional.second_order.elimination import eliminate_cheapest
+from sparseml.pytorch.functional.second_order.obs import obs_scores, part_scores
+from sparseml.pytorch.functional.selection import prune_count
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
-from sparseml.pytorch.sparsification.pruning.methods.block_rule import BlockRule
-from sparseml.pytorch.sparsification.pruning.methods.elimination_depth import eliminated
 from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import (
     FisherPasses,
     FisherSettings,
     Held,
-    brought_back,
-    fisher_bytes,
-    plan_groups,
     put_aside,
 )
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
-from sparseml.pytorch.sparsification.pruning.sampling.shards import Piece, join_pieces
+from sparseml.pytorch.sparsification.pruning.sampling.shards import Piece, add_numbers, highest
 from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes
+from sparseml.pytorch.utils.distributed import is_distributed
 
-__all__ = ["OptimalBrainSurgeon"]
+__all__ = ["BlockRule", "OptimalBrainSurgeon"]
+
+Scored = list[tuple[Piece, Tensor]]
+"""Blocks held by this rank, with a value per weight ``[R, B]``."""
+
+
+@dataclass(frozen=True)
+class BlockRule:
+    """How weights are cut into blocks, scored and compensated.
+
+    :param block_size: of the Fisher matrix
+    :param layout: ``padded``, ``divisor`` or ``row``
+    :param eliminate: score by eliminating one after another (CAP), not each alone (OBS)
+    :param update: ``joint`` or ``simultaneous``
+    :param group: weights that blocks do not tear apart
+    :param together: weights that are removed at once
+    :param nm: ``(N, M)``, to keep N of M
+    :param spread: whether a unit may have parts in several blocks
+    """
+
+    block_size: int
+    layout: str = "padded"
+    eliminate: bool = False
+    update: str = "joint"
+    group: int = 1
+    together: int = 1
+    nm: tuple[int, int] | None = None
+    spread: bool = False
+
+    def fitted(self, pattern: Pattern) -> BlockRule:
+        """Return the rule for a pattern.
+
+        Units that are runs of consecutive inputs are never torn apart by blocks; of others each
+        block holds a part, or several.
+
+        :raises ValueError: with ``eliminate``, for units that are no such runs: the order in which
+            a block is eliminated would depend on all others
+        """
+        run = pattern.run
+        if run < 1 and not self.eliminate and isinstance(pattern, PerTensor):
+            return replace(self, spread=True)
+        if run < 1:
+            raise ValueError(
+                f"units of {pattern} masks are no runs of consecutive inputs of one output, so "
+                "they lie in no single block of the Fisher matrix"
+            )
+        if isinstance(pattern, NM):
+            return replace(self, group=run, nm=(pattern.keep, pattern.group))
+        return replace(self, group=run, together=run)
 
 
 class OptimalBrainSurgeon(Method):
@@ -52,19 +98,25 @@ class OptimalBrainSurgeon(Method):
     def __init__(self, owner: str, rule: BlockRule, settings: FisherSettings) -> None:
         self._owner, self._rule, self._settings = owner, rule, settings
 
+    def _cut(self, problem: Problem) -> tuple[BlockRule, FisherPasses]:
+        rule = self._rule.fitted(problem.pattern)
+        layouts = [
+            block_layout(weight.shape, rule.block_size, rule.layout, group=rule.group)
+            for weight in problem.weights
+        ]
+        return rule, FisherPasses(problem, layouts, self._settings, self._owner)
+
     def describe(self, problem: Problem) -> str:
         """Return how much memory the Fisher matrices take, in how many groups.
 
         :raises RuntimeError: if that is not there
         """
-        work = _Work(problem, self._owner, self._rule, self._settings)
-        groups = [group for _, groups in work.sets() for group in groups]
-        for group in groups:
-            work.passes.require_memory(group)
-        sizes = [fisher_bytes(group, work.layouts, self._settings.dtype) for group in groups]
+        _, fishers = self._cut(problem)
+        groups = [group for _, groups in fishers.sets() for group in groups]
+        largest = describe_bytes(max(map(fishers.require_memory, groups)))
         return (
-            f"Fisher matrices in {sum(i.num_blocks for i in work.layouts)} blocks of at most "
-            f"{max(i.block_size for i in work.layouts)} weights take {describe_bytes(max(sizes))}"
+            f"Fisher matrices in {sum(i.num_blocks for i in fishers.layouts)} blocks of at most "
+            f"{max(i.block_size for i in fishers.layouts)} weights take {largest}"
             f" at a time, in {len(groups)} group(s)"
         )
 
@@ -73,125 +125,128 @@ class OptimalBrainSurgeon(Method):
     ) -> list[Outcome]:
         """Return the outcome for each target, all from one estimate."""
         problem = problem.restricted(only)
-        work = _Work(problem, self._owner, self._rule, self._settings)
-        count = len(problem.found)
-        found: list[tuple[list[Tensor], list[Tensor]]] = [
-            ([torch.empty(0)] * count, [torch.empty(0)] * count) for _ in targets
-        ]
+        rule, fishers = self._cut(problem)
         wanted = [problem.one_each(target) for target in targets]
-        for indices, groups in work.sets():
-            for (masks, weights), (own, new) in zip(
-                found, work.decided(indices, groups, wanted), strict=True
-            ):
-                for index, mask, weight in zip(indices, own, new, strict=True):
-                    masks[index], weights[index] = mask, weight
-        return [problem.outcome(masks, weights) for masks, weights in found]
+        masks: list[dict[int, Tensor]] = [{} for _ in targets]
+        weights: list[dict[int, Tensor]] = [{} for _ in targets]
+        for indices, groups in fishers.sets():
+            scores, aside = self._scores(rule, fishers, indices, groups, wanted)
+            for keep, target in zip(masks, wanted, strict=True):
+                keep.update(zip(indices, problem.select_of(indices, scores, target), strict=True))
+            found: list[Scored] = [[] for _ in targets]
+            for group, kept in zip(groups, aside, strict=True):
+                held = fishers.inverses(group) if kept is None else kept
+                _update(rule, problem, held, masks, found)
+                del held, kept  # before the next ones take their place
+            del aside
+            for new, blocks in zip(weights, found, strict=True):
+                new.update(zip(indices, fishers.joined(indices, blocks), strict=True))
+        order = range(len(problem.found))
+        return [
+            problem.outcome([keep[i] for i in order], [new[i] for i in order])
+            for keep, new in zip(masks, weights, strict=True)
+        ]
 
-
-class _Work:
-    """One decision: the problem with its blocks."""
-
-    def __init__(
-        self, problem: Problem, owner: str, rule: BlockRule, settings: FisherSettings
-    ) -> None:
-        self._problem, self._settings = problem, settings
-        self._rule = rule.fitted(problem.pattern)
-        self.layouts = [self._rule.cut(weight.shape) for weight in problem.weights]
-        self.passes = FisherPasses(problem, self.layouts, settings, owner)
-
-    def sets(self) -> list[tuple[list[int], list[list[Piece]]]]:
-        """Sets of weights that are decided on by themselves, each in its groups."""
-        everything = list(range(len(self._problem.found)))
-        if self._problem.budget.joint:
-            return [(everything, plan_groups(everything, self.layouts, self._settings))]
-        sets: list[tuple[list[int], list[list[Piece]]]] = []
-        for index in everything:
-            alone = plan_groups([index], self.layouts, self._settings)
-            if sets:
-                together = [*sets[-1][0], index]
-                groups = plan_groups(together, self.layouts, self._settings)
-                if len(groups) == 1:
-                    sets[-1] = (together, groups)
-                    continue
-            sets.append(([index], alone))
-        return sets
-
-    def decided(
+    def _scores(
         self,
+        rule: BlockRule,
+        fishers: FisherPasses,
         indices: list[int],
         groups: list[list[Piece]],
-        targets: list[list[float]],
-    ) -> list[tuple[list[Tensor], list[Tensor]]]:
-        """Return the masks and new weights of some parameters, for each target."""
-        problem, folder = self._problem, self._settings.folder
-        found: list[tuple[Piece, Tensor]] = []
-        kept: list[Held | None] = []
+        targets: Sequence[Sequence[float]],
+    ) -> tuple[list[Tensor], list[Held | None]]:
+        """Scores of some parameters, and the inverses that were kept for the update."""
+        problem, folder, alone = fishers.problem, self._settings.folder, len(groups) == 1
+        found: Scored = []
+        aside: list[Held | None] = []
         for group in groups:
-            held = self.passes.inverses(group)
-            found += self._scored(indices, held, targets, len(groups) == 1)
-            if len(groups) == 1:
-                kept.append(held)
+            held = fishers.inverses(group)
+            if rule.eliminate:
+                found += _eliminated(rule, fishers, indices, held, targets if alone else None)
             else:
-                kept.append(put_aside(held, folder) if folder else None)
+                found += _costs(rule, fishers, held)
+            aside.append(held if alone else put_aside(held, folder) if folder else None)
             del held  # before the next group's take their place
-        scores = self._joined(indices, found)
+        scores = fishers.joined(indices, found)
         for index, score in zip(indices, scores, strict=True):
-            if not self._rule.spread:
-                gone = ~problem.live[index].to(score.device)
-                score.masked_fill_(gone & self._fully_gone(index, gone), -torch.inf)
-        masks = [problem.select_of(indices, scores, target) for target in targets]
-        updated: list[list[tuple[Piece, Tensor]]] = [[] for _ in targets]
-        for group, aside in zip(groups, kept, strict=True):
-            held = self.passes.inverses(group) if aside is None else brought_back(aside)
-            for one, pruned in zip(updated, masks, strict=True):
-                keep = dict(zip(indices, pruned, strict=True))
-                one += [(p, self._updated(p, i, keep[p.index])) for p, i in held]
-            del held
-        weights = [self._joined(indices, one) for one in updated]
-        return list(zip(masks, weights, strict=True))
+            if rule.spread:
+                break
+            live, layout = problem.live[index], fishers.layouts[index]
+            if rule.together > 1:  # groups of which nothing is left
+                left = layout.to_blocks(live).view(layout.num_blocks, -1, rule.together).any(-1)
+                live = layout.from_blocks(left.repeat_interleave(rule.together, dim=1))
+            score.masked_fill_(~live.to(score.device), -torch.inf)
+        return scores, aside
 
-    def _scored(
-        self, indices: list[int], held: Held, targets: list[list[float]], complete: bool
-    ) -> list[tuple[Piece, Tensor]]:
-        problem, rule = self._problem, self._rule
-        if rule.eliminate:
-            return eliminated(problem, indices, held, self.layouts, rule, targets, complete)
-        scored = []
-        for piece, inverse in held:
-            weights = inverse.blocks_of(problem.weights[piece.index]) * inverse.live
-            with exact_arithmetic(inverse.inverse.device):
-                if rule.spread:
-                    scores = part_scores(weights, inverse.inverse, self._units(piece, inverse))
-                else:
-                    scores = obs_scores(weights, inverse.inverse, rule.together)
-            scored.append((piece, scores))
-        return scored
 
-    def _units(self, piece: Piece, inverse: BlockInverse) -> Tensor:
-        """The unit of each weight of some blocks, counted from 1; 0 where there is no weight."""
-        pattern = self._problem.pattern
-        assert isinstance(pattern, PerTensor)
-        units = pattern.units_of(self._problem.weights[piece.index].shape)
-        blocks = self.layouts[piece.index].to_blocks(units)[piece.rows]
-        return blocks.to(inverse.inverse.device)
+def _costs(rule: BlockRule, fishers: FisherPasses, held: Held) -> Scored:
+    """What removing each weight, or each group, alone costs."""
+    scored: Scored = []
+    for piece, inverse in held:
+        weight = fishers.problem.weights[piece.index]
+        weights = inverse.blocks_of(weight) * inverse.live
+        if rule.spread:
+            pattern = fishers.problem.pattern
+            assert isinstance(pattern, PerTensor)
+            # counted from 1; 0 where there is no weight
+            units = inverse.layout.to_blocks(pattern.units_of(weight.shape))[piece.rows]
+            scores = part_scores(weights, inverse.inverse, units.to(weights.device))
+        else:
+            scores = obs_scores(weights, inverse.inverse, rule.together)
+        scored.append((piece, scores))
+    return scored
 
-    def _updated(self, piece: Piece, inverse: BlockInverse, keep: Tensor) -> Tensor:
-        weight = self._problem.weights[piece.index].to(inverse.inverse.dtype)
-        rule, group = self._rule.update, self._rule.together
-        with exact_arithmetic(inverse.inverse.device):
-            new, _ = inverse.update(weight, ~keep, rule=rule, group=group)
-        return self.layouts[piece.index].to_blocks(new)[piece.rows]
 
-    def _joined(
-        self, indices: Sequence[int], found: Sequence[tuple[Piece, Tensor]]
-    ) -> list[Tensor]:
-        return join_pieces(found, indices, self.layouts, self._problem.weights)
+def _eliminated(
+    rule: BlockRule,
+    fishers: FisherPasses,
+    indices: list[int],
+    held: Held,
+    targets: Sequence[Sequence[float]] | None,
+) -> Scored:
+    """Cumulative losses of removing weights one by one; inf where they were not reached.
 
-    def _fully_gone(self, index: int, gone: Tensor) -> Tensor:
-        """Weights all of whose group are gone."""
-        layout, group = self.layouts[index], self._rule.together
-        if group == 1:
-            return gone
-        rows = ~layout.to_blocks(~gone)
-        whole = rows.view(len(rows), -1, group).all(-1).repeat_interleave(group, dim=1)
-        return layout.from_blocks(whole)
+    :param targets: where the ranks hold all that is ranked together, so that it is known how far to
+        look; else None
+    """
+    problem, scored = fishers.problem, []
+    # every rank goes through all of them, whatever it holds: they exchange how far to look
+    for ranked in [indices] if problem.budget.joint else [[index] for index in indices]:
+        own = [(piece, inverse) for piece, inverse in held if piece.index in ranked]
+        steps = None
+        if targets is not None and rule.nm is None:
+            # groups, and those of them that are still there
+            groups = left = 0
+            for layout, live in ((fishers.layouts[i], problem.live[i]) for i in ranked):
+                groups += layout.rows * layout.row // rule.together
+                left += int(layout.to_blocks(live).reshape(-1, rule.together).any(-1).sum())
+            goal = max(prune_count(groups, target[ranked[0]]) for target in targets)
+            steps = max(0, goal - (groups - left))
+        found = eliminate_cheapest(
+            [inverse for _, inverse in own],
+            [problem.weights[piece.index] for piece, _ in own],
+            steps,
+            group=rule.together,
+            nm=rule.nm,
+            add_up=add_numbers if is_distributed() else int,
+            highest=highest if is_distributed() else float,
+        )
+        scored += [(piece, one.scores()) for (piece, _), one in zip(own, found, strict=True)]
+    return scored
+
+
+def _update(
+    rule: BlockRule,
+    problem: Problem,
+    held: Held,
+    masks: list[dict[int, Tensor]],
+    found: list[Scored],
+) -> None:
+    """Append the new blocks of some weights to those of each target."""
+    for piece, inverse in held:
+        # from wherever it was put aside
+        inverse = replace(inverse, inverse=inverse.inverse.to(inverse.live.device))
+        weight, part = problem.weights[piece.index], rule.together
+        for blocks, keep in zip(found, masks, strict=True):
+            new, _ = inverse.update(weight, ~keep[piece.index], rule=rule.update, group=part)
+            blocks.append((piece, new))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.rigl import connections_to_keep, drop_and_grow_scores
+from sparseml.pytorch.functional.scores import drop_and_grow_scores
 from sparseml.pytorch.functional.selection import prune_count
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
@@ -41,24 +41,16 @@ class DropAndGrow(Method):
         gradients = self._gradients(problem)
         outcomes = []
         for target in targets:
-            wanted = problem.one_each(target)
-            scores = [
-                drop_and_grow_scores(weight, gradient, self._kept(weight.numel(), sparsity))
-                for weight, gradient, sparsity in zip(
-                    problem.weights, gradients, wanted, strict=True
-                )
-            ]
+            wanted, scores = problem.one_each(target), []
+            for weight, gradient, sparsity in zip(problem.weights, gradients, wanted, strict=True):
+                active = weight.numel() - prune_count(weight.numel(), sparsity)
+                kept = active - prune_count(active, self.replaced)
+                scores.append(drop_and_grow_scores(weight, gradient, kept))
             outcomes.append(problem.outcome(problem.select(scores, wanted, only)))
         return outcomes
 
-    def _kept(self, size: int, sparsity: float) -> int:
-        return connections_to_keep(size, prune_count(size, sparsity), self.replaced)
-
     def _gradients(self, problem: Problem) -> list[Tensor]:
-        sums = [
-            torch.zeros(weight.shape, dtype=weight.dtype, device=weight.device)
-            for weight in problem.weights
-        ]
+        sums = [torch.zeros_like(weight) for weight in problem.weights]
         if not self.replaced:
             return sums
         with problem.unmasked_gradients():

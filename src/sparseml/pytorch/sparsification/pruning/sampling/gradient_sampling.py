@@ -25,20 +25,18 @@ the optimizer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 from tqdm.auto import tqdm
 
+from sparseml.pytorch.sparsification.pruning.sampling.given import call_builder, parts_of
 from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import LayerCapture
-from sparseml.pytorch.utils.batch_streams import (
-    SamplingData,
-    call_builder,
-)
 from sparseml.pytorch.utils.distributed import (
     any_rank,
     is_distributed,
@@ -47,38 +45,27 @@ from sparseml.pytorch.utils.distributed import (
 )
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.pytorch.utils.saving.rng import OwnRandomNumbers
 from sparseml.pytorch.utils.tensors.sharded import full_value, is_sharded
-from sparseml.utils.text import did_you_mean
 
 __all__ = ["GradientSampler", "Gradients", "undisturbed"]
 
 _LOGGER = logging.getLogger(__name__)
-_BUILDER = "data_loader_builder"
-_LOSSES = ("loss_function", "loss_fn")
-_OPTIONS = ("autocast", "progress_bar")
 _MOST_SKIPPED = 0.1
 _FLOAT16_SCALE = 1024.0
+_END = object()
 
 
-class Gradients(Protocol):
-    """The gradients of one batch."""
+@dataclass(frozen=True)
+class Gradients:
+    """The gradients of one batch.
 
-    @property
-    def count(self) -> int:
-        """How many there are of each parameter."""
+    :param count: how many there are of each parameter
+    :param of: gives those of one parameter, ``[count, *shape]``
+    """
 
-    def of(self, index: int) -> Tensor:
-        """Those of one parameter, ``[count, *shape]``."""
-
-
-class _BatchGradients:
-    count = 1
-
-    def __init__(self, grads: Sequence[Tensor]) -> None:
-        self._grads = grads
-
-    def of(self, index: int) -> Tensor:
-        return self._grads[index].unsqueeze(0)
+    count: int
+    of: Callable[[int], Tensor]
 
 
 @contextmanager
@@ -116,7 +103,7 @@ class GradientSampler:
     def __init__(
         self, given: Any, kwargs: Mapping[str, Any], owner: str, per_sample: bool = False
     ) -> None:
-        builder, self._loss = _parts(given, owner)
+        builder, self._loss = parts_of(given, owner)
         self._owner = owner
         self._per_sample = per_sample
         self._autocast: torch.dtype | None = given.get("autocast")
@@ -147,8 +134,10 @@ class GradientSampler:
         sharded = any(is_sharded(found.param) for found in params)
         self.same_on_all_ranks = sharded or not is_distributed()
         self._failure = ""
-        ranks = 1 if sharded else world_size()
-        share = count // ranks + (process_rank() % ranks < count % ranks)
+        share = count
+        if not self.same_on_all_ranks:
+            ranks = world_size()
+            share = count // ranks + (process_rank() < count % ranks)
         return self._sampled(unwrap_module(module, root=True), params, share)
 
     def _sampled(
@@ -156,16 +145,22 @@ class GradientSampler:
     ) -> Iterator[Gradients]:
         taken = skipped = 0
         bar = tqdm(total=share, disable=self._hide_bar, desc=f"{self._owner}: gradients")
-        with bar, undisturbed(bare), self._data.own_random_numbers():
+        with bar, undisturbed(bare), self._data.random_numbers.drawing():
             while taken < share and not self._failure:
-                found_now = self._sample(bare, params, share - taken)
-                if found_now is None:
-                    skipped += 1
-                    self._judge(skipped, share)
+                sampled = self._sample(bare, params, share - taken)
+                if sampled is not None:
+                    taken += sampled.count
+                    bar.update(sampled.count)
+                    yield sampled
                     continue
-                taken += found_now.count
-                bar.update(found_now.count)
-                yield found_now
+                skipped += 1
+                if skipped > _MOST_SKIPPED * share:
+                    self._failure = (
+                        f"{self._owner}: {skipped} batches gave gradients that are not finite, "
+                        f"more than a tenth of the {share} asked for; nothing has been pruned. "
+                        "Check the loss and the data of the grad_sampler, and whether the training "
+                        "has diverged"
+                    )
         if skipped and not self._failure:
             _LOGGER.warning(
                 "%s: skipped %d batches with gradients that are not finite", self._owner, skipped
@@ -187,40 +182,28 @@ class GradientSampler:
         """Restore :meth:`progress_state`."""
         self._data.load_progress_state(state)
 
-    def _judge(self, skipped: int, share: int) -> None:
-        if skipped > _MOST_SKIPPED * share:
-            self._failure = (
-                f"{self._owner}: {skipped} batches gave gradients that are not finite, more than a "
-                f"tenth of the {share} asked for; nothing has been pruned. Check the loss and the "
-                "data of the grad_sampler, and whether the training has diverged"
-            )
-
     def _sample(
         self, module: Module, params: Sequence[NamedLayerParam], most: int
     ) -> Gradients | None:
         """The gradients of the next batch, None if they are not finite."""
         args, kwargs, target = self._data.next_batch()
         if self.same_on_all_ranks and is_distributed():
-            return self._sample_sharded(module, params, (args, kwargs, target))
-        if self._per_sample:
-            with LayerCapture(params, (args, kwargs), self._owner) as capture:
-                loss = self._forward(module, args, kwargs, target)
-            outputs = capture.outputs()
-        else:
-            capture, outputs = None, [found.param for found in params]
+            return self._sharded(module, params, (args, kwargs, target))
+        watch = LayerCapture(params, (args, kwargs), self._owner) if self._per_sample else None
+        with watch or nullcontext():
             loss = self._forward(module, args, kwargs, target)
+        outputs = watch.outputs() if watch else [found.param for found in params]
         if not bool(loss.isfinite()):
             return None
         with torch.autocast(loss.device.type, enabled=False):  # also that of the training around
             grads = torch.autograd.grad(loss, outputs, allow_unused=True)
-        complete = self._complete(params, grads)
-        if not _all_finite(complete):
-            return None
-        if capture is not None:
-            return capture.gradients(complete, most)
-        return _BatchGradients(complete)
+        found = self._checked(params, grads)
+        if watch is None or found is None:
+            return found
+        each, count = found.of, min(watch.samples, most)
+        return Gradients(count, lambda index: watch.gradients(each(index)[0], index, count))
 
-    def _sample_sharded(
+    def _sharded(
         self, module: Module, params: Sequence[NamedLayerParam], batch: tuple[Any, Any, Any]
     ) -> Gradients | None:
         if self._per_sample:
@@ -240,8 +223,7 @@ class GradientSampler:
         finally:
             for param, grad in before:
                 param.grad = grad
-        complete = self._complete(params, grads)
-        return _BatchGradients(complete) if _all_finite(complete) else None
+        return self._checked(params, grads)
 
     def _forward(self, module: Module, args: Any, kwargs: Any, target: Any) -> Tensor:
         device = next(module.parameters()).device.type
@@ -253,10 +235,12 @@ class GradientSampler:
             loss: Tensor = self._loss(output, target) * self._scale
         return loss
 
-    def _complete(
+    def _checked(
         self, params: Sequence[NamedLayerParam], grads: Sequence[Tensor | None]
-    ) -> list[Tensor]:
+    ) -> Gradients | None:
+        """One gradient for each parameter, or None if they are not finite."""
         complete = []
+        finite: dict[torch.device, list[Tensor]] = {}
         for found, grad in zip(params, grads, strict=True):
             if grad is None:
                 raise RuntimeError(
@@ -264,30 +248,103 @@ class GradientSampler:
                     "grad_sampler does not depend on it"
                 )
             complete.append(grad if self._scale == 1.0 else grad / self._scale)
-        return complete
+            finite.setdefault(grad.device, []).append(complete[-1].isfinite().all())
+        # one answer per device, so that a GPU is waited for once
+        if not all(bool(torch.stack(one).all()) for one in finite.values()):
+            return None
+        return Gradients(1, lambda index: complete[index].unsqueeze(0))
 
 
-def _all_finite(tensors: Sequence[Tensor]) -> bool:
-    # one answer per device, so that a GPU is waited for once
-    answers: dict[torch.device, list[Tensor]] = {}
-    for tensor in tensors:
-        answers.setdefault(tensor.device, []).append(tensor.isfinite().all())
-    return all(bool(torch.stack(found).all()) for found in answers.values())
+class SamplingData:
+    """An endless stream of batches that goes on where it stopped, also in a resumed run.
 
+    The loader is gone through once more when its batches are used up; one that is an iterator
+    itself is built anew. Each round through the loader draws random numbers of its own, from the
+    seed of this process, its rank and the number of the round, while those of the training stay as
+    they are. So a resumed run repeats a round and skips what has been drawn of it.
 
-def _parts(given: Any, owner: str) -> tuple[Callable[..., Any], Callable[[Any, Any], Tensor]]:
-    need = f"{owner} prunes by gradients: give grad_sampler={{'{_BUILDER}': ..., '{_LOSSES[0]}': "
-    need += "...} to the manager's modify(), initialize() or apply()"
-    if not isinstance(given, Mapping):
-        raise RuntimeError(f"{need}, found {given!r}")
-    known = (_BUILDER, *_LOSSES, *_OPTIONS)
-    unknown = [str(key) for key in given if key not in known]
-    if unknown:
-        hint = did_you_mean(unknown[0], known)
-        raise RuntimeError(f"grad_sampler of {owner} has the unknown key {unknown[0]!r}{hint}")
-    loss = next((given[key] for key in _LOSSES if key in given), None)
-    for what, value in ((_BUILDER, given.get(_BUILDER)), (_LOSSES[0], loss)):
-        if not callable(value):
-            raise RuntimeError(f"{need}; its {what} must be callable, found {value!r}")
-    assert loss is not None
-    return given[_BUILDER], loss
+    :param build: returns the loader: an iterable of batches, or a callable that returns one. If it
+        has ``state_dict`` and ``load_state_dict``, its state at the beginning of a round is kept
+    :param owner: for messages
+    """
+
+    def __init__(self, build: Callable[[], Any], owner: str) -> None:
+        self._build = build
+        self._owner = owner
+        self._seed = torch.initial_seed()
+        self._loader: Any = build()
+        self._used = False
+        self._batches: Iterator[Any] | None = None
+        self._loader_state: Any = None
+        self._rounds = 0
+        self._drawn = 0
+        self._to_skip = 0
+        self.random_numbers = OwnRandomNumbers()
+        self._warned = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy opens the data again, and skips what has been drawn
+        state = dict(vars(self))
+        if isinstance(self._loader, Iterator):
+            state.update(_loader=None, _used=False)
+        if self._batches is not None:
+            state.update(_batches=None, _rounds=self._rounds - 1, _to_skip=self._drawn, _drawn=0)
+        return state
+
+    def next_batch(self) -> Any:
+        """Return the next batch; to be called within ``random_numbers.drawing()``.
+
+        :raises RuntimeError: if the loader yields none
+        """
+        if self._batches is None:
+            self._begin()
+        assert self._batches is not None
+        batch = next(self._batches, _END)
+        if batch is _END:
+            if not self._warned:
+                _LOGGER.warning(
+                    "%s: the data of the grad_sampler ended after %d batches and are repeated; "
+                    "give more data, or ask for fewer gradients (num_grads)",
+                    self._owner,
+                    self._drawn,
+                )
+                self._warned = True
+            batch = next(self._begin(), _END)
+        if batch is _END:
+            raise RuntimeError(f"{self._owner}: the data_loader_builder's loader has no batches")
+        self._drawn += 1
+        return batch
+
+    def progress_state(self) -> dict[str, Any]:
+        """Return how far the stream has come."""
+        opened = self._batches is not None
+        return {
+            "seed": self._seed,
+            "rounds": self._rounds - opened,
+            "drawn": self._drawn if opened else self._to_skip,
+            "loader": self._loader_state,
+        }
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`progress_state`; the batches are skipped when the next one is drawn."""
+        self._seed, self._rounds = state["seed"], state["rounds"]
+        self._to_skip, self._loader_state = state["drawn"], state["loader"]
+        self._batches, self.random_numbers = None, OwnRandomNumbers()
+        if self._loader_state is not None and hasattr(self._loader, "load_state_dict"):
+            self._loader.load_state_dict(self._loader_state)
+
+    def _begin(self) -> Iterator[Any]:
+        self.random_numbers.begin(self._seed % 2**64, process_rank(), self._rounds)
+        if self._loader is None or (self._used and isinstance(self._loader, Iterator)):
+            self._loader = self._build()
+        if hasattr(self._loader, "load_state_dict") and hasattr(self._loader, "state_dict"):
+            self._loader_state = self._loader.state_dict()
+        source: Any = self._loader
+        if not isinstance(source, Iterable) and callable(source):
+            source = source()
+        self._batches, self._used = iter(source), True
+        self._rounds += 1
+        self._drawn, self._to_skip = self._to_skip, 0
+        for _ in range(self._drawn):
+            next(self._batches, _END)
+        return self._batches

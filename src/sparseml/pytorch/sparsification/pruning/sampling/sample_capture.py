@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sparseml.pytorch.functional.kernels import exact_arithmetic
-from sparseml.pytorch.functional.sample_gradients import (
+from sparseml.pytorch.functional.second_order.linalg import exact_arithmetic
+from sparseml.pytorch.functional.second_order.sample_gradients import (
     conv2d_sample_gradients,
     linear_sample_gradients,
 )
 from sparseml.pytorch.utils.params import NamedLayerParam
 
-__all__ = ["LayerCapture", "SampleGradients"]
+__all__ = ["LayerCapture"]
 
 
 class LayerCapture:
@@ -31,7 +31,9 @@ class LayerCapture:
     def __init__(self, params: Sequence[NamedLayerParam], batch: Any, owner: str) -> None:
         self._params = params
         self._owner = owner
-        self._samples = _batch_size(batch)
+        leaves = torch.utils._pytree.tree_leaves(batch)
+        sizes = [leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim]
+        self.samples = int(sizes[0]) if sizes else 0
         self._inputs: list[Tensor | None] = [None] * len(params)
         self._outputs: list[Tensor | None] = [None] * len(params)
         self._hooks: list[RemovableHandle] = []
@@ -60,27 +62,41 @@ class LayerCapture:
                 raise RuntimeError(self._refusal(found, "its layer is not run"))
         return [output for output in self._outputs if output is not None]
 
-    def gradients(self, output_grads: Sequence[Tensor], most: int) -> SampleGradients:
-        """The gradients of at most ``most`` samples.
+    def gradients(self, output_grad: Tensor, index: int, count: int) -> Tensor:
+        """The gradients of one parameter for the first ``count`` samples, ``[count, *shape]``.
 
-        :param output_grads: of the loss, with respect to :meth:`outputs`
+        :param output_grad: of the loss, with respect to that one of :meth:`outputs`
         """
-        inputs = [value for value in self._inputs if value is not None]
-        count = min(self._samples, most)
-        layers = [found.layer for found in self._params]
-        return SampleGradients(layers, inputs, output_grads, self._samples, count)
+        layer, inputs = self._params[index].layer, self._inputs[index]
+        assert inputs is not None
+        # the loss averages over samples; each by itself counts in full
+        grads = output_grad[:count] * self.samples
+        inputs = inputs[:count].to(grads.dtype)
+        with exact_arithmetic(inputs.device):
+            if isinstance(layer, nn.Linear):
+                return linear_sample_gradients(inputs, grads)
+            assert isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str)
+            return conv2d_sample_gradients(
+                inputs,
+                grads,
+                _pair(layer.kernel_size),
+                stride=_pair(layer.stride),
+                padding=_pair(layer.padding),
+                dilation=_pair(layer.dilation),
+                groups=layer.groups,
+            )
 
     def _keep(self, index: int) -> Any:
         def hook(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
             found = self._params[index]
             if self._outputs[index] is not None:
                 raise RuntimeError(self._refusal(found, "its layer runs more than once"))
-            if args[0].ndim == 0 or args[0].shape[0] != self._samples:
+            if args[0].ndim == 0 or args[0].shape[0] != self.samples:
                 raise RuntimeError(
                     self._refusal(
                         found,
                         f"its layer's input of shape {tuple(args[0].shape)} does not begin with "
-                        f"the {self._samples} samples of the batch",
+                        f"the {self.samples} samples of the batch",
                     )
                 )
             self._inputs[index] = args[0].detach()
@@ -97,45 +113,6 @@ class LayerCapture:
         )
 
 
-class SampleGradients:
-    """Gradients of each sample, computed layer by layer when they are asked for."""
-
-    def __init__(
-        self,
-        layers: Sequence[nn.Module],
-        inputs: Sequence[Tensor],
-        output_grads: Sequence[Tensor],
-        samples: int,
-        count: int,
-    ) -> None:
-        self.count = count
-        self._layers, self._inputs, self._output_grads = layers, inputs, output_grads
-        self._samples = samples
-
-    def of(self, index: int) -> Tensor:
-        """Those of one parameter, ``[count, *shape]``."""
-        with exact_arithmetic(self._inputs[index].device):
-            return self._of(index)
-
-    def _of(self, index: int) -> Tensor:
-        layer, inputs = self._layers[index], self._inputs[index][: self.count]
-        # the loss averages over samples; each by itself counts in full
-        grads = self._output_grads[index][: self.count] * self._samples
-        inputs = inputs.to(grads.dtype)
-        if isinstance(layer, nn.Linear):
-            return linear_sample_gradients(inputs, grads)
-        assert isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str)
-        return conv2d_sample_gradients(
-            inputs,
-            grads,
-            _pair(layer.kernel_size),
-            stride=_pair(layer.stride),
-            padding=_pair(layer.padding),
-            dilation=_pair(layer.dilation),
-            groups=layer.groups,
-        )
-
-
 def _is_known(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Conv2d):
         return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
@@ -144,9 +121,3 @@ def _is_known(layer: nn.Module) -> bool:
 
 def _pair(value: Sequence[int]) -> tuple[int, int]:
     return value[0], value[1]
-
-
-def _batch_size(batch: Any) -> int:
-    leaves = torch.utils._pytree.tree_leaves(batch)
-    sizes = [leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim]
-    return int(sizes[0]) if sizes else 0

@@ -17,17 +17,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sparseml.pytorch.functional.block_layout import BlockLayout
+from sparseml.pytorch.functional.second_order.blocks import BlockLayout
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import Gradients
 from sparseml.pytorch.utils.distributed import (
     add_up,
-    is_distributed,
     process_rank,
     transfer_device,
     world_size,
 )
 
-__all__ = ["Piece", "exchange", "join_pieces", "rows_of", "share_out", "whole"]
+__all__ = ["Piece", "add_numbers", "exchange", "highest", "share_out"]
 
 
 @dataclass(frozen=True)
@@ -41,23 +40,13 @@ class Piece:
     index: int
     rows: slice
 
-    @property
-    def count(self) -> int:
-        """How many blocks."""
-        return int(self.rows.stop - self.rows.start)
-
-
-def whole(index: int, layout: BlockLayout) -> Piece:
-    """All blocks of a weight."""
-    return Piece(index, slice(0, layout.num_blocks))
-
 
 def share_out(
     pieces: Sequence[Piece], layouts: Sequence[BlockLayout], shares: int
 ) -> list[list[Piece]]:
     """Cut pieces into shares of about equal memory, in order; a share may stay empty."""
     costs = [layouts[piece.index].block_size ** 2 for piece in pieces]
-    total = sum(piece.count * cost for piece, cost in zip(pieces, costs, strict=True))
+    total = sum(_count(piece) * cost for piece, cost in zip(pieces, costs, strict=True))
     result: list[list[Piece]] = [[] for _ in range(shares)]
     done = 0
     for piece, cost in zip(pieces, costs, strict=True):
@@ -72,18 +61,12 @@ def share_out(
     return result
 
 
-def rows_of(piece: Piece, layouts: Sequence[BlockLayout], tensor: Tensor) -> Tensor:
-    """The blocks of a tensor ``[*batch, *shape]``, as ``[*batch, R, B]``."""
-    return layouts[piece.index].to_blocks(tensor)[..., piece.rows, :]
-
-
 def exchange(
     gradients: Iterable[Gradients],
     owners: Sequence[Sequence[Piece]],
     layouts: Sequence[BlockLayout],
     dtype: torch.dtype = torch.float32,
-    same: bool = False,
-) -> Iterator[tuple[int, list[Tensor]]]:
+) -> Iterator[list[Tensor]]:
     """Bring the gradients of all ranks to those that own the blocks.
 
     All ranks take part until the last of them has run out of gradients.
@@ -91,14 +74,10 @@ def exchange(
     :param gradients: of this rank
     :param owners: the pieces of each rank
     :param dtype: in which they travel
-    :param same: the gradients are the same on all ranks, so that nothing has to travel
-    :return: number of gradients and, for each piece of this rank, their blocks ``[n, R, B]``
+    :return: for each piece of this rank the blocks of some gradients, ``[n, R, B]``
     """
     own = owners[process_rank()]
-    if same or not is_distributed():
-        for found in gradients:
-            yield found.count, [rows_of(p, layouts, found.of(p.index)) for p in own]
-        return
+    sizes = [_count(piece) * layouts[piece.index].block_size for piece in own]
     stream = iter(gradients)
     while True:
         one = next(stream, None)
@@ -106,47 +85,18 @@ def exchange(
         if not any(counts):
             return
         parts = [] if one is None else _parts(one, owners, layouts)
-        received = _all_to_all(parts, _size(own, layouts), counts, dtype)
+        received = _all_to_all(parts, sum(sizes), counts, dtype)
         for count, rows in zip(counts, received, strict=True):
             if count:
-                yield count, _cut(rows.view(count, -1), own, layouts)
+                cut = rows.view(count, -1).split(sizes, dim=1)
+                yield [
+                    part.reshape(count, _count(piece), -1)
+                    for piece, part in zip(own, cut, strict=True)
+                ]
 
 
-def join_pieces(
-    found: Sequence[tuple[Piece, Tensor]],
-    indices: Sequence[int],
-    layouts: Sequence[BlockLayout],
-    like: Sequence[Tensor],
-) -> list[Tensor]:
-    """Put the blocks that all ranks hold together to tensors of the weights' shapes.
-
-    Blocks that nobody holds are zero. Every block is held once, so that adding up the ranks' shares
-    is exact.
-
-    :param found: pieces of this rank with their blocks ``[R, B]``
-    :param indices: the weights to put together
-    :param like: tensors that tell the device, one per weight
-    """
-    dtype = _common_dtype([blocks for _, blocks in found])
-    tensors = {
-        i: torch.zeros(
-            layouts[i].num_blocks, layouts[i].block_size, dtype=dtype, device=like[i].device
-        )
-        for i in indices
-    }
-    for piece, blocks in found:
-        tensors[piece.index][piece.rows] = blocks.to(like[piece.index].device, dtype)
-    return [layouts[i].from_blocks(add_up(tensors[i])) for i in indices]
-
-
-def _common_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
-    wide = any(tensor.dtype == torch.float64 for tensor in tensors)
-    flag = torch.tensor([float(wide)], device=transfer_device())
-    return torch.float64 if bool(add_up(flag)) else torch.float32
-
-
-def _size(pieces: Sequence[Piece], layouts: Sequence[BlockLayout]) -> int:
-    return sum(piece.count * layouts[piece.index].block_size for piece in pieces)
+def _count(piece: Piece) -> int:
+    return int(piece.rows.stop - piece.rows.start)
 
 
 def _parts(
@@ -164,14 +114,6 @@ def _parts(
         for piece, rank in group:
             parts[rank].append(blocks[:, piece.rows].reshape(count, -1))
     return [torch.cat(p, dim=1) if p else torch.zeros(count, 0) for p in parts]
-
-
-def _cut(rows: Tensor, pieces: Sequence[Piece], layouts: Sequence[BlockLayout]) -> list[Tensor]:
-    sizes = [piece.count * layouts[piece.index].block_size for piece in pieces]
-    return [
-        part.reshape(len(rows), piece.count, -1)
-        for piece, part in zip(pieces, rows.split(sizes, dim=1), strict=True)
-    ]
 
 
 def _gather_numbers(number: int) -> list[int]:
@@ -193,3 +135,15 @@ def _all_to_all(
     incoming = torch.empty(sum(in_sizes), dtype=dtype, device=device)
     dist.all_to_all_single(incoming, outgoing, in_sizes, out_sizes)
     return list(incoming.split(in_sizes))
+
+
+def add_numbers(number: int) -> int:
+    """Return the sum over all ranks."""
+    return int(add_up(torch.tensor(number)))
+
+
+def highest(number: float) -> float:
+    """Return the highest of all ranks' numbers."""
+    found = torch.tensor(number, dtype=torch.float64, device=transfer_device())
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return float(found)

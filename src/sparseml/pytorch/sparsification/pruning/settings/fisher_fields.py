@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from sparseml.pytorch.functional.block_layout import LAYOUTS
-from sparseml.pytorch.functional.fisher import require_damp
 from sparseml.pytorch.functional.patterns import parse_pattern
+from sparseml.pytorch.functional.second_order.blocks import LAYOUTS
+from sparseml.pytorch.functional.second_order.linalg import require_damp
 from sparseml.pytorch.sparsification.fields import (
     as_given,
     as_number,
@@ -17,8 +17,8 @@ from sparseml.pytorch.sparsification.fields import (
     field,
     one_of,
 )
-from sparseml.pytorch.sparsification.pruning.methods.block_rule import BlockRule
 from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import FisherSettings
+from sparseml.pytorch.sparsification.pruning.methods.obs import BlockRule
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
     MaskType,
     as_count,

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparseml.pytorch.functional.elimination import Elimination, eliminate, prefix_counts
-from sparseml.pytorch.functional.obs import joint_update
+from sparseml.pytorch.functional.second_order.elimination import eliminate
+from sparseml.pytorch.functional.second_order.obs import joint_update
 
 
 def _all(weights):
@@ -14,7 +14,7 @@ def _all(weights):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_golden_vector(backend, dtype):
+def test_golden_vector(oracle, backend, dtype):
     fisher = [[2, 0.5, 0, 0], [0.5, 1, 0.2, 0], [0, 0.2, 1.5, 0.3], [0, 0, 0.3, 0.8]]
     inverse = torch.linalg.inv(torch.tensor([fisher], dtype=torch.float64)).to(dtype)
     weights = torch.tensor([[1, -0.5, 2, 0.25]], dtype=dtype)
@@ -28,7 +28,7 @@ def test_golden_vector(backend, dtype):
         3: [0, 0, 1.983333, 0],
     }
     for count, trace in traces.items():
-        pruned = found.pruned(torch.tensor([count]))
+        pruned = oracle.first(found, torch.tensor([count]))
         new, loss = joint_update(weights, inverse, pruned, backend=backend)
         torch.testing.assert_close(new, torch.tensor([trace], dtype=dtype), rtol=0, atol=2e-6)
         torch.testing.assert_close(loss, found.losses[:, count - 1])
@@ -47,7 +47,7 @@ def test_equals_brute_force_at_every_depth(oracle, backend, group, seed):
         for depth in range(12 // group + 1):
             counts = torch.zeros(3, dtype=torch.int64)
             counts[r] = depth
-            pruned = found.pruned(counts)
+            pruned = oracle.first(found, counts)
             new, loss = joint_update(weights, inverse, pruned, backend=backend)
             removed = [g * group + a for g in order[:depth] for a in range(group)]
             expected, cost = oracle.best_rest(weights[r], fishers[r], removed)
@@ -65,11 +65,10 @@ def test_global_choice_equals_brute_force_at_every_sparsity(oracle, backend):
             ranked += [(loss, t, r, entry) for entry, loss in zip(order, losses, strict=True)]
     ranked.sort()
     for steps in range(41):
-        counts = prefix_counts(found, steps)
         chosen = {
             (t, r, entry)
-            for t, elimination in enumerate(found)
-            for r, entry in elimination.pruned(counts[t]).nonzero().tolist()
+            for t, pruned in enumerate(oracle.cheapest(found, steps))
+            for r, entry in pruned.nonzero().tolist()
         }
         assert chosen == {(t, r, entry) for _, t, r, entry in ranked[:steps]}
 
@@ -83,17 +82,16 @@ def test_n_of_m_equals_brute_force(oracle, backend, keep, of):
         order, losses = oracle.greedy(weights[r], fishers[r], nm=(keep, of))
         assert found.order[r].tolist() == order
         assert found.losses[r].tolist() == pytest.approx(losses, rel=1e-9)
-    (counts,) = prefix_counts([found], int(found.available.sum()))
-    kept = ~found.pruned(counts)
+    kept = ~oracle.first(found, (found.order >= 0).sum(1))
     assert bool((kept.view(2, -1, of).sum(-1) == keep).all())
 
 
-def test_weights_that_are_gone_count_towards_n_of_m(backend):
+def test_weights_that_are_gone_count_towards_n_of_m(oracle, backend):
     weights = torch.rand(1, 8) + 0.1
     live = torch.tensor([[1, 0, 1, 1, 0, 0, 0, 1]], dtype=torch.bool)
     found = eliminate(weights, torch.eye(8)[None], live, nm=(2, 4), backend=backend)
-    assert found.available.tolist() == [1]
-    kept = live & ~found.pruned(found.available)
+    assert (found.order >= 0).sum(1).tolist() == [1]
+    kept = live & ~oracle.first(found, torch.tensor([1]))
     assert kept.view(-1, 4).sum(1).tolist() == [2, 1]
 
 
@@ -103,7 +101,7 @@ def test_gone_weights_are_never_looked_at(oracle, backend):
     live = torch.rand(4, 10, generator=generator) > torch.tensor([[0.0], [0.3], [0.7], [1.1]])
     isolated = fishers * live.unsqueeze(1) * live.unsqueeze(2) + torch.diag_embed((~live).double())
     found = eliminate(weights, torch.linalg.inv(isolated), live, backend=backend)
-    assert found.available.tolist() == live.sum(1).tolist() == found.steps.tolist()
+    assert (found.order >= 0).sum(1).tolist() == live.sum(1).tolist()
     for r in range(4):
         on = live[r].nonzero()[:, 0]
         order, losses = oracle.greedy(weights[r][on], fishers[r][on][:, on])
@@ -122,7 +120,7 @@ def test_gone_weights_are_never_looked_at(oracle, backend):
     seed=st.integers(0, 10**6),
     dense=st.floats(0, 1),
 )
-def test_backends_agree(rows, groups, group, depth, seed, dense):
+def test_backends_agree(oracle, rows, groups, group, depth, seed, dense):
     pytest.importorskip("numba")
     generator = torch.Generator().manual_seed(seed)
     size = groups * group
@@ -136,10 +134,9 @@ def test_backends_agree(rows, groups, group, depth, seed, dense):
     ]
     assert torch.equal(both[0].order, both[1].order)
     torch.testing.assert_close(both[0].losses, both[1].losses)
-    counts = both[0].steps
+    pruned = oracle.first(both[0], (both[0].order >= 0).sum(1))
     updates = [
-        joint_update(weights, inverse, both[0].pruned(counts), backend=backend)
-        for backend in ("torch", "numba")
+        joint_update(weights, inverse, pruned, backend=backend) for backend in ("torch", "numba")
     ]
     torch.testing.assert_close(updates[0], updates[1])
 
@@ -153,7 +150,7 @@ def test_large_blocks_in_single_precision(oracle, backend, size):
     found = eliminate(weights.float(), inverse.float(), _all(weights), backend=backend)
     assert sorted(found.order[0].tolist()) == list(range(size))
     torch.testing.assert_close(found.losses.double(), exact.losses, rtol=1e-4, atol=1e-6)
-    pruned = exact.pruned(torch.full((2,), size // 2))
+    pruned = oracle.first(exact, torch.full((2,), size // 2))
     new, _ = joint_update(weights.float(), inverse.float(), pruned, backend=backend)
     for r in range(2):
         expected, _ = oracle.best_rest(weights[r], fishers[r], pruned[r].nonzero()[:, 0].tolist())
@@ -203,64 +200,9 @@ def test_stopping_early_gives_the_same_beginning(oracle, backend):
     limit = float(full.losses[1, 20])
     limited = eliminate(weights, inverse, _all(weights), limit=limit, backend=backend)
     within = (full.losses <= limit).sum(1)
-    assert limited.steps.tolist() == (within + 1).tolist()
+    assert (limited.order >= 0).sum(1).tolist() == (within + 1).tolist()
     first = torch.arange(40) <= within.unsqueeze(1)
     assert torch.equal(limited.order[first], full.order[first])
-    steps = int(within.sum())
-    assert torch.equal(prefix_counts([limited], steps)[0], within)
-    with pytest.raises(ValueError, match="greater depth or limit"):
-        prefix_counts([short], int(short.steps.sum()) - 1)
-
-
-def _elimination(losses):
-    losses = torch.tensor(losses)
-    rows, depth = losses.shape
-    order = torch.arange(depth, dtype=torch.int16).expand(rows, -1).clone()
-    order[losses.isinf()] = -1
-    return Elimination(order, losses, (order >= 0).sum(1), 1, depth)
-
-
-def test_ties_of_the_choice_keep_earlier_blocks_and_whole_beginnings():
-    inf = float("inf")
-    found = [
-        _elimination([[0.0, 1.0, 1.0, 2.0], [1.0, 3.0, inf, inf]]),
-        _elimination([[1.0, 1.0, 1.0], [0.5, inf, inf]]),
-    ]
-    expected = {
-        0: ([0, 0], [0, 0]),
-        1: ([1, 0], [0, 0]),
-        2: ([1, 0], [0, 1]),
-        4: ([1, 0], [2, 1]),
-        7: ([2, 1], [3, 1]),
-        8: ([3, 1], [3, 1]),
-        10: ([4, 2], [3, 1]),
-    }
-    for steps, counts in expected.items():
-        assert tuple(c.tolist() for c in prefix_counts(found, steps)) == counts
-    with pytest.raises(ValueError, match="cannot remove 11 of 10"):
-        prefix_counts(found, 11)
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.data())
-def test_the_choice_is_exact_and_cheapest(data):
-    sizes = data.draw(
-        st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5)), min_size=1, max_size=3)
-    )
-    value = st.sampled_from([0.0, 0.25, 1.0, 1e-30, 3e8])
-    found = []
-    for rows, depth in sizes:
-        increases = data.draw(
-            st.lists(st.lists(value, min_size=depth, max_size=depth), min_size=rows, max_size=rows)
-        )
-        found.append(_elimination(torch.tensor(increases).cumsum(1).tolist()))
-    everything = torch.cat([e.losses.flatten() for e in found]).sort().values
-    steps = data.draw(st.integers(0, len(everything)))
-    counts = prefix_counts(found, steps)
-    taken = [
-        e.losses[r, : int(c[r])] for e, c in zip(found, counts, strict=True) for r in range(len(c))
-    ]
-    assert torch.equal(torch.cat(taken).sort().values, everything[:steps])
 
 
 def test_wrong_arguments():
@@ -281,5 +223,3 @@ def test_wrong_arguments():
         eliminate(weights, inverse[:, :5], live)
     with pytest.raises(ValueError, match="backend"):
         eliminate(weights, inverse, live, backend="cuda")
-    with pytest.raises(ValueError, match="more steps"):
-        eliminate(weights, inverse, live, depth=2).pruned(torch.tensor([3, 0]))

@@ -11,13 +11,17 @@ Highly-Accurate Sparse Vision Models", 2023, algorithm 2; the column rule is tha
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.block_layout import BlockLayout
-from sparseml.pytorch.functional.cholesky import damped_cholesky
-from sparseml.pytorch.functional.fisher import require_damp
-from sparseml.pytorch.functional.kernels import exact_arithmetic
+from sparseml.pytorch.functional.second_order.blocks import BlockLayout
+from sparseml.pytorch.functional.second_order.linalg import (
+    damped_cholesky,
+    exact_arithmetic,
+    require_damp,
+)
 from sparseml.pytorch.functional.selection import lowest_mask
 
 __all__ = ["ReducedFisher", "fast_cap", "prune_columns"]
@@ -61,7 +65,7 @@ class ReducedFisher:
         rows = self.layout.to_blocks(grads).reshape(-1, self.layout.block_size)
         with exact_arithmetic(self.products.device):
             self.products.addmm_(rows.T, rows)
-        self.count += grads.numel() // self.layout.size
+        self.count += grads.numel() // math.prod(self.layout.shape)
 
     def matrix(self) -> Tensor:
         """F, ``[B, B]``.
@@ -96,7 +100,7 @@ def fast_cap(
     layout, device = fisher.layout, fisher.products.device
     live = layout.places(device) if mask is None else layout.to_blocks((mask != 0).to(device))
     rows = layout.to_blocks(weight.detach().to(fisher.products)) * live
-    padding = rows.numel() - layout.size
+    padding = rows.numel() - weight.numel()
     with exact_arithmetic(device):
         factor, used = _inverse_root(fisher.matrix(), damp, live)
         new, keep = prune_columns(rows, factor, live, count + padding, columns)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sparseml.pytorch.functional.sample_gradients import (
+from sparseml.pytorch.functional.second_order.sample_gradients import (
     conv2d_sample_gradients,
     linear_sample_gradients,
 )

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparseml.pytorch.functional.mfac import (
+from sparseml.pytorch.functional.second_order.mfac import (
     FisherInverseFast,
     FisherInverseFastBlock,
     FisherInverseFastPageSwap,

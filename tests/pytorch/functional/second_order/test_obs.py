@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparseml.pytorch.functional.obs import joint_update, obs_scores, simultaneous_update
+from sparseml.pytorch.functional.second_order import batched
+from sparseml.pytorch.functional.second_order.obs import (
+    joint_update,
+    kernels_for,
+    obs_scores,
+    simultaneous_update,
+)
 
 BACKENDS = ["torch", "numba"] if importlib.util.find_spec("numba") else ["torch"]
 
@@ -81,3 +88,23 @@ def test_nothing_and_everything(oracle, backend):
     assert not new.any()
     for r in range(2):
         assert float(losses[r]) == pytest.approx(float(weights[r] @ fishers[r] @ weights[r] / 2))
+
+
+def test_numba_where_it_is_installed():
+    numba_cpu = pytest.importorskip("sparseml.pytorch.functional.second_order.numba_cpu")
+    assert kernels_for(torch.device("cpu")) is numba_cpu
+    assert kernels_for(torch.device("cpu"), "numba") is numba_cpu
+
+
+def test_torch_elsewhere(monkeypatch):
+    assert kernels_for(torch.device("cpu"), "torch") is batched
+    assert kernels_for(torch.device("cuda")) is batched
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert kernels_for(torch.device("cpu")) is batched
+
+
+def test_wrong_choices():
+    with pytest.raises(ValueError, match="backend is one of"):
+        kernels_for(torch.device("cpu"), "triton")
+    with pytest.raises(ValueError, match="CPU only"):
+        kernels_for(torch.device("cuda"), "numba")

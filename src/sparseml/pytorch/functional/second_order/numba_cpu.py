@@ -1,4 +1,4 @@
-"""Second-order pruning of one block at a time, inside the processor's second-level cache.
+"""Second-order pruning of one block at a time by numba, inside the processor's second-level cache.
 
 Eliminating weights in OBS order is a Cholesky factorisation of the inverse Fisher matrix H with a
 pivot chosen by ``w_i^2 / H_ii`` among the remaining weights. It is done left-looking: each step
@@ -11,35 +11,86 @@ takes its slots in the factor, which keeps the inner loops dense and short.
 
 Slots are numbered ``a * stride + g``: the a-th entry of the g-th remaining group. Single weights
 are groups of one.
+
+Compiled code is kept between runs, by the file of the function that was called: after a change
+here, clear the ``__pycache__`` beside it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.kernels.interface import EliminationRule
-from sparseml.pytorch.functional.kernels.numba_loops import (
-    CHUNK_BYTES,
-    Array,
-    as_arrays,
-    compiled,
-    copy_all,
-    subtract_rows,
-)
-from sparseml.pytorch.functional.kernels.rows import map_rows, rows_per_chunk
+from sparseml.pytorch.functional.second_order.linalg import map_rows
 
-__all__ = ["eliminate"]
+__all__ = ["eliminate", "joint_update"]
 
 _LANES = 16
-
+Array = np.ndarray[Any, Any]
+_CHUNK_BYTES = 1 << 23
 _State = tuple[Array, Array, Array, Array]
 """Per slot: place in the block, weight, floor; and the blocks on the diagonal of the downdated
 inverse, ``[group, group, stride]``."""
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+# without the promises that there are no infinities and no NaN, which scores may be
+_FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 
 
-@compiled
+def _compiled(function: _Function) -> _Function:
+    """Compile at the first call; without the interpreter's lock, so threads run side by side."""
+    options = {"nogil": True, "fastmath": _FASTMATH, "error_model": "numpy"}
+    try:
+        return cast(_Function, numba.njit(cache=True, **options)(function))
+    except RuntimeError:  # no folder to keep the compiled code in
+        return cast(_Function, numba.njit(**options)(function))
+
+
+@_compiled
+def _copy_all(source: Array, target: Array) -> None:
+    """``target[:] = source`` for contiguous arrays; numba copies matrices at half this speed."""
+    values, into = source.reshape(source.size), target.reshape(target.size)
+    for i in range(source.size):
+        into[i] = values[i]
+
+
+@_compiled
+def _subtract_rows(out: Array, factor: Array, rows: int, slot: int, first: int) -> None:
+    """``out -= factor[:rows, slot] @ factor[:rows, first : first + len(out)]``."""
+    # Rows are sliced before the loops, which then run from zero over contiguous memory: else the
+    # compiler would not vectorise them.
+    j = 0
+    while j + 8 <= rows:
+        f0, f1, f2, f3 = factor[j], factor[j + 1], factor[j + 2], factor[j + 3]
+        f4, f5, f6, f7 = factor[j + 4], factor[j + 5], factor[j + 6], factor[j + 7]
+        c0, c1, c2, c3 = f0[slot], f1[slot], f2[slot], f3[slot]
+        c4, c5, c6, c7 = f4[slot], f5[slot], f6[slot], f7[slot]
+        f0, f1, f2, f3 = f0[first:], f1[first:], f2[first:], f3[first:]
+        f4, f5, f6, f7 = f4[first:], f5[first:], f6[first:], f7[first:]
+        for i in range(out.shape[0]):
+            out[i] -= (c0 * f0[i] + c1 * f1[i] + c2 * f2[i] + c3 * f3[i]) + (
+                c4 * f4[i] + c5 * f5[i] + c6 * f6[i] + c7 * f7[i]
+            )
+        j += 8
+    while j + 2 <= rows:
+        f0, f1 = factor[j], factor[j + 1]
+        c0, c1 = f0[slot], f1[slot]
+        f0, f1 = f0[first:], f1[first:]
+        for i in range(out.shape[0]):
+            out[i] -= c0 * f0[i] + c1 * f1[i]
+        j += 2
+    if j < rows:
+        f0, c0 = factor[j, first:], factor[j, slot]
+        for i in range(out.shape[0]):
+            out[i] -= c0 * f0[i]
+
+
+@_compiled
 def _load(weights: Array, inverse: Array, floors: Array, live: Array, state: _State) -> int:
     """Gather the groups that have a live entry; returns how many there are."""
     place, weight, floor, diagonal = state
@@ -59,7 +110,7 @@ def _load(weights: Array, inverse: Array, floors: Array, live: Array, state: _St
     return n
 
 
-@compiled
+@_compiled
 def _score(state: _State, n: int, root: Array, solved: Array, score: Array) -> None:
     """``score[g] = w_g^T (H_gg)^-1 w_g``."""
     _, weight, floor, diagonal = state
@@ -88,7 +139,7 @@ def _score(state: _State, n: int, root: Array, solved: Array, score: Array) -> N
             score[g] += result[g] * result[g]
 
 
-@compiled
+@_compiled
 def _cheapest(bits: Array, place: Array, n: int, infinity: int) -> int:
     """The group with the smallest score, of equals the first in the block; -1 for none.
 
@@ -113,7 +164,7 @@ def _cheapest(bits: Array, place: Array, n: int, infinity: int) -> int:
     return best
 
 
-@compiled
+@_compiled
 def _eliminate_slot(
     slot: int, row: int, inverse: Array, factor: Array, n: int, state: _State
 ) -> float:
@@ -128,7 +179,7 @@ def _eliminate_slot(
         part, places = new[o : o + n], place[o : o + n]
         for i in range(n):
             part[i] = source[places[i]]
-        subtract_rows(part, factor, row, slot, o)
+        _subtract_rows(part, factor, row, slot, o)
     # in the arrays' own precision: a double here would slow down all loops below
     scale = weight.dtype.type(1 / np.sqrt(max(new[slot], floor[slot])))
     step = weight[slot] * scale
@@ -149,7 +200,7 @@ def _eliminate_slot(
     return step * step
 
 
-@compiled
+@_compiled
 def _remove(g: int, last: int, rows: int, factor: Array, state: _State) -> None:
     """Move the last group into the slots of the one that is gone."""
     place, weight, floor, diagonal = state
@@ -163,7 +214,7 @@ def _remove(g: int, last: int, rows: int, factor: Array, state: _State) -> None:
             factor[k, i] = factor[k, j]
 
 
-@compiled
+@_compiled
 def _remove_full_families(
     gone: Array, nm: tuple[int, int], n: int, rows: int, factor: Array, state: _State
 ) -> int:
@@ -176,7 +227,7 @@ def _remove_full_families(
     return n
 
 
-@compiled
+@_compiled
 def _eliminate_rows(
     weights: Array,
     inverse: Array,
@@ -202,7 +253,7 @@ def _eliminate_rows(
     score[0] = np.inf
     infinity = bits[0]
     for r in range(start, stop):
-        copy_all(inverse[r], nearby)  # one stream from memory instead of a row now and then
+        _copy_all(inverse[r], nearby)  # one stream from memory instead of a row now and then
         n = _load(weights[r], nearby, floors[r], live[r], state)
         if of > 0:
             gone[:] = 0
@@ -232,22 +283,92 @@ def _eliminate_rows(
 
 
 def eliminate(
-    weights: Tensor, inverse: Tensor, floor: Tensor, live: Tensor, rule: EliminationRule
+    weights: Tensor,
+    inverse: Tensor,
+    floor: Tensor,
+    live: Tensor,
+    *,
+    depth: int,
+    limit: float,
+    group: int,
+    nm: tuple[int, int] | None,
 ) -> tuple[Tensor, Tensor]:
-    """Eliminate entries of each block in OBS order; see :meth:`Kernels.eliminate`."""
+    """Eliminate entries of each block in OBS order; see :func:`.batched.eliminate`."""
     rows, size = weights.shape
-    order = torch.full((rows, rule.depth), -1, dtype=torch.int16)
-    losses = torch.full((rows, rule.depth), torch.inf, dtype=weights.dtype)
-    keep, of = rule.nm or (0, 0)
-    arrays = as_arrays(weights, inverse, floor, live)
+    order = torch.full((rows, depth), -1, dtype=torch.int16)
+    losses = torch.full((rows, depth), torch.inf, dtype=weights.dtype)
+    keep, of = nm or (0, 0)
+    w, h, f, on = (one.contiguous().numpy() for one in (weights, inverse, floor, live))
     results = (order.numpy(), losses.numpy())
 
     def work(start: int, stop: int) -> None:
-        score = np.empty(size // rule.group, arrays[0].dtype)
+        score = np.empty(size // group, w.dtype)
         bits = score.view(np.int32 if score.itemsize == 4 else np.int64)
-        nm = (of, of - keep)
-        _eliminate_rows(*arrays, rule.group, nm, rule.limit, *results, score, bits, start, stop)
+        rule = (group, (of, of - keep), limit)
+        _eliminate_rows(w, h, f, on, *rule, *results, score, bits, start, stop)
 
-    chunk = rows_per_chunk(size * size * inverse.element_size(), CHUNK_BYTES)
-    map_rows(work, rows, chunk, weights.device)
+    map_rows(work, rows, size * size * inverse.element_size(), _CHUNK_BYTES, weights.device)
     return order, losses
+
+
+@_compiled
+def _joint_update_rows(
+    weights: Array,
+    inverse: Array,
+    floors: Array,
+    pruned: Array,
+    updated: Array,
+    losses: Array,
+    start: int,
+    stop: int,
+) -> None:
+    size = weights.shape[1]
+    factor, place = np.empty((size, size)), np.empty(size, np.int64)
+    solved, result = np.empty(size), np.empty(size)
+    for r in range(start, stop):
+        n = 0
+        for i in range(size):
+            result[i] = weights[r, i]
+            if pruned[r, i]:
+                place[n] = i
+                solved[n] = weights[r, i]
+                n += 1
+        loss = 0.0
+        for k in range(n):
+            row, source = factor[k], inverse[r, place[k]]
+            for i in range(k, n):
+                row[i] = source[place[i]]
+            _subtract_rows(row[k:n], factor, k, k, k)
+            scale = 1 / np.sqrt(max(row[k], floors[r, place[k]]))
+            solved[k] *= scale
+            loss += solved[k] * solved[k]
+            row[k] = scale
+            for i in range(k + 1, n):
+                row[i] *= scale
+                solved[i] -= solved[k] * row[i]
+        for k in range(n - 1, -1, -1):
+            for i in range(k + 1, n):
+                solved[k] -= factor[k, i] * solved[i]
+            solved[k] *= factor[k, k]
+            source = inverse[r, place[k]]
+            for i in range(size):
+                result[i] -= solved[k] * source[i]
+        for i in range(size):
+            updated[r, i] = 0 if pruned[r, i] else result[i]
+        losses[r] = loss / 2
+
+
+def joint_update(
+    weights: Tensor, inverse: Tensor, floor: Tensor, pruned: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Remove ``pruned`` from each block, jointly; see :func:`.batched.joint_update`."""
+    rows, size = weights.shape
+    updated, losses = torch.empty_like(weights), torch.empty(rows, dtype=weights.dtype)
+    w, h, f, gone = (one.contiguous().numpy() for one in (weights, inverse, floor, pruned))
+    results = (updated.numpy(), losses.numpy())
+
+    def work(start: int, stop: int) -> None:
+        _joint_update_rows(w, h, f, gone, *results, start, stop)
+
+    map_rows(work, rows, size * size * inverse.element_size(), _CHUNK_BYTES, weights.device)
+    return updated, losses

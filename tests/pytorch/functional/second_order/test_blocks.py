@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparseml.pytorch.functional.block_layout import LAYOUTS, block_layout
+from sparseml.pytorch.functional.second_order.blocks import LAYOUTS, block_layout
 
 SHAPES = st.one_of(
     st.tuples(st.integers(1, 30)),
@@ -24,7 +24,7 @@ def test_every_weight_has_one_place(shape, block_size, kind, group, batch):
     blocks = layout.to_blocks(tensor)
     assert blocks.shape == (*[2] * batch, layout.num_blocks, layout.block_size)
     assert torch.equal(layout.from_blocks(blocks), tensor)
-    assert int(layout.places().sum()) == layout.size
+    assert int(layout.places().sum()) == math.prod(shape)
     assert torch.equal(layout.to_blocks(tensor) != 0, layout.places().expand_as(blocks))
     assert layout.block_size % group == 0
 

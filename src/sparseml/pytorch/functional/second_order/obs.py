@@ -11,20 +11,30 @@ removing a set P, with the best compensation by the rest, costs
 
 from __future__ import annotations
 
+import importlib.util
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.cholesky import damped_cholesky
-from sparseml.pytorch.functional.kernels import kernels_for, map_rows
-from sparseml.pytorch.functional.kernels.rows import rows_per_chunk
+from sparseml.pytorch.functional.second_order import batched
+from sparseml.pytorch.functional.second_order.linalg import damped_cholesky, map_rows
 
 __all__ = [
+    "BACKENDS",
     "joint_update",
+    "kernels_for",
     "obs_scores",
     "part_scores",
+    "pivot_floor",
     "require_blocks",
     "simultaneous_update",
 ]
+
+BACKENDS = ("auto", "numba", "torch")
+"""``numba``: block after block inside the processor's cache, CPU only, needs numba installed.
+``torch``: many blocks at once by batched matrix products, any device. ``auto``: numba on the CPU
+where it is installed, else torch. All compute the same numbers up to rounding."""
 
 _EPSILON = torch.finfo(torch.float32).eps
 _CHUNK_BYTES = 1 << 24
@@ -132,8 +142,8 @@ def simultaneous_update(weights: Tensor, inverse: Tensor, pruned: Tensor, group:
         change = torch.bmm(inverse[part], errors[part].unsqueeze(-1)).squeeze(-1)
         updated[part] = torch.where(pruned[part], 0.0, weights[part] - change)
 
-    chunk = rows_per_chunk(inverse[:1].numel() * inverse.element_size(), _CHUNK_BYTES)
-    map_rows(work, len(weights), chunk, weights.device)
+    row_bytes = inverse[:1].numel() * inverse.element_size()
+    map_rows(work, len(weights), row_bytes, _CHUNK_BYTES, weights.device)
     return updated
 
 
@@ -152,20 +162,43 @@ def joint_update(
     :param weights: ``[R, B]``
     :param inverse: ``[R, B, B]``
     :param pruned: weights to remove, bool ``[R, B]``
-    :param floor: see :func:`~sparseml.pytorch.functional.elimination.eliminate`
-    :param backend: see :func:`~sparseml.pytorch.functional.kernels.kernels_for`
+    :param floor: see :func:`~sparseml.pytorch.functional.second_order.elimination.eliminate`
+    :param backend: one of :data:`BACKENDS`
     :return: new weights ``[R, B]``, exactly zero where pruned; and each block's loss ``[R]``
     :raises ValueError: for arguments that do not belong together
     """
     require_blocks(weights, inverse)
-    kernels = kernels_for(weights.device, backend)
-    return kernels.joint_update(weights, inverse, pivot_floor(inverse, floor), pruned)
+    floor = pivot_floor(inverse) if floor is None else floor
+    found: tuple[Tensor, Tensor] = kernels_for(weights.device, backend).joint_update(
+        weights, inverse, floor, pruned
+    )
+    return found
 
 
-def pivot_floor(inverse: Tensor, floor: Tensor | None) -> Tensor:
-    """The given floor, or what rounding lets one trust at the very least."""
-    if floor is not None:
-        return floor
+def kernels_for(device: torch.device, backend: str = "auto") -> ModuleType:
+    """Return the module whose ``eliminate`` and ``joint_update`` are for tensors on ``device``.
+
+    :param backend: one of :data:`BACKENDS`
+    :raises ValueError: for another backend, or numba off the CPU
+    :raises ImportError: for numba where it is not installed
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is one of {BACKENDS}, found {backend!r}")
+    on_cpu = device.type == "cpu"
+    if backend == "numba" and not on_cpu:
+        raise ValueError(f"the numba kernels run on the CPU only, found tensors on {device}")
+    if backend == "auto" and not (on_cpu and importlib.util.find_spec("numba")):
+        return batched
+    if backend == "torch":
+        return batched
+    # Imported here because numba is optional and slow to import.
+    from sparseml.pytorch.functional.second_order import numba_cpu
+
+    return numba_cpu
+
+
+def pivot_floor(inverse: Tensor) -> Tensor:
+    """What rounding lets one trust of the conditional variances at the very least, ``[R, B]``."""
     info = torch.finfo(inverse.dtype)
     return (inverse.diagonal(dim1=1, dim2=2) * info.eps).clamp_min(info.tiny)
 

@@ -18,9 +18,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.fisher import add_products, invert_blocks, require_damp
-from sparseml.pytorch.functional.kernels import exact_arithmetic
-from sparseml.pytorch.functional.kernels.rows import rows_per_chunk
+from sparseml.pytorch.functional.second_order.fisher import add_products, invert_blocks
+from sparseml.pytorch.functional.second_order.linalg import exact_arithmetic, require_damp
 
 __all__ = [
     "FisherInverse",
@@ -217,7 +216,7 @@ class FisherInverseFastSmallBlocks(FisherInverse):
         count, size = grads.shape
         blocks = -(-size // block_size)
         inverse = grads.new_empty(blocks, block_size, block_size, device=device)
-        rows = rows_per_chunk(8 * block_size * max(block_size, count), _SMALL_BLOCKS_BYTES)
+        rows = max(1, _SMALL_BLOCKS_BYTES // (8 * block_size * max(block_size, count)))
         for start in range(0, blocks, rows):
             into = inverse[start : start + rows]
             into.copy_(self._inverted(grads[:, start * block_size :], into.shape, device))

@@ -10,15 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.cholesky import damped_cholesky
-from sparseml.pytorch.functional.kernels.interface import EliminationRule
-from sparseml.pytorch.functional.kernels.rows import map_rows, rows_per_chunk
+from sparseml.pytorch.functional.second_order.linalg import damped_cholesky, map_rows
 
 __all__ = ["eliminate", "joint_update"]
 
 _PANEL = 32
-_CPU_CHUNK_BYTES = 1 << 24
-_CUDA_CHUNK_BYTES = 1 << 28
+_CHUNK_BYTES = {True: 1 << 24, False: 1 << 28}  # on the CPU or not
 
 
 class _Front:
@@ -40,17 +37,12 @@ class _Front:
         self.weight = weights.view(rows, -1, group)
         self.floor = floor.view(rows, -1, group)
         self.matrix = inverse
-        self.diagonal = self._diagonal_blocks()
+        blocks = inverse.view(rows, -1, group, size // group, group).diagonal(dim1=1, dim2=3)
+        self.diagonal = blocks.movedim(-1, 1).contiguous()
         self.panel = weights.new_zeros(rows, max(_PANEL, group), size)
         self.filled = 0
         self.block = torch.arange(rows, device=weights.device)
         self.squeeze()
-
-    def _diagonal_blocks(self) -> Tensor:
-        rows, k = self.matrix.shape[0], self.group
-        n = self.matrix.shape[1] // k
-        blocks = self.matrix.view(rows, n, k, n, k).diagonal(dim1=1, dim2=3)
-        return blocks.movedim(-1, 1).contiguous()
 
     def scores(self) -> Tensor:
         """``w_g^T (H_gg)^-1 w_g``, ``[r, n]``; infinite where closed."""
@@ -90,22 +82,20 @@ class _Front:
             scale = active * pivot.rsqrt()
             step = self.weight[self.block, chosen, a] * scale
             increase += step**2
-            self._condition(row * scale.unsqueeze(1), step)
+            # append the row to the factor; bring weights and diagonal blocks up to date
+            new = row * scale.unsqueeze(1)
+            self.panel[:, self.filled] = new
+            entries = new.view(self.weight.shape)
+            self.filled += 1
+            self.weight = self.weight - step.view(-1, 1, 1) * entries
+            if self.group == 1:
+                self.diagonal[..., 0].addcmul_(entries, entries, value=-1)
+            else:
+                self.diagonal -= entries.unsqueeze(-1) * entries.unsqueeze(-2)
+            variances = self.diagonal.diagonal(dim1=-2, dim2=-1)
+            torch.maximum(variances, self.floor, out=variances)
         self.open[self.block, chosen] &= active == 0
         return increase
-
-    def _condition(self, new: Tensor, step: Tensor) -> None:
-        """Append a row to the factor; bring weights and diagonal blocks up to date."""
-        self.panel[:, self.filled] = new
-        self.filled += 1
-        entries = new.view(self.weight.shape)
-        self.weight = self.weight - step.view(-1, 1, 1) * entries
-        if self.group == 1:
-            self.diagonal[..., 0].addcmul_(entries, entries, value=-1)
-        else:
-            self.diagonal -= entries.unsqueeze(-1) * entries.unsqueeze(-2)
-        entries = self.diagonal.diagonal(dim1=-2, dim2=-1)
-        torch.maximum(entries, self.floor, out=entries)
 
     def squeeze(self) -> None:
         """Apply the panel's downdates and drop groups that are closed in all or enough blocks."""
@@ -125,58 +115,66 @@ class _Front:
         self.panel = self.panel[:, :, : entries.shape[1]].contiguous()
         self.filled = 0
 
-    @property
-    def full(self) -> bool:
-        """Whether the panel has no room for another group."""
-        return self.filled + self.group > self.panel.shape[1]
-
-
-def _eliminate_rows(
-    front: _Front, gone: Tensor | None, rule: EliminationRule, order: Tensor, losses: Tensor
-) -> None:
-    """Fill ``order`` and ``losses`` ``[r, depth]`` for the blocks of one front."""
-    keep, of = rule.nm or (0, 1)
-    total = losses.new_zeros(losses.shape[0])
-    for step in range(rule.depth):
-        if gone is not None:
-            front.open &= gone.gather(1, front.place // of) < of - keep
-        if front.full:
-            front.squeeze()
-        if front.place.shape[1] == 0:
-            return
-        least, chosen = front.scores().min(1)
-        active = (least < torch.inf) & (total / 2 <= rule.limit)
-        total += front.eliminate(chosen, active.to(total.dtype))
-        place = front.place.gather(1, chosen.unsqueeze(1))
-        order[:, step] = torch.where(active, place[:, 0], -1)
-        losses[:, step] = torch.where(active, total / 2, torch.inf)
-        if gone is not None:
-            gone.scatter_add_(1, place // of, active.unsqueeze(1).to(gone.dtype))
-
 
 def eliminate(
-    weights: Tensor, inverse: Tensor, floor: Tensor, live: Tensor, rule: EliminationRule
+    weights: Tensor,
+    inverse: Tensor,
+    floor: Tensor,
+    live: Tensor,
+    *,
+    depth: int,
+    limit: float,
+    group: int,
+    nm: tuple[int, int] | None,
 ) -> tuple[Tensor, Tensor]:
-    """Eliminate entries of each block in OBS order; see :meth:`Kernels.eliminate`."""
-    rows = weights.shape[0]
-    order = torch.full((rows, rule.depth), -1, dtype=torch.int16, device=weights.device)
-    losses = torch.full((rows, rule.depth), torch.inf, dtype=weights.dtype, device=weights.device)
+    """Eliminate groups of R blocks of B entries in OBS order.
+
+    :param depth: most steps per block
+    :param limit: stop a block after the first step whose cumulative loss is above this
+    :param group: consecutive entries that are eliminated together in one step
+    :param nm: ``(keep, of)``: at most ``of - keep`` of every ``of`` consecutive entries may go
+    :return: order (int16, -1 = none) and cumulative losses (inf = none), both ``[R, depth]``
+    """
+    rows, size = weights.shape
+    order = torch.full((rows, depth), -1, dtype=torch.int16, device=weights.device)
+    losses = torch.full((rows, depth), torch.inf, dtype=weights.dtype, device=weights.device)
+    keep, of = nm or (0, 1)
 
     def work(start: int, stop: int) -> None:
         part = slice(start, stop)
-        front = _Front(weights[part], inverse[part], floor[part], live[part], rule.group)
-        gone = None if rule.nm is None else (~live[part]).view(stop - start, -1, rule.nm[1]).sum(-1)
-        _eliminate_rows(front, gone, rule, order[part], losses[part])
+        front = _Front(weights[part], inverse[part], floor[part], live[part], group)
+        gone = (~live[part]).view(stop - start, -1, of).sum(-1)
+        total = losses.new_zeros(stop - start)
+        for step in range(depth):
+            if nm is not None:
+                front.open &= gone.gather(1, front.place // of) < of - keep
+            if front.filled + group > front.panel.shape[1]:
+                front.squeeze()
+            if front.place.shape[1] == 0:
+                return
+            least, chosen = front.scores().min(1)
+            active = (least < torch.inf) & (total / 2 <= limit)
+            total += front.eliminate(chosen, active.to(total.dtype))
+            place = front.place.gather(1, chosen.unsqueeze(1))
+            order[part, step] = torch.where(active, place[:, 0], -1)
+            losses[part, step] = torch.where(active, total / 2, torch.inf)
+            if nm is not None:
+                gone.scatter_add_(1, place // of, active.unsqueeze(1).to(gone.dtype))
 
-    map_rows(work, rows, _chunk(inverse), weights.device)
+    row_bytes = size * size * inverse.element_size()
+    map_rows(work, rows, row_bytes, _CHUNK_BYTES[weights.is_cpu], weights.device)
     return order, losses
 
 
 def joint_update(
     weights: Tensor, inverse: Tensor, floor: Tensor, pruned: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Remove ``pruned`` from each block, jointly; see :meth:`Kernels.joint_update`."""
-    updated, losses = torch.empty_like(weights), weights.new_empty(weights.shape[0])
+    """Remove ``pruned`` from each block, jointly.
+
+    :return: new weights ``[R, B]`` and the loss of each block, ``[R]``
+    """
+    rows, size = weights.shape
+    updated, losses = torch.empty_like(weights), weights.new_empty(rows)
 
     def work(start: int, stop: int) -> None:
         chosen = pruned[start:stop]
@@ -192,11 +190,6 @@ def joint_update(
         updated[start:stop] = torch.where(chosen, 0.0, result)
         losses[start:stop] = (removed * solved).sum((1, 2)) / 2
 
-    map_rows(work, weights.shape[0], _chunk(inverse), weights.device)
+    row_bytes = size * size * inverse.element_size()
+    map_rows(work, rows, row_bytes, _CHUNK_BYTES[weights.is_cpu], weights.device)
     return updated, losses
-
-
-def _chunk(inverse: Tensor) -> int:
-    size = inverse.shape[1]
-    budget = _CPU_CHUNK_BYTES if inverse.device.type == "cpu" else _CUDA_CHUNK_BYTES
-    return rows_per_chunk(size * size * inverse.element_size(), budget)

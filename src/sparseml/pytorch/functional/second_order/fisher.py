@@ -14,26 +14,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.block_inverse import BlockInverse
-from sparseml.pytorch.functional.block_layout import BlockLayout
-from sparseml.pytorch.functional.cholesky import damped_cholesky
-from sparseml.pytorch.functional.kernels import map_rows
-from sparseml.pytorch.functional.kernels.rows import one_thread, rows_per_chunk
+from sparseml.pytorch.functional.second_order.blocks import (
+    BlockInverse,
+    BlockLayout,
+    block_layout,
+)
+from sparseml.pytorch.functional.second_order.linalg import (
+    damped_cholesky,
+    map_rows,
+    one_thread,
+    require_damp,
+)
 
-__all__ = ["BlockFisher", "add_products", "invert_blocks", "require_damp"]
+__all__ = ["BlockFisher", "EmpiricalBlockFisherInverse", "add_products", "invert_blocks"]
 
-_PRODUCT_BYTES = 1 << 22
-_FACTOR_BYTES = {"cpu": 1 << 21, "cuda": 1 << 27}
+_PRODUCT_BYTES = {True: 1 << 22, False: 1 << 62}  # on the CPU or not: at once
+_FACTOR_BYTES = {True: 1 << 21, False: 1 << 27}
 _LARGEST_BUFFER = 64
-
-
-def require_damp(damp: float) -> None:
-    """Check a dampening.
-
-    :raises ValueError: unless it is a finite number above 0
-    """
-    if not 0.0 < damp < float("inf"):
-        raise ValueError(f"damp must be a finite number above 0, found {damp!r}")
 
 
 def add_products(blocks: Tensor, grads: Tensor) -> None:
@@ -52,8 +49,8 @@ def add_products(blocks: Tensor, grads: Tensor) -> None:
         part = grads[start:stop]
         blocks[start:stop].baddbmm_(part.mT, part)
 
-    chunk = rows_per_chunk(size * size * blocks.element_size(), _PRODUCT_BYTES)
-    map_rows(work, rows, chunk if blocks.device.type == "cpu" else rows, blocks.device)
+    row_bytes = size * size * blocks.element_size()
+    map_rows(work, rows, row_bytes, _PRODUCT_BYTES[blocks.is_cpu], blocks.device)
 
 
 def invert_blocks(blocks: Tensor, count: float, damp: float, live: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,7 +59,7 @@ def invert_blocks(blocks: Tensor, count: float, damp: float, live: Tensor) -> tu
     Entries that are not live are isolated: nothing but the dampening is left of their row and
     column, so that the inverse of the others is that of the others alone. Factoring is done in
     double precision, a chunk of blocks at a time. Where rounding has eaten the dampening of a block
-    it is raised (:func:`~sparseml.pytorch.functional.cholesky.damped_cholesky`).
+    it is raised (:func:`.damped_cholesky`).
 
     :param blocks: ``[R, B, B]``, sums of products of N gradients; becomes their inverse
     :param count: N
@@ -91,8 +88,7 @@ def invert_blocks(blocks: Tensor, count: float, damp: float, live: Tensor) -> tu
         blocks[start:stop] = torch.cholesky_inverse(factor) if size > 1 else factor.pow_(-2)
         used[start:stop] = damps
 
-    budget = _FACTOR_BYTES["cpu" if blocks.device.type == "cpu" else "cuda"]
-    map_rows(work, rows, rows_per_chunk(8 * size * size, budget), blocks.device)
+    map_rows(work, rows, 8 * size * size, _FACTOR_BYTES[blocks.is_cpu], blocks.device)
     return used, diagonals
 
 
@@ -149,20 +145,16 @@ class BlockFisher:
         if self._buffer is None:
             rows, size, _ = self.blocks.shape
             self._buffer = self.blocks.new_empty(rows, self._chunk, size)
-        self.count += blocks.shape[0]
-        for start in range(0, blocks.shape[0], self._chunk):
-            self._collect(blocks[start : start + self._chunk])
-
-    def _collect(self, grads: Tensor) -> None:
-        assert self._buffer is not None
-        fits = min(grads.shape[0], self._chunk - self._waiting)
-        with one_thread():
-            self._buffer[:, self._waiting : self._waiting + fits] = grads[:fits].transpose(0, 1)
-        self._waiting += fits
-        if self._waiting == self._chunk:
-            self.flush()
-        if fits < grads.shape[0]:
-            self._collect(grads[fits:])
+        self.count += len(blocks)
+        while len(blocks):
+            fits = min(len(blocks), self._chunk - self._waiting)
+            with one_thread():
+                into = self._buffer[:, self._waiting : self._waiting + fits]
+                into.copy_(blocks[:fits].transpose(0, 1))
+            self._waiting += fits
+            if self._waiting == self._chunk:
+                self.flush()
+            blocks = blocks[fits:]
 
     def flush(self) -> None:
         """Multiply in the gradients that wait in the buffer, so that ``blocks`` is complete."""
@@ -187,19 +179,64 @@ class BlockFisher:
         if self.blocks.numel() == 0 and self.part.stop > self.part.start:
             raise RuntimeError("this Fisher matrix has been inverted already, in its own memory")
         self._buffer = None
-        live = self.layout.places(self.blocks.device)
-        if mask is not None:
-            live = self.layout.to_blocks(mask.to(self.blocks.device) != 0)
-        live = live[self.part]
-        used, diagonal = invert_blocks(
-            self.blocks, self.count if count is None else count, damp, live
-        )
+        if mask is None:
+            live = self.layout.places(self.blocks.device)[self.part]
+        else:
+            live = self.layout.to_blocks(mask.to(self.blocks.device) != 0)[self.part]
+        terms = self.count if count is None else count
+        used, diagonal = invert_blocks(self.blocks, terms, damp, live)
         inverse, self.blocks = self.blocks, self.blocks.new_empty(0)
-        return BlockInverse(
-            layout=self.layout,
-            part=self.part,
-            inverse=inverse,
-            live=live,
-            floor=diagonal.reciprocal_(),
-            dampening=used,
-        )
+        return BlockInverse(self.layout, self.part, inverse, live, diagonal.reciprocal_(), used)
+
+
+class EmpiricalBlockFisherInverse:
+    """The block Fisher inverse under the name and with the methods that it had in SparseML 1.x.
+
+    Add gradients, then ask for the diagonal of the inverse or for products with it.
+
+    :param num_grads: N, by which the sum of products is divided
+    :param fisher_block_size: weights per block; the last block is filled up
+    :param num_weights: D
+    :param damp: absolute
+    :param device: where the blocks live
+    :raises ValueError: for sizes below 1 or ``damp`` not above 0
+    """
+
+    def __init__(
+        self,
+        num_grads: int,
+        fisher_block_size: int,
+        num_weights: int,
+        damp: float,
+        device: torch.device | str,
+    ) -> None:
+        require_damp(damp)
+        if num_grads < 1:
+            raise ValueError(f"num_grads is at least 1, found {num_grads}")
+        self._num_grads, self._damp = num_grads, damp
+        self._fisher = BlockFisher(block_layout([num_weights], fisher_block_size), device=device)
+        self._inverse: BlockInverse | None = None
+
+    def add_grad(self, g: Tensor) -> None:
+        """Add a gradient ``[D]``.
+
+        :raises RuntimeError: after the inverse has been formed
+        """
+        if self._inverse is not None:
+            raise RuntimeError("gradients cannot be added after diag() or mul()")
+        self._fisher.accumulate(g)
+
+    @property
+    def f_inv(self) -> BlockInverse:
+        """The inverse, formed when it is first asked for."""
+        if self._inverse is None:
+            self._inverse = self._fisher.factor(self._damp, count=self._num_grads)
+        return self._inverse
+
+    def diag(self) -> Tensor:
+        """Diagonal of the inverse, ``[D]``."""
+        return self.f_inv.diag()
+
+    def mul(self, v: Tensor) -> Tensor:
+        """Product of the inverse with a vector ``[D]``."""
+        return self.f_inv.mul(v)

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparseml.pytorch.functional.block_layout import block_layout
-from sparseml.pytorch.functional.fast_cap import ReducedFisher, fast_cap, prune_columns
+from sparseml.pytorch.functional.second_order.blocks import block_layout
+from sparseml.pytorch.functional.second_order.fast_cap import ReducedFisher, fast_cap, prune_columns
 
 GRADS = torch.tensor(
     [[1, 0, 2, -1, 0, 1, 1, 0], [0.5, -1, 0, 1, 1, 1, 0, 0], [0, 1, 1, 0, 0.5, 0, -1, 2]]

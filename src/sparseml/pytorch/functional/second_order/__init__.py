@@ -1,0 +1,1 @@
+"""Second-order pruning: Fisher matrices, what removing weights costs, and making up for them."""
