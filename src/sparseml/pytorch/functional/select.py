@@ -18,7 +18,7 @@ from sparseml.pytorch.functional.patterns.base import Pattern
 from sparseml.pytorch.functional.patterns.units import Units
 from sparseml.pytorch.functional.selection import require_numbers, require_sparsity
 
-__all__ = ["check_selection", "select"]
+__all__ = ["select"]
 
 _FULL_TOLERANCE = 1e-2
 
@@ -53,78 +53,52 @@ def select(
     :raises ValueError: for NaN scores, shapes that the pattern cannot cut, and targets that pattern
         and budget do not allow
     """
-    _require_live(scores, live)
+    if live is not None:
+        if len(live) != len(scores):
+            raise ValueError(f"{len(scores)} tensors, but {len(live)} masks of what is live")
+        for place, (tensor, mask) in enumerate(zip(scores, live, strict=True)):
+            if mask.dtype != torch.bool or mask.shape != tensor.shape:
+                raise ValueError(
+                    f"live is bool of shape {tuple(tensor.shape)} for tensor {place}, found "
+                    f"{mask.dtype} of shape {tuple(mask.shape)}"
+                )
     chosen = list(range(len(scores))) if only is None else list(only)
     if len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(len(scores))):
         raise ValueError(f"only names positions of {len(scores)} tensors once, found {chosen}")
-    targets = _targets(target, len(scores), chosen, pattern)
+    asked = _asked(target, len(scores), chosen, pattern)
     for place in chosen:
-        name = "scores" if names is None else f"scores of {names[place]}"
-        require_numbers(scores[place], name)
+        require_numbers(scores[place], f"scores of {names[place]}" if names else "scores")
     some = [scores[place].detach() for place in chosen]
     some_live = None if live is None else [live[place] for place in chosen]
     if only is not None:
         pattern = pattern.among(chosen)
     pools = pattern.pools(some, some_live)
-    shapes = [tensor.shape for tensor in some]
     if isinstance(pattern, Units) and pattern.overlap:
-        keep = choose_overlapping(pattern, pools, budget, targets, shapes, some_live)
+        shapes = [tensor.shape for tensor in some]
+        keep = choose_overlapping(pattern, pools, budget, asked, shapes, some_live)
     else:
-        keep = budget.choose(pools, targets, spread_ties)
-    decided = pattern.masks(keep, some, some_live)
-    if some_live is not None:
-        decided = [mask & there for mask, there in zip(decided, some_live, strict=True)]
-    found = dict(zip(chosen, decided, strict=True))
-    others = [place for place in range(len(scores)) if place not in found]
-    for place in others:
-        found[place] = torch.ones_like(scores[place], dtype=torch.bool)
-        if live is not None:
-            found[place] = live[place]
-    return [found[place] for place in range(len(scores))]
+        keep = budget.choose(pools, asked, spread_ties)
+    masks = pattern.masks(keep, some, some_live)
+    if live is None and only is None:
+        return masks
+    found = list(live or [torch.ones_like(tensor, dtype=torch.bool) for tensor in scores])
+    for place, mask in zip(chosen, masks, strict=True):
+        found[place] = mask if live is None else mask & live[place]
+    return found
 
 
-def check_selection(
-    shapes: Sequence[Sequence[int]], pattern: Pattern, budget: Budget, target: Target
-) -> None:
-    """Check, from shapes alone, that :func:`select` can do what it will be asked.
-
-    :param shapes: of the weights
-    :raises ValueError: as :func:`select` would
-    """
-    targets = _targets(target, len(shapes), range(len(shapes)), pattern)
-    pools = pattern.blank(shapes)
-    if isinstance(pattern, Units) and pattern.overlap:
-        choose_overlapping(pattern, pools, budget, targets, shapes)
-    else:
-        budget.check(pools, targets)
-
-
-def _require_live(scores: Sequence[Tensor], live: Sequence[Tensor] | None) -> None:
-    if live is None:
-        return
-    if len(live) != len(scores):
-        raise ValueError(f"{len(scores)} tensors, but {len(live)} masks of what is live")
-    for place, (tensor, mask) in enumerate(zip(scores, live, strict=True)):
-        if mask.dtype != torch.bool or mask.shape != tensor.shape:
+def _asked(target: Target, count: int, chosen: Sequence[int], pattern: Pattern) -> Target:
+    """Return the targets of the chosen tensors, one for all where they are the same."""
+    each = [target] * count if isinstance(target, (int, float)) else target
+    if len(each) != count:
+        raise ValueError(f"{count} tensors, but {len(each)} target sparsities")
+    full, asked = pattern.full_sparsity, []
+    for sparsity in [each[place] for place in chosen]:
+        if not 0.0 <= sparsity <= 1.0:
+            require_sparsity(sparsity)
+        if sparsity > full + _FULL_TOLERANCE:
             raise ValueError(
-                f"live is bool of shape {tuple(tensor.shape)} for tensor {place}, found "
-                f"{mask.dtype} of shape {tuple(mask.shape)}"
+                f"{pattern} reaches a sparsity of {full:g} and no more, found {sparsity:g}"
             )
-
-
-def _targets(target: Target, count: int, chosen: Sequence[int], pattern: Pattern) -> Target:
-    if isinstance(target, (int, float)):
-        return _within_reach(target, pattern)
-    if len(target) != count:
-        raise ValueError(f"{count} tensors, but {len(target)} target sparsities")
-    return [_within_reach(target[place], pattern) for place in chosen]
-
-
-def _within_reach(sparsity: float, pattern: Pattern) -> float:
-    require_sparsity(sparsity)
-    full = pattern.full_sparsity
-    if sparsity > full + _FULL_TOLERANCE:
-        raise ValueError(
-            f"{pattern} reaches a sparsity of {full:g} and no more, found {sparsity:g}"
-        )
-    return min(sparsity, full)
+        asked.append(min(sparsity, full))
+    return asked[0] if len(set(asked)) == 1 else asked
