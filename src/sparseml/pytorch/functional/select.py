@@ -54,18 +54,24 @@ def select(
         and budget do not allow
     """
     if live is not None:
-        if len(live) != len(scores):
-            raise ValueError(f"{len(scores)} tensors, but {len(live)} masks of what is live")
-        for place, (tensor, mask) in enumerate(zip(scores, live, strict=True)):
-            if mask.dtype != torch.bool or mask.shape != tensor.shape:
-                raise ValueError(
-                    f"live is bool of shape {tuple(tensor.shape)} for tensor {place}, found "
-                    f"{mask.dtype} of shape {tuple(mask.shape)}"
-                )
+        _require_live(scores, live)
     chosen = list(range(len(scores))) if only is None else list(only)
     if len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(len(scores))):
         raise ValueError(f"only names positions of {len(scores)} tensors once, found {chosen}")
-    asked = _asked(target, len(scores), chosen, pattern)
+    each = [target] * len(scores) if isinstance(target, (int, float)) else target
+    if len(each) != len(scores):
+        raise ValueError(f"{len(scores)} tensors, but {len(each)} target sparsities")
+    full, goals = pattern.full_sparsity, [each[place] for place in chosen]
+    for goal in goals:
+        if not 0.0 <= goal <= 1.0:
+            require_sparsity(goal)
+        if goal > full + _FULL_TOLERANCE:
+            raise ValueError(
+                f"{pattern} reaches a sparsity of {full:g} and no more, found {goal:g}"
+            )
+    asked: Target = [min(goal, full) for goal in goals]
+    if len(set(goals)) == 1:
+        asked = min(goals[0], full)
     for place in chosen:
         require_numbers(scores[place], f"scores of {names[place]}" if names else "scores")
     some = [scores[place].detach() for place in chosen]
@@ -87,18 +93,12 @@ def select(
     return found
 
 
-def _asked(target: Target, count: int, chosen: Sequence[int], pattern: Pattern) -> Target:
-    """Return the targets of the chosen tensors, one for all where they are the same."""
-    each = [target] * count if isinstance(target, (int, float)) else target
-    if len(each) != count:
-        raise ValueError(f"{count} tensors, but {len(each)} target sparsities")
-    full, asked = pattern.full_sparsity, []
-    for sparsity in [each[place] for place in chosen]:
-        if not 0.0 <= sparsity <= 1.0:
-            require_sparsity(sparsity)
-        if sparsity > full + _FULL_TOLERANCE:
+def _require_live(scores: Sequence[Tensor], live: Sequence[Tensor]) -> None:
+    if len(live) != len(scores):
+        raise ValueError(f"{len(scores)} tensors, but {len(live)} masks of what is live")
+    for place, (tensor, mask) in enumerate(zip(scores, live, strict=True)):
+        if mask.dtype != torch.bool or mask.shape != tensor.shape:
             raise ValueError(
-                f"{pattern} reaches a sparsity of {full:g} and no more, found {sparsity:g}"
+                f"live is bool of shape {tuple(tensor.shape)} for tensor {place}, found "
+                f"{mask.dtype} of shape {tuple(mask.shape)}"
             )
-        asked.append(min(sparsity, full))
-    return asked[0] if len(set(asked)) == 1 else asked

@@ -150,7 +150,9 @@ class BaseGradualPruningModifier(BasePruningModifier):
 
     def _scheduled(self, epoch: float, finals: Sequence[float]) -> list[float]:
         start, end, curve = self._start_epoch, self._end_epoch, self._inter_func
-        initial = self._initial()
+        initial = self._init_sparsity
+        if not isinstance(initial, float):
+            initial = self._initial()
         initials = initial if isinstance(initial, list) else [initial] * len(finals)
         return [
             scheduled_sparsity(epoch, start, end, first, final, curve)
