@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 
-__all__ = ["INTERPOLATION_FUNCS", "interpolate"]
+__all__ = ["INTERPOLATION_FUNCS", "interpolate", "scheduled_sparsity"]
 
 _CURVES: dict[str, Callable[[float], float]] = {
     "linear": lambda p: p,
@@ -39,3 +40,21 @@ def interpolate(
     if progress >= 1 - sys.float_info.epsilon:
         return y1
     return progress * (y1 - y0) + y0
+
+
+def scheduled_sparsity(
+    time: float, start: float, end: float, initial: float, final: float, curve: str = "cubic"
+) -> float:
+    """
+    Return the sparsity asked for at ``time``.
+
+    Exactly ``initial`` up to ``start``, exactly ``final`` from ``end`` on. A negative start means
+    time 0; an end before the start means that there is no ramp: ``final`` at once. Infinite time
+    (one shot) gives ``final``.
+
+    :raises ValueError: for an unknown curve
+    """
+    start = max(start, 0.0)
+    if math.isinf(time) or end < start:
+        time = start = end = 0.0
+    return interpolate(time, start, end, initial, final, curve)

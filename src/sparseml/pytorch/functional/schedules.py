@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sparseml.utils.interpolation import INTERPOLATION_FUNCS, interpolate
+from sparseml.utils.interpolation import INTERPOLATION_FUNCS, scheduled_sparsity
 
 __all__ = [
     "CURVES",
@@ -24,23 +24,6 @@ CURVES = tuple(INTERPOLATION_FUNCS)
 
 # float sums such as 0.1 + 0.2 overshoot by a rounding error; steps are far coarser than this
 _TOLERANCE = 1e-9
-
-
-def scheduled_sparsity(
-    time: float, start: float, end: float, initial: float, final: float, curve: str = "cubic"
-) -> float:
-    """Return the sparsity asked for at ``time``.
-
-    Exactly ``initial`` up to ``start``, exactly ``final`` from ``end`` on. A negative start means
-    time 0; an end before the start means that there is no ramp: ``final`` at once. Infinite time
-    (one shot) gives ``final``.
-
-    :raises ValueError: for an unknown curve
-    """
-    start = max(start, 0.0)
-    if math.isinf(time) or end < start:
-        time = start = end = 0.0
-    return interpolate(time, start, end, initial, final, curve)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.budgets.base import FULL_TOLERANCE, Budget, Target
 from sparseml.pytorch.functional.budgets.overlap import choose_overlapping
-from sparseml.pytorch.functional.patterns.base import Pattern, Pool
+from sparseml.pytorch.functional.patterns.base import Pattern
 from sparseml.pytorch.functional.patterns.units import Units
 from sparseml.pytorch.functional.selection import require_numbers, require_sparsity
 
@@ -51,14 +51,14 @@ def select(
     :raises ValueError: for NaN scores, shapes that the pattern cannot cut, and targets that pattern
         and budget do not allow
     """
-    _require_live(scores, live)
+    if live is not None:
+        _require_live(scores, live)
     chosen = list(range(len(scores))) if only is None else list(only)
     if len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(len(scores))):
         raise ValueError(f"only names positions of {len(scores)} tensors once, found {chosen}")
-    targets = _targets(target, len(scores), chosen, pattern)
+    asked = _asked(target, len(scores), chosen, pattern)
     for place in chosen:
-        name = "scores" if names is None else f"scores of {names[place]}"
-        require_numbers(scores[place], name)
+        require_numbers(scores[place], f"scores of {names[place]}" if names else "scores")
     some = [scores[place].detach() for place in chosen]
     some_live = None if live is None else [live[place] for place in chosen]
     if only is not None:
@@ -66,24 +66,19 @@ def select(
     pools = pattern.pools(some, some_live)
     if isinstance(pattern, Units) and pattern.overlap:
         shapes = [tensor.shape for tensor in some]
-        keep = choose_overlapping(pattern, pools, budget, targets, shapes, some_live)
+        keep = choose_overlapping(pattern, pools, budget, asked, shapes, some_live)
     else:
-        filled = _filled(pools)
-        found = iter(budget.choose(filled, targets, spread_ties))
-        keep = [
-            next(found) if pool.weights else torch.ones_like(pool.scores, dtype=torch.bool)
-            for pool in pools
-        ]
-    decided = dict(zip(chosen, pattern.masks(keep, some, some_live), strict=True))
-    masks = []
-    for place, tensor in enumerate(scores):
-        mask = decided.get(place)
-        if mask is None:
-            mask = torch.ones_like(tensor, dtype=torch.bool) if live is None else live[place]
-        elif live is not None:
-            mask = mask & live[place]
-        masks.append(mask)
-    return masks
+        filled = [pool for pool in pools if pool.weights]
+        found = iter(budget.choose(filled, asked, spread_ties))
+        # of an empty tensor nothing can go
+        keep = [next(found) if p.weights else torch.ones_like(p.scores).bool() for p in pools]
+    masks = pattern.masks(keep, some, some_live)
+    if live is None and only is None:
+        return masks
+    kept = list(live or [torch.ones_like(tensor, dtype=torch.bool) for tensor in scores])
+    for place, mask in zip(chosen, masks, strict=True):
+        kept[place] = mask if live is None else mask & live[place]
+    return kept
 
 
 def check_selection(
@@ -94,22 +89,33 @@ def check_selection(
     :param shapes: of the weights
     :raises ValueError: as :func:`select` would
     """
-    targets = _targets(target, len(shapes), range(len(shapes)), pattern)
+    asked = _asked(target, len(shapes), range(len(shapes)), pattern)
     pools = pattern.blank(shapes)
     if isinstance(pattern, Units) and pattern.overlap:
-        choose_overlapping(pattern, pools, budget, targets, shapes)
+        choose_overlapping(pattern, pools, budget, asked, shapes)
     else:
-        budget.check(_filled(pools), targets)
+        budget.check([pool for pool in pools if pool.weights], asked)
 
 
-def _filled(pools: Sequence[Pool]) -> list[Pool]:
-    """Pools that have weights: of an empty tensor nothing can go."""
-    return [pool for pool in pools if pool.weights]
+def _asked(target: Target, count: int, chosen: Sequence[int], pattern: Pattern) -> Target:
+    """What the chosen tensors are asked for, one number where all are asked for the same."""
+    each = [target] * count if isinstance(target, (int, float)) else target
+    if len(each) != count:
+        raise ValueError(f"{count} tensors, but {len(each)} target sparsities")
+    full, goals = pattern.full_sparsity, [each[place] for place in chosen]
+    for goal in goals:
+        if not 0.0 <= goal <= 1.0:
+            require_sparsity(goal)
+        if goal > full + FULL_TOLERANCE:
+            raise ValueError(
+                f"{pattern} reaches a sparsity of {full:g} and no more, found {goal:g}"
+            )
+    if len(set(goals)) == 1:
+        return min(goals[0], full)
+    return [min(goal, full) for goal in goals]
 
 
-def _require_live(scores: Sequence[Tensor], live: Sequence[Tensor] | None) -> None:
-    if live is None:
-        return
+def _require_live(scores: Sequence[Tensor], live: Sequence[Tensor]) -> None:
     if len(live) != len(scores):
         raise ValueError(f"{len(scores)} tensors, but {len(live)} masks of what is live")
     for place, (tensor, mask) in enumerate(zip(scores, live, strict=True)):
@@ -118,21 +124,3 @@ def _require_live(scores: Sequence[Tensor], live: Sequence[Tensor] | None) -> No
                 f"live is bool of shape {tuple(tensor.shape)} for tensor {place}, found "
                 f"{mask.dtype} of shape {tuple(mask.shape)}"
             )
-
-
-def _targets(target: Target, count: int, chosen: Sequence[int], pattern: Pattern) -> Target:
-    if isinstance(target, (int, float)):
-        return _within_reach(target, pattern)
-    if len(target) != count:
-        raise ValueError(f"{count} tensors, but {len(target)} target sparsities")
-    return [_within_reach(target[place], pattern) for place in chosen]
-
-
-def _within_reach(sparsity: float, pattern: Pattern) -> float:
-    require_sparsity(sparsity)
-    full = pattern.full_sparsity
-    if sparsity > full + FULL_TOLERANCE:
-        raise ValueError(
-            f"{pattern} reaches a sparsity of {full:g} and no more, found {sparsity:g}"
-        )
-    return min(sparsity, full)

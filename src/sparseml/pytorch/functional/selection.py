@@ -16,7 +16,6 @@ from torch import Tensor
 
 __all__ = [
     "joined",
-    "kth_lowest",
     "lowest_mask",
     "prune_count",
     "require_numbers",
@@ -60,20 +59,6 @@ def prune_count(size: int, sparsity: float) -> int:
     return round(size * sparsity)
 
 
-def kth_lowest(values: Tensor, k: int) -> Tensor:
-    """The k-th smallest value (k from 1) of a tensor of any shape, as a 0-d tensor.
-
-    :raises ValueError: for k outside 1 ... numel
-    """
-    if not 1 <= k <= values.numel():
-        raise ValueError(f"k must be between 1 and {values.numel()}, found {k}")
-    flat = values.detach().reshape(-1)
-    if flat.device.type == "cpu" and flat.dtype in (torch.float32, torch.float64):
-        # introselect: several times faster than kthvalue, which carries the indices along
-        return torch.from_numpy(np.partition(flat.numpy(), k - 1)[k - 1 : k])[0]
-    return flat.kthvalue(k).values
-
-
 def lowest_mask(scores: Tensor, count: int, *, spread_ties: bool = False) -> Tensor:
     """Prune the ``count`` entries with the lowest scores.
 
@@ -93,7 +78,12 @@ def lowest_mask(scores: Tensor, count: int, *, spread_ties: bool = False) -> Ten
     if count in (0, scores.numel()):
         return torch.full_like(scores, count == 0, dtype=torch.bool)
     flat = scores.detach().reshape(-1)
-    threshold = kth_lowest(flat, count)
+    if flat.device.type == "cpu" and flat.dtype in (torch.float32, torch.float64):
+        # introselect: several times faster than kthvalue, which carries the indices along
+        lowest = np.partition(flat.numpy(), count - 1)[count - 1 : count]
+        threshold = torch.from_numpy(lowest)[0]
+    else:
+        threshold = flat.kthvalue(count).values
     keep = flat > threshold
     ties_to_keep = scores.numel() - count - int(keep.sum())
     if ties_to_keep:

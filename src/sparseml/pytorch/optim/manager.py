@@ -54,8 +54,8 @@ class ScheduledModifierManager(BaseManager, Modifier):
         metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(modifiers=modifiers, metadata=metadata)
-        own = self._modifiers
-        self._members = own if isinstance(own, list) else list(self.iter_modifiers())
+        own: Any = self._modifiers  # not copied: a plain list of modifiers is one to change
+        self._members: ModifierList = own if isinstance(own, list) else list(self.iter_modifiers())
         self._initialize_epoch: float = 0
         self._has_progress = False
         self._position: Position | None = None

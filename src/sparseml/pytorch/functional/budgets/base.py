@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Protocol
 
 from torch import Tensor
 
 from sparseml.pytorch.functional.patterns.base import Pool
-from sparseml.pytorch.functional.selection import prune_count, require_sparsity
+from sparseml.pytorch.functional.selection import require_sparsity
 
 __all__ = [
     "FULL_TOLERANCE",
@@ -20,7 +19,6 @@ __all__ = [
     "one_size",
     "pool_target",
     "share_of_units",
-    "unit_count",
     "whole",
 ]
 
@@ -31,15 +29,11 @@ FULL_TOLERANCE = 1e-2
 """How far a sparsity may be from that of a full N:M pattern and still mean it."""
 
 
-class Budget(Protocol):
-    """A rule that decides how much goes from where; a value that can be compared.
+class Budget:
+    """A rule that decides how much goes from where; a value that can be compared."""
 
-    Its pools have at least one weight each.
-    """
-
-    @property
-    def joint(self) -> bool:
-        """Whether the target speaks of all tensors together, instead of each."""
+    joint = False
+    """Whether the target speaks of all tensors together, instead of each."""
 
     def check(self, pools: Sequence[Pool], target: Target) -> None:
         """Check, without looking at scores, that :meth:`choose` can meet the target.
@@ -54,10 +48,11 @@ class Budget(Protocol):
 
         :param target: a sparsity in [0, 1], or one for each tensor
         :param spread_ties: where the lowest scores of all are equal and only some of them go, draw
-            these instead of taking the last
+            these instead of taking the last; not within limits, which break ties by position
         :return: per pool a bool of the shape of its scores, True = keep
-        :raises ValueError: for a target that cannot be met
+        :raises ValueError: for NaN scores, and a target that cannot be met
         """
+        raise NotImplementedError
 
 
 def common_target(target: Target) -> float:
@@ -104,11 +99,6 @@ def share_of_units(pool: Pool, sparsity: float) -> float:
 def whole(number: Fraction) -> int:
     """Return the whole number below, or the one above where only rounding errors are missing."""
     return math.floor(number + Fraction(1, 1_000_000))
-
-
-def unit_count(pool: Pool, sparsity: float) -> int:
-    """How many units of an even pool go: the nearest integer, .5 to even."""
-    return prune_count(pool.units, share_of_units(pool, sparsity))
 
 
 def one_size(pools: Sequence[Pool]) -> bool:

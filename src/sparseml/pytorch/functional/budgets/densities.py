@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparseml.pytorch.functional.budgets.base import (
+    Budget,
     Target,
     common_target,
     one_size,
@@ -24,7 +25,7 @@ __all__ = ["Densities"]
 
 
 @dataclass(frozen=True)
-class Densities:
+class Densities(Budget):
     """As dense as each weight's shape says, so that all together have the target's sparsity.
 
     No tensor becomes sparser than the pattern can make it; what it cannot give, the others do.
@@ -35,24 +36,18 @@ class Densities:
 
     rule: str = "erdos_renyi_kernel"
 
+    joint = True
+
     def __post_init__(self) -> None:
         if self.rule not in DENSITY_RULES:
             raise ValueError(f"rule must be one of {', '.join(DENSITY_RULES)}, found {self.rule!r}")
 
-    joint = True
-
     def check(self, pools: Sequence[Pool], target: Target) -> None:
-        """Check that whole units reach the target with these densities."""
         self.counts(pools, common_target(target))
 
     def choose(
         self, pools: Sequence[Pool], target: Target, spread_ties: bool = False
     ) -> list[Tensor]:
-        """Prune the lowest units of each pool.
-
-        :raises ValueError: for NaN scores, targets that differ, a sparsity that whole units cannot
-            reach, or shapes that the rule has no density for
-        """
         sparsity = common_target(target)
         counts = self.counts(pools, sparsity)
         return [

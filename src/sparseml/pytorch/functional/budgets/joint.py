@@ -10,6 +10,7 @@ from fractions import Fraction
 from torch import Tensor
 
 from sparseml.pytorch.functional.budgets.base import (
+    Budget,
     Target,
     common_target,
     one_size,
@@ -28,7 +29,7 @@ __all__ = ["Global"]
 
 
 @dataclass(frozen=True)
-class Global:
+class Global(Budget):
     """The lowest units of all tensors together, within limits for each.
 
     Limits are met to whole units, and within them the choice is the one of lowest scores.
@@ -44,24 +45,17 @@ class Global:
     min_sparsity: float = 0.0
     final: float | None = None
 
+    joint = True
+
     def __post_init__(self) -> None:
         sparsity_bounds([], self.max_sparsity, self.min_sparsity)
 
-    joint = True
-
     def check(self, pools: Sequence[Pool], target: Target) -> None:
-        """Check that the limits and whole units allow the target."""
         self._plan(pools, common_target(target))
 
     def choose(
         self, pools: Sequence[Pool], target: Target, spread_ties: bool = False
     ) -> list[Tensor]:
-        """Prune the lowest units.
-
-        :param spread_ties: not within limits, which break ties by position
-        :raises ValueError: for NaN scores, targets that differ, or one that the limits or whole
-            units do not allow
-        """
         if not pools:
             return []
         total, first, last = self._plan(pools, common_target(target))

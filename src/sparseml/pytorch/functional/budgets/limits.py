@@ -8,6 +8,7 @@ from fractions import Fraction
 
 from torch import Tensor
 
+from sparseml.pytorch.functional.budgets.base import Target
 from sparseml.pytorch.functional.budgets.ranking import Ladder, shares, sorted_values
 from sparseml.pytorch.functional.selection import require_numbers, require_sparsity
 
@@ -32,8 +33,8 @@ def after_removal(sparsity: float, removed: float) -> float:
 
 
 def all_after_removal(
-    target: float | list[float], sizes: Sequence[int], original_sizes: Sequence[int]
-) -> float | list[float]:
+    target: Target, sizes: Sequence[int], original_sizes: Sequence[int]
+) -> Target:
     """As :func:`after_removal` for several tensors, one target for all or one for each.
 
     :param sizes: what is left of each
@@ -41,7 +42,7 @@ def all_after_removal(
     """
     if list(sizes) == list(original_sizes):
         return target
-    targets = target if isinstance(target, list) else [target] * len(sizes)
+    targets = [target] * len(sizes) if isinstance(target, (int, float)) else target
     return [
         after_removal(sparsity, 1.0 - size / max(original, 1))
         for sparsity, size, original in zip(targets, sizes, original_sizes, strict=True)

@@ -8,7 +8,13 @@ from fractions import Fraction
 
 from torch import Tensor
 
-from sparseml.pytorch.functional.budgets.base import Target, pool_target, unit_count, whole
+from sparseml.pytorch.functional.budgets.base import (
+    Budget,
+    Target,
+    pool_target,
+    share_of_units,
+    whole,
+)
 from sparseml.pytorch.functional.budgets.ranking import ladder_of, lowest_weights
 from sparseml.pytorch.functional.patterns.base import Pool
 from sparseml.pytorch.functional.selection import lowest_mask, prune_count
@@ -17,7 +23,7 @@ __all__ = ["Counts", "Uniform"]
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(Budget):
     """The target's sparsity in every tensor: one for all, or one for each.
 
     :param down: round down to whole units, instead of to the nearest, as Intel's pruner does
@@ -25,47 +31,43 @@ class Uniform:
 
     down: bool = False
 
-    joint = False
-
     def check(self, pools: Sequence[Pool], target: Target) -> None:
-        """Check that whole units reach the target in every tensor."""
-        for pool in pools:
-            sparsity = pool_target(pool, target)
-            if pool.units and not pool.even and not self.down:
-                require_removable(pool, self._weights(pool, sparsity))
+        if not self.down:
+            for pool in pools:
+                if pool.units and not pool.even:
+                    require_removable(pool, self._weights(pool, pool_target(pool, target)))
 
     def choose(
         self, pools: Sequence[Pool], target: Target, spread_ties: bool = False
     ) -> list[Tensor]:
-        """Prune the lowest units of each pool.
-
-        :raises ValueError: for NaN scores, tensors that go together with different targets, or a
-            sparsity that whole units cannot reach
-        """
-        self.check(pools, target)
-        return [
-            self._keep(pool, pool_target(pool, target), spread_ties and pool.full == 1.0)
-            for pool in pools
-        ]
-
-    def _keep(self, pool: Pool, sparsity: float, spread_ties: bool) -> Tensor:
-        if pool.even and not self.down:
-            return lowest_mask(pool.scores, unit_count(pool, sparsity), spread_ties=spread_ties)
-        total = self._weights(pool, sparsity)
-        if self.down:
-            count = ladder_of(pool).within(total)
-            return lowest_mask(pool.scores, max(count, pool.gone), spread_ties=spread_ties)
-        return lowest_weights([pool], total, spread_ties=spread_ties)[0]
+        keep = []
+        for pool in pools:
+            spread = spread_ties and pool.full == 1.0
+            sparsity = target if isinstance(target, float) else pool_target(pool, target)
+            if self.down:
+                count = max(ladder_of(pool).within(self._weights(pool, sparsity)), pool.gone)
+            elif pool.even:
+                # where units lose all of their weights, the share of units is that of weights
+                share = sparsity if pool.full == 1.0 else share_of_units(pool, sparsity)
+                count = round(pool.units * share)
+            else:
+                total = self._weights(pool, sparsity)
+                if pool.units:
+                    require_removable(pool, total)
+                keep.append(lowest_weights([pool], total, spread_ties=spread)[0])
+                continue
+            keep.append(lowest_mask(pool.scores, count, spread_ties=spread))
+        return keep
 
     def _weights(self, pool: Pool, sparsity: float) -> int:
-        """How many weights go beside those that are missing."""
+        """Return how many weights go beside those that are missing."""
         if self.down:
             return whole(pool.weights * Fraction(str(sparsity))) - pool.missing
         return prune_count(pool.weights, sparsity) - pool.missing
 
 
 @dataclass(frozen=True)
-class Counts:
+class Counts(Budget):
     """How much goes from each tensor, said outright; the target is not asked.
 
     Tensors that go together lose as many units as the least of them says, or as many weights as all
@@ -85,8 +87,6 @@ class Counts:
         if any(count < 0 for count in self.counts):
             raise ValueError(f"counts are at least 0, found {min(self.counts)}")
 
-    joint = False
-
     def check(self, pools: Sequence[Pool], target: Target = 0.0) -> None:
         """Check that there is a count for each tensor, and that there is so much to prune."""
         tensors = 1 + max((member for pool in pools for member in pool.members), default=-1)
@@ -98,11 +98,6 @@ class Counts:
     def choose(
         self, pools: Sequence[Pool], target: Target = 0.0, spread_ties: bool = False
     ) -> list[Tensor]:
-        """Prune the lowest units of each pool.
-
-        :raises ValueError: for NaN scores, counts that do not fit the tensors, or more weights than
-            whole units can reach
-        """
         self.check(pools)
         return [self._keep(pool, spread_ties and pool.full == 1.0) for pool in pools]
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from torch import Tensor
 
-from sparseml.pytorch.functional.budgets.base import Target, common_target, one_size, whole
+from sparseml.pytorch.functional.budgets.base import Budget, Target, common_target, one_size, whole
 from sparseml.pytorch.functional.budgets.limits import global_counts, sparsity_bounds
 from sparseml.pytorch.functional.budgets.ranking import Ladder, ladder_of, lowest_weights, shares
 from sparseml.pytorch.functional.patterns.base import Pool
@@ -19,7 +19,7 @@ __all__ = ["Reserving"]
 
 
 @dataclass(frozen=True)
-class Reserving:
+class Reserving(Budget):
     """The lowest units of all tensors, as in Intel Neural Compressor's ``snip_momentum``.
 
     No tensor gets sparser than ``max_sparsity``. That none stays less sparse than ``min_sparsity``
@@ -36,22 +36,17 @@ class Reserving:
     min_sparsity: float = 0.0
     final: float | None = None
 
+    joint = True
+
     def __post_init__(self) -> None:
         sparsity_bounds([], self.max_sparsity, self.min_sparsity)
 
-    joint = True
-
     def check(self, pools: Sequence[Pool], target: Target) -> None:
-        """Check that there is one target: whatever it is, as much goes as can."""
         common_target(target)
 
     def choose(
         self, pools: Sequence[Pool], target: Target, spread_ties: bool = False
     ) -> list[Tensor]:
-        """Prune the lowest units; ties by position.
-
-        :raises ValueError: for NaN scores or targets that differ
-        """
         sparsity = common_target(target)
         if not pools:
             return []

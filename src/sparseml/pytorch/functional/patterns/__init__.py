@@ -14,6 +14,7 @@ from sparseml.pytorch.functional.patterns.base import (
     Pattern,
     PerTensor,
     Pool,
+    Unstructured,
     reduce_dims,
 )
 from sparseml.pytorch.functional.patterns.blocks import (
@@ -21,7 +22,6 @@ from sparseml.pytorch.functional.patterns.blocks import (
     FILTER,
     Block,
     Slice,
-    Unstructured,
 )
 from sparseml.pytorch.functional.patterns.nm import NM
 from sparseml.pytorch.functional.patterns.parse import MaskType, parse_pattern

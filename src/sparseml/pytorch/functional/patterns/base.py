@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-__all__ = ["REDUCTIONS", "Pattern", "PerTensor", "Pool", "lowered", "reduce_dims", "shape_text"]
+__all__ = [
+    "REDUCTIONS",
+    "Pattern",
+    "PerTensor",
+    "Pool",
+    "Unstructured",
+    "lowered",
+    "reduce_dims",
+    "shape_text",
+]
 
 REDUCTIONS = ("l2", "max", "mean", "min", "sum")
 """How the scores of a unit's weights may be summed up."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Pool:
     """Units that are ranked within themselves: those of one tensor, or of tensors that go together.
 
@@ -39,25 +46,18 @@ class Pool:
     gone: int = 0
     missing: int = 0
     full: float = 1.0
+    units: int = field(init=False)
+    """How many units there are."""
+    removable: int = field(init=False)
+    """How many weights go when all units go."""
+    even: bool = field(init=False)
+    """Whether a share of the units is the same share of the weights (of ``full`` of them)."""
 
-    @property
-    def units(self) -> int:
-        """How many units there are."""
-        return self.scores.numel()
-
-    @property
-    def removable(self) -> int:
-        """How many weights go when all units go."""
-        return self.units * self.size if isinstance(self.size, int) else int(self.size.sum())
-
-    @property
-    def even(self) -> bool:
-        """Whether a share of the units is the same share of the weights (of ``full`` of them)."""
-        return (
-            isinstance(self.size, int)
-            and not self.missing
-            and self.units * self.size == round(self.weights * self.full)
-        )
+    def __post_init__(self) -> None:
+        size, self.units = self.size, self.scores.numel()
+        self.removable = self.units * size if isinstance(size, int) else int(size.sum())
+        as_much = self.removable == round(self.weights * self.full)
+        self.even = isinstance(size, int) and not self.missing and as_much
 
     def sizes(self) -> Tensor:
         """Weights per unit, int64 of shape ``[units]`` on the scores' device."""
@@ -66,16 +66,14 @@ class Pool:
         return self.size.reshape(-1).to(self.scores.device)
 
 
-class Pattern(Protocol):
+class Pattern:
     """A way to cut weights into units that are kept or pruned as a whole; its text names it."""
 
-    @property
-    def full_sparsity(self) -> float:
-        """The sparsity when every unit has gone."""
+    full_sparsity: float = 1.0
+    """The sparsity when every unit has gone."""
 
-    @property
-    def run(self) -> int:
-        """How many consecutive inputs of one output form a unit; 0 if units are no such runs."""
+    run: int = 0
+    """How many consecutive inputs of one output form a unit; 0 if units are no such runs."""
 
     def check(self, shape: Sequence[int]) -> None:
         """Check that a weight of this shape can be cut.
@@ -88,6 +86,7 @@ class Pattern(Protocol):
 
         :raises ValueError: if some go together with others that are not chosen
         """
+        return self
 
     def pools(self, scores: Sequence[Tensor], live: Sequence[Tensor] | None = None) -> list[Pool]:
         """Cut the tensors into units and score these.
@@ -96,12 +95,14 @@ class Pattern(Protocol):
         :param live: bool, False where a weight is gone already
         :raises ValueError: for a shape that cannot be cut
         """
+        raise NotImplementedError
 
     def blank(self, shapes: Sequence[Sequence[int]]) -> list[Pool]:
         """Return the pools of weights of these shapes, with scores of 0.
 
         :raises ValueError: for a shape that cannot be cut
         """
+        return self.pools([torch.zeros(()).expand(tuple(shape)) for shape in shapes])
 
     def masks(
         self,
@@ -114,9 +115,10 @@ class Pattern(Protocol):
         :param keep: one bool tensor per pool, of the shape of its scores
         :param scores: as in :meth:`pools`, as is ``live``; where a part of a unit goes, by these
         """
+        raise NotImplementedError
 
 
-class PerTensor(ABC):
+class PerTensor(Pattern):
     """A pattern that cuts each tensor by itself, into units of one size unless it says otherwise.
 
     A subclass says how to fold a tensor so that units can be reduced, and how to unfold decisions.
@@ -124,45 +126,32 @@ class PerTensor(ABC):
 
     reduce: str = "mean"
 
-    @property
-    def full_sparsity(self) -> float:
-        """The sparsity when every unit has gone: 1 if units go as a whole."""
-        return 1.0
-
-    @property
-    def run(self) -> int:
-        """How many consecutive inputs form a unit: 0, as units are no such runs."""
-        return 0
-
-    @abstractmethod
     def check(self, shape: Sequence[int]) -> None:
-        """Check that a weight of this shape can be cut.
+        """Check that a weight of this shape can be folded."""
+        self.fold(torch.zeros((), dtype=torch.bool).expand(tuple(shape)))
 
-        :raises ValueError: if it cannot
-        """
-
-    @abstractmethod
     def fold(self, values: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Return a view in which units lie along some dimensions, and these.
 
         :raises ValueError: as :meth:`check`
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def expand(self, keep: Tensor, scores: Tensor) -> Tensor:
         """Return the mask (bool, shape of ``scores``) of a decision per unit."""
+        raise NotImplementedError
 
     def unit_scores(self, scores: Tensor, live: Tensor | None = None) -> Tensor:
-        """One score per unit, in the order in which ties are broken."""
+        """Return one score per unit, in the order in which ties are broken."""
         folded, dims = self.fold(scores.detach())
         return reduce_dims(folded, dims, self.reduce)
 
     def unit_size(self, shape: Sequence[int], units: int) -> int | Tensor:
-        """How many weights go with a unit of a tensor of this shape."""
+        """Return how many weights go with a unit of a tensor of this shape."""
         return torch.Size(shape).numel() // max(units, 1)
 
     def live_size(self, live: Tensor) -> Tensor:
-        """How many weights each unit still has to lose (int64, shape of the unit scores)."""
+        """Return how many weights each unit has left to lose (int64, shape of the unit scores)."""
         folded, dims = self.fold(live)
         return reduce_dims(folded, dims, "sum")
 
@@ -172,16 +161,14 @@ class PerTensor(ABC):
         units = self.unit_scores(like)
         return self.expand(torch.arange(1, units.numel() + 1).view(units.shape), like)
 
-    def among(self, chosen: Sequence[int]) -> PerTensor:
-        """Return itself: tensors do not depend on each other."""
-        return self
-
     def pools(self, scores: Sequence[Tensor], live: Sequence[Tensor] | None = None) -> list[Pool]:
-        """One pool per tensor."""
+        """Return one pool per tensor."""
         pools = []
         for place, tensor in enumerate(scores):
             there = None if live is None else live[place]
-            pool = self._pool(place, tensor.shape, self.unit_scores(tensor, there))
+            units, shape = self.unit_scores(tensor, there), tuple(tensor.shape)
+            size, full = self.unit_size(shape, units.numel()), self.full_sparsity
+            pool = Pool((place,), units, size, tensor.numel(), (shape,), full=full)
             if there is not None:
                 lost = tensor.numel() - int(there.sum())
                 pool = lowered(pool, self.live_size(there), lost)
@@ -189,12 +176,15 @@ class PerTensor(ABC):
         return pools
 
     def blank(self, shapes: Sequence[Sequence[int]]) -> list[Pool]:
-        """One pool per tensor."""
+        """Return one pool per tensor, without ranking what is in a unit."""
         pools = []
-        for place, shape in enumerate(shapes):
-            folded, dims = self.fold(torch.zeros((), dtype=torch.bool).expand(tuple(shape)))
-            units = [size for dim, size in enumerate(folded.shape) if dim not in dims]
-            pools.append(self._pool(place, shape, torch.zeros(()).expand(units)))
+        for place, shape in enumerate(map(tuple, shapes)):
+            folded, dims = self.fold(torch.zeros((), dtype=torch.bool).expand(shape))
+            inside = [dim % folded.ndim for dim in dims]
+            outside = [size for dim, size in enumerate(folded.shape) if dim not in inside]
+            units = torch.zeros(()).expand(outside)
+            size, weights = self.unit_size(shape, units.numel()), torch.Size(shape).numel()
+            pools.append(Pool((place,), units, size, weights, (shape,), full=self.full_sparsity))
         return pools
 
     def masks(
@@ -206,15 +196,45 @@ class PerTensor(ABC):
         """Unfold each decision over its tensor."""
         return [self.expand(unit, tensor) for unit, tensor in zip(keep, scores, strict=True)]
 
-    def _pool(self, place: int, shape: Sequence[int], units: Tensor) -> Pool:
-        return Pool(
-            members=(place,),
-            scores=units,
-            size=self.unit_size(shape, units.numel()),
-            weights=torch.Size(shape).numel(),
-            shapes=(tuple(shape),),
-            full=self.full_sparsity,
-        )
+
+@dataclass(frozen=True)
+class Unstructured(PerTensor):
+    """Every weight on its own."""
+
+    run = 1
+
+    def __str__(self) -> str:
+        return "unstructured"
+
+    def fold(self, values: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Return the values as they are."""
+        return values, ()
+
+    def unit_scores(self, scores: Tensor, live: Tensor | None = None) -> Tensor:
+        """Return the scores as they are."""
+        return scores.detach()
+
+    def expand(self, keep: Tensor, scores: Tensor) -> Tensor:
+        """Return the decisions as they are."""
+        return keep
+
+    def pools(self, scores: Sequence[Tensor], live: Sequence[Tensor] | None = None) -> list[Pool]:
+        """Return one pool per tensor, of units of size 1."""
+        if live is not None:
+            return super().pools(scores, live)
+        return [
+            Pool((place,), tensor.detach(), 1, tensor.numel(), (tuple(tensor.shape),))
+            for place, tensor in enumerate(scores)
+        ]
+
+    def masks(
+        self,
+        keep: Sequence[Tensor],
+        scores: Sequence[Tensor],
+        live: Sequence[Tensor] | None = None,
+    ) -> list[Tensor]:
+        """Return the decisions as they are."""
+        return list(keep)
 
 
 def lowered(pool: Pool, left: Tensor, lost: int) -> Pool:

@@ -1,4 +1,4 @@
-"""Single weights, rectangles, filters and channels."""
+"""Rectangles, filters and channels."""
 
 from __future__ import annotations
 
@@ -9,39 +9,7 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.patterns.base import PerTensor, shape_text
 
-__all__ = ["CHANNEL", "FILTER", "Block", "Slice", "Unstructured"]
-
-
-@dataclass(frozen=True)
-class Unstructured(PerTensor):
-    """Every weight on its own."""
-
-    def __str__(self) -> str:
-        return "unstructured"
-
-    @property
-    def run(self) -> int:
-        """How many consecutive inputs form a unit: 1."""
-        return 1
-
-    def check(self, shape: Sequence[int]) -> None:
-        """Accept any shape."""
-
-    def fold(self, values: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        """The values as they are."""
-        return values, ()
-
-    def unit_scores(self, scores: Tensor, live: Tensor | None = None) -> Tensor:
-        """The scores as they are."""
-        return scores.detach()
-
-    def unit_size(self, shape: Sequence[int], units: int) -> int:
-        """Return 1."""
-        return 1
-
-    def expand(self, keep: Tensor, scores: Tensor) -> Tensor:
-        """The decisions as they are."""
-        return keep
+__all__ = ["CHANNEL", "FILTER", "Block", "Slice"]
 
 
 @dataclass(frozen=True)
@@ -63,16 +31,12 @@ class Block(PerTensor):
         return "x".join("channel" if s == -1 else str(s) for s in (self.rows, self.cols))
 
     @property
-    def run(self) -> int:
-        """How many consecutive inputs form a block of one row; 0 where the shape decides."""
+    def run(self) -> int:  # type: ignore[override]
+        """The number of columns, if there is one row and the shape does not decide."""
         return self.cols if self.rows == 1 and self.cols > 0 else 0
 
-    def check(self, shape: Sequence[int]) -> None:
-        """Check that the rectangles divide the first two dimensions."""
-        self._cut(shape)
-
     def _cut(self, shape: Sequence[int]) -> tuple[int, int, int, int]:
-        """Blocks and block size along the outputs, the same along the inputs."""
+        """Return blocks and block size along the outputs, and the same along the inputs."""
         if len(shape) < 2:
             raise ValueError(
                 f"{self} blocks need an output and an input dimension, found {shape_text(shape)}"

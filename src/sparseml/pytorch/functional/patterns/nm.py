@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparseml.pytorch.functional.patterns.base import PerTensor, reduce_dims, shape_text
-from sparseml.pytorch.functional.selection import require_numbers, require_sparsity
+from sparseml.pytorch.functional.selection import require_numbers
 
 __all__ = ["NM"]
 
@@ -35,13 +35,12 @@ class NM(PerTensor):
         return f"{self.keep}:{self.group}"
 
     @property
-    def full_sparsity(self) -> float:
+    def full_sparsity(self) -> float:  # type: ignore[override]
         """The sparsity at which every group is in the pattern."""
         return 1.0 - self.keep / self.group
 
     @property
-    def run(self) -> int:
-        """How many consecutive inputs form a unit: those of a group."""
+    def run(self) -> int:  # type: ignore[override]
         return self.group
 
     def check(self, shape: Sequence[int]) -> None:
@@ -103,17 +102,3 @@ class NM(PerTensor):
                 for tensor, there in zip(scores, live, strict=True)
             ]
         return super().masks(keep, scores)
-
-    def unit_sparsity(self, sparsity: float) -> float:
-        """The fraction of groups that must be in the pattern.
-
-        :raises ValueError: for a sparsity beyond that of the full pattern
-        """
-        require_sparsity(sparsity)
-        units = sparsity / self.full_sparsity
-        if units > 1.0 + 1e-9:
-            raise ValueError(
-                f"{self} reaches a sparsity of {self.full_sparsity:g} and no more, found "
-                f"{sparsity:g}"
-            )
-        return min(units, 1.0)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from sparseml.pytorch.functional.patterns.base import Pattern
-from sparseml.pytorch.functional.patterns.blocks import CHANNEL, FILTER, Block, Unstructured
+from sparseml.pytorch.functional.patterns.base import Pattern, Unstructured
+from sparseml.pytorch.functional.patterns.blocks import CHANNEL, FILTER, Block
 from sparseml.pytorch.functional.patterns.nm import NM
 from sparseml.pytorch.functional.patterns.row_major import FOUR_BLOCK, RowMajorBlock
 from sparseml.utils.text import did_you_mean

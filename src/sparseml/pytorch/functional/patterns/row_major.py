@@ -34,8 +34,7 @@ class Runs(PerTensor):
         return f"block{self.length}"
 
     @property
-    def run(self) -> int:
-        """How many consecutive inputs form a unit: the length."""
+    def run(self) -> int:  # type: ignore[override]
         return self.length
 
     def check(self, shape: Sequence[int]) -> None:
@@ -105,16 +104,12 @@ class RowMajorBlock(PerTensor):
         return f"[{self.rows}, {self.cols}]"
 
     @property
-    def run(self) -> int:
-        """How many consecutive inputs form a block of one row; 0 where the shape decides."""
+    def run(self) -> int:  # type: ignore[override]
+        """The number of columns, if there is one row and the shape does not decide."""
         return self.cols if self.rows == 1 and self.cols > 0 else 0
 
-    def check(self, shape: Sequence[int]) -> None:
-        """Check that the block divides the first two dimensions."""
-        self._cut(shape)
-
     def _cut(self, shape: Sequence[int]) -> tuple[int, int, int]:
-        """Blocks, entries of a block, kernel positions."""
+        """Return how many blocks, entries of a block and kernel positions there are."""
         if len(shape) < 2:
             raise ValueError(f"blocks need at least two dimensions, found {shape_text(shape)}")
         block = [

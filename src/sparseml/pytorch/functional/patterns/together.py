@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.patterns.base import Pool, lowered
+from sparseml.pytorch.functional.patterns.base import Pattern, Pool, lowered
 from sparseml.pytorch.functional.patterns.blocks import Slice
 
 __all__ = ["Together"]
 
 
 @dataclass(frozen=True)
-class Together:
+class Together(Pattern):
     """The same slices of all tensors of a group, by the sum of their scores.
 
     If in a group the dimension of one tensor is a multiple (the stride) of the smallest one, as
@@ -30,9 +30,6 @@ class Together:
 
     slices: Slice
     groups: tuple[tuple[int, ...], ...] = ()
-
-    full_sparsity = 1.0
-    run = 0
 
     def __post_init__(self) -> None:
         listed = [place for group in self.groups for place in group]
@@ -86,10 +83,6 @@ class Together:
                 pool = lowered(pool, there, weights - sum(int(live[p].sum()) for p in group))
             pools.append(pool)
         return pools
-
-    def blank(self, shapes: Sequence[Sequence[int]]) -> list[Pool]:
-        """The same pools, with scores of 0."""
-        return self.pools([torch.zeros(()).expand(tuple(shape)) for shape in shapes])
 
     def masks(
         self,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.patterns.base import (
     REDUCTIONS,
+    Pattern,
     Pool,
     lowered,
     reduce_dims,
@@ -34,7 +35,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Units:
+class Units(Pattern):
     """Groups of units; a unit goes with all its slices in all tensors of its group.
 
     A tensor may be in several groups, as where its rows are one layer's heads and its columns
@@ -48,9 +49,6 @@ class Units:
     groups: tuple[tuple[Member, ...], ...]
     reduce: str = "mean"
     counts: tuple[int, ...] = field(init=False, repr=False)
-
-    full_sparsity = 1.0
-    run = 0
 
     def __post_init__(self) -> None:
         if self.reduce not in REDUCTIONS:
@@ -77,9 +75,6 @@ class Units:
         places = [member.tensor for group in self.groups for member in group]
         return len(set(places)) < len(places)
 
-    def check(self, shape: Sequence[int]) -> None:
-        """Accept any shape; :meth:`pools` checks those of the members."""
-
     def among(self, chosen: Sequence[int]) -> Units:
         """Return the groups of these tensors.
 
@@ -105,10 +100,6 @@ class Units:
             size
         """
         return [self._pool(number, scores, live) for number in range(len(self.groups))]
-
-    def blank(self, shapes: Sequence[Sequence[int]]) -> list[Pool]:
-        """The same pools, with scores of 0."""
-        return self.pools([torch.zeros(()).expand(tuple(shape)) for shape in shapes])
 
     def masks(
         self,

@@ -110,8 +110,8 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._leave_enabled = convert_to_bool(leave_enabled)
         self.max_sparsity_per_param = max_sparsity_per_param
         self.min_sparsity_per_param = min_sparsity_per_param
-        self._method: Method | None = None
-        self._masks: MaskSet | None = None
+        self._method: Any = None  # a Method, from initialize on
+        self._masks: Any = None  # a MaskSet, while initialised
         self._sampler: GradientSampler | None = None
         self._door: Any = None  # what SparseML 1.x calls mask creator, scorer and module masks
         self._applied_sparsity: Target | None = None
@@ -259,7 +259,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self.initialize_extras(module)
         what = describe_selection(module, self._selecting_entries(), selected)
         _LOGGER.info("%s %s", type(self).__name__, what)
-        if takes := self.method.describe(self.problem(module)):
+        if takes := self._method.describe(self.problem(module)):
             _LOGGER.info("%s: %s", type(self).__name__, takes)
         if math.isinf(epoch):
             extras = {name: value for name, value in kwargs.items() if name != "steps_per_epoch"}
@@ -307,7 +307,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
     ) -> None:
         """Update the masks, and clear what the optimizer remembers where they changed."""
         super().update(module, optimizer, epoch, steps_per_epoch)
-        masks = self.masks
+        masks = self._masks
         before = masks.bits
         self.check_mask_update(module, epoch, steps_per_epoch)
         if not masks.allow_reintroduction:
@@ -328,7 +328,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         one_shot = self.is_oneshot(epoch, steps_per_epoch)
         starting = one_shot or self.start_pending(epoch, steps_per_epoch)
         if starting:
-            self.masks.enabled = True
+            self._masks.enabled = True
         if self._observes:
             self._observe_once()
         if starting or (self._started and not self._decides_once):
@@ -350,8 +350,8 @@ class BasePruningModifier(ScheduledUpdateModifier):
             self._require_active("optimizer_pre_step")
         if self._observes:
             self._observe_once()
-        if self.masks.allow_reintroduction:
-            self.masks.restore_unmasked()
+        if self._masks.allow_reintroduction:
+            self._masks.restore_unmasked()
 
     def optimizer_post_step(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
@@ -360,14 +360,14 @@ class BasePruningModifier(ScheduledUpdateModifier):
         if not (self._initialized and self._enabled):
             self._require_active("optimizer_post_step")
         self._observed = False
-        self.masks.apply()
+        self._masks.apply()
 
     def log_update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
     ) -> None:
         """Log the measured sparsity of each parameter as ``ParamPruning/<layer>.<param>``."""
         super().log_update(module, optimizer, epoch, steps_per_epoch)
-        masks = self.masks
+        masks = self._masks
         for name, param in zip(masks.full_names, masks.params, strict=True):
             values = local_part(param) if masks.sharded else param.detach()
             kept, size = int(torch.count_nonzero(values)), values.numel()
@@ -386,7 +386,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         :raises IndexError: with ``strict``, when the names differ
         """
         self._require_initialized("load_state_dict")
-        self.masks.load_named_state(state_dict, strict, type(self).__name__)
+        self._masks.load_named_state(state_dict, strict, type(self).__name__)
 
     def is_oneshot(self, epoch: float, steps_per_epoch: int) -> bool:
         """Return whether these are the arguments of a one-shot application."""
@@ -395,33 +395,33 @@ class BasePruningModifier(ScheduledUpdateModifier):
     def apply_target(self, module: Module, target: Any) -> None:
         """Bring the parameters to the sparsity asked for."""
         self._before_mask_update(module, target)
-        masks = self.masks
+        masks = self._masks
         if masks.allow_reintroduction:
             masks.restore_unmasked()
         sizes = [param.numel() for param in masks.params]
         if target and sizes != masks.original_sizes:
             target = self._remaining(target, sizes)
         if self._num_recomputations == 1:
-            masks.take(self.method.outcomes(self.problem(module), [target])[0])
+            masks.take(self._method.outcomes(self.problem(module), [target])[0])
         else:
             reach(self, module, target)
 
     def _remaining(self, target: Any, sizes: Sequence[int]) -> Any:
         """The target for what is left, where weights have been removed since the start."""
-        return all_after_removal(target, sizes, self.masks.original_sizes)
+        return all_after_removal(target, sizes, self._masks.original_sizes)
 
     def problem(self, module: Module) -> Problem:
         """Return what is to be decided now."""
-        return Problem(module, self.masks, self._pattern, self._budget, self._sampler)
+        return Problem(module, self._masks, self._pattern, self._budget, self._sampler)
 
     def _end_pruning(self) -> None:
-        self.masks.end(self._leave_enabled)
+        self._masks.end(self._leave_enabled)
         if self._method is not None:
             self._method.end()
 
     def _observe_once(self) -> None:
         if not self._observed:
-            self.method.observe(self.masks)
+            self._method.observe(self._masks)
             self._observed = True
 
     def _release_masks(self) -> None:

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from torch.nn import Module
 
 from sparseml.pytorch.functional.patterns import Pattern
-from sparseml.pytorch.functional.schedules import CURVES, scheduled_sparsity
 from sparseml.pytorch.sparsification.fields import declared_fields, field, one_of
 from sparseml.pytorch.sparsification.modifier import ModifierProp
 from sparseml.pytorch.sparsification.param_selection import select_params
@@ -23,6 +22,7 @@ from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.sharded import full_value
 from sparseml.pytorch.utils.tensors.stats import tensor_list_sparsity, tensor_sparsity
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, FROM_PARAM_TOKEN
+from sparseml.utils.interpolation import INTERPOLATION_FUNCS, scheduled_sparsity
 
 __all__ = ["BaseGradualPruningModifier", "GradualFields"]
 
@@ -128,7 +128,7 @@ class BaseGradualPruningModifier(BasePruningModifier):
         doc="Sparsity at the start, or the token for each parameter's own.",
     )
     final_sparsity = field(as_final_sparsity)
-    inter_func = field(one_of(CURVES))
+    inter_func = field(one_of(INTERPOLATION_FUNCS))
 
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> list[float]:
         """The sparsity of each parameter at ``epoch``.
@@ -150,17 +150,19 @@ class BaseGradualPruningModifier(BasePruningModifier):
 
     def _scheduled(self, epoch: float, finals: Sequence[float]) -> list[float]:
         start, end, curve = self._start_epoch, self._end_epoch, self._inter_func
+        initial = self._init_sparsity
+        if not isinstance(initial, float):
+            initial = self._initial()
+        initials = initial if isinstance(initial, list) else [initial] * len(finals)
         return [
-            scheduled_sparsity(epoch, start, end, initial, final, curve)
-            for initial, final in zip(self._initials(len(finals)), finals, strict=True)
+            scheduled_sparsity(epoch, start, end, first, final, curve)
+            for first, final in zip(initials, finals, strict=True)
         ]
 
-    def _initials(self, count: int) -> list[float]:
-        if isinstance(self._init_sparsity, list):
-            # ranking all weights together knows one target only
-            together = [self._overall_init_sparsity] * count
-            return together if self._global_sparsity else self._init_sparsity
-        return [0.0 if isinstance(self._init_sparsity, str) else self._init_sparsity] * count
+    def _initial(self) -> float | list[float]:
+        if isinstance(self._init_sparsity, list) and self._global_sparsity:
+            return self._overall_init_sparsity  # ranking all weights together knows one target only
+        return 0.0 if isinstance(self._init_sparsity, str) else self._init_sparsity
 
     def _describe(self, name: str) -> str:
         return f"{name} of {type(self).__name__}"
@@ -209,7 +211,8 @@ class BaseGradualPruningModifier(BasePruningModifier):
         """:raises ValueError: for sparsities that the pattern cannot have"""
         for final in finals:
             require_reachable(pattern, final, self._describe("final_sparsity"))
-        highest = max(self._initials(1), default=0.0)
+        initial = self._initial()
+        highest = max(initial, default=0.0) if isinstance(initial, list) else initial
         require_reachable(pattern, highest, self._describe("init_sparsity"), at_most=True)
 
 

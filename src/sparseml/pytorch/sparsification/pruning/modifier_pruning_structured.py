@@ -143,18 +143,13 @@ GMPruningModifier.register(StructuredPruningModifier)
 
 
 @dataclass(frozen=True)
-class _OfInitialUnits:
+class _OfInitialUnits(Budget):
     """Sparsities of the units that there were, of which some may be removed by now.
 
     :param initial: how many units each tensor had
     """
 
     initial: tuple[int, ...]
-
-    @property
-    def joint(self) -> bool:
-        """No."""
-        return False
 
     def check(self, pools: Sequence[Pool], target: float | Sequence[float]) -> None:
         """Accept any target: there are units enough for all."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
+
+from sparseml.utils.constants import ALL_TOKEN
 
 __all__ = [
     "LOGGING_LEVELS",
@@ -34,6 +36,9 @@ LOGGING_LEVELS = {
 
 #: What ``log_scalar`` takes: a number or a tensor of one element.
 Scalar = float | int | Tensor
+
+_Step = int | None
+_Time = float | None
 
 # the module that users import loggers from
 _DEFAULT_NAME = "sparseml.pytorch.utils.logger"
@@ -60,6 +65,7 @@ class LogEntry(NamedTuple):
     :param step: the optimizer step
     :param wall_time: seconds since the epoch
     :param level: one of Python's logging levels
+    :param log_types: names of the loggers of a manager that it is meant for
     """
 
     kind: Literal["hyperparams", "scalar", "scalars", "string"]
@@ -68,6 +74,7 @@ class LogEntry(NamedTuple):
     step: int | None = None
     wall_time: float | None = None
     level: int | None = None
+    log_types: str | Sequence[str] = ALL_TOKEN
 
     def numbers(self) -> dict[str, Any]:
         """Return the numbers, each under a tag of its own (``<tag>/<name>`` if several)."""
@@ -91,64 +98,56 @@ class LogMethods:
     """The ``log_*`` methods of a logger, and of a manager of several.
 
     All return whether the entry was taken. ``step`` is the optimizer step, ``wall_time`` seconds
-    since the epoch, the keyword ``level`` one of Python's logging levels.
+    since the epoch, the keyword ``level`` one of Python's logging levels. Keywords that are not
+    known are ignored.
     """
 
-    def _log(self, entry: LogEntry, **kwargs: Any) -> bool:
-        """Record an entry; the keywords are those that a ``log_*`` method does not know."""
-        raise NotImplementedError
+    def emit(self, entry: LogEntry) -> bool:
+        """Record an entry, if this destination can."""
+        return False
 
-    def log_hyperparams(
-        self, params: Mapping[str, Any], *, level: int | None = None, **kwargs: Any
-    ) -> bool:
+    def log_hyperparams(self, params: Mapping[str, Any], **kwargs: Any) -> bool:
         """Record the settings of a run."""
-        return self._log(LogEntry("hyperparams", "hyperparams", params, level=level), **kwargs)
+        level, meant = kwargs.get("level"), kwargs.get("log_types", ALL_TOKEN)
+        return self.emit(LogEntry("hyperparams", "hyperparams", params, None, None, level, meant))
 
     def log_scalar(
-        self,
-        tag: str,
-        value: Scalar,
-        step: int | None = None,
-        wall_time: float | None = None,
-        *,
-        level: int | None = None,
-        **kwargs: Any,
+        self, tag: str, value: Scalar, step: _Step = None, wall_time: _Time = None, **kwargs: Any
     ) -> bool:
         """Record one number under ``tag``."""
-        return self._log(LogEntry("scalar", tag, value, step, wall_time, level), **kwargs)
+        level, meant = kwargs.get("level"), kwargs.get("log_types", ALL_TOKEN)
+        return self.emit(LogEntry("scalar", tag, value, step, wall_time, level, meant))
 
     def log_scalars(
         self,
         tag: str,
         values: Mapping[str, Scalar],
-        step: int | None = None,
-        wall_time: float | None = None,
-        *,
-        level: int | None = None,
+        step: _Step = None,
+        wall_time: _Time = None,
         **kwargs: Any,
     ) -> bool:
         """Record several named numbers under one ``tag``."""
-        return self._log(LogEntry("scalars", tag, values, step, wall_time, level), **kwargs)
+        level, meant = kwargs.get("level"), kwargs.get("log_types", ALL_TOKEN)
+        return self.emit(LogEntry("scalars", tag, values, step, wall_time, level, meant))
 
     def log_string(
         self,
         tag: str | None,
         string: str,
-        step: int | None = None,
-        wall_time: float | None = None,
-        *,
-        level: int | None = None,
+        step: _Step = None,
+        wall_time: _Time = None,
         **kwargs: Any,
     ) -> bool:
         """Record a text under ``tag``."""
-        return self._log(LogEntry("string", tag, string, step, wall_time, level), **kwargs)
+        level, meant = kwargs.get("level"), kwargs.get("log_types", ALL_TOKEN)
+        return self.emit(LogEntry("string", tag, string, step, wall_time, level, meant))
 
 
 class BaseLogger(LogMethods):
     """A destination for the numbers and texts of a run. This one takes nothing.
 
     A subclass overrides :meth:`emit`, which every ``log_*`` method ends in, or just the methods
-    that it has a use for. Keywords that are not known are ignored.
+    that it has a use for.
 
     :param name: what ``log_types`` of :class:`LoggerManager` selects this logger by
     :param enabled: whether :class:`LoggerManager` hands entries to this logger
@@ -165,13 +164,6 @@ class BaseLogger(LogMethods):
     def name(self) -> str:
         """What this logger is selected by."""
         return self._name
-
-    def emit(self, entry: LogEntry) -> bool:
-        """Record an entry, if this destination can."""
-        return False
-
-    def _log(self, entry: LogEntry, **kwargs: Any) -> bool:
-        return self.emit(entry)
 
     def save(self, file_path: str, **kwargs: Any) -> bool:
         """Store a file with the run, where the destination can."""

@@ -83,16 +83,17 @@ class LoggerManager(LogMethods):
 
     def save(self, file_path: str, log_types: LogTypes = ALL_TOKEN, **kwargs: Any) -> None:
         """Store a file with the run, with the loggers that can."""
-        for logger in self._selected(log_types):
-            logger.save(file_path, **kwargs)
-
-    def _log(  # type: ignore[override]  # it knows no other keywords
-        self, entry: LogEntry, log_types: LogTypes = ALL_TOKEN
-    ) -> bool:
-        taken = [entry.send_to(logger) for logger in self._selected(log_types)]
-        return any(taken)
-
-    def _selected(self, log_types: LogTypes) -> list[BaseLogger]:
         names = [log_types] if isinstance(log_types, str) else log_types
-        everyone = ALL_TOKEN in names
-        return [one for one in self.loggers if one.enabled and (everyone or one.name in names)]
+        for logger in self.loggers:
+            if logger.enabled and (ALL_TOKEN in names or logger.name in names):
+                logger.save(file_path, **kwargs)
+
+    def emit(self, entry: LogEntry) -> bool:
+        """Hand an entry to the loggers that it is meant for; return whether any has taken it."""
+        names = [entry.log_types] if isinstance(entry.log_types, str) else entry.log_types
+        taken = [
+            entry.send_to(logger)
+            for logger in self.loggers
+            if logger.enabled and (ALL_TOKEN in names or logger.name in names)
+        ]
+        return any(taken)

@@ -192,21 +192,21 @@ class MaskSet(Mapping[str, Tensor]):
         :param before: the masks as they were
         """
         state, params, any_changed = getattr(optimizer, "state", {}), self.params, False
-        local = self._local
-        for param, old, new in zip(params, local(before), local(self.bits), strict=True):
+        local = local_part if self.sharded else Tensor.detach
+        for param, old, new in zip(params, before, self.bits, strict=True):
             if old is new or old.shape != new.shape:
                 continue
-            changed = old != new
+            changed = local(old) != local(new)
             if not bool(changed.any()):
                 continue
             any_changed = True
             for value in state.get(param, {}).values():
                 if isinstance(value, Tensor) and value.shape == param.shape:
-                    local([value])[0].masked_fill_(changed.to(value.device), 0)
+                    local(value).masked_fill_(changed.to(value.device), 0)
         if any_changed and self._enabled and not self.allow_reintroduction:
-            pairs = [(p.grad, m) for p, m in zip(params, self.bits, strict=True)]
-            pairs = [(grad, mask) for grad, mask in pairs if grad is not None]
-            apply_masks(local([grad for grad, _ in pairs]), local([mask for _, mask in pairs]))
+            pairs = zip(params, self.bits, strict=True)
+            ready = [(local(p.grad), local(mask)) for p, mask in pairs if p.grad is not None]
+            apply_masks([grad for grad, _ in ready], [mask for _, mask in ready])
 
     def restore_unmasked(self) -> None:
         """With reintroduction, put the values that the masks took away back into the weights."""
@@ -296,10 +296,10 @@ class MaskSet(Mapping[str, Tensor]):
             for index, (param, mask) in enumerate(zip(params, masks, strict=True)):
                 if self._taken[index] is None:  # else it has been taken already
                     self._taken[index] = torch.where(~mask, param.detach(), 0.0)
+        weights: Sequence[Tensor] = params
         if self.sharded:
-            apply_masks(self._local(params), self._local(masks), plain_zeros)
-        else:
-            apply_masks(params, masks, plain_zeros)
+            weights, masks = list(map(local_part, params)), list(map(local_part, masks))
+        apply_masks(weights, masks, plain_zeros)
 
     def _current(self) -> tuple[list[Parameter], list[Tensor]]:
         """Return the parameters as they are now, and their masks; hook what needs a hook."""
@@ -332,16 +332,13 @@ class MaskSet(Mapping[str, Tensor]):
     def _gradient_ready(self, index: int, param: Tensor) -> None:
         if not self.allow_reintroduction and param.grad is not None:
             mask = self._current()[1][index]
-            apply_masks(self._local([param.grad]), self._local([mask]))
+            apply_masks([local_part(param.grad)], [local_part(mask)])
 
     def _put_back(self, index: int, param: Tensor) -> None:
         part = self._taken[index]
         if part is not None:
             param.data.add_(part.to(param))
             self._taken[index] = None
-
-    def _local(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        return [local_part(tensor) for tensor in tensors] if self.sharded else tensors
 
 
 def broadcast_masks(masks: Sequence[Tensor]) -> list[Tensor]:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn import Module
@@ -27,8 +27,6 @@ from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.sharded import full_value
 
 __all__ = ["Method", "Problem", "Target"]
-
-_Value = TypeVar("_Value")
 
 Target = float | list[float]
 """A sparsity for all parameters, or one for each."""
@@ -62,26 +60,29 @@ class Problem:
     @cached_property
     def found(self) -> list[NamedLayerParam]:
         """The parameters to decide on."""
-        return self._chosen(self.masks.found)
+        found = self.masks.found
+        return found if self.only is None else [found[index] for index in self.only]
 
     @cached_property
     def names(self) -> list[str]:
         """Their names."""
-        return self._chosen(self.masks.full_names)
+        names = self.masks.full_names
+        return names if self.only is None else [names[index] for index in self.only]
 
     @cached_property
     def weights(self) -> list[Tensor]:
         """Their values."""
-        masks = self.masks
-        values = [
-            full_value(p) if masks.sharded else p.detach() for p in self._chosen(masks.params)
-        ]
-        return self.turned(values) if masks.swapped else values
+        params = self.masks.params if self.only is None else [one.param for one in self.found]
+        value = full_value if self.masks.sharded else Tensor.detach
+        values = [value(param) for param in params]
+        return self.turned(values) if self.masks.swapped else values
 
     @cached_property
     def live(self) -> list[Tensor]:
         """Which of their weights are still there, bool: neither masked nor zero."""
-        masks = self._chosen(self.masks.masks)
+        masks = self.masks.masks
+        if self.only is not None:
+            masks = [masks[index] for index in self.only]
         if self.masks.sharded:
             masks = [full_value(mask) for mask in masks]
         if self.masks.swapped:
@@ -224,9 +225,6 @@ class Problem:
             None if each is None else to_out_in(one.layer, one.param_name, each)
             for one, each in zip(self.found, tensors, strict=True)
         ]
-
-    def _chosen(self, values: Sequence[_Value]) -> list[_Value]:
-        return list(values) if self.only is None else [values[index] for index in self.only]
 
 
 class Method:

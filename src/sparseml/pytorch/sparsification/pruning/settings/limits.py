@@ -7,6 +7,7 @@ from typing import Any
 
 from sparseml.pytorch.functional.budgets import Budget, Global, Uniform
 from sparseml.pytorch.functional.patterns import Pattern
+from sparseml.pytorch.functional.select import check_selection
 from sparseml.pytorch.sparsification.pruning.settings.fields import out_in_shapes
 from sparseml.pytorch.utils.params import NamedLayerParam
 
@@ -66,4 +67,4 @@ def require_room(
     :raises ValueError: saying how many units can go
     """
     if isinstance(budget, Global) and budget != Global():
-        budget.check(pattern.blank(out_in_shapes(selected)), final)
+        check_selection(out_in_shapes(selected), pattern, budget, final)
