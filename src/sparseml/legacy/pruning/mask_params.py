@@ -72,9 +72,9 @@ class ModuleParamPruningMask(MaskSet):
             one.param.detach().clone() if store_init else None for one in found
         ]
         self._set_old_form(mask_creator, scorer, global_sparsity)
-        self._store_init = store_init
+        self.store_init = store_init
         self._store_unmasked = store_unmasked or allow_reintroduction
-        self._momentum = track_grad_mom
+        self.track_grad_mom = track_grad_mom
         self._forward_hooks = forward_hooks
 
     @classmethod
@@ -86,44 +86,20 @@ class ModuleParamPruningMask(MaskSet):
         return view
 
     def _set_old_form(self, creator: Any, scorer: Any, global_sparsity: bool) -> None:
-        self._mask_creator, self._scorer = creator, scorer
-        self._global_sparsity = global_sparsity
+        self.mask_creator = self._mask_creator = creator
+        self.scorer = self._scorer = scorer
+        self.global_sparsity = global_sparsity
         self._layer_handles: list[RemovableHandle] = []
-        self._store_init, self._momentum = False, -1.0
+        self.store_init, self.track_grad_mom = False, -1.0
         self._grad_means: list[Tensor | None] = [None] * len(self)
         self._forward_hooks = False
         if "_params_init" not in vars(self):
             self._params_init = [None] * len(self)
 
     @property
-    def mask_creator(self) -> PruningMaskCreator:
-        """What makes the masks."""
-        return self._mask_creator
-
-    @property
-    def scorer(self) -> PruningParamsScorer | None:
-        """What scores the parameters."""
-        return self._scorer
-
-    @property
-    def store_init(self) -> bool:
-        """Whether initial values are kept."""
-        return self._store_init
-
-    @property
     def store_unmasked(self) -> bool:
         """Whether values that masks take away are remembered."""
         return self._store_unmasked or self.allow_reintroduction
-
-    @property
-    def track_grad_mom(self) -> float:
-        """Momentum of the running mean of gradients, -1.0 for none."""
-        return self._momentum
-
-    @property
-    def global_sparsity(self) -> bool:
-        """Whether the weights of all parameters are ranked together."""
-        return self._global_sparsity
 
     @property
     def params_data(self) -> list[Tensor]:
@@ -199,7 +175,7 @@ class ModuleParamPruningMask(MaskSet):
             asked = target if isinstance(target, float) else list(target)
             target = all_after_removal(asked, sizes, self.original_sizes)
         masks = broadcast_masks(
-            self._mask_creator.create_parameter_masks(scores, target, self._global_sparsity)
+            self._mask_creator.create_parameter_masks(scores, target, self.global_sparsity)
         )
         if self._scorer is not None:
             self._scorer.update_last_applied_sparsity(tensor_list_sparsity(masks))
@@ -231,7 +207,7 @@ class ModuleParamPruningMask(MaskSet):
 
         :raises RuntimeError: unless ``store_init``
         """
-        if not self._store_init:
+        if not self.store_init:
             raise RuntimeError("initial values were not kept; construct with store_init=True")
         for index, initial in enumerate(self._params_init):
             if initial is not None:
@@ -272,10 +248,12 @@ class ModuleParamPruningMask(MaskSet):
         # without forward hooks further passes may add to the gradient before the owner's step
         if self.allow_reintroduction and self._forward_hooks:
             self._put_back(index, param)
-        if param.grad is not None and self._momentum >= 0.0:
+        if param.grad is not None and self.track_grad_mom >= 0.0:
             mean, grad = self._grad_means[index], param.grad.detach()
             mean = torch.zeros_like(grad) if mean is None else mean
-            self._grad_means[index] = self._momentum * mean + (1.0 - self._momentum) * grad
+            self._grad_means[index] = (
+                self.track_grad_mom * mean + (1.0 - self.track_grad_mom) * grad
+            )
 
 
 def named_params(

@@ -14,6 +14,7 @@ from sparseml.pytorch.functional.selection import require_sparsity
 __all__ = [
     "FULL_TOLERANCE",
     "Budget",
+    "Pools",
     "Target",
     "common_target",
     "one_size",
@@ -21,6 +22,8 @@ __all__ = [
     "share_of_units",
     "whole",
 ]
+
+Pools = Sequence[Pool]
 
 Target = float | Sequence[float]
 """A sparsity for all tensors, or one for each."""
@@ -35,15 +38,13 @@ class Budget:
     joint = False
     """Whether the target speaks of all tensors together, instead of each."""
 
-    def check(self, pools: Sequence[Pool], target: Target) -> None:
+    def check(self, pools: Pools, target: Target) -> None:
         """Check, without looking at scores, that :meth:`choose` can meet the target.
 
         :raises ValueError: if it cannot
         """
 
-    def choose(
-        self, pools: Sequence[Pool], target: Target, spread_ties: bool = False
-    ) -> list[Tensor]:
+    def choose(self, pools: Pools, target: Target, spread_ties: bool = False) -> list[Tensor]:
         """Decide which units stay.
 
         :param target: a sparsity in [0, 1], or one for each tensor
@@ -101,6 +102,6 @@ def whole(number: Fraction) -> int:
     return math.floor(number + Fraction(1, 1_000_000))
 
 
-def one_size(pools: Sequence[Pool]) -> bool:
+def one_size(pools: Pools) -> bool:
     """Whether a share of all units together is the same share of the weights."""
     return all(pool.even for pool in pools) and len({(p.size, p.full) for p in pools}) <= 1

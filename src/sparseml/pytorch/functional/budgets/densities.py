@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.budgets.base import (
     Budget,
+    Pools,
     Target,
     common_target,
     one_size,
@@ -18,7 +19,6 @@ from sparseml.pytorch.functional.budgets.base import (
 )
 from sparseml.pytorch.functional.budgets.ranking import ladder_of, nearest_fill
 from sparseml.pytorch.functional.layer_densities import DENSITY_RULES, layer_densities, rounded
-from sparseml.pytorch.functional.patterns.base import Pool
 from sparseml.pytorch.functional.selection import lowest_mask, prune_count
 
 __all__ = ["Densities"]
@@ -42,12 +42,10 @@ class Densities(Budget):
         if self.rule not in DENSITY_RULES:
             raise ValueError(f"rule must be one of {', '.join(DENSITY_RULES)}, found {self.rule!r}")
 
-    def check(self, pools: Sequence[Pool], target: Target) -> None:
+    def check(self, pools: Pools, target: Target) -> None:
         self.counts(pools, common_target(target))
 
-    def choose(
-        self, pools: Sequence[Pool], target: Target, spread_ties: bool = False
-    ) -> list[Tensor]:
+    def choose(self, pools: Pools, target: Target, spread_ties: bool = False) -> list[Tensor]:
         sparsity = common_target(target)
         counts = self.counts(pools, sparsity)
         return [
@@ -55,7 +53,7 @@ class Densities(Budget):
             for pool, count in zip(pools, counts, strict=True)
         ]
 
-    def counts(self, pools: Sequence[Pool], sparsity: float) -> list[int]:
+    def counts(self, pools: Pools, sparsity: float) -> list[int]:
         """How many units go from each pool."""
         ideal = self._ideal(pools, sparsity)
         if one_size(pools):
@@ -68,7 +66,7 @@ class Densities(Budget):
             return [max(count, pool.gone) for count, pool in zip(counts, pools, strict=True)]
         return _whole_units(pools, ideal, prune_count(sum(p.weights for p in pools), sparsity))
 
-    def _ideal(self, pools: Sequence[Pool], sparsity: float) -> list[float]:
+    def _ideal(self, pools: Pools, sparsity: float) -> list[float]:
         """How many weights each pool should lose."""
         shapes = [shape for pool in pools for shape in pool.shapes]
         least = 1.0 - min((pool.full for pool in pools), default=1.0)
@@ -84,7 +82,7 @@ def _lost(pool: Pool, sparsities: Sequence[float]) -> float:
     return lost if pool.weights == sum(sizes) else lost * pool.weights / max(sum(sizes), 1)
 
 
-def _whole_units(pools: Sequence[Pool], ideal: Sequence[float], total: int) -> list[int]:
+def _whole_units(pools: Pools, ideal: Sequence[float], total: int) -> list[int]:
     """Counts that differ by less than a unit from the ideal, nearest to ``total`` weights."""
     ladders = [ladder_of(pool) for pool in pools]
     counts, extras, remainders = [], [], []

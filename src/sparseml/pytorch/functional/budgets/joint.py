@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.budgets.base import (
     Budget,
+    Pools,
     Target,
     common_target,
     one_size,
@@ -50,12 +50,10 @@ class Global(Budget):
     def __post_init__(self) -> None:
         sparsity_bounds([], self.max_sparsity, self.min_sparsity)
 
-    def check(self, pools: Sequence[Pool], target: Target) -> None:
+    def check(self, pools: Pools, target: Target) -> None:
         self._plan(pools, common_target(target))
 
-    def choose(
-        self, pools: Sequence[Pool], target: Target, spread_ties: bool = False
-    ) -> list[Tensor]:
+    def choose(self, pools: Pools, target: Target, spread_ties: bool = False) -> list[Tensor]:
         if not pools:
             return []
         total, first, last = self._plan(pools, common_target(target))
@@ -73,7 +71,7 @@ class Global(Budget):
     def _limited(self) -> bool:
         return (self.max_sparsity, self.min_sparsity) != (1.0, 0.0)
 
-    def _plan(self, pools: Sequence[Pool], sparsity: float) -> tuple[int, list[int], list[int]]:
+    def _plan(self, pools: Pools, sparsity: float) -> tuple[int, list[int], list[int]]:
         """How much goes, and the fewest and the most units of each pool.
 
         :return: a number of units where all have one size, else of weights

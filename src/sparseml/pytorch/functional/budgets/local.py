@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.budgets.base import (
     Budget,
+    Pools,
     Target,
     pool_target,
     share_of_units,
@@ -31,15 +31,13 @@ class Uniform(Budget):
 
     down: bool = False
 
-    def check(self, pools: Sequence[Pool], target: Target) -> None:
+    def check(self, pools: Pools, target: Target) -> None:
         if not self.down:
             for pool in pools:
                 if pool.units and not pool.even:
                     require_removable(pool, self._weights(pool, pool_target(pool, target)))
 
-    def choose(
-        self, pools: Sequence[Pool], target: Target, spread_ties: bool = False
-    ) -> list[Tensor]:
+    def choose(self, pools: Pools, target: Target, spread_ties: bool = False) -> list[Tensor]:
         keep = []
         for pool in pools:
             spread = spread_ties and pool.full == 1.0
@@ -87,7 +85,7 @@ class Counts(Budget):
         if any(count < 0 for count in self.counts):
             raise ValueError(f"counts are at least 0, found {min(self.counts)}")
 
-    def check(self, pools: Sequence[Pool], target: Target = 0.0) -> None:
+    def check(self, pools: Pools, target: Target = 0.0) -> None:
         """Check that there is a count for each tensor, and that there is so much to prune."""
         tensors = 1 + max((member for pool in pools for member in pool.members), default=-1)
         if tensors > len(self.counts):
@@ -95,9 +93,7 @@ class Counts(Budget):
         for pool in pools if self.of == "weights" else ():
             require_removable(pool, self._asked(pool))
 
-    def choose(
-        self, pools: Sequence[Pool], target: Target = 0.0, spread_ties: bool = False
-    ) -> list[Tensor]:
+    def choose(self, pools: Pools, target: Target = 0.0, spread_ties: bool = False) -> list[Tensor]:
         self.check(pools)
         return [self._keep(pool, spread_ties and pool.full == 1.0) for pool in pools]
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from torch import Tensor
 
-from sparseml.pytorch.functional.budgets.base import Budget, Target, common_target, one_size, whole
+from sparseml.pytorch.functional.budgets.base import (
+    Budget,
+    Pools,
+    Target,
+    common_target,
+    one_size,
+    whole,
+)
 from sparseml.pytorch.functional.budgets.limits import global_counts, sparsity_bounds
 from sparseml.pytorch.functional.budgets.ranking import Ladder, ladder_of, lowest_weights, shares
-from sparseml.pytorch.functional.patterns.base import Pool
 from sparseml.pytorch.functional.selection import lowest_mask
 
 __all__ = ["Reserving"]
@@ -41,12 +46,10 @@ class Reserving(Budget):
     def __post_init__(self) -> None:
         sparsity_bounds([], self.max_sparsity, self.min_sparsity)
 
-    def check(self, pools: Sequence[Pool], target: Target) -> None:
+    def check(self, pools: Pools, target: Target) -> None:
         common_target(target)
 
-    def choose(
-        self, pools: Sequence[Pool], target: Target, spread_ties: bool = False
-    ) -> list[Tensor]:
+    def choose(self, pools: Pools, target: Target, spread_ties: bool = False) -> list[Tensor]:
         sparsity = common_target(target)
         if not pools:
             return []
@@ -66,9 +69,7 @@ class Reserving(Budget):
 class _Race:
     """The passes over all pools, in quanta: units where all have one size, weights elsewhere."""
 
-    def __init__(
-        self, budget: Reserving, pools: Sequence[Pool], sparsity: float, quantum: int
-    ) -> None:
+    def __init__(self, budget: Reserving, pools: Pools, sparsity: float, quantum: int) -> None:
         self.pools = pools
         self.ladders = [
             Ladder(ladder.values, 1) if quantum > 1 else ladder for ladder in map(ladder_of, pools)

@@ -13,11 +13,14 @@ __all__ = [
     "Pattern",
     "PerTensor",
     "Pool",
+    "Tensors",
     "Unstructured",
     "lowered",
     "reduce_dims",
     "shape_text",
 ]
+
+Tensors = Sequence[Tensor]
 
 REDUCTIONS = ("l2", "max", "mean", "min", "sum")
 """How the scores of a unit's weights may be summed up."""
@@ -88,7 +91,7 @@ class Pattern:
         """
         return self
 
-    def pools(self, scores: Sequence[Tensor], live: Sequence[Tensor] | None = None) -> list[Pool]:
+    def pools(self, scores: Tensors, live: Tensors | None = None) -> list[Pool]:
         """Cut the tensors into units and score these.
 
         :param scores: one tensor per weight, of its shape
@@ -104,12 +107,7 @@ class Pattern:
         """
         return self.pools([torch.zeros(()).expand(tuple(shape)) for shape in shapes])
 
-    def masks(
-        self,
-        keep: Sequence[Tensor],
-        scores: Sequence[Tensor],
-        live: Sequence[Tensor] | None = None,
-    ) -> list[Tensor]:
+    def masks(self, keep: Tensors, scores: Tensors, live: Tensors | None = None) -> list[Tensor]:
         """Return the masks (bool, True = keep, shapes of ``scores``) of a decision per unit.
 
         :param keep: one bool tensor per pool, of the shape of its scores
@@ -161,7 +159,7 @@ class PerTensor(Pattern):
         units = self.unit_scores(like)
         return self.expand(torch.arange(1, units.numel() + 1).view(units.shape), like)
 
-    def pools(self, scores: Sequence[Tensor], live: Sequence[Tensor] | None = None) -> list[Pool]:
+    def pools(self, scores: Tensors, live: Tensors | None = None) -> list[Pool]:
         """Return one pool per tensor."""
         pools = []
         for place, tensor in enumerate(scores):
@@ -187,12 +185,7 @@ class PerTensor(Pattern):
             pools.append(Pool((place,), units, size, weights, (shape,), full=self.full_sparsity))
         return pools
 
-    def masks(
-        self,
-        keep: Sequence[Tensor],
-        scores: Sequence[Tensor],
-        live: Sequence[Tensor] | None = None,
-    ) -> list[Tensor]:
+    def masks(self, keep: Tensors, scores: Tensors, live: Tensors | None = None) -> list[Tensor]:
         """Unfold each decision over its tensor."""
         return [self.expand(unit, tensor) for unit, tensor in zip(keep, scores, strict=True)]
 
@@ -210,29 +203,22 @@ class Unstructured(PerTensor):
         """Return the values as they are."""
         return values, ()
 
-    def unit_scores(self, scores: Tensor, live: Tensor | None = None) -> Tensor:
-        """Return the scores as they are."""
-        return scores.detach()
-
     def expand(self, keep: Tensor, scores: Tensor) -> Tensor:
         """Return the decisions as they are."""
         return keep
 
-    def pools(self, scores: Sequence[Tensor], live: Sequence[Tensor] | None = None) -> list[Pool]:
+    def pools(self, scores: Tensors, live: Tensors | None = None) -> list[Pool]:
         """Return one pool per tensor, of units of size 1."""
-        if live is not None:
-            return super().pools(scores, live)
-        return [
+        pools = [
             Pool((place,), tensor.detach(), 1, tensor.numel(), (tuple(tensor.shape),))
             for place, tensor in enumerate(scores)
         ]
+        if live is None:
+            return pools
+        pairs = zip(pools, live, strict=True)
+        return [lowered(pool, there, there.numel() - int(there.sum())) for pool, there in pairs]
 
-    def masks(
-        self,
-        keep: Sequence[Tensor],
-        scores: Sequence[Tensor],
-        live: Sequence[Tensor] | None = None,
-    ) -> list[Tensor]:
+    def masks(self, keep: Tensors, scores: Tensors, live: Tensors | None = None) -> list[Tensor]:
         """Return the decisions as they are."""
         return list(keep)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.patterns.base import PerTensor, reduce_dims, shape_text
+from sparseml.pytorch.functional.patterns.base import PerTensor, Tensors, reduce_dims, shape_text
 from sparseml.pytorch.functional.selection import require_numbers
 
 __all__ = ["NM"]
@@ -89,12 +89,7 @@ class NM(PerTensor):
         mask = best | keep.unsqueeze(-1)
         return mask.flatten(-2).movedim(-1, 1).contiguous()
 
-    def masks(
-        self,
-        keep: Sequence[Tensor],
-        scores: Sequence[Tensor],
-        live: Sequence[Tensor] | None = None,
-    ) -> list[Tensor]:
+    def masks(self, keep: Tensors, scores: Tensors, live: Tensors | None = None) -> list[Tensor]:
         """Unfold each decision over its tensor; what is gone has the lowest scores."""
         if live is not None:
             scores = [

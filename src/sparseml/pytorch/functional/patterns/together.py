@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.patterns.base import Pattern, Pool, lowered
+from sparseml.pytorch.functional.patterns.base import Pattern, Pool, Tensors, lowered
 from sparseml.pytorch.functional.patterns.blocks import Slice
 
 __all__ = ["Together"]
@@ -61,7 +61,7 @@ class Together(Pattern):
                 groups.append(tuple(places[place] for place in inside))
         return Together(self.slices, tuple(groups))
 
-    def pools(self, scores: Sequence[Tensor], live: Sequence[Tensor] | None = None) -> list[Pool]:
+    def pools(self, scores: Tensors, live: Tensors | None = None) -> list[Pool]:
         """One pool per group, one without units for each tensor that is left unmasked.
 
         :raises ValueError: for sizes in a group that are not multiples of the smallest
@@ -84,12 +84,7 @@ class Together(Pattern):
             pools.append(pool)
         return pools
 
-    def masks(
-        self,
-        keep: Sequence[Tensor],
-        scores: Sequence[Tensor],
-        live: Sequence[Tensor] | None = None,
-    ) -> list[Tensor]:
+    def masks(self, keep: Tensors, scores: Tensors, live: Tensors | None = None) -> list[Tensor]:
         """Each decision for its slices in all tensors of the group."""
         masks = [torch.ones_like(tensor, dtype=torch.bool) for tensor in scores]
         for group, unit in zip(self._groups(scores), keep, strict=True):

@@ -12,6 +12,7 @@ from sparseml.pytorch.functional.patterns.base import (
     REDUCTIONS,
     Pattern,
     Pool,
+    Tensors,
     lowered,
     reduce_dims,
     shape_text,
@@ -93,7 +94,7 @@ class Units(Pattern):
                 groups.append(tuple(Member(places[m.tensor], m.dim, m.units) for m in group))
         return Units(tuple(groups), self.reduce)
 
-    def pools(self, scores: Sequence[Tensor], live: Sequence[Tensor] | None = None) -> list[Pool]:
+    def pools(self, scores: Tensors, live: Tensors | None = None) -> list[Pool]:
         """One pool per group.
 
         :raises ValueError: for a member whose tensor or dimension does not exist or has another
@@ -101,12 +102,7 @@ class Units(Pattern):
         """
         return [self._pool(number, scores, live) for number in range(len(self.groups))]
 
-    def masks(
-        self,
-        keep: Sequence[Tensor],
-        scores: Sequence[Tensor],
-        live: Sequence[Tensor] | None = None,
-    ) -> list[Tensor]:
+    def masks(self, keep: Tensors, scores: Tensors, live: Tensors | None = None) -> list[Tensor]:
         """Keep the weights of which no unit goes."""
         masks = [torch.ones_like(tensor, dtype=torch.bool) for tensor in scores]
         for group, unit in zip(self.groups, keep, strict=True):

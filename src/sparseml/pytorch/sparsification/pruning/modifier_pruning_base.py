@@ -127,20 +127,14 @@ class BasePruningModifier(ScheduledUpdateModifier):
 
     @property
     def masks(self) -> MaskSet:
-        """The masks.
-
-        :raises RuntimeError: before initialisation
-        """
+        """The masks. Before initialisation it raises a RuntimeError."""
         if self._masks is None:
             raise RuntimeError(f"{type(self).__name__} has no masks; call initialize(module) first")
         return self._masks
 
     @property
     def method(self) -> Method:
-        """How it is decided what goes.
-
-        :raises RuntimeError: before initialisation
-        """
+        """How it is decided what goes. Before initialisation it raises a RuntimeError."""
         if self._method is None:
             raise RuntimeError(f"{type(self).__name__} decides nothing before initialize(module)")
         return self._method
@@ -151,10 +145,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         return self._applied_sparsity
 
     def validate_update(self) -> None:
-        """Check the update frequency.
-
-        :raises ValueError: for one that is neither -1 (every step) nor above 0
-        """
+        """:raises ValueError: for a frequency that is neither -1 (every step) nor above 0"""
         super().validate_update()
         if self._update_frequency != -1.0 and not self._update_frequency > 0.0:
             raise ValueError(
@@ -171,10 +162,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         return Magnitude()
 
     def _get_pattern(self, selected: Sequence[NamedLayerParam]) -> Pattern:
-        """Return what is pruned together.
-
-        :raises ValueError: naming the parameter that it cannot cut
-        """
+        """Return what is pruned together; raise a ValueError for what it cannot cut."""
         return checked_pattern(self._mask_type, selected)
 
     def _get_budget(self) -> Budget:
@@ -186,12 +174,8 @@ class BasePruningModifier(ScheduledUpdateModifier):
         return 1.0
 
     def _get_sampler(self, given: Any) -> GradientSampler | None:
-        """Return where gradients come from, if the method samples any.
-
-        :param given: the ``grad_sampler`` that the modifier was given, None for none
-        :raises RuntimeError: without it, and for one that lacks a key
-        """
-        if self._method is None or not self._method.samples:
+        """Return where gradients come from: the ``grad_sampler`` given, if the method samples."""
+        if not self._method.samples:
             return None
         each = self._fisher_samples == "sample"
         return GradientSampler(given, self._grad_sampler_kwargs or {}, type(self).__name__, each)
@@ -205,27 +189,14 @@ class BasePruningModifier(ScheduledUpdateModifier):
     def _before_mask_update(self, module: Module, target: Any) -> None:
         """Prepare an update; called right before it is decided what goes."""
 
-    def selecting_entries(self) -> list[str]:
-        """Return the tokens, names and patterns by which parameters are selected, in order."""
-        entries = self._selecting_entries()
-        return [entries] if isinstance(entries, str) else list(entries)
-
     def selects(self, module: Module) -> list[NamedLayerParam]:
-        """Return the parameters that would be pruned, checked as initialising checks them.
-
-        :param module: the model; it may be on the meta device, as only names and shapes count
-        :raises RuntimeError: for an entry of ``params`` that matches nothing
-        :raises ValueError: if nothing is selected at all, or the masks do not fit the parameters
-        """
+        """Return the parameters that would be pruned, checked as initialising checks them."""
         selected = self._create_named_layers_and_params(module)
         self._get_pattern(selected)
         return selected
 
     def sparsities_at(self, module: Module, epoch: float) -> list[float | None]:
-        """Return the sparsity that each of :meth:`selects` shall have, None where none is asked.
-
-        :param epoch: infinity for the end
-        """
+        """Return the sparsity that each of :meth:`selects` shall have, None where none is asked."""
         selected = self._create_named_layers_and_params(module)
         asked = self.get_applied_sparsity_for_epoch(epoch, 1)
         return list(asked) if isinstance(asked, (list, tuple)) else [asked] * len(selected)
@@ -257,7 +228,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._observes = type(self._method).observe is not Method.observe
         super().initialize(module, epoch, loggers, **kwargs)
         self.initialize_extras(module)
-        what = describe_selection(module, self._selecting_entries(), selected)
+        what = describe_selection(module, self.selecting_entries(), selected)
         _LOGGER.info("%s %s", type(self).__name__, what)
         if takes := self._method.describe(self.problem(module)):
             _LOGGER.info("%s: %s", type(self).__name__, takes)
@@ -307,8 +278,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
     ) -> None:
         """Update the masks, and clear what the optimizer remembers where they changed."""
         super().update(module, optimizer, epoch, steps_per_epoch)
-        masks = self._masks
-        before = masks.bits
+        masks, before = self._masks, self._masks.bits
         self.check_mask_update(module, epoch, steps_per_epoch)
         if not masks.allow_reintroduction:
             masks.forget_changed(optimizer, before)
@@ -380,11 +350,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         return OrderedDict() if masks is None else OrderedDict(masks.named_state(self._ended))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
-        """Restore masks, and mask the weights at once.
-
-        :raises RuntimeError: before initialisation
-        :raises IndexError: with ``strict``, when the names differ
-        """
+        """Restore masks, and mask the weights at once."""
         self._require_initialized("load_state_dict")
         self._masks.load_named_state(state_dict, strict, type(self).__name__)
 
@@ -416,8 +382,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
 
     def _end_pruning(self) -> None:
         self._masks.end(self._leave_enabled)
-        if self._method is not None:
-            self._method.end()
+        self._method.end()
 
     def _observe_once(self) -> None:
         if not self._observed:
@@ -429,9 +394,6 @@ class BasePruningModifier(ScheduledUpdateModifier):
             self._masks.apply(plain_zeros=True)
             self._masks.enabled = False
             self._masks = None
-
-    def _selecting_entries(self) -> str | list[str]:
-        return self._params
 
     def _create_named_layers_and_params(self, module: Module) -> list[NamedLayerParam]:
         return select_params(module, self._params)

@@ -167,11 +167,12 @@ class BaseGradualPruningModifier(BasePruningModifier):
     def _describe(self, name: str) -> str:
         return f"{name} of {type(self).__name__}"
 
-    def _selecting_entries(self) -> str | list[str]:
+    def selecting_entries(self) -> list[str]:
+        """Return the tokens, names and patterns by which parameters are selected, in order."""
         if isinstance(self._final_sparsity, Mapping):
             groups = self._final_sparsity.values()
             return [entry for entries in groups for entry in _as_list(entries)]
-        return self._params or ALL_PRUNABLE_TOKEN
+        return _as_list(self._params or ALL_PRUNABLE_TOKEN)
 
     def _create_named_layers_and_params(self, module: Module) -> list[NamedLayerParam]:
         selected, self._final_targets = self._choose(module)
@@ -181,7 +182,7 @@ class BaseGradualPruningModifier(BasePruningModifier):
         """The parameters, and the final sparsity of each."""
         final = self._final_sparsity
         if not isinstance(final, Mapping):
-            selected = select_params(module, self._selecting_entries())
+            selected = select_params(module, self._params or ALL_PRUNABLE_TOKEN)
             return selected, [float(final)] * len(selected)
         if self._global_sparsity:
             raise ValueError(
