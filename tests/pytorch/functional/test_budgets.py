@@ -11,9 +11,7 @@ from torch import Tensor
 from sparseml.pytorch.functional.budgets import (
     after_removal,
     global_counts,
-    mapped_counts,
     sparsity_bounds,
-    uniform_counts,
 )
 from sparseml.pytorch.functional.selection import lowest_mask
 
@@ -27,13 +25,6 @@ def as_tensors(lists: list[list[int]]) -> list[Tensor]:
 def kept_by(scores: list[Tensor], counts: list[int]) -> list[bool]:
     masks = [lowest_mask(tensor, count) for tensor, count in zip(scores, counts, strict=True)]
     return torch.cat(masks).tolist()
-
-
-def test_uniform_and_mapped_counts():
-    assert uniform_counts([10, 5, 0], 0.5) == [5, 2, 0]
-    assert mapped_counts([10, 5], [0.1, 0.9]) == [1, 4]
-    with pytest.raises(ValueError, match="2 tensors but 1 sparsities"):
-        mapped_counts([10, 5], [0.5])
 
 
 @given(original=st.integers(1, 50), data=st.data())

@@ -55,23 +55,19 @@ def select(
     """
     if live is not None:
         _require_live(scores, live)
-    chosen = list(range(len(scores))) if only is None else list(only)
-    if len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(len(scores))):
-        raise ValueError(f"only names positions of {len(scores)} tensors once, found {chosen}")
+    chosen = list(range(len(scores))) if only is None else _checked(only, len(scores))
     each = [target] * len(scores) if isinstance(target, (int, float)) else target
     if len(each) != len(scores):
         raise ValueError(f"{len(scores)} tensors, but {len(each)} target sparsities")
     full, goals = pattern.full_sparsity, [each[place] for place in chosen]
-    for goal in goals:
+    for goal in set(goals):
         if not 0.0 <= goal <= 1.0:
             require_sparsity(goal)
         if goal > full + _FULL_TOLERANCE:
-            raise ValueError(
-                f"{pattern} reaches a sparsity of {full:g} and no more, found {goal:g}"
-            )
-    asked: Target = [min(goal, full) for goal in goals]
-    if len(set(goals)) == 1:
-        asked = min(goals[0], full)
+            text = f"a sparsity of {full:g} and no more, found {goal:g}"
+            raise ValueError(f"{pattern} reaches {text}")
+    same = len(set(goals)) == 1
+    asked = min(goals[0], full) if same else [min(goal, full) for goal in goals]
     for place in chosen:
         require_numbers(scores[place], f"scores of {names[place]}" if names else "scores")
     some = [scores[place].detach() for place in chosen]
@@ -85,12 +81,24 @@ def select(
     else:
         keep = budget.choose(pools, asked, spread_ties)
     masks = pattern.masks(keep, some, some_live)
-    if live is None and only is None:
-        return masks
+    unchanged = live is None and only is None
+    return masks if unchanged else _among_others(masks, chosen, scores, live)
+
+
+def _among_others(
+    masks: list[Tensor], chosen: list[int], scores: Sequence[Tensor], live: Sequence[Tensor] | None
+) -> list[Tensor]:
+    """Return the masks of all tensors, without what is gone."""
     found = list(live or [torch.ones_like(tensor, dtype=torch.bool) for tensor in scores])
     for place, mask in zip(chosen, masks, strict=True):
         found[place] = mask if live is None else mask & live[place]
     return found
+
+
+def _checked(only: Sequence[int], count: int) -> list[int]:
+    if len(set(only)) < len(only) or not set(only) <= set(range(count)):
+        raise ValueError(f"only names positions of {count} tensors once, found {list(only)}")
+    return list(only)
 
 
 def _require_live(scores: Sequence[Tensor], live: Sequence[Tensor]) -> None:
