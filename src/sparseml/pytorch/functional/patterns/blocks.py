@@ -76,7 +76,6 @@ class Slice(PerTensor):
         return ("filter", "channel")[self.dim] if self.dim in (0, 1) else f"dimension {self.dim}"
 
     def check(self, shape: Sequence[int]) -> None:
-        """Check that there is such a dimension."""
         if len(shape) <= self.dim:
             raise ValueError(f"a {self} needs a dimension {self.dim}, found {shape_text(shape)}")
 

@@ -44,7 +44,6 @@ class NM(PerTensor):
         return self.group
 
     def check(self, shape: Sequence[int]) -> None:
-        """Check that groups divide the input dimension."""
         if len(shape) < 2:
             raise ValueError(f"{self} needs an input dimension, found {shape_text(shape)}")
         if shape[1] % self.group:
@@ -72,7 +71,6 @@ class NM(PerTensor):
         return reduce_dims(lowest, (-1,), "sum") / self.group
 
     def unit_size(self, shape: Sequence[int], units: int) -> int:
-        """What a group loses."""
         return self.group - self.keep
 
     def live_size(self, live: Tensor) -> Tensor:
@@ -90,7 +88,6 @@ class NM(PerTensor):
         return mask.flatten(-2).movedim(-1, 1).contiguous()
 
     def masks(self, keep: Tensors, scores: Tensors, live: Tensors | None = None) -> list[Tensor]:
-        """Unfold each decision over its tensor; what is gone has the lowest scores."""
         if live is not None:
             scores = [
                 tensor.masked_fill(~there, -torch.inf)

@@ -38,7 +38,6 @@ class Runs(PerTensor):
         return self.length
 
     def check(self, shape: Sequence[int]) -> None:
-        """Check that there is a dimension."""
         if not len(shape):
             raise ValueError(f"{self} needs a dimension, found {shape_text(shape)}")
 
