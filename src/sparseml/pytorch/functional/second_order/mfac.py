@@ -254,9 +254,7 @@ def mfac_inverse(
         if num_pages > 1 or devices:
             return FisherInverseFastPageSwap(grads, damp, num_pages, devices)
         return FisherInverseFast(grads, damp)
-    small = implementation == "small_block" or (
-        implementation == "auto" and block_size <= len(grads)
-    )
+    small = {"small_block": True, "block": False}.get(implementation, block_size <= len(grads))
     form = FisherInverseFastSmallBlocks if small else FisherInverseFastBlock
     return form(grads, block_size, damp, devices)
 

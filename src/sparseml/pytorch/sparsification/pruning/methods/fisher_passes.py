@@ -93,12 +93,11 @@ class FisherPasses:
             return [(everything, self._groups(everything, self.settings.memory))]
         sets: list[tuple[list[int], list[list[Piece]]]] = []
         for index in everything:
-            alone = self._groups([index], self.settings.memory)
             together = [*sets[-1][0], index] if sets else []
             if sets and len(groups := self._groups(together, self.settings.memory)) == 1:
                 sets[-1] = (together, groups)
             else:
-                sets.append(([index], alone))
+                sets.append(([index], self._groups([index], self.settings.memory)))
         return sets
 
     def _groups(self, indices: Sequence[int], memory: str) -> list[list[Piece]]:
