@@ -132,10 +132,16 @@ class NamePatterns:
         self._names: dict[str, list[str]] = {}
         self._patterns: list[tuple[str, list[re.Pattern[str]]]] = []
         for entry in self.entries:
-            if entry.startswith(REGEX_PREFIX):
-                self._patterns.append((entry, _compile_variants(entry)))
-            else:
+            if not entry.startswith(REGEX_PREFIX):
                 self._names.setdefault(canonical_name(entry), []).append(entry)
+                continue
+            variants = [compile_pattern(entry)]
+            # one that is written for a wrapped model is also one without the wrapper
+            text = entry[len(REGEX_PREFIX) :].removeprefix("^")
+            prefix = next((one for one in (r"module\.", "module.") if text.startswith(one)), None)
+            if prefix is not None:
+                variants.append(compile_pattern(text[len(prefix) :]))
+            self._patterns.append((entry, variants))
 
     def matching(self, name: str) -> list[str]:
         """Return the entries that match ``name``."""
@@ -146,17 +152,6 @@ class NamePatterns:
             for entry, variants in self._patterns
             if any(pattern.match(text) for pattern in variants for text in names)
         ]
-
-
-def _compile_variants(entry: str) -> list[re.Pattern[str]]:
-    """Return an entry's pattern and, if written for a wrapped model, that without wrapper."""
-    variants = [compile_pattern(entry)]
-    text = entry[len(REGEX_PREFIX) :].removeprefix("^")
-    for prefix in (r"module\.", "module."):
-        if text.startswith(prefix):
-            variants.append(compile_pattern(text[len(prefix) :]))
-            break
-    return variants
 
 
 def any_str_or_regex_matches_param_name(param_name: str, patterns: Iterable[str]) -> bool:

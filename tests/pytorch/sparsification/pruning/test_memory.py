@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import free_bytes
 from sparseml.pytorch.sparsification.pruning.settings.memory import (
     as_memory,
     describe_bytes,
-    free_bytes,
     parse_bytes,
 )
 

@@ -203,7 +203,8 @@ def test_too_little_memory_is_said_before_anything_happens(dots, feeding, monkey
     net = dots((64, 64))
     before = net.layers[0].weight.data.clone()
     monkeypatch.setattr(
-        "sparseml.pytorch.sparsification.pruning.settings.memory.free_bytes", lambda device: 1000
+        "sparseml.pytorch.sparsification.pruning.methods.fisher_passes.free_bytes",
+        lambda device: 1000,
     )
     modifier = CAPruningModifier(**EXACT)
     with pytest.raises(RuntimeError, match=r"needs 328 kB on cpu.*1 kB are free.*fisher_memory"):

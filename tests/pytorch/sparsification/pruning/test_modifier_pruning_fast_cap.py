@@ -71,7 +71,8 @@ def test_what_it_takes_is_said_before_anything_happens(dots, feeding, caplog, mo
     # float32: two matrices of 8 x 8, and five copies of 48 weights
     assert "Fisher matrices of 2 parameters take 1.47 kB" in caplog.text
     monkeypatch.setattr(
-        "sparseml.pytorch.sparsification.pruning.settings.memory.free_bytes", lambda device: 1000
+        "sparseml.pytorch.sparsification.pruning.methods.fisher_passes.free_bytes",
+        lambda device: 1000,
     )
     with pytest.raises(RuntimeError, match=r"needs 1\.47 kB on cpu.*fisher_block_size"):
         FastCAPruningModifier(**fields).initialize(net, grad_sampler=feeding(net.gradients(1)))

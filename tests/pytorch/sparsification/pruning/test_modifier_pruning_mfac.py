@@ -108,7 +108,8 @@ def test_what_it_takes_is_said_before_anything_happens(
         modifier.initialize(net, grad_sampler=feeding(net.gradients(1)))
     assert f"10 gradients of 120 weights take {size} on cpu" in caplog.text
     monkeypatch.setattr(
-        "sparseml.pytorch.sparsification.pruning.settings.memory.free_bytes", lambda device: 1000
+        "sparseml.pytorch.sparsification.pruning.methods.fisher_passes.free_bytes",
+        lambda device: 1000,
     )
     modifier = MFACPruningModifier(**FIELDS, num_grads=10, **changes)
     with pytest.raises(RuntimeError, match=f"needs {size} on cpu for 10 gradients.*num_grads"):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -150,6 +151,7 @@ def eliminate_cheapest(
     :param add_up: over all that hold a part, where ``inverses`` are only a part of what is ranked
     :param highest: of all that hold a part
     """
+    look = partial(eliminate, group=group, nm=nm, backend=backend)
     limit = float("inf")
     if steps is not None:
         # each estimates its share of the steps; the highest of the estimates bounds the loss
@@ -158,21 +160,12 @@ def eliminate_cheapest(
         share = -(-steps * mine // everyone) if everyone else 0
         limit = 0.0
         if share:
-            limit = loss_limit(inverses, weights, share, group=group, nm=nm, backend=backend)
+            limit = loss_limit(inverses, weights, share, look)
         limit = highest(limit)
     while True:
         found = [
-            eliminate(
-                inverse.blocks_of(weight),
-                inverse.inverse,
-                inverse.live,
-                limit=limit,
-                group=group,
-                nm=nm,
-                floor=inverse.floor,
-                backend=backend,
-            )
-            for inverse, weight in zip(inverses, weights, strict=True)
+            look(one.blocks_of(weight), one.inverse, one.live, floor=one.floor, limit=limit)
+            for one, weight in zip(inverses, weights, strict=True)
         ]
         if steps is None or limit == float("inf"):
             return found
@@ -185,16 +178,14 @@ def loss_limit(
     inverses: Sequence[BlockInverse],
     weights: Sequence[Tensor],
     steps: int,
-    *,
-    group: int = 1,
-    nm: tuple[int, int] | None = None,
-    backend: str = "auto",
+    look: Callable[..., Elimination] = eliminate,
 ) -> float:
     """Estimate from a sixteenth of the blocks how large the loss of a chosen step will be.
 
     :param inverses: of all weights that are ranked together
     :param weights: one per inverse, in its own shape
     :param steps: how many steps will be chosen
+    :param look: :func:`eliminate`, with what is to be eliminated
     :return: the estimate with a margin; inf when all steps will be
     """
     losses, shares = [], []
@@ -202,15 +193,8 @@ def loss_limit(
         rows = len(inverse.live)
         stride = max(1, min(_SAMPLED_SHARE, rows // _SAMPLED_BLOCKS))
         some = slice(stride // 2, None, stride)
-        sample = eliminate(
-            inverse.blocks_of(weight)[some],
-            inverse.inverse[some],
-            inverse.live[some],
-            group=group,
-            nm=nm,
-            floor=inverse.floor[some],
-            backend=backend,
-        )
+        blocks = (inverse.blocks_of(weight)[some], inverse.inverse[some], inverse.live[some])
+        sample = look(*blocks, floor=inverse.floor[some])
         finite = sample.losses[sample.order >= 0].double().cpu()
         losses.append(finite)
         # what each of the sampled blocks stands for

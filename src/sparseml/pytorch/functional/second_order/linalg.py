@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,22 +23,23 @@ def exact_arithmetic(device: torch.device) -> Iterator[None]:
     A Fisher matrix spans many orders of magnitude: with the ten bits of TF32 its inverse would be
     noise. The settings in force before are put back.
     """
-    backends: list[object] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
-    by_backend = hasattr(backends[0], "fp32_precision")
-    before = [getattr(one, "fp32_precision", None) for one in backends]
-    old = None if by_backend else torch.get_float32_matmul_precision()
+    # torch before 2.9 has one setting for all backends
+    both: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
+    backends = [one for one in both if hasattr(one, "fp32_precision")]
+    before = [one.fp32_precision for one in backends]
+    overall = None if backends else torch.get_float32_matmul_precision()
     try:
-        if old is not None:
+        for one in backends:
+            one.fp32_precision = "ieee"
+        if overall is not None:
             torch.set_float32_matmul_precision("highest")
-        for one in backends if by_backend else ():
-            one.fp32_precision = "ieee"  # type: ignore[attr-defined]
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             yield
     finally:
-        if old is not None:
-            torch.set_float32_matmul_precision(old)
-        for one, precision in zip(backends if by_backend else (), before, strict=False):
-            one.fp32_precision = precision  # type: ignore[attr-defined]
+        for one, precision in zip(backends, before, strict=True):
+            one.fp32_precision = precision
+        if overall is not None:
+            torch.set_float32_matmul_precision(overall)
 
 
 @contextmanager

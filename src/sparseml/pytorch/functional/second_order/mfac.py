@@ -50,13 +50,15 @@ class FisherInverse(ABC):
         """Its product with a vector ``[D]``."""
 
 
-def _require_grads(grads: Tensor, damp: float) -> None:
+def _require_grads(grads: Tensor, damp: float, block_size: int = 1) -> None:
     require_damp(damp)
     if grads.ndim != 2 or 0 in grads.shape or not grads.is_floating_point():
         raise ValueError(
             f"gradients are a float matrix [N, D] with N, D > 0, found {grads.dtype} of shape "
             f"{tuple(grads.shape)}"
         )
+    if block_size < 1:
+        raise ValueError(f"block_size is at least 1, found {block_size}")
 
 
 class FisherInverseFast(FisherInverse):
@@ -80,36 +82,25 @@ class FisherInverseFast(FisherInverse):
         diagonal: Tensor | None = None,
     ) -> None:
         _require_grads(grads, damp)
-        self._damp, self._columns = damp, columns
-        self._device = torch.device(grads.device if device is None else device)
-        self._rows = grads.detach()
+        self._damp, self._rows = damp, grads.detach()
         self._diagonal = grads.new_empty(grads.shape[1]) if diagonal is None else diagonal
-        with exact_arithmetic(self._device):
-            self._solve(self._root())
-
-    def _parts(self) -> list[Tensor]:
-        return list(self._rows.split(self._columns, dim=1))
-
-    def _root(self) -> Tensor:
-        """L in double precision, ``[N, N]``."""
-        count = self._rows.shape[0]
-        gram = torch.zeros(count, count, dtype=torch.float64, device=self._device)
-        for part in self._parts():
-            part = part.to(self._device, torch.float64)
-            gram.addmm_(part, part.T)
-        if not bool(gram.isfinite().all()):
-            raise ValueError("gradients hold values that are not finite")
-        gram.div_(self._damp).diagonal().add_(count)
-        return torch.linalg.cholesky(gram)
-
-    def _solve(self, root: Tensor) -> None:
-        """Turn G into V, and take the diagonal while it is at hand in double precision."""
-        for part, diagonal in zip(self._parts(), self._diagonal.split(self._columns), strict=True):
-            solved = torch.linalg.solve_triangular(
-                root, part.to(self._device, torch.float64), upper=False
-            ).div_(self._damp)
-            diagonal.copy_(1.0 / self._damp - solved.square().sum(0))
-            part.copy_(solved)
+        where, count = torch.device(grads.device if device is None else device), len(grads)
+        parts = self._rows.split(columns, dim=1)
+        with exact_arithmetic(where):
+            gram = torch.zeros(count, count, dtype=torch.float64, device=where)
+            for part in parts:
+                wide = part.to(where, torch.float64)
+                gram.addmm_(wide, wide.T)
+            if not bool(gram.isfinite().all()):
+                raise ValueError("gradients hold values that are not finite")
+            gram.div_(damp).diagonal().add_(count)
+            root = torch.linalg.cholesky(gram)
+            # G becomes V; the diagonal is taken while it is at hand in double precision
+            for part, own in zip(parts, self._diagonal.split(columns), strict=True):
+                wide = part.to(where, torch.float64)
+                solved = torch.linalg.solve_triangular(root, wide, upper=False).div_(damp)
+                own.copy_(1.0 / damp - solved.square().sum(0))
+                part.copy_(solved)
 
     def diag(self) -> Tensor:
         """See :meth:`FisherInverse.diag`."""
@@ -153,8 +144,7 @@ class FisherInverseFastBlock(FisherInverse):
     def __init__(
         self, grads: Tensor, block_size: int, damp: float = 1e-5, devices: Devices = None
     ) -> None:
-        _require_grads(grads, damp)
-        _require_block_size(block_size)
+        _require_grads(grads, damp, block_size)
         used = devices or [grads.device]
         self._block_size = block_size
         # one piece of memory: small ones between large temporary ones would scatter these
@@ -195,8 +185,7 @@ class FisherInverseFastSmallBlocks(FisherInverse):
         devices: Devices = None,
         alpha: float = 0.0,
     ) -> None:
-        _require_grads(grads, damp)
-        _require_block_size(block_size)
+        _require_grads(grads, damp, block_size)
         if alpha != 0.0:
             raise ValueError(f"alpha is kept for old calls and must be 0, found {alpha!r}")
         self._size = grads.shape[1]
@@ -219,19 +208,15 @@ class FisherInverseFastSmallBlocks(FisherInverse):
         rows = max(1, _SMALL_BLOCKS_BYTES // (8 * block_size * max(block_size, count)))
         for start in range(0, blocks, rows):
             into = inverse[start : start + rows]
-            into.copy_(self._inverted(grads[:, start * block_size :], into.shape, device))
+            width = len(into) * block_size
+            part = grads[:, start * block_size :][:, :width].to(device, torch.float64)
+            places = torch.arange(width, device=device) < part.shape[1]
+            part = torch.nn.functional.pad(part, (0, width - part.shape[1]))
+            wide = torch.zeros(into.shape, dtype=torch.float64, device=device)
+            add_products(wide, part.view(count, -1, block_size).transpose(0, 1).contiguous())
+            invert_blocks(wide, count, self._damp, places.view(-1, block_size))
+            into.copy_(wide)
         return inverse
-
-    def _inverted(self, grads: Tensor, shape: torch.Size, device: torch.device) -> Tensor:
-        """The inverses of the first blocks of ``grads``, in double precision."""
-        rows, block_size, _ = shape
-        part = grads[:, : rows * block_size].to(device, torch.float64)
-        places = torch.arange(rows * block_size, device=device) < part.shape[1]
-        part = torch.nn.functional.pad(part, (0, len(places) - part.shape[1]))
-        blocks = torch.zeros(shape, dtype=torch.float64, device=device)
-        add_products(blocks, part.view(len(part), rows, block_size).transpose(0, 1).contiguous())
-        invert_blocks(blocks, len(grads), self._damp, places.view(rows, block_size))
-        return blocks
 
     def diag(self) -> Tensor:
         """See :meth:`FisherInverse.diag`."""
@@ -250,30 +235,28 @@ class FisherInverseFastSmallBlocks(FisherInverse):
         return torch.cat(products)
 
 
-def _require_block_size(block_size: int) -> None:
-    if block_size < 1:
-        raise ValueError(f"block_size is at least 1, found {block_size}")
-
-
 def mfac_inverse(
     grads: Tensor,
     damp: float,
     block_size: int | None = None,
     num_pages: int = 1,
     devices: Devices = None,
+    implementation: str = "auto",
 ) -> FisherInverse:
-    """The cheapest of the forms above for the given sizes; all give the same numbers.
+    """One of the forms above; all give the same numbers.
 
     :param grads: ``[N, D]``; may be overwritten
     :param block_size: None or 0 for one block of all weights
+    :param implementation: of several blocks: ``block``, ``small_block``, or ``auto`` for the
+        cheapest
     """
     if not block_size:
         if num_pages > 1 or devices:
             return FisherInverseFastPageSwap(grads, damp, num_pages, devices)
         return FisherInverseFast(grads, damp)
-    if block_size <= grads.shape[0]:
-        return FisherInverseFastSmallBlocks(grads, block_size, damp, devices)
-    return FisherInverseFastBlock(grads, block_size, damp, devices)
+    small = {"small_block": True, "block": False}.get(implementation, block_size <= len(grads))
+    form = FisherInverseFastSmallBlocks if small else FisherInverseFastBlock
+    return form(grads, block_size, damp, devices)
 
 
 def mfac_scores(weights: Tensor, inverse: FisherInverse) -> Tensor:

@@ -12,9 +12,12 @@ from sparseml.pytorch.functional.second_order.blocks import block_layout
 from sparseml.pytorch.functional.second_order.fast_cap import ReducedFisher, fast_cap
 from sparseml.pytorch.functional.selection import prune_count
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
-from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import FisherSettings
+from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import (
+    FisherSettings,
+    require_free,
+)
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
-from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes, require_free
+from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes
 from sparseml.pytorch.utils.distributed import add_up, is_distributed, process_rank, world_size
 
 __all__ = ["FastCAP"]
@@ -74,7 +77,10 @@ class FastCAP(Method):
         for target in targets:
             wanted = problem.one_each(target)
             pruned = [self._pruned(problem, i, f, wanted[i]) for i, f in enumerate(fishers)]
-            self._report(max(damp for _, _, damp in pruned))
+            damp = max(damp for _, _, damp in pruned)
+            if damp > self._settings.damp * (1 + 1e-6):
+                text = "%s: a Fisher matrix was not positive definite with damp %g; it took %g"
+                _LOGGER.warning(text, self._owner, self._settings.damp, damp)
             outcomes.append(problem.outcome([k for k, _, _ in pruned], [w for _, w, _ in pruned]))
         return outcomes
 
@@ -112,15 +118,6 @@ class FastCAP(Method):
             new = add_up(new)
             keep = add_up(keep.to(torch.uint8)) != 0
         return keep, new, damp
-
-    def _report(self, highest: float) -> None:
-        if highest > self._settings.damp * (1 + 1e-6):
-            _LOGGER.warning(
-                "%s: a Fisher matrix was not positive definite with damp %g; it took %g",
-                self._owner,
-                self._settings.damp,
-                highest,
-            )
 
 
 def _add_over_ranks(fisher: ReducedFisher) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,19 +18,23 @@ from sparseml.pytorch.functional.second_order.blocks import BlockInverse, BlockL
 from sparseml.pytorch.functional.second_order.fisher import BlockFisher
 from sparseml.pytorch.sparsification.pruning.methods.method import Problem
 from sparseml.pytorch.sparsification.pruning.sampling.shards import Piece, exchange, share_out
-from sparseml.pytorch.sparsification.pruning.settings.memory import (
-    describe_bytes,
-    parse_bytes,
-    require_free,
-)
+from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes, parse_bytes
 from sparseml.pytorch.utils.distributed import (
     add_up,
+    any_rank,
     is_distributed,
     process_rank,
     world_size,
 )
 
-__all__ = ["FisherPasses", "FisherSettings", "Held", "put_aside"]
+__all__ = [
+    "FisherPasses",
+    "FisherSettings",
+    "Held",
+    "free_bytes",
+    "put_aside",
+    "require_free",
+]
 
 _LOGGER = logging.getLogger(__name__)
 _OVERHEAD = 1.25
@@ -88,12 +93,11 @@ class FisherPasses:
             return [(everything, self._groups(everything, self.settings.memory))]
         sets: list[tuple[list[int], list[list[Piece]]]] = []
         for index in everything:
-            alone = self._groups([index], self.settings.memory)
             together = [*sets[-1][0], index] if sets else []
             if sets and len(groups := self._groups(together, self.settings.memory)) == 1:
                 sets[-1] = (together, groups)
             else:
-                sets.append(([index], alone))
+                sets.append(([index], self._groups([index], self.settings.memory)))
         return sets
 
     def _groups(self, indices: Sequence[int], memory: str) -> list[list[Piece]]:
@@ -106,8 +110,11 @@ class FisherPasses:
                 f"fisher_memory must be {describe_bytes(least)} at least, which one block of "
                 f"{largest} weights takes, found {memory}; or use a smaller fisher_block_size"
             )
-        blocks = sum(self.layouts[index].num_blocks for index in indices)
-        count = min(blocks, -(-self._bytes(pieces) // (parse_bytes(memory) * world_size())))
+        layouts = [self.layouts[index] for index in indices]
+        values = sum(one.num_blocks * one.block_size**2 for one in layouts)
+        needed = math.ceil(_OVERHEAD * values * self.settings.dtype.itemsize)
+        blocks = sum(one.num_blocks for one in layouts)
+        count = min(blocks, -(-needed // (parse_bytes(memory) * world_size())))
         return [group for group in share_out(pieces, self.layouts, count) if group]
 
     def require_memory(self, group: Sequence[Piece]) -> int:
@@ -121,17 +128,13 @@ class FisherPasses:
             "Set fisher_memory: '{half}' to estimate them group by group, use a smaller "
             "fisher_block_size, or fisher_inv_device: cpu"
         )
-        needed = self._bytes(group)
-        require_free(self.owner, "Fisher matrices", needed / world_size(), device, advice)
-        return needed
-
-    def _bytes(self, group: Sequence[Piece]) -> int:
-        """What the Fisher matrices of these blocks take, with all that goes with them."""
         values = sum(
             (piece.rows.stop - piece.rows.start) * self.layouts[piece.index].block_size ** 2
             for piece in group
         )
-        return math.ceil(_OVERHEAD * values * self.settings.dtype.itemsize)
+        needed = math.ceil(_OVERHEAD * values * self.settings.dtype.itemsize)
+        require_free(self.owner, "Fisher matrices", needed / world_size(), device, advice)
+        return needed
 
     def inverses(self, group: list[Piece]) -> Held:
         """Sample gradients for one group of blocks, and invert what is this rank's to hold.
@@ -158,12 +161,13 @@ class FisherPasses:
         gradients = problem.gradients(settings.num_grads, used)
         if several and not problem.same_gradients:
             for parts in exchange(gradients, owners, layouts, settings.dtype):
-                for fisher, blocks in zip(fishers, parts, strict=True):
-                    fisher.accumulate_blocks(blocks)
+                for fisher, part in zip(fishers, parts, strict=True):
+                    fisher.accumulate_blocks(part)
         else:
             for one in gradients:
                 for piece, fisher in zip(own, fishers, strict=True):
-                    fisher.accumulate(one.of(piece.index))
+                    blocks = layouts[piece.index].to_blocks(one.of(piece.index))
+                    fisher.accumulate_blocks(blocks[:, piece.rows])
         problem.require_sound()
         held = [
             (piece, fisher.factor(settings.damp, problem.live[piece.index]))
@@ -228,3 +232,37 @@ def put_aside(held: Held, folder: str) -> Held:
             mapped.copy_(values.flatten())
         moved.append((piece, dataclasses.replace(inverse, inverse=mapped.view(values.shape))))
     return moved
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """How much of a device's memory can still be taken, None where that is not known."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + int(cached)
+    if device.type != "cpu":
+        return None
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def require_free(
+    owner: str, purpose: str, needed: float, device: torch.device, advice: str
+) -> None:
+    """Check that a device has so many bytes to give; all ranks raise if one has to.
+
+    :param advice: what could be done about it; ``{half}`` is half of what is free
+    :raises RuntimeError: if it has not
+    """
+    free = free_bytes(device)
+    if any_rank(free is not None and needed > free):
+        half = describe_bytes(0.5 * (free or 0)).replace(" ", "")
+        raise RuntimeError(
+            f"{owner} needs {describe_bytes(needed)} on {device} for {purpose}, and "
+            f"{describe_bytes(free or 0)} are free there. {advice.format(half=half)}"
+        )

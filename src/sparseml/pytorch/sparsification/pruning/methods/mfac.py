@@ -12,19 +12,17 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.second_order.blocks import BlockLayout, block_layout
 from sparseml.pytorch.functional.second_order.mfac import (
-    FisherInverse,
-    FisherInverseFastBlock,
-    FisherInverseFastSmallBlocks,
     mfac_inverse,
     mfac_scores,
     mfac_update,
 )
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
+from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import require_free
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import Gradients
 from sparseml.pytorch.sparsification.pruning.sampling.shards import Piece, exchange, share_out
-from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes, require_free
+from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes
 from sparseml.pytorch.utils.distributed import add_up, process_rank, world_size
 from sparseml.pytorch.utils.layer_kinds import to_out_in
 
@@ -74,14 +72,6 @@ class MFACSettings:
         dense = {"auto": bool(self.block_size) and block <= count, "small_block": True}
         inverse = min(block, size) * size if dense.get(self.implementation) else 2 * count**2
         return count * size + inverse
-
-    def inverse(self, grads: Tensor) -> FisherInverse:
-        """The inverse Fisher matrix of gradients ``[N, D]``, which may be overwritten."""
-        if self.block_size and self.implementation == "small_block":
-            return FisherInverseFastSmallBlocks(grads, self.block_size, self.damp, self.devices)
-        if self.block_size and self.implementation == "block":
-            return FisherInverseFastBlock(grads, self.block_size, self.damp, self.devices)
-        return mfac_inverse(grads, self.damp, self.block_size, self.num_pages, self.devices)
 
 
 class MFAC(Method):
@@ -152,7 +142,15 @@ class MFAC(Method):
         size = len(weights)
         layout = block_layout([size], self._settings.block_size or size)
         columns = _own_columns(layout, size)
-        inverse = self._settings.inverse(self._gradients(problem, layout, columns))
+        chosen, grads = self._settings, self._gradients(problem, layout, columns)
+        inverse = mfac_inverse(
+            grads,
+            chosen.damp,
+            chosen.block_size,
+            chosen.num_pages,
+            chosen.devices,
+            chosen.implementation,
+        )
         own = weights[columns].to(self._settings.home)
         scores = _spread(_everyones(mfac_scores(own, inverse), columns, size), live, -torch.inf)
         outcomes = []

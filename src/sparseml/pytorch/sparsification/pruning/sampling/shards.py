@@ -9,7 +9,6 @@ values, which would also have to fit every rank. Memory and work are divided by 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -105,14 +104,11 @@ def _parts(
     """What each rank is sent, ``[n, size]``; every gradient is computed once."""
     count = gradients.count
     parts: list[list[Tensor]] = [[] for _ in owners]
-    by_weight = sorted(
-        ((piece, rank) for rank, pieces in enumerate(owners) for piece in pieces),
-        key=lambda found: found[0].index,
-    )
-    for index, group in itertools.groupby(by_weight, key=lambda found: found[0].index):
+    for index in sorted({piece.index for pieces in owners for piece in pieces}):
         blocks = layouts[index].to_blocks(gradients.of(index).detach())
-        for piece, rank in group:
-            parts[rank].append(blocks[:, piece.rows].reshape(count, -1))
+        for part, pieces in zip(parts, owners, strict=True):
+            own = (piece for piece in pieces if piece.index == index)
+            part += [blocks[:, piece.rows].reshape(count, -1) for piece in own]
     return [torch.cat(p, dim=1) if p else torch.zeros(count, 0) for p in parts]
 
 

@@ -27,12 +27,10 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
 from sparseml.pytorch.sparsification.pruning.settings.memory import as_memory
 
 __all__ = [
-    "FISHER_DTYPES",
     "FisherFields",
     "as_damp",
     "as_device",
     "as_fisher_dtype",
-    "as_layout",
     "as_optional_count",
     "as_optional_text",
     "as_samples",
@@ -40,8 +38,6 @@ __all__ = [
     "fisher_settings",
     "require_runs",
 ]
-
-FISHER_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def as_damp(name: str, value: Any) -> float:
@@ -80,9 +76,8 @@ def as_device(name: str, value: Any) -> str | None:
         raise ValueError(f"{name} must name a device, as cpu or cuda:0, found {value!r}") from None
 
 
-as_layout = one_of(LAYOUTS)
 as_samples = one_of(("batch", "sample"))
-as_fisher_dtype = one_of(FISHER_DTYPES)
+as_fisher_dtype = one_of(("float32", "float64"))
 
 
 def require_runs(owner: str, mask_type: MaskType) -> None:
@@ -115,7 +110,7 @@ def fisher_settings(fields: Any) -> FisherSettings:
     return FisherSettings(
         num_grads=fields.num_grads,
         damp=fields.damp,
-        dtype=FISHER_DTYPES[fields.fisher_dtype],
+        dtype=getattr(torch, fields.fisher_dtype),
         device=None if device is None else torch.device(device),
         memory=getattr(fields, "fisher_memory", None),
         folder=getattr(fields, "traces_backup_dir", None),
@@ -156,7 +151,7 @@ class FisherFields:
     recomputation_inter_func: str = field(one_of(("linear", "cubic")), default="linear")
     fisher_inv_device: str | None = field(as_device, default=None)
     weight_update: str = field(one_of(("simultaneous", "joint")), default="simultaneous")
-    fisher_block_layout: str = field(as_layout, default="padded")
+    fisher_block_layout: str = field(one_of(LAYOUTS), default="padded")
     fisher_samples: str = field(as_samples, default="batch")
     fisher_memory: str | None = field(as_memory, default=None)
     fisher_dtype: str = field(as_fisher_dtype, default="float32")

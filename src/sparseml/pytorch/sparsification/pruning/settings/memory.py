@@ -1,16 +1,11 @@
-"""How much memory there is, and how people write down how much to use."""
+"""How people write down how much memory to use."""
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any
 
-import torch
-
-from sparseml.pytorch.utils.distributed import any_rank
-
-__all__ = ["as_memory", "describe_bytes", "free_bytes", "parse_bytes", "require_free"]
+__all__ = ["as_memory", "describe_bytes", "parse_bytes"]
 
 _UNITS = {
     "": 1,
@@ -44,40 +39,6 @@ def as_memory(name: str, value: Any) -> str | None:
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     return str(value)
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """How much of a device's memory can still be taken, None where that is not known."""
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + int(cached)
-    if device.type != "cpu":
-        return None
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def require_free(
-    owner: str, purpose: str, needed: float, device: torch.device, advice: str
-) -> None:
-    """Check that a device has so many bytes to give; all ranks raise if one has to.
-
-    :param advice: what could be done about it; ``{half}`` is half of what is free
-    :raises RuntimeError: if it has not
-    """
-    free = free_bytes(device)
-    if any_rank(free is not None and needed > free):
-        half = describe_bytes(0.5 * (free or 0)).replace(" ", "")
-        raise RuntimeError(
-            f"{owner} needs {describe_bytes(needed)} on {device} for {purpose}, and "
-            f"{describe_bytes(free or 0)} are free there. {advice.format(half=half)}"
-        )
 
 
 def describe_bytes(size: float) -> str:
