@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from sparseml.optim.manager import BaseManager
 from sparseml.optim.recipe import load_recipe
-from sparseml.optim.schedule import ONE_SHOT
+from sparseml.optim.schedule import ONE_SHOT, epoch_of_step
 from sparseml.pytorch.optim import progress
 from sparseml.pytorch.optim.step_driver import Position, StepDriver
 from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
@@ -176,7 +176,9 @@ class ScheduledModifierManager(BaseManager, Modifier):
         """Where the run stands; None before this manager has taken part in a step."""
         if self._last_step is None:
             return self._position
-        return Position.at(*self._last_step).after_step()
+        steps, _, steps_per_epoch = Position.at(*self._last_step)
+        epoch = epoch_of_step(steps + 1, steps_per_epoch)
+        return Position(steps + 1, epoch, steps_per_epoch)
 
     @position.setter
     def position(self, position: Position | None) -> None:

@@ -37,11 +37,6 @@ class Position(NamedTuple):
             raise ValueError(f"training must start at a finite epoch, got {epoch}")
         return cls(round(epoch * steps_per_epoch), epoch, steps_per_epoch)
 
-    def after_step(self) -> Position:
-        """Return the position one optimizer step later."""
-        steps = self.steps + 1
-        return Position(steps, epoch_of_step(steps, self.steps_per_epoch), self.steps_per_epoch)
-
 
 @runtime_checkable
 class Driven(Protocol):
@@ -133,14 +128,15 @@ class StepDriver:
             the modifiers only undo what they have prepared for it
         :raises RuntimeError: unless the manager is initialised
         """
-        manager, (_, epoch, steps_per_epoch) = self.manager, self._position
+        manager, (steps, epoch, steps_per_epoch) = self.manager, self._position
         if not manager._enabled:
             return
         manager.optimizer_post_step(self.module, self.optimizer, epoch, steps_per_epoch)
         if skipped:
             manager.position = self._position
         else:
-            self._position = self._position.after_step()
+            epoch = epoch_of_step(steps + 1, steps_per_epoch)
+            self._position = Position(steps + 1, epoch, steps_per_epoch)
 
     def loss_update(self, loss: Tensor, **kwargs: Any) -> Tensor:
         """Return the loss to differentiate, after every enabled modifier has had its say.

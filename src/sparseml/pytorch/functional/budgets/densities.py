@@ -19,6 +19,7 @@ from sparseml.pytorch.functional.budgets.base import (
 )
 from sparseml.pytorch.functional.budgets.ranking import ladder_of, nearest_fill
 from sparseml.pytorch.functional.layer_densities import DENSITY_RULES, layer_densities, rounded
+from sparseml.pytorch.functional.patterns.base import Pool
 from sparseml.pytorch.functional.selection import lowest_mask, prune_count
 
 __all__ = ["Densities"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from torch import Tensor
@@ -47,8 +47,12 @@ class Global(Budget):
 
     joint = True
 
+    _limited: bool = field(init=False, repr=False)
+
     def __post_init__(self) -> None:
         sparsity_bounds([], self.max_sparsity, self.min_sparsity)
+        limited = (self.max_sparsity, self.min_sparsity) != (1.0, 0.0)
+        object.__setattr__(self, "_limited", limited)
 
     def check(self, pools: Pools, target: Target) -> None:
         self._plan(pools, common_target(target))
@@ -56,7 +60,8 @@ class Global(Budget):
     def choose(self, pools: Pools, target: Target, spread_ties: bool = False) -> list[Tensor]:
         if not pools:
             return []
-        total, first, last = self._plan(pools, common_target(target))
+        sparsity = target if isinstance(target, float) else common_target(target)
+        total, first, last = self._plan(pools, sparsity)
         scores = [pool.scores for pool in pools]
         spread_ties = spread_ties and not self._limited and all(p.full == 1.0 for p in pools)
         if not one_size(pools):
@@ -67,24 +72,25 @@ class Global(Budget):
         counts = global_counts(scores, total, first, last)
         return [lowest_mask(each, count) for each, count in zip(scores, counts, strict=True)]
 
-    @property
-    def _limited(self) -> bool:
-        return (self.max_sparsity, self.min_sparsity) != (1.0, 0.0)
-
     def _plan(self, pools: Pools, sparsity: float) -> tuple[int, list[int], list[int]]:
         """How much goes, and the fewest and the most units of each pool.
 
         :return: a number of units where all have one size, else of weights
         """
-        bounds = [self._bounds(pool, sparsity) for pool in pools]
+        if self._limited:
+            bounds = [self._bounds(pool, sparsity) for pool in pools]
+        else:
+            bounds = [(pool.gone, pool.units, (0, pool.removable)) for pool in pools]
         first, last = [least for least, _, _ in bounds], [most for _, most, _ in bounds]
         if one_size(pools):
-            share = share_of_units(pools[0], sparsity) if pools else 0.0
+            full = not pools or pools[0].full == 1.0
+            share = sparsity if full else share_of_units(pools[0], sparsity)
             units = [pool.units for pool in pools]
             total = prune_count(sum(units), share)
             if any(pool.gone for pool in pools):
                 total = max(total, sum(first))
-            require_possible(total, units, first, last)
+            if self._limited:
+                require_possible(total, units, first, last)
             return total, first, last
         total = prune_count(sum(pool.weights for pool in pools), sparsity)
         total -= sum(pool.missing for pool in pools)
@@ -100,8 +106,6 @@ class Global(Budget):
 
     def _bounds(self, pool: Pool, sparsity: float) -> tuple[int, int, tuple[int, int]]:
         """The fewest and the most units of a pool, and how many weights these have."""
-        if not self._limited:
-            return pool.gone, pool.units, (0, pool.removable)
         low, high = Fraction(str(self.min_sparsity)), Fraction(str(self.max_sparsity))
         ladder = Ladder(pool.scores, pool.size) if isinstance(pool.size, int) else ladder_of(pool)
         most = ladder.within(math.floor(pool.weights * high) - pool.missing)

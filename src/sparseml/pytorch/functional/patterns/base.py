@@ -232,9 +232,13 @@ def lowered(pool: Pool, left: Tensor, lost: int) -> Pool:
     """
     nothing_left = left == 0
     gone = int(nothing_left.sum())
-    nominal = pool.sizes().reshape(left.shape)
-    missing = max(lost - int(nominal[nothing_left].sum()), 0)
     scores, size = pool.scores, pool.size
+    if isinstance(size, int):
+        nominal: int | Tensor = size
+        missing = max(lost - gone * size, 0)
+    else:
+        nominal = pool.sizes().reshape(left.shape)
+        missing = max(lost - int(nominal[nothing_left].sum()), 0)
     if missing:
         size = torch.where(nothing_left, nominal, left.long())
     if gone:

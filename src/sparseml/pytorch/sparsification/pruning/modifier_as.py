@@ -40,7 +40,7 @@ REG_FUNCTIONS, REG_TENSORS = list(PENALTIES), ["inp", "out"]
 @PyTorchModifierYAML()
 @declared_fields()
 class ASRegModifier(ScheduledUpdateModifier):
-    """Adds to the loss how far the activations of layers are from sparse, from start to end.
+    """Add to the loss how far the activations of layers are from sparse, from start to end.
 
     | Sample yaml:
     |   !ASRegModifier

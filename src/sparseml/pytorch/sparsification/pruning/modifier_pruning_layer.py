@@ -87,7 +87,7 @@ class LayerPruningModifier(ScheduledUpdateModifier):
             self._set_pruned(module, True)
 
     def progress_state(self) -> dict[str, Any]:
-        """Adds the layers that are out, with their weights."""
+        """Return what the base class does, and the layers that are out, with their weights."""
         removed = {
             name: layer.state_dict()
             for name, layer in self._layer_modules.items()
@@ -101,7 +101,7 @@ class LayerPruningModifier(ScheduledUpdateModifier):
         self._set_pruned(module, bool(state["removed"]))
 
     def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restores the weights of the layers that are out.
+        """Restore the weights of the layers that are out.
 
         :raises RuntimeError: when other layers are out than then
         """

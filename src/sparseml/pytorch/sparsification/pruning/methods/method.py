@@ -177,8 +177,11 @@ class Problem:
         """
         if self.sampler is None:
             raise RuntimeError("this method needs a grad_sampler")
-        used = list(range(len(self.found)) if indices is None else indices)
-        found = [self.found[index] for index in used]
+        everything = list(range(len(self.found)))
+        used = everything if indices is None else list(indices)
+        sampled = self.sampler.gradients(self.module, [self.found[index] for index in used], count)
+        if used == everything and not self.masks.swapped:
+            return sampled
 
         def turned(one: Gradients) -> Gradients:
             return Gradients(
@@ -191,7 +194,7 @@ class Problem:
                 ),
             )
 
-        return map(turned, self.sampler.gradients(self.module, found, count))
+        return map(turned, sampled)
 
     def require_sound(self) -> None:
         """Check the gradients sampled last; all ranks raise if one of them has to.

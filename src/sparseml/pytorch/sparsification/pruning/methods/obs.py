@@ -124,7 +124,7 @@ class OptimalBrainSurgeon(Method):
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
     ) -> list[Outcome]:
         """Return the outcome for each target, all from one estimate."""
-        problem = problem.restricted(only)
+        problem = problem if only is None else problem.restricted(only)
         rule, fishers = self._cut(problem)
         wanted = [problem.one_each(target) for target in targets]
         masks: list[dict[int, Tensor]] = [{} for _ in targets]

@@ -131,8 +131,8 @@ class GradientSampler:
                     f"{self._owner} prunes {found.name} by its gradients, but it has none: its "
                     "requires_grad is False"
                 )
-        sharded = any(is_sharded(found.param) for found in params)
-        self.same_on_all_ranks = sharded or not is_distributed()
+        alone = not is_distributed()
+        self.same_on_all_ranks = alone or any(is_sharded(found.param) for found in params)
         self._failure = ""
         share = count
         if not self.same_on_all_ranks:
