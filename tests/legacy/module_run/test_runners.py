@@ -197,7 +197,7 @@ def test_plain_functions_get_output_and_labels() -> None:
     assert isinstance(tester.loss, LossWrapper)
     results = tester.run(_loader(), "", show_progress=False)
     assert results is not None
-    wanted = [float(F.cross_entropy(model(x), y)) for x, y in _loader()]
+    wanted = [F.cross_entropy(model(x), y).item() for x, y in _loader()]
     assert [float(values[0]) for values in results.result("__loss__")] == pytest.approx(wanted)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = model.weight.detach().clone()

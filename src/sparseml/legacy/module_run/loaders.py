@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import cycle, islice
 from typing import TypeVar
 
-__all__ = ["early_stop_data_loader", "infinite_data_loader"]
+__all__ = ["early_stop_data_loader", "infinite_data_loader", "repeated_batches"]
 
 _Batch = TypeVar("_Batch")
 
@@ -39,3 +39,15 @@ def infinite_data_loader(
             raise RuntimeError(
                 "the data loader yielded no batches; an iterator can be repeated only with cache"
             )
+
+
+def repeated_batches(data_loader: Iterable[_Batch], steps: int) -> list[_Batch]:
+    """Return the first ``steps`` batches, beginning anew where there are fewer.
+
+    :param steps: how many; each batch once when < 1
+    :raises ValueError: for no batches
+    """
+    batches = list(early_stop_data_loader(data_loader, steps))
+    if not batches:
+        raise ValueError("data yielded no batches")
+    return list(islice(cycle(batches), steps if steps > 0 else len(batches)))

@@ -17,18 +17,21 @@ __all__ = ["Analysis", "NoResultError", "Table", "draw", "draw_bars"]
 Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
 """Column titles, and rows of a name and numbers."""
 
+_Plain = dict[str, Any]
 _Path = str | os.PathLike[str]
 
 
 class NoResultError(ValueError, KeyError):
     """Nothing was measured of what was asked for."""
 
+    __str__ = Exception.__str__  # a KeyError would put its message in quotes
+
 
 class Analysis(ABC):
     """Measurements; subclasses say what they are."""
 
     @abstractmethod
-    def dict(self) -> dict[str, Any]:
+    def dict(self) -> _Plain:
         """Return all of it as plain data."""
 
     @classmethod

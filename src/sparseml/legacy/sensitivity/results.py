@@ -6,15 +6,13 @@ These classes hold, save, print and plot measurements; they do not take any.
 
 from __future__ import annotations
 
-import math
 import os
 import statistics
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-from sparseml.legacy.helpers.interpolation import interpolated_integral
 from sparseml.legacy.sensitivity.measurements import (
     Analysis,
     NoResultError,
@@ -22,6 +20,7 @@ from sparseml.legacy.sensitivity.measurements import (
     draw,
     draw_bars,
 )
+from sparseml.legacy.sensitivity.result import COMPARED, PruningSensitivityResult, mean
 from sparseml.utils.text import did_you_mean
 
 __all__ = [
@@ -37,7 +36,6 @@ _Plain = dict[str, Any]
 _Path = str | os.PathLike[str]
 _COARSE = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99)
 _FOR_SPEED = (0.0, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.975, 0.99)
-_COMPARED = 0.9
 _MODEL = "__model__"
 _DEFAULT_TITLE = "__default__"
 
@@ -54,161 +52,6 @@ def default_pruning_sparsities_loss(extended: bool) -> tuple[float, ...]:
 def default_pruning_sparsities_perf() -> tuple[float, ...]:
     """Return sparsities at which to measure the speed."""
     return _FOR_SPEED
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else 0.0
-
-
-class PruningSensitivityResult:
-    """
-    Measurements of one layer, or of the whole model, at several sparsities.
-
-    :param id_: identifies what was pruned, None for nothing but its name
-    :param name: name of what was pruned
-    :param index: its position in the model
-    :param baseline_measurement_index: which of the sparsities, in the order in which they were
-        added, counts as dense; -1 for none
-    :param baseline_measurement_key: that sparsity; None for none
-    :param sparse_measurements: sparsity → measured values, as a mapping or pairs
-    """
-
-    def __init__(
-        self,
-        id_: Any,
-        name: str,
-        index: int,
-        baseline_measurement_index: int = -1,
-        baseline_measurement_key: float | None = None,
-        sparse_measurements: (
-            Mapping[float, Iterable[float]] | Iterable[tuple[float, Iterable[float]]] | None
-        ) = None,
-    ) -> None:
-        self._id = id_
-        self._name = name
-        self._index = index
-        self._baseline_measurement_index = baseline_measurement_index
-        self._baseline_measurement_key = baseline_measurement_key
-        self._sparse_measurements = OrderedDict(
-            (float(sparsity), [float(value) for value in values])
-            for sparsity, values in OrderedDict(sparse_measurements or {}).items()
-        )
-
-    def __repr__(self) -> str:
-        averages = dict(self.averages)
-        return f"{type(self).__name__}({self._id!r}, {self._name!r}, {self._index}, {averages})"
-
-    id_ = property(attrgetter("_id"), doc="Identifies what was pruned.")
-    name = property(attrgetter("_name"), doc="Name of what was pruned.")
-    index = property(attrgetter("_index"), doc="Its position in the model.")
-    baseline_measurement_index = property(
-        attrgetter("_baseline_measurement_index"), doc="Which of the sparsities counts as dense."
-    )
-    baseline_measurement_key = property(
-        attrgetter("_baseline_measurement_key"), doc="The sparsity that counts as dense."
-    )
-    sparse_measurements = property(
-        attrgetter("_sparse_measurements"), doc="Sparsity → values, in the order added."
-    )
-
-    def add_measurement(self, sparsity: float, loss: float, baseline: bool) -> None:
-        """
-        Add a measured value.
-
-        :param baseline: whether this sparsity is what the others are compared with; only the first
-            value of a sparsity can make it so
-        """
-        sparsity = float(sparsity)
-        if sparsity not in self._sparse_measurements:
-            if baseline:
-                self._baseline_measurement_index = len(self._sparse_measurements)
-                self._baseline_measurement_key = sparsity
-            self._sparse_measurements[sparsity] = []
-        self._sparse_measurements[sparsity].append(float(loss))
-
-    @property
-    def averages(self) -> OrderedDict[float, float]:
-        """Sparsity → mean of the measured values, in the order added."""
-        return OrderedDict((s, _mean(values)) for s, values in self._sparse_measurements.items())
-
-    @property
-    def has_baseline(self) -> bool:
-        """Whether there is something to compare with."""
-        return self._baseline_measurement_index > -1
-
-    @property
-    def baseline_average(self) -> float:
-        """
-        The mean of the values to compare with.
-
-        :raises ValueError: without a baseline
-        """
-        if not self.has_baseline:
-            raise ValueError(f"no baseline was measured for {self._name}")
-        return list(self.averages.values())[self._baseline_measurement_index]
-
-    @property
-    def sparse_average(self) -> float:
-        """
-        The mean of all sparsities and all averages together, as in SparseML 1.x; 0 for none.
-
-        It only serves to compare layers that were measured at the same sparsities.
-        """
-        return _mean([number for pair in self.averages.items() for number in pair])
-
-    @property
-    def sparse_integral(self) -> float:
-        """The area under the averages over sparsity, by the trapezoid rule."""
-        return interpolated_integral(list(self.averages.items()))
-
-    def sparse_comparison(self, compare_index: int = -1) -> float:
-        """
-        Return how far an average is above the baseline's, or above the first without a baseline.
-
-        :param compare_index: which one, in the order in which the sparsities were added; negative
-            for the one whose sparsity is nearest to 0.9
-        :return: the difference; 0 for fewer than two sparsities
-        """
-        averages = self.averages
-        if len(averages) < 2:
-            return 0.0
-        values = list(averages.values())
-        if compare_index < 0:
-            distances = [abs(sparsity - _COMPARED) for sparsity in averages]
-            compare_index = distances.index(min(distances))
-        return values[compare_index] - values[max(self._baseline_measurement_index, 0)]
-
-    def dict(self) -> _Plain:
-        """Return measurements and what follows from them as plain data."""
-        return {
-            "id": self._id,
-            "name": self._name,
-            "index": self._index,
-            "baseline_measurement_index": self._baseline_measurement_index,
-            "has_baseline": self.has_baseline,
-            "baseline_measurement_key": self._baseline_measurement_key,
-            "sparse_measurements": [
-                [sparsity, list(values)] for sparsity, values in self._sparse_measurements.items()
-            ],
-            "averages": dict(self.averages),
-            "baseline_average": self.baseline_average if self.has_baseline else None,
-            "sparse_average": self.sparse_average,
-            "sparse_integral": self.sparse_integral,
-            "sparse_comparison": self.sparse_comparison(),
-        }
-
-    @classmethod
-    def from_dict(cls, dictionary: Mapping[str, Any]) -> PruningSensitivityResult:
-        """Undo :meth:`dict`; what this package wrote before it is read as well."""
-        given = (dictionary["id"], dictionary["name"], dictionary["index"])
-        if "sparse_measurements" in dictionary:
-            index = dictionary["baseline_measurement_index"]
-            measured = OrderedDict(dictionary["sparse_measurements"])
-            key = float(list(measured)[index]) if index > -1 else None
-        else:
-            key, measured = dictionary["baseline"], OrderedDict(dictionary["measurements"])
-            index = -1 if key is None else [float(sparsity) for sparsity in measured].index(key)
-        return cls(*given, index, key, measured)
 
 
 class _PruningSensitivityAnalysis(Analysis):
@@ -271,7 +114,7 @@ class _PruningSensitivityAnalysis(Analysis):
             )
             for result in self._results
         ]
-        return ("layer", "integral", f"at {_COMPARED} against dense"), rows
+        return ("layer", "integral", f"at {COMPARED} against dense"), rows
 
 
 class PruningLossSensitivityAnalysis(_PruningSensitivityAnalysis):
@@ -323,9 +166,9 @@ class PruningLossSensitivityAnalysis(_PruningSensitivityAnalysis):
 
 
 def _standardised(bars: Mapping[str, float]) -> dict[str, float]:
-    mean = _mean(list(bars.values()))
+    middle = mean(list(bars.values()))
     spread = statistics.pstdev(bars.values()) if bars else 0.0
-    return {name: (value - mean) / spread if spread else 0.0 for name, value in bars.items()}
+    return {name: (value - middle) / spread if spread else 0.0 for name, value in bars.items()}
 
 
 class PruningPerfSensitivityAnalysis(_PruningSensitivityAnalysis):
@@ -383,7 +226,7 @@ class PruningPerfSensitivityAnalysis(_PruningSensitivityAnalysis):
         """
         bars = {result.name: result.sparse_comparison() for result in self._results}
         title = "Pruning Performance Sensitivity" if title == _DEFAULT_TITLE else title
-        return draw_bars(bars, path, title, f"seconds at {_COMPARED} against dense")
+        return draw_bars(bars, path, title, f"seconds at {COMPARED} against dense")
 
 
 class LRLossSensitivityAnalysis(Analysis):
@@ -407,7 +250,7 @@ class LRLossSensitivityAnalysis(Analysis):
         if not losses:
             raise ValueError(f"no loss was measured at the learning rate {lr}")
         self._results.append(
-            {"lr": float(lr), "loss_measurements": losses, "loss_avg": _mean(losses)}
+            {"lr": float(lr), "loss_measurements": losses, "loss_avg": mean(losses)}
         )
 
     def get_result(self, lr: float) -> _Plain:
