@@ -70,6 +70,9 @@ def test_packages() -> None:
     assert is_package_available("json")
     assert not is_package_available("no_such_package")
     assert not is_package_available("no_such_package.inner")
+    assert is_package_available("json", return_version=True) == (True, "N/A")
+    assert is_package_available("no_such_package", return_version=True) == (False, "N/A")
+    assert is_package_available("pytest", return_version=True) == (True, pytest.__version__)
 
 
 def test_arrays(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from sparseml.utils import (
     validate_str_iterable,
     wrapper_decorator,
 )
+from sparseml.utils.iterables import validate_names
 
 
 def test_flatten() -> None:
@@ -39,19 +40,40 @@ def test_flags(value: Any, flag: bool) -> None:
     ],
 )  # fmt: skip
 def test_names(value: Any, names: Any) -> None:
-    assert validate_str_iterable(value, "params") == names
+    assert validate_str_iterable(value, "params") == validate_names(value, "params") == names
+
+
+def test_only_names_are_looked_at_one_by_one() -> None:
+    assert validate_str_iterable([[0], [1]], "") == [0, 1]
+    assert validate_str_iterable((None, ["a"])) == [None, "a"]
 
 
 @pytest.mark.parametrize("value", ["a.weight", "", "re:.*", 3, None, [1], ["a", [None]]])
 def test_what_are_no_names(value: Any) -> None:
     with pytest.raises(ValueError, match="is needed for params of X, found"):
-        validate_str_iterable(value, "params of X")
+        validate_names(value, "params of X")
+    if not isinstance(value, list):
+        with pytest.raises(ValueError, match="is needed for params of X, found"):
+            validate_str_iterable(value, "params of X")
 
 
-def test_buckets() -> None:
-    buckets = bucket_iterable(range(10), num_buckets=3, edge_percent=0.05)
-    assert [value for _, value in buckets] == list(range(9, -1, -1))
-    assert [number for number, _ in buckets] == [-1, 0, 0, 0, 1, 1, 1, 2, 2, 2]
+@pytest.mark.parametrize(
+    ("count", "edge", "numbers"),
+    [
+        (10, 0.05, [0] * 3 + [1] * 3 + [2] * 4),  # half a value is no edge
+        (20, 0.05, [-1] + [0] * 6 + [1] * 6 + [2] * 7),
+        (5, 0.0, [0, 0, 1, 1, 2]),
+        (5, 0.4, [-1, -1, 0, 1, 2]),
+        (1, 0.0, [2]),
+    ],
+)
+def test_sizes_of_buckets(count: int, edge: float, numbers: list[int]) -> None:
+    buckets = bucket_iterable(range(count), num_buckets=3, edge_percent=edge)
+    assert [value for _, value in buckets] == list(range(count - 1, -1, -1))
+    assert [number for number, _ in buckets] == numbers
+
+
+def test_buckets_by_a_key() -> None:
     ascending = bucket_iterable(["bb", "a", "ccc"], 2, 0.0, sort_highest=False, sort_key=len)
     assert ascending == [(0, "a"), (0, "bb"), (1, "ccc")]
     assert bucket_iterable([]) == []

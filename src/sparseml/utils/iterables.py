@@ -8,7 +8,7 @@ from typing import Any
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, ALL_TOKEN
 from sparseml.utils.text import shortened
 
-__all__ = ["convert_to_bool", "flatten_iterable", "validate_str_iterable"]
+__all__ = ["convert_to_bool", "flatten_iterable", "validate_names", "validate_str_iterable"]
 
 
 def flatten_iterable(li: Iterable[Any]) -> list[Any]:
@@ -35,13 +35,13 @@ def convert_to_bool(val: Any) -> bool:
 
 def validate_str_iterable(val: str | Iterable[Any], error_desc: str = "") -> str | list[str]:
     """
-    Read names of layers or parameters: a token for all of them, or a possibly nested list.
+    Read a token for all layers or parameters, or a possibly nested list.
 
-    :param val: ``__ALL__`` or ``__ALL_PRUNABLE__`` in any case, or names
+    :param val: ``__ALL__`` or ``__ALL_PRUNABLE__`` in any case, or an iterable, whose elements are
+        not looked at; see :func:`validate_names`
     :param error_desc: what the value is for, appended to error messages
     :return: the token in capitals, or the flat list
-    :raises ValueError: for any other text, for what is neither text nor iterable, and for what is
-        no text among the names
+    :raises ValueError: for any other text, and for what is neither text nor iterable
     """
     where = f" for {error_desc}" if error_desc else ""
     if isinstance(val, str):
@@ -53,9 +53,19 @@ def validate_str_iterable(val: str | Iterable[Any], error_desc: str = "") -> str
         )
     if not isinstance(val, Iterable):
         raise ValueError(f"a list of names is needed{where}, found {shortened(val)}")
-    names = flatten_iterable(val)
-    for name in names:
+    return flatten_iterable(val)
+
+
+def validate_names(val: str | Iterable[Any], error_desc: str = "") -> str | list[str]:
+    """
+    Read names of layers or parameters, like :func:`validate_str_iterable`.
+
+    :raises ValueError: for what is no text among the names, too
+    """
+    names = validate_str_iterable(val, error_desc)
+    for name in [] if isinstance(names, str) else names:
         if not isinstance(name, str):
+            where = f" for {error_desc}" if error_desc else ""
             raise ValueError(
                 f"a list of names is needed{where}, found {shortened(name)} among them"
             )

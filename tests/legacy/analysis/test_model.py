@@ -58,14 +58,15 @@ class TestModuleAnalyzer:
             stride=(2, 2),
         )
 
-    def test_batch_norm_counts_as_prunable(self, analyzer):
+    def test_weight_of_batch_norm_counts_as_prunable(self, analyzer):
         desc = analyzer.layer_desc("seq.1")
-        assert (desc.params, desc.prunable_params, desc.zeroed_params) == (8, 8, 4)
+        assert (desc.params, desc.prunable_params, desc.zeroed_params) == (8, 4, 0)
+        assert desc.prunable_params_dims == {"weight": (4,)}
         assert desc.flops == BN_FLOPS
 
     def test_parts_sum_their_layers(self, analyzer):
         part = analyzer.layer_desc("seq")
-        assert (part.params, part.prunable_params, part.type_) == (120, 116, "Sequential")
+        assert (part.params, part.prunable_params, part.type_) == (120, 112, "Sequential")
         assert part.flops == CONV_FLOPS + BN_FLOPS + RELU_FLOPS and not part.terminal
         whole = analyzer.layer_desc()
         assert whole.params == sum(p.numel() for p in analyzer.module.parameters())
@@ -86,7 +87,42 @@ class TestModuleAnalyzer:
         assert analyzer.layer_desc().total_flops == analyzer.layer_desc().flops * 3
 
     def test_prunable_layers(self, analyzer):
-        assert [desc.name for desc in analyzer.ks_layer_descs()] == ["seq.0", "fc", "idle"]
+        assert [desc.name for desc in analyzer.ks_layer_descs()] == ["idle", "seq.0", "fc"]
+
+    def test_prunable_layers_in_the_order_of_execution(self):
+        class Backwards(nn.Sequential):
+            def forward(self, x):
+                for layer in reversed(self):
+                    x = layer(x)
+                return x
+
+        net = Backwards(nn.Linear(3, 2), nn.ReLU(), nn.Linear(4, 3))
+        analyzer = ModuleAnalyzer(net, enabled=True)
+        net(torch.ones(1, 4))
+        assert [desc.name for desc in analyzer.ks_layer_descs()] == ["2", "0"]
+
+    def test_zeros_of_biases_do_not_count(self):
+        net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.MultiheadAttention(2, 1))
+        for name, param in net.named_parameters():
+            param.data.fill_(0.0 if "bias" in name else 1.0)
+        net[0].weight.data[0] = 0.0
+        analyzer = ModuleAnalyzer(net[:2], enabled=True)
+        net[:2](torch.ones(2, 3))
+        assert analyzer.layer_desc().zeroed_params == 3
+        attention = ModuleAnalyzer(net[2], enabled=True)
+        net[2](*[torch.ones(1, 1, 2)] * 3)
+        assert attention.layer_desc().zeroed_params == 0
+
+    def test_resnet_50(self):
+        net = pytest.importorskip("torchvision").models.resnet50(weights=None)
+        analyzer = ModuleAnalyzer(net, enabled=True)
+        with torch.no_grad():
+            for param in net.parameters():
+                param[param == 0] += param.ndim > 1  # a drawn weight may be zero
+            net.eval()(torch.zeros(1, 3, 32, 32))
+        whole = analyzer.layer_desc()
+        counts = (whole.params, whole.prunable_params, whole.zeroed_params)
+        assert counts == (25557032, 25529472, 0)
 
     def test_zeros_cost_nothing_unless_asked(self, net):
         with torch.no_grad():

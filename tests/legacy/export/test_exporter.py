@@ -117,7 +117,13 @@ class _Two(nn.Module):
             ["left", "right"],
             ["output_0", "output_1"],
         ),
-        (_net(), torch.randn(1, 3), ["input"], ["output"]),
+        (_net(), torch.randn(1, 3), ["input"], ["output"]),  # a batch of one is dynamic too
+        (
+            _Two(),
+            {"left": torch.randn(1, 3), "right": torch.randn(1, 3)},
+            ["left", "right"],
+            ["output_0", "output_1"],
+        ),
     ],
 )
 def test_onnx(tmp_path: Path, module: Any, batch: Any, inputs: Any, outputs: Any) -> None:
@@ -129,6 +135,33 @@ def test_onnx(tmp_path: Path, module: Any, batch: Any, inputs: Any, outputs: Any
     onnx.checker.check_model(path)
     assert [item.name for item in graph.input] == inputs
     assert [item.name for item in graph.output] == outputs
-    first = graph.input[0].type.tensor_type.shape.dim[0]
-    is_single = isinstance(batch, torch.Tensor) and len(batch) == 1
-    assert bool(first.dim_param) is not is_single
+    assert all(item.type.tensor_type.shape.dim[0].dim_param for item in graph.input)
+
+
+def test_a_batch_of_one_is_exported_as_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    def export(_module: Any, args: Any, path: str, **settings: Any) -> None:
+        Path(path).touch()
+        calls.append((args, settings["kwargs"], settings["dynamic_shapes"]))
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.onnx, "export", export)
+    exporter, x = ModuleExporter(_net(), tmp_path), torch.randn(1, 3)
+    exporter.export_onnx(x)
+    exporter.export_onnx(x, dynamic_shapes=None)
+    exporter.export_onnx(torch.cat([x, x, x]))
+    assert [(len(args[0]), shapes) for args, _, shapes in calls] == [
+        (2, ({0: "batch"},)), (1, None), (3, ({0: "batch"},)),
+    ]  # fmt: skip
+    ModuleExporter(_Two(), tmp_path).export_onnx({"left": x, "right": x})
+    assert {name: len(value) for name, value in calls[-1][1].items()} == {"left": 2, "right": 2}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_with_a_fixed_batch_on_request(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    path = ModuleExporter(_net(), tmp_path).export_onnx(torch.randn(1, 3), dynamic_shapes=None)
+    first = onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0]
+    assert first.dim_value == 1

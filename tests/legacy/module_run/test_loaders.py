@@ -21,7 +21,8 @@ def test_early_stop_takes_no_batch_too_many() -> None:
 
 
 def test_infinite() -> None:
-    assert list(islice(infinite_data_loader(range(3)), 7)) == [0, 1, 2, 0, 1, 2, 0]
+    assert list(early_stop_data_loader(data_loader=range(3), early_stop_steps=1)) == [0]
+    assert list(islice(infinite_data_loader(data_loader=range(3)), 7)) == [0, 1, 2, 0, 1, 2, 0]
     assert list(islice(infinite_data_loader(range(3), early_stop_steps=2), 5)) == [0, 1, 0, 1, 0]
 
 

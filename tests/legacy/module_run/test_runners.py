@@ -74,12 +74,27 @@ def test_accumulation_counts_optimizer_steps(
     assert len(count) == steps + -(-batches // own)  # the epoch's own wish is forgotten
 
 
-def test_gradients_are_added_up() -> None:
+@pytest.mark.parametrize(("own", "epoch"), [(3, 1), (1, 3), (2, 3)])
+def test_gradients_are_averaged_and_losses_reported_whole(own: int, epoch: int) -> None:
     model = nn.Linear(3, 2)
     twin = copy.deepcopy(model)
-    trainer, _ = _trainer(model, num_accumulated_batches=3)
-    trainer.run(_loader(12), "", show_progress=False)
-    sum(F.cross_entropy(twin(x), y) for x, y in _loader(12)).backward()
+    trainer, _ = _trainer(model, num_accumulated_batches=own)
+    results = trainer.run_epoch(_loader(12), 0, 1, show_progress=False, gradient_accum_steps=epoch)
+    losses = [F.cross_entropy(twin(x), y) for x, y in _loader(12)]
+    (sum(losses) / 3).backward()
+    assert torch.allclose(model.weight, twin.weight - 0.1 * twin.weight.grad)
+    assert results is not None
+    reported = torch.stack([values[0] for values in results.result("__loss__")])
+    assert torch.allclose(reported, torch.stack(losses).detach())
+
+
+def test_left_over_batches_get_a_smaller_step() -> None:
+    model = nn.Linear(3, 2)
+    twin = copy.deepcopy(model)
+    trainer, _ = _trainer(model, num_accumulated_batches=4)
+    trainer.run(_loader(4), "", show_progress=False)
+    (x, y), *_ = _loader(4)
+    (F.cross_entropy(twin(x), y) / 4).backward()
     assert torch.allclose(model.weight, twin.weight - 0.1 * twin.weight.grad)
 
 
@@ -128,6 +143,29 @@ def test_hooks_and_their_arguments() -> None:
     assert len(calls) == 10
 
 
+def test_start_hooks_see_the_batch_on_its_device() -> None:
+    trainer, _ = _trainer(nn.Linear(3, 2))
+    trainer.run_funcs.to_device = lambda data, device: [data[0] + 1, data[1], device]
+    trainer.run_funcs.model_forward = lambda data, module: module(data[0])
+    trainer.loss.get_labels = lambda data, pred, name: data[1]
+    seen: list[Any] = []
+    trainer.run_hooks.register_batch_start_hook(lambda *args: seen.append(args[-1]))
+    trainer.run(_loader(4), "", show_progress=False)
+    assert seen[0][-1] == "cpu" and torch.equal(seen[0][0], next(iter(_loader(4)))[0] + 1)
+
+
+def test_hooks_are_invoked_by_keyword_too() -> None:
+    hooks, calls = ModuleRunHooks(), []
+    for point in ("start", "forward", "loss", "backward", "end"):
+        getattr(hooks, f"register_batch_{point}_hook")(lambda *args: calls.append(args))
+    given = {"counter": 1, "step_count": 2, "batch_size": 3, "data": 4}
+    hooks.invoke_batch_start(**given)
+    hooks.invoke_batch_forward(**given, pred=5)
+    for invoke in (hooks.invoke_batch_loss, hooks.invoke_batch_backward, hooks.invoke_batch_end):
+        invoke(**given, pred=5, losses=6)
+    assert calls == [(1, 2, 3, 4), (1, 2, 3, 4, 5), *[(1, 2, 3, 4, 5, 6)] * 3]
+
+
 def test_hooks_may_remove_themselves() -> None:
     hooks, calls = ModuleRunHooks(), []
     handle = hooks.register_batch_start_hook(lambda *_: (calls.append(1), handle.remove()))
@@ -143,9 +181,9 @@ def test_functions_can_be_replaced() -> None:
         batch_size=lambda data: 1,
         to_device=lambda data, device: [data[0] * 0, data[1]],
         model_forward=lambda data, module: module(data[0]),
-        model_backward=lambda losses, module, scaler=None: losses["__loss__"].backward(),
+        model_backward=lambda losses, module, *, scaler: losses["__loss__"].backward(),
     )
-    trainer.run_funcs.copy(other)
+    trainer.run_funcs.copy(run_funcs=other)
     assert trainer.run_funcs == other
     results = trainer.run(_loader(), "", show_progress=False)
     assert results is not None
@@ -153,38 +191,109 @@ def test_functions_can_be_replaced() -> None:
     assert all(len(values) == 1 for values in results.result("__loss__"))
 
 
-def test_other_losses_get_output_and_batch_whole() -> None:
-    tester = ModuleTester(nn.Linear(3, 2), "cpu", lambda pred, data: F.cross_entropy(pred, data[1]))
+def test_plain_functions_get_output_and_labels() -> None:
+    model = nn.Linear(3, 2)
+    tester = ModuleTester(model, "cpu", F.cross_entropy)
     assert isinstance(tester.loss, LossWrapper)
     results = tester.run(_loader(), "", show_progress=False)
     assert results is not None
-    assert results.result_std("__loss__") > 0
+    wanted = [F.cross_entropy(model(x), y).item() for x, y in _loader()]
+    assert [float(values[0]) for values in results.result("__loss__")] == pytest.approx(wanted)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = model.weight.detach().clone()
+    trainer = ModuleTrainer(model, "cpu", F.cross_entropy, optimizer)
+    trainer.run(_loader(), "", show_progress=False)
+    assert not torch.equal(model.weight, before)
 
 
-def test_logging() -> None:
+def _logged(run: Any) -> list[tuple[str, int, float]]:
     calls: list[dict[str, Any]] = []
-    logger = LambdaLogger(lambda **kwargs: calls.append(kwargs))
-    trainer, _ = _trainer(nn.Linear(3, 2), loggers=[logger], log_name="fit", log_steps=2)
-    trainer.run_epoch(_loader(12), 1, 2, show_progress=False)
-    entries = [(call["tag"], call["step"]) for call in calls]
-    assert entries == [
-        ("fit/__loss__", 3),
-        ("fit/top1", 3),
-        ("fit/__loss__", 5),
-        ("fit/top1", 5),
-        ("fit/__loss__ Summary", 1),
-        ("fit/top1 Summary", 1),
+    run([LambdaLogger(lambda **kwargs: calls.append(kwargs))])
+    return [(call["tag"], call["step"], call["value"]) for call in calls]
+
+
+_PACE = ["Seconds per step", "Steps per second", "Est remaining minutes"]
+
+
+def test_logging_of_a_trainer() -> None:
+    def run(loggers: Any) -> None:
+        trainer, optimizer = _trainer(nn.Linear(3, 2), loggers=loggers, log_name="fit", log_steps=2)
+
+        def halve(*_: Any) -> None:  # for the next step
+            optimizer.param_groups[0]["lr"] /= 2
+
+        trainer.run_hooks.register_batch_end_hook(halve)
+        trainer.run_epoch(_loader(10), 1, 2, show_progress=False)
+
+    logged = _logged(run)
+    names = ["__loss__", "top1", "Epoch Counter", "Batch Size", *_PACE, "Learning Rate"]
+    sums = ["__loss__", "top1", "Batch Size", "Learning Rate"]
+    assert [(tag, step) for tag, step, _ in logged] == [
+        *((f"fit/{name}", 3) for name in names),
+        *((f"fit/{name}", 5) for name in names),
+        *((f"fit/{name} Summary", 1) for name in sums),
+        ("fit/Minutes per epoch", 1),
+    ]
+    values = {(tag.removeprefix("fit/"), step): value for tag, step, value in logged}
+    assert values["Epoch Counter", 3] == 1
+    assert (values["Batch Size", 3], values["Batch Size", 5]) == (4, 2)
+    assert values["Batch Size Summary", 1] == pytest.approx(10 / 3)
+    # the rate of the step itself, not of the next
+    assert (values["Learning Rate", 3], values["Learning Rate", 5]) == (0.1, 0.025)
+    seconds = values["Seconds per step", 3]
+    assert values["Steps per second", 3] == pytest.approx(1 / seconds)
+    assert values["Est remaining minutes", 3] == pytest.approx(2 * seconds / 60)
+    assert values["Est remaining minutes", 5] == 0.0
+    assert 0.0 < values["Minutes per epoch", 1] < 1.0
+
+
+def test_logging_of_a_tester_and_of_loaders_without_a_length() -> None:
+    def run(loggers: Any) -> None:
+        tester = ModuleTester(nn.Linear(3, 2), "cpu", F.cross_entropy, loggers, log_steps=2)
+        tester.run((batch for batch in _loader()), "", show_progress=False)
+
+    names = ["__loss__", "Epoch Counter", "Batch Size", *_PACE[:2]]
+    assert [(tag, step) for tag, step, _ in _logged(run)] == [
+        *((f"Test/{name}", step) for step in (0, 2) for name in names),
+        ("Test/__loss__ Summary", 0),
+        ("Test/Batch Size Summary", 0),
+        ("Test/Minutes per epoch", 0),
     ]
 
 
-def test_results_are_optional(caplog: pytest.LogCaptureFixture) -> None:
-    tester = ModuleTester(nn.Linear(3, 2), "cpu", CrossEntropyLossWrapper(), log_summary=False)
+def test_nothing_is_logged_without_loggers(caplog: pytest.LogCaptureFixture) -> None:
+    tester = ModuleTester(nn.Linear(3, 2), "cpu", CrossEntropyLossWrapper())
     with caplog.at_level(logging.DEBUG):
+        tester.run(_loader(), "", show_progress=False)
+    assert not caplog.records
+
+
+def test_results_are_optional() -> None:
+    def run(loggers: Any) -> None:
+        tester = ModuleTester(
+            nn.Linear(3, 2), "cpu", CrossEntropyLossWrapper(), loggers, log_summary=False
+        )
         assert tester.run(_loader(), "", show_progress=False, track_results=False) is None
-    assert "Test/__loss__ step 0" in caplog.text
+
+    assert ("Test/__loss__", 0) in [(tag, step) for tag, step, _ in _logged(run)]
     summing = ModuleTester(nn.Linear(3, 2), "cpu", CrossEntropyLossWrapper())
     with pytest.raises(ValueError, match="log_summary needs track_results"):
         summing.run(_loader(), "", track_results=False)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"use_mixed_precision": 1}, {"world_size": 0}, {"world_size": 1.0}]
+)
+def test_device_contexts_are_checked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(AssertionError, match="must be a"):
+        ModuleDeviceContext(**wrong)
+    context = ModuleDeviceContext()
+    for name, value in wrong.items():
+        with pytest.raises(AssertionError, match="must be a"):
+            setattr(context, name, value)
+    trainer, _ = _trainer(nn.Linear(3, 2), device_context=context)
+    assert trainer.device_context is context
+    assert ModuleTester(nn.Linear(3, 2), "cpu", F.cross_entropy).device_context == context
 
 
 def test_closures_and_mixed_precision() -> None:

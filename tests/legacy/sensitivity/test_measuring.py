@@ -41,33 +41,48 @@ def unchanged(net, before):
 
 
 class TestMagnitude:
-    def test_largest_weight_that_goes(self):
-        net = nn.Sequential(nn.Linear(5, 1), nn.Linear(1, 2))
-        net[0].weight.data = torch.tensor([[3.0, -1.0, 0.0, -4.0, 2.0]])
-        analysis = pruning_loss_sens_magnitude(net, [0.0, 0.25, 0.5, 1.0])
+    def test_mean_of_the_weights_between_two_levels(self):
+        net = nn.Sequential(nn.Linear(16, 1), nn.Linear(1, 2))
+        signs = torch.tensor([1.0, -1.0] * 8)
+        net[0].weight.data = (torch.arange(16, 0, -1) / 10 * signs).reshape(1, 16)
+        analysis = pruning_loss_sens_magnitude(net, [0.0, 0.25, 0.5, 0.9])
         assert [(r.name, r.index) for r in analysis.results] == [("0.weight", 0), ("1.weight", 1)]
-        assert analysis.get_result("0.weight").averages == {0.0: 0.0, 0.25: 1.0, 0.5: 2.0, 1.0: 4.0}
-        assert analysis.get_result("0.weight").sparse_comparison() == 4.0
+        result = analysis.get_result("0.weight")
+        assert result.averages == pytest.approx({0.0: 0.0, 0.25: 0.25, 0.5: 0.65, 0.9: 1.15})
+        assert result.baseline_measurement_key == 0.0
+        assert result.sparse_comparison() == pytest.approx(1.15)
+
+    @pytest.mark.parametrize(
+        ("levels", "values"),
+        [
+            ([1e-10, 0.5], [0.0, 1.5]),  # next to nothing counts as dense
+            ([0.5, 0.5, 0.6, 0.75], [1.5, 3.0, 3.0, 4.0]),  # none between: the next one
+            ([1.0, 0.25], [2.0, 2.0]),  # levels one after the other, never all weights
+        ],
+    )
+    def test_levels_in_order(self, levels, values):
+        net = nn.Linear(4, 1)
+        net.weight.data = torch.tensor([[4.0, 1.0, -2.0, 3.0]])
+        (result,) = pruning_loss_sens_magnitude(net, levels).results
+        measured = [value for values in result.sparse_measurements.values() for value in values]
+        assert measured == pytest.approx(values)
+        assert result.has_baseline == (levels[0] < 1e-9)
 
     def test_default_levels(self, net):
         results = pruning_loss_sens_magnitude(net).results
         assert [len(result.averages) for result in results] == [100, 100]
-        for result in results:
-            values = list(result.averages.values())
-            assert values == sorted(values) and result.sparse_integral > 0
+        assert all(result.sparse_integral > 0 for result in results)
 
     def test_shared_weights_count_once(self, net):
         net[3].weight = net[0].weight
         assert len(pruning_loss_sens_magnitude(net).results) == 1
 
-    def test_prunability(self):
-        net = nn.Linear(4, 1)
-        net.weight.data = torch.tensor([[1.0, -1.0, 1.0, 1.0]])
-        assert model_prunability_magnitude(net) == 1.0
-        net.weight.data = torch.tensor([[8.0, 0.0, 0.0, -8.0]])
-        assert model_prunability_magnitude(net) == 0.5
-        net.weight.data.zero_()
-        assert model_prunability_magnitude(net) == 0.0
+    def test_prunability_is_the_mean_magnitude(self):
+        net = nn.Sequential(nn.Linear(4, 1), nn.Linear(1, 2))
+        net[0].weight.data = torch.tensor([[1.0, -2.0, 0.5, 1.5]])
+        net[1].weight.data = torch.tensor([[0.3], [-0.8]])
+        value = model_prunability_magnitude(net)
+        assert isinstance(value, float) and value == pytest.approx(6.1 / 6)  # 1.0167
 
     @pytest.mark.parametrize("measure", [pruning_loss_sens_magnitude, model_prunability_magnitude])
     def test_nothing_to_prune(self, measure):
@@ -92,12 +107,18 @@ class TestOneShot:
         net.eval()
         dense = [loss(batch, net(batch[0]))["__loss__"].item() for batch in data[:3]]
         for result in analysis.results:
-            assert result.dict()["measurements"][0] == [0.0, pytest.approx(dense)]
+            assert result.dict()["sparse_measurements"][0] == [0.0, pytest.approx(dense)]
             assert result.baseline_average == pytest.approx(sum(dense) / 3)
         net[3].weight.data.zero_()
         empty = [loss(batch, net(batch[0]))["__loss__"].item() for batch in data[:3]]
-        measured = analysis.get_result("3.weight").dict()["measurements"]
+        measured = analysis.get_result("3.weight").dict()["sparse_measurements"]
         assert measured[2] == [1.0, pytest.approx(empty)]
+
+    def test_goes_through_short_data_again(self, net, data, loss):
+        analysis = self.measure(net, data[:2], loss)
+        for result in analysis.results:
+            for values in result.sparse_measurements.values():
+                assert len(values) == 3 and values[0] == values[2] != values[1]
 
     def test_other_values_of_the_loss(self, net, data, loss):
         analysis = self.measure(net, data, loss, loss_key="top1")
@@ -153,10 +174,20 @@ class TestLearningRates:
         )
         assert unchanged(net, before[0]) and not net.training
         assert str(optimizer.state_dict()) == str(before[1])
-        slow, fast = analysis.results
-        assert slow["loss_measurements"][:4] == slow["loss_measurements"][4:]
+        slow, again, fast = analysis.results
+        assert [result["lr"] for result in analysis.results] == [1e-9, 1e-9, 0.05]  # ascending
+        assert slow == again
         assert slow["loss_measurements"][0] == fast["loss_measurements"][0]
         assert fast["loss_measurements"][3] < slow["loss_measurements"][3]
+
+    def test_goes_through_short_data_again(self, net, data, loss):
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        analysis = lr_loss_sensitivity(
+            net, iter(data[:2]), loss, optimizer, "cpu", 5, [0.2, 0.1], show_progress=False
+        )
+        assert [(r["lr"], len(r["loss_measurements"])) for r in analysis.results] == [
+            (0.1, 5), (0.2, 5),
+        ]  # fmt: skip
 
     def test_run_funcs_and_no_batches(self, net, data, loss):
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1)

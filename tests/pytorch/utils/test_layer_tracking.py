@@ -68,3 +68,21 @@ def test_copies_of_the_layer_are_not_watched(layer, twin):
     copied = twin(layer)
     assert torch.equal(copied(torch.ones(1, 2), torch.ones(1, 3)), output)
     assert tracker.tracked_output is output
+
+
+@pytest.mark.parametrize("layer", [nn.ReLU(inplace=True), nn.Sequential(nn.ReLU(inplace=True))])
+def test_inputs_are_seen_before_the_layer_changes_them(layer):
+    x = torch.tensor([1.0, -2.0, -3.0], requires_grad=True)
+    kept = ASLayerTracker(layer, track_input=True)
+    penalty = ASLayerTracker(
+        layer, track_input=True, input_func=lambda inputs: (inputs[0] ** 2).sum()
+    )
+    kept.enable()
+    penalty.enable()
+    layer(x * 1.0)
+    assert kept.tracked_input[0].tolist() == [1.0, -2.0, -3.0]
+    penalty.tracked_input.backward()
+    assert x.grad.tolist() == [2.0, -4.0, -6.0]
+    kept.disable()
+    penalty.disable()
+    assert not layer._forward_pre_hooks

@@ -78,6 +78,9 @@ def test_lambda_logger() -> None:
     assert calls[2]["wall_time"] > 1e9  # now
     assert calls[3]["value"] is None
     assert calls[3]["values"] == {"top1": 1, "top5": 2.0}
+    assert LambdaLogger(print).lambda_func is print
+    with pytest.raises(AttributeError):
+        logger.lambda_func = print  # type: ignore[misc]
 
 
 def test_lambda_logger_needs_a_function() -> None:
@@ -223,12 +226,39 @@ def test_wandb_logger(fake_wandb: tuple[ModuleType, list[Any]]) -> None:
 def test_services_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setitem(sys.modules, "clearml", None)
-    with pytest.raises(ImportError, match="WANDBLogger needs wandb"):
+    assert not WANDBLogger.available() and not ClearMLLogger.available()
+    with pytest.raises(ModuleNotFoundError, match="WANDBLogger needs wandb"):
         WANDBLogger()
-    with pytest.raises(ImportError, match="ClearMLLogger needs clearml"):
+    with pytest.raises(ModuleNotFoundError, match="ClearMLLogger needs clearml"):
         ClearMLLogger()
     with pytest.raises(KeyError):
         WANDBLogger(wandb_err=KeyError("given"))
+
+
+def test_wandb_writes_to_the_log_folder_in_test_mode(
+    fake_wandb: tuple[ModuleType, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NM_TEST_MODE", "True")
+    monkeypatch.setenv("NM_TEST_LOG_DIR", str(tmp_path))
+    WANDBLogger({"project": "p"})
+    assert fake_wandb[1] == [("init", (), {"project": "p", "dir": str(tmp_path)})]
+
+
+def test_group_logger_leaves_wandb_out_where_it_is_missing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    group = SparsificationGroupLogger(python=logging.getLogger("test_group"), wandb_=True)
+    assert [type(logger) for logger in group.loggers] == [PythonLogger]
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "without Weights & Biases" in record.getMessage()
+
+
+def test_children_of_a_group_bear_its_name(fake_wandb: tuple[ModuleType, list[Any]]) -> None:
+    target = logging.getLogger("test_group")
+    group = SparsificationGroupLogger(print, target, 20, _Writer(), {"project": "p"}, "mine")
+    assert [logger.name for logger in group.loggers] == ["mine"] * 4
+    assert fake_wandb[1] == [("init", (), {"project": "p"})]
 
 
 def test_group_logger_builds_and_fans_out(tmp_path: Path) -> None:

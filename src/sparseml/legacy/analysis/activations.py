@@ -42,9 +42,10 @@ def _summary(kind: ASResultType, how: str) -> Any:
 class ModuleASAnalyzer:
     """Measures the activations of a layer in every forward pass.
 
-    Each tensor that goes in (or comes out) in a pass gives one result, on the CPU: its fraction of
-    exact zeros, or values drawn from it at random. Means and the like are over all results and, for
-    drawn values, over the values too; they raise a RuntimeError where nothing was measured.
+    The first tensor that goes in, seen before the layer runs, or the first that comes out gives
+    one result a pass, on the CPU: its fraction of exact zeros, or values drawn from it at random.
+    Means and the like raise a RuntimeError where nothing was measured. What is measured may be
+    changed at any time.
 
     :param module: the layer
     :param dim: measure for each index of this dimension or these dimensions; None for whole tensors
@@ -70,10 +71,10 @@ class ModuleASAnalyzer:
     ) -> None:
         self._module = module
         self._dim = dim
-        self._measures = {
-            "inputs": (track_inputs_sparsity, inputs_sample_size),
-            "outputs": (track_outputs_sparsity, outputs_sample_size),
-        }
+        self.track_inputs_sparsity = track_inputs_sparsity
+        self.track_outputs_sparsity = track_outputs_sparsity
+        self.inputs_sample_size = inputs_sample_size
+        self.outputs_sample_size = outputs_sample_size
         self._seed = seed
         self._generators: dict[torch.device, torch.Generator] = {}
         self._tracker = ASLayerTracker(
@@ -84,16 +85,35 @@ class ModuleASAnalyzer:
         if enabled:
             self.enable()
 
+    def __repr__(self) -> str:
+        names = (
+            "dim track_inputs_sparsity track_outputs_sparsity inputs_sample_size "
+            "outputs_sample_size enabled"
+        )
+        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in names.split())
+        return f"{type(self).__name__}(module={type(self._module).__name__}, {settings})"
+
     @staticmethod
     def analyze_layers(
-        module: nn.Module, layers: Sequence[str], *args: Any, **kwargs: Any
-    ) -> dict[str, ModuleASAnalyzer]:
-        """Return an analyzer for each of the named layers of ``module``, by name.
+        module: nn.Module,
+        layers: Sequence[str],
+        dim: int | Sequence[int] | None = None,
+        track_inputs_sparsity: bool = False,
+        track_outputs_sparsity: bool = False,
+        inputs_sample_size: int = 0,
+        outputs_sample_size: int = 0,
+        enabled: bool = True,
+    ) -> list[ModuleASAnalyzer]:
+        """Return an analyzer for each of the named layers of ``module``, in the order named.
 
-        :param args: the remaining arguments of each analyzer, as ``kwargs``
         :raises AttributeError: naming the nearest names, if there is no such layer
         """
-        return {name: ModuleASAnalyzer(get_layer(name, module), *args, **kwargs) for name in layers}
+        tracked = (track_inputs_sparsity, track_outputs_sparsity)
+        sizes = (inputs_sample_size, outputs_sample_size)
+        return [
+            ModuleASAnalyzer(get_layer(name, module), dim, *tracked, *sizes, enabled)
+            for name in layers
+        ]
 
     module = property(attrgetter("_module"), doc="The layer.")
     dim = property(attrgetter("_dim"), doc="What is measured index by index.")
@@ -137,48 +157,52 @@ class ModuleASAnalyzer:
             self._results[specific_result_type] = []
 
     def results(self, result_type: ASResultType) -> list[Tensor]:
-        """Return the results of one kind: ``[*dims]``, for drawn values ``[*dims, size]``."""
+        """Return the results of one kind.
+
+        :return: for each pass ``[1]`` or ``[*dims]``, for drawn values ``[size]`` or
+            ``[*dims, size]``
+        """
         return self._results[result_type]
 
     def results_mean(self, result_type: ASResultType) -> Tensor:
-        """Return the mean of one kind of results, of shape ``[*dims]``."""
-        return self._stacked(result_type).mean(0)
+        """Return the mean of one kind of results, put together and taken along dimension 0.
+
+        :return: 0-d for results of one dimension; for others, ``[*dims, size]`` without the first
+        """
+        return self._together(result_type).mean(0)
 
     def results_std(self, result_type: ASResultType) -> Tensor:
-        """Return the standard deviation of one kind of results; NaN for a single value."""
-        stacked = self._stacked(result_type)
-        return stacked.std(0) if len(stacked) > 1 else torch.full_like(stacked[0], torch.nan)
+        """Return the standard deviation, like :meth:`results_mean`; NaN for a single value."""
+        together = self._together(result_type)
+        return together.std(0) if len(together) > 1 else torch.full_like(together[0], torch.nan)
 
     def results_max(self, result_type: ASResultType) -> Tensor:
-        """Return the highest of one kind of results."""
-        return self._stacked(result_type).amax(0)
+        """Return the highest number in all results of one kind (0-d)."""
+        return self._together(result_type).max()
 
     def results_min(self, result_type: ASResultType) -> Tensor:
-        """Return the lowest of one kind of results."""
-        return self._stacked(result_type).amin(0)
+        """Return the lowest number in all results of one kind (0-d)."""
+        return self._together(result_type).min()
 
-    def _stacked(self, kind: ASResultType) -> Tensor:
-        """Return all values to be summed up in the first dimension."""
+    def _together(self, kind: ASResultType) -> Tensor:
         results = self._results[kind]
         if not results:
             raise RuntimeError(f"no {kind.value} was measured: enable it and run a forward pass")
-        stacked = torch.stack(results)
-        if kind in (ASResultType.inputs_sample, ASResultType.outputs_sample):
-            stacked = stacked.movedim(-1, 0).flatten(0, 1)
-        return stacked
+        return torch.cat(results)
 
     def _measure(self, side: str) -> Callable[[Any], None]:
-        sparsity, sample_size = self._measures[side]
-
         def measure(values: Any) -> None:
-            for tensor in map(Tensor.detach, iter_tensors(values)):
-                if sparsity:
-                    found = tensor_sparsity(tensor, self._dim).cpu()
-                    self._results[ASResultType[f"{side}_sparsity"]].append(found)
-                if sample_size > 0:
-                    generator = self._generator(tensor.device)
-                    drawn = tensor_sample(tensor, sample_size, self._dim, generator=generator)
-                    self._results[ASResultType[f"{side}_sample"]].append(drawn.cpu())
+            tensor = next(iter_tensors(values), None)
+            if tensor is None:
+                return
+            tensor, size = tensor.detach(), getattr(self, f"{side}_sample_size")
+            if getattr(self, f"track_{side}_sparsity"):
+                found = torch.atleast_1d(tensor_sparsity(tensor, self._dim).cpu())
+                self._results[ASResultType[f"{side}_sparsity"]].append(found)
+            if size > 0:
+                generator = self._generator(tensor.device)
+                drawn = tensor_sample(tensor, size, self._dim, generator=generator)
+                self._results[ASResultType[f"{side}_sample"]].append(drawn.cpu())
 
         return measure
 

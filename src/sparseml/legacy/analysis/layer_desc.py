@@ -26,7 +26,7 @@ class AnalyzedLayerDesc:
     :param name: name in the model, empty for the model itself
     :param type_: name of the layer's class
     :param params: number of parameters
-    :param zeroed_params: how many of them are zero
+    :param zeroed_params: how many of them are zero, biases left out
     :param prunable_params: how many of them pruning usually acts on
     :param params_dims: shape of each parameter by its name; None for a part made of layers
     :param prunable_params_dims: shapes of those that pruning usually acts on

@@ -108,22 +108,26 @@ class ModuleAnalyzer:
         return AnalyzedLayerDesc.merge_descs(self._own_desc(name, layer), inside)
 
     def ks_layer_descs(self) -> list[AnalyzedLayerDesc]:
-        """Describe each layer whose weight pruning usually acts on, in the model's order.
+        """Describe each layer whose weight pruning usually acts on, in the order of execution.
+
+        Layers that did not run come first.
 
         :raises RuntimeError: before the first forward pass while enabled
         """
-        return [self.layer_desc(name) for name, _ in get_prunable_layers(self._module)]
+        descs = [self.layer_desc(name) for name, _ in get_prunable_layers(self._module)]
+        return sorted(descs, key=attrgetter("execution_order"))
 
     def _own_desc(self, name: str, layer: nn.Module) -> AnalyzedLayerDesc:
         """Describe what belongs to a module itself, not to modules in it."""
         params = dict(layer.named_parameters(recurse=False))
-        prunable = dict(params) if isinstance(layer, _BatchNorm) else _weight(layer)
+        prunable = _weight(layer)
+        weights = [param.detach() for name, param in params.items() if "bias" not in name]
         is_layer = not any(True for _ in layer.children())
         return AnalyzedLayerDesc(
             name=name,
             type_=type(layer).__name__,
             params=sum(param.numel() for param in params.values()),
-            zeroed_params=sum(count_zeros(param.detach()) for param in params.values()),
+            zeroed_params=sum(map(count_zeros, weights)),
             prunable_params=sum(param.numel() for param in prunable.values()),
             params_dims=_dims(params) if is_layer else None,
             prunable_params_dims=_dims(prunable) if is_layer else None,
@@ -150,7 +154,8 @@ class ModuleAnalyzer:
 
 
 def _weight(layer: nn.Module) -> dict[str, Tensor]:
-    if not get_prunable_layers(layer) or any(True for _ in layer.children()):
+    is_prunable = isinstance(layer, _BatchNorm) or get_prunable_layers(layer)
+    if not is_prunable or any(True for _ in layer.children()):
         return {}
     weight = getattr(layer, "weight", None)
     return {"weight": weight} if isinstance(weight, Tensor) else {}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseml.legacy.export.samples import tensors_export
-from sparseml.legacy.helpers.tensors import tensors_to_device
+from sparseml.legacy.helpers.tensors import map_tensors, tensors_to_device
 from sparseml.pytorch.utils.model import save_model
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.saving.files import atomic_path, write_torch_file
@@ -131,8 +131,7 @@ class ModuleExporter:
         Inputs are named ``input`` (``input_0``, ``input_1``, ... if several; the keys of a
         mapping), outputs ``output`` (``output_0``, ...).
 
-        :param sample_batch: a batch as the module takes it; two samples or more, since a batch of
-            one would be taken for a fixed size
+        :param sample_batch: a batch as the module takes it; one sample will do
         :param opset: ONNX opset, torch's default if None
         :param disable_bn_fusing: kept for old callers; fusing is up to torch's exporter
         :param convert_qat: not supported, must be False
@@ -145,6 +144,8 @@ class ModuleExporter:
             raise ValueError("convert_qat is not supported: quantized graphs are not rewritten")
         _require_onnx()
         args, kwargs = _as_arguments(sample_batch)
+        if "dynamic_shapes" not in export_kwargs or "dynamic_axes" in export_kwargs:
+            args, kwargs = _at_least_two((args, kwargs))
         names = list(kwargs) or _numbered("input", len(args))
         with torch.no_grad():
             outputs = self._module(*args, **kwargs)
@@ -230,9 +231,18 @@ def _output_names(outputs: Any) -> list[str]:
     return _numbered("output", len(outputs) if isinstance(outputs, Sequence) else 1)
 
 
+def _at_least_two(tensors: Any) -> Any:
+    """Return the arguments for a batch of one with every tensor doubled, others as they are.
+
+    Torch takes a first dimension of 1 for a constant and would refuse to make it dynamic.
+    """
+    if tensors_batch_size(tensors) != 1:
+        return tensors
+    return map_tensors(tensors, lambda x: torch.cat([x, x]) if x.ndim and len(x) == 1 else x)
+
+
 def _dynamic_shapes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    # torch takes a first dimension of 1 for a constant and would refuse to make it dynamic
-    if tensors_batch_size([*args, *kwargs.values()]) < 2:
+    if tensors_batch_size([*args, *kwargs.values()]) < 1:
         return None
     if kwargs:
         return {key: _batch_axis(value) for key, value in kwargs.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import functools
 import itertools
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -23,18 +22,20 @@ def bucket_iterable(
     Sort values and number the bucket that each falls into.
 
     :param val: the values
-    :param num_buckets: how many buckets of equal size follow the edge
-    :param edge_percent: the share of values, from the front, in the edge bucket, numbered -1;
-        0 for no edge
+    :param num_buckets: how many buckets follow the edge; all hold the same number of values,
+        rounded, but for the last, which takes what remains
+    :param edge_percent: the share of values, from the front and rounded to whole ones, in the edge
+        bucket, numbered -1; 0 for no edge
     :param sort_highest: put the greatest values first
     :param sort_key: what to sort by, by default the value itself
     :return: pairs of bucket number, from -1, and value
     """
     ordered = sorted(val, key=sort_key, reverse=sort_highest)
-    edge = math.ceil(edge_percent * len(ordered)) if edge_percent else 0
-    size = max(1, math.ceil((len(ordered) - edge) / num_buckets))
-    numbers = itertools.chain(itertools.repeat(-1, edge), (i // size for i in itertools.count()))
-    return list(zip(numbers, ordered, strict=False))
+    edge = round(edge_percent * len(ordered))
+    size = round((len(ordered) - edge) / num_buckets)
+    last = num_buckets - 1
+    numbers = (min(i // size, last) if size else last for i in itertools.count())
+    return list(zip(itertools.chain(itertools.repeat(-1, edge), numbers), ordered, strict=False))
 
 
 def _literal(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import importlib.util
 import os
+from importlib import metadata
 from urllib.parse import urlparse
 
 from sparseml.utils.paths import clean_path, create_parent_dirs
@@ -63,9 +64,21 @@ def is_url(val: str) -> bool:
     return bool(parts.scheme and parts.netloc)
 
 
-def is_package_available(package_name: str) -> bool:
-    """Whether a package can be imported; it is not imported, only looked for."""
+def is_package_available(
+    package_name: str, return_version: bool = False
+) -> bool | tuple[bool, str]:
+    """
+    Whether a package can be imported; it is not imported, only looked for.
+
+    :param return_version: return its version too, ``N/A`` where there is none
+    """
     try:
-        return importlib.util.find_spec(package_name) is not None
+        found = importlib.util.find_spec(package_name) is not None
     except (ModuleNotFoundError, ValueError):
-        return False
+        found = False
+    if not return_version:
+        return found
+    try:
+        return found, metadata.version(package_name) if found else "N/A"
+    except metadata.PackageNotFoundError:
+        return found, "N/A"

@@ -15,6 +15,7 @@ from sparseml.pytorch.utils.tensors.stats import kept_dims, tensor_sparsity
 __all__ = [
     "MEMORY_BOUNDED",
     "detach",
+    "map_tensors",
     "memory_aware_threshold",
     "tensor_density",
     "tensor_sample",
@@ -26,17 +27,21 @@ __all__ = [
 MEMORY_BOUNDED = "MEMORY_BOUNDED"
 
 
-def _map_tensors(tensors: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(tensors: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Return ``tensors`` with ``function`` applied to each; collections keep their kind.
+
+    :raises ValueError: for something that is neither a tensor nor a collection
+    """
     if isinstance(tensors, Tensor):
         return function(tensors)
     if isinstance(tensors, Mapping):
         kind = OrderedDict if isinstance(tensors, OrderedDict) else dict
-        return kind((key, _map_tensors(item, function)) for key, item in tensors.items())
+        return kind((key, map_tensors(item, function)) for key, item in tensors.items())
     if isinstance(tensors, tuple):
-        items = [_map_tensors(item, function) for item in tensors]
+        items = [map_tensors(item, function) for item in tensors]
         return type(tensors)(*items) if hasattr(tensors, "_fields") else tuple(items)
     if isinstance(tensors, Iterable) and not isinstance(tensors, (str, bytes)):
-        return [_map_tensors(item, function) for item in tensors]
+        return [map_tensors(item, function) for item in tensors]
     raise ValueError(
         "expected a tensor, or a mapping, tuple or iterable of tensors, "
         f"found {type(tensors).__name__}"
@@ -51,7 +56,7 @@ def tensors_to_device(tensors: Any, device: str | torch.device) -> Any:
 
     :raises ValueError: for something that is neither a tensor nor a collection
     """
-    return _map_tensors(tensors, lambda tensor: tensor.to(device))
+    return map_tensors(tensors, lambda tensor: tensor.to(device))
 
 
 def tensors_to_precision(tensors: Any, full_precision: bool) -> Any:
@@ -63,7 +68,7 @@ def tensors_to_precision(tensors: Any, full_precision: bool) -> Any:
     :raises ValueError: for something that is neither a tensor nor a collection
     """
     dtype = torch.float32 if full_precision else torch.float16
-    return _map_tensors(tensors, lambda t: t.to(dtype) if t.is_floating_point() else t)
+    return map_tensors(tensors, lambda t: t.to(dtype) if t.is_floating_point() else t)
 
 
 def detach(x: Any) -> Any:
@@ -74,7 +79,7 @@ def detach(x: Any) -> Any:
     if isinstance(x, Tensor):
         return x.detach()
     if isinstance(x, (list, tuple)):
-        return _map_tensors(x, Tensor.detach)
+        return map_tensors(x, Tensor.detach)
     raise ValueError(f"expected a tensor, list or tuple, found {type(x).__name__}")
 
 

@@ -35,11 +35,13 @@ _LossFn = Callable[[Any, Any], Tensor]
 class LossWrapper:
     """Computes a loss and any number of metrics from a batch and the model's output for it.
 
+    Subclasses override :meth:`forward`, or how it finds predictions and labels
+    (:meth:`get_preds`, :meth:`get_labels`).
+
     :param loss_fn: called as ``loss_fn(predictions, labels)``, returns a scalar tensor
     :param extras: metrics by name, called in the same way
-    :param deconstruct_tensors: take the labels out of the batch (:meth:`get_labels`) and the
-        predictions out of the output (:meth:`get_preds`); otherwise the functions get output and
-        batch whole
+    :param deconstruct_tensors: take the predictions out of the output (:meth:`get_preds`);
+        otherwise the functions get the output whole. Labels are taken out of the batch in any case
     """
 
     def __init__(
@@ -53,7 +55,8 @@ class LossWrapper:
         self._deconstruct_tensors = deconstruct_tensors
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._loss_fn!r}, extras={list(self._extras)})"
+        extras = ",".join(map(_name_of, self._extras.values()))
+        return f"{type(self).__name__}(Loss: {_name_of(self._loss_fn)}; Extras: {extras})"
 
     @property
     def available_losses(self) -> tuple[str, ...]:
@@ -61,47 +64,60 @@ class LossWrapper:
         return (DEFAULT_LOSS_KEY, *self._extras)
 
     def __call__(self, data: Any, pred: Any) -> dict[str, Tensor]:
+        """Return what :meth:`forward` returns."""
+        return self.forward(data, pred)
+
+    def forward(self, data: Any, pred: Any) -> dict[str, Tensor]:
         """Return the loss under ``__loss__`` and each metric under its name.
 
         :param data: the batch
         :param pred: the model's output for it
         """
+        functions = {DEFAULT_LOSS_KEY: self._loss_fn, **self._extras}
         return {
-            DEFAULT_LOSS_KEY: self._call(self._loss_fn, data, pred, DEFAULT_LOSS_KEY),
-            **{name: self._call(fn, data, pred, name) for name, fn in self._extras.items()},
+            name: function(self.get_preds(data, pred, name), self.get_labels(data, pred, name))
+            for name, function in functions.items()
         }
 
-    def _call(self, function: _LossFn, data: Any, pred: Any, name: str) -> Tensor:
-        if not self._deconstruct_tensors:
-            return function(pred, data)
-        return function(self.get_preds(data, pred, name), self.get_labels(data, pred, name))
-
     def get_inputs(self, data: Any, pred: Any, name: str) -> Any:
-        """Return the features of a batch: the first element of an iterable, or all of it."""
-        return _element(data, 0)
+        """Return the features of a batch: the first element of an iterable, or the tensor.
+
+        :raises TypeError: if the batch is neither a tensor nor an iterable that holds something
+        """
+        return _element(data, 0, "a batch")
 
     def get_preds(self, data: Any, pred: Any, name: str) -> Any:
-        """Return the predictions for the loss ``name``: the first element of an iterable."""
-        return _element(pred, 0)
+        """Return the predictions for the loss ``name``: the first element of an iterable.
+
+        Without ``deconstruct_tensors``, the output as it is.
+
+        :raises TypeError: if the output is neither a tensor nor an iterable that holds something
+        """
+        return _element(pred, 0, "an output") if self._deconstruct_tensors else pred
 
     def get_labels(self, data: Any, pred: Any, name: str) -> Any:
         """Return the labels for the loss ``name``: the last element of the batch.
 
-        :raises TypeError: if the batch is a tensor or not iterable
+        :raises TypeError: if the batch is a tensor, not iterable, or empty
         """
-        if isinstance(data, Tensor) or not isinstance(data, Iterable):
-            raise TypeError(
-                "a batch with labels must be an iterable with the labels last, "
-                f"found {type(data).__name__}"
-            )
-        return _element(data, -1)
+        if isinstance(data, Tensor):
+            raise TypeError("a batch must be an iterable with the labels last, found a Tensor")
+        return _element(data, -1, "a batch")
 
 
-def _element(values: Any, index: int) -> Any:
-    if isinstance(values, Tensor) or not isinstance(values, Iterable):
+def _element(values: Any, index: int, what: str) -> Any:
+    if isinstance(values, Tensor):
         return values
+    if not isinstance(values, Iterable):
+        raise TypeError(f"{what} must be a tensor or an iterable, found {type(values).__name__}")
     items = list(values.values()) if isinstance(values, Mapping) else list(values)
+    if not items:
+        raise TypeError(f"{what} must hold something, found an empty {type(values).__name__}")
     return items[index]
+
+
+def _name_of(function: Any) -> str:
+    return getattr(function, "__name__", type(function).__name__)
 
 
 class BinaryCrossEntropyLossWrapper(LossWrapper):
@@ -121,30 +137,51 @@ class CrossEntropyLossWrapper(LossWrapper):
 class InceptionCrossEntropyLossWrapper(LossWrapper):
     """Cross entropy of the logits plus a weighted one of the auxiliary head's.
 
-    The model returns logits and auxiliary logits as the first two elements of its output while
-    training; of a single tensor (evaluation) only the first term is taken.
+    While training, the model returns ``(auxiliary logits, logits, ...)``, in this order, or an
+    object with the fields ``logits`` and ``aux_logits`` (torchvision's Inception; for GoogLeNet's
+    two heads, ``aux_logits1`` and ``aux_logits2``, the terms are added up). Of a single tensor
+    (evaluation) only the first term is taken.
 
+    :param extras: further metrics of the logits; ``cross_entropy``, the first term, is always one
     :param aux_weight: weight of the auxiliary term
     """
 
     def __init__(self, extras: Mapping[str, _LossFn] | None = None, aux_weight: float = 0.4):
-        super().__init__(self._with_aux, extras)
+        super().__init__(self.loss, {**(extras or {}), "cross_entropy": F.cross_entropy})
         self._aux_weight = aux_weight
 
     def get_preds(self, data: Any, pred: Any, name: str) -> Any:
-        """Return all heads for the loss itself, the first for the metrics."""
-        return pred if name == DEFAULT_LOSS_KEY else super().get_preds(data, pred, name)
+        """Return all heads for the loss itself, the logits for the metrics."""
+        return pred if name == DEFAULT_LOSS_KEY else _heads(pred)[0]
 
-    def _with_aux(self, preds: Any, labels: Tensor) -> Tensor:
-        loss = F.cross_entropy(_element(preds, 0), labels)
-        if isinstance(preds, Tensor) or len(preds) < 2:
-            return loss
-        return loss + self._aux_weight * F.cross_entropy(_element(preds, 1), labels)
+    def loss(self, preds: Any, labels: Tensor) -> Tensor:
+        """Return the loss (0-d).
+
+        :param preds: the model's output, ``[batch, classes]`` per head
+        :param labels: indices of classes, ``[batch]``
+        """
+        logits, auxiliary = _heads(preds)
+        loss = F.cross_entropy(logits, labels)
+        for head in auxiliary:
+            loss = loss + self._aux_weight * F.cross_entropy(head, labels)
+        return loss
 
 
-@dataclass
+def _heads(preds: Any) -> tuple[Tensor, list[Tensor]]:
+    """Return the logits and the auxiliary heads' of an output."""
+    fields = preds if isinstance(preds, Mapping) else getattr(preds, "_asdict", dict)()
+    if "logits" in fields:
+        found = [fields[name] for name in fields if name.startswith("aux_logits")]
+        return fields["logits"], [head for head in found if head is not None]
+    if isinstance(preds, Tensor):
+        return preds, []
+    heads = list(preds.values() if isinstance(preds, Mapping) else preds)
+    return (heads[1], heads[:1]) if len(heads) > 1 else (_element(heads, 0, "an output"), [])
+
+
+@dataclass(frozen=True, eq=False)
 class KDSettings:
-    """How to distil.
+    """How to distil; read-only.
 
     :param teacher: the model to learn from
     :param temp_student: temperature of the student's logits
@@ -165,8 +202,10 @@ class KDLossWrapper(LossWrapper):
     """A loss with knowledge distillation from a teacher (Hinton et al., 2015).
 
     The loss is ``weight * KD + (1 - weight) * loss``, where KD is that of
-    :func:`~sparseml.pytorch.functional.distillation.softened_divergence`; KD alone is returned
-    under ``__teacher_loss__``. Without ``kd_settings`` it is a plain :class:`LossWrapper`.
+    :func:`~sparseml.pytorch.functional.distillation.softened_divergence` with the classes in
+    dimension 1. The teacher is called with what :meth:`get_inputs` finds in the batch, and its
+    output goes through :meth:`get_preds` like the student's, both under the name
+    ``__teacher_loss__``. Without ``kd_settings`` it is a plain :class:`LossWrapper`.
     """
 
     def __init__(
@@ -179,34 +218,27 @@ class KDLossWrapper(LossWrapper):
         super().__init__(loss_fn, extras, deconstruct_tensors)
         self._kd_settings = kd_settings
 
-    @property
-    def available_losses(self) -> tuple[str, ...]:
-        """Names of the values that a call returns."""
-        names = super().available_losses
-        return names if self._kd_settings is None else (*names, TEACHER_LOSS_KEY)
-
-    def __call__(self, data: Any, pred: Any) -> dict[str, Tensor]:
-        """Return the total under ``__loss__``, the teacher's part, and each metric."""
-        losses = super().__call__(data, pred)
+    def forward(self, data: Any, pred: Any) -> dict[str, Tensor]:
+        """Return the total under ``__loss__`` and each metric under its name."""
+        losses = super().forward(data, pred)
         settings = self._kd_settings
         if settings is None:
             return losses
         settings.teacher.eval()
         with torch.no_grad():
             inputs = self.get_inputs(data, pred, TEACHER_LOSS_KEY)
-            taught = tensors_module_forward(inputs, settings.teacher, check_feat_lab_inp=False)
-        student = self.get_preds(data, pred, TEACHER_LOSS_KEY)
-        teacher = self.get_preds(data, taught, TEACHER_LOSS_KEY)
+            taught = tensors_module_forward(inputs, settings.teacher)
         kd_loss = softened_divergence(
-            student,
-            teacher,
+            self.get_preds(data, pred, TEACHER_LOSS_KEY),
+            self.get_preds(data, taught, TEACHER_LOSS_KEY),
             settings.temp_student,
             settings.temp_teacher,
             same_size=not settings.contradict_hinton,
+            dim=1,
         )
         weight = settings.weight
         total = weight * kd_loss + (1.0 - weight) * losses[DEFAULT_LOSS_KEY]
-        return {**losses, DEFAULT_LOSS_KEY: total, TEACHER_LOSS_KEY: kd_loss}
+        return {**losses, DEFAULT_LOSS_KEY: total}
 
 
 class Accuracy(nn.Module):
@@ -232,14 +264,15 @@ class TopKAccuracy(nn.Module):
         self._topk = topk
 
     @staticmethod
+    @torch.no_grad()
     def calculate(pred: Tensor, lab: Tensor, topk: int) -> Tensor:
-        """Return the percentage (0-d).
+        """Return the percentage, ``[1]``.
 
         :param pred: scores, ``[batch, classes]``
         :param lab: indices of classes, ``[batch]``
         """
         best = pred.topk(topk, dim=1).indices
-        return (best == lab.reshape(-1, 1)).any(dim=1).float().mean() * 100.0
+        return (best == lab.reshape(-1, 1)).any(dim=1).float().mean(0, keepdim=True) * 100.0
 
     def forward(self, pred: Tensor, lab: Tensor) -> Tensor:
         return self.calculate(pred, lab, self._topk)

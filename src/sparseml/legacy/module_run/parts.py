@@ -24,7 +24,8 @@ __all__ = [
 ]
 
 _Hook = Callable[..., Any]
-_DATA = "counter, step, batch_size, data"
+_Losses = Mapping[str, Tensor]
+_DATA = "counter, step_count, batch_size, data"
 
 
 def def_model_backward(losses: Mapping[str, Tensor], model: nn.Module, scaler: Any = None) -> None:
@@ -39,10 +40,18 @@ class ModuleDeviceContext:
 
     :param use_mixed_precision: run forward and loss under ``torch.autocast``
     :param world_size: number of processes in the run
+    :raises AssertionError: for a precision that is no bool, a size that is no positive int
     """
 
     use_mixed_precision: bool = False
     world_size: int = 1
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "use_mixed_precision" and not isinstance(value, bool):
+            raise AssertionError(f"use_mixed_precision must be a bool, found {value!r}")
+        if name == "world_size" and not (type(value) is int and value > 0):
+            raise AssertionError(f"world_size must be a positive int, found {value!r}")
+        super().__setattr__(name, value)
 
     @classmethod
     def default_context(cls) -> ModuleDeviceContext:
@@ -61,20 +70,11 @@ def _registering(point: str, doc: str) -> Any:
     return register
 
 
-def _invoking(point: str) -> Any:
-    def invoke(self: ModuleRunHooks, *args: Any, **kwargs: Any) -> None:
-        for hook in list(self._hooks[point].values()):  # a copy, since a hook may remove itself
-            hook(*args, **kwargs)
-
-    invoke.__doc__ = f"Call the hooks of the point {point!r} of a batch."
-    return invoke
-
-
 class ModuleRunHooks:
     """Functions called at five points of every batch, in the order of registration.
 
-    They are called with ``(counter, step, batch_size, data)``, from the forward pass on also with
-    the output, and from the loss on also with the losses.
+    They are called with ``(counter, step_count, batch_size, data)``, the batch being on its device,
+    from the forward pass on also with the output, and from the loss on also with the losses.
     """
 
     def __init__(self) -> None:
@@ -87,11 +87,38 @@ class ModuleRunHooks:
     register_batch_loss_hook = _registering("loss", f"{_DATA}, pred, losses")
     register_batch_backward_hook = _registering("backward", f"{_DATA}, pred, losses")
     register_batch_end_hook = _registering("end", f"{_DATA}, pred, losses")
-    invoke_batch_start = _invoking("start")
-    invoke_batch_forward = _invoking("forward")
-    invoke_batch_loss = _invoking("loss")
-    invoke_batch_backward = _invoking("backward")
-    invoke_batch_end = _invoking("end")
+
+    def invoke_batch_start(self, counter: int, step_count: int, batch_size: int, data: Any) -> None:
+        """Call the hooks at the start of a batch."""
+        self._invoke("start", counter, step_count, batch_size, data)
+
+    def invoke_batch_forward(
+        self, counter: int, step_count: int, batch_size: int, data: Any, pred: Any
+    ) -> None:
+        """Call the hooks after the forward pass."""
+        self._invoke("forward", counter, step_count, batch_size, data, pred)
+
+    def invoke_batch_loss(
+        self, counter: int, step_count: int, batch_size: int, data: Any, pred: Any, losses: _Losses
+    ) -> None:
+        """Call the hooks after the loss."""
+        self._invoke("loss", counter, step_count, batch_size, data, pred, losses)
+
+    def invoke_batch_backward(
+        self, counter: int, step_count: int, batch_size: int, data: Any, pred: Any, losses: _Losses
+    ) -> None:
+        """Call the hooks after the backward pass."""
+        self._invoke("backward", counter, step_count, batch_size, data, pred, losses)
+
+    def invoke_batch_end(
+        self, counter: int, step_count: int, batch_size: int, data: Any, pred: Any, losses: _Losses
+    ) -> None:
+        """Call the hooks at the end of a batch."""
+        self._invoke("end", counter, step_count, batch_size, data, pred, losses)
+
+    def _invoke(self, point: str, *args: Any) -> None:
+        for hook in list(self._hooks[point].values()):  # a copy, since a hook may remove itself
+            hook(*args)
 
 
 @dataclass
@@ -109,12 +136,12 @@ class ModuleRunFuncs:
     model_forward: Callable[[Any, nn.Module], Any] = tensors_module_forward
     model_backward: Callable[..., None] = def_model_backward
 
-    def copy(self, other: ModuleRunFuncs) -> None:
-        """Take over the functions of ``other``."""
-        self.batch_size = other.batch_size
-        self.to_device = other.to_device
-        self.model_forward = other.model_forward
-        self.model_backward = other.model_backward
+    def copy(self, run_funcs: ModuleRunFuncs) -> None:
+        """Take over the functions of ``run_funcs``."""
+        self.batch_size = run_funcs.batch_size
+        self.to_device = run_funcs.to_device
+        self.model_forward = run_funcs.model_forward
+        self.model_backward = run_funcs.model_backward
 
 
 class ModuleRunResults:

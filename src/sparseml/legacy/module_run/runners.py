@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sparseml.legacy.module_run.loaders import early_stop_data_loader
-from sparseml.legacy.module_run.losses import LossWrapper
+from sparseml.legacy.module_run.losses import DEFAULT_LOSS_KEY, LossWrapper
 from sparseml.legacy.module_run.parts import (
     ModuleDeviceContext,
     ModuleRunFuncs,
@@ -21,6 +21,7 @@ from sparseml.legacy.module_run.parts import (
     def_model_backward,
 )
 from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
+from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
 
 __all__ = [
     "ModuleDeviceContext",
@@ -45,9 +46,11 @@ class ModuleRunner:
 
     :param module: the model
     :param device: where the batches are put
-    :param loss: a :class:`~sparseml.legacy.module_run.losses.LossWrapper`; another callable is
-        wrapped to be called with the output and the batch, both whole
-    :param loggers: where to log the losses, as a list or a manager
+    :param loss: a :class:`~sparseml.legacy.module_run.losses.LossWrapper`; another callable, as
+        ``torch.nn.functional.cross_entropy``, is called with the whole output and the labels, which
+        are the last element of the batch
+    :param loggers: where to log the losses, the batches' size and the time they take, as a list or
+        a manager; None for nowhere
     :param log_name: first part of the tags
     :param log_steps: steps between two entries; 0 or less for none
     :param log_summary: log the means at the end of a run
@@ -79,6 +82,7 @@ class ModuleRunner:
     module = property(attrgetter("_module"), doc="The model.")
     device = property(attrgetter("_device"), doc="Where the batches are put.")
     loss = property(attrgetter("_loss"), doc="The loss.")
+    device_context = property(attrgetter("_device_context"), doc="Precision and processes.")
     run_hooks = property(attrgetter("_run_hooks"), doc="Functions called at points of every batch.")
     run_funcs = property(attrgetter("_run_funcs"), doc="The replaceable steps of a run.")
 
@@ -126,28 +130,44 @@ class ModuleRunner:
         if self._log_summary and not track_results:
             raise ValueError("log_summary needs track_results=True: there is nothing to sum up")
         results = ModuleRunResults() if track_results else None
-        total = _length(data_loader, max_steps)
+        size = len(data_loader) if isinstance(data_loader, Sized) else None
+        total = size if max_steps < 1 else min(max_steps, max_steps if size is None else size)
         batches = early_stop_data_loader(data_loader, max_steps)
+        batch_sizes = []
         self._start_run()
+        start = time.perf_counter()
         with tqdm(batches, desc=desc, total=total, disable=not show_progress) as bar:
             for step, data in enumerate(bar):
                 losses, batch_size = self._run_batch(data, counter, step, last=step + 1 == total)
+                batch_sizes.append(batch_size)
                 if results is not None:
                     results.append(losses, batch_size)
-                self._log_losses(losses, counter, step, total)
+                if self._loggers and self._log_steps > 0 and step % self._log_steps == 0:
+                    numbers = {key: value.detach().item() for key, value in losses.items()}
+                    numbers |= {"Epoch Counter": max(counter, 0), "Batch Size": batch_size}
+                    numbers |= _pace(time.perf_counter() - start, step + 1, total)
+                    self._log(numbers | self._extra_numbers(), max(counter, 0) * (size or 0) + step)
         self._end_run()
-        if self._log_summary and results is not None:
-            for key in results.results:
-                tag = f"{self._log_name}/{key} Summary"
-                self._loggers.log_scalar(tag, float(results.result_mean(key)), max(counter, 0))
+        if self._loggers and self._log_summary and results is not None and batch_sizes:
+            seconds = time.perf_counter() - start
+            self._log(self._summary(results, batch_sizes, seconds), max(counter, 0))
         return results
+
+    def _summary(
+        self, results: ModuleRunResults, batch_sizes: Sequence[int], seconds: float
+    ) -> dict[str, float]:
+        """Return what is logged at the end of a run of so many seconds."""
+        means = {key: float(results.result_mean(key)) for key in results.results}
+        means["Batch Size"] = sum(batch_sizes) / len(batch_sizes)
+        numbers = {f"{key} Summary": n for key, n in (means | self._extra_numbers()).items()}
+        return {**numbers, "Minutes per epoch": seconds / 60.0}
 
     def _run_batch(
         self, data: Any, counter: int, step: int, last: bool
     ) -> tuple[dict[str, Tensor], int]:
         batch_size = self._run_funcs.batch_size(data)
-        self._run_hooks.invoke_batch_start(counter, step, batch_size, data)
         data = self._run_funcs.to_device(data, self._device)
+        self._run_hooks.invoke_batch_start(counter, step, batch_size, data)
         with torch.autocast(
             torch.device(self._device).type, enabled=self._device_context.use_mixed_precision
         ):
@@ -160,16 +180,14 @@ class ModuleRunner:
         self._run_hooks.invoke_batch_end(*batch)
         return losses, batch_size
 
-    def _log_losses(
-        self, losses: dict[str, Tensor], counter: int, step: int, total: int | None
-    ) -> None:
-        if self._log_steps <= 0 or step % self._log_steps:
-            return
-        log_step = max(counter, 0) * (total or 0) + step
+    def _log(self, numbers: dict[str, float], step: int) -> None:
         now = time.time()
-        for key, value in losses.items():
-            tag = f"{self._log_name}/{key}"
-            self._loggers.log_scalar(tag, value.detach().item(), log_step, now)
+        for name, number in numbers.items():
+            self._loggers.log_scalar(f"{self._log_name}/{name}", number, step, now)
+
+    def _extra_numbers(self) -> dict[str, float]:
+        """Return what is logged beside the losses, by name."""
+        return {}
 
     def _set_accumulation(self, batches: int) -> None:
         """Set the batches per optimizer step asked for by one epoch."""
@@ -187,9 +205,10 @@ class ModuleRunner:
 class ModuleTrainer(ModuleRunner):
     """Trains a module.
 
-    The gradients of ``num_accumulated_batches`` batches are added up (not averaged) before the
-    optimizer's step; left-over batches at the end of a run get a step too. Mixed precision uses
-    a ``torch.amp.GradScaler``.
+    The gradients of ``num_accumulated_batches`` batches are averaged before the optimizer's step:
+    each loss is divided by that number for the backward pass, not where it is reported. Left-over
+    batches at the end of a run get a step too, a smaller one. Mixed precision uses a
+    ``torch.amp.GradScaler``. The learning rate is logged as well.
 
     :param optimizer: the optimizer, or what ``manager.modify`` made of it
     :param num_accumulated_batches: batches per optimizer step
@@ -219,6 +238,7 @@ class ModuleTrainer(ModuleRunner):
         self._epoch_accumulation = 1
         self._optim_closure = optim_closure
         self._accumulated = 0
+        self._learning_rate = 0.0
         self._scaler: Any = None
         if self._device_context.use_mixed_precision:
             if optim_closure is not None:
@@ -243,13 +263,21 @@ class ModuleTrainer(ModuleRunner):
         if self._accumulated:  # a loader of unknown length
             self._step()
 
+    def _extra_numbers(self) -> dict[str, float]:
+        return {"Learning Rate": self._learning_rate}
+
     def _learn(self, batch: _Batch, last: bool) -> None:
-        self._run_funcs.model_backward(batch[-1], self._module, self._scaler)
+        wanted = max(self._num_accumulated_batches, self._epoch_accumulation)
+        losses = batch[-1]
+        if wanted > 1:
+            losses = {**losses, DEFAULT_LOSS_KEY: losses[DEFAULT_LOSS_KEY] / wanted}
+        self._run_funcs.model_backward(losses, self._module, scaler=self._scaler)
         self._run_hooks.invoke_batch_backward(*batch)
         self._accumulated += 1
-        wanted = max(self._num_accumulated_batches, self._epoch_accumulation)
         if last or self._accumulated >= wanted:
             self._step()
+        # after the step, in which a recipe sets it, and before hooks that set the next one
+        self._learning_rate = get_optim_learning_rate(self._optimizer)
 
     def _step(self) -> None:
         if self._scaler is not None:
@@ -278,11 +306,13 @@ class ModuleTester(ModuleRunner):
 def _as_manager(loggers: Sequence[BaseLogger] | LoggerManager | None) -> LoggerManager:
     if isinstance(loggers, LoggerManager):
         return loggers
-    return LoggerManager(loggers, log_python=not loggers)
+    return LoggerManager(loggers, log_python=False)
 
 
-def _length(loader: Iterable[Any], max_steps: int) -> int | None:
-    size = len(loader) if isinstance(loader, Sized) else None
-    if max_steps < 1:
-        return size
-    return max_steps if size is None else min(size, max_steps)
+def _pace(seconds: float, steps: int, total: int | None) -> dict[str, float]:
+    """Return how fast a run is, after ``steps`` steps of ``total`` (None where unknown)."""
+    per_step = seconds / steps
+    pace = {"Seconds per step": per_step, "Steps per second": 1.0 / max(per_step, 1e-12)}
+    if total is not None:
+        pace["Est remaining minutes"] = (total - steps) * per_step / 60.0
+    return pace

@@ -14,7 +14,7 @@ from sparseml.optim.fields import of_types
 from sparseml.optim.props import ModifierProp
 from sparseml.optim.scheduled import BaseScheduled, BaseUpdate
 from sparseml.optim.types import SparsificationTypes
-from sparseml.utils.iterables import convert_to_bool, validate_str_iterable
+from sparseml.utils.iterables import convert_to_bool, validate_names
 
 __all__ = [
     "ConstantPruningModifier",
@@ -158,7 +158,7 @@ class TrainableParamsModifier(BaseScheduled):
     ) -> None:
         given = {"start_epoch": start_epoch, "end_epoch": end_epoch}
         super().__init__(**{"end_comparator": -1, **given, **kwargs})
-        self._params = validate_str_iterable(params, f"params of {type(self).__name__}")
+        self._params = validate_names(params, f"params of {type(self).__name__}")
         self._trainable = convert_to_bool(trainable)
         self._params_strict = convert_to_bool(params_strict)
 
@@ -185,7 +185,7 @@ class ConstantPruningModifier(_Repeating):
         **kwargs: Any,
     ) -> None:
         super().__init__(start_epoch, end_epoch, update_frequency=-1.0, **kwargs)
-        self._params = validate_str_iterable(params, f"params of {type(self).__name__}")
+        self._params = validate_names(params, f"params of {type(self).__name__}")
 
 
 class GMPruningModifier(_Repeating):
@@ -225,7 +225,7 @@ class GMPruningModifier(_Repeating):
         **kwargs: Any,
     ) -> None:
         super().__init__(start_epoch, end_epoch, update_frequency=update_frequency, **kwargs)
-        self._params = validate_str_iterable(params, f"params of {type(self).__name__}")
+        self._params = validate_names(params, f"params of {type(self).__name__}")
         self._init_sparsity = init_sparsity
         self._final_sparsity = final_sparsity
         self._leave_enabled = convert_to_bool(leave_enabled)

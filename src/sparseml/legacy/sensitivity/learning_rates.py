@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
-from sparseml.legacy.module_run.loaders import early_stop_data_loader
+from sparseml.legacy.module_run.loaders import repeated_batches
 from sparseml.legacy.module_run.losses import DEFAULT_LOSS_KEY, LossWrapper
 from sparseml.legacy.module_run.runners import ModuleRunFuncs, ModuleTrainer
 from sparseml.legacy.sensitivity.results import LRLossSensitivityAnalysis
@@ -54,10 +54,10 @@ def lr_loss_sensitivity(
 ) -> LRLossSensitivityAnalysis:
     """Measure the loss while training at each of several learning rates.
 
-    Each rate starts from the weights and the optimizer's state as they are now, sees the same
-    batches, which are kept in memory, and leaves no trace.
+    Each rate, in ascending order, starts from the weights and the optimizer's state as they are
+    now, sees the same batches, which are kept in memory, and leaves no trace.
 
-    :param data: batches
+    :param data: batches, which are gone through again if they are fewer than the steps
     :param loss: as for :class:`~sparseml.legacy.module_run.runners.ModuleTrainer`
     :param device: where the model is and the batches are put
     :param steps_per_measurement: batches for each rate; all of ``data`` when below 1
@@ -67,9 +67,7 @@ def lr_loss_sensitivity(
     :return: for each rate the loss of each batch
     :raises ValueError: for no batches
     """
-    batches = list(early_stop_data_loader(data, steps_per_measurement))
-    if not batches:
-        raise ValueError("data yielded no batches")
+    batches = repeated_batches(data, steps_per_measurement)
     start = copy.deepcopy((module.state_dict(), optim.state_dict()))
     was_training = module.training
     analysis = LRLossSensitivityAnalysis()
@@ -79,7 +77,7 @@ def lr_loss_sensitivity(
     if trainer_run_funcs is not None:
         trainer.run_funcs.copy(trainer_run_funcs)
     try:
-        for lr in tqdm(list(check_lrs), "learning rates", disable=not show_progress):
+        for lr in tqdm(sorted(check_lrs), "learning rates", disable=not show_progress):
             _restore(module, optim, start)
             set_optim_learning_rate(optim, lr)
             results = trainer.run(batches, f"learning rate {lr:.3g}", show_progress=False)

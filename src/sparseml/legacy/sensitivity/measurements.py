@@ -4,57 +4,55 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sparseml.legacy.helpers.json_text import read_json_text, write_json_text
 from sparseml.utils.paths import clean_path, create_parent_dirs
 
-__all__ = ["Analysis", "Table"]
+__all__ = ["Analysis", "NoResultError", "Table", "draw", "draw_bars"]
 
 Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
 """Column titles, and rows of a name and numbers."""
 
-_MOST_IN_LEGEND = 12
+_Plain = dict[str, Any]
+_Path = str | os.PathLike[str]
+
+
+class NoResultError(ValueError, KeyError):
+    """Nothing was measured of what was asked for."""
+
+    __str__ = Exception.__str__  # a KeyError would put its message in quotes
 
 
 class Analysis(ABC):
     """Measurements; subclasses say what they are."""
 
-    x_label: str
-    x_scale = "linear"
-
-    @property
     @abstractmethod
-    def y_label(self) -> str:
-        """What was measured."""
-
-    @abstractmethod
-    def dict(self) -> Any:
+    def dict(self) -> _Plain:
         """Return all of it as plain data."""
 
     @classmethod
     @abstractmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Any:
+    def from_dict(cls, dictionary: Mapping[str, Any]) -> Any:
         """Undo :meth:`dict`."""
 
     @abstractmethod
     def table(self) -> Table:
         """Return a summary."""
 
-    @abstractmethod
-    def curves(self) -> Mapping[str, Mapping[float, float]]:
-        """Return the averages to plot, by the name of their curve."""
-
-    def save_json(self, path: str | os.PathLike[str]) -> None:
-        """Write the measurements; folders are made as needed."""
-        write_json_text(json.dumps(self.dict(), indent=2), path)
+    def save_json(self, path: _Path) -> None:
+        """Write the measurements; folders are made as needed, ``.json`` is appended if missing."""
+        name = os.fspath(path)
+        name = name if name.endswith(".json") else f"{name}.json"
+        write_json_text(json.dumps(self.dict(), indent=2), name)
 
     @classmethod
     def load_json(cls, path: str) -> Any:
         """
-        Read what :meth:`save_json` has written.
+        Read what :meth:`save_json`, here or in SparseML 1.x, has written.
 
         :raises FileNotFoundError: if there is no such file
         """
@@ -69,30 +67,58 @@ class Analysis(ABC):
             padded = [text.rjust(width) for text, width in zip(numbers, widths[1:], strict=True)]
             print("  ".join([name.ljust(widths[0]), *padded]))
 
-    def plot(self, path: str | os.PathLike[str] | None = None, title: str | None = None) -> Any:
-        """
-        Draw the averages; needs matplotlib.
 
-        :param path: where to save the picture, as ``sensitivity.png``; folders are made as needed
-        :return: the ``matplotlib.figure.Figure``
-        :raises ImportError: without matplotlib
-        """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError("plotting needs matplotlib: pip install matplotlib") from error
-        figure = Figure(figsize=(8.0, 5.0), layout="constrained")
-        axes = figure.add_subplot()
-        curves = self.curves()
-        for name, values in curves.items():
-            axes.plot(list(values), list(values.values()), marker=".", label=name)
-        axes.set(xlabel=self.x_label, ylabel=self.y_label, xscale=self.x_scale, title=title or "")
-        if 1 < len(curves) <= _MOST_IN_LEGEND:
-            axes.legend(fontsize="small")
-        if path is not None:
-            create_parent_dirs(path)
-            figure.savefig(clean_path(path))
-        return figure
+def draw(fill: Callable[[Any], None], path: _Path | None, height: float = 5.0) -> tuple[Any, Any]:
+    """
+    Draw a picture and save or show it; needs matplotlib.
+
+    :param fill: called with the ``matplotlib.axes.Axes``
+    :param path: where to save the picture, as PNG without an ending; folders are made as needed.
+        None to show it
+    :param height: of the picture in inches
+    :return: ``(None, None)`` if it was saved, otherwise figure and axes
+    :raises ImportError: without matplotlib
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plotting needs matplotlib: pip install matplotlib") from error
+    shape: dict[str, Any] = {"figsize": (8.0, height), "layout": "constrained"}
+    if path is not None:
+        figure = Figure(**shape)
+        fill(figure.add_subplot())
+        file = clean_path(path)
+        create_parent_dirs(file)
+        figure.savefig(file, format=None if os.path.splitext(file)[1] else "png")
+        return None, None
+    from matplotlib import pyplot
+
+    shown, axes = pyplot.subplots(**shape)
+    fill(axes)
+    with warnings.catch_warnings():
+        # there is nothing to be shown on without a display
+        warnings.filterwarnings("ignore", ".*non-interactive", UserWarning)
+        pyplot.show()
+    return shown, axes
+
+
+def draw_bars(
+    bars: Mapping[str, float], path: _Path | None, title: str | None, label: str
+) -> tuple[Any, Any]:
+    """
+    Draw a horizontal bar for each number, the first at the top; see :func:`draw`.
+
+    :param label: what the numbers are
+    """
+
+    def fill(axes: Any) -> None:
+        places = range(len(bars))
+        axes.barh(places, list(bars.values()))
+        axes.set_yticks(places, labels=list(bars))
+        axes.invert_yaxis()
+        axes.set(xlabel=label, title=title or "")
+
+    return draw(fill, path, height=1.5 + 0.25 * len(bars))
 
 
 def _cell(value: Any) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from sparseml.legacy.module_run.loaders import early_stop_data_loader
+from sparseml.legacy.module_run.loaders import repeated_batches
 from sparseml.legacy.module_run.losses import DEFAULT_LOSS_KEY, LossWrapper
 from sparseml.legacy.module_run.runners import ModuleRunFuncs, ModuleTester
 from sparseml.legacy.sensitivity.results import (
@@ -28,45 +28,50 @@ __all__ = [
     "pruning_loss_sens_one_shot",
 ]
 
+_DENSE = 1e-9  # sparsities up to here count as none
+
 
 def pruning_loss_sens_magnitude(
     module: nn.Module,
     sparsity_levels: Sequence[float] = default_pruning_sparsities_loss(extended=True),
 ) -> PruningLossSensitivityAnalysis:
-    """Take the magnitude of the largest weight that pruning removes for what it costs.
+    """Take the magnitude of the weights that pruning removes for what it costs.
 
+    For each level that is the mean magnitude of the weights between the level before and this one.
     That needs no data, but only compares layers whose inputs are of a size.
 
-    :param sparsity_levels: sparsities to look at; 0 is the baseline
+    :param sparsity_levels: sparsities to look at, one after the other; 0 is the baseline
     :return: a result for the weight of each prunable layer
     :raises ValueError: for a sparsity that is no fraction, or a model without prunable layers
     """
     analysis = PruningLossSensitivityAnalysis()
     for index, (name, weight) in enumerate(_prunable_weights(module).items()):
         ordered = magnitude(weight).reshape(-1).sort().values.cpu()
+        done, count = 0, ordered.numel()
         for sparsity in sparsity_levels:
             require_sparsity(sparsity)
-            value = ordered[round(sparsity * (ordered.numel() - 1))].item()
-            analysis.add_result(None, name, index, sparsity, value, baseline=sparsity == 0.0)
+            if sparsity <= _DENSE:
+                analysis.add_result(None, name, index, sparsity, 0.0, baseline=True)
+                continue
+            end = min(round(sparsity * count), count - 1)
+            if end > done:
+                value, done = ordered[done:end].mean().item(), end
+            else:
+                value, done = ordered[end].item(), end + 1
+            analysis.add_result(None, name, index, sparsity, value, baseline=False)
     return analysis
 
 
 def model_prunability_magnitude(module: nn.Module) -> float:
-    """Return how evenly weights are spread over magnitudes, a rough hint at what pruning costs.
+    """Return the mean magnitude of all prunable weights, a rough hint at what pruning costs.
 
-    The mean over all prunable weights of their magnitude, relative to the largest of their layer:
-    near 0 if a few large weights dominate (easy to prune), near 1 if all weights are alike. The
-    number only serves to compare models with each other.
+    The number only serves to compare models of one architecture with each other.
 
     :raises ValueError: for a model without prunable layers
     """
-    total, count = 0.0, 0
-    for weight in _prunable_weights(module).values():
-        sizes = magnitude(weight).double()
-        largest = sizes.max().item()
-        total += sizes.sum().item() / largest if largest else 0.0
-        count += sizes.numel()
-    return total / count
+    weights = _prunable_weights(module).values()
+    total = sum(magnitude(weight).double().sum().item() for weight in weights)
+    return total / sum(weight.numel() for weight in weights)
 
 
 def pruning_loss_sens_one_shot(
@@ -85,7 +90,7 @@ def pruning_loss_sens_one_shot(
 
     All measurements see the same batches, which are kept in memory. The weights are put back.
 
-    :param data: batches
+    :param data: batches, which are gone through again if they are fewer than the steps
     :param loss: as for :class:`~sparseml.legacy.module_run.runners.ModuleTester`
     :param device: where the model is and the batches are put
     :param steps_per_measurement: batches for each measurement; all of ``data`` when below 1
@@ -99,9 +104,7 @@ def pruning_loss_sens_one_shot(
     """
     for sparsity in sparsity_levels:
         require_sparsity(sparsity)
-    batches = list(early_stop_data_loader(data, steps_per_measurement))
-    if not batches:
-        raise ValueError("data yielded no batches")
+    batches = repeated_batches(data, steps_per_measurement)
     tester = ModuleTester(module, device, loss, tester_loggers, log_steps=0, log_summary=False)
     if tester_run_funcs is not None:
         tester.run_funcs.copy(tester_run_funcs)

@@ -6,13 +6,21 @@ These classes hold, save, print and plot measurements; they do not take any.
 
 from __future__ import annotations
 
-import math
-from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import statistics
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
-from sparseml.legacy.helpers.interpolation import interpolated_integral
-from sparseml.legacy.sensitivity.measurements import Analysis, Table
+from sparseml.legacy.sensitivity.measurements import (
+    Analysis,
+    NoResultError,
+    Table,
+    draw,
+    draw_bars,
+)
+from sparseml.legacy.sensitivity.result import COMPARED, PruningSensitivityResult, mean
 from sparseml.utils.text import did_you_mean
 
 __all__ = [
@@ -25,11 +33,14 @@ __all__ = [
 ]
 
 _Plain = dict[str, Any]
+_Path = str | os.PathLike[str]
 _COARSE = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99)
-_COMPARED = 0.9
+_FOR_SPEED = (0.0, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.975, 0.99)
+_MODEL = "__model__"
+_DEFAULT_TITLE = "__default__"
 
 
-def default_pruning_sparsities_loss(extended: bool = False) -> tuple[float, ...]:
+def default_pruning_sparsities_loss(extended: bool) -> tuple[float, ...]:
     """
     Return sparsities at which to measure the loss.
 
@@ -40,132 +51,16 @@ def default_pruning_sparsities_loss(extended: bool = False) -> tuple[float, ...]
 
 def default_pruning_sparsities_perf() -> tuple[float, ...]:
     """Return sparsities at which to measure the speed."""
-    return _COARSE
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
-class PruningSensitivityResult:
-    """
-    Measurements of one layer, or of the whole model, at several sparsities.
-
-    :param id_: identifies what was pruned, None for nothing but its name
-    :param name: name of what was pruned
-    :param index: its position in the model
-    :param measurements: sparsity → measured values
-    :param baseline: the sparsity that counts as dense
-    """
-
-    def __init__(
-        self,
-        id_: Any,
-        name: str,
-        index: int,
-        measurements: Mapping[float, Iterable[float]] | None = None,
-        baseline: float | None = None,
-    ) -> None:
-        self.id_ = id_
-        self.name = name
-        self.index = index
-        self._measurements = {
-            float(sparsity): list(values) for sparsity, values in (measurements or {}).items()
-        }
-        self._baseline = baseline
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.id_!r}, {self.name!r}, {self.index}, {self.averages})"
-
-    def add_measurement(self, sparsity: float, value: float, baseline: bool = False) -> None:
-        """
-        Add a measured value.
-
-        :param baseline: whether this sparsity is what the others are compared with
-        """
-        self._measurements.setdefault(float(sparsity), []).append(float(value))
-        if baseline:
-            self._baseline = float(sparsity)
-
-    @property
-    def averages(self) -> dict[float, float]:
-        """Sparsity → mean of the measured values, by rising sparsity."""
-        return {sparsity: _mean(values) for sparsity, values in sorted(self._measurements.items())}
-
-    @property
-    def has_baseline(self) -> bool:
-        """Whether there is something to compare with."""
-        return self._baseline is not None
-
-    @property
-    def baseline_average(self) -> float:
-        """
-        The mean of the values to compare with.
-
-        :raises ValueError: without a baseline
-        """
-        if self._baseline is None:
-            raise ValueError(f"no baseline was measured for {self.name}")
-        return self.averages[self._baseline]
-
-    @property
-    def sparse_average(self) -> float:
-        """
-        The mean of all sparsities and all averages together, as in SparseML 1.x.
-
-        It only serves to compare layers that were measured at the same sparsities.
-        """
-        return _mean([number for pair in self.averages.items() for number in pair])
-
-    @property
-    def sparse_integral(self) -> float:
-        """The area under the averages over sparsity, by the trapezoid rule."""
-        return interpolated_integral(list(self.averages.items()))
-
-    def sparse_comparison(self, sparsity: float = _COMPARED) -> float:
-        """
-        Return how far the average measured nearest to ``sparsity`` is above the baseline.
-
-        :raises ValueError: without a baseline
-        """
-        averages = self.averages
-        nearest = min(averages, key=lambda measured: abs(measured - sparsity))
-        return averages[nearest] - self.baseline_average
-
-    def dict(self) -> _Plain:
-        """Return all of it as plain data."""
-        return {
-            "id": self.id_,
-            "name": self.name,
-            "index": self.index,
-            "baseline": self._baseline,
-            "measurements": [list(pair) for pair in sorted(self._measurements.items())],
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> PruningSensitivityResult:
-        """Undo :meth:`dict`."""
-        return cls(
-            values["id"],
-            values["name"],
-            values["index"],
-            dict(values["measurements"]),
-            values["baseline"],
-        )
+    return _FOR_SPEED
 
 
 class _PruningSensitivityAnalysis(Analysis):
     """Results of one layer each."""
 
-    x_label = "sparsity"
+    def __init__(self) -> None:
+        self._results: list[PruningSensitivityResult] = []
 
-    def __init__(self, results: Iterable[PruningSensitivityResult] = ()) -> None:
-        self._results = list(results)
-
-    @property
-    def results(self) -> list[PruningSensitivityResult]:
-        """One for each layer, by the position in the model."""
-        return sorted(self._results, key=lambda result: result.index)
+    results = property(attrgetter("_results"), doc="One for each layer, in the order added.")
 
     def add_result(
         self,
@@ -174,7 +69,7 @@ class _PruningSensitivityAnalysis(Analysis):
         index: int,
         sparsity: float,
         measurement: float,
-        baseline: bool = False,
+        baseline: bool,
     ) -> None:
         """
         Add a measurement to the layer's result, which is made as needed.
@@ -183,7 +78,7 @@ class _PruningSensitivityAnalysis(Analysis):
         :param baseline: whether the layer was dense
         """
         for result in self._results:
-            if (result.id_, result.name) == (id_, name):
+            if result.name == name if id_ is None else result.id_ == id_:
                 break
         else:
             result = PruningSensitivityResult(id_, name, index)
@@ -194,27 +89,20 @@ class _PruningSensitivityAnalysis(Analysis):
         """
         Return the result of a layer.
 
-        :raises KeyError: naming the nearest names, if there is none
+        :raises ValueError: naming the nearest names, if there is none (a KeyError too)
         """
         for result in self._results:
             if id_or_name == result.name or (result.id_ is not None and id_or_name == result.id_):
                 return result
         hint = did_you_mean(str(id_or_name), [result.name for result in self._results])
-        raise KeyError(f"no result of {id_or_name!r}{hint}")
+        raise NoResultError(f"no result of {id_or_name!r}{hint}")
 
     def dict(self) -> _Plain:
         """Return all of it as plain data."""
-        return {"results": [result.dict() for result in self.results]}
+        return {"results": [result.dict() for result in self._results]}
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Any:
-        """Undo :meth:`dict`."""
-        return cls([PruningSensitivityResult.from_dict(result) for result in values["results"]])
-
-    @property
-    @abstractmethod
-    def y_label(self) -> str:
-        """What was measured."""
+    def _read(self, dictionary: Mapping[str, Any]) -> None:
+        self._results = [PruningSensitivityResult.from_dict(r) for r in dictionary["results"]]
 
     def table(self) -> Table:
         """Return layers with their averages' integral and what 90 % sparsity costs."""
@@ -224,82 +112,190 @@ class _PruningSensitivityAnalysis(Analysis):
                 result.sparse_integral,
                 result.sparse_comparison() if result.has_baseline else None,
             )
-            for result in self.results
+            for result in self._results
         ]
-        return ("layer", "integral", f"at {_COMPARED} against dense"), rows
-
-    def curves(self) -> Mapping[str, Mapping[float, float]]:
-        """Return each layer's averages."""
-        return {result.name: result.averages for result in self.results}
+        return ("layer", "integral", f"at {COMPARED} against dense"), rows
 
 
 class PruningLossSensitivityAnalysis(_PruningSensitivityAnalysis):
     """How the loss, or a stand-in for it, grows when layers are pruned."""
 
-    y_label = "loss"
+    @property
+    def results_model(self) -> PruningSensitivityResult:
+        """For each sparsity the sum of the layers' averages."""
+        sums: OrderedDict[float, float] = OrderedDict()
+        baselines = set()
+        for result in self._results:
+            for sparsity, average in result.averages.items():
+                sums[sparsity] = sums.get(sparsity, 0.0) + average
+            baselines.add(result.baseline_measurement_key)
+        model = PruningSensitivityResult(_MODEL, _MODEL, -1)
+        for sparsity, total in sums.items():
+            model.add_measurement(sparsity, total, baseline=sparsity in baselines)
+        return model
+
+    @classmethod
+    def from_dict(cls, dictionary: Mapping[str, Any]) -> PruningLossSensitivityAnalysis:
+        """Undo :meth:`dict`."""
+        analysis = cls()
+        analysis._read(dictionary)
+        return analysis
+
+    def plot(
+        self,
+        path: _Path | None,
+        plot_integral: bool,
+        normalize: bool = True,
+        title: str | None = None,
+    ) -> tuple[Any, Any]:
+        """
+        Draw a bar for each layer; needs matplotlib.
+
+        :param path: where to save the picture; None to show it
+        :param plot_integral: draw the integrals over sparsity, otherwise the averages
+        :param normalize: take the mean off and divide by the standard deviation
+        :return: ``(None, None)`` if it was saved, otherwise figure and axes
+        :raises ImportError: without matplotlib
+        """
+        label = "integral" if plot_integral else "average"
+        bars = {result.name: getattr(result, f"sparse_{label}") for result in self._results}
+        if normalize:
+            bars = _standardised(bars)
+        title = "Pruning Loss Sensitivity" if title == _DEFAULT_TITLE else title
+        return draw_bars(bars, path, title, f"{label} of the loss{', standardised' * normalize}")
+
+
+def _standardised(bars: Mapping[str, float]) -> dict[str, float]:
+    middle = mean(list(bars.values()))
+    spread = statistics.pstdev(bars.values()) if bars else 0.0
+    return {name: (value - middle) / spread if spread else 0.0 for name, value in bars.items()}
 
 
 class PruningPerfSensitivityAnalysis(_PruningSensitivityAnalysis):
-    """How long a batch takes, in seconds, when layers are pruned."""
+    """
+    How long a batch takes, in seconds, when layers, or all of the model, are pruned.
 
-    y_label = "seconds"
+    :param num_cores: processor cores that were used; -1 where unknown
+    :param batch_size: samples per batch; -1 where unknown
+    """
+
+    def __init__(self, num_cores: int, batch_size: int) -> None:
+        super().__init__()
+        self._num_cores = num_cores
+        self._batch_size = batch_size
+        self._results_model = PruningSensitivityResult(_MODEL, "model", -1)
+
+    num_cores = property(attrgetter("_num_cores"), doc="Processor cores that were used.")
+    batch_size = property(attrgetter("_batch_size"), doc="Samples per batch.")
+    results_model = property(attrgetter("_results_model"), doc="The measurements of the model.")
+
+    def add_model_result(self, sparsity: float, measurement: float, baseline: bool) -> None:
+        """
+        Add a measurement of the whole model.
+
+        :param baseline: whether it was dense
+        """
+        self._results_model.add_measurement(sparsity, measurement, baseline)
+
+    def dict(self) -> _Plain:
+        """Return all of it as plain data."""
+        return {
+            "num_cores": self._num_cores,
+            "batch_size": self._batch_size,
+            **super().dict(),
+            "results_model": self._results_model.dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, dictionary: Mapping[str, Any]) -> PruningPerfSensitivityAnalysis:
+        """Undo :meth:`dict`; what this package wrote before it is read as well."""
+        analysis = cls(dictionary.get("num_cores", -1), dictionary.get("batch_size", -1))
+        analysis._read(dictionary)
+        if "results_model" in dictionary:
+            model = PruningSensitivityResult.from_dict(dictionary["results_model"])
+            analysis._results_model = model
+        return analysis
+
+    def plot(self, path: _Path | None, title: str | None = None) -> tuple[Any, Any]:
+        """
+        Draw for each layer what 90 % sparsity changes; needs matplotlib.
+
+        :param path: where to save the picture; None to show it
+        :return: ``(None, None)`` if it was saved, otherwise figure and axes
+        :raises ImportError: without matplotlib
+        """
+        bars = {result.name: result.sparse_comparison() for result in self._results}
+        title = "Pruning Performance Sensitivity" if title == _DEFAULT_TITLE else title
+        return draw_bars(bars, path, title, f"seconds at {COMPARED} against dense")
 
 
 class LRLossSensitivityAnalysis(Analysis):
     """What the loss is after some steps at a learning rate."""
 
-    x_label, y_label = "learning rate", "loss"
-    x_scale = "log"
+    def __init__(self) -> None:
+        self._results: list[_Plain] = []
 
-    def __init__(self, measurements: Mapping[float, Iterable[float]] | None = None) -> None:
-        self._measurements = {
-            float(lr): [float(loss) for loss in losses]
-            for lr, losses in (measurements or {}).items()
-        }
-
-    @property
-    def results(self) -> list[_Plain]:
-        """``lr``, ``loss_measurements`` and ``loss_average``, by rising rate."""
-        return [
-            {"lr": lr, "loss_measurements": list(losses), "loss_average": _mean(losses)}
-            for lr, losses in sorted(self._measurements.items())
-        ]
+    results = property(
+        attrgetter("_results"),
+        doc="``lr``, ``loss_measurements`` and ``loss_avg`` of each measurement, in their order.",
+    )
 
     def add_result(self, lr: float, loss_measurements: Sequence[float]) -> None:
         """
-        Add losses measured at a learning rate.
+        Add losses measured at a learning rate; earlier ones of the same rate stay apart.
 
         :raises ValueError: without a loss
         """
-        if not loss_measurements:
+        losses = [float(loss) for loss in loss_measurements]
+        if not losses:
             raise ValueError(f"no loss was measured at the learning rate {lr}")
-        self._measurements.setdefault(float(lr), []).extend(map(float, loss_measurements))
+        self._results.append(
+            {"lr": float(lr), "loss_measurements": losses, "loss_avg": mean(losses)}
+        )
 
     def get_result(self, lr: float) -> _Plain:
         """
-        Return the entry of :attr:`results` for a learning rate.
+        Return the first entry of :attr:`results` for a learning rate.
 
-        :raises KeyError: listing the rates that were measured
+        :raises ValueError: listing the rates that were measured (a KeyError too)
         """
-        for result in self.results:
+        for result in self._results:
             if result["lr"] == lr:
                 return result
-        raise KeyError(f"no result at {lr}, there are {sorted(self._measurements)}")
+        rates = [result["lr"] for result in self._results]
+        raise NoResultError(f"no result at {lr}, there are {rates}")
 
     def dict(self) -> _Plain:
         """Return all of it as plain data."""
-        return {"results": self.results}
+        return {"results": self._results}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> LRLossSensitivityAnalysis:
+    def from_dict(cls, dictionary: Mapping[str, Any]) -> LRLossSensitivityAnalysis:
         """Undo :meth:`dict`."""
-        return cls({result["lr"]: result["loss_measurements"] for result in values["results"]})
+        analysis = cls()
+        for result in dictionary["results"]:
+            analysis.add_result(result["lr"], result["loss_measurements"])
+        return analysis
 
     def table(self) -> Table:
         """Return rates and average losses."""
-        rows = [(str(result["lr"]), result["loss_average"]) for result in self.results]
+        rows = [(str(result["lr"]), result["loss_avg"]) for result in self._results]
         return ("learning rate", "loss"), rows
 
-    def curves(self) -> Mapping[str, Mapping[float, float]]:
-        """Return the average losses."""
-        return {"loss": {result["lr"]: result["loss_average"] for result in self.results}}
+    def plot(self, path: _Path | None, title: str | None = None) -> tuple[Any, Any]:
+        """
+        Draw the average losses over the rates, on a logarithmic axis; needs matplotlib.
+
+        :param path: where to save the picture; None to show it
+        :param title: ``__default__`` for ``LR Sensitivity``
+        :return: ``(None, None)`` if it was saved, otherwise figure and axes
+        :raises ImportError: without matplotlib
+        """
+        points = sorted((result["lr"], result["loss_avg"]) for result in self._results)
+        heading = "LR Sensitivity" if title == _DEFAULT_TITLE else title or ""
+
+        def fill(axes: Any) -> None:
+            axes.plot([lr for lr, _ in points], [loss for _, loss in points], marker=".")
+            axes.set(xlabel="learning rate", ylabel="loss", xscale="log", title=heading)
+
+        return draw(fill, path)

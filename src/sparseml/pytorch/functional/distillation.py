@@ -46,21 +46,22 @@ def softened_divergence(
     temp_student: float,
     temp_teacher: float,
     same_size: bool = True,
+    dim: int = -1,
 ) -> Tensor:
     """Return the divergence of a student's predictions from a teacher's (0-d).
 
     ``KL(softmax(teacher / Tt) || softmax(student / Ts))``, averaged over the batch, times
     ``((Ts + Tt) / 2) ** 2`` (Hinton et al., 2015).
 
-    :param student: logits, ``[batch, classes]``
+    :param student: logits, ``[batch, classes]``, or ``[batch, ...]`` with the classes in ``dim``
     :param teacher: logits of the same shape
     :param temp_student: temperature of the student's logits
     :param temp_teacher: temperature of the teacher's logits
     :param same_size: multiply by the factor, which keeps gradients of one size at all temperatures
     """
     loss = F.kl_div(
-        F.log_softmax(student / temp_student, dim=-1),
-        F.log_softmax(teacher / temp_teacher, dim=-1),
+        F.log_softmax(student / temp_student, dim=dim),
+        F.log_softmax(teacher / temp_teacher, dim=dim),
         reduction="batchmean",
         log_target=True,
     )

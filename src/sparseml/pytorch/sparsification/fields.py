@@ -13,7 +13,7 @@ from typing import Any
 
 from sparseml.optim.declared_fields import declared_fields
 from sparseml.optim.fields import Check, argument, field, fixed, ignored, of_types
-from sparseml.utils.iterables import convert_to_bool, validate_str_iterable
+from sparseml.utils.iterables import convert_to_bool, validate_names
 from sparseml.utils.text import did_you_mean, quoted_list
 
 __all__ = [
@@ -49,7 +49,7 @@ def as_names(name: str, value: Any) -> str | list[str]:
 
     :raises ValueError: for another text, and for what is no list of texts
     """
-    return validate_str_iterable(value, name)
+    return validate_names(value, name)
 
 
 def as_number(name: str, value: Any) -> float:

@@ -13,7 +13,7 @@ from sparseml.pytorch.utils.names import (
     canonical_named_modules,
 )
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, ALL_TOKEN
-from sparseml.utils.iterables import validate_str_iterable
+from sparseml.utils.iterables import validate_names
 from sparseml.utils.text import did_you_mean
 
 __all__ = ["select_layers"]
@@ -28,7 +28,7 @@ def select_layers(module: Module, layers: str | Iterable[str]) -> list[str]:
         names and ``re:`` patterns, among which the two tokens may be as well
     :raises RuntimeError: for entries that match nothing, with the nearest names
     """
-    checked = validate_str_iterable(layers, "layers")
+    checked = validate_names(layers, "layers")
     known = [name for name, _ in canonical_named_modules(module) if name]
     chosen: set[str] = set()
     for entry in [checked] if isinstance(checked, str) else checked:

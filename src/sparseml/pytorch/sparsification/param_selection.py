@@ -9,7 +9,7 @@ from torch.nn import Module
 from sparseml.pytorch.utils.layers import get_prunable_layers
 from sparseml.pytorch.utils.params import NamedLayerParam, get_named_layers_and_params_by_regex
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, ALL_TOKEN
-from sparseml.utils.iterables import validate_str_iterable
+from sparseml.utils.iterables import validate_names
 
 __all__ = ["select_params"]
 
@@ -28,7 +28,7 @@ def select_params(
     """
     if not isinstance(module, Module):
         raise TypeError(f"module must be a torch.nn.Module, found {type(module).__name__}")
-    checked = validate_str_iterable(params, "params")
+    checked = validate_names(params, "params")
     entries = [checked] if isinstance(checked, str) else checked
     wanted: list[str] = []
     for entry in entries:

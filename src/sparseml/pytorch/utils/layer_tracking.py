@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 __all__ = ["ASLayerTracker"]
@@ -14,14 +14,18 @@ _Function = Callable[[Any], Any]
 
 
 class _Watch:
-    """The hook on a layer. A copy of the layer, pickled or deep, gets one that sees nothing."""
+    """The hook before or after a layer. A copy of the layer, pickled or deep, gets a blind one."""
 
     def __init__(self, tracker: ASLayerTracker | None = None) -> None:
         self._tracker = tracker
 
-    def __call__(self, _layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if self._tracker is not None:
-            self._tracker._saw(inputs, output)
+    def __call__(self, _layer: nn.Module, inputs: tuple[Any, ...], *output: Any) -> None:
+        if self._tracker is None:
+            return
+        if output:
+            self._tracker._saw_output(*output)
+        else:
+            self._tracker._saw_input(inputs)
 
     def __reduce__(self) -> tuple[type[_Watch], tuple[()]]:
         return _Watch, ()
@@ -31,7 +35,8 @@ class ASLayerTracker:
     """Keeps what went into a layer, and what came out of it, in the last forward pass.
 
     Gradients flow through what is kept. A layer that runs several times in a pass is seen the last
-    time.
+    time. Inputs are seen before the layer runs; of a layer that works in place, or holds one that
+    does, a copy is taken.
 
     :param layer: the layer
     :param track_input: keep the tuple of positional inputs
@@ -53,7 +58,7 @@ class ASLayerTracker:
         self._track_output = track_output
         self._input_func = input_func
         self._output_func = output_func
-        self._handle: RemovableHandle | None = None
+        self._handles: list[RemovableHandle] = []
         self.clear()
 
     @property
@@ -68,14 +73,18 @@ class ASLayerTracker:
 
     def enable(self) -> None:
         """Watch the layer from now on."""
-        if self._handle is None:
-            self._handle = self._layer.register_forward_hook(_Watch(self))
+        if self._handles:
+            return
+        if self._track_input:
+            self._handles.append(self._layer.register_forward_pre_hook(_Watch(self)))
+        if self._track_output:
+            self._handles.append(self._layer.register_forward_hook(_Watch(self)))
 
     def disable(self) -> None:
         """Stop watching, and forget what was seen."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
         self.clear()
 
     def clear(self) -> None:
@@ -83,10 +92,10 @@ class ASLayerTracker:
         self._tracked_input: Any = None
         self._tracked_output: Any = None
 
-    def _saw(self, inputs: tuple[Any, ...], output: Any) -> None:
-        if self._track_input:
-            self._tracked_input = inputs if self._input_func is None else self._input_func(inputs)
-        if self._track_output:
-            self._tracked_output = (
-                output if self._output_func is None else self._output_func(output)
-            )
+    def _saw_input(self, inputs: tuple[Any, ...]) -> None:
+        if any(getattr(module, "inplace", False) for module in self._layer.modules()):
+            inputs = tuple(x.clone() if isinstance(x, Tensor) else x for x in inputs)
+        self._tracked_input = inputs if self._input_func is None else self._input_func(inputs)
+
+    def _saw_output(self, output: Any) -> None:
+        self._tracked_output = output if self._output_func is None else self._output_func(output)

@@ -76,6 +76,17 @@ class TestLoss:
         total.backward()
         assert linear_net[0].weight.grad.abs().sum() > 0
 
+    @pytest.mark.parametrize("reg_func", REG_FUNCTIONS)
+    def test_inputs_of_a_layer_that_works_in_place(self, linear_net, inputs, reg_func):
+        linear_net[1].inplace = True
+        modifier = ASRegModifier(["1"], 0.1, reg_func=reg_func)
+        modifier.initialize(linear_net)
+        expected = 1.0 + 0.1 * activation_penalty([linear_net[0](inputs)], reg_func)
+        total = update(modifier, linear_net, inputs)
+        assert torch.isclose(total, expected)
+        total.backward()
+        assert linear_net[0].weight.grad.abs().sum() > 0
+
     def test_weights_of_their_own_and_patterns(self, linear_net, inputs):
         modifier = ASRegModifier(["1", "re:[12]"], [0.5, 0.25], True, reg_tens="out")
         modifier.initialize(linear_net)
@@ -147,7 +158,7 @@ class TestSchedule:
                 modifier.scheduled_log_update(linear_net, None, epoch, 4)
         assert active == [False] * 4 + [True] * 5 + [False] * 3
         assert logged == ["ASRegModifier/1"] * 5
-        assert not linear_net[1]._forward_hooks
+        assert not linear_net[1]._forward_hooks and not linear_net[1]._forward_pre_hooks
 
     def test_nothing_is_kept_from_passes_before(self, linear_net, inputs):
         modifier = ASRegModifier(["1"], 0.1)
@@ -160,9 +171,9 @@ class TestSchedule:
         modifier = ASRegModifier(["1"], 0.1)
         modifier.initialize(linear_net)
         modifier.initialize(linear_net)
-        assert len(linear_net[1]._forward_hooks) == 1
+        assert len(linear_net[1]._forward_pre_hooks) == 1
         modifier.finalize(linear_net)
-        assert not linear_net[1]._forward_hooks
+        assert not linear_net[1]._forward_pre_hooks
 
     @pytest.mark.parametrize("stop", [0, 3, 6, 9, 11])
     def test_resumes(self, stop):

@@ -15,7 +15,7 @@ from sparseml.pytorch.sparsification.modifier import Loggers, Modifier
 from sparseml.pytorch.sparsification.param_selection import select_params
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.sparsification.types import SparsificationTypes
-from sparseml.utils.iterables import validate_str_iterable
+from sparseml.utils.iterables import validate_names
 
 __all__ = ["SelectedParams"]
 
@@ -23,7 +23,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def _checked_params(name: str, params: str | Iterable[str]) -> str | list[str]:
-    checked = validate_str_iterable(params, name)
+    checked = validate_names(params, name)
     if not checked:
         raise ValueError(
             f"{name} must name at least one parameter or pattern (or be '__ALL__' or "

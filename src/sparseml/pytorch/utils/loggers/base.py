@@ -183,13 +183,18 @@ class LambdaLogger(BaseLogger):
         super().__init__(name, enabled)
         if not callable(lambda_func):
             raise AssertionError(f"lambda_func must be callable, found {lambda_func!r}")
-        self.lambda_func = lambda_func
+        self._lambda_func = lambda_func
+
+    @property
+    def lambda_func(self) -> Callable[..., Any]:
+        """The function that entries are handed to."""
+        return self._lambda_func
 
     def emit(self, entry: LogEntry) -> bool:
         if entry.kind == "string":
             return False
         is_scalar = entry.kind == "scalar"
-        self.lambda_func(
+        self._lambda_func(
             tag=entry.tag,
             value=entry.content if is_scalar else None,
             values=None if is_scalar else entry.content,

@@ -12,15 +12,18 @@ from sparseml.pytorch.utils.loggers.services import TensorBoardLogger, WANDBLogg
 
 __all__ = ["SparsificationGroupLogger"]
 
+_LOGGER = logging.getLogger(__name__)
+
 
 class SparsificationGroupLogger(BaseLogger):
-    """Passes entries on to the loggers that it builds from its arguments.
+    """Passes entries on to the loggers that it builds from its arguments, all of its own name.
 
     :param lambda_func: a function for a :class:`LambdaLogger`
     :param python: True, or a ``logging.Logger``, for a :class:`PythonLogger`
     :param python_log_level: level of that logger's entries
     :param tensorboard: True, a folder, or a ``SummaryWriter`` for a :class:`TensorBoardLogger`
-    :param wandb_: True, or keywords of ``wandb.init``, for a :class:`WANDBLogger`
+    :param wandb_: True, or keywords of ``wandb.init``, for a :class:`WANDBLogger`; where wandb is
+        not installed it is left out with a warning
     :param enabled: setting it later sets it for all
     """
 
@@ -37,22 +40,27 @@ class SparsificationGroupLogger(BaseLogger):
         self.loggers: list[BaseLogger] = []
         super().__init__(name, enabled)
         if lambda_func:
-            self.loggers.append(LambdaLogger(lambda_func, enabled=enabled))
+            self.loggers.append(LambdaLogger(lambda_func, name, enabled))
         if python:
             logger = python if isinstance(python, logging.Logger) else None
-            self.loggers.append(PythonLogger(logger, python_log_level, enabled=enabled))
+            self.loggers.append(PythonLogger(logger, python_log_level, name, enabled))
         if tensorboard:
             is_path = isinstance(tensorboard, (str, os.PathLike))
             self.loggers.append(
                 TensorBoardLogger(
                     log_path=tensorboard if is_path else None,
                     writer=None if is_path or tensorboard is True else tensorboard,
+                    name=name,
                     enabled=enabled,
                 )
             )
-        if wandb_:
+        if wandb_ and not WANDBLogger.available():
+            _LOGGER.warning(
+                "logging goes on without Weights & Biases: pip install sparseml-next[wandb]"
+            )
+        elif wandb_:
             kwargs = wandb_ if isinstance(wandb_, Mapping) else None
-            self.loggers.append(WANDBLogger(kwargs, enabled=enabled))
+            self.loggers.append(WANDBLogger(kwargs, name, enabled))
 
     @property
     def enabled(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,9 @@ def _summary_writer(log_path: str | Path | None) -> Any:
 class WANDBLogger(BaseLogger):
     """Writes to Weights & Biases; calls ``wandb.init`` when made.
 
-    :param init_kwargs: keywords of ``wandb.init``
+    :param init_kwargs: keywords of ``wandb.init``; while testing, ``dir`` is ``NM_TEST_LOG_DIR``
     :param wandb_err: an error to raise instead of importing wandb
-    :raises ImportError: when wandb is not installed
+    :raises ModuleNotFoundError: when wandb is not installed
     """
 
     def __init__(
@@ -91,12 +92,14 @@ class WANDBLogger(BaseLogger):
         if wandb_err is not None:
             raise wandb_err
         self.wandb = _import_service("wandb", "WANDBLogger", "sparseml-next[wandb]")
-        self.wandb.init(**(init_kwargs or {}))
+        folder = test_log_dir()
+        given = {} if folder is None else {"dir": str(folder)}
+        self.wandb.init(**{**(init_kwargs or {}), **given})
 
     @staticmethod
     def available() -> bool:
         """Whether wandb is installed."""
-        return importlib.util.find_spec("wandb") is not None
+        return _is_installed("wandb")
 
     def emit(self, entry: LogEntry) -> bool:
         if entry.kind == "hyperparams":
@@ -115,7 +118,7 @@ class WANDBLogger(BaseLogger):
 class ClearMLLogger(BaseLogger):
     """Writes to ClearML; starts a task when made.
 
-    :raises ImportError: when clearml is not installed
+    :raises ModuleNotFoundError: when clearml is not installed
     """
 
     def __init__(
@@ -132,7 +135,7 @@ class ClearMLLogger(BaseLogger):
     @staticmethod
     def available() -> bool:
         """Whether clearml is installed."""
-        return importlib.util.find_spec("clearml") is not None
+        return _is_installed("clearml")
 
     def emit(self, entry: LogEntry) -> bool:
         if entry.kind == "hyperparams":
@@ -149,10 +152,17 @@ class ClearMLLogger(BaseLogger):
         return True
 
 
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # blocked, or put there by hand
+        return sys.modules[package] is not None
+
+
 def _import_service(package: str, logger: str, requirement: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise ImportError(
-            f"{logger} needs {package}: pip install {requirement} ({error})"
-        ) from error
+        # a package that is there and broken is not missing
+        kind = ModuleNotFoundError if isinstance(error, ModuleNotFoundError) else ImportError
+        raise kind(f"{logger} needs {package}: pip install {requirement} ({error})") from error

@@ -1,0 +1,174 @@
+"""Measurements of one layer at several sparsities."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any
+
+from sparseml.legacy.helpers.interpolation import interpolated_integral
+
+__all__ = ["COMPARED", "PruningSensitivityResult", "mean"]
+
+COMPARED = 0.9
+"""The sparsity that is compared with the dense layer."""
+
+_Plain = dict[str, Any]
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean of numbers; 0 for none."""
+    return math.fsum(values) / len(values) if values else 0.0
+
+
+class PruningSensitivityResult:
+    """
+    Measurements of one layer, or of the whole model, at several sparsities.
+
+    :param id_: identifies what was pruned, None for nothing but its name
+    :param name: name of what was pruned
+    :param index: its position in the model
+    :param baseline_measurement_index: which of the sparsities, in the order in which they were
+        added, counts as dense; -1 for none
+    :param baseline_measurement_key: that sparsity; None for none
+    :param sparse_measurements: sparsity → measured values, as a mapping or pairs
+    """
+
+    def __init__(
+        self,
+        id_: Any,
+        name: str,
+        index: int,
+        baseline_measurement_index: int = -1,
+        baseline_measurement_key: float | None = None,
+        sparse_measurements: (
+            Mapping[float, Iterable[float]] | Iterable[tuple[float, Iterable[float]]] | None
+        ) = None,
+    ) -> None:
+        self._id = id_
+        self._name = name
+        self._index = index
+        self._baseline_measurement_index = baseline_measurement_index
+        self._baseline_measurement_key = baseline_measurement_key
+        self._sparse_measurements = OrderedDict(
+            (float(sparsity), [float(value) for value in values])
+            for sparsity, values in OrderedDict(sparse_measurements or {}).items()
+        )
+
+    def __repr__(self) -> str:
+        averages = dict(self.averages)
+        return f"{type(self).__name__}({self._id!r}, {self._name!r}, {self._index}, {averages})"
+
+    id_ = property(attrgetter("_id"), doc="Identifies what was pruned.")
+    name = property(attrgetter("_name"), doc="Name of what was pruned.")
+    index = property(attrgetter("_index"), doc="Its position in the model.")
+    baseline_measurement_index = property(
+        attrgetter("_baseline_measurement_index"), doc="Which of the sparsities counts as dense."
+    )
+    baseline_measurement_key = property(
+        attrgetter("_baseline_measurement_key"), doc="The sparsity that counts as dense."
+    )
+    sparse_measurements = property(
+        attrgetter("_sparse_measurements"), doc="Sparsity → values, in the order added."
+    )
+
+    def add_measurement(self, sparsity: float, loss: float, baseline: bool) -> None:
+        """
+        Add a measured value.
+
+        :param baseline: whether this sparsity is what the others are compared with; only the first
+            value of a sparsity can make it so
+        """
+        sparsity = float(sparsity)
+        if sparsity not in self._sparse_measurements:
+            if baseline:
+                self._baseline_measurement_index = len(self._sparse_measurements)
+                self._baseline_measurement_key = sparsity
+            self._sparse_measurements[sparsity] = []
+        self._sparse_measurements[sparsity].append(float(loss))
+
+    @property
+    def averages(self) -> OrderedDict[float, float]:
+        """Sparsity → mean of the measured values, in the order added."""
+        return OrderedDict((s, mean(values)) for s, values in self._sparse_measurements.items())
+
+    @property
+    def has_baseline(self) -> bool:
+        """Whether there is something to compare with."""
+        return self._baseline_measurement_index > -1
+
+    @property
+    def baseline_average(self) -> float:
+        """
+        The mean of the values to compare with.
+
+        :raises ValueError: without a baseline
+        """
+        if not self.has_baseline:
+            raise ValueError(f"no baseline was measured for {self._name}")
+        return list(self.averages.values())[self._baseline_measurement_index]
+
+    @property
+    def sparse_average(self) -> float:
+        """
+        The mean of all sparsities and all averages together, as in SparseML 1.x; 0 for none.
+
+        It only serves to compare layers that were measured at the same sparsities.
+        """
+        return mean([number for pair in self.averages.items() for number in pair])
+
+    @property
+    def sparse_integral(self) -> float:
+        """The area under the averages over sparsity, by the trapezoid rule."""
+        return interpolated_integral(list(self.averages.items()))
+
+    def sparse_comparison(self, compare_index: int = -1) -> float:
+        """
+        Return how far an average is above the baseline's, or above the first without a baseline.
+
+        :param compare_index: which one, in the order in which the sparsities were added; negative
+            for the one whose sparsity is nearest to 0.9
+        :return: the difference; 0 for fewer than two sparsities
+        """
+        averages = self.averages
+        if len(averages) < 2:
+            return 0.0
+        values = list(averages.values())
+        if compare_index < 0:
+            distances = [abs(sparsity - COMPARED) for sparsity in averages]
+            compare_index = distances.index(min(distances))
+        return values[compare_index] - values[max(self._baseline_measurement_index, 0)]
+
+    def dict(self) -> _Plain:
+        """Return measurements and what follows from them as plain data."""
+        return {
+            "id": self._id,
+            "name": self._name,
+            "index": self._index,
+            "baseline_measurement_index": self._baseline_measurement_index,
+            "has_baseline": self.has_baseline,
+            "baseline_measurement_key": self._baseline_measurement_key,
+            "sparse_measurements": [
+                [sparsity, list(values)] for sparsity, values in self._sparse_measurements.items()
+            ],
+            "averages": dict(self.averages),
+            "baseline_average": self.baseline_average if self.has_baseline else None,
+            "sparse_average": self.sparse_average,
+            "sparse_integral": self.sparse_integral,
+            "sparse_comparison": self.sparse_comparison(),
+        }
+
+    @classmethod
+    def from_dict(cls, dictionary: Mapping[str, Any]) -> PruningSensitivityResult:
+        """Undo :meth:`dict`; what this package wrote before it is read as well."""
+        given = (dictionary["id"], dictionary["name"], dictionary["index"])
+        if "sparse_measurements" in dictionary:
+            index = dictionary["baseline_measurement_index"]
+            measured = OrderedDict(dictionary["sparse_measurements"])
+            key = float(list(measured)[index]) if index > -1 else None
+        else:
+            key, measured = dictionary["baseline"], OrderedDict(dictionary["measurements"])
+            index = -1 if key is None else [float(sparsity) for sparsity in measured].index(key)
+        return cls(*given, index, key, measured)
