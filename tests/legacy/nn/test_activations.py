@@ -82,5 +82,5 @@ def test_squeeze_excite() -> None:
     factors = found / images
     assert found.shape == images.shape
     assert torch.allclose(factors, factors[:, :, :1, :1].expand_as(images), atol=1e-5)
-    assert 0 < factors.min() and factors.max() < 1
+    assert factors.min() > 0 and factors.max() < 1
     assert sum(param.numel() for param in layer.parameters()) == 6 * 2 + 2 + 2 * 6 + 6

@@ -70,7 +70,7 @@ class TestFATReLU:
         assert layer.get_threshold() == [2.0] * 5
         with pytest.raises(ValueError, match="5 thresholds, found 2"):
             layer.set_threshold([1.0, 2.0])
-        with pytest.raises(ValueError, match="input of shape .* has 3 channels"):
+        with pytest.raises(ValueError, match=r"input of shape .* has 3 channels"):
             layer(torch.ones(1, 3))
 
     def test_the_first_input_decides(self) -> None:
@@ -98,7 +98,7 @@ class TestReplacing:
     def test_one(self) -> None:
         model = nn.Sequential(nn.Sequential(nn.ReLU()))
         assert set_relu_to_fat(model, "0.0", threshold=[0.5]) is model[0][0]
-        with pytest.raises(AttributeError, match="no layer '0.1'"):
+        with pytest.raises(AttributeError, match=r"no layer '0\.1'"):
             set_relu_to_fat(model, "0.1")
 
     def test_threshold_zero_is_relu(self) -> None:

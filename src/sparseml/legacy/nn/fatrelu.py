@@ -1,5 +1,7 @@
-"""ReLU with a forced activation threshold: Kurtz et al., "Inducing and exploiting activation sparsity
-for fast neural network inference" (ICML 2020).
+"""ReLU with a forced activation threshold.
+
+Kurtz et al., "Inducing and exploiting activation sparsity for fast neural network inference" (ICML
+2020).
 """
 
 from __future__ import annotations
