@@ -16,10 +16,10 @@ _SESSIONS = (
     "the session API is not part of this package: load recipes with sparseml.pytorch.optim."
     "ScheduledModifierManager and call its modify(); for language models use llm-compressor"
 )
-_QUANTIZATION = "quantization recipes load and print, but do not run yet: quantize the pruned model with torchao"
-_TIMM = (
-    "train with research/sparse_training.py, or prune in one shot with research/one_shot_pruning.py"
+_QUANTIZATION = (
+    "quantization recipes load and print, but do not run yet: torchao quantizes the pruned model"
 )
+_TIMM = "train with research/sparse_training.py, or research/one_shot_pruning.py for one shot"
 _FRAMEWORK = "only PyTorch is supported: load recipes with sparseml.pytorch.optim"
 _BUILDERS = "write a recipe with sparseml.pytorch.recipe_template or RecipeYAMLBuilder"
 _DETECTION = "take detection models, their losses and metrics from torchvision or ultralytics"

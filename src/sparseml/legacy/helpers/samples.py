@@ -40,6 +40,10 @@ def _loaded(source: Any) -> list[Any]:
     return list(source)
 
 
+def _read(value: Any) -> Any:
+    return load_numpy(value) if isinstance(value, (str, os.PathLike)) else value
+
+
 def load_labeled_data(
     data: str | Iterable[Any],
     labels: str | Iterable[Any] | None,
@@ -62,7 +66,7 @@ def load_labeled_data(
     pairs = []
     for pair in zip(samples, marks, strict=True):
         try:
-            pairs.append(tuple(load_numpy(x) if isinstance(x, (str, Path)) else x for x in pair))
+            pairs.append((_read(pair[0]), _read(pair[1])))
         except (OSError, ValueError) as error:  # noqa: PERF203 - each file for itself
             if raise_on_error:
                 raise
@@ -78,8 +82,8 @@ def parse_optimization_str(optim_full_name: str) -> tuple[str, str, Any]:
     :return: the three; ``base``, ``none`` and None where they are missing
     """
     parts = [part for part in optim_full_name.split("-", 2) if part]
-    name, category, target = [*parts, *("base", "none", None)[len(parts) :]]
-    return str(name), str(category), target
+    name, category, target = parts + ["base", "none", ""][len(parts) :]
+    return name, category, target or None
 
 
 def json_to_jsonl(json_file_path: str | os.PathLike[str], overwrite: bool = True) -> None:

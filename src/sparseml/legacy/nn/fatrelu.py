@@ -150,7 +150,7 @@ class FATReLU(nn.Module):
         stored = state_dict.get(f"{prefix}threshold")
         if self._dynamic and isinstance(stored, Tensor) and not self.num_channels:
             self.threshold = self.threshold.new_zeros(stored.shape)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # type: ignore[arg-type]
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def set_relu_to_fat(module: nn.Module, layer_name: str, **kwargs: Any) -> FATReLU:

@@ -67,32 +67,26 @@ def recipe_template(
     Pruning takes half of the epochs that quantization leaves, training the pruned model the other
     half.
 
-    :param pruning: True or ``gmp`` for magnitude, ``acdc``, ``mfac``, ``movement``, ``obs``,
-        ``constant``; False keeps zeros at zero where the model is quantized; None for nothing
+    :param pruning: one of ``PRUNING_KINDS``, True for magnitude, None for nothing; False keeps
+        zeros at zero where the model is quantized
     :param quantization: whether to quantize at the end
-    :param lr: ``linear``, ``cosine``, ``cyclic_linear`` (or ``cyclic``), ``constant``, ``stepped``
-        or ``exponential``
+    :param lr: one of ``LR_FUNCTIONS``
     :param mask_type: ``block4`` for the target vnni, ``2:4`` for tensorrt, else ``unstructured``
     :param global_sparsity: rank the weights of all layers together
     :param target: what the model will run on: vnni, tensorrt or None
-    :param model: a model, or the path of one in TorchScript, whose prunable layers are named in the
-        recipe, except for those with ``input`` or ``output`` in their name
+    :param model: a model, or a path of one in TorchScript, whose layers the recipe shall name,
+        except for those with ``input`` or ``output`` in their names
     :param file_name: the file to write, too; ``.md`` with a description
     :param num_epochs: epochs of the whole run
-    :param init_lr: the first learning rate
-    :param final_lr: the last learning rate
+    :param init_lr: the first learning rate, as ``final_lr`` is the last
     :param sparsity: fraction of zeros in the end
-    :param distillation: whether a teacher helps
-    :param hardness: the teacher's share of the loss
-    :param temperature: divides the logits of both
+    :param distillation: whether a teacher helps, with ``hardness`` and ``temperature``
     :raises ValueError: for a value that is not offered, or does not go with another
     """
     quantized = _as_flag("quantization", quantization)
     kind = _pruning_kind(pruning, quantized)
     _check_choices(lr, mask_type, target, kind, global_sparsity)
-    qat = (5.0 if num_epochs >= 15 else 2.0) if quantized else 0.0
-    if num_epochs <= qat:
-        raise ValueError(f"quantization takes {qat:g} epochs: num_epochs must be more")
+    epochs = num_epochs - _qat_epochs(quantized, num_epochs)
     variables: Fields = {
         "lr_func": "cyclic_linear" if lr == "cyclic" else lr,
         "init_lr": init_lr,
@@ -101,20 +95,10 @@ def recipe_template(
     }
     groups: dict[str, list[Item]] = {"training_modifiers": _training(lr, num_epochs)}
     if quantized:
-        variables |= {
-            "num_qat_epochs": qat,
-            "num_qat_finetuning_epochs": qat / 2,
-            "quantization_submodules": None,
-        }
+        variables |= _quantization_variables(num_epochs - epochs)
     if kind:
-        variables |= _pruning_variables(kind, num_epochs - qat, sparsity)
-        variables |= {"mask_type": mask_type, "global_sparsity": global_sparsity}
-        variables["_num_pruning_epochs"] = _eval(
-            "num_pruning_active_epochs + num_pruning_finetuning_epochs"
-        )
-        variables |= _SECOND_ORDER.get(kind, {})
-        if kind == "obs" and mask_type != "unstructured":
-            variables["fisher_block_size"] = 52  # whole groups of four
+        chosen = {"mask_type": mask_type, "global_sparsity": global_sparsity}
+        variables |= _pruning_variables(kind, epochs, sparsity, chosen)
         groups["pruning_modifiers"] = [_pruning(kind, global_sparsity, _params(model))]
     if quantized:
         groups["quantization_modifiers"] = [_quantization()]
@@ -170,17 +154,18 @@ def _eval(expression: str) -> str:
 def _params(model: str | nn.Module | None) -> str | list[str]:
     if model is None:
         return "__ALL_PRUNABLE__"
-    if not isinstance(model, nn.Module):
-        model = torch.jit.load(clean_path(model), map_location="cpu")
-    if isinstance(model, torch.jit.ScriptModule):
+    net: Any = model
+    if not isinstance(net, nn.Module):
+        net = torch.jit.load(clean_path(net), map_location="cpu")
+    if isinstance(net, torch.jit.ScriptModule):
         kinds = ("Linear", "Embedding", "Conv1d", "Conv2d", "Conv3d")
         layers = [
             (name, layer)
-            for name, layer in model.named_modules()
+            for name, layer in net.named_modules()
             if getattr(layer, "original_name", "") in kinds
         ]
     else:
-        layers = get_prunable_layers(model)
+        layers = get_prunable_layers(net)
     names = [name for name, _ in layers if "input" not in name and "output" not in name]
     return [f"{name}.weight" if name else "weight" for name in names]
 
@@ -207,18 +192,39 @@ def _training(lr: str, num_epochs: float) -> list[Item]:
     return [("EpochRangeModifier", span), item]
 
 
-def _pruning_variables(kind: str, epochs: float, sparsity: float) -> Fields:
+def _qat_epochs(quantized: bool, num_epochs: float) -> float:
+    epochs = (5.0 if num_epochs >= 15 else 2.0) if quantized else 0.0
+    if num_epochs <= epochs:
+        raise ValueError(f"quantization takes {epochs:g} epochs: num_epochs must be more")
+    return epochs
+
+
+def _quantization_variables(epochs: float) -> Fields:
+    return {
+        "num_qat_epochs": epochs,
+        "num_qat_finetuning_epochs": epochs / 2,
+        "quantization_submodules": None,
+    }
+
+
+def _pruning_variables(kind: str, epochs: float, sparsity: float, chosen: Fields) -> Fields:
     active = epochs / 2
     frequency: float = 1.0 if active > 20 else active / 20
     if kind == "acdc":
         # its phases take whole epochs
         active, frequency = float(max(int(active), 1)), 1.0
+    second_order = dict(_SECOND_ORDER.get(kind, {}))
+    if kind == "obs" and chosen["mask_type"] != "unstructured":
+        second_order["fisher_block_size"] = 52  # whole groups of four
     return {
         "num_pruning_active_epochs": active,
         "num_pruning_finetuning_epochs": epochs - active,
         "pruning_init_sparsity": min(0.05, sparsity),
         "pruning_final_sparsity": sparsity,
         "pruning_update_frequency": frequency,
+        **chosen,
+        "_num_pruning_epochs": _eval("num_pruning_active_epochs + num_pruning_finetuning_epochs"),
+        **second_order,
     }
 
 
