@@ -16,9 +16,10 @@ from torch import nn
 
 from sparseml.gone import GONE
 from sparseml.optim import RecipeError
-from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.pytorch.nn import fat_relu
+from sparseml.pytorch.optim import ModuleAnalyzer, ScheduledModifierManager
 from sparseml.pytorch.sparsification import pruning
-from sparseml.pytorch.utils import load_model, save_model
+from sparseml.pytorch.utils import LossWrapper, ModuleTrainer, load_model, save_model
 from sparseml.utils import restricted_eval
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "migrating.md").read_text(encoding="utf-8")
@@ -38,7 +39,7 @@ NAMES = [
 ]
 CHECKS: dict[str, Callable[..., None]] = {}
 """First words of a row of behaviour → what shows that it is so."""
-TO_COME = {"a key twice in one mapping"}
+TO_COME = {"a key twice in one mapping", "the rest of a recipe with quantization"}
 """Rows that other work in progress makes true."""
 
 
@@ -163,10 +164,9 @@ def _() -> None:
 
 
 @row("a key twice in one mapping")
-def _() -> None:
-    with pytest.warns(UserWarning, match="end_epoch"):
-        manager = load(f"{RANGE}    end_epoch: 2.0\n")
-    assert manager.max_epochs == 2
+def _(caplog: pytest.LogCaptureFixture) -> None:
+    assert load(f"{RANGE}    end_epoch: 2.0\n").max_epochs == 2
+    assert "end_epoch" in caplog.text
 
 
 @row("-x in an expression")
@@ -323,6 +323,49 @@ def _() -> None:
     model = nn.Linear(4, 4)
     with pytest.raises(Exception, match=r"[Qq]uantiz"):
         manager.modify(model, torch.optim.SGD(model.parameters(), lr=0.1), steps_per_epoch=1)
+
+
+@row("the rest of a recipe with quantization")
+def _() -> None:
+    manager = load(f"{magnitude()}\n  - !QuantizationModifier\n    start_epoch: 0.0\n")
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    manager.modify(model, optimizer, steps_per_epoch=1, allow_inert=True)
+    assert manager.pruning_modifiers[0].initialized
+
+
+@row("a mapping as RigL's final_sparsity")
+def _() -> None:
+    with pytest.raises((TypeError, ValueError), match="final_sparsity"):
+        pruning.RigLPruningModifier(
+            final_sparsity={0.5: ["weight"]}, start_epoch=0.0, end_epoch=1.0,
+            update_frequency=1.0, params="__ALL_PRUNABLE__", num_grads=1,
+        )  # fmt: skip
+
+
+@row("FLOPs of ModuleAnalyzer")
+def _() -> None:
+    model = nn.Linear(7, 3)
+    analyzer = ModuleAnalyzer(model, enabled=True)
+    model(torch.ones(2, 7))
+    flops = analyzer.layer_desc().flops
+    assert isinstance(flops, int) and flops == 2 * (2 * 21 + 3)
+
+
+@row("batches left over by num_accumulated_batches")
+def _() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loss = LossWrapper(lambda pred, _labels: pred.sum())
+    trainer = ModuleTrainer(model, "cpu", loss, optimizer, num_accumulated_batches=2)
+    before = model.weight.item()
+    trainer.run([(torch.ones(1, 1), torch.ones(1))], "train", show_progress=False)
+    assert model.weight.item() < before
+
+
+@row("thresholds of a FATReLU")
+def _() -> None:
+    assert fat_relu(torch.tensor([0.5, 0.4]), 0.5).tolist() == [0.5, 0.0]
 
 
 @pytest.mark.parametrize("check", _checks())
