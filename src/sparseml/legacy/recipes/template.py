@@ -25,6 +25,7 @@ PRUNING_KINDS = ("true", "false", "gmp", "acdc", "mfac", "movement", "obs", "con
 LR_FUNCTIONS = (
     "linear", "cosine", "cyclic_linear", "cyclic", "constant", "stepped", "exponential",
 )  # fmt: skip
+_LR_NAMES = {"cyclic": "cyclic_linear"}
 MASK_TYPES = {"vnni": "block4", "tensorrt": "2:4"}
 """The pattern that a target computes faster."""
 _SECOND_ORDER = {
@@ -87,12 +88,8 @@ def recipe_template(
     kind = _pruning_kind(pruning, quantized)
     _check_choices(lr, mask_type, target, kind, global_sparsity)
     epochs = num_epochs - _qat_epochs(quantized, num_epochs)
-    variables: Fields = {
-        "lr_func": "cyclic_linear" if lr == "cyclic" else lr,
-        "init_lr": init_lr,
-        "final_lr": final_lr,
-        "num_epochs": num_epochs,
-    }
+    rates: Fields = {"init_lr": init_lr, "final_lr": final_lr}
+    variables = {"lr_func": _LR_NAMES.get(lr, lr), **rates, "num_epochs": num_epochs}
     groups: dict[str, list[Item]] = {"training_modifiers": _training(lr, num_epochs)}
     if quantized:
         variables |= _quantization_variables(num_epochs - epochs)
