@@ -81,3 +81,52 @@ def test_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(get("__all__")) <= set(names())
     with pytest.raises(AttributeError, match="__path__"):
         get("__path__")
+
+
+_PRUNING = "sparseml.pytorch.sparsification.pruning"
+DEFINED_IN = {
+    f"{_PRUNING}.modifier_pruning_base": "BaseGradualPruningModifier BasePruningModifier",
+    f"{_PRUNING}.modifier_pruning_constant": "ConstantMaskCreator ConstantPruningModifier",
+    f"{_PRUNING}.modifier_pruning_magnitude": "GMPruningModifier MagnitudePruningParamsScorer",
+    f"{_PRUNING}.modifier_pruning_mfac": "FisherInverse FisherInverseFast FisherInverseFastBlock "
+    "FisherInverseFastPageSwap FisherInverseFastSmallBlocks MFACPruningParamsScorer",
+    f"{_PRUNING}.modifier_pruning_movement": "MovementPruningParamsScorer",
+    f"{_PRUNING}.modifier_pruning_obs": "EmpiricalBlockFisherInverse OBSPruningParamsScorer",
+    f"{_PRUNING}.modifier_pruning_rigl": "RigLPruningParamsScorer",
+    f"{_PRUNING}.mask_params": "ModuleParamPruningMask",
+    "sparseml.pytorch.optim.analyzer_pruning": "ModulePruningAnalyzer",
+    "sparseml.pytorch.optim.mask_pruning_scorer": "AVALIABLE_SCORER_CLASSES "
+    "MagnitudePruningParamsScorer MovementPruningParamsScorer PruningParamsScorer "
+    "create_pruning_param_scorer",
+    "sparseml.pytorch.optim.sensitivity_as": "ASLayerTracker LayerBoostResults "
+    "ModuleASOneShootBooster",
+    "sparseml.pytorch.utils.exporter": "ModuleExporter export_onnx",
+    "sparseml.pytorch.utils.sparsification_info.configs": "SparsificationInfo",
+    "sparseml.utils.worker": "ParallelWorker",
+    "sparseml.utils.wrapper": "wrapper_decorator",
+}
+
+
+@pytest.mark.parametrize("path", DEFINED_IN)
+def test_a_module_has_what_was_defined_in_it(path: str) -> None:
+    module = importlib.import_module(path)
+    package = importlib.import_module(path.rpartition(".")[0])
+    for name in DEFINED_IN[path].split():
+        found = getattr(module, name)
+        assert name in dir(module)
+        if name != "SparsificationInfo":
+            assert getattr(package, name) is found
+
+
+def test_the_package_above_hands_on_all_of_pruning() -> None:
+    above = importlib.import_module("sparseml.pytorch.sparsification")
+    inner = importlib.import_module(_PRUNING)
+    wrong = [
+        name
+        for name in inner.__all__
+        if name in above.__all__ and getattr(above, name) is not getattr(inner, name)
+    ]
+    # building blocks of new modifiers, which 1.x did not have
+    own = {"Change", "GradientSampler", "GradualFields", "MaskSet", "Method", "Outcome"}
+    assert wrong == []
+    assert set(inner.__all__) - set(above.__all__) == own | {"PatternFields", "Problem"}

@@ -12,6 +12,7 @@ import re
 import sys
 from typing import Any, NoReturn
 
+from sparseml.gone import GoneFinder
 from sparseml.lazy import lazy_names
 from sparseml.version import (
     __version__,
@@ -85,6 +86,7 @@ def _refuse_rivals(paths: list[str] | None = None) -> None:
 
 
 _refuse_rivals()
+GoneFinder.install()
 
 __all__ += " ".join(_LAZY.values()).split()
 __getattr__, __dir__ = lazy_names(__name__, _LAZY)

@@ -149,3 +149,14 @@ def test_registration_can_swap_the_class() -> None:
 def test_registration_needs_a_framework(framework: Any) -> None:
     with pytest.raises(ValueError, match="framework"):
         ModifierYAML(framework)
+
+
+def test_schedules_can_be_checked_once_more() -> None:
+    from sparseml.sparsification import EpochRangeModifier, SetLearningRateModifier
+
+    modifier = EpochRangeModifier(start_epoch=1.0, end_epoch=2.0)
+    modifier.validate()
+    modifier._end_epoch = 0.5
+    with pytest.raises(ValueError, match="end_epoch"):
+        modifier.validate()
+    SetLearningRateModifier(0.1).validate()

@@ -57,6 +57,15 @@ class BaseModifier(BaseObject):
     def enabled(self, value: bool) -> None:
         self._enabled = value
 
+    def validate(self) -> None:
+        """
+        Check the schedule once more; other values are checked when they are given.
+
+        :raises ValueError: for a schedule that makes no sense
+        """
+        for part in ("schedule", "update"):
+            getattr(self, f"validate_{part}", lambda: None)()
+
     def props(
         self, only_serializable: bool, format_str: bool = False, format_repr: bool = False
     ) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sparseml.pytorch.base import (
 
 _LAZY = {
     "sparseml.legacy.frameworks.pytorch": "detect_framework framework_info is_supported",
+    "sparseml.legacy.recipes.template": "recipe_template",
     "sparseml.pytorch.base": "torchvision torchvision_err",
     "sparseml.pytorch.sparsification.info": "sparsification_info",
 }

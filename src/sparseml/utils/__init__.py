@@ -31,6 +31,10 @@ _MOVED = {
     "sparseml.legacy.helpers.paths": (
         "create_unique_dir is_package_available is_url path_file_count path_file_size"
     ),
+    "sparseml.legacy.helpers.samples": (
+        "NDARRAY_KEY ROOT_PATH deprecation_warning json_to_jsonl load_labeled_data "
+        "parse_optimization_str"
+    ),
 }
 __all__ = [
     "ALL_PRUNABLE_TOKEN",

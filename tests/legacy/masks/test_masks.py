@@ -213,3 +213,76 @@ class TestModuleParamPruningMask:
             ModuleParamPruningMask([layer], score_type="size")
         with pytest.raises(RuntimeError, match="no parameter 'wieght'"):
             ModuleParamPruningMask([layer], "wieght")
+
+
+class TestClassesOfUsers:
+    """Subclasses written for SparseML 1.x, with its names of arguments."""
+
+    class Largest(PruningMaskCreator):
+        def create_sparsity_masks(self, tensors, sparsity, global_sparsity=False):
+            return self.create_sparsity_masks_from_threshold(tensors, sparsity)
+
+        def create_sparsity_masks_from_tensor(self, tensors):
+            return self.create_sparsity_masks_from_threshold(tensors, 0.0)
+
+        def create_sparsity_masks_from_threshold(self, tensors, threshold):
+            return [(tensor.abs() > threshold).to(tensor.dtype) for tensor in tensors]
+
+    class Pairs(GroupedPruningMaskCreator):
+        def group_tensor(self, tensor):
+            return tensor.reshape(-1, 2).sum(1)
+
+        def _map_mask_to_tensor(self, grouped_mask, original_tensor_shape):
+            return grouped_mask[:, None].expand(-1, 2).reshape(original_tensor_shape)
+
+    def test_abstract(self):
+        for clazz in (PruningMaskCreator, GroupedPruningMaskCreator, optim.PruningParamsScorer):
+            with pytest.raises(TypeError, match="abstract"):
+                clazz()
+
+    def test_a_creator(self):
+        layer = nn.Linear(8, 4)
+        mask = ModuleParamPruningMask([layer], mask_creator=self.Largest())
+        mask.enabled = True
+        mask.set_param_masks_from_abs_threshold(0.1)
+        assert torch.equal(mask.param_masks[0], (layer.weight != 0).float())
+        assert layer.weight[layer.weight != 0].abs().min() > 0.1
+        mask.set_param_masks_from_sparsity(0.2)
+        mask.set_param_masks_from_weights()
+        assert torch.equal(mask.param_masks[0], (layer.weight != 0).float())
+        assert load_mask_creator(mask.mask_creator) is mask.mask_creator
+
+    def test_groups(self):
+        creator = self.Pairs()
+        scores = [torch.tensor([[4.0, 0.0, 1.0, 1.0], [0.0, 3.0, 5.0, 5.0]])]
+        (mask,) = creator.create_sparsity_masks(scores, sparsity=0.5)
+        assert mask.tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
+        (mask,) = creator.create_sparsity_masks_from_threshold(scores, 2.5)
+        assert mask.tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
+        (mask,) = creator.create_sparsity_masks_from_tensor([torch.tensor([0.0, 0.0, -1.0, 1.0])])
+        assert mask.tolist() == [0, 0, 1, 1]
+
+    def test_a_scorer(self, monkeypatch):
+        class Negated(optim.PruningParamsScorer):
+            @staticmethod
+            def get_name():
+                return "negated"
+
+            def score_parameters(self):
+                return [-param.detach().abs() for param in self._params]
+
+        names = [clazz.get_name() for clazz in AVALIABLE_SCORER_CLASSES]
+        assert names == ["magnitude", "movement"]
+        assert isinstance(create_pruning_param_scorer([], "magnitude"), optim.PruningParamsScorer)
+        layer = nn.Linear(4, 1)
+        with pytest.raises(ValueError, match="score_type must be"):
+            ModuleParamPruningMask([layer], score_type="negated")
+        monkeypatch.setattr(
+            "sparseml.legacy.masks.scorers.AVALIABLE_SCORER_CLASSES",
+            [*AVALIABLE_SCORER_CLASSES, Negated],
+        )
+        largest = layer.weight.abs().argmax()
+        mask = ModuleParamPruningMask([layer], score_type="negated")
+        mask.enabled = True
+        mask.set_param_masks_from_sparsity(0.25)
+        assert mask.param_masks[0].flatten().argmin() == largest

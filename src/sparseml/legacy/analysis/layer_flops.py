@@ -11,7 +11,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
 
-from sparseml.legacy.nn.activations import FATReLU, Swish
+from sparseml.legacy.nn.activations import Swish
+from sparseml.legacy.nn.fatrelu import FATReLU
 
 __all__ = ["layer_flops"]
 

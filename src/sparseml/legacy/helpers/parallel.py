@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +33,7 @@ class ParallelWorker:
         self.indefinite = indefinite
         self._ahead = max_source_size if max_source_size > 0 else 2 * num_workers
         self._items: list[Any] = []
+        self._adding: list[threading.Thread] = []
         self._workers = num_workers
         self._pool: ThreadPoolExecutor | None = None
 
@@ -42,6 +44,16 @@ class ParallelWorker:
     def add_item(self, val: Any) -> None:
         """Add one item."""
         self._items.append(val)
+
+    def add_async(self, vals: Iterable[Any]) -> None:
+        """Add items from a thread of its own; iterating waits for them."""
+        self.add_async_generator(iter(vals))
+
+    def add_async_generator(self, gen: Iterator[Any]) -> None:
+        """Add what a generator gives, from a thread of its own; iterating waits for it."""
+        adding = threading.Thread(target=self.add, args=(gen,), daemon=True)
+        adding.start()
+        self._adding.append(adding)
 
     def start(self) -> None:
         """Start the threads."""
@@ -57,6 +69,8 @@ class ParallelWorker:
         pool = self._pool
         if pool is None:
             raise RuntimeError("start() must be called first")
+        while self._adding:
+            self._adding.pop().join()
         items = itertools.cycle(self._items) if self.indefinite else iter(self._items)
         futures: deque[Future[Any]] = deque(
             pool.submit(self._func, item) for item in itertools.islice(items, self._ahead)

@@ -1,23 +1,23 @@
 """Mask creators by the names and with the methods that SparseML had before its modifiers' own.
 
-They are those of :mod:`sparseml.legacy.pruning.mask_creator`. These can in addition make masks from
-a threshold, or from what is zero already.
+What they prune is what those of :mod:`sparseml.legacy.pruning.mask_creator` do. The argument is
+called ``sparsity``, and masks can also be made from a threshold, or from what is zero already.
+Classes of users derive from :class:`PruningMaskCreator` or :class:`GroupedPruningMaskCreator`.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sparseml.legacy.pruning import mask_creator
-from sparseml.legacy.pruning.mask_creator import (
-    GroupedPruningMaskCreator,
-    PruningMaskCreator,
-    Target,
-)
+from sparseml.legacy.pruning.mask_creator import Target
 from sparseml.legacy.pruning.mask_creator_base import in_dtypes_of
 
 __all__ = [
@@ -33,9 +33,10 @@ __all__ = [
 _STRUCTURES = {"channel": "channel", 1: "channel", "filter": "filter", 0: "filter"}
 
 
-class UnstructuredPruningMaskCreator(mask_creator.UnstructuredPruningMaskCreator):
-    """Prunes single entries."""
+class PruningMaskCreator(mask_creator.PruningMaskCreator):
+    """Makes masks (1 = keep, 0 = prune) of tensors."""
 
+    @abstractmethod
     def create_sparsity_masks(
         self, tensors: list[Tensor], sparsity: Target, global_sparsity: bool = False
     ) -> list[Tensor]:
@@ -45,6 +46,27 @@ class UnstructuredPruningMaskCreator(mask_creator.UnstructuredPruningMaskCreator
         :param sparsity: fraction to prune, one float for all or a list with one for each
         :param global_sparsity: rank the entries of all tensors together
         """
+
+    @abstractmethod
+    def create_sparsity_masks_from_tensor(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Return masks that prune what is zero."""
+
+    @abstractmethod
+    def create_sparsity_masks_from_threshold(
+        self, tensors: list[Tensor], threshold: float | Tensor
+    ) -> list[Tensor]:
+        """Return masks that keep the scores above a threshold."""
+
+
+class UnstructuredPruningMaskCreator(
+    mask_creator.UnstructuredPruningMaskCreator, PruningMaskCreator
+):
+    """Prunes single entries."""
+
+    def create_sparsity_masks(
+        self, tensors: list[Tensor], sparsity: Target, global_sparsity: bool = False
+    ) -> list[Tensor]:
+        """Return masks as the base class."""
         return super().create_sparsity_masks(tensors, sparsity, global_sparsity)
 
     def create_sparsity_masks_from_tensor(self, tensors: list[Tensor]) -> list[Tensor]:
@@ -63,19 +85,52 @@ class UnstructuredPruningMaskCreator(mask_creator.UnstructuredPruningMaskCreator
         return in_dtypes_of(tensors, pattern.masks(keep, tensors))
 
 
-class FourBlockMaskCreator(UnstructuredPruningMaskCreator, mask_creator.FourBlockMaskCreator):
+class GroupedPruningMaskCreator(
+    mask_creator.GroupedPruningMaskCreator, UnstructuredPruningMaskCreator
+):
+    """Prunes groups of entries by one score each.
+
+    A class says in ``group_tensor(tensor)`` which score each group has, and in
+    ``_map_mask_to_tensor(grouped_mask, original_tensor_shape)`` how a mask of groups spreads over
+    the tensor; it may take ``tensor_idx``, the position of the tensor, as a third argument.
+    """
+
+    def create_sparsity_masks(
+        self, tensors: list[Tensor], sparsity: Target, global_sparsity: bool = False
+    ) -> list[Tensor]:
+        """Return masks as the base class, made of the groups' scores as of single entries'."""
+        single = mask_creator.UnstructuredPruningMaskCreator()
+        groups = [self.group_tensor(tensor.detach()) for tensor in tensors]
+        return self._spread(
+            single.create_sparsity_masks(groups, sparsity, global_sparsity), tensors
+        )
+
+    def _masks_where(self, kept: Callable[[Tensor], Tensor], tensors: list[Tensor]) -> list[Tensor]:
+        return self._spread([kept(self.group_tensor(each.detach())) for each in tensors], tensors)
+
+    def _spread(self, masks: Sequence[Tensor], tensors: list[Tensor]) -> list[Tensor]:
+        spread: Any = self._map_mask_to_tensor
+        takes_place = len(inspect.signature(spread).parameters) > 2
+        found = [
+            spread(mask, tensor.shape, *([place] if takes_place else []))
+            for place, (mask, tensor) in enumerate(zip(masks, tensors, strict=True))
+        ]
+        return in_dtypes_of(tensors, [torch.as_tensor(mask) != 0 for mask in found])
+
+
+class FourBlockMaskCreator(mask_creator.FourBlockMaskCreator, GroupedPruningMaskCreator):
     """Prunes runs of four inputs."""
 
     def __str__(self) -> str:
         return "block"
 
 
-class BlockPruningMaskCreator(UnstructuredPruningMaskCreator, mask_creator.BlockMaskCreator):
+class BlockPruningMaskCreator(mask_creator.BlockMaskCreator, GroupedPruningMaskCreator):
     """Prunes ``[out, in]`` blocks, taken in row-major order."""
 
 
 class DimensionSparsityMaskCreator(
-    UnstructuredPruningMaskCreator, mask_creator.StructuredPruningMaskCreator
+    mask_creator.StructuredPruningMaskCreator, GroupedPruningMaskCreator
 ):
     """Prunes whole filters or channels.
 
@@ -95,6 +150,15 @@ class DimensionSparsityMaskCreator(
         if not isinstance(one, (str, int)) or one not in _STRUCTURES:
             raise ValueError(f"dim must be 'filter', 0, 'channel' or 1, found {dim!r}")
         super().__init__(_STRUCTURES[one], grouping_fn_name, tensor_group_idxs)
+
+    def create_sparsity_masks(
+        self, tensors: list[Tensor], sparsity: Target, global_sparsity: bool = False
+    ) -> list[Tensor]:
+        """Return masks as the base class."""
+        return super().create_sparsity_masks(tensors, sparsity, global_sparsity)
+
+    # its pattern knows which tensors are masked alike
+    _masks_where = UnstructuredPruningMaskCreator._masks_where
 
 
 def load_mask_creator(obj: Any) -> PruningMaskCreator:

@@ -6,51 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.nn import Module, Parameter
+from torch.nn import Module
 
 from sparseml.legacy.masks.creators import UnstructuredPruningMaskCreator
-from sparseml.legacy.pruning import mask_params, scorer
+from sparseml.legacy.masks.scorers import create_pruning_param_scorer
+from sparseml.legacy.pruning import mask_params
 from sparseml.legacy.pruning.mask_creator import PruningMaskCreator, Target
-from sparseml.legacy.pruning.scorer import MagnitudePruningParamsScorer, PruningParamsScorer
-from sparseml.pytorch.utils.distributed import sum_over_ranks
-from sparseml.utils.text import did_you_mean, quoted_list
 
-__all__ = [
-    "AVALIABLE_SCORER_CLASSES",
-    "MagnitudePruningParamsScorer",
-    "ModuleParamPruningMask",
-    "MovementPruningParamsScorer",
-    "create_pruning_param_scorer",
-]
-
-
-class MovementPruningParamsScorer(scorer.MovementPruningParamsScorer):
-    """How far training has moved each weight away from zero; pruned weights may come back."""
-
-    def score_parameters(self) -> list[Tensor]:
-        """The sums over all steps and ranks, at least float32, of pruned weights too."""
-        return sum_over_ranks(self._movement_scores)
-
-
-_SCORERS: dict[str, type[PruningParamsScorer]] = {
-    "magnitude": MagnitudePruningParamsScorer,
-    "movement": MovementPruningParamsScorer,
-}
-AVALIABLE_SCORER_CLASSES = list(_SCORERS.values())
-
-
-def create_pruning_param_scorer(
-    params: Sequence[Parameter], score_type: str
-) -> PruningParamsScorer:
-    """A scorer by name.
-
-    :param score_type: ``magnitude`` or ``movement``
-    :raises ValueError: for another name
-    """
-    if score_type not in _SCORERS:
-        hint = did_you_mean(str(score_type), _SCORERS)
-        raise ValueError(f"score_type must be {quoted_list(_SCORERS)}, found {score_type!r}{hint}")
-    return _SCORERS[score_type](params)
+__all__ = ["ModuleParamPruningMask"]
 
 
 class ModuleParamPruningMask(mask_params.ModuleParamPruningMask):

@@ -1,11 +1,28 @@
-"""Activations with a place to note their number of channels, and thresholded ReLU."""
+"""Activations with a place to note their number of channels, by name, and exchanged for others."""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor, nn
 
-__all__ = ["FATReLU", "ReLU", "ReLU6", "Swish", "fat_relu", "swish"]
+from sparseml.legacy.nn.fatrelu import FATReLU
+from sparseml.pytorch.utils.layers import get_layer, swap_modules
+from sparseml.utils.text import did_you_mean, quoted_list
+
+__all__ = [
+    "Hardswish",
+    "ReLU",
+    "ReLU6",
+    "Swish",
+    "create_activation",
+    "hard_swish",
+    "is_activation",
+    "replace_activation",
+    "replace_activations",
+    "swish",
+]
 
 
 class ReLU(nn.ReLU):
@@ -33,7 +50,7 @@ class ReLU6(nn.ReLU6):
 
 
 def swish(x_tens: Tensor) -> Tensor:
-    """``x * sigmoid(x)`` (Ramachandran et al., 2017), torch's SiLU."""
+    """Return ``x * sigmoid(x)`` (Ramachandran et al., 2017), torch's SiLU."""
     return nn.functional.silu(x_tens)
 
 
@@ -51,32 +68,117 @@ class Swish(nn.Module):
         return swish(inp)
 
 
-def fat_relu(tens: Tensor, threshold: float | Tensor = 0.0, inplace: bool = False) -> Tensor:
-    """ReLU with a forced activation threshold (Kurtz et al., ICML 2020).
+def hard_swish(x_tens: Tensor, inplace: bool = False) -> Tensor:
+    """Return ``x * min(max(x + 3, 0), 6) / 6`` (Howard et al., 2019).
 
-    :param tens: values of any shape
-    :param threshold: values below it become 0; a number, or one per channel (dimension 1)
-    :param inplace: overwrite ``tens``
+    :param inplace: overwrite ``x_tens``
     """
-    if isinstance(threshold, Tensor) and threshold.ndim == 1 and tens.ndim > 1:
-        threshold = threshold.reshape(1, -1, *([1] * (tens.ndim - 2)))
-    below = tens < threshold
-    return tens.masked_fill_(below, 0.0) if inplace else tens.masked_fill(below, 0.0)
+    return nn.functional.hardswish(x_tens, inplace=inplace)
 
 
-class FATReLU(nn.Module):
-    """ReLU with a forced activation threshold: values below it become 0.
+class Hardswish(nn.Module):
+    """``x * min(max(x + 3, 0), 6) / 6`` (Howard et al., "Searching for MobileNetV3", 2019).
 
-    :param threshold: a number, or one per channel
+    :param num_channels: number of channels that it acts on, for the reader only
     :param inplace: overwrite the input
     """
 
-    threshold: Tensor
-
-    def __init__(self, threshold: float | list[float] = 0.0, inplace: bool = False):
+    def __init__(self, num_channels: int = -1, inplace: bool = False):
         super().__init__()
-        self.register_buffer("threshold", torch.as_tensor(threshold, dtype=torch.float32))
+        self.num_channels = num_channels
         self.inplace = inplace
 
     def forward(self, inp: Tensor) -> Tensor:
-        return fat_relu(inp, self.threshold, self.inplace)
+        return hard_swish(inp, self.inplace)
+
+
+def _prelu(inplace: bool, num_channels: int, **kwargs: Any) -> nn.Module:
+    return nn.PReLU(**{"num_parameters": max(num_channels, 1), **kwargs})
+
+
+_MAKERS: dict[str, Callable[..., nn.Module]] = {
+    "relu": lambda inplace, num_channels, **kw: ReLU(num_channels, inplace, **kw),
+    "relu6": lambda inplace, num_channels, **kw: ReLU6(num_channels, inplace, **kw),
+    "prelu": _prelu,
+    "lrelu": lambda inplace, num_channels, **kw: nn.LeakyReLU(inplace=inplace, **kw),
+    "swish": lambda inplace, num_channels, **kw: Swish(num_channels, **kw),
+    "hardswish": lambda inplace, num_channels, **kw: Hardswish(num_channels, inplace, **kw),
+    "silu": lambda inplace, num_channels, **kw: nn.SiLU(inplace=inplace, **kw),
+}
+_KINDS = (
+    nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.SiLU, nn.Hardswish, Swish, Hardswish, FATReLU,
+)  # fmt: skip
+
+
+def create_activation(act_type: str, inplace: bool, num_channels: int, **kwargs: Any) -> nn.Module:
+    """Return a new activation.
+
+    :param act_type: ``relu``, ``relu6``, ``prelu``, ``lrelu``, ``swish``, ``hardswish`` or
+        ``silu``, in any case
+    :param inplace: overwrite the input, where the activation can
+    :param num_channels: number of channels, which PReLU has parameters for (one if below 1)
+    :param kwargs: further arguments of the layer
+    :raises ValueError: for another type
+    """
+    name = act_type.lower() if isinstance(act_type, str) else act_type
+    if name not in _MAKERS:
+        hint = did_you_mean(str(name), _MAKERS)
+        raise ValueError(f"act_type must be {quoted_list(_MAKERS)}, found {act_type!r}{hint}")
+    return _MAKERS[name](inplace, num_channels, **kwargs)
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Tell whether a layer is one of the activations that :func:`create_activation` knows."""
+    return isinstance(module, _KINDS)
+
+
+def replace_activation(
+    module: nn.Module,
+    name: str,
+    act_type: str,
+    inplace: bool = False,
+    num_channels: int | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """Put a new activation in the place of a layer.
+
+    :param module: the model
+    :param name: dotted name of the layer
+    :param act_type: as for :func:`create_activation`, as are ``inplace`` and ``kwargs``
+    :param num_channels: number of channels; None for that of the old layer, -1 if it has none
+    :return: the new layer
+    :raises AttributeError: if there is no such layer
+    :raises ValueError: for another type
+    """
+    old = get_layer(name, module)
+    if num_channels is None:
+        noted = getattr(old, "num_parameters", getattr(old, "num_channels", -1))
+        num_channels = noted if isinstance(noted, int) else -1
+    new = create_activation(act_type, inplace, num_channels, **kwargs).train(old.training)
+    swap_modules(module, name, new)
+    return new
+
+
+def replace_activations(
+    module: nn.Module,
+    act_type: str,
+    inplace: bool = False,
+    num_channels: int | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """Put new activations in the place of all layers that :func:`is_activation` knows.
+
+    :param module: the model; arguments are those of :func:`replace_activation`
+    :return: the model; a new activation if it is one itself
+    """
+    if is_activation(module):
+        holder = nn.Sequential(module)
+        return replace_activation(holder, "0", act_type, inplace, num_channels, **kwargs)
+    made: dict[int, nn.Module] = {}  # a layer that has several names stays one layer
+    for name, layer in list(module.named_modules(remove_duplicate=False)):
+        if is_activation(layer):
+            made[id(layer)] = made.get(id(layer)) or replace_activation(
+                module, name, act_type, inplace, num_channels, **kwargs
+            )
+            swap_modules(module, name, made[id(layer)])
+    return module

@@ -17,11 +17,13 @@ _MOVED = {
         "GroupedPruningMaskCreator PruningMaskCreator UnstructuredPruningMaskCreator "
         "load_mask_creator"
     ),
-    "sparseml.legacy.masks.module_mask": (
-        "AVALIABLE_SCORER_CLASSES MagnitudePruningParamsScorer ModuleParamPruningMask "
-        "MovementPruningParamsScorer create_pruning_param_scorer"
+    "sparseml.legacy.masks.module_mask": "ModuleParamPruningMask",
+    "sparseml.legacy.masks.scorers": (
+        "AVALIABLE_SCORER_CLASSES MagnitudePruningParamsScorer MovementPruningParamsScorer "
+        "PruningParamsScorer create_pruning_param_scorer"
     ),
     "sparseml.legacy.pruning.analyzer": "ModulePruningAnalyzer",
+    "sparseml.legacy.sensitivity.boosting": "LayerBoostResults ModuleASOneShootBooster",
     "sparseml.legacy.sensitivity.learning_rates": (
         "default_exponential_check_lrs lr_loss_sensitivity"
     ),

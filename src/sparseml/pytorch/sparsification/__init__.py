@@ -63,12 +63,14 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "sparseml.pytorch.sparsification.pruning": "BlockMaskCreator ConstantMaskCreator "
-        "FourBlockMaskCreator "
-        "GroupedPruningMaskCreator MagnitudePruningParamsScorer ModuleParamPruningMask "
+        "EmpiricalBlockFisherInverse FastCAPruningParamsScorer FisherInverse FisherInverseFast "
+        "FisherInverseFastBlock FisherInverseFastPageSwap FisherInverseFastSmallBlocks "
+        "FourBlockMaskCreator GWProdPruningParamsScorer GroupedPruningMaskCreator "
+        "MFACPruningParamsScorer MagnitudePruningParamsScorer ModuleParamPruningMask "
         "ModulePruningAnalyzer MovementPruningParamsScorer NMPruningMaskCreator "
-        "PatternMaskCreator PruningMaskCreator PruningParamsGradScorer "
+        "OBSPruningParamsScorer PatternMaskCreator PruningMaskCreator PruningParamsGradScorer "
         "PruningParamsScorer RigLPruningParamsScorer StructuredPruningMaskCreator "
-        "UnstructuredPruningMaskCreator ",
+        "UnstructuredPruningMaskCreator",
     },
 )
 
@@ -87,11 +89,19 @@ __all__ = [
     "ConstantMaskCreator",
     "ConstantPruningModifier",
     "DistillationModifier",
+    "EmpiricalBlockFisherInverse",
     "EpochRangeModifier",
     "FastCAPruningModifier",
+    "FastCAPruningParamsScorer",
+    "FisherInverse",
+    "FisherInverseFast",
+    "FisherInverseFastBlock",
+    "FisherInverseFastPageSwap",
+    "FisherInverseFastSmallBlocks",
     "FourBlockMaskCreator",
     "GMPruningModifier",
     "GWProdPruningModifier",
+    "GWProdPruningParamsScorer",
     "GlobalMagnitudePruningModifier",
     "GradualParamModifier",
     "GroupedPruningMaskCreator",
@@ -100,6 +110,7 @@ __all__ = [
     "LearningRateFunctionModifier",
     "LearningRateModifier",
     "MFACPruningModifier",
+    "MFACPruningParamsScorer",
     "MagnitudePruningModifier",
     "MagnitudePruningParamsScorer",
     "Modifier",
@@ -110,6 +121,7 @@ __all__ = [
     "MovementPruningParamsScorer",
     "NMPruningMaskCreator",
     "OBSPruningModifier",
+    "OBSPruningParamsScorer",
     "PatternMaskCreator",
     "PerLayerDistillationModifier",
     "PowerpropagationModifier",

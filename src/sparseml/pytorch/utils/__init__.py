@@ -61,6 +61,7 @@ from sparseml.pytorch.utils.tensors.stats import (
 
 _MOVED = {
     "sparseml.legacy.export.exporter": "ModuleExporter script_model trace_model",
+    "sparseml.legacy.export.onnx": "export_onnx",
     "sparseml.legacy.export.samples": "tensor_export tensors_export",
     "sparseml.legacy.helpers.devices": (
         "default_device device_to_name_ids is_parallel_model model_to_device parallelize_model"

@@ -13,6 +13,7 @@ import torch
 from torch.nn import Module
 from torch.optim import Optimizer
 
+from sparseml.lazy import lazy_names
 from sparseml.pytorch.functional.budgets import Budget, all_after_removal
 from sparseml.pytorch.functional.patterns import Pattern
 from sparseml.pytorch.sparsification.fields import as_flag, as_names, field, of_types
@@ -42,6 +43,16 @@ from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.iterables import convert_to_bool
 
 __all__ = ["BasePruningModifier"]
+
+# what was defined here in SparseML 1.x
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual": (
+            "BaseGradualPruningModifier"
+        ),
+    },
+)
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from torch.nn import Module
 
+from sparseml.lazy import lazy_names
 from sparseml.pytorch.sparsification.fields import declared_fields, fixed, ignored
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.methods.elementwise import KeepZeros
@@ -14,6 +15,14 @@ from sparseml.pytorch.utils.layers import get_prunable_layers
 from sparseml.pytorch.utils.tensors.stats import tensor_sparsity
 
 __all__ = ["ConstantPruningModifier"]
+
+# what was defined here in SparseML 1.x
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "sparseml.legacy.pruning.mask_creator": "ConstantMaskCreator",
+    },
+)
 
 _SPARSE = 0.1
 

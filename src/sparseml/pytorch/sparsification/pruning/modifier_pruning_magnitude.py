@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sparseml.lazy import lazy_names
 from sparseml.pytorch.sparsification.fields import (
     argument,
     as_given,
@@ -19,6 +20,14 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
 from sparseml.pytorch.sparsification.pruning.settings.fields import MaskType
 
 __all__ = ["GMPruningModifier", "GlobalMagnitudePruningModifier", "MagnitudePruningModifier"]
+
+# what was defined here in SparseML 1.x
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "sparseml.legacy.pruning.scorer": "MagnitudePruningParamsScorer",
+    },
+)
 
 
 def _never_phased(name: str, value: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from sparseml.lazy import lazy_names
 from sparseml.pytorch.sparsification.fields import as_given, declared_fields, field, one_of
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.methods.mfac import MFAC, MFACSettings
@@ -28,6 +29,18 @@ from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.utils.iterables import convert_to_bool
 
 __all__ = ["MFACPruningModifier"]
+
+# what was defined here in SparseML 1.x
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "sparseml.legacy.pruning.scorer": "MFACPruningParamsScorer",
+        "sparseml.pytorch.functional.mfac": (
+            "FisherInverse FisherInverseFast FisherInverseFastBlock FisherInverseFastPageSwap "
+            "FisherInverseFastSmallBlocks"
+        ),
+    },
+)
 
 
 def _as_counts(name: str, value: Any) -> int | dict[float, int]:

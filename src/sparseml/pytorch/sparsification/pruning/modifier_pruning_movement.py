@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sparseml.lazy import lazy_names
 from sparseml.pytorch.sparsification.fields import as_given, declared_fields, field, fixed
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.methods.elementwise import Movement
@@ -16,6 +17,14 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
 )
 
 __all__ = ["MovementPruningModifier"]
+
+# what was defined here in SparseML 1.x
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "sparseml.legacy.pruning.scorer": "MovementPruningParamsScorer",
+    },
+)
 
 
 @PyTorchModifierYAML()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sparseml.lazy import lazy_names
 from sparseml.pytorch.functional.patterns import parse_pattern
 from sparseml.pytorch.sparsification.fields import declared_fields
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
@@ -17,6 +18,15 @@ from sparseml.pytorch.sparsification.pruning.settings.fisher_fields import (
 )
 
 __all__ = ["OBSPruningModifier"]
+
+# what was defined here in SparseML 1.x
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "sparseml.legacy.pruning.scorer": "OBSPruningParamsScorer",
+        "sparseml.pytorch.functional.second_order.fisher": "EmpiricalBlockFisherInverse",
+    },
+)
 
 
 @PyTorchModifierYAML()

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.nn import Module
 
+from sparseml.lazy import lazy_names
 from sparseml.pytorch.functional.layer_densities import DENSITY_RULES, density_counts
 from sparseml.pytorch.functional.schedules import cosine_fraction
 from sparseml.pytorch.sparsification.fields import as_flag, declared_fields, field, ignored
@@ -25,6 +26,14 @@ from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.params import NamedLayerParam
 
 __all__ = ["RigLPruningModifier"]
+
+# what was defined here in SparseML 1.x
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "sparseml.legacy.pruning.scorer": "RigLPruningParamsScorer",
+    },
+)
 
 
 @PyTorchModifierYAML()

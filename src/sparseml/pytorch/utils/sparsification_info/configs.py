@@ -16,6 +16,7 @@ from sparseml.pytorch.utils.tensors.stats import count_zeros, tensor_sparsity
 
 __all__ = [
     "CountAndPercent",
+    "SparsificationInfo",
     "SparsificationPruning",
     "SparsificationQuantization",
     "SparsificationSummaries",
@@ -48,12 +49,12 @@ class CountAndPercent(BaseModel):
         yield f"{tag}/percent", self.percent
 
 
-class _Report(BaseModel, ABC):
-    """A part of the report; items are tagged ``<class name>/...``."""
+class SparsificationInfo(BaseModel, ABC):
+    """A part of a report on a module; items are tagged ``<class name>/...``."""
 
     @classmethod
     @abstractmethod
-    def from_module(cls, module: nn.Module) -> _Report:
+    def from_module(cls, module: nn.Module) -> SparsificationInfo:
         """Look at ``module``."""
 
     @abstractmethod
@@ -89,7 +90,7 @@ def _root(module: nn.Module) -> nn.Module:
     return next(canonical_named_modules(module))[1]
 
 
-class SparsificationSummaries(_Report):
+class SparsificationSummaries(SparsificationInfo):
     """Counts over the whole model.
 
     ``pruned`` counts parameters (tensors), ``quantized`` operations; ``parameter_counts`` is
@@ -136,7 +137,7 @@ class SparsificationSummaries(_Report):
             yield from part.items(self._tag(name), percentages_only, non_zero_only)
 
 
-class SparsificationPruning(_Report):
+class SparsificationPruning(SparsificationInfo):
     """Zeros of every parameter: name → count and fraction."""
 
     sparse_parameters: dict[str, CountAndPercent]
@@ -160,7 +161,7 @@ class SparsificationPruning(_Report):
             yield from part.items(tag, percentages_only, non_zero_only)
 
 
-class SparsificationQuantization(_Report):
+class SparsificationQuantization(SparsificationInfo):
     """Quantization of every operation, by class name (with ``_1``, ``_2``, ... for repeats).
 
     ``precision`` holds None for an operation that is not quantized, an int for the bits of its

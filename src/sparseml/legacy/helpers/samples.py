@@ -1,0 +1,107 @@
+"""Samples and their labels from files, and other small things that SparseML 1.x had."""
+
+from __future__ import annotations
+
+import glob
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import sparseml
+from sparseml.legacy.export.arrays import load_numpy
+from sparseml.utils.paths import clean_path
+
+__all__ = [
+    "NDARRAY_KEY",
+    "ROOT_PATH",
+    "deprecation_warning",
+    "json_to_jsonl",
+    "load_labeled_data",
+    "parse_optimization_str",
+]
+
+_LOGGER = logging.getLogger(__name__)
+
+NDARRAY_KEY = "ndarray"
+"""What an array without a name of its own is called."""
+ROOT_PATH = str(Path(sparseml.__file__).parent)
+"""The folder of this package."""
+
+
+def _loaded(source: Any) -> list[Any]:
+    if isinstance(source, (str, os.PathLike)):
+        path = clean_path(source)
+        pattern = os.path.join(path, "*") if os.path.isdir(path) else path
+        return sorted(glob.glob(pattern))
+    return list(source)
+
+
+def _read(value: Any) -> Any:
+    return load_numpy(value) if isinstance(value, (str, os.PathLike)) else value
+
+
+def load_labeled_data(
+    data: str | Iterable[Any],
+    labels: str | Iterable[Any] | None,
+    raise_on_error: bool = True,
+) -> list[tuple[Any, Any]]:
+    """
+    Return samples with their labels, matched by their order.
+
+    :param data: a folder or a pattern of ``.npy`` and ``.npz`` files, which are taken in the order
+        of their names; or an iterable of paths of such files and of samples
+    :param labels: the same for the labels; None for none
+    :param raise_on_error: raise if a file cannot be read; otherwise leave that sample out, and log
+    :return: pairs of a sample and its label, None without labels
+    :raises ValueError: for as many labels as there are not samples
+    """
+    samples = _loaded(data)
+    marks = [None] * len(samples) if labels is None else _loaded(labels)
+    if len(samples) != len(marks):
+        raise ValueError(f"{len(samples)} samples, but {len(marks)} labels")
+    pairs = []
+    for pair in zip(samples, marks, strict=True):
+        try:
+            pairs.append((_read(pair[0]), _read(pair[1])))
+        except (OSError, ValueError) as error:  # noqa: PERF203 - each file for itself
+            if raise_on_error:
+                raise
+            _LOGGER.warning("left out %s: %s", pair, error)
+    return pairs
+
+
+def parse_optimization_str(optim_full_name: str) -> tuple[str, str, Any]:
+    """
+    Return the parts of a name such as ``pruned-moderate-deepsparse`` by which models were kept.
+
+    :param optim_full_name: name, category and target, of which the last ones may be missing
+    :return: the three; ``base``, ``none`` and None where they are missing
+    """
+    parts = [part for part in optim_full_name.split("-", 2) if part]
+    name, category, target = parts + ["base", "none", ""][len(parts) :]
+    return name, category, target or None
+
+
+def json_to_jsonl(json_file_path: str | os.PathLike[str], overwrite: bool = True) -> None:
+    """
+    Write the objects in a JSON list one per line.
+
+    :param json_file_path: the file
+    :param overwrite: replace the file; otherwise write beside it, with the ending ``.jsonl``
+    :raises ValueError: if the file does not hold a list
+    """
+    source = Path(clean_path(json_file_path))
+    items = json.loads(source.read_text(encoding="utf-8"))
+    if not isinstance(items, list):
+        raise ValueError(f"{source} must hold a list, found {type(items).__name__}")
+    text = "".join(f"{json.dumps(item)}\n" for item in items)
+    (source if overwrite else source.with_suffix(".jsonl")).write_text(text, encoding="utf-8")
+
+
+def deprecation_warning(message: str) -> None:
+    """Warn the caller's caller of something that will go."""
+    warnings.warn(message, DeprecationWarning, stacklevel=3)

@@ -1,0 +1,187 @@
+"""ReLU with a forced activation threshold.
+
+Kurtz et al., "Inducing and exploiting activation sparsity for fast neural network inference" (ICML
+2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparseml.pytorch.utils.layers import get_layer, swap_modules
+
+__all__ = [
+    "FATReLU",
+    "convert_relus_to_fat",
+    "fat_exp_relu",
+    "fat_pw_relu",
+    "fat_relu",
+    "fat_sig_relu",
+    "set_relu_to_fat",
+]
+
+
+def fat_relu(tens: Tensor, threshold: float | Tensor = 0.0, inplace: bool = False) -> Tensor:
+    """Return ``x`` where it is at least the threshold, 0 below it.
+
+    :param tens: values of any shape
+    :param threshold: a number, or one per channel (dimension 1)
+    :param inplace: overwrite ``tens``
+    """
+    below = tens < _per_channel(threshold, tens)
+    return tens.masked_fill_(below, 0.0) if inplace else tens.masked_fill(below, 0.0)
+
+
+def fat_pw_relu(
+    tens: Tensor, threshold: float | Tensor, compression: float | Tensor, inplace: bool = False
+) -> Tensor:
+    """Return a continuous, piecewise linear approximation of :func:`fat_relu`.
+
+    0 up to ``t - t / c``, ``c * (x - (t - t / c))`` from there to the threshold t, ``x`` beyond it.
+
+    :param compression: slope c of the ramp, above 1
+    :param inplace: overwrite ``tens``
+    """
+    limit, slope = _per_channel(threshold, tens), _per_channel(compression, tens)
+    start = limit - limit / slope
+    ramp = (slope * (tens - start)).clamp(min=0.0)
+    value = torch.where(tens < limit, ramp, tens)
+    return tens.copy_(value) if inplace else value
+
+
+def fat_sig_relu(tens: Tensor, threshold: float | Tensor, compression: float | Tensor) -> Tensor:
+    """Return the smooth approximation ``x * sigmoid(c * (x - t))`` of :func:`fat_relu`.
+
+    :param threshold: t
+    :param compression: c, the steepness
+    """
+    limit, slope = _per_channel(threshold, tens), _per_channel(compression, tens)
+    return tens * torch.sigmoid(slope * (tens - limit))
+
+
+def fat_exp_relu(tens: Tensor, threshold: float | Tensor, compression: float | Tensor) -> Tensor:
+    """Return a continuous, piecewise exponential approximation of :func:`fat_relu`.
+
+    0 up to 0, ``x * exp(c * (x - t))`` from there to the threshold t, ``x`` beyond it.
+
+    :param compression: c, the steepness
+    """
+    limit, slope = _per_channel(threshold, tens), _per_channel(compression, tens)
+    # the exponent is at most 0, so that large inputs leave no infinite gradients behind
+    rise = tens * torch.exp((slope * (tens - limit)).clamp(max=0.0))
+    return torch.where(tens < limit, rise.masked_fill(tens <= 0, 0.0), tens)
+
+
+def _per_channel(value: float | Tensor, tens: Tensor) -> Any:
+    if isinstance(value, Tensor) and value.ndim == 1 and tens.ndim > 1:
+        return value.reshape(1, -1, *([1] * (tens.ndim - 2)))
+    return value
+
+
+class FATReLU(nn.Module):
+    """ReLU with a forced activation threshold: values below it become 0.
+
+    :param threshold: a number; a list with one per channel; or an empty list, for zeros as many as
+        the first input has channels
+    :param inplace: overwrite the input
+    """
+
+    threshold: Tensor
+
+    def __init__(self, threshold: float | Sequence[float] = 0.0, inplace: bool = False):
+        super().__init__()
+        self.register_buffer("threshold", torch.as_tensor(threshold, dtype=torch.float32))
+        self._dynamic = self.channel_wise and not self.num_channels
+        self.inplace = inplace
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the first input decides how many channels there are."""
+        return self._dynamic
+
+    @property
+    def channel_wise(self) -> bool:
+        """Whether each channel has its own threshold."""
+        return self.threshold.ndim == 1
+
+    @property
+    def num_channels(self) -> int:
+        """How many thresholds there are; -1 for a single one."""
+        return self.threshold.numel() if self.channel_wise else -1
+
+    def set_threshold(self, threshold: float | Sequence[float]) -> None:
+        """Set the threshold.
+
+        :param threshold: a number, which becomes that of every channel; or one for each of them
+        :raises ValueError: for another number of thresholds than there are
+        """
+        value = torch.as_tensor(threshold, dtype=torch.float32)
+        if value.ndim and value.shape != self.threshold.shape:
+            one = f"{self.num_channels} thresholds" if self.channel_wise else "a single threshold"
+            raise ValueError(f"this layer has {one}, found {value.numel()}")
+        with torch.no_grad():
+            self.threshold.copy_(value)
+
+    def get_threshold(self) -> float | list[float]:
+        """Return the threshold, or the list of those of all channels."""
+        found: float | list[float] = self.threshold.tolist()
+        return found
+
+    def forward(self, inp: Tensor) -> Tensor:
+        if self._dynamic and not self.num_channels:
+            self.threshold = self.threshold.new_zeros(inp.shape[1])
+        if self.channel_wise and self.num_channels != inp.shape[1]:
+            raise ValueError(
+                f"this layer has {self.num_channels} thresholds, one per channel, but the input "
+                f"of shape {tuple(inp.shape)} has {inp.shape[1]} channels"
+            )
+        return fat_relu(inp, self.threshold, self.inplace)
+
+    def extra_repr(self) -> str:
+        return f"threshold={self.get_threshold()}, inplace={self.inplace}"
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        stored = state_dict.get(f"{prefix}threshold")
+        if self._dynamic and isinstance(stored, Tensor) and not self.num_channels:
+            self.threshold = self.threshold.new_zeros(stored.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def set_relu_to_fat(module: nn.Module, layer_name: str, **kwargs: Any) -> FATReLU:
+    """Put a FATReLU in the place of a layer.
+
+    :param module: the model
+    :param layer_name: dotted name of the layer
+    :param kwargs: for :class:`FATReLU`
+    :return: the new layer
+    :raises AttributeError: if there is no such layer
+    """
+    old = get_layer(layer_name, module)
+    fat = FATReLU(**kwargs).train(old.training)
+    swap_modules(module, layer_name, fat)
+    return fat
+
+
+def convert_relus_to_fat(module: nn.Module, **kwargs: Any) -> dict[str, FATReLU]:
+    """Put a FATReLU in the place of each ``ReLU`` and ``ReLU6`` layer; functions are not seen.
+
+    :param module: the model
+    :param kwargs: for each :class:`FATReLU`
+    :return: the new layers by name
+    """
+    places = [
+        (name, layer)
+        for name, layer in module.named_modules(remove_duplicate=False)
+        if name and isinstance(layer, (nn.ReLU, nn.ReLU6))
+    ]
+    made: dict[int, FATReLU] = {}  # a layer that has several names stays one layer
+    for name, layer in places:
+        made[id(layer)] = made.get(id(layer)) or set_relu_to_fat(module, name, **kwargs)
+        swap_modules(module, name, made[id(layer)])
+    return {name: made[id(layer)] for name, layer in places}
