@@ -27,7 +27,7 @@ OUTCOMES = Path(__file__).parent / "outcomes"
 
 
 def _faults() -> Iterator[Scenario]:
-    """What is wrong on the commit of the outcomes, and is known to change."""
+    """What was wrong on the commit of the other outcomes; here are those of the mended code."""
     together = {**GRADUAL, "final_sparsity": 0.5}
     for pattern in ("filter", "channel"):
         for model in ("unequal", "conv"):

@@ -44,16 +44,8 @@ from sparseml.utils.iterables import convert_to_bool
 
 __all__ = ["BasePruningModifier"]
 
-# what was defined here in SparseML 1.x
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual": (
-            "BaseGradualPruningModifier"
-        ),
-    },
-)
-
+_GRADUAL = f"{__package__}.modifier_pruning_gradual"
+__getattr__, __dir__ = lazy_names(__name__, {_GRADUAL: "BaseGradualPruningModifier"})
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -66,8 +58,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
     parameter (:meth:`_get_budget`) and how sparse the parameters shall be
     (:meth:`get_applied_sparsity_for_epoch`). ``docs/adding_a_pruner.md`` shows a complete one.
 
-    Classes written for SparseML 1.x, which say :meth:`_get_scorer` and :meth:`_get_mask_creator`
-    instead, work as they are.
+    Classes of SparseML 1.x, with :meth:`_get_scorer` and :meth:`_get_mask_creator`, work as well.
 
     :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
     :param global_sparsity: rank the weights of all parameters together
@@ -158,11 +149,9 @@ class BasePruningModifier(ScheduledUpdateModifier):
     def validate_update(self) -> None:
         """:raises ValueError: for a frequency that is neither -1 (every step) nor above 0"""
         super().validate_update()
-        if self._update_frequency != -1.0 and not self._update_frequency > 0.0:
-            raise ValueError(
-                f"update_frequency of {type(self).__name__} must be above 0, or -1 for every step, "
-                f"found {self._update_frequency}"
-            )
+        every, allowed = self._update_frequency, "must be above 0, or -1 for every step"
+        if every != -1.0 and not every > 0.0:
+            raise ValueError(f"update_frequency of {type(self).__name__} {allowed}, found {every}")
 
     @abstractmethod
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> Any:

@@ -35,7 +35,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "sparseml.legacy.pruning.scorer": "MFACPruningParamsScorer",
-        "sparseml.pytorch.functional.mfac": (
+        "sparseml.pytorch.functional.second_order.mfac": (
             "FisherInverse FisherInverseFast FisherInverseFastBlock FisherInverseFastPageSwap "
             "FisherInverseFastSmallBlocks"
         ),
