@@ -42,6 +42,7 @@ from sparseml.optim.fields import (
     field,
     fixed,
     ignored,
+    new_field,
 )
 from sparseml.optim.props import BaseObject, ModifierProp
 
@@ -66,7 +67,7 @@ def accepted_arguments(classes: Iterable[type]) -> set[str]:
     return accepted
 
 
-@dataclass_transform(eq_default=False, field_specifiers=(field, argument, fixed, ignored))
+@dataclass_transform(eq_default=False, field_specifiers=(field, new_field, argument, fixed, ignored))
 def declared_fields(
     *first: type, synonyms: Mapping[str, str] | None = None
 ) -> Callable[[_Class], _Class]:

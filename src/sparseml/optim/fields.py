@@ -23,6 +23,7 @@ __all__ = [
     "field",
     "fixed",
     "ignored",
+    "new_field",
     "of_types",
 ]
 
@@ -93,6 +94,11 @@ def field(
     :param serializable: whether recipes show it
     """
     return Property(check, default, unset, serializable=serializable, doc=doc)
+
+
+def new_field(check: Check, *, default: Any) -> Any:
+    """Return a field that SparseML 1.x does not have: recipes show it unless it is the default."""
+    return Property(check, default, no_serialize_val=default)
 
 
 def argument(check: Check, *, default: Any = REQUIRED) -> Any:

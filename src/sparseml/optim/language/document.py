@@ -16,8 +16,9 @@ import yaml
 
 from sparseml.optim.errors import RecipeError, RecipeTagError, RecipeValueError
 from sparseml.optim.language.source import RecipeSource
-from sparseml.optim.language.yaml_text import MAX_DEPTH, MAX_NODES, compose
+from sparseml.optim.language.yaml_text import MAX_DEPTH, MAX_NODES, compose, is_yaml_number
 from sparseml.utils.text import shortened
+from sparseml.utils.written_number import WrittenNumber
 
 __all__ = ["TAG_PREFIX", "Document", "Path", "children", "parse", "tag_key"]
 
@@ -30,9 +31,17 @@ Path = tuple[Hashable, ...]
 ErrorT = TypeVar("ErrorT", bound=RecipeError)
 
 _scalars = yaml.constructor.SafeConstructor()
+
+
+def _float(node: yaml.ScalarNode) -> float:
+    number = float(_scalars.construct_yaml_float(node))
+    # what is text in YAML 1.1 prints as such
+    return number if is_yaml_number(node.value) else WrittenNumber(node.value.replace("_", ""))
+
+
 _SCALARS = {
     f"{_STANDARD}bool": _scalars.construct_yaml_bool,
-    f"{_STANDARD}float": _scalars.construct_yaml_float,
+    f"{_STANDARD}float": _float,
     f"{_STANDARD}int": _scalars.construct_yaml_int,
     f"{_STANDARD}null": _scalars.construct_yaml_null,
     f"{_STANDARD}str": _scalars.construct_yaml_str,

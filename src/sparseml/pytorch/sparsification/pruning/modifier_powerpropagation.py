@@ -32,7 +32,9 @@ __all__ = ["PowerpropagationModifier"]
 
 
 def _as_alpha(name: str, value: Any) -> float:
-    return require_alpha(name, as_number(name, value))
+    number = as_number(name, value)
+    require_alpha(name, number)
+    return number
 
 
 @PyTorchModifierYAML()

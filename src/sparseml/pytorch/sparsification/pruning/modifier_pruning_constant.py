@@ -38,7 +38,7 @@ class ConstantPruningModifier(BasePruningModifier):
     params: str | Iterable[str]
     start_epoch: float = -1.0
     end_epoch: float = -1.0
-    update_frequency: float = ignored(default=-1.0)
+    update_frequency: float = ignored(default=-1)  # as SparseML 1.x shows it
     end_comparator: int = fixed(-1)
     leave_enabled: bool = fixed(False, hidden=True)
     global_sparsity: bool = fixed(False, hidden=True)

@@ -15,13 +15,13 @@ from sparseml.pytorch.functional.learning_rates import (
     warm_restarts_rate,
 )
 from sparseml.pytorch.sparsification.fields import (
-    Check,
     as_flag,
     as_number,
     between,
     field,
     of_types,
     one_of,
+    plainly,
 )
 from sparseml.pytorch.sparsification.modifier import (
     ModifierProp,
@@ -87,7 +87,7 @@ class LearningRateModifier(LearningRateLogging, ScheduledUpdateModifier):
         self.init_lr = init_lr
         self.constant_logging = constant_logging
 
-    init_lr = field(between(above=0.0, most=1.0))
+    init_lr = field(plainly(between(above=0.0, most=1.0)))
     constant_logging = field(as_flag)
 
     sparsification_types = of_types(SparsificationTypes.learning_rate)
@@ -196,15 +196,7 @@ def _normalized(lr_class: str, lr_kwargs: Mapping[str, Any]) -> tuple[str, dict[
 
 def _checked(name: str, value: Any) -> Any:
     if name != "milestones":
-        return _as_written(
-            between(least=0.0) if name == "lr_min" else between(above=0.0), name, value
-        )
+        return plainly(between(least=0.0) if name == "lr_min" else between(above=0.0))(name, value)
     if not isinstance(value, (list, tuple)) or not value:
         raise ValueError(f"milestones must be a list of epochs, found {value!r}")
-    return [_as_written(as_number, name, epoch) for epoch in value]
-
-
-def _as_written(check: Check, name: str, value: Any) -> Any:
-    # what is a number already stays as it is written, whole numbers too
-    number = check(name, value)
-    return number if isinstance(value, str) else value
+    return [plainly(as_number)(name, epoch) for epoch in value]
