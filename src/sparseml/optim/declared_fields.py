@@ -67,7 +67,9 @@ def accepted_arguments(classes: Iterable[type]) -> set[str]:
     return accepted
 
 
-@dataclass_transform(eq_default=False, field_specifiers=(field, new_field, argument, fixed, ignored))
+@dataclass_transform(
+    eq_default=False, field_specifiers=(field, new_field, argument, fixed, ignored)
+)
 def declared_fields(
     *first: type, synonyms: Mapping[str, str] | None = None
 ) -> Callable[[_Class], _Class]:

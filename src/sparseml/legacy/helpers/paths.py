@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import importlib.metadata
 import importlib.util
 import os
 from urllib.parse import urlparse
@@ -63,9 +64,20 @@ def is_url(val: str) -> bool:
     return bool(parts.scheme and parts.netloc)
 
 
-def is_package_available(package_name: str) -> bool:
-    """Whether a package can be imported; it is not imported, only looked for."""
+def is_package_available(
+    package_name: str, return_version: bool = False
+) -> bool | tuple[bool, str]:
+    """Return whether a package can be imported; it is not imported, only looked for.
+
+    :param return_version: also return its version, ``"N/A"`` where it has none
+    """
     try:
-        return importlib.util.find_spec(package_name) is not None
+        available = importlib.util.find_spec(package_name) is not None
     except (ModuleNotFoundError, ValueError):
-        return False
+        available = False
+    if not return_version:
+        return available
+    try:
+        return available, importlib.metadata.version(package_name) if available else "N/A"
+    except importlib.metadata.PackageNotFoundError:
+        return available, "N/A"

@@ -93,6 +93,10 @@ RecipeDumper.add_representer(
     WrittenNumber,
     lambda dumper, number: dumper.represent_scalar("tag:yaml.org,2002:float", str(number)),
 )
+for _dumper in (yaml.Dumper, yaml.SafeDumper):  # that knows only exact types
+    _dumper.add_representer(
+        WrittenNumber, lambda dumper, number: dumper.represent_float(float(number))
+    )
 
 
 def is_yaml_number(text: str) -> bool:

@@ -93,9 +93,10 @@ class BaseQuantizationModifier(ScheduledModifier):
             if not (kwargs.get("allow_inert") or os.environ.get(ALLOW_INERT) == "1"):
                 raise NotImplementedError(
                     f"{self.inert}, so !QuantizationModifier cannot act on a model. Take it out of "
-                    "the recipe and quantize the trained model with another tool; or let the rest "
-                    f"of the recipe run by allow_inert=True or {ALLOW_INERT}=1, or by enabled = "
-                    "False on each of manager.quantization_modifiers"
+                    "the recipe, or let the rest run without it (allow_inert=True, or in the "
+                    f"environment {ALLOW_INERT}=1; or set enabled = False on each of "
+                    "manager.quantization_modifiers before training), and quantize the trained "
+                    "model with another tool"
                 )
             _LOGGER.warning("%s: !QuantizationModifier does nothing in this run", self.inert)
         super().initialize(module, epoch, loggers, **kwargs)

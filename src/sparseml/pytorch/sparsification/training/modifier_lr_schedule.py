@@ -86,6 +86,7 @@ class LearningRateModifier(LearningRateLogging, ScheduledUpdateModifier):
         )
         self.init_lr = init_lr
         self.constant_logging = constant_logging
+        self._require_milestones(self._start_epoch, self._end_epoch)
 
     init_lr = field(plainly(between(above=0.0, most=1.0)))
     constant_logging = field(as_flag)
@@ -100,7 +101,6 @@ class LearningRateModifier(LearningRateLogging, ScheduledUpdateModifier):
     @lr_class.setter  # type: ignore[no-redef]
     def lr_class(self, value: str) -> None:
         self._lr_class, self._lr_kwargs = _normalized(value, self._lr_kwargs)
-        self.validate_schedule()
 
     @ModifierProp()
     def lr_kwargs(self) -> dict[str, Any]:
@@ -110,18 +110,14 @@ class LearningRateModifier(LearningRateLogging, ScheduledUpdateModifier):
     @lr_kwargs.setter  # type: ignore[no-redef]
     def lr_kwargs(self, value: Mapping[str, Any]) -> None:
         self._lr_class, self._lr_kwargs = _normalized(self._lr_class, value)
-        self.validate_schedule()
 
-    def validate_schedule(self) -> None:
-        """Check the schedule; milestones must be strictly between start and end."""
-        super().validate_schedule()
-        end = self._end_epoch
+    def _require_milestones(self, start: float, end: float) -> None:
+        # not in validate_schedule: start and end are changed one after the other
         for milestone in self._lr_kwargs.get("milestones", ()):
-            if milestone <= self._start_epoch or (end != -1.0 and milestone >= end):
+            if milestone <= start or (end != -1.0 and milestone >= end):
                 until = "" if end == -1.0 else f" and before end_epoch {end}"
                 raise ValueError(
-                    f"milestones must be after start_epoch {self._start_epoch}{until}, "
-                    f"found {milestone}"
+                    f"milestones must be after start_epoch {start}{until}, found {milestone}"
                 )
 
     def advance_epochs(self, ref_start_epoch: float | None = None) -> None:
@@ -138,7 +134,10 @@ class LearningRateModifier(LearningRateLogging, ScheduledUpdateModifier):
         """The schedule and its settings with times in whole optimizer steps from ``start_epoch``.
 
         A length is at least one step.
+
+        :raises ValueError: for milestones that are not strictly between start and end
         """
+        self._require_milestones(start_epoch, end_epoch)
         kwargs = dict(self._lr_kwargs)
         for name in ("step_size", "cycle_epochs"):
             if name in kwargs:

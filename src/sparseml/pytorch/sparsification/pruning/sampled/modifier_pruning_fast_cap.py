@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sparseml.pytorch.sparsification.fields import declared_fields, field, ignored, new_field, one_of, plainly
+from sparseml.pytorch.sparsification.fields import (
+    declared_fields,
+    field,
+    ignored,
+    new_field,
+    one_of,
+    plainly,
+)
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.methods.fast_cap import FastCAP
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
