@@ -25,6 +25,7 @@ __all__ = [
     "ignored",
     "new_field",
     "of_types",
+    "stated",
 ]
 
 FIELD_GROUPS = "_field_groups"
@@ -106,18 +107,30 @@ def argument(check: Check, *, default: Any = REQUIRED) -> Any:
     return NoProperty(default, check)
 
 
-def fixed(value: Any, *, hidden: bool = False, init: Literal[False] = False) -> Any:
+def fixed(value: Any, *, init: Literal[False] = False) -> Any:
+    """Return what the base class gets instead of an argument."""
+    return NoProperty(value, accepted=False)
+
+
+def stated(*, default: Any, why: str) -> Any:
+    """Return what :func:`fixed` does; an argument is accepted if it is just this value.
+
+    No recipe shows it, and nobody can set it.
+
+    :param why: the reason that it is fixed
+    :raises ValueError: (by the constructor) naming the reason, for any other argument
     """
-    Return what the base class gets instead of an argument.
 
-    :param hidden: also show it in no recipe, and let nobody set it
-    """
-    return NoProperty(value, accepted=False, hidden=hidden)
+    def check(name: str, value: Any) -> None:
+        if value != default:
+            raise ValueError(f"{name} is always {default!r}, found {value!r}: {why}")
+
+    return NoProperty(default, check, hidden=True)
 
 
-def ignored(*, default: Any, hidden: bool = False) -> Any:
+def ignored(*, default: Any) -> Any:
     """Return what :func:`fixed` does; an argument is accepted for the sake of old recipes."""
-    return NoProperty(default, hidden=hidden)
+    return NoProperty(default)
 
 
 def of_types(*types: SparsificationTypes) -> ModifierProp:

@@ -53,8 +53,8 @@ BEFORE = {
 def test_anything_may_come_before_a_recipe(
     tmp_path: Path, before: str, mark: str, end: str
 ) -> None:
-    if mark == "+++" and "+++" in before:
-        before = before.replace("+++", "---")
+    if mark in before:
+        pytest.skip("that would be the first delimiter")
     text = f"{before}{mark}\n{TEXT}  {mark} \n\n# After\n\n---\nmore\n---\n".replace("\n", end)
     path = tmp_path / "r.md"
     path.write_bytes(text.encode())

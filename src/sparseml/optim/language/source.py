@@ -129,8 +129,9 @@ def read_source(file_path: Any) -> RecipeSource:
 
     A string with a line break is the recipe itself; if two of its lines are ``---`` or ``+++``,
     only what stands between them is used. Any other string, or path object, is the path of a
-    ``.yaml`` or ``.yml`` file, or of a ``.md`` file with the recipe between two such lines, whatever
-    comes before; or it is ``recipe:`` and the name of a recipe that comes with the package.
+    ``.yaml`` or ``.yml`` file, or of a ``.md`` file with the recipe between two such lines,
+    whatever comes before; or it is ``recipe:`` and the name of a recipe that comes with the
+    package.
 
     :param file_path: text or path
     :raises RecipeValueError: if it is neither, names a recipe of the model zoo, or the file is too

@@ -12,7 +12,16 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sparseml.optim.declared_fields import declared_fields
-from sparseml.optim.fields import Check, argument, field, fixed, ignored, new_field, of_types
+from sparseml.optim.fields import (
+    Check,
+    argument,
+    field,
+    fixed,
+    ignored,
+    new_field,
+    of_types,
+    stated,
+)
 from sparseml.utils.iterables import convert_to_bool, validate_str_iterable
 from sparseml.utils.text import did_you_mean, quoted_list
 from sparseml.utils.written_number import WrittenNumber, as_written
@@ -34,6 +43,7 @@ __all__ = [
     "of_types",
     "one_of",
     "plainly",
+    "stated",
 ]
 
 
@@ -66,7 +76,7 @@ def as_number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise TypeError(f"{name} must be a number, found {value!r}")
     try:
-        return as_written(value)  # type: ignore[no-any-return]
+        return as_written(value)
     except ValueError:
         raise ValueError(f"{name} must be a number, found {value!r}") from None
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch.nn import Module
 
-from sparseml.pytorch.sparsification.fields import declared_fields, fixed, ignored
+from sparseml.pytorch.sparsification.fields import declared_fields, fixed, ignored, stated
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.methods.elementwise import KeepZeros
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
@@ -40,8 +40,8 @@ class ConstantPruningModifier(BasePruningModifier):
     end_epoch: float = -1.0
     update_frequency: float = ignored(default=-1)  # as SparseML 1.x shows it
     end_comparator: int = fixed(-1)
-    leave_enabled: bool = fixed(False, hidden=True)
-    global_sparsity: bool = fixed(False, hidden=True)
+    leave_enabled: bool = stated(default=False, why="at the end the weights are free again")
+    global_sparsity: bool = stated(default=False, why="nothing is ranked")
 
     @staticmethod
     def from_sparse_model(model: Module) -> list[ConstantPruningModifier]:

@@ -8,7 +8,6 @@ from typing import Any
 from sparseml.pytorch.sparsification.fields import (
     declared_fields,
     field,
-    ignored,
     new_field,
     one_of,
     plainly,
@@ -67,7 +66,9 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
     grad_sampler_kwargs: Mapping[str, Any] | None = field(as_optional_keywords, default=None)
     fisher_samples: str = new_field(fisher_fields.as_samples, default="batch")
     fisher_dtype: str = new_field(fisher_fields.as_fisher_dtype, default="float32")
-    global_sparsity: bool = ignored(default=False, hidden=True)
+    global_sparsity: bool = stated(
+        default=False, why="every parameter is pruned by itself; CAPruningModifier can rank all"
+    )
 
     def _get_method(self) -> FastCAP:
         settings = fisher_fields.fisher_settings(self)
