@@ -11,6 +11,7 @@ from sparseml.pytorch.sparsification.fields import (
     new_field,
     one_of,
     plainly,
+    stated,
 )
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.methods.fast_cap import FastCAP
