@@ -71,7 +71,8 @@ class BaseGradualPruningModifier(BasePruningModifier):
     :param init_sparsity: in [0, 1], or ``__FROM_PARAM__``: the sparsity that each parameter has at
         initialisation
     :param final_sparsity: strictly between 0 and 1, or for several a mapping from each to the
-        names and patterns of its parameters (the first that matches holds)
+        names and patterns of its parameters (the first that matches holds; recipes are read in
+        ascending order)
     :param inter_func: ``linear``, ``cubic`` or ``inverse_cubic``
     :raises TypeError: for a sparsity that is not written as a float
     :raises ValueError: for a sparsity outside its range, an unknown ``inter_func``, an
