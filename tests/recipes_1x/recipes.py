@@ -56,6 +56,8 @@ This recipe prunes a network. ---- is no delimiter, and `---` within a line is n
 After it comes a rule.
 """
 
+WORDS = "Words, words, and a: 1. " * 99
+
 STAGED = """\
 version: 1.1.0
 
@@ -132,7 +134,7 @@ TEXTS: dict[str, str] = {
     "pluses.md": f"+++\n{PRUNED}+++\n{CARD}",
     "after_a_comment.md": f"{LICENCE}---\n{PRUNED}---\n{CARD}",
     "after_a_title.md": f"# Title\n\n---\n{PRUNED}---\n{CARD}",
-    "after_paragraphs.md": f"{LICENCE}# Title\n\n{'Words, words. ' * 99}\n\n  ---\n{PRUNED}  ---  \n",
+    "after_paragraphs.md": f"{LICENCE}# Title\n\n{WORDS}\n\n  ---\n{PRUNED}  ---  \n",
     "line_ends.md": f"{LICENCE}---\n{PRUNED}---\n{CARD}".replace("\n", "\r\n"),
     "stages.yaml": STAGED,
     "metadata.yaml": METADATA,

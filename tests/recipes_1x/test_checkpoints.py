@@ -27,21 +27,21 @@ MASKING = {
     "RigLPruningModifier": SPARSE,
     "TopKASTPruningModifier": f"{{{SCHEDULE}, forward_sparsity: 0.5, backward_sparsity: 0.25}}",
 }
-IDENTIFIERS = {
-    "ConstantPruningModifier": "ConstantPruningModifier-ad2c1359bfa5032b33efa2d1b0f4222e",
-    "GMPruningModifier": "GMPruningModifier-53ea3434410e01f1210880edfd5f3139",
-    "MagnitudePruningModifier": "MagnitudePruningModifier-ccc17306c3cc0d14ada155290de986eb",
-    "GlobalMagnitudePruningModifier": "GlobalMagnitudePruningModifier-ccc17306c3cc0d14ada155290de986eb",
-    "MovementPruningModifier": "MovementPruningModifier-ccc17306c3cc0d14ada155290de986eb",
-    "MFACPruningModifier": "MFACPruningModifier-2b20501d7bddd7e88f2f044f2fcd93e6",
-    "OBSPruningModifier": "OBSPruningModifier-bc306529c00634bd4a5ba4b74bf2c553",
-    "StructuredPruningModifier": "StructuredPruningModifier-17cc8b71378820cf72ba4cd3dfc5080f",
-    "ACDCPruningModifier": "ACDCPruningModifier-871db42885fca9c9c61330dfc3e14b2d",
-    "RigLPruningModifier": "RigLPruningModifier-ffe50f148324b5422139a5834f8fdb87",
-    "TopKASTPruningModifier": "TopKASTPruningModifier-b61a396da0fa6b1f28bd371bd57bf281",
-    "PerLayerDistillationModifier": "PerLayerDistillationModifier-e698804de92d0fce5d290b7a20a76094",
+DIGESTS = {
+    "ConstantPruningModifier": "ad2c1359bfa5032b33efa2d1b0f4222e",
+    "GMPruningModifier": "53ea3434410e01f1210880edfd5f3139",
+    "MagnitudePruningModifier": "ccc17306c3cc0d14ada155290de986eb",
+    "GlobalMagnitudePruningModifier": "ccc17306c3cc0d14ada155290de986eb",
+    "MovementPruningModifier": "ccc17306c3cc0d14ada155290de986eb",
+    "MFACPruningModifier": "2b20501d7bddd7e88f2f044f2fcd93e6",
+    "OBSPruningModifier": "bc306529c00634bd4a5ba4b74bf2c553",
+    "StructuredPruningModifier": "17cc8b71378820cf72ba4cd3dfc5080f",
+    "ACDCPruningModifier": "871db42885fca9c9c61330dfc3e14b2d",
+    "RigLPruningModifier": "ffe50f148324b5422139a5834f8fdb87",
+    "TopKASTPruningModifier": "b61a396da0fa6b1f28bd371bd57bf281",
+    "PerLayerDistillationModifier": "e698804de92d0fce5d290b7a20a76094",
 }
-"""Under which SparseML 1.x keeps the states of these modifiers."""
+"""What ends the keys under which SparseML 1.x keeps the states of these modifiers."""
 
 
 def network() -> nn.Sequential:
@@ -91,7 +91,7 @@ def test_masks(name: str, worded: str, caplog: pytest.LogCaptureFixture) -> None
     state: dict[str, Any] = masks(2)
     if name == "TopKASTPruningModifier":
         state = {"param_masks": state, "grad_masks": masks(4)}
-    key = IDENTIFIERS[name] if worded == "alike" else f"{name}-{'0f' * 16}"
+    key = f"{name}-{DIGESTS[name]}" if worded == "alike" else f"{name}-{'0f' * 16}"
     manager.load_state_dict(saved({key: state}))
     assert ("is taken for that of" in caplog.text) == (worded == "otherwise")
     found = modifier.state_dict()
@@ -110,7 +110,7 @@ def test_projections() -> None:
     teacher[0], teacher[2] = nn.Linear(4, 6), nn.Linear(6, 3)
     manager = manager_of(name, student, distillation_teacher=teacher)
     weights = {"0": {"weight": torch.ones(6, 4)}, "2": {"weight": torch.full((3, 2), 2.0)}}
-    state = {IDENTIFIERS[name]: {"distillation_projection_params": weights}}
+    state = {f"{name}-{DIGESTS[name]}": {"distillation_projection_params": weights}}
     manager.load_state_dict(saved(state))
     inputs, optimizer = torch.randn(3, 4), torch.optim.SGD(student.parameters(), lr=0.1)
     manager.update(student, optimizer, 0.0, 4)
@@ -118,7 +118,7 @@ def test_projections() -> None:
         torch.zeros(()), student, optimizer, 0.0, 4,
         student_outputs=student(inputs), student_inputs=inputs,
     )  # fmt: skip
-    found = manager.state_dict()[IDENTIFIERS[name]]["distillation_projection_params"]
+    found = manager.state_dict()[f"{name}-{DIGESTS[name]}"]["distillation_projection_params"]
     assert torch.equal(found["0"]["weight"], torch.ones(6, 4))
     assert torch.equal(found["2"]["weight"], torch.full((3, 2), 2.0))
 

@@ -193,7 +193,7 @@ def test_phases():
     assert manager.phase(3.0) == "dense_quantized"
 
 
-RECIPE = """modifiers:
+WITH_THE_REST = """modifiers:
   - !EpochRangeModifier {start_epoch: 0.0, end_epoch: 2.0}
   - !QuantizationModifier {start_epoch: 0.0}
   - !SetLearningRateModifier {learning_rate: 0.25}
@@ -205,13 +205,15 @@ def test_the_rest_of_a_recipe_can_run(way, monkeypatch, caplog):
     model = torch.nn.Linear(2, 2)
     before = str(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    manager = ScheduledModifierManager.from_yaml(RECIPE)
-    with pytest.raises(NotImplementedError, match="allow_inert=True, or .* SPARSEML_ALLOW_INERT=1"):
+    manager = ScheduledModifierManager.from_yaml(WITH_THE_REST)
+    with pytest.raises(
+        NotImplementedError, match=r"allow_inert=True, or .* SPARSEML_ALLOW_INERT=1"
+    ):
         manager.modify(model, optimizer, 4)
     if way == "environment":
         monkeypatch.setenv("SPARSEML_ALLOW_INERT", "1")
     given = {"allow_inert": True} if way == "argument" else {}
-    stepper = ScheduledModifierManager.from_yaml(RECIPE).modify(model, optimizer, 4, **given)
+    stepper = ScheduledModifierManager.from_yaml(WITH_THE_REST).modify(model, optimizer, 4, **given)
     for _ in range(8):
         stepper.step()
     stepper.wrapped_manager.finalize(model)
