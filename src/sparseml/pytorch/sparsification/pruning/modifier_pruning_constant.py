@@ -33,6 +33,8 @@ class ConstantPruningModifier(BasePruningModifier):
 
     :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
     :param update_frequency: accepted for the sake of old recipes; the masks never change
+    :param leave_enabled: always False
+    :param global_sparsity: always False
     """
 
     params: str | Iterable[str]
