@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from sparseml.optim import RecipeTypeError, RecipeValueError
+from sparseml.optim import RecipeTypeError
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.utils import restricted_eval
 
@@ -121,10 +121,13 @@ def test_the_example_of_an_error_is_real(tmp_path: Path) -> None:
     assert str(caught.value).removeprefix(f"{tmp_path}/") in page
 
 
-def test_what_differs_from_1x() -> None:
-    repeated = "modifiers:\n  - !EpochRangeModifier\n    end_epoch: 1.0\n    end_epoch: 2.0\n"
-    with pytest.raises(RecipeValueError, match="twice"):
-        ScheduledModifierManager.from_yaml(repeated)
+def test_what_differs_from_1x(caplog: pytest.LogCaptureFixture) -> None:
+    repeated = (
+        "modifiers:\n  - !EpochRangeModifier\n    start_epoch: 0.0\n"
+        "    end_epoch: 1.0\n    end_epoch: 2.0\n"
+    )
+    assert ScheduledModifierManager.from_yaml(repeated).max_epochs == 2
+    assert "occurs twice, in line 4 and in line 5" in caplog.text
     with pytest.raises(RecipeTypeError, match=r"0\.0"):
         ScheduledModifierManager.from_yaml(
             "modifiers:\n  - !MagnitudePruningModifier\n    params: []\n    init_sparsity: 0\n"

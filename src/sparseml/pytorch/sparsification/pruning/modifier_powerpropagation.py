@@ -110,7 +110,7 @@ class PowerpropagationModifier(ScheduledModifier):
             self._set_wrapped(module, False)
 
     def progress_state(self) -> dict[str, Any]:
-        """Adds whether the layers are wrapped."""
+        """Return how far this modifier has come, and whether the layers are wrapped."""
         return {**super().progress_state(), "wrapped": self._wrapped}
 
     def load_structure_state(self, module: Module, state: Mapping[str, Any]) -> None:
@@ -119,7 +119,7 @@ class PowerpropagationModifier(ScheduledModifier):
         self._set_wrapped(module, state["wrapped"])
 
     def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restores the schedule.
+        """Restore the schedule.
 
         :raises RuntimeError: when the layers are wrapped and were not, or the other way around
         """

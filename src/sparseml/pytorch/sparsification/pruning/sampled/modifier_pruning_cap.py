@@ -49,6 +49,8 @@ class CAPruningModifier(BaseGradualPruningModifier):
     |       fisher_block_size: 192
 
     :param fisher_block_size: weights per block
+    :param weight_update: ``joint``, the best one for all that go, or ``simultaneous``, as SparseML
+        1.x adds up the updates of single weights
     :param mask_type: ``unstructured``, runs of inputs (``block4``, ``1x8``, ``[1, 8]``) or ``N:M``,
         which keeps N of M (the files of the CAP release say how many of M are *pruned*)
     :param blocks_in_parallel: accepted from recipes of the CAP release; nothing depends on it
