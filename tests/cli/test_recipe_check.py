@@ -170,3 +170,40 @@ def test_bad_steps_per_epoch(invoke: Any, steps: str) -> None:
     failed = invoke("check", "gradual.yaml", "--steps-per-epoch", steps)
     assert failed.exit_code == 2
     assert "--steps-per-epoch" in failed.stderr
+
+
+INERT = """modifiers:
+  - !EpochRangeModifier {start_epoch: 0.0, end_epoch: 2.0}
+  - !QuantizationModifier {start_epoch: 0.0}
+"""
+
+
+def test_what_is_loaded_and_cannot_run_is_said(folder: Path, invoke: Any) -> None:
+    (folder / "inert.yaml").write_text(INERT)
+    result = invoke("check", "inert.yaml")
+    assert result.exit_code == 2
+    assert "#2 is loaded and cannot run: quantization is not part of this package" in result.stdout
+    assert result.stderr.startswith("inert.yaml: !QuantizationModifier is loaded and cannot run")
+    assert len(result.stderr.splitlines()) == 1 and "--allow-inert" in result.stderr
+    assert invoke("check", "inert.yaml", "--allow-inert").exit_code == 0
+
+
+def test_what_cannot_run_in_json(folder: Path, invoke: Any, invoke_json: Any) -> None:
+    (folder / "inert.yaml").write_text(INERT)
+    result = invoke("check", "inert.yaml", "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 2 and not found["valid"]
+    assert found["error"]["kind"] == "inert" and found["error"]["modifiers"] == [2]
+    assert "inert" not in found["modifiers"][0] and "updates" not in found["modifiers"][1]
+    allowed = invoke_json("check", "inert.yaml", "--allow-inert")
+    assert allowed["valid"] and "not part of this package" in allowed["modifiers"][1]["inert"]
+
+
+def test_repeated_keys_are_errors(folder: Path, invoke: Any) -> None:
+    text = (folder / "gradual.yaml").read_text()
+    (folder / "twice.yaml").write_text(text.replace("final: 0.8\n", "final: 0.8\nfinal: 0.9\n"))
+    result = invoke("check", "twice.yaml")
+    assert result.exit_code == 2
+    message = "twice.yaml:3: the key 'final' occurs twice, in line 2 and in line 3"
+    assert result.stderr.strip() == message
+    assert invoke("show", "twice.yaml").exit_code == 0

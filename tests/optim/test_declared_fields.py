@@ -7,7 +7,7 @@ import pytest
 
 from sparseml.optim import ModifierProp, ModifierYAML, RecipeTypeError, load_recipe
 from sparseml.optim.declared_fields import accepted_arguments, declared_fields
-from sparseml.optim.fields import argument, described_arguments, field, fixed, ignored
+from sparseml.optim.fields import argument, described_arguments, field, fixed, ignored, stated
 from sparseml.optim.scheduled import BaseScheduled
 
 REQUIRED = inspect.Parameter.empty
@@ -62,7 +62,7 @@ class Shrinking(BaseScheduled):
 class Shifting(Shrinking):
     strength: float = 5
     offset: float = field(positive, default=1, doc="What is added.")
-    end_epoch: float = ignored(default=-1.0, hidden=True)
+    end_epoch: float = stated(default=-1.0, why="it goes on and on")
     phased: bool = fixed(False)
 
     def _set_up(self) -> None:
@@ -128,8 +128,10 @@ def test_what_is_fixed_is_no_argument() -> None:
 
 
 def test_what_is_ignored_has_no_effect() -> None:
-    modifier = Shifting(1, 0.0, [], end_epoch=9.0, old="x")
+    modifier = Shifting(1, 0.0, [], end_epoch=-1, old="x")
     assert modifier.end_epoch == -1.0
+    with pytest.raises(ValueError, match=r"end_epoch is always -1.0, found 9.0: it goes on and on"):
+        Shifting(1, 0.0, [], end_epoch=9.0)
     assert not hasattr(modifier, "old")
 
 

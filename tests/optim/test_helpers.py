@@ -102,7 +102,7 @@ def test_text_that_looks_like_a_tag_stays_text(value: str) -> None:
 )  # fmt: skip
 def test_scalars(text: str, value: Any) -> None:
     loaded = load_recipe_yaml_str_no_classes(f"key: {text}\n")["key"]
-    assert loaded == value and type(loaded) is type(value)
+    assert loaded == value and isinstance(loaded, type(value))
     rewritten = rewrite_recipe_yaml_string_with_classes({"key": value})
     assert load_recipe_yaml_str_no_classes(rewritten) == {"key": value}
     # what other readers of YAML see is the same

@@ -57,6 +57,9 @@ def list_ready(words: tuple[str, ...], as_json: bool) -> None:
 )
 @click.option("--steps-per-epoch", type=click.IntRange(min=1), metavar="N")
 @click.option("--all", "all_updates", is_flag=True, help="Show every update of every modifier.")
+@click.option(
+    "--allow-inert", is_flag=True, help="Accept modifiers that are loaded and cannot act yet."
+)
 @_recipe_args
 @_as_json
 def check(
@@ -64,6 +67,7 @@ def check(
     model: str | None,
     steps_per_epoch: int | None,
     all_updates: bool,
+    allow_inert: bool,
     recipe_args: str | None,
     as_json: bool,
 ) -> None:
@@ -73,12 +77,17 @@ def check(
     """
     with reported(as_json):
         found = _findings(recipe_path, recipe_args, model, steps_per_epoch)
+    problem = None if allow_inert else _inert(found, recipe_path)
     if as_json:
-        _echo_json({"valid": True, "recipe": recipe_path, "model": model, **found})
+        error = {} if problem is None else {"error": problem.details}
+        about = {"valid": problem is None, "recipe": recipe_path, "model": model}
+        _echo_json({**about, **error, **found})
     else:
         from sparseml.cli.recipe_tables import print_plan
 
         print_plan(found, all_updates)
+    if problem is not None:
+        raise problem
 
 
 @recipe.command()
@@ -127,6 +136,7 @@ recipe.add_command(compose, "compose")
 def _findings(
     recipe_path: str, recipe_args: str | None, model_source: str | None, steps: int | None
 ) -> dict[str, Any]:
+    _refuse_repeated_keys(recipe_path)
     manager = _load(recipe_path, recipe_args)
     from sparseml.cli.recipe_matches import check_patterns, matches, overlaps
     from sparseml.cli.recipe_plan import plan
@@ -145,6 +155,36 @@ def _findings(
             entry["matches"] = matches(modifier, model, recipe_path)
         found["overlaps"] = overlaps(list(manager.iter_modifiers()), found["modifiers"])
     return found
+
+
+def _inert(found: dict[str, Any], recipe_path: str) -> Problem | None:
+    """Return what to say of a recipe with modifiers that cannot act yet; None for others."""
+    numbers = [number for number, entry in enumerate(found["modifiers"], 1) if "inert" in entry]
+    if not numbers:
+        return None
+    first = found["modifiers"][numbers[0] - 1]
+    others = "" if len(numbers) == 1 else f" ({len(numbers)} modifiers)"
+    return Problem(
+        f"{recipe_path}: !{first['modifier']}{others} is loaded and cannot run: {first['inert']}; "
+        "allow_inert=True in Python, or SPARSEML_ALLOW_INERT=1 in the environment, runs the rest "
+        "of the recipe without it, and --allow-inert checks it",
+        kind="inert",
+        file=recipe_path,
+        modifiers=numbers,
+    )
+
+
+def _refuse_repeated_keys(path: str) -> None:
+    """Refuse a recipe with a key that occurs twice in one mapping, which loading only warns of."""
+    from sparseml.optim.errors import RecipeValueError
+    from sparseml.optim.language.document import parse
+    from sparseml.optim.language.source import read_source
+
+    if "\n" in path or "\r" in path:
+        return  # refused when it is loaded
+    document = parse(read_source(path), warn=False)
+    for repeated in document.repeated:
+        raise document.error(RecipeValueError, str(repeated), repeated.path)
 
 
 def _load(path: str, recipe_args: str | None) -> ScheduledModifierManager:

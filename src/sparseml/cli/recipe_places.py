@@ -21,7 +21,7 @@ def line_of(recipe_path: str, modifier: Modifier, text: str) -> int | None:
 
     :param text: one of the modifier's fields, an entry of one, or a message that names a field
     """
-    document = parse(read_source(recipe_path))
+    document = parse(read_source(recipe_path), warn=False)
     tag = _tag_of(document, modifier)
     if tag is None:
         return None

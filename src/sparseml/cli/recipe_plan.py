@@ -59,6 +59,8 @@ def _modifier_plan(modifier: Modifier, per_epoch: int, steps: int) -> Plan:
         "modifier": type(modifier).__name__,
         "fields": modifier.props(only_serializable=True),
     }
+    if inert := getattr(modifier, "inert", None):
+        return {**found, "inert": inert}
     if isinstance(modifier, ScheduledModifier):
         updates = modifier.schedule.updates(per_epoch, steps + 1)
         found["updates"] = [

@@ -130,6 +130,8 @@ def _notes(plan: Plan) -> Iterator[str]:
     if plan["steps_per_epoch_assumed"]:
         yield f"{plan['steps_per_epoch']} steps per epoch are assumed; --steps-per-epoch sets them."
     for number, modifier in enumerate(plan["modifiers"], start=1):
+        if "inert" in modifier:
+            yield f"#{number} is loaded and cannot run: {modifier['inert']}."
         if "one_shot_sparsity" not in modifier:
             continue
         at_once = _text(modifier["one_shot_sparsity"])

@@ -54,7 +54,7 @@ def _shift(first: Stages, second: Stages, epochs: int) -> None:
             # Recipe texts of SparseML 1.x show this end as the whole number that it is.
             modifier._end_epoch = modifier._init_end = epochs
     for modifier in _scheduled(second):
-        modifier.advance_epochs(ref_start_epoch=float(epochs))
+        modifier.advance_epochs(ref_start_epoch=epochs)
 
 
 def compose(

@@ -42,6 +42,8 @@ from sparseml.optim.fields import (
     field,
     fixed,
     ignored,
+    new_field,
+    stated,
 )
 from sparseml.optim.props import BaseObject, ModifierProp
 
@@ -66,7 +68,9 @@ def accepted_arguments(classes: Iterable[type]) -> set[str]:
     return accepted
 
 
-@dataclass_transform(eq_default=False, field_specifiers=(field, argument, fixed, ignored))
+@dataclass_transform(
+    eq_default=False, field_specifiers=(field, new_field, argument, fixed, stated, ignored)
+)
 def declared_fields(
     *first: type, synonyms: Mapping[str, str] | None = None
 ) -> Callable[[_Class], _Class]:
@@ -143,8 +147,9 @@ def _constructor(clazz: type, synonyms: Mapping[str, str]) -> Callable[..., None
     signature = _signature(declared)
     known = accepted_arguments(clazz.__mro__[1:])
     special = {name: v for name, (_, v) in declared.items() if isinstance(v, NoProperty)}
-    checks = {name: v.check for name, v in special.items() if v.check and name not in known}
     replaced = {name: v.default for name, v in special.items() if name in known and name in new}
+    checked = special.keys() - (known - replaced.keys())
+    checks = {name: v.check for name, v in special.items() if v.check and name in checked}
     fields = [name for name in declared if name not in known and name not in special]
     _require_sense(clazz, fields, [n for n in new if n in special and n not in known])
     set_up = vars(clazz).get("_set_up")

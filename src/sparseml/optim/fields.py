@@ -23,7 +23,9 @@ __all__ = [
     "field",
     "fixed",
     "ignored",
+    "new_field",
     "of_types",
+    "stated",
 ]
 
 FIELD_GROUPS = "_field_groups"
@@ -95,23 +97,40 @@ def field(
     return Property(check, default, unset, serializable=serializable, doc=doc)
 
 
+def new_field(check: Check, *, default: Any) -> Any:
+    """Return a field that SparseML 1.x does not have: recipes show it unless it is the default."""
+    return Property(check, default, no_serialize_val=default)
+
+
 def argument(check: Check, *, default: Any = REQUIRED) -> Any:
     """Return an argument that is checked, and not kept."""
     return NoProperty(default, check)
 
 
-def fixed(value: Any, *, hidden: bool = False, init: Literal[False] = False) -> Any:
+def fixed(value: Any, *, init: Literal[False] = False) -> Any:
+    """Return what the base class gets instead of an argument."""
+    return NoProperty(value, accepted=False)
+
+
+def stated(*, default: Any, why: str) -> Any:
+    """Return what :func:`fixed` does; an argument is accepted if it is just this value.
+
+    No recipe shows it, and nobody can set it.
+
+    :param why: the reason that it is fixed
+    :raises ValueError: (by the constructor) naming the reason, for any other argument
     """
-    Return what the base class gets instead of an argument.
 
-    :param hidden: also show it in no recipe, and let nobody set it
-    """
-    return NoProperty(value, accepted=False, hidden=hidden)
+    def check(name: str, value: Any) -> None:
+        if value != default:
+            raise ValueError(f"{name} is always {default!r}, found {value!r}: {why}")
+
+    return NoProperty(default, check, hidden=True)
 
 
-def ignored(*, default: Any, hidden: bool = False) -> Any:
+def ignored(*, default: Any) -> Any:
     """Return what :func:`fixed` does; an argument is accepted for the sake of old recipes."""
-    return NoProperty(default, hidden=hidden)
+    return NoProperty(default)
 
 
 def of_types(*types: SparsificationTypes) -> ModifierProp:

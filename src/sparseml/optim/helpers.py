@@ -62,13 +62,13 @@ def load_recipe_yaml_str_no_classes(recipe_yaml_str: str) -> Any:
     return _document(recipe_yaml_str).container
 
 
-def rewrite_recipe_yaml_string_with_classes(recipe_contrainer: Any) -> str:
+def rewrite_recipe_yaml_string_with_classes(recipe_contianer: Any) -> str:
     """
     The opposite of :func:`load_recipe_yaml_str_no_classes`; keys come in alphabetical order.
 
-    :param recipe_contrainer: the recipe as plain data
+    :param recipe_contianer: the recipe as plain data
     """
-    return _TAG_KEY.sub(r"\1!\2\3", dump(recipe_contrainer))
+    return _TAG_KEY.sub(r"\1!\2\3", dump(recipe_contianer))
 
 
 def load_global_recipe_variables_from_yaml(file_path: Any) -> dict[str, Any]:

@@ -10,18 +10,20 @@ from sparseml.optim.props import ModifierProp
 from sparseml.optim.schedule import epoch_of_step, is_one_shot
 from sparseml.optim.steps import STEP_TWINS, StepsMeta
 from sparseml.utils.text import shortened
+from sparseml.utils.written_number import as_written
 
 __all__ = ["BaseScheduled", "BaseUpdate"]
 
 
-def _as_epochs(modifier: Any, field: str, value: Any) -> float:
+def _as_epochs(modifier: Any, field: str, value: Any) -> Any:
+    """Return a number of epochs as it was given: recipes show whole numbers as such."""
     problem = (
         f"{field} of {type(modifier).__name__} must be a number of epochs, found {shortened(value)}"
     )
     if isinstance(value, bool):
         raise TypeError(problem)
     try:
-        return float(value)
+        return as_written(value)
     except TypeError:
         raise TypeError(problem) from None
     except (ValueError, OverflowError):
@@ -61,9 +63,9 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._start_epoch = self._init_start = _as_epochs(self, "start_epoch", start_epoch)
+        self._start_epoch = self._init_start = float(_as_epochs(self, "start_epoch", start_epoch))
         self._min_start = float(min_start)
-        self._end_epoch = self._init_end = _as_epochs(self, "end_epoch", end_epoch)
+        self._end_epoch = self._init_end = float(_as_epochs(self, "end_epoch", end_epoch))
         self._min_end = float(min_end)
         self._end_comparator = end_comparator
         self.validate_schedule()

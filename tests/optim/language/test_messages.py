@@ -62,8 +62,6 @@ pruning_modifiers:
         ("pruning_modifiers:\n", "a: {b: {c_modifiers: [!EpochRangeModifier {}]}}\nmodifiers:\n",
             ValueError, ":3: modifiers must stand in a list under a key whose name contains "
             "'modifiers', at the root or in a stage; found some under 'a.b.c_modifiers'"),
-        ("start_epoch: 1.0", "start_epoch: 1.0\n    start_epoch: 2.0", ValueError,
-            ":9: the key 'start_epoch' occurs twice; it is already in line 8"),
         ("  - !GM", "  -\t- !GM", yaml.YAMLError, ":4: not valid YAML: "),
         ("    params", "\tparams", yaml.YAMLError, ":5: not valid YAML: "),
         ("- !EpochRangeModifier {", "- EpochRangeModifier: {", ValueError,

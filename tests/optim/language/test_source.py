@@ -7,6 +7,7 @@ import pytest
 
 from sparseml.optim import RecipeError, RecipeValueError, load_recipe_yaml_str
 from sparseml.optim.language.source import MAX_BYTES, read_source
+from sparseml.optim.recipe import load_recipe
 
 TEXT = "modifiers:\n  - !EpochRangeModifier\n    start_epoch: 0\n    end_epoch: 3\n"
 
@@ -34,6 +35,47 @@ def test_markdown_without_front_matter(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(RuntimeError, match="no recipe"):
         load_recipe_yaml_str(path)
+
+
+BEFORE = {
+    "nothing": "",
+    "a comment": "<!--\nCopyright (c) 2021 - present / Somebody. All Rights Reserved.\n-->\n\n",
+    "a title": "# ResNet-50, pruned\n\n",
+    "paragraphs": "A recipe.\n\n" + "It says much - or little. a: 1\n" * 2000,
+    "a rule of another kind": "Title\n+++\n\n",
+    "indented": "   ",
+}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["---", "+++"])
+@pytest.mark.parametrize("before", BEFORE.values(), ids=BEFORE)
+def test_anything_may_come_before_a_recipe(
+    tmp_path: Path, before: str, mark: str, end: str
+) -> None:
+    if mark in before:
+        pytest.skip("that would be the first delimiter")
+    text = f"{before}{mark}\n{TEXT}  {mark} \n\n# After\n\n---\nmore\n---\n".replace("\n", end)
+    path = tmp_path / "r.md"
+    path.write_bytes(text.encode())
+    for source in (read_source(path), read_source(text)):
+        assert source.text == TEXT
+        assert source.first_line == before.count("\n") + 2
+
+
+def test_errors_count_lines_from_the_start_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "r.md"
+    path.write_text(
+        "<!-- licence -->\n# Title\n\n---\na: 1\nmodifiers:\n    - !NoSuch {a: 1}\n---\n"
+    )
+    with pytest.raises(RecipeError, match=r"r\.md:7: unknown modifier !NoSuch") as info:
+        load_recipe(path)
+    assert info.value.line == 7
+
+
+@pytest.mark.parametrize("text", ["a: 1\n---\nb: 2\n", "---\na: 1\n", "a: '--- no'\nb: --- c\n"])
+def test_without_a_pair_of_delimiters_text_is_plain_yaml(text: str) -> None:
+    assert load_recipe_yaml_str(text) == text
 
 
 def test_raw_text() -> None:

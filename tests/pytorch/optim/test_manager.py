@@ -441,11 +441,25 @@ class TestState:
             manager.load_state_dict(state)
         manager.load_state_dict(state, strict=False)
 
-    def test_settings_are_part_of_the_keys(self):
-        state = ScheduledModifierManager.from_yaml(RECIPE).state_dict()
+    def test_settings_are_part_of_the_keys(self, model, optimizer):
+        run = ScheduledModifierManager.from_yaml(RECIPE)
+        run.modify(model, optimizer, 4).step()
         changed = ScheduledModifierManager.from_yaml(RECIPE, None, {"end": 4.0})
-        with pytest.raises(IndexError):
-            changed.load_state_dict(state)
+        changed.initialize(copy.deepcopy(model))
+        with pytest.raises(IndexError, match="does not belong to this recipe"):
+            changed.load_state_dict(run.state_dict())
+
+    def test_without_a_run_the_only_modifier_of_a_class_is_known_by_it(self, caplog):
+        first, *others = (EpochRangeModifier(0.0, end) for end in (1.0, 2.0, 3.0))
+        manager = ScheduledModifierManager([first, *others])
+        state = manager.state_dict()
+        old = "EpochRangeModifier-0123456789abcdef0123456789abcdef"
+        renamed = {old if key == first.identifier() else key: part for key, part in state.items()}
+        manager.load_state_dict(renamed)
+        assert f"the state of {old} is taken for that of {first.identifier()}" in caplog.text
+        two = {old: {}, old.replace("0123", "3210"): {}, others[0].identifier(): {}}
+        with pytest.raises(IndexError, match="does not belong to this recipe"):
+            manager.load_state_dict(two)
 
     def test_progress_of_a_run(self, model, optimizer):
         manager = ScheduledModifierManager.from_yaml(RECIPE)

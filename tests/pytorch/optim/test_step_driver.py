@@ -27,7 +27,7 @@ PRUNING = {"start_epoch": 0.5, "end_epoch": 2.0, "update_frequency": 0.5}
 
 def modifiers():
     return [
-        MovementPruningModifier(["weight"], 0.05, 0.75, **PRUNING),
+        MovementPruningModifier(0.05, 0.75, params=["weight"], **PRUNING),
         LearningRateFunctionModifier("linear", 0.2, 0.1, 0.0, 3.0),
     ]
 
@@ -172,7 +172,7 @@ class TestSkippedSteps:
         def train(data, skipped=()):
             model, optimizer, _ = build()
             manager = ScheduledModifierManager(
-                [MagnitudePruningModifier(["weight"], 0.05, 0.75, **PRUNING), modifiers()[1]]
+                [MagnitudePruningModifier(0.05, 0.75, params=["weight"], **PRUNING), modifiers()[1]]
             )
             manager.initialize(model)
             driven(model, optimizer, StepDriver(model, optimizer, manager, 4), data, skipped)

@@ -191,7 +191,7 @@ def train(optimizer_class, closure, keyword=False, steps=6):
     model = torch.nn.Linear(4, 3)
     optimizer = optimizer_class(model.parameters(), lr=0.1)
     modifiers = [
-        MovementPruningModifier(["weight"], 0.05, 0.75, 1.0, 2.0, 0.5),
+        MovementPruningModifier(0.05, 0.75, 1.0, 2.0, 0.5, ["weight"]),
         LearningRateFunctionModifier("linear", 0.2, 0.1, 0.0, 3.0),
     ]
     wrapper = ScheduledModifierManager(modifiers).modify(model, optimizer, 2)

@@ -91,7 +91,7 @@ FIELDS = {
         "param_group_dependency_map": {"0.weight,0.bias": ["2.weight"]},
         "structure_type": "filter", "update_epochs": [4.0, 4.5], "start_epoch": 1.0,
     },
-    "PowerpropagationModifier": {"params": WEIGHTS, "alpha": 2.0, **EVERY},
+    "PowerpropagationModifier": {"params": WEIGHTS, "alpha": 2.0, **RANGE},
     "ASRegModifier": {
         "layers": ["1", "2"], "alpha": [0.1, 0.2], "layer_normalized": True, "reg_func": "hs",
         "reg_tens": "out", **EVERY,

@@ -7,21 +7,23 @@ from typing import Any
 
 import pytest
 
-from sparseml.pytorch.sparsification.fields import between, list_or_none
+from sparseml.pytorch.sparsification.fields import between, list_or_none, plainly
 
 
 @pytest.mark.parametrize(
-    ("bounds", "value", "kept"),
+    ("bounds", "value", "shown"),
     [
-        ({"least": 0.0}, 0, 0.0),
-        ({"least": 0.0}, "1e-3", 0.001),
-        ({"least": 0.0, "most": 1.0}, 1, 1.0),
-        ({"above": 0.0}, 1e-9, 1e-9),
+        ({"least": 0.0}, 0, "0"),
+        ({"least": 0.0}, "1e-3", "1e-3"),
+        ({"least": 0.0, "most": 1.0}, 1, "1"),
+        ({"above": 0.0}, 1e-9, "1e-09"),
     ],
 )
-def test_a_number_between_bounds_is_kept(bounds: Any, value: Any, kept: float) -> None:
+def test_a_number_between_bounds_is_kept(bounds: Any, value: Any, shown: str) -> None:
     number = between(**bounds)("share", value)
-    assert (type(number), number) == (float, kept)
+    assert (number, str(number)) == (float(value), shown)
+    plain = plainly(between(**bounds))("share", value)
+    assert type(plain) is (float if isinstance(value, str) else type(value))
 
 
 @pytest.mark.parametrize(

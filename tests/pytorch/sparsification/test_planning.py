@@ -159,7 +159,10 @@ def test_entries_of_every_kind_of_modifier() -> None:
 def test_who_can_be_asked_for_a_sparsity() -> None:
     for modifier in (pruner(), ConstantPruningModifier("__ALL__")):
         assert isinstance(modifier, Prunes)
-    for modifier in (EpochRangeModifier(0.0, 1.0), PowerpropagationModifier("__ALL_PRUNABLE__")):
+    for modifier in (
+        EpochRangeModifier(0.0, 1.0),
+        PowerpropagationModifier(-1.0, -1.0, "__ALL_PRUNABLE__"),
+    ):
         assert not isinstance(modifier, Prunes)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+import importlib.metadata
 import importlib.util
 import os
-from importlib import metadata
 from urllib.parse import urlparse
 
 from sparseml.utils.paths import clean_path, create_parent_dirs
@@ -67,18 +67,17 @@ def is_url(val: str) -> bool:
 def is_package_available(
     package_name: str, return_version: bool = False
 ) -> bool | tuple[bool, str]:
-    """
-    Whether a package can be imported; it is not imported, only looked for.
+    """Return whether a package can be imported; it is not imported, only looked for.
 
-    :param return_version: return its version too, ``N/A`` where there is none
+    :param return_version: also return its version, ``"N/A"`` where it has none
     """
     try:
-        found = importlib.util.find_spec(package_name) is not None
+        available = importlib.util.find_spec(package_name) is not None
     except (ModuleNotFoundError, ValueError):
-        found = False
+        available = False
     if not return_version:
-        return found
+        return available
     try:
-        return found, metadata.version(package_name) if found else "N/A"
-    except metadata.PackageNotFoundError:
-        return found, "N/A"
+        return available, importlib.metadata.version(package_name) if available else "N/A"
+    except importlib.metadata.PackageNotFoundError:
+        return available, "N/A"

@@ -7,6 +7,7 @@ Of which class they are the tags say; nothing here knows more of them than their
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from sparseml.optim.errors import RecipeValueError
@@ -31,11 +32,23 @@ def _tagged_parts(container: Any, path: Path) -> Iterator[Path]:
         yield from _tagged_parts(value, (*path, key))
 
 
+def _with_sorted_keys(value: Any) -> Any:
+    """Return mappings as recipes of SparseML 1.x show them, their keys in order at every depth."""
+    if isinstance(value, list):
+        return [_with_sorted_keys(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    keys = list(value)
+    with suppress(TypeError):  # keys of several kinds have no order
+        keys.sort()
+    return {key: _with_sorted_keys(value[key]) for key in keys}
+
+
 class _Builder:
     """Makes modifiers of the parts of a recipe; its errors say where they stand."""
 
-    def __init__(self, document: Document, framework: str) -> None:
-        self._document, self._framework = document, framework
+    def __init__(self, document: Document, framework: str, sort: bool) -> None:
+        self._document, self._framework, self._sorted = document, framework, sort
 
     def modifier(self, item: Any, path: Path) -> Any:
         key = tag_key(item)
@@ -48,6 +61,8 @@ class _Builder:
         # the fields stand below the tag's key or beside it
         beside = {name: value for name, value in item.items() if name != key}
         fields = {**beside, **nested} if isinstance(nested, dict) else beside
+        if self._sorted:
+            fields = {name: _with_sorted_keys(value) for name, value in fields.items()}
         field_path = tag_path if isinstance(nested, dict) else path
         for part in _tagged_parts(fields, ()):
             raise self._error("a modifier cannot stand inside a modifier", (*field_path, *part))
@@ -112,7 +127,7 @@ def build_modifiers(document: Document, container: Any, framework: str) -> Modif
     :raises RecipeTagError: if one of them is not known
     :raises RecipeError: if there are none, or one refuses its fields
     """
-    return _Builder(document, framework).all(container)
+    return _Builder(document, framework, sort=True).all(container)
 
 
 def load_modifiers(yaml_str: str, framework: str) -> Modifiers:
@@ -137,4 +152,4 @@ def load_modifier(yaml_str: str, framework: str) -> Any:
     :raises RecipeError: if the text is anything else
     """
     document = parse(RecipeSource(yaml_str))
-    return _Builder(document, framework).modifier(document.container, ())
+    return _Builder(document, framework, sort=False).modifier(document.container, ())

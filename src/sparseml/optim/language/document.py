@@ -7,6 +7,7 @@ are indented further than the tag or in braces, below it.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
@@ -16,10 +17,13 @@ import yaml
 
 from sparseml.optim.errors import RecipeError, RecipeTagError, RecipeValueError
 from sparseml.optim.language.source import RecipeSource
-from sparseml.optim.language.yaml_text import MAX_DEPTH, MAX_NODES, compose
+from sparseml.optim.language.yaml_text import MAX_DEPTH, MAX_NODES, compose, is_yaml_number
 from sparseml.utils.text import shortened
+from sparseml.utils.written_number import WrittenNumber
 
-__all__ = ["TAG_PREFIX", "Document", "Path", "children", "parse", "tag_key"]
+__all__ = ["TAG_PREFIX", "Document", "Path", "Repeated", "children", "parse", "tag_key"]
+
+_LOGGER = logging.getLogger(__name__)
 
 TAG_PREFIX = "OBJECT."
 _TAG = re.compile(r"^!(?P<name>[a-zA-Z_][a-zA-Z^._0-9]+)$")
@@ -30,15 +34,41 @@ Path = tuple[Hashable, ...]
 ErrorT = TypeVar("ErrorT", bound=RecipeError)
 
 _scalars = yaml.constructor.SafeConstructor()
+
+
+def _float(node: yaml.ScalarNode) -> float:
+    number = float(_scalars.construct_yaml_float(node))
+    # what is text in YAML 1.1 prints as such
+    return number if is_yaml_number(node.value) else WrittenNumber(node.value.replace("_", ""))
+
+
 _SCALARS = {
     f"{_STANDARD}bool": _scalars.construct_yaml_bool,
-    f"{_STANDARD}float": _scalars.construct_yaml_float,
+    f"{_STANDARD}float": _float,
     f"{_STANDARD}int": _scalars.construct_yaml_int,
     f"{_STANDARD}null": _scalars.construct_yaml_null,
     f"{_STANDARD}str": _scalars.construct_yaml_str,
     f"{_STANDARD}value": _scalars.construct_yaml_str,  # the plain text "="
     "!": _scalars.construct_yaml_str,
 }
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A key that occurs twice in one mapping; its last value holds.
+
+    :param path: the path of the key
+    :param first: the line in which it occurs first
+    :param again: the line in which it occurs again
+    """
+
+    path: Path
+    first: int
+    again: int
+
+    def __str__(self) -> str:
+        key = shortened(self.path[-1])
+        return f"the key {key} occurs twice, in line {self.first} and in line {self.again}"
 
 
 @dataclass
@@ -50,11 +80,13 @@ class Document:
     :param container: dicts, lists and scalars
     :param marks: line and column, counted from 1, of keys and list items by their path of keys and
         indices
+    :param repeated: keys that occur twice in one mapping
     """
 
     source: RecipeSource
     container: Any = None
     marks: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    repeated: list[Repeated] = field(default_factory=list)
 
     def place(self, path: Path) -> dict[str, Any]:
         """Return file, line, column and key of the nearest part known, for a recipe error."""
@@ -122,7 +154,10 @@ class _Reader:
         if isinstance(node, yaml.MappingNode) and node.tag == f"{_STANDARD}map":
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode) and node.tag == f"{_STANDARD}seq":
-            return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
+            # not left to read(): a repeated key may have had a list here before
+            items = {(*path, index): item for index, item in enumerate(node.value)}
+            self._document.marks.update((at, self._mark(item)) for at, item in items.items())
+            return [self.read(item, at) for at, item in items.items()]
         return self._scalar(node)
 
     def _scalar(self, node: yaml.Node) -> Any:
@@ -150,8 +185,8 @@ class _Reader:
             value_path = (*path, key)
             if key in values:
                 first, _ = self._document.marks[value_path]
-                message = f"the key {shortened(key)} occurs twice; it is already in line {first}"
-                raise self._error(RecipeValueError, message, key_node, key=str(key))
+                again, _ = self._mark(key_node)
+                self._document.repeated.append(Repeated(value_path, first, again))
             self._document.marks[value_path] = self._mark(key_node)
             values[key] = self.read(value_node, value_path)
         return {**merged, **values}
@@ -196,16 +231,20 @@ class _Reader:
         return {key: None, **self._mapping(node, path)}
 
 
-def parse(source: RecipeSource) -> Document:
+def parse(source: RecipeSource, *, warn: bool = True) -> Document:
     """
-    Read a recipe's text.
+    Read a recipe's text. Of a key that occurs twice in one mapping the last value holds.
 
     :param source: the text
-    :raises RecipeError: if it is not YAML, exceeds a limit, repeats a key, or has a tag that does
-        not stand before fields
+    :param warn: log a warning about such keys
+    :raises RecipeError: if it is not YAML, exceeds a limit, or has a tag that does not stand before
+        fields
     """
     document = Document(source)
     node = compose(source.text, source.file, source.first_line)
     if node is not None:
         document.container = _Reader(document).read(node, ())
+    if warn and document.repeated:
+        place = f"{source.file}: " if source.file else ""
+        _LOGGER.warning("%s%s; the last value holds", place, "; ".join(map(str, document.repeated)))
     return document

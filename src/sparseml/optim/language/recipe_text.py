@@ -13,6 +13,7 @@ import yaml
 
 from sparseml.optim.language.yaml_text import RecipeLoader, dump
 from sparseml.utils.constants import RECIPE_METADATA_KEY
+from sparseml.utils.written_number import WrittenNumber
 
 __all__ = ["field_text", "metadata_lines", "metadata_text", "modifier_lines", "recipe_lines"]
 
@@ -38,7 +39,7 @@ def _reads_back(value: Any, text: str, same: Callable[[Any, Any], bool]) -> bool
 
 def _text(value: Any, same: Callable[[Any, Any], bool]) -> str:
     text = str(value)
-    if isinstance(value, (bool, int)) or _reads_back(value, text, same):
+    if isinstance(value, (bool, int, WrittenNumber)) or _reads_back(value, text, same):
         return text
     try:
         return dump(value, one_line=True)

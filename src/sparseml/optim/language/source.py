@@ -24,7 +24,7 @@ __all__ = ["RecipeSource", "read_source"]
 MAX_BYTES = 4 * MAX_CHARACTERS
 _LONGEST_PATH = 4096  # what Linux allows; more must have been meant as something else
 _YAML_EXTENSIONS = ("yaml", "yml")
-_DELIMITER = re.compile(r"^(?P<mark>---|\+\+\+)[ \t]*$")
+_DELIMITERS = ("---", "+++")
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class RecipeSource:
 
 
 def _front_matter(text: str, file: str | None) -> RecipeSource | None:
+    """Return what stands between the first two delimiters, whatever comes before them."""
     lines = re.split(r"\r\n|\r|\n", text)
-    begin = next((number for number, line in enumerate(lines) if line.strip()), None)
-    if begin is None or not (match := _DELIMITER.match(lines[begin].strip())):
+    marks = [(n, mark) for n, line in enumerate(lines) if (mark := line.strip()) in _DELIMITERS]
+    kinds = [[n for n, mark in marks if mark == kind][:2] for kind in _DELIMITERS]
+    begin, end = min((pair for pair in kinds if len(pair) == 2), default=(-1, -1))
+    if end < 0:
         return None
-    for number in range(begin + 1, len(lines)):
-        if lines[number].rstrip() == match["mark"]:
-            inner = "\n".join(lines[begin + 1 : number])
-            return RecipeSource(f"{inner}\n", file, first_line=begin + 2)
-    return None
+    inner = "\n".join(lines[begin + 1 : end])
+    return RecipeSource(f"{inner}\n", file, first_line=begin + 2)
 
 
 def _read_text(path: str) -> str:
@@ -117,7 +117,7 @@ def _read_file(path: str) -> RecipeSource:
     source = _front_matter(text, path)
     if source is None:
         raise RecipeRuntimeError(
-            "the file has no recipe: it must begin with lines of YAML between two lines '---'",
+            "the file has no recipe: it needs lines of YAML between two lines '---' (or '+++')",
             file=path,
         )
     return source
@@ -127,16 +127,17 @@ def read_source(file_path: Any) -> RecipeSource:
     """
     The text of a recipe given in one of several ways.
 
-    A string with a line break is the recipe itself; if it starts with front matter, only that is
-    used. Any other string, or path object, is the path of a ``.yaml`` or ``.yml`` file, or of a
-    ``.md`` file with the recipe as front matter between two lines ``---`` or ``+++``; or it is
-    ``recipe:`` and the name of a recipe that comes with the package.
+    A string with a line break is the recipe itself; if two of its lines are ``---`` or ``+++``,
+    only what stands between them is used. Any other string, or path object, is the path of a
+    ``.yaml`` or ``.yml`` file, or of a ``.md`` file with the recipe between two such lines,
+    whatever comes before; or it is ``recipe:`` and the name of a recipe that comes with the
+    package.
 
     :param file_path: text or path
     :raises RecipeValueError: if it is neither, names a recipe of the model zoo, or the file is too
         large or no text
     :raises RecipeFileNotFoundError: if the file does not exist
-    :raises RecipeRuntimeError: if a ``.md`` file has no front matter, or reading fails
+    :raises RecipeRuntimeError: if a ``.md`` file has no such lines, or reading fails
     """
     if isinstance(file_path, os.PathLike):
         file_path = os.fspath(file_path)

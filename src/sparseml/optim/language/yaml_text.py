@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from sparseml.optim.errors import RecipeSyntaxError, RecipeValueError
+from sparseml.utils.written_number import WrittenNumber
 
 __all__ = [
     "MAX_CHARACTERS",
@@ -24,6 +25,7 @@ __all__ = [
     "RecipeLoader",
     "compose",
     "dump",
+    "is_yaml_number",
     "syntax_errors",
 ]
 
@@ -48,6 +50,11 @@ _INT = re.compile(
         |[-+]?(?:0|[1-9][0-9_]*)
         |[-+]?0x[0-9a-fA-F_]+)$""",
     re.VERBOSE,
+)
+_YAML_NUMBER = next(
+    pattern
+    for tag, pattern in yaml.SafeLoader.yaml_implicit_resolvers["1"]
+    if tag == "tag:yaml.org,2002:float"
 )
 _NUMBER_TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("float", "int", "timestamp"))
 
@@ -82,6 +89,19 @@ RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+01
 RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
 RecipeDumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 RecipeDumper.add_representer(str, _represent_text)
+RecipeDumper.add_representer(
+    WrittenNumber,
+    lambda dumper, number: dumper.represent_scalar("tag:yaml.org,2002:float", str(number)),
+)
+for _dumper in (yaml.Dumper, yaml.SafeDumper):  # that knows only exact types
+    _dumper.add_representer(
+        WrittenNumber, lambda dumper, number: dumper.represent_float(float(number))
+    )
+
+
+def is_yaml_number(text: str) -> bool:
+    """Return whether a float is one in YAML 1.1 too, where ``1e-3`` and ``1.5e3`` are text."""
+    return _YAML_NUMBER.match(text) is not None
 
 
 def dump(container: Any, one_line: bool = False) -> str:

@@ -72,21 +72,23 @@ def kldiv_loss(
     student_outputs: Any,
     teacher_outputs: Any,
     temperature: float = 2.0,
-    distill_output_keys: Iterable[Any] | None = None,
+    output_keys: Iterable[Any] | None = None,
+    dim: int = -1,
 ) -> Tensor | float:
     """The mean of :func:`kl_logsoftmax` over the heads of two outputs.
 
     :param student_outputs: logits, or a mapping or iterable of such
     :param teacher_outputs: the same kind of thing, with the same shapes
-    :param distill_output_keys: keys (of a mapping) or positions of the heads to compare; None or
+    :param output_keys: keys (of a mapping) or positions of the heads to compare; None or
         empty for all of the student's
+    :param dim: the dimension of the classes
     :return: 0-d, at least float32; 0.0 if there are no heads
     :raises ValueError: naming the head, where the two outputs do not fit
     """
-    heads = paired_heads(student_outputs, teacher_outputs, distill_output_keys)
+    heads = paired_heads(student_outputs, teacher_outputs, output_keys)
     if not heads:
         return 0.0
-    losses = [kl_logsoftmax(student, teacher, temperature) for _, student, teacher in heads]
+    losses = [kl_logsoftmax(student, teacher, temperature, dim) for _, student, teacher in heads]
     return torch.stack(losses).mean()
 
 

@@ -337,6 +337,10 @@ class ScheduledModifierManager(BaseManager, Modifier):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
         """Restore :meth:`state_dict`, step count included.
 
+        A state of SparseML 1.x under an identifier that no modifier has is taken for that of the
+        only modifier of its class without one, with a warning: it may be the same recipe in other
+        words. The state of a run that has begun is only for the very same recipe.
+
         :param strict: demand that the state is of these very modifiers
         :raises IndexError: with ``strict``, on missing or unknown modifiers or stages
         :raises RuntimeError: if the state is of a run, and the manager is not initialised
@@ -345,6 +349,8 @@ class ScheduledModifierManager(BaseManager, Modifier):
         run = state.pop(progress.PROGRESS_KEY, None)
         if run is not None:
             self._require_initialized("load_state_dict")
+        else:
+            state = progress.with_known_keys(self._modifiers, state)
         if strict:
             progress.check_keys(self._modifiers, state)
         progress.restore(self._modifiers, state, lambda m, part: m.load_state_dict(part, strict))

@@ -12,9 +12,19 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sparseml.optim.declared_fields import declared_fields
-from sparseml.optim.fields import Check, argument, field, fixed, ignored, of_types
+from sparseml.optim.fields import (
+    Check,
+    argument,
+    field,
+    fixed,
+    ignored,
+    new_field,
+    of_types,
+    stated,
+)
 from sparseml.utils.iterables import convert_to_bool, validate_names
 from sparseml.utils.text import did_you_mean, quoted_list
+from sparseml.utils.written_number import WrittenNumber, as_written
 
 __all__ = [
     "Check",
@@ -29,8 +39,11 @@ __all__ = [
     "fixed",
     "ignored",
     "list_or_none",
+    "new_field",
     "of_types",
     "one_of",
+    "plainly",
+    "stated",
 ]
 
 
@@ -53,7 +66,9 @@ def as_names(name: str, value: Any) -> str | list[str]:
 
 
 def as_number(name: str, value: Any) -> float:
-    """Return ``value`` as a float; YAML reads numbers such as ``1e-3`` as text.
+    """Return ``value``, a number, as it is given; recipes show whole numbers as such.
+
+    Text becomes a float that prints as the text did; YAML reads numbers such as ``1e-3`` as text.
 
     :raises ValueError: for a text that is no number
     :raises TypeError: for what is no number at all, None included
@@ -61,9 +76,19 @@ def as_number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise TypeError(f"{name} must be a number, found {value!r}")
     try:
-        return float(value)
+        return as_written(value)
     except ValueError:
         raise ValueError(f"{name} must be a number, found {value!r}") from None
+
+
+def plainly(check: Check) -> Check:
+    """Return ``check``, after which a number given as text is a plain float, as in SparseML 1.x."""
+
+    def checked(name: str, value: Any) -> Any:
+        number = check(name, value)
+        return float(number) if isinstance(number, WrittenNumber) else number
+
+    return checked
 
 
 def between(
@@ -87,6 +112,7 @@ def between(
         number = as_number(name, value)
         fits = all(holds(number, bound) for _, bound, holds in rules)
         if not fits or math.isinf(number):
+            number = float(number)
             raise ValueError(f"{name} must be {'finite' if fits else wanted}, found {number}")
         return number
 

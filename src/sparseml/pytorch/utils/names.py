@@ -154,11 +154,13 @@ class NamePatterns:
         ]
 
 
-def any_str_or_regex_matches_param_name(param_name: str, patterns: Iterable[str]) -> bool:
+def any_str_or_regex_matches_param_name(
+    param_name: str, name_or_regex_patterns: Iterable[str]
+) -> bool:
     """Whether any entry names ``param_name``, in full or by a ``re:`` pattern.
 
     See :class:`NamePatterns` for what matches.
 
     :raises ValueError: for a pattern that is no regular expression
     """
-    return bool(NamePatterns(patterns).matching(param_name))
+    return bool(NamePatterns(name_or_regex_patterns).matching(param_name))

@@ -114,13 +114,13 @@ SAMPLES = [
 ]
 SHARDED = {
     "global": lambda: sparsification.GlobalMagnitudePruningModifier(
-        ["re:.*weight"], 0.1, 0.7, 1.0, 3.0, 0.5
+        0.1, 0.7, 1.0, 3.0, 0.5, ["re:.*weight"]
     ),
     "from_param": lambda: sparsification.MagnitudePruningModifier(
-        ["re:.*weight"], "__FROM_PARAM__", 0.7, 1.0, 3.0, 0.5, mask_type="2x1"
+        "__FROM_PARAM__", 0.7, 1.0, 3.0, 0.5, ["re:.*weight"], mask_type="2x1"
     ),
     "movement": lambda: sparsification.MovementPruningModifier(
-        ["re:.*weight"], 0.1, 0.7, 1.0, 3.0, 0.5
+        0.1, 0.7, 1.0, 3.0, 0.5, ["re:.*weight"]
     ),
     "acdc": lambda: sparsification.ACDCPruningModifier(0.7, 0, 4, 1, ["re:.*weight"]),
     "top_kast": lambda: sparsification.TopKASTPruningModifier(

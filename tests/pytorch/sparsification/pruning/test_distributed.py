@@ -47,7 +47,7 @@ results = [train(GlobalMagnitudePruningModifier), train(MovementPruningModifier)
 # what ranks disagree on is settled by rank 0
 torch.manual_seed(rank)
 lone = nn.Linear(4, 4)
-modifier = GlobalMagnitudePruningModifier("__ALL_PRUNABLE__", 0.1, 0.5, 0.0, 1.0, 0.5)
+modifier = GlobalMagnitudePruningModifier(0.1, 0.5, 0.0, 1.0, 0.5, "__ALL_PRUNABLE__")
 modifier.initialize(lone, epoch=float("inf"))
 masks = broadcast_masks([torch.full((3, 3), float(rank)), torch.full((5,), 1 - rank).half()])
 sums = sum_over_ranks([torch.full((2,), rank + 1.0)])

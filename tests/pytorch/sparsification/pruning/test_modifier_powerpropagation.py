@@ -21,6 +21,10 @@ RANGE = {"start_epoch": 0.5, "end_epoch": 2.0}
 WEIGHTS = ["re:.*weight"]
 
 
+def propagation(params, alpha=1.0, start_epoch=-1.0, end_epoch=-1.0, **fields):
+    return PowerpropagationModifier(start_epoch, end_epoch, params, alpha, **fields)
+
+
 class TestWrapper:
     @pytest.mark.parametrize(
         "layer,shape",
@@ -76,15 +80,15 @@ class TestWrapper:
 
 class TestModifier:
     def test_fields(self):
-        modifier = PowerpropagationModifier(WEIGHTS, alpha="2", strict=False)
+        modifier = propagation(WEIGHTS, alpha="2", strict=False)
         assert (modifier.alpha, modifier.strict, modifier.sparsification_types) == (2.0, False, [])
-        assert "strict" not in str(modifier) and "alpha: 2.0" in str(modifier)
-        assert PowerpropagationModifier("__all_prunable__").params == "__ALL_PRUNABLE__"
+        assert "strict" not in str(modifier) and "alpha: 2\n" in str(modifier)
+        assert propagation("__all_prunable__").params == "__ALL_PRUNABLE__"
         with pytest.raises(ValueError, match="alpha must be at least 1"):
-            PowerpropagationModifier(WEIGHTS, alpha=0.9)
+            propagation(WEIGHTS, alpha=0.9)
 
     def test_neither_start_nor_end_changes_what_is_computed(self, linear_net, train):
-        modifier = PowerpropagationModifier(["0.weight"], 2.0, **RANGE)
+        modifier = propagation(["0.weight"], 2.0, **RANGE)
         plain = copy.deepcopy(linear_net)
         modules, keys = list(linear_net.modules()), list(linear_net.state_dict())
         optimizers = [torch.optim.SGD(net.parameters(), lr=0.0) for net in (linear_net, plain)]
@@ -100,7 +104,7 @@ class TestModifier:
             torch.manual_seed(0)
             net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
             optimizer = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=0.01)
-            modifier = PowerpropagationModifier("__ALL_PRUNABLE__", alpha, end_epoch=49.0)
+            modifier = propagation("__ALL_PRUNABLE__", alpha, end_epoch=49.0)
             stepper = ScheduledModifierManager([modifier]).modify(net, optimizer, 4)
             for _ in range(200):
                 optimizer.zero_grad()
@@ -116,7 +120,7 @@ class TestModifier:
     def test_finalize_and_one_shot_leave_plain_layers(self, linear_net):
         expected = copy.deepcopy(linear_net.state_dict())
         layers = list(linear_net)
-        modifier = PowerpropagationModifier(WEIGHTS, 2.0)
+        modifier = propagation(WEIGHTS, 2.0)
         modifier.apply(linear_net)
         modifier.initialize(linear_net)
         modifier.scheduled_update(linear_net, None, 0.0, 4)
@@ -131,7 +135,7 @@ class TestModifier:
             params=WEIGHTS, init_sparsity=0.1, final_sparsity=0.5, start_epoch=0.25,
             end_epoch=1.0, update_frequency=0.25,
         )  # fmt: skip
-        for _ in train(linear_net, [PowerpropagationModifier(WEIGHTS, 2.0, **RANGE), pruning], 12):
+        for _ in train(linear_net, [propagation(WEIGHTS, 2.0, **RANGE), pruning], 12):
             assert all(p.isfinite().all() for p in linear_net.parameters())
         found = sparsities(linear_net)
         assert 128 * found["0.weight"] + 64 * found["2.weight"] == pytest.approx(96)
@@ -145,27 +149,27 @@ class TestModifier:
     )
     def test_wrong_params(self, linear_net, params, error, message):
         linear_net.append(nn.BatchNorm1d(4))
-        modifier = PowerpropagationModifier(params, 2.0)
+        modifier = propagation(params, 2.0)
         with pytest.raises(error, match=message):
             modifier.initialize(linear_net)
         assert not modifier.initialized
 
     def test_lenient_params_and_lone_layers(self, linear_net):
-        modifier = PowerpropagationModifier(["0.weight", "9.weight"], 2.0, strict=False)
+        modifier = propagation(["0.weight", "9.weight"], 2.0, strict=False)
         modifier.initialize(linear_net)
         modifier.scheduled_update(linear_net, None, 0.0, 4)
         assert [type(layer).__name__ for layer in linear_net] == [
             "PowerpropagationWrapper", "ReLU", "Linear",
         ]  # fmt: skip
         with pytest.raises(ValueError, match="selects the Linear itself"):
-            PowerpropagationModifier(["weight"]).initialize(nn.Linear(2, 2))
+            propagation(["weight"]).initialize(nn.Linear(2, 2))
 
     def test_stopping_after_any_step_changes_nothing(self, tmp_path):
         def start():
             torch.manual_seed(0)
             net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(12, 2))
             optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-            manager = ScheduledModifierManager([PowerpropagationModifier(WEIGHTS, 2.0, **RANGE)])
+            manager = ScheduledModifierManager([propagation(WEIGHTS, 2.0, **RANGE)])
             return net, optimizer, manager, manager.modify(net, optimizer, 4)
 
         def step(run, number):
@@ -190,7 +194,7 @@ class TestModifier:
             assert all(torch.equal(found[k], expected[k]) for k in found), stop
 
     def test_states_need_the_structure_first(self, linear_net):
-        modifier, other = (PowerpropagationModifier(WEIGHTS, 2.0) for _ in range(2))
+        modifier, other = (propagation(WEIGHTS, 2.0) for _ in range(2))
         modifier.initialize(linear_net)
         modifier.scheduled_update(linear_net, None, 0.0, 4)
         fresh = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))

@@ -12,7 +12,7 @@ def test_fields():
     assert (modifier.start_epoch, modifier.end_epoch, modifier.update_frequency) == (-1, -1, -1)
     assert str(modifier) == (
         "!ConstantPruningModifier\n    end_epoch: -1.0\n    params: ['re:.*weight']\n"
-        "    start_epoch: -1.0\n    update_frequency: -1.0"
+        "    start_epoch: -1.0\n    update_frequency: -1"
     )
     again = Modifier.load_obj(str(modifier))
     assert str(again) == str(modifier)

@@ -47,9 +47,11 @@ def test_differs_from_magnitude_and_loses_less(dots, feeding):
 
 def test_defaults_and_fields():
     fields = {key: value for key, value in FIELDS.items() if key != "damp"}
-    modifier = FastCAPruningModifier(**fields, global_sparsity=True)
+    modifier = FastCAPruningModifier(**fields, global_sparsity=False)
     assert (modifier.damp, modifier.num_grads, modifier.fisher_block_size) == (1e-7, 1024, 50)
     assert modifier.global_sparsity is False and "global_sparsity" not in str(modifier)
+    with pytest.raises(ValueError, match="global_sparsity is always False, found True: every"):
+        FastCAPruningModifier(**FIELDS, global_sparsity=True)
     with pytest.raises(ValueError, match="mask_type must be 'unstructured', found '2:4'"):
         FastCAPruningModifier(**FIELDS, mask_type="2:4")
 

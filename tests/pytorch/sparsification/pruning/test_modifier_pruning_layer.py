@@ -79,9 +79,33 @@ def test_finalize_takes_layers_out_only_if_that_never_happened(net: nn.Module, t
         pass
     over.finalize(net)
     assert not _is_out(net, "0.2")
-    one_shot = LayerPruningModifier(["0.0"], start_epoch=0.0, end_epoch=5.0)
+    one_shot = LayerPruningModifier(["0.0"], start_epoch=0.0)
     one_shot.apply(net)
     assert _is_out(net, "0.0")
+
+
+@pytest.mark.parametrize("epoch", [0.0, 3.0, 9.0, math.inf])
+def test_an_end_brings_layers_back_when_finalised_before_it(net: nn.Module, epoch: float) -> None:
+    layers = dict(net.named_modules())
+    modifier = LayerPruningModifier(["0.1"], start_epoch=2.0, end_epoch=5.0)
+    modifier.initialize(net, epoch)
+    assert _is_out(net, "0.1") == (epoch == 3.0)
+    modifier.finalize(net)
+    assert dict(net.named_modules()) == layers
+    modifier.apply(net)
+    assert dict(net.named_modules()) == layers
+
+
+def test_every_step_is_an_update_once_started(net: nn.Module) -> None:
+    modifier = LayerPruningModifier(["0.1"], start_epoch=1.0, end_epoch=3.0, update_frequency=1.0)
+    assert modifier.update_frequency == -1.0 and "update_frequency: -1.0" in str(modifier)
+    modifier.initialize(net)
+    ready = []
+    for step in range(16):
+        ready.append(modifier.update_ready(step / 4, 4))
+        if ready[-1]:
+            modifier.scheduled_update(net, None, step / 4, 4)
+    assert ready == [4 <= step <= 12 for step in range(16)]
 
 
 def test_disabled_modifiers_do_nothing_at_the_end(net: nn.Module) -> None:

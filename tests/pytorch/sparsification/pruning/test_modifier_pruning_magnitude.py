@@ -69,10 +69,14 @@ def test_global_or_not():
     assert GMPruningModifier(**COMMON, global_sparsity=True).global_sparsity is True
     assert MagnitudePruningModifier(**COMMON).global_sparsity is False
     assert GlobalMagnitudePruningModifier(**COMMON).global_sparsity is True
-    for cls in (MagnitudePruningModifier, GlobalMagnitudePruningModifier):
+    for cls, fixed in ((MagnitudePruningModifier, False), (GlobalMagnitudePruningModifier, True)):
         assert issubclass(cls, GMPruningModifier)
-        with pytest.raises(TypeError, match="global_sparsity"):
-            cls(**COMMON, global_sparsity=True)
+        modifier = cls(**COMMON, global_sparsity=fixed)
+        assert modifier.global_sparsity is fixed and "global_sparsity" not in str(modifier)
+        with pytest.raises(
+            ValueError, match=f"global_sparsity is always {fixed}, found {not fixed}: "
+        ):
+            cls(**COMMON, global_sparsity=not fixed)
 
 
 def test_obsolete_fields_point_elsewhere():

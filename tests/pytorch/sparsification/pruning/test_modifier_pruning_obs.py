@@ -15,7 +15,7 @@ def test_defaults_are_those_of_old_recipes():
     modifier = OBSPruningModifier(**FIELDS)
     assert (modifier.num_grads, modifier.damp, modifier.fisher_block_size) == (1024, 1e-7, 1)
     assert (modifier._num_grads, modifier._damp, modifier._fisher_block_size) == (1024, 1e-7, 1)
-    assert modifier._grad_sampler_kwargs == {} and modifier.global_sparsity is True
+    assert modifier._grad_sampler_kwargs is None and modifier.global_sparsity is True
     assert modifier.leave_enabled is True and modifier.num_recomputations == 1
     assert modifier.weight_update == "simultaneous"
     assert OBSPruningModifier(**FIELDS, damp="1e-5").damp == 1e-5

@@ -186,7 +186,9 @@ def test_fields():
     assert modifier._num_grads == 1 and modifier._grad_sampler_kwargs == {}
     assert modifier._sparsity_strategy == "erdos_renyi_kernel"
     assert modifier.init_update_fraction == 0.3 and modifier.momentum_buffer_reset
-    assert "init_sparsity" not in str(modifier) and "inter_func" not in str(modifier)
+    assert "init_sparsity" not in str(modifier) and "inter_func: cubic" in str(modifier)
+    assert modifier._init_sparsity == 0.75
+    assert RigLPruningModifier(**FIELDS, inter_func="linear").inter_func == "linear"
     assert not RigLPruningModifier(**FIELDS, global_sparsity=True).global_sparsity
     assert str(Modifier.load_obj(str(modifier))) == str(modifier)
     assert modifier.get_applied_sparsity_for_epoch(0.0, 4) == [0.75]
@@ -198,6 +200,7 @@ def test_fields():
         ({"mask_type": "block4"}, AssertionError),
         ({"mask_type": "block4"}, ValueError),
         ({"sparsity_strategy": "erk"}, AssertionError),
+        ({"inter_func": "quadratic"}, ValueError),
         ({"num_grads": 0}, ValueError),
         ({"num_grads": 1.5}, ValueError),
         ({"init_update_fraction": 1.5}, ValueError),

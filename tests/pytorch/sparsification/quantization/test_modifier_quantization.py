@@ -191,3 +191,30 @@ def test_phases():
     assert not manager.qat_active(1.0) and manager.qat_active(1.1)
     assert manager.phase(1.0) == "dense" and manager.phase(2.0) is None
     assert manager.phase(3.0) == "dense_quantized"
+
+
+WITH_THE_REST = """modifiers:
+  - !EpochRangeModifier {start_epoch: 0.0, end_epoch: 2.0}
+  - !QuantizationModifier {start_epoch: 0.0}
+  - !SetLearningRateModifier {learning_rate: 0.25}
+"""
+
+
+@pytest.mark.parametrize("way", ["argument", "environment"])
+def test_the_rest_of_a_recipe_can_run(way, monkeypatch, caplog):
+    model = torch.nn.Linear(2, 2)
+    before = str(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    manager = ScheduledModifierManager.from_yaml(WITH_THE_REST)
+    with pytest.raises(NotImplementedError, match=r"allow_inert=True.* SPARSEML_ALLOW_INERT=1"):
+        manager.modify(model, optimizer, 4)
+    if way == "environment":
+        monkeypatch.setenv("SPARSEML_ALLOW_INERT", "1")
+    given = {"allow_inert": True} if way == "argument" else {}
+    stepper = ScheduledModifierManager.from_yaml(WITH_THE_REST).modify(model, optimizer, 4, **given)
+    for _ in range(8):
+        stepper.step()
+    stepper.wrapped_manager.finalize(model)
+    assert optimizer.param_groups[0]["lr"] == 0.25 and str(model) == before
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "QuantizationModifier does nothing in this run" in warning.getMessage()

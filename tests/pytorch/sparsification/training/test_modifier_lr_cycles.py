@@ -188,7 +188,7 @@ class TestFields:
             ("cycle_mul", 0, "cycle_mul must be greater than 0, found 0.0"),
             ("cycle_mul", "half", "cycle_mul must be a number, found 'half'"),
             ("warmup", -1, "warmup must be at least 0, found -1.0"),
-            ("warmup", 2, "warmup must be less than the 2 epochs of a cycle, found 2.0"),
+            ("warmup", 2, "warmup must be less than the 2 epochs of a cycle, found 2"),
             ("decay_rate", 0.0, "decay_rate must be greater than 0 and at most 1, found 0.0"),
             ("decay_rate", 1.1, "decay_rate must be greater than 0 and at most 1, found 1.1"),
             ("decay_epochs", 0, "decay_epochs must be greater than 0, found 0.0"),

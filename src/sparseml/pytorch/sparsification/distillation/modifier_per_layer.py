@@ -79,6 +79,10 @@ class PerLayerDistillationModifier(BaseDistillationModifier):
         self.teacher_layer_names = teacher_layer_names
         self.project_features = project_features
         self.epsilon = epsilon
+        if self._student_layer_names is None:
+            self._student_layer_names = self._teacher_layer_names
+        elif self._teacher_layer_names is None:
+            self._teacher_layer_names = self._student_layer_names
         self._require_pairs()
         self._features: PairedFeatures | None = None
         self._projections = FeatureProjections()

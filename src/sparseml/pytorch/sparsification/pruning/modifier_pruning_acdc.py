@@ -90,6 +90,7 @@ class ACDCPruningModifier(BasePruningModifier):
         """:raises ValueError: for phases that are not a whole number of epochs, at least 1"""
         super().validate_update()
         self._require_whole("update_frequency", self._update_frequency, least=1.0)
+        self._update_frequency = int(self._update_frequency)
 
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> float:
         """0.0 in dense phases, ``compression_sparsity`` in sparse ones and in one shot."""
@@ -121,7 +122,7 @@ class ACDCPruningModifier(BasePruningModifier):
         return pattern
 
     def _require_whole(self, name: str, value: float, least: float = -1.0) -> None:
-        if not value.is_integer() or value < least:
+        if not float(value).is_integer() or value < least:
             raise ValueError(
                 f"{name} of {type(self).__name__} must be a whole number of epochs from {least:g} "
                 f"on, found {value}; for anything else give it in optimizer steps"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch.nn import Module
 
 from sparseml.lazy import lazy_names
-from sparseml.pytorch.sparsification.fields import declared_fields, fixed, ignored
+from sparseml.pytorch.sparsification.fields import declared_fields, fixed, ignored, stated
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.methods.elementwise import KeepZeros
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
@@ -42,15 +42,17 @@ class ConstantPruningModifier(BasePruningModifier):
 
     :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
     :param update_frequency: accepted for the sake of old recipes; the masks never change
+    :param leave_enabled: always False
+    :param global_sparsity: always False
     """
 
     params: str | Iterable[str]
     start_epoch: float = -1.0
     end_epoch: float = -1.0
-    update_frequency: float = ignored(default=-1.0)
+    update_frequency: float = ignored(default=-1)  # as SparseML 1.x shows it
     end_comparator: int = fixed(-1)
-    leave_enabled: bool = fixed(False, hidden=True)
-    global_sparsity: bool = fixed(False, hidden=True)
+    leave_enabled: bool = stated(default=False, why="at the end the weights are free again")
+    global_sparsity: bool = stated(default=False, why="nothing is ranked")
     _decides_once = True
 
     @staticmethod

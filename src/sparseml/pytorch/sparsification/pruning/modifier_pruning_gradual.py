@@ -41,12 +41,12 @@ class GradualFields:
     :param inter_func: ``linear``, ``cubic`` or ``inverse_cubic``
     """
 
-    params: str | Iterable[str]
     init_sparsity: float | str
     final_sparsity: float | Mapping[float, Sequence[str]]
     start_epoch: float
     end_epoch: float
     update_frequency: float
+    params: str | Iterable[str]
     leave_enabled: bool = True
     inter_func: str = "cubic"
 
@@ -71,7 +71,8 @@ class BaseGradualPruningModifier(BasePruningModifier):
     :param init_sparsity: in [0, 1], or ``__FROM_PARAM__``: the sparsity that each parameter has at
         initialisation
     :param final_sparsity: strictly between 0 and 1, or for several a mapping from each to the
-        names and patterns of its parameters (the first that matches holds)
+        names and patterns of its parameters (the first that matches holds; recipes are read in
+        ascending order)
     :param inter_func: ``linear``, ``cubic`` or ``inverse_cubic``
     :raises TypeError: for a sparsity that is not written as a float
     :raises ValueError: for a sparsity outside its range, an unknown ``inter_func``, an
@@ -91,23 +92,29 @@ class BaseGradualPruningModifier(BasePruningModifier):
         final_sparsity: float | Mapping[float, Sequence[str]],
         inter_func: str = "cubic",
         start_epoch: float = -1.0,
-        end_epoch: float = -1.0,
-        update_frequency: float = -1.0,
         min_start: float = -1.0,
+        end_epoch: float = -1.0,
         min_end: float = -1.0,
         end_comparator: int | None = 0,
+        update_frequency: float = -1.0,
         min_frequency: float = -1.0,
+        global_sparsity: bool = False,
+        allow_reintroduction: bool = False,
+        parent_class_kwarg_names: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             params,
-            start_epoch=start_epoch,
-            end_epoch=end_epoch,
-            update_frequency=update_frequency,
-            min_start=min_start,
-            min_end=min_end,
-            end_comparator=end_comparator,
-            min_frequency=min_frequency,
+            start_epoch,
+            min_start,
+            end_epoch,
+            min_end,
+            end_comparator,
+            update_frequency,
+            min_frequency,
+            global_sparsity,
+            allow_reintroduction,
+            parent_class_kwarg_names=parent_class_kwarg_names,
             **kwargs,
         )
         if isinstance(final_sparsity, Mapping) and self._params:

@@ -10,7 +10,14 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from sparseml.pytorch.nn import Identity
-from sparseml.pytorch.sparsification.fields import as_names, declared_fields, field, fixed, of_types
+from sparseml.pytorch.sparsification.fields import (
+    as_names,
+    declared_fields,
+    field,
+    fixed,
+    ignored,
+    of_types,
+)
 from sparseml.pytorch.sparsification.layer_selection import select_layers
 from sparseml.pytorch.sparsification.modifier import (
     Loggers,
@@ -45,7 +52,7 @@ class LayerPruningModifier(ScheduledUpdateModifier):
     layers: str | Iterable[str] = field(as_names)
     start_epoch: float = -1.0
     end_epoch: float = -1.0
-    update_frequency: float = -1.0
+    update_frequency: float = ignored(default=-1.0)
 
     def _set_up(self) -> None:
         self._layer_modules: dict[str, Module | None] = {}
@@ -81,9 +88,13 @@ class LayerPruningModifier(ScheduledUpdateModifier):
     def finalize(
         self, module: Module | None = None, reset_loggers: bool = True, **kwargs: Any
     ) -> None:
-        """Take the layers out if that has never happened."""
+        """Act as at an infinite epoch: layers come back if there is an end, and are out if not."""
         super().finalize(module, reset_loggers, **kwargs)
-        if module is not None and self._enabled and not self._was_pruned:
+        if module is None or not self._enabled:
+            return
+        if self._end_epoch != -1.0 or self._end_step is not None:
+            self._set_pruned(module, False)
+        elif not self._was_pruned:
             self._set_pruned(module, True)
 
     def progress_state(self) -> dict[str, Any]:

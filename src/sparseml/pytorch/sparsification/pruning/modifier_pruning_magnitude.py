@@ -11,6 +11,7 @@ from sparseml.pytorch.sparsification.fields import (
     declared_fields,
     field,
     fixed,
+    stated,
 )
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
@@ -95,11 +96,14 @@ class MagnitudePruningModifier(BaseGradualPruningModifier):
     |       update_frequency: 1.0
 
     :param mask_type: as of :class:`GMPruningModifier`
+    :param global_sparsity: always False
     """
 
     mask_type: MaskType = field(as_given, default="unstructured")
     end_comparator: int = fixed(-1)
-    global_sparsity: bool = fixed(False, hidden=True)
+    global_sparsity: bool = stated(
+        default=False, why="GlobalMagnitudePruningModifier ranks all parameters together"
+    )
 
 
 @PyTorchModifierYAML()
@@ -118,6 +122,7 @@ class GlobalMagnitudePruningModifier(BaseGradualPruningModifier):
     |       update_frequency: 1.0
 
     :param mask_type: as of :class:`GMPruningModifier`
+    :param global_sparsity: always True
     :param max_sparsity_per_param: no parameter gets sparser than this
     :param min_sparsity_per_param: at the end no parameter is denser than
         ``1 - min_sparsity_per_param``; on the way there the limit grows with the sparsity
@@ -127,7 +132,9 @@ class GlobalMagnitudePruningModifier(BaseGradualPruningModifier):
     max_sparsity_per_param: float | None = None
     min_sparsity_per_param: float | None = None
     end_comparator: int = fixed(-1)
-    global_sparsity: bool = fixed(True, hidden=True)
+    global_sparsity: bool = stated(
+        default=True, why="MagnitudePruningModifier prunes each parameter by itself"
+    )
 
 
 # SparseML 1.x derives these from GMPruningModifier; isinstance goes on saying so

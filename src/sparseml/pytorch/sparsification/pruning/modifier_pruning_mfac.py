@@ -8,7 +8,14 @@ from typing import Any
 import torch
 
 from sparseml.lazy import lazy_names
-from sparseml.pytorch.sparsification.fields import as_given, declared_fields, field, one_of
+from sparseml.pytorch.sparsification.fields import (
+    as_given,
+    as_number,
+    declared_fields,
+    field,
+    new_field,
+    one_of,
+)
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.methods.mfac import MFAC, MFACSettings
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
@@ -19,7 +26,7 @@ from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import G
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
     MaskType,
     as_count,
-    as_keywords,
+    as_optional_keywords,
 )
 from sparseml.pytorch.sparsification.pruning.settings.fisher_fields import (
     as_damp,
@@ -46,12 +53,20 @@ __getattr__, __dir__ = lazy_names(
 def _as_counts(name: str, value: Any) -> int | dict[float, int]:
     if not isinstance(value, Mapping):
         return as_count(name, value)
-    counts = {float(sparsity): as_count(name, count) for sparsity, count in value.items()}
-    if 0.0 not in counts:
+    for sparsity, count in value.items():
+        as_number(name, sparsity)
+        as_count(name, count)
+    if 0.0 not in value:
         raise ValueError(
             f"{name} must say how many gradients to take from a sparsity of 0.0 on, found {value!r}"
         )
-    return counts
+    return dict(value)
+
+
+def _counts(num_grads: int | Mapping[float, int]) -> int | dict[float, int]:
+    if not isinstance(num_grads, Mapping):
+        return num_grads
+    return {float(sparsity): int(count) for sparsity, count in num_grads.items()}
 
 
 def _as_optional_flag(name: str, value: Any) -> bool | None:
@@ -111,8 +126,8 @@ class MFACPruningModifier(BaseGradualPruningModifier):
     num_pages: int = field(as_count, default=1)
     available_devices: Sequence[str] | None = field(_as_devices, default=None)
     mask_type: MaskType = field(as_given, default="unstructured")
-    grad_sampler_kwargs: Mapping[str, Any] | None = field(as_keywords, default=None)
-    block_implementation: str = field(one_of(("auto", "block", "small_block")), default="auto")
+    grad_sampler_kwargs: Mapping[str, Any] | None = field(as_optional_keywords, default=None)
+    block_implementation: str = new_field(one_of(("auto", "block", "small_block")), default="auto")
 
     max_sparsity_per_param: float | None = None
     min_sparsity_per_param: float | None = None
@@ -125,7 +140,7 @@ class MFACPruningModifier(BaseGradualPruningModifier):
 
     def _get_method(self) -> MFAC:
         settings = MFACSettings(
-            num_grads=self.num_grads,
+            num_grads=_counts(self.num_grads),
             damp=self.damp,
             block_size=self.fisher_block_size,
             num_pages=self.num_pages,

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from sparseml.lazy import lazy_names
-from sparseml.pytorch.sparsification.fields import as_given, declared_fields, field, fixed
+from sparseml.pytorch.sparsification.fields import (
+    as_flag,
+    as_given,
+    declared_fields,
+    field,
+    fixed,
+    new_field,
+)
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.methods.elementwise import Movement
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
@@ -11,10 +18,7 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     GradualFields,
 )
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_magnitude import GMPruningModifier
-from sparseml.pytorch.sparsification.pruning.settings.fields import (
-    MaskType,
-    new_flag,
-)
+from sparseml.pytorch.sparsification.pruning.settings.fields import MaskType
 
 __all__ = ["MovementPruningModifier"]
 
@@ -52,7 +56,7 @@ class MovementPruningModifier(BaseGradualPruningModifier):
     """
 
     mask_type: MaskType = field(as_given, default="unstructured")
-    global_sparsity: bool = new_flag(False)
+    global_sparsity: bool = new_field(as_flag, default=False)
     max_sparsity_per_param: float | None = None
     min_sparsity_per_param: float | None = None
     end_comparator: int = fixed(-1)

@@ -9,8 +9,14 @@ from torch.nn import Module
 
 from sparseml.lazy import lazy_names
 from sparseml.pytorch.functional.layer_densities import DENSITY_RULES, density_counts
-from sparseml.pytorch.functional.schedules import cosine_fraction
-from sparseml.pytorch.sparsification.fields import as_flag, declared_fields, field, ignored
+from sparseml.pytorch.functional.schedules import CURVES, cosine_fraction
+from sparseml.pytorch.sparsification.fields import (
+    as_flag,
+    declared_fields,
+    field,
+    ignored,
+    one_of,
+)
 from sparseml.pytorch.sparsification.modifier import ModifierProp, PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.masks.optimizer_state import mask_moments
 from sparseml.pytorch.sparsification.pruning.methods.rigl import DropAndGrow
@@ -63,6 +69,7 @@ class RigLPruningModifier(BasePruningModifier):
     :param sparsity_strategy: ``uniform``, ``erdos_renyi`` or ``erdos_renyi_kernel``
     :param init_update_fraction: the share of connections that the first update moves
     :param grad_sampler_kwargs: for the sampler's ``data_loader_builder``
+    :param inter_func: accepted for the sake of old recipes; the sparsity never changes
     :raises ValueError: for a field out of range (and an AssertionError, for a choice not offered)
     """
 
@@ -79,8 +86,10 @@ class RigLPruningModifier(BasePruningModifier):
     sparsity_strategy: str = field(supported(*DENSITY_RULES), default="erdos_renyi_kernel")
     init_update_fraction: float = field(as_fraction, default=0.3)
     grad_sampler_kwargs: Mapping[str, Any] | None = field(as_keywords, default=None)
+    inter_func: str = field(one_of(CURVES), default="cubic")
 
     def _set_up(self) -> None:
+        self._init_sparsity = self.final_sparsity
         self._shares: list[float] | None = None  # once the parameters are known
 
     @ModifierProp(serializable=False)

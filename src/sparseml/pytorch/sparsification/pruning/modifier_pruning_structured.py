@@ -77,9 +77,9 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
             init_sparsity,
             final_sparsity,
             inter_func,
-            start_epoch,
-            end_epoch,
-            update_frequency,
+            start_epoch=start_epoch,
+            end_epoch=end_epoch,
+            update_frequency=update_frequency,
             end_comparator=-1,
             leave_enabled=leave_enabled,
         )

@@ -20,6 +20,11 @@ from sparseml.pytorch.sparsification.quantization.modifier_quantization_base imp
 __all__ = ["QuantizationModifier"]
 
 
+def _as_flag(name: str, value: Any) -> Any:
+    """``value`` as SparseML 1.x shows it: 0 and 1 stay numbers."""
+    return as_flag(name, value) if isinstance(value, str) else value
+
+
 @declared_fields()
 class QuantizationModifier(BaseQuantizationModifier):
     """Describes quantization-aware training layer kind by layer kind; does not perform it yet.
@@ -54,7 +59,8 @@ class QuantizationModifier(BaseQuantizationModifier):
     :param custom_quantizable_module_types: further classes to quantize
     :param activation_qconfig_kwargs: arguments of the observers of activations
     :param weight_qconfig_kwargs: arguments of the observers of weights
-    :param tensorrt: whether to quantize as TensorRT expects it
+    :param tensorrt: whether to quantize as TensorRT expects it, which leaves activations as they
+        are
     """
 
     start_epoch: float = -1.0
@@ -68,17 +74,25 @@ class QuantizationModifier(BaseQuantizationModifier):
     model_fuse_fn_kwargs: dict[str, Any] | None = field(
         dict_or_empty, default=None, serializable=False
     )
-    quantize_embeddings: bool = field(as_flag, default=True)
-    reduce_range: bool = field(as_flag, default=False)
-    quantize_linear_activations: bool = field(as_flag, default=True)
-    quantize_conv_activations: bool = field(as_flag, default=True)
-    quantize_embedding_activations: bool = field(as_flag, default=True)
+    quantize_embeddings: bool = field(_as_flag, default=True)
+    reduce_range: bool = field(_as_flag, default=False)
+    quantize_linear_activations: bool = field(_as_flag, default=True)
+    quantize_conv_activations: bool = field(_as_flag, default=True)
+    quantize_embedding_activations: bool = field(_as_flag, default=True)
     activation_bits: int = field(as_given, default=8)
     weight_bits: int = field(as_given, default=8)
     num_calibration_steps: int | None = field(as_given, default=None)
-    exclude_batchnorm: bool = field(as_flag, default=True)
+    exclude_batchnorm: bool = field(_as_flag, default=True)
     exclude_module_types: Iterable[str] | None = field(list_or_none(), default=None)
     custom_quantizable_module_types: Iterable[Any] | None = field(list_or_none(), default=None)
     activation_qconfig_kwargs: dict[str, Any] | None = field(as_given, default=None)
     weight_qconfig_kwargs: dict[str, Any] | None = field(as_given, default=None)
-    tensorrt: bool = field(as_flag, default=False)
+    tensorrt: bool = field(_as_flag, default=False)
+
+    _shows_start_as_given = True
+
+    def _set_up(self) -> None:
+        if self.tensorrt:
+            self.quantize_embedding_activations = False
+            self.quantize_linear_activations = False
+            self.quantize_conv_activations = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +13,7 @@ from sparseml.pytorch.sparsification.fields import as_number, field, of_types
 from sparseml.pytorch.sparsification.modifier import Loggers, ScheduledModifier
 from sparseml.sparsification.types import SparsificationTypes
 
-__all__ = ["BaseQuantizationModifier", "dict_or_empty"]
+__all__ = ["ALLOW_INERT", "BaseQuantizationModifier", "dict_or_empty"]
 
 
 def dict_or_empty(name: str, value: Any) -> dict[str, Any]:
@@ -22,6 +24,12 @@ def dict_or_empty(name: str, value: Any) -> dict[str, Any]:
     if value is not None and not isinstance(value, Mapping):
         raise ValueError(f"{name} must be a mapping, found {value!r}")
     return dict(value or {})
+
+
+ALLOW_INERT = "SPARSEML_ALLOW_INERT"
+"""The environment variable that lets recipes run without what cannot act yet, if it is 1."""
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def _optional_epoch(name: str, value: Any) -> float | None:
@@ -38,6 +46,7 @@ class BaseQuantizationModifier(ScheduledModifier):
     :raises ValueError: if observers are disabled or batch norms frozen before the start
     """
 
+    _shows_start_as_given = False
     # the schedule is first checked before they are set
     _disable_quantization_observer_epoch: float | None = None
     _freeze_bn_stats_epoch: float | None = None
@@ -55,12 +64,17 @@ class BaseQuantizationModifier(ScheduledModifier):
                 "quantized stays so"
             )
         super().__init__(start_epoch=start_epoch, end_epoch=-1.0, end_comparator=-1)
+        if self._shows_start_as_given:
+            self.start_epoch = start_epoch
         self.disable_quantization_observer_epoch = disable_quantization_observer_epoch
         self.freeze_bn_stats_epoch = freeze_bn_stats_epoch
         self.validate_schedule()
 
     disable_quantization_observer_epoch = field(_optional_epoch)
     freeze_bn_stats_epoch = field(_optional_epoch)
+
+    inert = "quantization is not part of this package yet"
+    """Why this modifier is loaded and cannot act."""
 
     sparsification_types = of_types(
         SparsificationTypes.quantization, SparsificationTypes.structured
@@ -69,17 +83,22 @@ class BaseQuantizationModifier(ScheduledModifier):
     def initialize(
         self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
     ) -> None:
-        """Do nothing when disabled.
+        """Do nothing when disabled, or allowed to do nothing.
 
+        :param kwargs: ``allow_inert`` lets the rest of a recipe run, with a warning; so does the
+            environment variable ``SPARSEML_ALLOW_INERT=1``
         :raises NotImplementedError: otherwise
         """
         if self._enabled:
-            raise NotImplementedError(
-                "quantization is not part of this package yet, so !QuantizationModifier cannot act "
-                "on a model. Take it out of the recipe, or set enabled = False on each of "
-                "manager.quantization_modifiers before training, and quantize the trained model "
-                "with another tool"
-            )
+            if not (kwargs.get("allow_inert") or os.environ.get(ALLOW_INERT) == "1"):
+                raise NotImplementedError(
+                    f"{self.inert}, so !QuantizationModifier cannot act on a model. Take it out of "
+                    "the recipe, or let the rest run without it (allow_inert=True, or in the "
+                    f"environment {ALLOW_INERT}=1; or set enabled = False on each of "
+                    "manager.quantization_modifiers before training), and quantize the trained "
+                    "model with another tool"
+                )
+            _LOGGER.warning("%s: !QuantizationModifier does nothing in this run", self.inert)
         super().initialize(module, epoch, loggers, **kwargs)
 
     def validate_schedule(self) -> None:

@@ -16,6 +16,7 @@ from sparseml.pytorch.sparsification.fields import (
     fixed,
     ignored,
     of_types,
+    plainly,
 )
 from sparseml.pytorch.sparsification.modifier import ModifierProp, PyTorchModifierYAML
 from sparseml.pytorch.sparsification.training.modifier_lr_function import (
@@ -50,7 +51,7 @@ class SetLearningRateModifier(LearningRateLogging):
     :param constant_logging: log whether or not the rate has changed
     """
 
-    learning_rate: float | str = field(between(above=0.0, most=1.0))
+    learning_rate: float | str = field(plainly(between(above=0.0, most=1.0)))
     param_groups: Iterable[int] | None = field(checked_groups, default=None)
     start_epoch: float = -1.0
     end_epoch: float = ignored(default=-1.0)

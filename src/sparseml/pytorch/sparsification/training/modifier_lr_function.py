@@ -28,6 +28,7 @@ from sparseml.pytorch.sparsification.fields import (
     ignored,
     of_types,
     one_of,
+    plainly,
 )
 from sparseml.pytorch.sparsification.modifier import (
     Loggers,
@@ -54,7 +55,8 @@ _POSITIVE = between(above=0.0)
 
 
 def _positive_or_all(name: str, value: Any) -> float:
-    return -1.0 if as_number(name, value) == -1.0 else float(_POSITIVE(name, value))
+    number = as_number(name, value)
+    return number if number == -1.0 else _POSITIVE(name, value)
 
 
 def _cycle_field(name: str, check: Check) -> Any:
@@ -100,8 +102,8 @@ class LearningRateFunctionModifier(LearningRateLogging, ScheduledUpdateModifier)
     """
 
     lr_func: str = field(one_of(("linear", "cosine", "cyclic_linear", *_DECAYING)))
-    init_lr: float = field(between(0.0, 1.0))
-    final_lr: float = field(between(0.0, 1.0))
+    init_lr: float = field(plainly(between(0.0, 1.0)))
+    final_lr: float = field(plainly(between(0.0, 1.0)))
     start_epoch: float
     end_epoch: float
     cycle_epochs: Any = field(

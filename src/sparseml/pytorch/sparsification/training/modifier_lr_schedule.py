@@ -15,13 +15,13 @@ from sparseml.pytorch.functional.learning_rates import (
     warm_restarts_rate,
 )
 from sparseml.pytorch.sparsification.fields import (
-    Check,
     as_flag,
     as_number,
     between,
     field,
     of_types,
     one_of,
+    plainly,
 )
 from sparseml.pytorch.sparsification.modifier import (
     ModifierProp,
@@ -86,8 +86,9 @@ class LearningRateModifier(LearningRateLogging, ScheduledUpdateModifier):
         )
         self.init_lr = init_lr
         self.constant_logging = constant_logging
+        self._require_milestones(self._start_epoch, self._end_epoch)
 
-    init_lr = field(between(above=0.0, most=1.0))
+    init_lr = field(plainly(between(above=0.0, most=1.0)))
     constant_logging = field(as_flag)
 
     sparsification_types = of_types(SparsificationTypes.learning_rate)
@@ -100,7 +101,6 @@ class LearningRateModifier(LearningRateLogging, ScheduledUpdateModifier):
     @lr_class.setter  # type: ignore[no-redef]
     def lr_class(self, value: str) -> None:
         self._lr_class, self._lr_kwargs = _normalized(value, self._lr_kwargs)
-        self.validate_schedule()
 
     @ModifierProp()
     def lr_kwargs(self) -> dict[str, Any]:
@@ -110,18 +110,14 @@ class LearningRateModifier(LearningRateLogging, ScheduledUpdateModifier):
     @lr_kwargs.setter  # type: ignore[no-redef]
     def lr_kwargs(self, value: Mapping[str, Any]) -> None:
         self._lr_class, self._lr_kwargs = _normalized(self._lr_class, value)
-        self.validate_schedule()
 
-    def validate_schedule(self) -> None:
-        """Check the schedule; milestones must be strictly between start and end."""
-        super().validate_schedule()
-        end = self._end_epoch
+    def _require_milestones(self, start: float, end: float) -> None:
+        # not in validate_schedule: start and end are changed one after the other
         for milestone in self._lr_kwargs.get("milestones", ()):
-            if milestone <= self._start_epoch or (end != -1.0 and milestone >= end):
+            if milestone <= start or (end != -1.0 and milestone >= end):
                 until = "" if end == -1.0 else f" and before end_epoch {end}"
                 raise ValueError(
-                    f"milestones must be after start_epoch {self._start_epoch}{until}, "
-                    f"found {milestone}"
+                    f"milestones must be after start_epoch {start}{until}, found {milestone}"
                 )
 
     def advance_epochs(self, ref_start_epoch: float | None = None) -> None:
@@ -138,7 +134,10 @@ class LearningRateModifier(LearningRateLogging, ScheduledUpdateModifier):
         """The schedule and its settings with times in whole optimizer steps from ``start_epoch``.
 
         A length is at least one step.
+
+        :raises ValueError: for milestones that are not strictly between start and end
         """
+        self._require_milestones(start_epoch, end_epoch)
         kwargs = dict(self._lr_kwargs)
         for name in ("step_size", "cycle_epochs"):
             if name in kwargs:
@@ -196,15 +195,7 @@ def _normalized(lr_class: str, lr_kwargs: Mapping[str, Any]) -> tuple[str, dict[
 
 def _checked(name: str, value: Any) -> Any:
     if name != "milestones":
-        return _as_written(
-            between(least=0.0) if name == "lr_min" else between(above=0.0), name, value
-        )
+        return plainly(between(least=0.0) if name == "lr_min" else between(above=0.0))(name, value)
     if not isinstance(value, (list, tuple)) or not value:
         raise ValueError(f"milestones must be a list of epochs, found {value!r}")
-    return [_as_written(as_number, name, epoch) for epoch in value]
-
-
-def _as_written(check: Check, name: str, value: Any) -> Any:
-    # what is a number already stays as it is written, whole numbers too
-    number = check(name, value)
-    return number if isinstance(value, str) else value
+    return [plainly(as_number)(name, epoch) for epoch in value]

@@ -66,7 +66,7 @@ class SetWeightDecayModifier(ScheduledModifier):
                     f"{type(optimizer).__name__} has no weight_decay in parameter group {index}; "
                     f"it has {sorted(set(group) - {'params'})}"
                 )
-            group["weight_decay"] = self.weight_decay
+            group["weight_decay"] = float(self.weight_decay)
 
     def log_update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int

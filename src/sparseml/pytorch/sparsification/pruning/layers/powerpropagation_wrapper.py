@@ -44,14 +44,16 @@ class PowerpropagationWrapper(nn.Module):
         weight = powerpropagated(self.layer.weight, self.alpha)
         return functional_call(self.layer, {"weight": weight}, args, kwargs)
 
-    def set_alpha(self, alpha: float) -> None:
+    def set_alpha(self, new_alpha: float) -> None:
         """Change the exponent, and the weights so that the layer computes the same as before.
 
+        :param new_alpha: the exponent, at least 1
         :raises ValueError: for an exponent below 1
         """
         old = float(self.alpha)
         weight = self.layer.weight
-        data, grad = rescaled(weight.data, weight.grad, old, require_alpha("alpha", alpha))
+        data, grad = rescaled(weight.data, weight.grad, old, require_alpha("new_alpha", new_alpha))
         weight.data.copy_(data)
         weight.grad = grad
-        self.alpha.fill_(alpha)
+        # a new tensor: one read before keeps its value
+        self.alpha = torch.full_like(self.alpha, new_alpha)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparseml.pytorch.sparsification.fields import declared_fields, field
+from sparseml.pytorch.sparsification.fields import declared_fields, field, new_field
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.methods.obs import OptimalBrainSurgeon
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
@@ -15,6 +15,7 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import as_count
 from sparseml.pytorch.sparsification.pruning.settings.fisher_fields import (
     FisherFields,
     as_optional_text,
+    as_weight_update,
     block_rule,
     fisher_settings,
     require_runs,
@@ -48,6 +49,8 @@ class CAPruningModifier(BaseGradualPruningModifier):
     |       fisher_block_size: 192
 
     :param fisher_block_size: weights per block
+    :param weight_update: ``joint``, the best one for all that go, or ``simultaneous``, as SparseML
+        1.x adds up the updates of single weights
     :param mask_type: ``unstructured``, runs of inputs (``block4``, ``1x8``, ``[1, 8]``) or ``N:M``,
         which keeps N of M (the files of the CAP release say how many of M are *pruned*)
     :param blocks_in_parallel: accepted from recipes of the CAP release; nothing depends on it
@@ -59,7 +62,7 @@ class CAPruningModifier(BaseGradualPruningModifier):
     """
 
     fisher_block_size: int = field(as_count, default=50)
-    weight_update: str = "joint"
+    weight_update: str = new_field(as_weight_update, default="joint")
     blocks_in_parallel: int = field(_as_int, default=-1)
     traces_backup_dir: str | None = field(as_optional_text, default=None)
     max_sparsity_per_param: float | None = None

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sparseml.pytorch.sparsification.fields import declared_fields, field, ignored, one_of
+from sparseml.pytorch.sparsification.fields import (
+    declared_fields,
+    field,
+    new_field,
+    one_of,
+    plainly,
+    stated,
+)
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.methods.fast_cap import FastCAP
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
@@ -13,7 +20,7 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     GradualFields,
 )
 from sparseml.pytorch.sparsification.pruning.settings import fisher_fields
-from sparseml.pytorch.sparsification.pruning.settings.fields import as_count, as_keywords
+from sparseml.pytorch.sparsification.pruning.settings.fields import as_count, as_optional_keywords
 
 __all__ = ["FastCAPruningModifier"]
 
@@ -53,14 +60,16 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
 
     mask_type: str = field(one_of(("unstructured",)), default="unstructured")
     num_grads: int = field(as_count, default=1024)
-    damp: float = field(fisher_fields.as_damp, default=1e-7)
+    damp: float = field(plainly(fisher_fields.as_damp), default=1e-7)
     fisher_block_size: int = field(as_count, default=50)
     fisher_inv_device: str | None = field(fisher_fields.as_device, default=None)
     block_size: int | None = field(fisher_fields.as_optional_count, default=None)
-    grad_sampler_kwargs: Mapping[str, Any] | None = field(as_keywords, default=None)
-    fisher_samples: str = field(fisher_fields.as_samples, default="batch")
-    fisher_dtype: str = field(fisher_fields.as_fisher_dtype, default="float32")
-    global_sparsity: bool = ignored(default=False, hidden=True)
+    grad_sampler_kwargs: Mapping[str, Any] | None = field(as_optional_keywords, default=None)
+    fisher_samples: str = new_field(fisher_fields.as_samples, default="batch")
+    fisher_dtype: str = new_field(fisher_fields.as_fisher_dtype, default="float32")
+    global_sparsity: bool = stated(
+        default=False, why="every parameter is pruned by itself; CAPruningModifier can rank all"
+    )
 
     def _get_method(self) -> FastCAP:
         settings = fisher_fields.fisher_settings(self)

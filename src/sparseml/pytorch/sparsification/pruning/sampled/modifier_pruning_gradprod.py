@@ -15,7 +15,7 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
     MaskType,
     as_count,
-    as_keywords,
+    as_optional_keywords,
 )
 
 __all__ = ["GWProdPruningModifier"]
@@ -49,7 +49,7 @@ class GWProdPruningModifier(BaseGradualPruningModifier):
     mask_type: MaskType = field(as_given, default="unstructured")
     global_sparsity: bool = False
     num_grads: int = field(as_count, default=1024)
-    grad_sampler_kwargs: Mapping[str, Any] | None = field(as_keywords, default=None)
+    grad_sampler_kwargs: Mapping[str, Any] | None = field(as_optional_keywords, default=None)
     max_sparsity_per_param: float | None = None
     min_sparsity_per_param: float | None = None
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from sparseml.optim.fields import Property
 from sparseml.pytorch.functional.patterns import (
     MaskType,
     Member,
@@ -18,7 +17,6 @@ from sparseml.pytorch.functional.patterns import (
 )
 from sparseml.pytorch.sparsification.fields import (
     Check,
-    as_flag,
     as_given,
     declared_fields,
     field,
@@ -40,8 +38,8 @@ __all__ = [
     "as_inner_fraction",
     "as_keywords",
     "as_optional_fraction",
+    "as_optional_keywords",
     "checked_pattern",
-    "new_flag",
     "out_in_shapes",
     "require_reachable",
     "supported",
@@ -82,6 +80,11 @@ def as_count(name: str, value: Any) -> int:
     return int(value)
 
 
+def as_optional_keywords(name: str, value: Any) -> dict[str, Any] | None:
+    """As :func:`as_keywords`, but None stays None, which recipes do not show."""
+    return None if value is None else as_keywords(name, value)
+
+
 def as_keywords(name: str, value: Any) -> dict[str, Any]:
     """``value`` as keyword arguments; None stands for none.
 
@@ -110,11 +113,6 @@ class PatternFields:
     global_sparsity: bool = False
     max_sparsity_per_param: float | None = None
     min_sparsity_per_param: float | None = None
-
-
-def new_flag(default: bool) -> Any:
-    """Declare a flag that recipes of SparseML 1.x do not know: shown unless it is the default."""
-    return Property(as_flag, default, no_serialize_val=default)
 
 
 def as_fraction(name: str, value: Any) -> float:

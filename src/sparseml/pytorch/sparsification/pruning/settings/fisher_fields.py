@@ -15,14 +15,16 @@ from sparseml.pytorch.sparsification.fields import (
     as_number,
     declared_fields,
     field,
+    new_field,
     one_of,
+    plainly,
 )
 from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import FisherSettings
 from sparseml.pytorch.sparsification.pruning.methods.obs import BlockRule
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
     MaskType,
     as_count,
-    as_keywords,
+    as_optional_keywords,
 )
 from sparseml.pytorch.sparsification.pruning.settings.memory import as_memory
 
@@ -34,6 +36,7 @@ __all__ = [
     "as_optional_count",
     "as_optional_text",
     "as_samples",
+    "as_weight_update",
     "block_rule",
     "fisher_settings",
     "require_runs",
@@ -47,7 +50,7 @@ def as_damp(name: str, value: Any) -> float:
     """
     number = as_number(name, value)
     try:
-        require_damp(number)
+        require_damp(float(number))
     except ValueError:
         raise ValueError(f"{name} must be a finite number above 0, found {value!r}") from None
     return number
@@ -76,6 +79,8 @@ def as_device(name: str, value: Any) -> str | None:
         raise ValueError(f"{name} must name a device, as cpu or cuda:0, found {value!r}") from None
 
 
+as_layout = one_of(LAYOUTS)
+as_weight_update = one_of(("simultaneous", "joint"))
 as_samples = one_of(("batch", "sample"))
 as_fisher_dtype = one_of(("float32", "float64"))
 
@@ -144,14 +149,14 @@ class FisherFields:
     global_sparsity: bool = True
     mask_type: MaskType = field(as_given, default="unstructured")
     num_grads: int = field(as_count, default=1024)
-    damp: float = field(as_damp, default=1e-7)
+    damp: float = field(plainly(as_damp), default=1e-7)
     fisher_block_size: int = field(as_count, default=1)
-    grad_sampler_kwargs: Mapping[str, Any] | None = field(as_keywords, default=None)
+    grad_sampler_kwargs: Mapping[str, Any] | None = field(as_optional_keywords, default=None)
     num_recomputations: int = field(as_count, default=1)
-    recomputation_inter_func: str = field(one_of(("linear", "cubic")), default="linear")
+    recomputation_inter_func: str = new_field(one_of(("linear", "cubic")), default="linear")
     fisher_inv_device: str | None = field(as_device, default=None)
-    weight_update: str = field(one_of(("simultaneous", "joint")), default="simultaneous")
-    fisher_block_layout: str = field(one_of(LAYOUTS), default="padded")
-    fisher_samples: str = field(as_samples, default="batch")
+    weight_update: str = new_field(as_weight_update, default="simultaneous")
+    fisher_block_layout: str = new_field(as_layout, default="padded")
+    fisher_samples: str = new_field(as_samples, default="batch")
     fisher_memory: str | None = field(as_memory, default=None)
-    fisher_dtype: str = field(as_fisher_dtype, default="float32")
+    fisher_dtype: str = new_field(as_fisher_dtype, default="float32")

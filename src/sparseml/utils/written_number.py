@@ -1,0 +1,45 @@
+"""Numbers that go on looking as somebody wrote them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["WrittenNumber", "as_written"]
+
+
+class WrittenNumber(float):
+    """
+    A number that prints as the text that it was written as, such as ``1e-4``.
+
+    YAML 1.1, and with it SparseML 1.x, takes numbers with an exponent but without a dot for text.
+    Recipes show such a text as it stood, and the identifiers of modifiers depend on it.
+
+    :param text: the number
+    :raises ValueError: if it is none
+    """
+
+    def __new__(cls, text: str) -> WrittenNumber:
+        number = super().__new__(cls, text)
+        number._text = str(text).strip()
+        return number
+
+    _text: str
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __getnewargs__(self) -> Any:
+        return (self._text,)
+
+
+def as_written(value: Any) -> Any:
+    """
+    Return a number as it is, and the text of one as a number that prints as this text.
+
+    :raises ValueError: for a text that is no number
+    :raises TypeError: for what cannot be made a number
+    """
+    if isinstance(value, str):
+        return WrittenNumber(value)
+    number = float(value)
+    return value if isinstance(value, (int, float)) else number
