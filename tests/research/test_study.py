@@ -83,8 +83,7 @@ def test_pruning_by_recorded_gradients_is_pruning_by_the_loss(gradients: Any, st
     for count in (0, 16):
         recording.record(gradients.endless_batches(inputs, labels, 8, 1), count)
         modifier = CAPruningModifier(
-            "__ALL_PRUNABLE__",
-            *(0.5, 0.5, 0.0, 1.0, 1.0),
+            *(0.5, 0.5, 0.0, 1.0, 1.0, "__ALL_PRUNABLE__"),
             num_grads=16,
             fisher_block_size=8,
             damp=1e-3,

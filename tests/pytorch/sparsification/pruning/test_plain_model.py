@@ -24,7 +24,7 @@ from sparseml.pytorch.sparsification.pruning import (
 from sparseml.pytorch.utils import ModuleSparsificationInfo
 
 WEIGHTS = ["re:.*weight"]
-GRADUAL = (WEIGHTS, 0.2, 0.75, 0.5, 2.0, 0.5)
+GRADUAL = (0.2, 0.75, 0.5, 2.0, 0.5, WEIGHTS)
 MAKERS = {
     "global": lambda: GlobalMagnitudePruningModifier(*GRADUAL),
     "blocks": lambda: MagnitudePruningModifier(*GRADUAL, mask_type="1x4"),
