@@ -9,7 +9,9 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from sparseml.pytorch.sparsification.fields import (
+    argument,
     as_flag,
+    as_given,
     as_names,
     as_number,
     declared_fields,
@@ -19,7 +21,7 @@ from sparseml.pytorch.sparsification.fields import (
 from sparseml.pytorch.sparsification.modifier import (
     Loggers,
     PyTorchModifierYAML,
-    ScheduledUpdateModifier,
+    ScheduledModifier,
 )
 from sparseml.pytorch.sparsification.param_selection import select_params
 from sparseml.pytorch.sparsification.pruning.layers.powerpropagation_wrapper import (
@@ -32,12 +34,14 @@ __all__ = ["PowerpropagationModifier"]
 
 
 def _as_alpha(name: str, value: Any) -> float:
-    return require_alpha(name, as_number(name, value))
+    number = as_number(name, value)
+    require_alpha(name, number)
+    return number
 
 
 @PyTorchModifierYAML()
 @declared_fields()
-class PowerpropagationModifier(ScheduledUpdateModifier):
+class PowerpropagationModifier(ScheduledModifier):
     """Lets the weights of layers stand for a power of themselves from start to end.
 
     Many then end up near zero (Schwarz et al., "Powerpropagation", 2021). In between a layer ``x``
@@ -58,12 +62,12 @@ class PowerpropagationModifier(ScheduledUpdateModifier):
     """
 
     end_comparator: int = fixed(-1)
+    start_epoch: float
+    end_epoch: float
     params: str | Iterable[str] = field(as_names)
     alpha: float = field(_as_alpha, default=1.0)
-    start_epoch: float = -1.0
-    end_epoch: float = -1.0
-    update_frequency: float = -1.0
     strict: bool = field(as_flag, default=True, serializable=False)
+    update_frequency: float = argument(as_given, default=-1.0)
 
     def _set_up(self) -> None:
         self._layers: dict[str, Module] = {}
@@ -106,7 +110,7 @@ class PowerpropagationModifier(ScheduledUpdateModifier):
             self._set_wrapped(module, False)
 
     def progress_state(self) -> dict[str, Any]:
-        """Return what the base class does, and whether the layers are wrapped."""
+        """Return how far this modifier has come, and whether the layers are wrapped."""
         return {**super().progress_state(), "wrapped": self._wrapped}
 
     def load_structure_state(self, module: Module, state: Mapping[str, Any]) -> None:
