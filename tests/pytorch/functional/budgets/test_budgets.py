@@ -229,6 +229,8 @@ def test_densities_never_ask_groups_for_more_than_they_have():
     grouped = pruned(scores, NM(2, 4), Densities(), 0.45)
     assert grouped[0] == 0.5 * 64 * 64 and sum(grouped) == 2 * round(0.45 / 2 * 4672)
     assert pruned(scores, NM(2, 4), Densities(), 0.5) == [2048, 256, 32]
+    near = pruned(scores, NM(2, 4), Densities(), 0.495)  # as everywhere near the full pattern
+    assert near == [2048, 256, 32]
     with pytest.raises(ValueError, match="rule must be one of"):
         Densities("erk")
     with pytest.raises(ValueError, match="at least two dimensions"):

@@ -50,9 +50,9 @@ PRUNERS = {
 
 REFUSALS = {
     # what is ranked by itself or together by its name
-    ("MagnitudePruningModifier", "global"): "got an unexpected keyword argument 'global_sparsity'",
+    ("MagnitudePruningModifier", "global"): "global_sparsity is always False",
     ("MagnitudePruningModifier", "limited"): "got an unexpected keyword argument",
-    ("GlobalMagnitudePruningModifier", "uniform"): "unexpected keyword argument 'global_sparsity'",
+    ("GlobalMagnitudePruningModifier", "uniform"): "global_sparsity is always True",
     ("GlobalMagnitudePruningModifier", "mapped"): "must be one number, as global_sparsity ranks",
     # a single sparsity that all phases share is what these methods are
     ("ACDCPruningModifier", "mapped"): "compression_sparsity: a sparsity is a fraction",

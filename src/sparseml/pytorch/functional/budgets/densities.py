@@ -59,6 +59,8 @@ class Densities(Budget):
         ideal = self._ideal(pools, sparsity)
         if one_size(pools):
             share = share_of_units(pools[0], sparsity) if pools else 0.0
+            if share == 1.0:  # near the full pattern's sparsity, too, where the ideal is below
+                return [pool.units for pool in pools]
             total = prune_count(sum(pool.units for pool in pools), share)
             counts = rounded(
                 [weights / int(pool.size) for weights, pool in zip(ideal, pools, strict=True)],
