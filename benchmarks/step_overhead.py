@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from _timing import CLOCKS, medians, ratios, take_turns, write_result
+from sparseml.pytorch.functional.masks import apply_masks
 from sparseml.pytorch.optim import ScheduledModifierManager
 
 SPARSITY = 0.9
@@ -107,10 +108,11 @@ def masking_seconds(model: nn.Module, images: Tensor, labels: Tensor, clock: str
     step = manager_step(model)
     step(images, labels)
     optimizer = step.args[1]
-    masks = optimizer.wrapped_manager.modifiers[0].module_masks
+    masks = optimizer.wrapped_manager.modifiers[0].masks
 
     def mask() -> None:
-        masks.mask_gradients()  # in a step: by hooks, when the gradients arrive
+        for param, kept in zip(masks.params, masks.masks, strict=True):
+            apply_masks([param.grad], [kept])  # in a step: by hooks, when the gradients arrive
         optimizer.emulated_step()
 
     return medians(take_turns({"masking": mask}, rounds=20, clock=clock))["masking"]

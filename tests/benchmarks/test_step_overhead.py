@@ -48,3 +48,8 @@ def test_ratios_are_taken_within_rounds(benchmark: ModuleType) -> None:
     timing = sys.modules["_timing"]
     found = timing.ratios({"a": [1.0, 2.0, 4.0], "b": [2.0, 4.0, 8.0]}, base="a")
     assert found == {"a": (1.0, 1.0, 1.0), "b": (2.0, 2.0, 2.0)}
+
+
+def test_masking_is_timed_by_itself(benchmark: ModuleType) -> None:
+    taken = benchmark.masking_seconds(Small(), torch.randn(4, 20), torch.arange(4), "wall")
+    assert 0.0 < taken < 60.0
