@@ -55,8 +55,7 @@ def prune_count(size: int, sparsity: float) -> int:
 
     :raises ValueError: for a sparsity outside [0, 1]
     """
-    if not 0.0 <= sparsity <= 1.0:
-        require_sparsity(sparsity)
+    require_sparsity(sparsity)
     return round(size * sparsity)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 
 from torch import Tensor
@@ -47,12 +47,8 @@ class Global(Budget):
 
     joint = True
 
-    _limited: bool = field(init=False, repr=False)
-
     def __post_init__(self) -> None:
         sparsity_bounds([], self.max_sparsity, self.min_sparsity)
-        limited = (self.max_sparsity, self.min_sparsity) != (1.0, 0.0)
-        object.__setattr__(self, "_limited", limited)
 
     def check(self, pools: Pools, target: Target) -> None:
         self._plan(pools, common_target(target))
@@ -60,8 +56,7 @@ class Global(Budget):
     def choose(self, pools: Pools, target: Target, spread_ties: bool = False) -> list[Tensor]:
         if not pools:
             return []
-        sparsity = target if isinstance(target, float) else common_target(target)
-        total, first, last = self._plan(pools, sparsity)
+        total, first, last = self._plan(pools, common_target(target))
         scores = [pool.scores for pool in pools]
         spread_ties = spread_ties and not self._limited and all(p.full == 1.0 for p in pools)
         if not one_size(pools):
@@ -71,6 +66,10 @@ class Global(Budget):
             return split_like(keep, scores)
         counts = global_counts(scores, total, first, last)
         return [lowest_mask(each, count) for each, count in zip(scores, counts, strict=True)]
+
+    @property
+    def _limited(self) -> bool:
+        return (self.max_sparsity, self.min_sparsity) != (1.0, 0.0)
 
     def _plan(self, pools: Pools, sparsity: float) -> tuple[int, list[int], list[int]]:
         """How much goes, and the fewest and the most units of each pool.
@@ -83,8 +82,7 @@ class Global(Budget):
             bounds = [(pool.gone, pool.units, (0, pool.removable)) for pool in pools]
         first, last = [least for least, _, _ in bounds], [most for _, most, _ in bounds]
         if one_size(pools):
-            full = not pools or pools[0].full == 1.0
-            share = sparsity if full else share_of_units(pools[0], sparsity)
+            share = share_of_units(pools[0], sparsity) if pools else 0.0
             units = [pool.units for pool in pools]
             total = prune_count(sum(units), share)
             if any(pool.gone for pool in pools):
