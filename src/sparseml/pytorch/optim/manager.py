@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from collections.abc import Mapping
@@ -58,8 +59,8 @@ class ScheduledModifierManager(BaseManager, Modifier):
         self._members: ModifierList = own if isinstance(own, list) else list(self.iter_modifiers())
         self._initialize_epoch: float = 0
         self._has_progress = False
-        self._position: Position | None = None
-        self._last_step: tuple[float, int] | None = None
+        self.position: Position | None = None
+        """Where the run stands; None before this manager has taken part in a step."""
         self._resumes = False
         self._driver: weakref.ref[StepDriver] | None = None
 
@@ -170,19 +171,6 @@ class ScheduledModifierManager(BaseManager, Modifier):
             epoch,
             steps_per_epoch,
         )
-
-    @property
-    def position(self) -> Position | None:
-        """Where the run stands; None before this manager has taken part in a step."""
-        if self._last_step is None:
-            return self._position
-        steps, _, steps_per_epoch = Position.at(*self._last_step)
-        epoch = epoch_of_step(steps + 1, steps_per_epoch)
-        return Position(steps + 1, epoch, steps_per_epoch)
-
-    @position.setter
-    def position(self, position: Position | None) -> None:
-        self._position, self._last_step = position, None
 
     def attach_driver(self, driver: StepDriver) -> Position:
         """Remember who counts the steps, so that :meth:`load_state_dict` can set the count.
@@ -301,7 +289,9 @@ class ScheduledModifierManager(BaseManager, Modifier):
         for modifier in self._members:
             if modifier._enabled:
                 modifier.optimizer_post_step(module, optimizer, epoch, steps_per_epoch)
-        self._last_step = epoch, steps_per_epoch
+        if steps_per_epoch > 0 and epoch < math.inf:
+            steps = round(epoch * steps_per_epoch) + 1
+            self.position = Position(steps, epoch_of_step(steps, steps_per_epoch), steps_per_epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of every modifier by its identifier; if staged, by stage before that.
