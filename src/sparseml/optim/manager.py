@@ -18,7 +18,7 @@ from sparseml.optim.timeline import TimelineMixin
 from sparseml.utils.atomic import atomic_path
 from sparseml.utils.paths import clean_path
 
-__all__ = ["BaseManager"]
+__all__ = ["BaseManager", "with_added"]
 
 ModifierList = list[BaseModifier]
 ManagerT = TypeVar("ManagerT", bound="BaseManager")
@@ -35,6 +35,27 @@ def _sorted(modifiers: Any) -> ModifierList | OrderedDict[str, ModifierList]:
         "modifiers must be a list, or a dict of stage names to lists, "
         f"found {type(modifiers).__name__}"
     )
+
+
+def with_added(modifiers: Any, more: Any) -> Any:
+    """Return ``modifiers`` and ``more``, which without stages of its own joins the last stage.
+
+    :raises ValueError: for a stage that the modifiers do not have
+    """
+    if not isinstance(modifiers, Mapping):
+        if isinstance(more, Mapping):
+            raise ValueError(
+                f"add_modifiers is by stage ({sorted(more)}), but the recipe has no stages"
+            )
+        return [*modifiers, *more]
+    if not isinstance(more, Mapping):
+        more = {list(modifiers)[-1]: more}
+    unknown = sorted(set(more) - set(modifiers))
+    if unknown:
+        raise ValueError(
+            f"add_modifiers is for the stages {unknown}, the recipe has {list(modifiers)}"
+        )
+    return {stage: [*members, *more.get(stage, [])] for stage, members in modifiers.items()}
 
 
 class BaseManager(TimelineMixin, BaseObject):
@@ -62,6 +83,13 @@ class BaseManager(TimelineMixin, BaseObject):
 
     def __str__(self) -> str:
         return "\n".join(self.to_string_lines())
+
+    def __repr__(self) -> str:
+        members = (
+            f"{'' if stage is None else f'{stage}: '}{type(modifier).__name__}{_span(modifier)}"
+            for stage, modifier in self.iter_staged_modifiers()
+        )
+        return f"{type(self).__name__}({', '.join(members)})"
 
     def __eq__(self, compare: object) -> bool:
         return str(self) == str(compare)
@@ -197,6 +225,17 @@ class BaseManager(TimelineMixin, BaseObject):
     def modifiers_list_to_string_lines(self, modifiers: ModifierList) -> list[str]:
         """Return the items of one group as lines."""
         return modifier_lines(modifiers)
+
+
+def _span(modifier: BaseModifier) -> str:
+    """Return where a modifier starts and ends, as far as it says: " 1..4", " step 100..500"."""
+    bounds, unit = [], ""
+    for bound in ("start", "end"):
+        step, epoch = (getattr(modifier, f"{bound}_{kind}", None) for kind in ("step", "epoch"))
+        unit = unit if step is None else "step "
+        value = epoch if step is None else step
+        bounds.append("" if value in (None, -1) else f"{value:g}")
+    return f" {unit}{'..'.join(bounds)}" if any(bounds) else ""
 
 
 def _immediate(modifier: BaseModifier) -> BaseModifier:
