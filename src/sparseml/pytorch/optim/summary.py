@@ -60,7 +60,8 @@ class PruningSummary:
         if not self.params:
             return line
         names = [*self.params[:_SHOWN], *(["..."] if len(self.params) > _SHOWN else [])]
-        return f"{line}\n  {len(self.params)} parameters: {', '.join(names)}"
+        plural = "s" if len(self.params) > 1 else ""
+        return f"{line}\n  {len(self.params)} parameter{plural}: {', '.join(names)}"
 
     def _sparsities(self) -> list[tuple[str, float]]:
         known = [("asked for", self.asked), ("now", self.now), ("at the end", self.goal)]
