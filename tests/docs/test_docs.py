@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -183,9 +184,17 @@ def test_averaging_in_a_loop_of_ones_own(own_loop: OwnLoop) -> None:
 
 def test_accelerate_in_a_loop_of_ones_own(own_loop: OwnLoop) -> None:
     pytest.importorskip("accelerate")
-    names = own_loop.run(own_loop.names(6), "Accelerate")
+    saving = (
+        "    for inputs",
+        "    if epoch == 4:\n        accelerator.register_for_checkpointing(manager)\n"
+        "        accelerator.save_state('state')\n    for inputs",
+    )
+    names = own_loop.run(own_loop.names(6), "Accelerate", changes=[saving])
     assert names["steps"] == 2 and names["manager"].summary().position == (12, 6.0, 2)
     assert _zeros(names) == 180
+    names["manager"].initialize(names["model"])
+    names["accelerator"].load_state("state")
+    assert names["manager"].position == (8, 4.0, 2)
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*training batches")
@@ -195,51 +204,56 @@ def test_accelerate_in_a_loop_of_ones_own(own_loop: OwnLoop) -> None:
 def test_lightning_in_a_loop_of_ones_own(own_loop: OwnLoop, callback: str | None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        lightning = pytest.importorskip("lightning")
-    extra = f", callbacks=[lightning.pytorch.callbacks.{callback}()]" if callback else ""
+        pytest.importorskip("lightning")
     quiet = "enable_progress_bar=False, enable_model_summary=False, logger=False, accelerator='cpu'"
-    changes = [("gradient_clip_val=1.0", f"gradient_clip_val=1.0, {quiet}{extra}")]
-    names = own_loop.run(own_loop.names(), "Lightning", changes=changes)
+    extra = f", callbacks=[lightning.pytorch.callbacks.{callback}()]" if callback else ""
+    change = ("gradient_clip_val=1.0", f"gradient_clip_val=1.0, {quiet}{extra}")
+    names = own_loop.run(own_loop.names(), "Lightning", changes=[change])
     summary = names["pruned"].manager.summary()
     assert summary.position == (12, 6.0, 2) and summary.complete and _zeros(names) == 180
     if callback:
         return
-
-    again = own_loop.names()
-    stopped = names["Pruned"](again["model"])
-    trainer = lightning.Trainer(
-        max_epochs=6,
-        accumulate_grad_batches=2,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    shutil.rmtree("checkpoints")
+    shorter = [change, ("max_epochs=6", "max_epochs=3")]
+    own_loop.run(own_loop.names(), "Lightning", changes=shorter)
     (checkpoint,) = own_loop.folder.rglob("*.ckpt")
-    trainer.fit(stopped, again["loader"], ckpt_path=str(checkpoint))
-    assert stopped.manager.position.steps == 12
+    going_on = [
+        change,
+        ("fit(pruned, loader)", f"fit(pruned, loader, ckpt_path={str(checkpoint)!r})"),
+    ]
+    resumed = own_loop.run(own_loop.names(), "Lightning", changes=going_on)
+    assert resumed["pruned"].manager.summary() == summary
+    assert torch.equal(resumed["model"].weight, names["model"].weight)
 
 
 def test_the_trainer_in_a_loop_of_ones_own(own_loop: OwnLoop) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         transformers = pytest.importorskip("transformers")
-    names = own_loop.names()
-    names["examples"] = [{"input_ids": torch.randint(16, (4,)), "labels": i % 2} for i in range(16)]
-    names["model"] = transformers.BertForSequenceClassification(
-        transformers.BertConfig(
-            vocab_size=16,
-            hidden_size=8,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=8,
-        )
-    )
-    quiet = [('"output"', '"output", use_cpu=True, report_to=[], disable_tqdm=True')]
-    names = own_loop.run(names, "The Trainer of Transformers", changes=quiet)
-    summary = names["manager"].summary()
+
+    def names() -> dict[str, Any]:
+        tokens = torch.randint(16, (16, 4), generator=torch.Generator().manual_seed(0))
+        sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+        config = transformers.BertConfig(vocab_size=16, num_hidden_layers=1, **sizes)
+        torch.manual_seed(0)
+        model = transformers.BertForSequenceClassification(config)
+        examples = [{"input_ids": row, "labels": int(row[0] % 2)} for row in tokens]
+        return {"model": model, "examples": examples}
+
+    quiet = ('"output"', '"output", use_cpu=True, report_to=[], disable_tqdm=True, save_steps=7')
+    whole = own_loop.run(names(), "The Trainer of Transformers", changes=[quiet])
+    summary = whole["manager"].summary()
     assert summary.position == (12, 6.0, 2) and summary.complete
     assert summary.pruning[0].now == pytest.approx(0.9, abs=1e-3)
+
+    going_on = "manager.load_state_dict(torch.load('output/checkpoint-7/recipe_state.pt'))\n"
+    going_on += "trainer.train(resume_from_checkpoint='output/checkpoint-7')"
+    resumed = own_loop.run(
+        names(), "The Trainer of Transformers", changes=[quiet, ("trainer.train()", going_on)]
+    )
+    assert resumed["manager"].summary() == summary
+    for one, other in zip(*(run["model"].parameters() for run in (whole, resumed)), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_expressions_as_documented() -> None:
