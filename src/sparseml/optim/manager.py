@@ -18,7 +18,7 @@ from sparseml.optim.timeline import TimelineMixin
 from sparseml.utils.atomic import atomic_path
 from sparseml.utils.paths import clean_path
 
-__all__ = ["BaseManager", "with_added"]
+__all__ = ["BaseManager", "span_of", "with_added"]
 
 ModifierList = list[BaseModifier]
 ManagerT = TypeVar("ManagerT", bound="BaseManager")
@@ -86,10 +86,10 @@ class BaseManager(TimelineMixin, BaseObject):
 
     def __repr__(self) -> str:
         members = (
-            f"{'' if stage is None else f'{stage}: '}{type(modifier).__name__}{_span(modifier)}"
+            f"{'' if stage is None else f'{stage}: '}{type(modifier).__name__} {span_of(modifier)}"
             for stage, modifier in self.iter_staged_modifiers()
         )
-        return f"{type(self).__name__}({', '.join(members)})"
+        return f"{type(self).__name__}({', '.join(map(str.rstrip, members))})"
 
     def __eq__(self, compare: object) -> bool:
         return str(self) == str(compare)
@@ -227,15 +227,18 @@ class BaseManager(TimelineMixin, BaseObject):
         return modifier_lines(modifiers)
 
 
-def _span(modifier: BaseModifier) -> str:
-    """Return where a modifier starts and ends, as far as it says: " 1..4", " step 100..500"."""
-    bounds, unit = [], ""
+def span_of(modifier: Any) -> str:
+    """Return where a modifier starts and ends, as far as it says: "epoch 1..4", "step 9..30"."""
+    bounds = []
     for bound in ("start", "end"):
-        step, epoch = (getattr(modifier, f"{bound}_{kind}", None) for kind in ("step", "epoch"))
-        unit = unit if step is None else "step "
-        value = epoch if step is None else step
-        bounds.append("" if value in (None, -1) else f"{value:g}")
-    return f" {unit}{'..'.join(bounds)}" if any(bounds) else ""
+        step, epoch = (getattr(modifier, f"{bound}_{unit}", None) for unit in ("step", "epoch"))
+        if step is not None:
+            bounds.append(f"step {step}")
+        else:
+            bounds.append("" if epoch in (None, -1) else f"epoch {epoch:g}")
+    start, end = bounds
+    unit = start.partition(" ")[0]
+    return f"{start}..{end.removeprefix(f'{unit} ')}" if start or end else ""
 
 
 def _immediate(modifier: BaseModifier) -> BaseModifier:

@@ -93,7 +93,10 @@ def test_an_object_that_holds_several_optimizers():
     model, _, manager = build()
     parts = [torch.optim.SGD([param], lr=0.1) for param in model.parameters()]
     holder = Holder(*parts)
+    holder.inner.append(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1))
     wrapper = manager.modify(model, parts[0], 2, wrap_optim=holder)
+    holder.inner.reverse()
+    assert wrapper.wrapped_driver._stepping == parts[:1]
     backward(model)
     wrapper.step()
     holder.skips = True

@@ -142,6 +142,7 @@ class TestFinalize:
     def test_schedules_in_steps(self, model, caplog):
         text = RECIPE.replace("end_epoch: 8.0", "end_step: 45").replace("10.0", "3.5")
         manager = ScheduledModifierManager.from_yaml(text)
+        assert "Modifier, epoch 0..step 45, step 0: " in str(manager.summary())
         train(model, begin(model, manager)[1], 40)
         manager.finalize(model)
         (message,) = warned(caplog)
@@ -158,11 +159,11 @@ class TestSummary:
     def test_before_anything(self, model, manager):
         assert str(manager.summary()) == (
             "no optimizer step was taken\n"
-            "GlobalMagnitudePruningModifier, from epoch 0 to 8, step 0: at the end 70 %"
+            "GlobalMagnitudePruningModifier, epoch 0..8, step 0: at the end 70 %"
         )
         assert str(manager.summary(model)) == (
             "no optimizer step was taken\n"
-            "GlobalMagnitudePruningModifier, from epoch 0 to 8, step 0: now 0 %, at the end 70 %\n"
+            "GlobalMagnitudePruningModifier, epoch 0..8, step 0: now 0 %, at the end 70 %\n"
             "  2 parameters: 0.weight, 2.weight"
         )
 
@@ -179,7 +180,7 @@ class TestSummary:
         assert str(found) == (
             "step 31 of 100, epoch 3.1 of 10, of 10 steps each\n"
             "the recipe has not run to its end\n"
-            "GlobalMagnitudePruningModifier, from epoch 0 to 8, step 31 of 80: "
+            "GlobalMagnitudePruningModifier, epoch 0..8, step 31 of 80: "
             f"asked for {100 * pruning.asked:.4g} %, now {100 * pruning.now:.4g} %, "
             "at the end 70 %\n"
             "  2 parameters: 0.weight, 2.weight"
@@ -249,7 +250,8 @@ class TestSummary:
 
 def test_a_manager_at_a_glance(manager):
     assert repr(manager) == (
-        "ScheduledModifierManager(GlobalMagnitudePruningModifier 0..8, EpochRangeModifier 0..10)"
+        "ScheduledModifierManager(GlobalMagnitudePruningModifier epoch 0..8, "
+        "EpochRangeModifier epoch 0..10)"
     )
     staged = ScheduledModifierManager.from_yaml(
         "first:\n  modifiers:\n    - !SetWeightDecayModifier\n      weight_decay: 0.0\n"

@@ -18,14 +18,16 @@ from torch.utils.hooks import RemovableHandle
 __all__ = ["after_closure", "stepping_optimizers", "take_gradient_scale"]
 
 
-def stepping_optimizers(stepped: Any) -> list[Optimizer]:
+def stepping_optimizers(stepped: Any, optimizer: Any = None) -> list[Optimizer]:
     """Return the torch optimizers that really step when ``stepped`` does.
 
     They are looked for in its attributes, also in lists there, and in theirs: those innermost that
     share parameters with it, or itself. Several, where each steps a part of the parameters; none,
     where no torch optimizer is found.
+
+    :param optimizer: what it has the parameters of, if it has no ``param_groups`` itself
     """
-    return _stepping(stepped, _parameters(stepped), {id(stepped)})
+    return _stepping(stepped, _parameters(stepped) or _parameters(optimizer), {id(stepped)})
 
 
 def _stepping(stepped: Any, params: set[int], seen: set[int]) -> list[Optimizer]:

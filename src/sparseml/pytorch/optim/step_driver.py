@@ -46,7 +46,10 @@ class Position(NamedTuple):
 
 @runtime_checkable
 class Driven(Protocol):
-    """What a driver needs of a manager; for each see :class:`ScheduledModifierManager`."""
+    """What a driver needs of a manager; for each see :class:`ScheduledModifierManager`.
+
+    ``optimizer_post_step`` sets ``position`` to where the run stands after the step.
+    """
 
     _enabled: bool
     _initialized: bool

@@ -58,7 +58,7 @@ class RecipeManagerStepWrapper:
         self._wrapped = wrap
         self._wrapped_driver = StepDriver(module, optimizer, manager, steps_per_epoch, epoch)
         if not isinstance(wrap, GradScaler):  # which is given the optimizer to step
-            self._wrapped_driver._stepping = stepping_optimizers(wrap)
+            self._wrapped_driver._stepping = stepping_optimizers(wrap, optimizer)
 
     def __getattr__(self, name: str) -> Any:
         # Reached for names that neither this object nor its class has. Copying and pickling ask

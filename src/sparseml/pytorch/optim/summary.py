@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.nn import Module
 
+from sparseml.optim.manager import span_of
 from sparseml.optim.schedule import ONE_SHOT
 from sparseml.pytorch.optim.step_driver import Position
 from sparseml.pytorch.sparsification.planning import Prunes, asked_sparsities
@@ -31,7 +32,7 @@ class PruningSummary:
         for none
     :param now: the sparsity that the parameters have
     :param goal: the sparsity that it asks for at its end
-    :param epochs: where it starts and ends; -1 for at once, and for never
+    :param span: where it starts and ends, in words; empty for from the start and without an end
     :param steps_done: optimizer steps taken of those that it is there for
     :param steps_needed: optimizer steps from its start to its end; None if it has no end, or how
         many make an epoch is not known yet
@@ -42,7 +43,7 @@ class PruningSummary:
     asked: float | None
     now: float | None
     goal: float | None
-    epochs: tuple[float, float]
+    span: str
     steps_done: int
     steps_needed: int | None
 
@@ -53,10 +54,11 @@ class PruningSummary:
 
     def __str__(self) -> str:
         parts = [f"{what} {_percent(value)}" for what, value in self._sparsities()]
-        steps = f"step {self.steps_done}"
+        done = f"step {self.steps_done}"
         if self.steps_needed is not None:
-            steps += f" of {self.steps_needed}"
-        line = f"{self.name}, {_span(*self.epochs)}, {steps}: {', '.join(parts) or 'not started'}"
+            done += f" of {self.steps_needed}"
+        when = ", ".join([self.span, done] if self.span else [done])
+        line = f"{self.name}, {when}: {', '.join(parts) or 'not started'}"
         if not self.params:
             return line
         names = [*self.params[:_SHOWN], *(["..."] if len(self.params) > _SHOWN else [])]
@@ -136,10 +138,10 @@ def summarize(
     :param module: the model; by default what initialised modifiers know of it
     """
     enabled = [modifier for modifier in modifiers if modifier.enabled]
-    known = [getattr(m, field, -1.0) for m in enabled for field in ("start_epoch", "end_epoch")]
-    epochs = max(known, default=-1.0)
-    steps_per_epoch = 0 if position is None else position.steps_per_epoch
-    needed = steps_to(epochs, steps_per_epoch) if position is not None else None
+    known = [m for m in enabled if getattr(m, "steps_resolved", False)]
+    bounds = (getattr(m, field) for m in known for field in ("start_epoch", "end_epoch"))
+    epochs = max(bounds, default=-1.0)
+    needed = None if position is None else steps_to(epochs, position.steps_per_epoch)
     pruning = [m for m in enabled if isinstance(m, Prunes)]
     return RunSummary(
         position, epochs, needed, tuple(_summary_of(m, position, module) for m in pruning)
@@ -170,7 +172,7 @@ def _summary_of(modifier: Any, position: Position | None, module: Module | None)
         _overall(getattr(modifier, "applied_sparsity", None), sizes),
         tensor_list_sparsity(local_part(one.param) for one in found) if found else None,
         _overall(asked_sparsities(modifier, ONE_SHOT, 1), sizes),
-        (start, end),
+        span_of(modifier),
         done,
         needed,
     )
@@ -188,8 +190,3 @@ def _overall(asked: Any, sizes: Sequence[int]) -> float | None:
 
 def _percent(sparsity: float) -> str:
     return f"{100 * sparsity:.4g} %"
-
-
-def _span(start: float, end: float) -> str:
-    since = "from the start" if start < 0 else f"from epoch {start:g}"
-    return since if end < 0 else f"{since} to {end:g}"
