@@ -14,11 +14,11 @@ from sparseml.pytorch.functional.budgets.base import (
     Target,
     common_target,
     one_size,
+    sparsity_bounds,
     whole,
 )
-from sparseml.pytorch.functional.budgets.limits import global_counts, sparsity_bounds
-from sparseml.pytorch.functional.budgets.ranking import Ladder, ladder_of, lowest_weights, shares
-from sparseml.pytorch.functional.selection import lowest_mask
+from sparseml.pytorch.functional.budgets.ranking import Ladder, ladder_of, shares
+from sparseml.pytorch.functional.budgets.rules import lowest_units
 
 __all__ = ["Reserving"]
 
@@ -56,14 +56,11 @@ class Reserving(Budget):
         even = one_size(pools)
         race = _Race(self, pools, sparsity, quantum=int(pools[0].size) if even else 1)
         counts = race.run()
-        scores = [pool.scores for pool in pools]
-        if even:
+        if even:  # what was held back for nothing goes, too
             total = min(max(race.total, sum(counts)), sum(race.caps))
-            if sum(counts) < total:  # held back for nothing
-                counts = global_counts(scores, total, counts, race.caps)
-            return [lowest_mask(each, count) for each, count in zip(scores, counts, strict=True)]
-        total = race.total - sum(pool.missing for pool in pools)
-        return lowest_weights(pools, total, first=counts, last=race.caps)
+        else:
+            total = race.total - sum(pool.missing for pool in pools)
+        return lowest_units(pools, total, counts, race.caps)
 
 
 class _Race:
