@@ -25,6 +25,7 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
     MaskType,
     as_count,
     as_optional_keywords,
+    optional,
 )
 from sparseml.pytorch.sparsification.pruning.settings.memory import as_memory
 
@@ -56,29 +57,16 @@ def as_damp(name: str, value: Any) -> float:
     return number
 
 
-def as_optional_count(name: str, value: Any) -> int | None:
-    """``value`` as a whole number of at least 1, or None."""
-    return None if value is None else as_count(name, value)
-
-
-def as_optional_text(name: str, value: Any) -> str | None:
-    """``value`` as text, or None."""
-    return None if value is None else str(value)
-
-
-def as_device(name: str, value: Any) -> str | None:
-    """``value`` as the name of a device, or None.
-
-    :raises ValueError: for a name that torch does not know
-    """
-    if value is None:
-        return None
+def _device(name: str, value: Any) -> str:
     try:
         return str(torch.device(value))
     except (RuntimeError, TypeError):
         raise ValueError(f"{name} must name a device, as cpu or cuda:0, found {value!r}") from None
 
 
+as_device = optional(_device)
+as_optional_count = optional(as_count)
+as_optional_text = optional(lambda name, value: str(value))
 as_layout = one_of(LAYOUTS)
 as_weight_update = one_of(("simultaneous", "joint"))
 as_samples = one_of(("batch", "sample"))
