@@ -55,16 +55,6 @@ def compress_strucure_pruned_module(
 
 def _unpruned(group: UnitGroup, params: Mapping[str, Tensor], strict: bool) -> Tensor:
     """Which units of a group are not zero throughout, bool ``[size]``; at least one."""
-    pruned = _pruned(group, params, strict)
-    if bool(pruned.all()):
-        _LOGGER.warning(
-            "all %d units of the group %r are zero; one of them stays", group.size, group.name
-        )
-        pruned[0] = False
-    return ~pruned
-
-
-def _pruned(group: UnitGroup, params: Mapping[str, Tensor], strict: bool) -> Tensor:
     # where a grouped convolution's map speaks of the channels of all groups, zeros say nothing
     counting = [
         member
@@ -88,7 +78,12 @@ def _pruned(group: UnitGroup, params: Mapping[str, Tensor], strict: bool) -> Ten
             f"are zero in all of its parameters, but {found}; prune them as one group, or thin "
             "with strict=False"
         )
-    return pruned
+    if bool(pruned.all()):
+        _LOGGER.warning(
+            "all %d units of the group %r are zero; one of them stays", group.size, group.name
+        )
+        pruned[0] = False
+    return ~pruned
 
 
 def _zeros(group: UnitGroup, member: Member, param: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from torch import nn
 
+from sparseml.pytorch.units.entries import require_whole
 from sparseml.pytorch.units.group import Member, UnitGroup
 from sparseml.pytorch.units.index_maps import repeats, tiles
-from sparseml.pytorch.units.parallel import require_whole
 from sparseml.pytorch.utils.layer_kinds import axis_of, axis_size, out_in_dim, to_out_in
 from sparseml.pytorch.utils.names import canonical_name
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
@@ -55,7 +55,11 @@ def groups_from_indices(
     groups = []
     for places in tensor_group_idxs:
         members = [params[place] for place in places]
-        sizes = [_masked_size(owner, dim, structure_type) for owner in members]
+        for owner in members:
+            if owner.param.ndim <= dim:
+                shape = tuple(owner.param.shape)
+                raise ValueError(f"{owner.name} of shape {shape} has no {structure_type}s")
+        sizes = [to_out_in(o.layer, o.param_name, o.param).shape[dim] for o in members]
         units = min((size for size in sizes if size > 1), default=0)
         if not units:
             continue
@@ -69,13 +73,6 @@ def groups_from_indices(
         alike = [_alike(owner, size, dim, units) for owner, size in pairs if size > 1]
         groups.append(UnitGroup(",".join(names), units, alike))
     return groups
-
-
-def _masked_size(owner: NamedLayerParam, dim: int, structure_type: str) -> int:
-    if owner.param.ndim <= dim:
-        shape = tuple(owner.param.shape)
-        raise ValueError(f"{owner.name} of shape {shape} has no {structure_type}s")
-    return to_out_in(owner.layer, owner.param_name, owner.param).shape[dim]
 
 
 def _alike(owner: NamedLayerParam, size: int, dim: int, units: int) -> Member:
@@ -116,23 +113,12 @@ def groups_from_map(
 
 
 class _Slices(NamedTuple):
-    """A parameter, seen as slices along one dimension as it is stored."""
+    """A parameter, seen as slices along one dimension as it is stored, and its layer's axis."""
 
     param: NamedLayerParam
     dim: int
-
-    @property
-    def axis(self) -> str:
-        return axis_of(self.param.layer, self.param.param_name, self.dim)
-
-    @property
-    def size(self) -> int:
-        return axis_size(self.param.layer, self.axis)
-
-    @property
-    def counts(self) -> bool:
-        """Whether they are the units; a depthwise convolution has but one channel."""
-        return self.param.param.shape[self.dim] == self.size
+    axis: str
+    size: int
 
 
 def _slices(
@@ -144,7 +130,8 @@ def _slices(
             param = params[name]
             require_whole(name, param.param)
             own = out_in_dim(param.layer, param.param_name, min(dim, param.param.ndim - 1))
-            found.append(_Slices(param, own))
+            axis = axis_of(param.layer, param.param_name, own)
+            found.append(_Slices(param, own, axis, axis_size(param.layer, axis)))
         elif strict:
             raise ValueError(
                 f"param_group_dependency_map names {name!r}, which is no parameter (with at least "
@@ -157,7 +144,9 @@ def _slices(
 
 
 def _group(key: str, masked: list[_Slices], followers: list[_Slices]) -> UnitGroup:
-    units = min((slices.size for slices in masked if slices.counts), default=0)
+    # a depthwise convolution has but one channel, which is none of the units
+    sizes = (one.size for one in masked if one.param.param.shape[one.dim] == one.size)
+    units = min(sizes, default=0)
     if not units:
         raise ValueError(f"no parameter of the group {key!r} has units along the dimension to thin")
     members = []

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sparseml.pytorch.units.entries import require_whole
 from sparseml.pytorch.units.group import Member, UnitGroup, misfit
 from sparseml.pytorch.units.layers import LayerCut, carry_out
-from sparseml.pytorch.units.parallel import require_whole
 from sparseml.pytorch.units.positions import axis_index
 from sparseml.pytorch.utils.layer_kinds import axis_of
 from sparseml.pytorch.utils.names import canonical_named_modules
@@ -50,8 +50,18 @@ def remove(
     :raises RuntimeError: in the middle of distributed training (with an optimizer, and parameters
         inside ``DistributedDataParallel``), and for sharded parameters
     """
-    owners = {owner.name: owner for owner in _owners(model)}
-    rigid = _rigid_tensors(model)
+    # once for each layer that owns it
+    owners = {owner.name: owner for owner in iter_layer_params(model)}
+    for name, layer in canonical_named_modules(model):
+        for key, buffer in layer.named_buffers(recurse=False):
+            owner = NamedLayerParam(name, layer, key, buffer)  # type: ignore[arg-type]
+            owners[owner.name] = owner
+    rigid = {
+        id(tensor): type(layer).__name__
+        for layer in model.modules()
+        if isinstance(layer, _RIGID)
+        for tensor in layer.parameters()
+    }
     cuts: dict[int, LayerCut] = {}
     gates: dict[int, tuple[Tensor, Tensor]] = {}
     for group, keep in keeps.items():
@@ -65,24 +75,6 @@ def remove(
     removed = carry_out(list(cuts.values()), optimizer, gates.values())
     _LOGGER.info("removed %d entries by %d groups in %d layers", removed, len(keeps), len(cuts))
     return removed
-
-
-def _owners(model: nn.Module) -> Iterable[NamedLayerParam]:
-    """Every parameter and every buffer, once for each layer that owns it."""
-    yield from iter_layer_params(model)
-    for name, layer in canonical_named_modules(model):
-        for key, buffer in layer.named_buffers(recurse=False):
-            yield NamedLayerParam(name, layer, key, buffer)  # type: ignore[arg-type]
-
-
-def _rigid_tensors(model: nn.Module) -> dict[int, str]:
-    """The tensors of layers that cannot do with fewer units -> the type of the layer."""
-    return {
-        id(tensor): type(layer).__name__
-        for layer in model.modules()
-        if isinstance(layer, _RIGID)
-        for tensor in layer.parameters()
-    }
 
 
 def _plan_member(

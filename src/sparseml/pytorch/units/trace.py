@@ -83,19 +83,16 @@ def call_model(model: nn.Module, example_inputs: Any) -> list[Tensor]:
     """The tensors that ``model`` returns, however they are nested."""
     if isinstance(example_inputs, Mapping):
         return list(_tensors(model(**example_inputs)))
-    if isinstance(example_inputs, (tuple, list)):
-        return list(_tensors(model(*example_inputs)))
-    return list(_tensors(model(example_inputs)))
+    given = example_inputs if isinstance(example_inputs, (tuple, list)) else [example_inputs]
+    return list(_tensors(model(*given)))
 
 
 def _tensors(nested: Any) -> Iterator[Tensor]:
     if isinstance(nested, Tensor):
         yield nested
-    elif isinstance(nested, Mapping):
-        for value in nested.values():
-            yield from _tensors(value)
-    elif isinstance(nested, (tuple, list)):
-        for value in nested:
+    values = nested.values() if isinstance(nested, Mapping) else nested
+    if isinstance(nested, (Mapping, tuple, list)):
+        for value in values:
             yield from _tensors(value)
 
 
@@ -108,7 +105,10 @@ def _group(
         node = item.dep.target
         _check_indices(item, size)
         if isinstance(node.module, nn.Parameter):
-            parts["scales"].add(_checked_vector(graph._param_to_name[node.module], node.module))
+            name = graph._param_to_name[node.module]
+            if node.module.ndim != 1:
+                raise _NotThinnable(f"{name} acts on its channels in an unknown way")
+            parts["scales"].add(name)
         elif id(node.module) in names:
             makes = graph.is_out_channel_pruning_fn(item.dep.handler)
             for part, tensor in _parts_of(node.module, makes, size):
@@ -125,12 +125,6 @@ def _check_indices(item: Any, size: int) -> None:
     expected = [(place, place // repeats) for place in range(size * repeats)]
     if sorted(zip(item.idxs, item.root_idxs, strict=True)) != expected:
         raise _NotThinnable("its channels are split, or joined with others")
-
-
-def _checked_vector(name: str, param: Tensor) -> str:
-    if param.ndim != 1:
-        raise _NotThinnable(f"{name} acts on its channels in an unknown way")
-    return name
 
 
 def _parts_of(layer: nn.Module, makes: bool, size: int) -> list[tuple[str, str]]:

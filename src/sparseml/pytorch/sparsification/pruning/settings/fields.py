@@ -178,10 +178,9 @@ def checked_pattern(mask_type: MaskType, selected: Sequence[NamedLayerParam]) ->
         places = positions(groups, selected)
         return Units(tuple(tuple(Member(*member) for member in group) for group in places))
     pattern = parse_pattern(mask_type)
-    pairs = list(zip(selected, out_in_shapes(selected), strict=True))
     try:
-        for one, shape in pairs:
-            pattern.check(shape)
+        for one in selected:
+            pattern.check(out_in_shapes([one])[0])
     except ValueError as error:
         raise ValueError(f"mask_type {mask_type!r} cannot mask {one.name}: {error}") from error
     return pattern
