@@ -23,11 +23,7 @@ import torch
 from torch import Tensor
 
 from sparseml.pytorch.functional.second_order.blocks import BlockInverse
-from sparseml.pytorch.functional.second_order.obs import (
-    kernels_for,
-    pivot_floor,
-    require_blocks,
-)
+from sparseml.pytorch.functional.second_order.obs import kernels_for, pivot_floor, require_blocks
 
 __all__ = ["Elimination", "eliminate", "eliminate_cheapest", "loss_limit"]
 
@@ -158,10 +154,7 @@ def eliminate_cheapest(
         mine = sum(int(i.live.view(len(i.live), -1, group).any(-1).sum()) for i in inverses)
         everyone = add_up(mine)
         share = -(-steps * mine // everyone) if everyone else 0
-        limit = 0.0
-        if share:
-            limit = loss_limit(inverses, weights, share, look)
-        limit = highest(limit)
+        limit = highest(loss_limit(inverses, weights, share, look) if share else 0.0)
     while True:
         found = [
             look(one.blocks_of(weight), one.inverse, one.live, floor=one.floor, limit=limit)

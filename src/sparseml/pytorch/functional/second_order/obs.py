@@ -11,7 +11,7 @@ removing a set P, with the best compensation by the rest, costs
 
 from __future__ import annotations
 
-import importlib.util
+from importlib.util import find_spec
 from types import ModuleType
 
 import torch
@@ -187,9 +187,7 @@ def kernels_for(device: torch.device, backend: str = "auto") -> ModuleType:
     on_cpu = device.type == "cpu"
     if backend == "numba" and not on_cpu:
         raise ValueError(f"the numba kernels run on the CPU only, found tensors on {device}")
-    if backend == "auto" and not (on_cpu and importlib.util.find_spec("numba")):
-        return batched
-    if backend == "torch":
+    if backend == "torch" or not (on_cpu and (backend == "numba" or find_spec("numba"))):
         return batched
     # Imported here because numba is optional and slow to import.
     from sparseml.pytorch.functional.second_order import numba_cpu

@@ -106,10 +106,6 @@ class MFAC(Method):
         self._recent = [*self._recent[-(most - 1) :], row] if most > 1 else [row]
 
     def describe(self, problem: Problem) -> str:
-        """How much memory the gradients take, with what is computed from them.
-
-        :raises RuntimeError: if that is not there
-        """
         size = sum(int(live.sum()) for live in problem.live)
         layout = block_layout([size], self._settings.block_size or size)
         columns = _own_columns(layout, size)
@@ -128,7 +124,7 @@ class MFAC(Method):
     def decide(
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
     ) -> list[Outcome]:
-        """Return the outcome for each target, all from one estimate.
+        """Decide on all targets by one estimate.
 
         :raises RuntimeError: while too few gradients of the training have been kept
         """

@@ -107,10 +107,6 @@ class OptimalBrainSurgeon(Method):
         return rule, FisherPasses(problem, layouts, self._settings, self._owner)
 
     def describe(self, problem: Problem) -> str:
-        """Return how much memory the Fisher matrices take, in how many groups.
-
-        :raises RuntimeError: if that is not there
-        """
         _, fishers = self._cut(problem)
         groups = [group for _, groups in fishers.sets() for group in groups]
         largest = describe_bytes(max(map(fishers.require_memory, groups)))
@@ -123,7 +119,6 @@ class OptimalBrainSurgeon(Method):
     def decide(
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
     ) -> list[Outcome]:
-        """Return the outcome for each target, all from one estimate."""
         problem = problem if only is None else problem.restricted(only)
         rule, fishers = self._cut(problem)
         wanted = [problem.one_each(target) for target in targets]

@@ -18,12 +18,7 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.second_order.blocks import BlockLayout
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import Gradients
-from sparseml.pytorch.utils.distributed import (
-    add_up,
-    process_rank,
-    transfer_device,
-    world_size,
-)
+from sparseml.pytorch.utils.distributed import add_up, process_rank, transfer_device, world_size
 
 __all__ = ["Piece", "add_numbers", "exchange", "highest", "share_out"]
 
