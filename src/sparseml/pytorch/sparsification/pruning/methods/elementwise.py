@@ -153,9 +153,13 @@ class DropAndGrow(Method):
         sums = [torch.zeros_like(weight) for weight in problem.weights]
         if not self.replaced:
             return sums
-        with problem.unmasked_gradients():
+        # those of masked weights are let through
+        in_force, problem.masks.enabled = problem.masks.enabled, False
+        try:
             for one in problem.gradients(self._num_grads):
                 for index, total in enumerate(sums):
                     total.add_(one.of(index).sum(0))
+        finally:
+            problem.masks.enabled = in_force
         problem.require_sound()
         return sums if problem.same_gradients else sum_over_ranks(sums)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -208,15 +207,6 @@ class Problem:
     def same_gradients(self) -> bool:
         """Whether gradients are the same in all processes."""
         return self.sampler is None or self.sampler.same_on_all_ranks
-
-    @contextlib.contextmanager
-    def unmasked_gradients(self) -> Iterator[None]:
-        """Within the block gradients of masked weights are let through."""
-        in_force, self.masks.enabled = self.masks.enabled, False
-        try:
-            yield
-        finally:
-            self.masks.enabled = in_force
 
     def restricted(self, only: Sequence[int] | None) -> Problem:
         """Return the problem of deciding on some of the parameters; None for all."""

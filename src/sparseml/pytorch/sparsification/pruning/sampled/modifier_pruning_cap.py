@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sparseml.pytorch.functional.patterns import parse_pattern
 from sparseml.pytorch.sparsification.fields import declared_fields, field, new_field
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.methods.obs import OptimalBrainSurgeon
@@ -18,7 +19,6 @@ from sparseml.pytorch.sparsification.pruning.settings.fisher_fields import (
     as_weight_update,
     block_rule,
     fisher_settings,
-    require_runs,
 )
 
 __all__ = ["CAPruningModifier"]
@@ -69,7 +69,13 @@ class CAPruningModifier(BaseGradualPruningModifier):
     min_sparsity_per_param: float | None = None
 
     def _set_up(self) -> None:
-        require_runs(type(self).__name__, self._mask_type)
+        try:
+            block_rule(self, eliminate=True).fitted(parse_pattern(self._mask_type))
+        except ValueError as error:
+            raise ValueError(
+                f"mask_type of {type(self).__name__} must be unstructured, block4, 1xk, [1, k] or "
+                f"N:M (N kept of M), found {self._mask_type!r}: {error}"
+            ) from None
 
     def _get_method(self) -> OptimalBrainSurgeon:
         return OptimalBrainSurgeon(

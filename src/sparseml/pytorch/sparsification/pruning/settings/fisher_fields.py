@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from sparseml.pytorch.functional.patterns import parse_pattern
 from sparseml.pytorch.functional.second_order.blocks import LAYOUTS
 from sparseml.pytorch.functional.second_order.linalg import require_damp
 from sparseml.pytorch.sparsification.fields import (
@@ -40,7 +39,6 @@ __all__ = [
     "as_weight_update",
     "block_rule",
     "fisher_settings",
-    "require_runs",
 ]
 
 
@@ -71,20 +69,6 @@ as_layout = one_of(LAYOUTS)
 as_weight_update = one_of(("simultaneous", "joint"))
 as_samples = one_of(("batch", "sample"))
 as_fisher_dtype = one_of(("float32", "float64"))
-
-
-def require_runs(owner: str, mask_type: MaskType) -> None:
-    """Check that blocks of a Fisher matrix can carry the pattern of a ``mask_type``.
-
-    :raises ValueError: for one whose units are no runs of consecutive inputs
-    """
-    try:
-        BlockRule(1, eliminate=True).fitted(parse_pattern(mask_type))
-    except ValueError as error:
-        raise ValueError(
-            f"mask_type of {owner} must be unstructured, block4, 1xk, [1, k] or N:M (N kept of M), "
-            f"found {mask_type!r}: {error}"
-        ) from None
 
 
 def block_rule(fields: Any, eliminate: bool) -> BlockRule:
