@@ -66,7 +66,7 @@ class Uniform(Budget):
                 total = self._weights(pool, sparsity)
                 if pool.units:
                     require_removable(pool, total)
-                keep.append(lowest_weights([pool], total, spread_ties=spread)[0])
+                keep += lowest_weights([pool], total, spread_ties=spread)
                 continue
             keep.append(lowest_mask(pool.scores, count, spread_ties=spread))
         return keep
@@ -109,14 +109,15 @@ class Counts(Budget):
 
     def choose(self, pools: Pools, target: Target = 0.0, spread_ties: bool = False) -> list[Tensor]:
         self.check(pools)
-        return [self._keep(pool, spread_ties and pool.full == 1.0) for pool in pools]
-
-    def _keep(self, pool: Pool, spread_ties: bool) -> Tensor:
-        asked = self._asked(pool)
-        if self.of == "units" or pool.size == 1:
-            count = max(asked, pool.gone) if pool.units else 0
-            return lowest_mask(pool.scores, count, spread_ties=spread_ties)
-        return lowest_weights([pool], asked, spread_ties=spread_ties)[0]
+        keep = []
+        for pool in pools:
+            asked, spread = self._asked(pool), spread_ties and pool.full == 1.0
+            if self.of == "units" or pool.size == 1:
+                count = max(asked, pool.gone) if pool.units else 0
+                keep.append(lowest_mask(pool.scores, count, spread_ties=spread))
+            else:
+                keep += lowest_weights([pool], asked, spread_ties=spread)
+        return keep
 
     def _asked(self, pool: Pool) -> int:
         """How many units or weights go beside those that are missing."""

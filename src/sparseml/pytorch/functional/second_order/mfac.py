@@ -180,8 +180,7 @@ class FisherInverseFastSmallBlocks(FisherInverse):
         _require_grads(grads, damp, block_size)
         if alpha != 0.0:
             raise ValueError(f"alpha is kept for old calls and must be 0, found {alpha!r}")
-        self._size = grads.shape[1]
-        self._home = grads.device
+        self._size, self._home = grads.shape[1], grads.device
         block_size = min(block_size, self._size)
         used = [torch.device(device) for device in devices or [grads.device]]
         blocks = -(-self._size // block_size)
