@@ -196,10 +196,9 @@ class Global(Budget):
 
     def _bounds(self, pool: Pool, sparsity: float) -> tuple[int, int, tuple[int, int]]:
         """The fewest and the most units of a pool, and how many weights these have."""
-        low, high = Fraction(str(self.min_sparsity)), Fraction(str(self.max_sparsity))
+        (floor,), (cap,) = sparsity_bounds([pool.weights], self.max_sparsity, self.min_sparsity)
         ladder = Ladder(pool.scores, pool.size) if isinstance(pool.size, int) else ladder_of(pool)
-        most = ladder.within(math.floor(pool.weights * high) - pool.missing)
-        wanted = math.ceil(pool.weights * low) - pool.missing
+        most, wanted = ladder.within(cap - pool.missing), floor - pool.missing
         least = min(ladder.within(wanted - 1) + 1, pool.units) if wanted > 0 else 0
         if self.final is not None and sparsity < self.final:
             least = int(least * sparsity / self.final)

@@ -109,16 +109,12 @@ def eliminate(
     else:
         steps = (live.view(len(live), -1, nm[1]).sum(-1) - nm[0]).clamp_min(0).sum(1)
     deepest = int(steps.max()) if len(steps) else 0
-    order, losses = kernels_for(weights.device, backend).eliminate(
-        weights,
-        inverse,
-        pivot_floor(inverse) if floor is None else floor,
-        live,
-        depth=deepest if depth is None else max(0, min(depth, deepest)),
-        limit=limit,
-        group=group,
-        nm=nm,
-    )
+    shape = (len(weights), deepest if depth is None else max(0, min(depth, deepest)))
+    order = torch.full(shape, -1, dtype=torch.int16, device=weights.device)
+    losses = torch.full(shape, torch.inf, dtype=weights.dtype, device=weights.device)
+    floor = pivot_floor(inverse) if floor is None else floor
+    kernels = kernels_for(weights.device, backend)
+    kernels.eliminate(weights, inverse, floor, live, order, losses, limit, group, nm)
     return Elimination(order, losses, group, size)
 
 

@@ -169,10 +169,10 @@ def joint_update(
     """
     require_blocks(weights, inverse)
     floor = pivot_floor(inverse) if floor is None else floor
-    found: tuple[Tensor, Tensor] = kernels_for(weights.device, backend).joint_update(
-        weights, inverse, floor, pruned
-    )
-    return found
+    updated, losses = torch.empty_like(weights), weights.new_empty(len(weights))
+    kernels = kernels_for(weights.device, backend)
+    kernels.joint_update(weights, inverse, floor, pruned, updated, losses)
+    return updated, losses
 
 
 def kernels_for(device: torch.device, backend: str = "auto") -> ModuleType:
