@@ -130,24 +130,6 @@ class Problem:
                 require_numbers(weight, f"weights of {name}")
             raise
 
-    def select_of(
-        self, indices: Sequence[int], scores: Sequence[Tensor], targets: Sequence[float]
-    ) -> list[Tensor]:
-        """Decide on some parameters by themselves; what is gone stays gone.
-
-        :param scores: one tensor for each of ``indices``
-        :param targets: one for each parameter
-        """
-        return select(
-            scores,
-            self.pattern,
-            self.budget,
-            [targets[index] for index in indices],
-            live=[self.live[index] for index in indices],
-            spread_ties=self.spread_ties,
-            names=[self.names[index] for index in indices],
-        )
-
     def outcome(
         self, masks: Sequence[Tensor], weights: Sequence[Tensor | None] | None = None
     ) -> Outcome:

@@ -12,6 +12,7 @@ from sparseml.pytorch.functional.patterns import NM, Pattern, PerTensor
 from sparseml.pytorch.functional.second_order.blocks import block_layout
 from sparseml.pytorch.functional.second_order.elimination import eliminate_cheapest
 from sparseml.pytorch.functional.second_order.obs import obs_scores, part_scores
+from sparseml.pytorch.functional.select import select
 from sparseml.pytorch.functional.selection import prune_count
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import (
@@ -127,7 +128,16 @@ class OptimalBrainSurgeon(Method):
         for indices, groups in fishers.sets():
             scores, aside = self._scores(rule, fishers, indices, groups, wanted)
             for keep, target in zip(masks, wanted, strict=True):
-                keep.update(zip(indices, problem.select_of(indices, scores, target), strict=True))
+                chosen = select(
+                    scores,
+                    problem.pattern,
+                    problem.budget,
+                    [target[index] for index in indices],
+                    live=[problem.live[index] for index in indices],
+                    spread_ties=problem.spread_ties,
+                    names=[problem.names[index] for index in indices],
+                )
+                keep.update(zip(indices, chosen, strict=True))
             found: list[Scored] = [[] for _ in targets]
             for group, kept in zip(groups, aside, strict=True):
                 held = fishers.inverses(group) if kept is None else kept

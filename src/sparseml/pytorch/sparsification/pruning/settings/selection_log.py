@@ -23,15 +23,18 @@ def require_values(selected: Sequence[NamedLayerParam]) -> None:
     """
     lazy = [found.name for found in selected if is_lazy(found.param)]
     empty = [found.name for found in selected if found.param.is_meta]
-    others = [f"{found.name} ({found.param.dtype})" for found in selected if not _ranks(found)]
     for names, text in (
-        (lazy, "of lazy layers have no values before the first forward pass, run one first: "),
-        (empty, "on the meta device have no values to prune, load them first: "),
-        (others, "of floating point with at least 16 bits can be pruned, found "),
+        (lazy, "of lazy layers have no values before the first forward pass, run one first"),
+        (empty, "on the meta device have no values to prune, load them first"),
     ):
         if names:
-            only = "only " if names is others else ""
-            raise ValueError(f"{only}parameters {text}{_some(names)}")
+            raise ValueError(f"parameters {text}: {_some(names)}")
+    others = [f"{found.name} ({found.param.dtype})" for found in selected if not _ranks(found)]
+    if others:
+        raise ValueError(
+            "only parameters of floating point with at least 16 bits can be pruned, found "
+            f"{_some(others)}"
+        )
 
 
 def describe_selection(
