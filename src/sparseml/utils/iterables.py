@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, ALL_TOKEN
-from sparseml.utils.text import shortened
+from sparseml.utils.text import did_you_mean, shortened
 
 __all__ = ["convert_to_bool", "flatten_iterable", "validate_names", "validate_str_iterable"]
 
@@ -47,9 +47,11 @@ def validate_str_iterable(val: str | Iterable[Any], error_desc: str = "") -> str
     if isinstance(val, str):
         if val.upper() in (ALL_TOKEN, ALL_PRUNABLE_TOKEN):
             return val.upper()
+        entry = shortened(val)
+        hint = did_you_mean(val, (ALL_TOKEN, ALL_PRUNABLE_TOKEN)) or f"; write it [{entry}]"
         raise ValueError(
             f"a list of names, {ALL_TOKEN} or {ALL_PRUNABLE_TOKEN} is needed{where}, "
-            f"found {shortened(val)}"
+            f"found {entry}{hint}"
         )
     if not isinstance(val, Iterable):
         raise ValueError(f"a list of names is needed{where}, found {shortened(val)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["did_you_mean", "nearest_names", "quoted_list", "shortened"]
+__all__ = ["did_you_mean", "nearest_names", "quoted_list", "shortened", "shown"]
 
 # difflib compares in quadratic time, and names worth suggesting are short
 _LONGEST_NAME = 200
@@ -40,9 +40,14 @@ def nearest_names(name: str, candidates: Iterable[str], limit: int = 3) -> list[
     ]
 
 
+def shown(value: object) -> str:
+    """Return ``repr(value)``, in which patterns have the backslashes that were written, once."""
+    return repr(value).replace("\\\\", "\\")
+
+
 def shortened(value: object, length: int = 80) -> str:
-    """Return text that fits into an error message: ``repr(value)``, cut after ``length``."""
-    text = repr(value[: length + 1] if isinstance(value, str) else value)
+    """Return text that fits into an error message: :func:`shown`, cut after ``length``."""
+    text = shown(value[: length + 1] if isinstance(value, str) else value)
     return text if len(text) <= length else f"{text[:length]}..."
 
 

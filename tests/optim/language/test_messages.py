@@ -48,7 +48,12 @@ pruning_modifiers:
         ("eval(epochs)", "0.5", ValueError, ":9: end_epoch of GMPruning"),
         ("update_frequency: 0.5", "update_frequency: half", ValueError,
             ":10: update_frequency of GMPruningModifier must be a number of epochs, found 'half'"),
-        ("[a.weight]", "a.weight", ValueError, ":5: a list of names"),
+        ("[a.weight]", r"re:a\..*weight", ValueError, ":5: a list of names, __ALL__ or "
+            r"__ALL_PRUNABLE__ is needed for params of GMPruningModifier, found "
+            r"'re:a\..*weight'; write it ['re:a\..*weight']"),
+        ("[a.weight]", "ALL_PRUNABLE", ValueError, ":5: a list of names, __ALL__ or "
+            "__ALL_PRUNABLE__ is needed for params of GMPruningModifier, found "
+            "'ALL_PRUNABLE'; did you mean '__ALL_PRUNABLE__'?"),
         ("start_epoch: 1.0", "start_epoch: 1.0\n    start_step: 3", ValueError,
             ":8: GMPruningModifier takes start_epoch or start_step, not both"),
         ("start_epoch: 1.0", "start_step: 1.5", ValueError, ":8: start_step"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparseml.pytorch.utils.names import canonical_name
-from sparseml.utils.text import did_you_mean
+from sparseml.utils.text import did_you_mean, shown
 
 __all__ = ["as_dependency_map", "as_param_groups", "group_indices"]
 
@@ -22,7 +22,7 @@ def as_param_groups(name: str, value: Any) -> list[list[str]]:
         for group in groups
     )
     if not is_nested:
-        raise ValueError(f"{name} must be a list of lists of parameter names, found {value!r}")
+        raise ValueError(f"{name} must be a list of lists of parameter names, found {shown(value)}")
     return [list(group) for group in groups]
 
 
@@ -40,7 +40,7 @@ def as_dependency_map(name: str, value: Any) -> dict[str, list[str]]:
     if not is_map:
         raise ValueError(
             f"{name} must map comma separated parameter names to lists of parameter names, "
-            f"found {value!r}"
+            f"found {shown(value)}"
         )
     return {key: list(names) for key, names in value.items()}
 
@@ -60,11 +60,11 @@ def group_indices(
         for name in group:
             if name not in places:
                 raise ValueError(
-                    f"param_groups names {name!r}, which is none of the {len(names)} parameters "
-                    f"that params selects{did_you_mean(name, names)}"
+                    f"param_groups names {shown(name)}, which is none of the "
+                    f"{len(names)} parameters that params selects{did_you_mean(name, names)}"
                 )
             if name in seen:
-                raise ValueError(f"param_groups names {name!r} twice")
+                raise ValueError(f"param_groups names {shown(name)} twice")
             seen.add(name)
         found.append(tuple(places[name] for name in group))
     return tuple(found)
