@@ -180,6 +180,12 @@ class BasePruningModifier(ScheduledUpdateModifier):
         each = self._fisher_samples == "sample"
         return GradientSampler(given, self._grad_sampler_kwargs or {}, type(self).__name__, each)
 
+    def needs(self) -> dict[str, str]:
+        """Return the extras of :meth:`initialize` that are asked for → what happens without."""
+        if not self._get_method().samples:
+            return {}
+        return {"grad_sampler": "it refuses to prune"}
+
     def initialize_extras(self, module: Module) -> None:
         """Prepare what a subclass needs besides; called last, when the masks exist."""
 
