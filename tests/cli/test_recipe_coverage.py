@@ -65,16 +65,16 @@ def test_what_no_modifier_and_no_token_reaches(check: Any) -> None:
         "gru.weight_ih_l0": ("GRU", 384),
         "gru.weight_hh_l0": ("GRU", 192),
     }
-    assert found["rest"]["embeddings"] == {"tensors": 1, "weights": 800}
+    assert found["rest"]["embeddings"]["weights"] == 800
     assert found["rest"]["norms"]["tensors"] == 12
-    assert found["rest"]["other vectors"] == {"tensors": 1, "weights": 16}
+    assert found["rest"]["other vectors"] == {"tensors": 1, "weights": 16, "first": "scale"}
     layers, everything = 3 * (2 * 512 + 256) + 64, found["weights"]
     assert found["layer_weights"] == layers
     assert found["layer_sparsity"] == pytest.approx(0.75 * 3072 / layers)
     assert found["sparsity"] == pytest.approx(0.75 * 3072 / everything)
     assert "layers.*.self_attn." in shown and "LSTM (by name only)" in shown
     assert f"In all {found['sparsity']:.2%} of {everything:,} weights become zero" in shown
-    assert "embeddings 800" in shown
+    assert "800 weights of embeddings" in shown
 
 
 def test_all_names_each(check: Any) -> None:
@@ -87,8 +87,11 @@ def test_what_is_named_is_pruned(check: Any) -> None:
     found, shown = check("'re:.*weight'")
     assert found["not_selected"] == found["by_name_only"] == []
     assert "What stays dense" not in shown
-    assert len(found["pruned_vectors"]) == 6
-    assert "Pruned though they are vectors, of norms or biases: 6 tensors" in shown
+    norms = {"tensors": 6, "weights": 96, "first": "encoder.layers.0.norm1.weight"}
+    embeddings = {"tensors": 1, "weights": 800, "first": "embed.weight"}
+    assert found["pruned_rest"] == {"embeddings": embeddings, "norms": norms}
+    assert "Pruned as well: 800 weights of embeddings, as in embed.weight." in shown
+    assert "96 weights of norms, as in encoder.layers.0.norm1.weight; __ALL_PRUNABLE__" in shown
 
 
 def test_what_only_the_weights_can_tell(folder: Path, invoke_json: Any, check: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from sparseml.cli.recipe_plan import Plan, last_update
+from sparseml.cli.recipe_plan import Plan, last_of, last_update
 from sparseml.optim.schedule import ONE_SHOT
 from sparseml.pytorch.sparsification.modifier import Modifier
 from sparseml.pytorch.sparsification.planning import Prunes
@@ -25,8 +25,8 @@ def coverage(modifiers: Sequence[Modifier], found: Sequence[Plan], model: nn.Mod
 
     ``not_selected`` are weights of prunable layers, ``by_name_only`` what no token reaches: other
     tensors with two dimensions or more, as the ``in_proj_weight`` of attention and the weights of
-    an LSTM. The rest is counted by kind; ``pruned_vectors`` are what patterns such as
-    ``re:.*weight`` take of it. Where it takes the weights to tell, as of what a
+    an LSTM. The rest is counted by kind, what is ``pruned_rest``, as by ``re:.*weight``, as well.
+    Where it takes the weights to tell, as of what a
     ConstantPruningModifier finds, ``unknown_weights`` counts them, and they count as dense.
 
     :param modifiers: of a recipe
@@ -36,8 +36,7 @@ def coverage(modifiers: Sequence[Modifier], found: Sequence[Plan], model: nn.Mod
     asked = _asked(modifiers, found, model)
     prunable = {id(layer.weight) for _, layer in get_prunable_layers(model)}
     dense: dict[str, list[Plan]] = {"not_selected": [], "by_name_only": []}
-    rest: dict[str, Plan] = {}
-    vectors: list[str] = []
+    rest: dict[bool, dict[str, Plan]] = {True: {}, False: {}}  # by whether it is pruned
     totals = dict.fromkeys(("weights", "zeros", "layer_weights", "layer_zeros", "unknown"), 0.0)
     for owned in distinct_params(model):
         size, sparsity = owned.param.numel(), asked.get(id(owned.param), 0.0)
@@ -48,19 +47,19 @@ def coverage(modifiers: Sequence[Modifier], found: Sequence[Plan], model: nn.Mod
         if kind == "not_selected":
             totals["layer_weights"] += size
             totals["layer_zeros"] += size * (sparsity or 0.0)
-        if id(owned.param) in asked:
-            vectors += [owned.name] * (kind in ("norms", "biases", "other vectors"))
-        elif kind in dense:
-            layer = type(owned.layer).__name__
-            dense[kind].append({"name": owned.name, "layer": layer, "weights": size})
-        else:
-            counts = rest.setdefault(kind, {"tensors": 0, "weights": 0})
+        is_pruned = id(owned.param) in asked
+        if kind not in dense:
+            nothing = {"tensors": 0, "weights": 0, "first": owned.name}
+            counts = rest[is_pruned].setdefault(kind, nothing)
             counts["tensors"] += 1
             counts["weights"] += size
+        elif not is_pruned:
+            layer = type(owned.layer).__name__
+            dense[kind].append({"name": owned.name, "layer": layer, "weights": size})
     return {
         **dense,
-        "rest": rest,
-        "pruned_vectors": vectors,
+        "rest": rest[False],
+        "pruned_rest": rest[True],
         "weights": int(totals["weights"]),
         "layer_weights": int(totals["layer_weights"]),
         "unknown_weights": int(totals["unknown"]),
@@ -81,7 +80,7 @@ def _asked(
         last = last_update(entry)
         if "updates" in entry and last is None:
             continue
-        epoch = ONE_SHOT if last is None else last.get("until_epoch", last["epoch"])
+        epoch = ONE_SHOT if last is None else last_of(last, "epoch")
         into = freed if "frees_at" in entry else held
         for id_, sparsity in _sparsities(modifier, model, epoch):
             into[id_] = max((into.get(id_), sparsity), key=lambda one: -1.0 if one is None else one)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
+from sparseml.cli.recipe_plan import Plan
 from sparseml.cli.recipe_tables import number_text
 
 __all__ = ["notes"]
-
-Plan = dict[str, Any]
 
 _HOW_TO_GIVE = {
     "grad_sampler": (
@@ -83,25 +81,26 @@ def _overlap(pair: Plan) -> str:
     )
 
 
+def _count(kind: str, found: Plan) -> str:
+    return f"{found['weights']:,} weights of {kind}"
+
+
 def _coverage(coverage: Plan) -> Iterator[str]:
     if coverage["by_name_only"]:
         first = max(coverage["by_name_only"], key=lambda one: one["weights"])["name"]
         yield (
-            "By name only: __ALL_PRUNABLE__ does not mean these; to prune them, name them in "
-            f"params, as '{first}'."
+            f"By name only: __ALL_PRUNABLE__ does not mean these; '{first}' in params would prune "
+            "one of them."
         )
     if rest := coverage["rest"]:
-        counts = (f"{kind} {found['weights']:,}" for kind, found in rest.items())
-        weights = sum(found["weights"] for found in rest.values())
-        yield f"Dense besides: {weights:,} weights ({', '.join(counts)})."
-    if vectors := coverage["pruned_vectors"]:
-        yield (
-            f"Pruned though they are vectors, of norms or biases: {len(vectors)} tensors, as "
-            f"{vectors[0]}; __ALL_PRUNABLE__ leaves them out."
-        )
-    unknown = coverage["unknown_weights"]
-    if unknown:
-        yield f"{unknown:,} weights keep the zeros that they have, which are not counted here."
+        yield f"Dense besides: {', '.join(_count(*item) for item in rest.items())}."
+    for kind, found in coverage["pruned_rest"].items():
+        leaves = "" if kind == "embeddings" else "; __ALL_PRUNABLE__ leaves them out"
+        yield f"Pruned as well: {_count(kind, found)}, as in {found['first']}{leaves}."
+    if unknown := coverage["unknown_weights"]:
+        yield f"{unknown:,} weights keep the zeros that they have; how many, this cannot tell."
+    if coverage["sparsity"] == 0.0:
+        return
     yield (
         f"In all {coverage['sparsity']:.2%} of {coverage['weights']:,} weights become zero; of the "
         f"{coverage['layer_weights']:,} in linear and convolution layers "

@@ -12,7 +12,7 @@ from sparseml.pytorch.sparsification.modifier import Modifier, ScheduledModifier
 from sparseml.pytorch.sparsification.planning import Prunes, asked_sparsities
 from sparseml.sparsification.types import SparsificationTypes
 
-__all__ = ["Plan", "last_update", "plan"]
+__all__ = ["Plan", "last_of", "last_update", "plan"]
 
 ASSUMED_STEPS_PER_EPOCH = 100
 MOST_STEPS = 2_000_000
@@ -64,6 +64,11 @@ def last_update(entry: Plan) -> Plan | None:
     return within[-1] if within else None
 
 
+def last_of(update: Plan, key: str) -> Any:
+    """Return an epoch, step or sparsity of an update, of several on end that of the last."""
+    return update[f"until_{key}" if f"until_{key}" in update else key]
+
+
 def _modifier_plan(modifier: Modifier, per_epoch: int, steps: int) -> Plan:
     found: Plan = {
         "modifier": type(modifier).__name__,
@@ -102,10 +107,10 @@ def _missed(modifier: ScheduledModifier, found: Plan, epochs: float) -> Plan:
     if isinstance(modifier, Prunes):
         if last["kind"].endswith("end") and not getattr(modifier, "leave_enabled", True):
             return {"frees_at": last["epoch"]}
-        reached, final = last.get("until_sparsity", last["sparsity"]), found["one_shot_sparsity"]
+        reached, final = last_of(last, "sparsity"), found["one_shot_sparsity"]
         missed = reached is not None and reached != final
         return {"reaches": {"sparsity": reached, "final_sparsity": final}} if missed else {}
-    share = modifier.share_at(last.get("until_epoch", last["epoch"]))
+    share = modifier.share_at(last_of(last, "epoch"))
     return {} if share == 1.0 else {"reaches": {"share": share}}
 
 

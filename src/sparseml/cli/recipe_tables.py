@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
+from sparseml.cli.recipe_plan import Plan, last_of
 from sparseml.cli.tables import table
 from sparseml.utils.text import shown
 
@@ -23,7 +24,6 @@ SCHEDULE = {
     "update_steps",
 }
 
-Plan = dict[str, Any]
 Rows = Iterable[tuple[str, ...]]
 
 
@@ -80,7 +80,7 @@ def _shortened(updates: list[Plan]) -> list[Plan]:
 
 
 def _row(plan: Plan, number: int, update: Plan) -> tuple[str, ...]:
-    after = " (after the run)" if update.get("after_training") else ""
+    after = " after run" if update.get("after_training") else ""
     return (
         _span(update, "epoch"),
         _span(update, "step"),
@@ -92,9 +92,8 @@ def _row(plan: Plan, number: int, update: Plan) -> tuple[str, ...]:
 
 
 def _span(update: Plan, key: str) -> str:
-    first = number_text(update[key])
-    last = number_text(update.get(f"until_{key}", update[key]))
-    return first if last == first else f"{first} to {last}"
+    first, last = number_text(update[key]), number_text(last_of(update, key))
+    return first if last == first else f"{first}-{last}"
 
 
 def number_text(value: Any) -> str:
@@ -133,4 +132,4 @@ def _dense(coverage: Plan, everything: bool) -> Rows:
 
 def _family(name: str, itself: bool) -> str:
     """Return the name with stars for the numbers of layers, unless it is to stand for itself."""
-    return name if itself else re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)", "*", name)
+    return name if itself else re.sub(r"(?<![^._])\d+(?=\.)", "*", name)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 __all__ = ["folded", "table", "terminal_width"]
 
-_GAP = "   "
+_GAP = "  "
 # where a word may go on in the next line: after a dot between names, and after signs between values
 _BREAKS = re.compile(r"(?<=[\w\\]\.)(?=\w)|(?<=[,=/|])")
 
@@ -29,7 +29,7 @@ def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) ->
     right = [heading.startswith(">") for heading in headings]
     cells = [[heading.removeprefix(">") for heading in headings], *map(list, rows)]
     columns = list(zip(*cells, strict=True))
-    widths = _widths(columns, terminal_width() - 1 - len(_GAP) * (len(columns) - 1))
+    widths = _widths(columns, right, terminal_width() - 1 - len(_GAP) * (len(columns) - 1))
     lines = []
     for row in cells:
         folds = [folded(cell, width) for cell, width in zip(row, widths, strict=True)]
@@ -45,14 +45,21 @@ def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) ->
     return "\n".join([title, "", *lines, ""])
 
 
-def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+def _widths(columns: Sequence[Sequence[str]], whole: Sequence[bool], room: int) -> list[int]:
     """Return the widths of columns, the widest of which give way until all have room.
 
     As long as others can, none gets narrower than the longest of its words.
+
+    :param whole: whether a column is to give way last
     """
     widths = [max(map(len, column)) for column in columns]
-    words = [max(len(part) for cell in column for part in cell.split(" ")) for column in columns]
-    pieces = [max(len(part) for cell in column for part in _parts(cell)) for column in columns]
+    words, pieces = (
+        [
+            width if last else max(len(part) for cell in column for part in split(cell))
+            for column, width, last in zip(columns, widths, whole, strict=True)
+        ]
+        for split in (str.split, _parts)
+    )
     for least in (words, pieces, [4] * len(columns)):
         while sum(widths) > room:
             spare = [width if width > low else 0 for width, low in zip(widths, least, strict=True)]

@@ -105,12 +105,25 @@ class _Builder:
                 f"found the stages {list(stages)} and a group beside them"
             )
         if not at_root and not any(stages.values()):
+            self._refuse_mappings(root, ())
             fault = "has no modifiers" if self._document.source.text.strip() else "is empty"
             raise self._error(
                 f"the recipe {fault}: it needs a list of them under a key whose name contains "
                 f"'{GROUP_WORD}'"
             )
         return stages or at_root
+
+    def _refuse_mappings(self, value: Any, path: Path) -> None:
+        """Say of modifiers that are written as mappings how they are written here."""
+        for key, item in children(value):
+            if is_group_key(key) and isinstance(item, dict) and item:
+                raise self._error(
+                    f"{shortened(key)} must be a list of modifiers, each '- !Name' with its fields "
+                    "below; found a mapping, as in recipes of llm-compressor and "
+                    "sparseml.modifiers, which are another language",
+                    (*path, key),
+                )
+            self._refuse_mappings(item, (*path, key))
 
     def _error(self, message: str, path: Path = (), **details: Any) -> RecipeValueError:
         return self._document.error(RecipeValueError, message, path, **details)

@@ -142,6 +142,8 @@ def syntax_errors(text: str, file: str | None = None, first_line: int = 1) -> It
         problem = ", ".join(part for part in parts if part) or str(err).splitlines()[0]
         if mark and "\t" in "".join(text.splitlines()[mark.line :][:1])[: mark.column + 1]:
             problem += " (there is a tab; indent with spaces)"
+        elif "block" in (parts[0] or ""):
+            problem += " (is the line indented as those that it belongs to?)"
         raise RecipeSyntaxError(
             f"not valid YAML: {problem}",
             file=file,
