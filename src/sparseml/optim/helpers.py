@@ -37,8 +37,7 @@ def _document(text: str) -> Document:
 
 
 def load_recipe_yaml_str(file_path: Any, **variable_overrides: Any) -> str:
-    """
-    Return the text of a recipe.
+    """Return the text of a recipe.
 
     :param file_path: path of a ``.yaml``, ``.yml`` or ``.md`` file, or the text itself
     :param variable_overrides: new values for variables of the recipe
@@ -50,8 +49,7 @@ def load_recipe_yaml_str(file_path: Any, **variable_overrides: Any) -> str:
 
 
 def load_recipe_yaml_str_no_classes(recipe_yaml_str: str) -> Any:
-    """
-    Return a recipe as plain data.
+    """Return a recipe as plain data.
 
     ``!Name`` becomes a key ``OBJECT.Name``. If the fields stand at the same column as the tag, they
     are keys beside it, and its value is None; otherwise they are its value.
@@ -63,8 +61,7 @@ def load_recipe_yaml_str_no_classes(recipe_yaml_str: str) -> Any:
 
 
 def rewrite_recipe_yaml_string_with_classes(recipe_contianer: Any) -> str:
-    """
-    The opposite of :func:`load_recipe_yaml_str_no_classes`; keys come in alphabetical order.
+    """The opposite of :func:`load_recipe_yaml_str_no_classes`; keys come in alphabetical order.
 
     :param recipe_contianer: the recipe as plain data
     """
@@ -72,8 +69,7 @@ def rewrite_recipe_yaml_string_with_classes(recipe_contianer: Any) -> str:
 
 
 def load_global_recipe_variables_from_yaml(file_path: Any) -> dict[str, Any]:
-    """
-    The variables at the root of a recipe, expressions not evaluated.
+    """The variables at the root of a recipe, expressions not evaluated.
 
     :param file_path: path or text of the recipe
     :raises RecipeError: if it is not valid
@@ -90,8 +86,7 @@ def load_global_recipe_variables_from_yaml(file_path: Any) -> dict[str, Any]:
 
 
 def update_recipe_variables(recipe_yaml_str: str, variables: dict[str, Any]) -> str:
-    """
-    Give new values to variables of a recipe.
+    """Give new values to variables of a recipe.
 
     :param recipe_yaml_str: the recipe's text
     :param variables: new values by name, in stages too; they may be expressions
@@ -104,8 +99,7 @@ def update_recipe_variables(recipe_yaml_str: str, variables: dict[str, Any]) -> 
 
 
 def evaluate_recipe_yaml_str_equations(recipe_yaml_str: str) -> str:
-    """
-    Replace all ``eval(...)`` in a recipe by their values.
+    """Replace all ``eval(...)`` in a recipe by their values.
 
     :param recipe_yaml_str: the recipe's text
     :return: the changed text, keys in alphabetical order; what is not a mapping stays as it is

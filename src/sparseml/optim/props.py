@@ -13,8 +13,7 @@ Setter = Callable[[Any, Any], None]
 
 
 class BaseObject:
-    """
-    The end of every chain of ``super().__init__(**kwargs)``.
+    """The end of every chain of ``super().__init__(**kwargs)``.
 
     :raises ValueError: for a keyword that no class in the chain has taken
     """
@@ -53,8 +52,7 @@ class BaseProp(ABC):
 
 
 class ModifierProp(BaseProp):
-    """
-    A field of a modifier.
+    """A field of a modifier.
 
     Used as a decorator: ``@ModifierProp()`` above the getter, then ``@name.setter`` above the
     setter.

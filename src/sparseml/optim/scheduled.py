@@ -31,8 +31,7 @@ def _as_epochs(modifier: Any, field: str, value: Any) -> Any:
 
 
 class BaseScheduled(BaseModifier, metaclass=StepsMeta):
-    """
-    A modifier that starts and ends at given epochs.
+    """A modifier that starts and ends at given epochs.
 
     Whatever it takes in epochs may be given in optimizer steps instead, ``start_step``,
     ``end_step`` and, if it repeats, ``update_steps``: the metaclass sees to it.
@@ -116,8 +115,7 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
         return self._steps_resolved
 
     def resolve_steps(self, steps_per_epoch: int) -> None:
-        """
-        Compute the epochs of what is given in steps. Calling it again changes nothing.
+        """Compute the epochs of what is given in steps. Calling it again changes nothing.
 
         :param steps_per_epoch: optimizer steps in an epoch
         :raises ValueError: if it is not a positive whole number, or the schedule does not hold
@@ -142,8 +140,7 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
         self._steps_resolved = True
 
     def check_steps_resolved(self, epoch: float = 0.0) -> None:
-        """
-        Check, before the schedule is used, that its epochs are the real ones.
+        """Check, before the schedule is used, that its epochs are the real ones.
 
         :param epoch: the current epoch; a one-shot application needs no schedule
         :raises RuntimeError: if the steps have not been resolved and there is need for them
@@ -155,8 +152,7 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
             )
 
     def validate_schedule(self) -> None:
-        """
-        Check start and end against each other and against their limits.
+        """Check start and end against each other and against their limits.
 
         :raises ValueError: if a rule is broken
         """
@@ -186,8 +182,7 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
             )
 
     def advance_epochs(self, ref_start_epoch: float | None = None) -> None:
-        """
-        Shift the schedule, as when the modifier joins a longer recipe.
+        """Shift the schedule, as when the modifier joins a longer recipe.
 
         :param ref_start_epoch: epochs to add; None changes nothing
         :raises ValueError: if start or end are given in steps, which know no epoch
@@ -218,8 +213,7 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
 
 
 class BaseUpdate(BaseModifier):
-    """
-    A modifier that repeats.
+    """A modifier that repeats.
 
     :param update_frequency: epochs between updates; -1 for every step
     :param min_frequency: the least value allowed for ``update_frequency``
@@ -244,8 +238,7 @@ class BaseUpdate(BaseModifier):
         self.validate_update()
 
     def validate_update(self) -> None:
-        """
-        Check how often to update against its limit.
+        """Check how often to update against its limit.
 
         :raises ValueError: if ``update_frequency`` is too small
         """

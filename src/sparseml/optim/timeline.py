@@ -73,8 +73,7 @@ class TimelineMixin:
 
     @property
     def min_epochs(self) -> int:
-        """
-        The epoch in which the first modifier starts; -1 if none says.
+        """The epoch in which the first modifier starts; -1 if none says.
 
         :raises RuntimeError: if a schedule in steps has not been resolved
         """
@@ -82,8 +81,7 @@ class TimelineMixin:
 
     @property
     def max_epochs(self) -> int:
-        """
-        The number of epochs after which nothing starts or ends any more; -1 if none says.
+        """The number of epochs after which nothing starts or ends any more; -1 if none says.
 
         :raises RuntimeError: if a schedule in steps has not been resolved
         """
@@ -96,8 +94,7 @@ class TimelineMixin:
         return bool(starts) and min(starts) < epoch + 1
 
     def phase(self, epoch: float) -> str | None:
-        """
-        Return what the model is like at an epoch.
+        """Return what the model is like at an epoch.
 
         :return: ``"dense"``, ``"pruned"``, ``"dense_quantized"``, ``"pruned_quantized"``,
             ``"quantized_pruned"`` (pruning ended last), or None while it is changing
@@ -117,8 +114,7 @@ class TimelineMixin:
         return "quantized_pruned" if pruning_end >= last_quantized else "pruned_quantized"
 
     def get_start_end_epochs(self) -> OrderedDict[str, tuple[float, float]]:
-        """
-        Return where each stage starts and ends; a recipe without stages is one, named ``"all"``.
+        """Return where each stage starts and ends; a recipe without stages is one, named ``"all"``.
 
         A stage that does not say where it ends, ends where the next one starts.
         """

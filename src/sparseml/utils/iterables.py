@@ -23,8 +23,7 @@ def flatten_iterable(li: Iterable[Any]) -> list[Any]:
 
 
 def convert_to_bool(val: Any) -> bool:
-    """
-    Read a flag as recipes and command lines give it.
+    """Read a flag as recipes and command lines give it.
 
     A text is false if it contains ``f`` or ``0``, in any case; other values count by their truth.
     """
@@ -34,8 +33,7 @@ def convert_to_bool(val: Any) -> bool:
 
 
 def validate_str_iterable(val: str | Iterable[Any], error_desc: str = "") -> str | list[str]:
-    """
-    Read a token for all layers or parameters, or a possibly nested list.
+    """Read a token for all layers or parameters, or a possibly nested list.
 
     :param val: ``__ALL__`` or ``__ALL_PRUNABLE__`` in any case, or an iterable, whose elements are
         not looked at; see :func:`validate_names`
@@ -59,8 +57,7 @@ def validate_str_iterable(val: str | Iterable[Any], error_desc: str = "") -> str
 
 
 def validate_names(val: str | Iterable[Any], error_desc: str = "") -> str | list[str]:
-    """
-    Read names of layers or parameters, like :func:`validate_str_iterable`.
+    """Read names of layers or parameters, like :func:`validate_str_iterable`.
 
     :raises ValueError: for what is no text among the names, too
     """

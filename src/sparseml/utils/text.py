@@ -14,8 +14,7 @@ _MARGIN = 0.1
 
 
 def nearest_names(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
-    """
-    Return the candidates that look most like ``name``, best first.
+    """Return the candidates that look most like ``name``, best first.
 
     Upper and lower case count as equal while comparing.
 
@@ -60,8 +59,7 @@ def quoted_list(names: Iterable[str], last: str = "or") -> str:
 
 
 def did_you_mean(name: str, candidates: Iterable[str], limit: int = 3) -> str:
-    """
-    Return the tail of an error message: ``"; did you mean 'final_sparsity'?"``.
+    """Return the tail of an error message: ``"; did you mean 'final_sparsity'?"``.
 
     :param name: the name that was not found
     :param candidates: the names that exist

@@ -1,5 +1,4 @@
-"""
-Modifiers made from a recipe that was read and evaluated.
+"""Modifiers made from a recipe that was read and evaluated.
 
 Of which class they are the tags say; nothing here knows more of them than their fields.
 """
@@ -130,8 +129,7 @@ class _Builder:
 
 
 def build_modifiers(document: Document, container: Any, framework: str) -> Modifiers:
-    """
-    Make all modifiers of a recipe.
+    """Make all modifiers of a recipe.
 
     :param document: the recipe, for the places of errors
     :param container: the recipe as plain data, evaluated
@@ -144,8 +142,7 @@ def build_modifiers(document: Document, container: Any, framework: str) -> Modif
 
 
 def load_modifiers(yaml_str: str, framework: str) -> Modifiers:
-    """
-    Make the modifiers of a recipe's text, its variables being what it says.
+    """Make the modifiers of a recipe's text, its variables being what it says.
 
     :param yaml_str: the text, never a path
     :param framework: whose modifiers the tags name
@@ -157,8 +154,7 @@ def load_modifiers(yaml_str: str, framework: str) -> Modifiers:
 
 
 def load_modifier(yaml_str: str, framework: str) -> Any:
-    """
-    Make the one modifier of a text; expressions are not evaluated.
+    """Make the one modifier of a text; expressions are not evaluated.
 
     :param yaml_str: a tag and its fields
     :param framework: whose modifiers the tags name

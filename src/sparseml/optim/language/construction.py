@@ -79,8 +79,7 @@ def _variable_hint(found: Any, document: Document) -> str:
 def construct(
     document: Document, name: str, fields: Fields, tag_path: Path, field_path: Path, framework: str
 ) -> Any:
-    """
-    Make a modifier.
+    """Make a modifier.
 
     :param document: the recipe, for the places of errors
     :param name: the name in the tag

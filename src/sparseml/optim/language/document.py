@@ -1,5 +1,4 @@
-"""
-A recipe as plain data, with the place in the text of every part.
+"""A recipe as plain data, with the place in the text of every part.
 
 Tags become keys: ``!Name`` turns into ``OBJECT.Name``, with the fields either beside it or, if they
 are indented further than the tag or in braces, below it.
@@ -73,8 +72,7 @@ class Repeated:
 
 @dataclass
 class Document:
-    """
-    A recipe as plain data.
+    """A recipe as plain data.
 
     :param source: the text it was read from
     :param container: dicts, lists and scalars
@@ -232,8 +230,7 @@ class _Reader:
 
 
 def parse(source: RecipeSource, *, warn: bool = True) -> Document:
-    """
-    Read a recipe's text. Of a key that occurs twice in one mapping the last value holds.
+    """Read a recipe's text. Of a key that occurs twice in one mapping the last value holds.
 
     :param source: the text
     :param warn: log a warning about such keys

@@ -76,8 +76,7 @@ def merge_metadata(document: Document, metadata: dict[str, Any] | None) -> dict[
 
 
 def validate_metadata(metadata: dict[str, Any] | None, yaml_str: str) -> dict[str, Any]:
-    """
-    Return the metadata for a recipe: what is given, else the recipe's own.
+    """Return the metadata for a recipe: what is given, else the recipe's own.
 
     :param metadata: the metadata given; for a recipe with stages possibly for each by its name
     :param yaml_str: the recipe's text
@@ -89,8 +88,7 @@ def validate_metadata(metadata: dict[str, Any] | None, yaml_str: str) -> dict[st
 
 
 def add_framework_metadata(metadata: dict[str, Any], **extra: Any) -> dict[str, Any]:
-    """
-    Add to each entry with which versions it was made.
+    """Add to each entry with which versions it was made.
 
     :param metadata: as of :func:`validate_metadata`, changed in place
     :param extra: what to note besides the versions of Python and of this package

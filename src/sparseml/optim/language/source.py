@@ -29,8 +29,7 @@ _DELIMITERS = ("---", "+++")
 
 @dataclass(frozen=True)
 class RecipeSource:
-    """
-    The text of a recipe.
+    """The text of a recipe.
 
     :param text: YAML
     :param file: the path of the file, None for raw text
@@ -158,8 +157,7 @@ def _read_file(path: str) -> RecipeSource:
 
 
 def read_source(file_path: Any) -> RecipeSource:
-    """
-    The text of a recipe given in one of several ways.
+    """The text of a recipe given in one of several ways.
 
     A string with a line break is the recipe itself; if two of its lines are ``---`` or ``+++``,
     only what stands between them is used. Any other string, or path object, is the path of a

@@ -19,8 +19,7 @@ def is_group_key(key: Any) -> bool:
 
 
 def stages_of(container: Mapping[Any, Any]) -> dict[Any, Any]:
-    """
-    The stages of a recipe: those values of root keys that are mappings with a group in them.
+    """The stages of a recipe: those values of root keys that are mappings with a group in them.
 
     :param container: the recipe as plain data
     """
@@ -35,8 +34,7 @@ def stages_of(container: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def check_if_staged_recipe(container: Mapping[Any, Any]) -> bool:
-    """
-    Whether a recipe has stages.
+    """Whether a recipe has stages.
 
     :param container: the recipe as plain data
     """
@@ -44,8 +42,7 @@ def check_if_staged_recipe(container: Mapping[Any, Any]) -> bool:
 
 
 def variables_of(container: Mapping[Any, Any]) -> dict[Any, Any]:
-    """
-    The variables at the root of a recipe, or in a stage.
+    """The variables at the root of a recipe, or in a stage.
 
     :param container: the recipe or stage as plain data
     """

@@ -37,8 +37,7 @@ def _parse_csv(text: str) -> dict[str, Any]:
 def parse_recipe_variables(
     recipe_variables: dict[str, Any] | str | None = None,
 ) -> dict[str, Any]:
-    """
-    Return recipe variables as a dict.
+    """Return recipe variables as a dict.
 
     :param recipe_variables: a dict, a JSON object, or text ``"name=value, name=value"`` (also with
         ``:`` for ``=``), in which values become floats where possible
