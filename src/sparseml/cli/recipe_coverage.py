@@ -29,7 +29,6 @@ def coverage(modifiers: Sequence[Modifier], found: Sequence[Plan], model: nn.Mod
     Where it takes the weights to tell, as of what a
     ConstantPruningModifier finds, ``unknown_weights`` counts them, and they count as dense.
 
-    :param modifiers: of a recipe
     :param found: for each its entry in the plan
     :param model: it may be on the meta device
     """

@@ -89,21 +89,14 @@ class BaseModifier(BaseObject):
         return values
 
     def identifier(self, extra: Any = "") -> str:
-        """A name that depends on the class and on all serializable properties.
-
-        :param extra: text to append
-        """
+        """A name that depends on the class and on all serializable properties."""
         fields = sorted(f"{key}:{value}" for key, value in self.props(True).items())
         digest = hashlib.md5(str(fields).encode(), usedforsecurity=False).hexdigest()
         name = f"{type(self).__name__}-{digest}"
         return f"{name}-{extra}" if extra else name
 
     def to_lines(self, bullet: str = "", indent: str = "    ") -> list[str]:
-        """The modifier as lines of a recipe.
-
-        :param bullet: what to write before the tag
-        :param indent: what to write before each field
-        """
+        """The modifier as lines of a recipe."""
         fields = self.props(only_serializable=True).items()
         return [
             f"{bullet}{tag_of(type(self))}",

@@ -105,7 +105,6 @@ class Schedule:
 
         :param epoch: infinity for a one-shot application, which ``steps_per_epoch`` is not needed
             for
-        :param steps_per_epoch: optimizer steps in an epoch
         :param last_update: the epoch of the last update, negative if there was none
         :param started: whether an update has started it
         :param ended: whether an update has ended it
@@ -137,7 +136,6 @@ class Schedule:
     def updates(self, steps_per_epoch: int, steps: int) -> Iterator[PlannedUpdate]:
         """Yield the updates of a training run, by the rule that training itself goes by.
 
-        :param steps_per_epoch: optimizer steps in an epoch
         :param steps: the first step not to ask about
         """
         schedule = self.in_epochs(steps_per_epoch)

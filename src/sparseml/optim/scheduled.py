@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 from sparseml.optim.base_modifier import BaseModifier
@@ -28,6 +29,11 @@ def _as_epochs(modifier: Any, field: str, value: Any) -> Any:
         raise TypeError(problem) from None
     except (ValueError, OverflowError):
         raise ValueError(problem) from None
+
+
+def _in_steps(attribute: str, what: str) -> ModifierProp:
+    doc = f"{what}, in place of its twin in epochs."
+    return ModifierProp(func_get=operator.attrgetter(attribute), doc=doc)
 
 
 class BaseScheduled(BaseModifier, metaclass=StepsMeta):
@@ -89,20 +95,9 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
         self._end_epoch = _as_epochs(self, "end_epoch", value)
         self.validate_schedule()
 
-    @ModifierProp()
-    def start_step(self) -> int | None:
-        """The optimizer step to start at, in place of ``start_epoch``."""
-        return self._start_step
-
-    @ModifierProp()
-    def end_step(self) -> int | None:
-        """The optimizer step to end at, in place of ``end_epoch``."""
-        return self._end_step
-
-    @ModifierProp()
-    def update_steps(self) -> int | None:
-        """Optimizer steps between updates, in place of ``update_frequency``."""
-        return self._update_steps
+    start_step = _in_steps("_start_step", "The optimizer step to start at")
+    end_step = _in_steps("_end_step", "The optimizer step to end at")
+    update_steps = _in_steps("_update_steps", "Optimizer steps between updates")
 
     @property
     def has_steps(self) -> bool:
@@ -117,7 +112,6 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
     def resolve_steps(self, steps_per_epoch: int) -> None:
         """Compute the epochs of what is given in steps. Calling it again changes nothing.
 
-        :param steps_per_epoch: optimizer steps in an epoch
         :raises ValueError: if it is not a positive whole number, or the schedule does not hold
             with it
         """
@@ -166,15 +160,14 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
         for field, epoch in (("start_epoch", start), ("end_epoch", end)):
             if math.isinf(epoch):
                 raise ValueError(f"{field} of {name} must be finite, found {epoch}")
-        comparator = self._end_comparator
-        if comparator is None and end != self._init_end:
+        if self._end_comparator is None and end != self._init_end:
             raise ValueError(f"end_epoch of {name} must stay {self._init_end}, found {end}")
-        rules = {
+        rules: dict[int | None, tuple[str, bool]] = {
             -1: ("-1 or at least", end == -1 or end >= start),
             0: ("at least", end >= start),
             1: ("greater than", end > start),
         }
-        rule, kept = rules.get(comparator, ("", True)) if comparator is not None else ("", True)
+        rule, kept = rules.get(self._end_comparator, ("", True))
         if not kept:
             raise ValueError(
                 f"end_epoch of {name} must be {rule} start_epoch, "
@@ -222,8 +215,7 @@ class BaseUpdate(BaseModifier):
 
     def __init__(self, update_frequency: float, min_frequency: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        frequency = _as_epochs(self, "update_frequency", update_frequency)
-        self._update_frequency = self._init_update_frequency = frequency
+        self._update_frequency = _as_epochs(self, "update_frequency", update_frequency)
         self._min_frequency = float(min_frequency)
         self.validate_update()
 
@@ -248,5 +240,4 @@ class BaseUpdate(BaseModifier):
                 f"{self._min_frequency}, found {self._update_frequency}"
             )
         if math.isinf(self._update_frequency):
-            name = type(self).__name__
-            raise ValueError(f"update_frequency of {name} must be finite, found inf")
+            raise ValueError(f"update_frequency of {type(self).__name__} must be finite, found inf")

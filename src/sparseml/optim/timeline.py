@@ -20,6 +20,13 @@ def _ends(modifiers: Iterable[Any]) -> list[float]:
     return [m.end_epoch for m in modifiers if getattr(m, "end_epoch", -1) > -1]
 
 
+def _of_type(kind: SparsificationTypes, what: str) -> Any:
+    return property(
+        lambda self: [m for m in self.iter_modifiers() if kind in m.sparsification_types],
+        doc=f"The modifiers that {what}.",
+    )
+
+
 class TimelineMixin:
     """Questions about a recipe's modifiers and their epochs."""
 
@@ -29,38 +36,12 @@ class TimelineMixin:
         """Return all modifiers, stage by stage."""
         raise NotImplementedError
 
-    def _of_type(self, kind: SparsificationTypes) -> list[Any]:
-        return [m for m in self.iter_modifiers() if kind in m.sparsification_types]
-
-    @property
-    def epoch_modifiers(self) -> list[Any]:
-        """The modifiers that only set the range of epochs."""
-        return self._of_type(SparsificationTypes.epoch)
-
-    @property
-    def learning_rate_modifiers(self) -> list[Any]:
-        """The modifiers that set the learning rate."""
-        return self._of_type(SparsificationTypes.learning_rate)
-
-    @property
-    def pruning_modifiers(self) -> list[Any]:
-        """The modifiers that prune."""
-        return self._of_type(SparsificationTypes.pruning)
-
-    @property
-    def quantization_modifiers(self) -> list[Any]:
-        """The modifiers that quantize."""
-        return self._of_type(SparsificationTypes.quantization)
-
-    @property
-    def distillation_modifiers(self) -> list[Any]:
-        """The modifiers that distil knowledge from a teacher."""
-        return self._of_type(SparsificationTypes.distillation)
-
-    @property
-    def structured_modifiers(self) -> list[Any]:
-        """The modifiers that change the model's structure."""
-        return self._of_type(SparsificationTypes.structured)
+    epoch_modifiers = _of_type(SparsificationTypes.epoch, "only set the range of epochs")
+    learning_rate_modifiers = _of_type(SparsificationTypes.learning_rate, "set the learning rate")
+    pruning_modifiers = _of_type(SparsificationTypes.pruning, "prune")
+    quantization_modifiers = _of_type(SparsificationTypes.quantization, "quantize")
+    distillation_modifiers = _of_type(SparsificationTypes.distillation, "distil from a teacher")
+    structured_modifiers = _of_type(SparsificationTypes.structured, "change the structure")
 
     def _resolved_modifiers(self) -> list[Any]:
         modifiers = list(self.iter_modifiers())

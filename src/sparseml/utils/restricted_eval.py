@@ -23,10 +23,7 @@ Number = int | float
 
 
 class UnknownVariableException(Exception):
-    """An expression names a variable that does not exist.
-
-    :param var_name: the missing name
-    """
+    """An expression names a variable that does not exist."""
 
     def __init__(self, var_name: str) -> None:
         super().__init__(f"unknown variable {var_name!r}")

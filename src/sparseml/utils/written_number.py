@@ -13,7 +13,6 @@ class WrittenNumber(float):
     YAML 1.1, and with it SparseML 1.x, takes numbers with an exponent but without a dot for text.
     Recipes show such a text as it stood, and the identifiers of modifiers depend on it.
 
-    :param text: the number
     :raises ValueError: if it is none
     """
 

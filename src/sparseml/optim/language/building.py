@@ -131,9 +131,7 @@ class _Builder:
 def build_modifiers(document: Document, container: Any, framework: str) -> Modifiers:
     """Make all modifiers of a recipe.
 
-    :param document: the recipe, for the places of errors
     :param container: the recipe as plain data, evaluated
-    :param framework: whose modifiers the tags name
     :return: the modifiers in the order of the text, or those of each stage, stages by name
     :raises RecipeTagError: if one of them is not known
     :raises RecipeError: if there are none, or one refuses its fields
@@ -145,8 +143,6 @@ def load_modifiers(yaml_str: str, framework: str) -> Modifiers:
     """Make the modifiers of a recipe's text, its variables being what it says.
 
     :param yaml_str: the text, never a path
-    :param framework: whose modifiers the tags name
-    :return: as :func:`build_modifiers`
     :raises RecipeError: if anything is wrong with the recipe
     """
     document = parse(RecipeSource(yaml_str))
@@ -156,8 +152,6 @@ def load_modifiers(yaml_str: str, framework: str) -> Modifiers:
 def load_modifier(yaml_str: str, framework: str) -> Any:
     """Make the one modifier of a text; expressions are not evaluated.
 
-    :param yaml_str: a tag and its fields
-    :param framework: whose modifiers the tags name
     :raises RecipeError: if the text is anything else
     """
     document = parse(RecipeSource(yaml_str))

@@ -81,12 +81,7 @@ def construct(
 ) -> Any:
     """Make a modifier.
 
-    :param document: the recipe, for the places of errors
-    :param name: the name in the tag
-    :param fields: the fields, by name
-    :param tag_path: where the tag is
     :param field_path: what the paths of the fields begin with
-    :param framework: whose modifiers the tags name
     :raises RecipeTagError: if no such modifier is known
     :raises RecipeTypeError: if a field is unknown or missing
     :raises RecipeError: if the constructor refuses the fields; also an instance of what it raised

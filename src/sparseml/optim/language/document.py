@@ -56,7 +56,6 @@ _SCALARS = {
 class Repeated:
     """A key that occurs twice in one mapping; its last value holds.
 
-    :param path: the path of the key
     :param first: the line in which it occurs first
     :param again: the line in which it occurs again
     """
@@ -232,7 +231,6 @@ class _Reader:
 def parse(source: RecipeSource, *, warn: bool = True) -> Document:
     """Read a recipe's text. Of a key that occurs twice in one mapping the last value holds.
 
-    :param source: the text
     :param warn: log a warning about such keys
     :raises RecipeError: if it is not YAML, exceeds a limit, or has a tag that does not stand before
         fields

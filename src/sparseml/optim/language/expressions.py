@@ -182,7 +182,6 @@ class _Evaluator:
 def evaluate(document: Document) -> tuple[Any, Variables]:
     """Replace every expression by its value.
 
-    :param document: the recipe
     :return: the recipe as plain data, and the variables at its root
     :raises RecipeRuntimeError: if an expression is not arithmetic, or variables depend on each
         other in a circle or on one that does not exist

@@ -79,7 +79,6 @@ def validate_metadata(metadata: dict[str, Any] | None, yaml_str: str) -> dict[st
     """Return the metadata for a recipe: what is given, else the recipe's own.
 
     :param metadata: the metadata given; for a recipe with stages possibly for each by its name
-    :param yaml_str: the recipe's text
     :return: ``{"__metadata__": entry}``, or an entry for each stage; entries may be None. Where
         given metadata differ from the recipe's, each difference is logged as a warning
     :raises RecipeValueError: if only some stages have metadata
@@ -92,7 +91,6 @@ def add_framework_metadata(metadata: dict[str, Any], **extra: Any) -> dict[str, 
 
     :param metadata: as of :func:`validate_metadata`, changed in place
     :param extra: what to note besides the versions of Python and of this package
-    :return: the same dict
     """
     versions = {
         "python_version": platform.python_version(),

@@ -91,7 +91,6 @@ def metadata_lines(metadata: Mapping[str, Any] | None, stage: str | None = None)
     """The metadata of a recipe or of one stage, and an empty line; nothing if there is none.
 
     :param metadata: ``{"__metadata__": entry}``, or an entry for each stage
-    :param stage: the stage, None for a recipe without stages
     """
     if not metadata:
         return []
@@ -119,7 +118,6 @@ def _stage_lines(
 def recipe_lines(modifiers: Modifiers, metadata: Mapping[str, Any] | None) -> list[str]:
     """A recipe as lines; the last one is empty, so that joined text ends with a line break.
 
-    :param modifiers: the modifiers, or those of each stage
     :param metadata: as of :func:`metadata_lines`; None to leave it out
     """
     lines = [_VERSION_LINE, ""]

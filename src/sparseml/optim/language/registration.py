@@ -69,7 +69,6 @@ def ModifierYAML(
     ``!Class`` in a recipe of ``framework``, and ``!framework.Class`` in any YAML read by PyYAML's
     default or safe loader, then stand for an instance of the class.
 
-    :param framework: the framework, for example ``"pytorch"``
     :param swap_class_by_state_fn: called with the fields; returns the class to make instead
     :raises ValueError: without a framework
     """

@@ -31,7 +31,6 @@ _DELIMITERS = ("---", "+++")
 class RecipeSource:
     """The text of a recipe.
 
-    :param text: YAML
     :param file: the path of the file, None for raw text
     :param first_line: the line of the file at which the text begins, counted from 1
     """
@@ -165,7 +164,6 @@ def read_source(file_path: Any) -> RecipeSource:
     whatever comes before; or it is ``recipe:`` and the name of a recipe that comes with the
     package.
 
-    :param file_path: text or path
     :raises RecipeValueError: if it is neither, names a recipe of the model zoo, or the file is too
         large or no text
     :raises RecipeFileNotFoundError: if the file does not exist

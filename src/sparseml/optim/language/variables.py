@@ -106,7 +106,6 @@ def override_variables(document: Document, variables: Mapping[str, Any]) -> None
     """
     Replace variables of a recipe, at its root and, if it has stages, in each stage that has them.
 
-    :param document: the recipe, changed in place
     :param variables: the new values by name; they may be expressions
     :raises RecipeValueError: if the recipe has no such variable
     :raises RecipeTypeError: if a value cannot stand in a recipe

@@ -106,7 +106,6 @@ def is_yaml_number(text: str) -> bool:
 def dump(container: Any, one_line: bool = False) -> str:
     """Return plain data as YAML.
 
-    :param container: dicts, lists and scalars
     :param one_line: in flow style without a line break; otherwise in block style, keys sorted
     """
     text: str = yaml.dump(
@@ -123,7 +122,6 @@ def dump(container: Any, one_line: bool = False) -> str:
 def syntax_errors(text: str, file: str | None = None, first_line: int = 1) -> Iterator[None]:
     """Turn PyYAML's errors into recipe errors.
 
-    :param text: the YAML that is read
     :param file: the file that is read, None for raw text
     :param first_line: the line of the file at which the YAML begins
     """
@@ -169,9 +167,6 @@ def _check_limits(text: str, file: str | None, first_line: int) -> None:
 def compose(text: str, file: str | None = None, first_line: int = 1) -> yaml.Node | None:
     """Return the node graph of a text; None if there is nothing in it.
 
-    :param text: YAML
-    :param file: the file it comes from, for error messages
-    :param first_line: the line of the file at which the text begins
     :raises RecipeSyntaxError: if it is not YAML, or several documents
     :raises RecipeValueError: if it exceeds a limit
     """
