@@ -1,11 +1,4 @@
-"""Reading recipes.
-
-Managers call::
-
-    recipe = load_recipe(file_path, "pytorch", recipe_variables=..., metadata=...)
-    recipe.modifiers   # list, or dict of stage name -> list; not yet sorted
-    recipe.metadata    # always a dict, for the manager's constructor
-"""
+"""Reading recipes."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sparseml.optim.errors import RecipeValueError
@@ -54,20 +54,13 @@ def _own_metadata(document: Document) -> dict[Any, Any]:
     return own
 
 
-def _given_for(parts: Iterable[Any], metadata: Any) -> dict[Any, Any]:
-    names = list(parts)
-    staged = names != [RECIPE_METADATA_KEY]
-    if staged and isinstance(metadata, Mapping) and set(metadata) == set(names):
-        return {name: metadata[name] for name in names}
-    return dict.fromkeys(names, metadata)
-
-
 def merge_metadata(document: Document, metadata: dict[str, Any] | None) -> dict[str, Any]:
     """Return what :func:`validate_metadata` does, for a recipe already read."""
     own = _own_metadata(document)
     if metadata is None:
         return own
-    given = _given_for(own, metadata)
+    by_stage = RECIPE_METADATA_KEY not in own and metadata.keys() == own.keys()
+    given = {name: metadata[name] if by_stage else metadata for name in own}
     for name, entry in own.items():
         if entry is not None:
             where = "the recipe" if name == RECIPE_METADATA_KEY else f"stage {name}"
