@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,10 @@ from sparseml.pytorch.utils.tensors.stats import tensor_sparsity
 
 __all__ = ["ASResultType", "ModuleASAnalyzer"]
 
+_TRACKED = (
+    "track_inputs_sparsity", "track_outputs_sparsity", "inputs_sample_size", "outputs_sample_size",
+)  # fmt: skip
+
 
 class ASResultType(enum.Enum):
     """What is measured."""
@@ -28,17 +32,6 @@ class ASResultType(enum.Enum):
     outputs_sample = "outputs_sample"
 
 
-def _results(kind: ASResultType) -> Any:
-    return property(lambda self: self.results(kind), doc=f"The {kind.value} of each pass.")
-
-
-def _summary(kind: ASResultType, how: str) -> Any:
-    def get(self: ModuleASAnalyzer) -> Tensor:
-        return getattr(self, f"results_{how}")(kind)
-
-    return property(get, doc=f"The {how} of {kind.value} over all passes.")
-
-
 class ModuleASAnalyzer:
     """Measures the activations of a layer in every forward pass.
 
@@ -46,6 +39,10 @@ class ModuleASAnalyzer:
     one result a pass, on the CPU: its fraction of exact zeros, or values drawn from it at random.
     Means and the like raise a RuntimeError where nothing was measured. What is measured may be
     changed at any time.
+
+    ``inputs_sparsity``, ``inputs_sample``, ``outputs_sparsity`` and ``outputs_sample`` are the
+    :meth:`results` of each pass; with ``_mean``, ``_std``, ``_max`` or ``_min`` behind the name,
+    what they come to over all passes.
 
     :param module: the layer
     :param dim: measure for each index of this dimension or these dimensions; None for whole tensors
@@ -86,11 +83,8 @@ class ModuleASAnalyzer:
             self.enable()
 
     def __repr__(self) -> str:
-        names = (
-            "dim track_inputs_sparsity track_outputs_sparsity inputs_sample_size "
-            "outputs_sample_size enabled"
-        )
-        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in names.split())
+        names = ("dim", *_TRACKED, "enabled")
+        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
         return f"{type(self).__name__}(module={type(self._module).__name__}, {settings})"
 
     @staticmethod
@@ -118,26 +112,10 @@ class ModuleASAnalyzer:
     module = property(attrgetter("_module"), doc="The layer.")
     dim = property(attrgetter("_dim"), doc="What is measured index by index.")
     enabled = property(attrgetter("_enabled"), doc="Whether forward passes are measured.")
-    inputs_sparsity = _results(ASResultType.inputs_sparsity)
-    inputs_sparsity_mean = _summary(ASResultType.inputs_sparsity, "mean")
-    inputs_sparsity_std = _summary(ASResultType.inputs_sparsity, "std")
-    inputs_sparsity_max = _summary(ASResultType.inputs_sparsity, "max")
-    inputs_sparsity_min = _summary(ASResultType.inputs_sparsity, "min")
-    inputs_sample = _results(ASResultType.inputs_sample)
-    inputs_sample_mean = _summary(ASResultType.inputs_sample, "mean")
-    inputs_sample_std = _summary(ASResultType.inputs_sample, "std")
-    inputs_sample_max = _summary(ASResultType.inputs_sample, "max")
-    inputs_sample_min = _summary(ASResultType.inputs_sample, "min")
-    outputs_sparsity = _results(ASResultType.outputs_sparsity)
-    outputs_sparsity_mean = _summary(ASResultType.outputs_sparsity, "mean")
-    outputs_sparsity_std = _summary(ASResultType.outputs_sparsity, "std")
-    outputs_sparsity_max = _summary(ASResultType.outputs_sparsity, "max")
-    outputs_sparsity_min = _summary(ASResultType.outputs_sparsity, "min")
-    outputs_sample = _results(ASResultType.outputs_sample)
-    outputs_sample_mean = _summary(ASResultType.outputs_sample, "mean")
-    outputs_sample_std = _summary(ASResultType.outputs_sample, "std")
-    outputs_sample_max = _summary(ASResultType.outputs_sample, "max")
-    outputs_sample_min = _summary(ASResultType.outputs_sample, "min")
+
+    if TYPE_CHECKING:  # the properties that are set below
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def enable(self) -> None:
         """Measure from now on."""
@@ -210,3 +188,13 @@ class ModuleASAnalyzer:
         if device not in self._generators:
             self._generators[device] = torch.Generator(device).manual_seed(self._seed)
         return self._generators[device]
+
+
+def _property(kind: ASResultType, what: str) -> property:
+    return property(lambda self: getattr(self, what)(kind), doc=f"{what} of {kind.value}")
+
+
+for _kind in ASResultType:
+    setattr(ModuleASAnalyzer, _kind.value, _property(_kind, "results"))
+    for _how in ("mean", "std", "max", "min"):
+        setattr(ModuleASAnalyzer, f"{_kind.value}_{_how}", _property(_kind, f"results_{_how}"))

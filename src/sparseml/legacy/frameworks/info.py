@@ -1,25 +1,91 @@
-"""What a framework can do on this machine, as data."""
+"""What a framework can do on this machine, and to sparsify models, as data."""
 
 from __future__ import annotations
 
 import os
+from enum import Enum
 from typing import Any
 
-from pydantic import Field
+from pydantic import BaseModel, Field
+from typing_extensions import Self
 
 from sparseml.base import Framework, execute_in_sparseml_framework
-from sparseml.legacy.frameworks.sparsification import JsonModel, SparsificationInfo
+from sparseml.legacy.helpers.json_text import read_json_text, write_json_text
 
 __all__ = [
     "FrameworkInferenceProviderInfo",
     "FrameworkInfo",
+    "ModifierInfo",
+    "ModifierPropInfo",
+    "ModifierType",
+    "SparsificationInfo",
     "framework_info",
     "load_framework_info",
+    "load_sparsification_info",
     "save_framework_info",
+    "save_sparsification_info",
+    "sparsification_info",
 ]
 
+_Path = str | os.PathLike[str]
 
-class FrameworkInferenceProviderInfo(JsonModel):
+
+class _JsonModel(BaseModel):
+    """A pydantic model that answers to two names of pydantic 1 without a warning."""
+
+    def json(self, **kwargs: Any) -> str:
+        """Return what ``model_dump_json`` does."""
+        return self.model_dump_json(**kwargs)
+
+    @classmethod
+    def parse_raw(cls, b: str | bytes, **kwargs: Any) -> Self:
+        """Return what ``model_validate_json`` does."""
+        return cls.model_validate_json(b, **kwargs)
+
+
+class ModifierType(Enum):
+    """Kinds of modifiers."""
+
+    general = "general"
+    training = "training"
+    pruning = "pruning"
+    quantization = "quantization"
+    act_sparsity = "act_sparsity"
+    misc = "misc"
+
+
+class ModifierPropInfo(_JsonModel):
+    """A property of a modifier."""
+
+    name: str = Field(description="the property's name")
+    description: str = Field(description="what it means")
+    type_: str = Field(description="the type of its values")
+    restrictions: list[Any] | dict[str, Any] | None = Field(
+        default=None, description="restrictions of its values"
+    )
+
+
+class ModifierInfo(_JsonModel):
+    """A modifier."""
+
+    name: str = Field(description="the modifier's class")
+    description: str = Field(description="what it does")
+    type_: ModifierType = Field(default=ModifierType.misc, description="its kind")
+    props: list[ModifierPropInfo] = Field(default=[], description="its properties")
+    warnings: list[str] | None = Field(default=None, description="what to beware of")
+
+
+class SparsificationInfo(_JsonModel):
+    """The modifiers of a framework."""
+
+    modifiers: list[ModifierInfo] = Field(default=[], description="the modifiers")
+
+    def type_modifiers(self, type_: ModifierType) -> list[ModifierInfo]:
+        """Return the modifiers of one kind."""
+        return [modifier for modifier in self.modifiers if modifier.type_ == type_]
+
+
+class FrameworkInferenceProviderInfo(_JsonModel):
     """A device that a framework can run models on."""
 
     name: str = Field(description="the provider's name")
@@ -33,7 +99,7 @@ class FrameworkInferenceProviderInfo(JsonModel):
     warnings: list[str] = Field(default=[], description="what to beware of")
 
 
-class FrameworkInfo(JsonModel):
+class FrameworkInfo(_JsonModel):
     """A framework on this machine."""
 
     framework: Framework = Field(description="the framework")
@@ -54,27 +120,39 @@ class FrameworkInfo(JsonModel):
 
 
 def framework_info(framework: Any) -> FrameworkInfo:
-    """
-    Return what a framework can do on this machine.
+    """Return what a framework, given by itself, its name or a thing of its, can do here.
 
-    :param framework: the framework, its name, or something that belongs to it
     :raises ValueError: if no framework is detected
     """
-    info: FrameworkInfo = execute_in_sparseml_framework(framework, "framework_info")
-    return info
+    return execute_in_sparseml_framework(framework, "framework_info")
 
 
-def save_framework_info(framework: Any, path: str | os.PathLike[str] | None = None) -> None:
+def sparsification_info(framework: Any) -> SparsificationInfo:
+    """Return what a framework, given as for :func:`framework_info`, can do to sparsify models.
+
+    :raises ValueError: if no framework is detected
     """
-    Write what a framework can do as JSON, or print it.
+    return execute_in_sparseml_framework(framework, "sparsification_info")
 
-    :param framework: a ``FrameworkInfo``, or what :func:`framework_info` takes
-    :param path: the file; None to print
-    """
-    known = isinstance(framework, FrameworkInfo)
-    (framework if known else framework_info(framework)).write(path)
+
+def save_framework_info(framework: Any, path: _Path | None = None) -> None:
+    """Write a ``FrameworkInfo``, or that of a framework, as JSON to a file; print it for None."""
+    info = framework if isinstance(framework, FrameworkInfo) else framework_info(framework)
+    write_json_text(info.model_dump_json(indent=4), path)
+
+
+def save_sparsification_info(framework: Any, path: _Path | None = None) -> None:
+    """Write a ``SparsificationInfo``, or a framework's, as JSON to a file; print it for None."""
+    known = isinstance(framework, SparsificationInfo)
+    info = framework if known else sparsification_info(framework)
+    write_json_text(info.model_dump_json(indent=4), path)
 
 
 def load_framework_info(load: str) -> FrameworkInfo:
     """Read what :func:`save_framework_info` wrote, from a path or from JSON."""
-    return FrameworkInfo.read(load)
+    return FrameworkInfo.model_validate_json(read_json_text(load))
+
+
+def load_sparsification_info(load: str) -> SparsificationInfo:
+    """Read what :func:`save_sparsification_info` wrote, from a path or from JSON."""
+    return SparsificationInfo.model_validate_json(read_json_text(load))

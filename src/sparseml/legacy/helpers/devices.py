@@ -22,7 +22,7 @@ def default_device() -> str:
     if not torch.cuda.is_available():
         return "cpu"
     count = torch.cuda.device_count()
-    return "cuda" if count < 2 else f"cuda:{','.join(str(index) for index in range(count))}"
+    return "cuda" if count < 2 else f"cuda:{','.join(map(str, range(count)))}"
 
 
 def device_to_name_ids(device: str) -> tuple[str, list[int] | None]:
@@ -33,9 +33,15 @@ def device_to_name_ids(device: str) -> tuple[str, list[int] | None]:
 
     :raises ValueError: for a device that torch does not know or that is not available
     """
-    name, _, ids_text = str(device).partition(":")
+    device = str(device)
+    name, _, ids_text = device.partition(":")
     if name != "cuda":
-        return _other_device(str(device)), None
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"device {device!r} is not available: {reason}") from error
+        return device, None
     if not torch.cuda.is_available():
         raise ValueError(f"device {device!r} is not available: torch finds no CUDA")
     if not ids_text:
@@ -48,15 +54,6 @@ def device_to_name_ids(device: str) -> tuple[str, list[int] | None]:
     if any(not 0 <= index < count for index in ids):
         raise ValueError(f"device {device!r} is not available: torch finds {count} GPUs")
     return (f"cuda:{ids[0]}", None) if len(ids) == 1 else (name, ids)
-
-
-def _other_device(device: str) -> str:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {device!r} is not available: {reason}") from error
-    return device
 
 
 class _DataParallel(DataParallel):

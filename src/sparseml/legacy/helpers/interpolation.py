@@ -12,21 +12,18 @@ __all__ = ["interpolate_list_linear", "interpolated_integral"]
 def interpolate_list_linear(
     measurements: Sequence[tuple[float, float]], x_val: float | Sequence[float]
 ) -> list[tuple[float, float]]:
-    """
-    Piecewise linear values through measured points, continued straight beyond both ends.
+    """Return points (x, y) on the lines through measured ones, which go on beyond both ends.
 
     :param measurements: at least two points (x, y), in any order
-    :param x_val: where to interpolate, one place or several
-    :return: a point (x, y) for each place, ordered by x
+    :param x_val: where to interpolate, one place or several; the result is ordered by them
     :raises ValueError: for fewer than two measurements
     """
     if len(measurements) < 2:
         raise ValueError(f"at least two measurements are needed, found {len(measurements)}")
     points = sorted(measurements)
     xs = [x for x, _ in points]
-    places = [x_val] if isinstance(x_val, (int, float)) else sorted(x_val)
     results = []
-    for place in places:
+    for place in [x_val] if isinstance(x_val, (int, float)) else sorted(x_val):
         right = min(max(bisect.bisect_left(xs, place), 1), len(xs) - 1)
         (x0, y0), (x1, y1) = points[right - 1], points[right]
         slope = (y1 - y0) / (x1 - x0) if x1 != x0 else 0.0
@@ -35,12 +32,11 @@ def interpolate_list_linear(
 
 
 def interpolated_integral(measurements: Sequence[tuple[float, float]]) -> float:
-    """
-    Return the area under the line through measured points, by the trapezoid rule.
+    """Return the area under the line through points (x, y), by the trapezoid rule.
 
-    :param measurements: points (x, y) in any order; none gives 0, a single one gives its y
+    No points give 0, a single one its y.
     """
     if len(measurements) == 1:
         return measurements[0][1]
-    points = sorted(measurements)
-    return sum((x1 - x0) * (y0 + y1) / 2 for (x0, y0), (x1, y1) in itertools.pairwise(points))
+    pairs = itertools.pairwise(sorted(measurements))
+    return sum((x1 - x0) * (y0 + y1) / 2 for (x0, y0), (x1, y1) in pairs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -18,8 +17,7 @@ def bucket_iterable(
     sort_highest: bool = True,
     sort_key: Callable[[Any], Any] | None = None,
 ) -> list[tuple[int, Any]]:
-    """
-    Sort values and number the bucket that each falls into.
+    """Sort values and return each with the number of the bucket that it falls into, from -1.
 
     :param val: the values
     :param num_buckets: how many buckets follow the edge; all hold the same number of values,
@@ -28,32 +26,28 @@ def bucket_iterable(
         bucket, numbered -1; 0 for no edge
     :param sort_highest: put the greatest values first
     :param sort_key: what to sort by, by default the value itself
-    :return: pairs of bucket number, from -1, and value
     """
     ordered = sorted(val, key=sort_key, reverse=sort_highest)
     edge = round(edge_percent * len(ordered))
     size = round((len(ordered) - edge) / num_buckets)
     last = num_buckets - 1
-    numbers = (min(i // size, last) if size else last for i in itertools.count())
-    return list(zip(itertools.chain(itertools.repeat(-1, edge), numbers), ordered, strict=False))
+    rest = (min(i // size, last) if size else last for i in range(len(ordered) - edge))
+    return list(zip([-1] * edge + list(rest), ordered, strict=True))
 
 
 def _literal(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
     try:
-        return ast.literal_eval(value)
+        return ast.literal_eval(value) if isinstance(value, str) else value
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return value
 
 
 def parse_kwarg_tuples(kwargs: Sequence[Any]) -> dict[str, Any]:
-    """
-    Read keyword arguments from a command line.
+    """Return keyword arguments from a command line, values by name.
 
     :param kwargs: names and values by turns, ``("--alpha", "2.5", "--name", "x")``. Dashes before
-        a name are removed; a value that is a Python literal becomes what it denotes
-    :return: values by name; a repeated name has a list of its values
+        a name are removed; a value that is a Python literal becomes what it denotes; a repeated
+        name has a list of its values
     :raises ValueError: if the last name has no value
     """
     if len(kwargs) % 2:
@@ -65,11 +59,7 @@ def parse_kwarg_tuples(kwargs: Sequence[Any]) -> dict[str, Any]:
 
 
 def wrapper_decorator(wrapper: Callable[..., Any]) -> Callable[..., Any]:
-    """
-    Turn ``wrapper(func, *args, **kwargs)`` into a decorator for ``func``.
-
-    :param wrapper: called in place of the decorated function, which it gets first
-    """
+    """Turn ``wrapper(func, *args, **kwargs)`` into a decorator for ``func``."""
 
     def decorate(func: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(func)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -32,9 +33,8 @@ def get_layer_param(param: str, layer: str, module: nn.Module) -> nn.Parameter:
 
 
 def _layers_of_type(module: nn.Module, kind: type) -> dict[str, nn.Module]:
-    return {
-        name: layer for name, layer in canonical_named_modules(module) if isinstance(layer, kind)
-    }
+    layers = canonical_named_modules(module)
+    return {name: layer for name, layer in layers if isinstance(layer, kind)}
 
 
 def get_conv_layers(module: nn.Module) -> dict[str, nn.Module]:
@@ -57,22 +57,9 @@ def get_dependency_order(
     :return: each name once, at its first call; layers that never run are left out
     """
     order: dict[str, None] = {}
-    names = list(subset)
-    handles = []
-    try:
-        for name in names:
-            hook = _recorder(order, name)
-            handles.append(get_layer(name, layer).register_forward_pre_hook(hook))
-        with torch.no_grad():
-            layer(an_input, **kwargs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for name in subset:
+            record: Any = lambda *_, name=name: order.setdefault(name)  # noqa: E731
+            hooks.enter_context(get_layer(name, layer).register_forward_pre_hook(record))
+        layer(an_input, **kwargs)
     return list(order)
-
-
-def _recorder(order: dict[str, None], name: str) -> Any:
-    def record(_module: nn.Module, _args: Any) -> None:
-        order.setdefault(name)
-
-    return record

@@ -13,8 +13,7 @@ __all__ = ["ParallelWorker"]
 
 
 class ParallelWorker:
-    """
-    Applies a function to items in threads; iterating gives the results in order.
+    """Applies a function to items in threads; iterating gives the results in order.
 
     :param worker_func: the function
     :param num_workers: the number of threads
@@ -50,7 +49,7 @@ class ParallelWorker:
         self.add_async_generator(iter(vals))
 
     def add_async_generator(self, gen: Iterator[Any]) -> None:
-        """Add what a generator gives, from a thread of its own; iterating waits for it."""
+        """Add what a generator gives, as :meth:`add_async` does."""
         adding = threading.Thread(target=self.add, args=(gen,), daemon=True)
         adding.start()
         self._adding.append(adding)

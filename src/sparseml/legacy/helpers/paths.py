@@ -5,7 +5,10 @@ from __future__ import annotations
 import fnmatch
 import importlib.metadata
 import importlib.util
+import itertools
 import os
+from contextlib import suppress
+from pathlib import Path
 from urllib.parse import urlparse
 
 from sparseml.utils.paths import clean_path, create_parent_dirs
@@ -20,21 +23,17 @@ __all__ = [
 
 
 def create_unique_dir(path: str | os.PathLike[str], check_number: int = 0) -> str:
-    """
-    Create a folder that did not exist: ``path-0000``, ``path-0001`` and so on.
+    """Create the first of ``path-0000``, ``path-0001``, ... that does not exist; return its path.
 
-    :param path: the folder's path without the number
     :param check_number: the first number to try
-    :return: the path of the new folder
     """
     create_parent_dirs(path)
-    while True:
-        unique = f"{clean_path(path)}-{check_number:04d}"
-        try:
+    for number in itertools.count(check_number):
+        unique = f"{clean_path(path)}-{number:04d}"
+        with suppress(FileExistsError):
             os.mkdir(unique)
-            return unique
-        except FileExistsError:
-            check_number += 1
+            break
+    return unique
 
 
 def path_file_count(path: str | os.PathLike[str], pattern: str = "*") -> int:
@@ -44,15 +43,9 @@ def path_file_count(path: str | os.PathLike[str], pattern: str = "*") -> int:
 
 def path_file_size(path: str | os.PathLike[str]) -> int:
     """Return the size in bytes of a file, or of all files below a folder."""
-    path = clean_path(path)
-    if not os.path.isdir(path):
-        return os.path.getsize(path)
-    return sum(
-        os.path.getsize(os.path.join(folder, name))
-        for folder, _, names in os.walk(path)
-        for name in names
-        if os.path.isfile(os.path.join(folder, name))
-    )
+    top = Path(clean_path(path))
+    files = top.rglob("*") if top.is_dir() else [top]
+    return sum(file.stat().st_size for file in files if file.is_file() or file is top)
 
 
 def is_url(val: str) -> bool:

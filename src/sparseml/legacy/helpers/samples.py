@@ -32,12 +32,11 @@ ROOT_PATH = str(Path(sparseml.__file__).parent)
 """The folder of this package."""
 
 
-def _loaded(source: Any) -> list[Any]:
-    if isinstance(source, (str, os.PathLike)):
-        path = clean_path(source)
-        pattern = os.path.join(path, "*") if os.path.isdir(path) else path
-        return sorted(glob.glob(pattern))
-    return list(source)
+def _listed(source: Any) -> list[Any]:
+    if not isinstance(source, (str, os.PathLike)):
+        return list(source)
+    path = clean_path(source)
+    return sorted(glob.glob(os.path.join(path, "*") if os.path.isdir(path) else path))
 
 
 def _read(value: Any) -> Any:
@@ -49,18 +48,16 @@ def load_labeled_data(
     labels: str | Iterable[Any] | None,
     raise_on_error: bool = True,
 ) -> list[tuple[Any, Any]]:
-    """
-    Return samples with their labels, matched by their order.
+    """Return pairs of a sample and its label, matched by their order.
 
     :param data: a folder or a pattern of ``.npy`` and ``.npz`` files, which are taken in the order
         of their names; or an iterable of paths of such files and of samples
-    :param labels: the same for the labels; None for none
+    :param labels: the same for the labels; None for none, and pairs with None
     :param raise_on_error: raise if a file cannot be read; otherwise leave that sample out, and log
-    :return: pairs of a sample and its label, None without labels
     :raises ValueError: for as many labels as there are not samples
     """
-    samples = _loaded(data)
-    marks = [None] * len(samples) if labels is None else _loaded(labels)
+    samples = _listed(data)
+    marks = [None] * len(samples) if labels is None else _listed(labels)
     if len(samples) != len(marks):
         raise ValueError(f"{len(samples)} samples, but {len(marks)} labels")
     pairs = []
@@ -75,11 +72,9 @@ def load_labeled_data(
 
 
 def parse_optimization_str(optim_full_name: str) -> tuple[str, str, Any]:
-    """
-    Return the parts of a name such as ``pruned-moderate-deepsparse`` by which models were kept.
+    """Return name, category and target of a model kept as ``pruned-moderate-deepsparse``.
 
-    :param optim_full_name: name, category and target, of which the last ones may be missing
-    :return: the three; ``base``, ``none`` and None where they are missing
+    Where the last ones are missing they are ``base``, ``none`` and None.
     """
     parts = [part for part in optim_full_name.split("-", 2) if part]
     name, category, target = parts + ["base", "none", ""][len(parts) :]
@@ -87,10 +82,8 @@ def parse_optimization_str(optim_full_name: str) -> tuple[str, str, Any]:
 
 
 def json_to_jsonl(json_file_path: str | os.PathLike[str], overwrite: bool = True) -> None:
-    """
-    Write the objects in a JSON list one per line.
+    """Write the objects in the list of a JSON file one per line.
 
-    :param json_file_path: the file
     :param overwrite: replace the file; otherwise write beside it, with the ending ``.jsonl``
     :raises ValueError: if the file does not hold a list
     """
