@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,7 @@ class ModuleASAnalyzer:
         self._seed = seed
         self._generators: dict[torch.device, torch.Generator] = {}
         self._tracker = ASLayerTracker(
-            module, True, True, self._measure("inputs"), self._measure("outputs")
+            module, True, True, partial(self._measure, "inputs"), partial(self._measure, "outputs")
         )
         self._enabled = False
         self.clear()
@@ -103,11 +104,8 @@ class ModuleASAnalyzer:
         :raises AttributeError: naming the nearest names, if there is no such layer
         """
         tracked = (track_inputs_sparsity, track_outputs_sparsity)
-        sizes = (inputs_sample_size, outputs_sample_size)
-        return [
-            ModuleASAnalyzer(get_layer(name, module), dim, *tracked, *sizes, enabled)
-            for name in layers
-        ]
+        rest = (dim, *tracked, inputs_sample_size, outputs_sample_size, enabled)
+        return [ModuleASAnalyzer(get_layer(name, module), *rest) for name in layers]
 
     module = property(attrgetter("_module"), doc="The layer.")
     dim = property(attrgetter("_dim"), doc="What is measured index by index.")
@@ -168,21 +166,17 @@ class ModuleASAnalyzer:
             raise RuntimeError(f"no {kind.value} was measured: enable it and run a forward pass")
         return torch.cat(results)
 
-    def _measure(self, side: str) -> Callable[[Any], None]:
-        def measure(values: Any) -> None:
-            tensor = next(iter_tensors(values), None)
-            if tensor is None:
-                return
-            tensor, size = tensor.detach(), getattr(self, f"{side}_sample_size")
-            if getattr(self, f"track_{side}_sparsity"):
-                found = torch.atleast_1d(tensor_sparsity(tensor, self._dim).cpu())
-                self._results[ASResultType[f"{side}_sparsity"]].append(found)
-            if size > 0:
-                generator = self._generator(tensor.device)
-                drawn = tensor_sample(tensor, size, self._dim, generator=generator)
-                self._results[ASResultType[f"{side}_sample"]].append(drawn.cpu())
-
-        return measure
+    def _measure(self, side: str, values: Any) -> None:
+        tensor = next(iter_tensors(values), None)
+        if tensor is None:
+            return
+        tensor, size = tensor.detach(), getattr(self, f"{side}_sample_size")
+        if getattr(self, f"track_{side}_sparsity"):
+            found = torch.atleast_1d(tensor_sparsity(tensor, self._dim).cpu())
+            self._results[ASResultType[f"{side}_sparsity"]].append(found)
+        if size > 0:
+            drawn = tensor_sample(tensor, size, self._dim, generator=self._generator(tensor.device))
+            self._results[ASResultType[f"{side}_sample"]].append(drawn.cpu())
 
     def _generator(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -63,6 +64,8 @@ class ModuleAnalyzer:
         self.enabled = enabled
 
     module = property(attrgetter("_module"), doc="The model.")
+    ignore_zero = property(attrgetter("_ignore_zero"), doc="Whether zeros cost nothing.")
+    multiply_adds = property(attrgetter("_multiply_adds"), doc="Whether those count as two.")
 
     @property
     def enabled(self) -> bool:
@@ -73,18 +76,12 @@ class ModuleAnalyzer:
     def enabled(self, value: bool) -> None:
         if value == self.enabled:
             return
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        while self._handles:
+            self._handles.pop().remove()
         for name, layer in canonical_named_modules(self._module) if value else ():
-            self._handles.append(layer.register_forward_pre_hook(self._before(name)))
-            self._handles.append(layer.register_forward_hook(self._after(name)))
-
-    ignore_zero = property(attrgetter("_ignore_zero"), doc="Whether zeros cost nothing.")
-    multiply_adds = property(
-        attrgetter("_multiply_adds"),
-        doc="Whether a multiply-add counts as two.",
-    )
+            before, after = partial(self._before, name), partial(self._after, name)
+            self._handles.append(layer.register_forward_pre_hook(before))
+            self._handles.append(layer.register_forward_hook(after))
 
     def layer_desc(self, name: str | None = None) -> AnalyzedLayerDesc:
         """Describe a layer, or a part of the model together with all layers in it.
@@ -135,30 +132,23 @@ class ModuleAnalyzer:
             **vars(self._calls[name]),
         )
 
-    def _before(self, name: str) -> Any:
-        def number(_layer: nn.Module, _inputs: Any) -> None:
-            self._count = 0 if not name else self._count + 1
-            self._calls[name].execution_order = self._count
+    def _before(self, name: str, _layer: nn.Module, _inputs: Any) -> None:
+        self._count = 0 if not name else self._count + 1
+        self._calls[name].execution_order = self._count
 
-        return number
-
-    def _after(self, name: str) -> Any:
-        def measure(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            calls = self._calls[name]
-            calls.input_shape, calls.output_shape = _shapes(inputs), _shapes(output)
-            calls.flops = layer_flops(layer, inputs, output, self._ignore_zero, self._multiply_adds)
-            calls.total_flops += calls.flops
-            self._seen = True
-
-        return measure
+    def _after(self, name: str, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        calls = self._calls[name]
+        calls.input_shape, calls.output_shape = _shapes(inputs), _shapes(output)
+        calls.flops = layer_flops(layer, inputs, output, self._ignore_zero, self._multiply_adds)
+        calls.total_flops += calls.flops
+        self._seen = True
 
 
 def _weight(layer: nn.Module) -> dict[str, Tensor]:
-    is_prunable = isinstance(layer, _BatchNorm) or get_prunable_layers(layer)
-    if not is_prunable or any(True for _ in layer.children()):
-        return {}
     weight = getattr(layer, "weight", None)
-    return {"weight": weight} if isinstance(weight, Tensor) else {}
+    is_prunable = isinstance(layer, _BatchNorm) or get_prunable_layers(layer)
+    is_layer = not any(True for _ in layer.children())
+    return {"weight": weight} if is_prunable and is_layer and isinstance(weight, Tensor) else {}
 
 
 def _dims(params: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

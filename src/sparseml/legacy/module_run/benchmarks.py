@@ -21,10 +21,6 @@ __all__ = ["BatchBenchmarkResults", "ModuleBenchmarker"]
 _Get = Callable[[Any], Any]
 
 
-def _timings(kind: str) -> _Get:
-    return lambda results: results._taken[kind]
-
-
 def _seconds(kind: str, item: bool = False) -> _Get:
     def mean(results: Any) -> float:
         taken = results._taken[kind]
@@ -58,8 +54,6 @@ class BatchBenchmarkResults:
             f"e2e_batch_seconds={self.e2e_batch_seconds})"
         )
 
-    batch_size = property(attrgetter("_batch_size"), doc="Samples per batch.")
-
     def add(self, model_sec: float, e2e_sec: float, batch_size: int) -> None:
         """Add the timings of one batch.
 
@@ -70,16 +64,17 @@ class BatchBenchmarkResults:
         self._taken["model"].append(model_sec)
         self._taken["e2e"].append(e2e_sec)
 
-    model_batch_timings = property(_timings("model"), doc="Seconds of each forward pass.")
-    e2e_batch_timings = property(_timings("e2e"), doc="Seconds from batch to result of each.")
-    model_batch_seconds = property(_seconds("model"), doc="Mean seconds of the forward pass.")
-    e2e_batch_seconds = property(_seconds("e2e"), doc="Mean seconds from batch to result.")
-    model_batches_per_second = property(_rate("model"), doc="Batches per second, forward only.")
-    e2e_batches_per_second = property(_rate("e2e"), doc="Batches per second, batch to result.")
-    model_item_seconds = property(_seconds("model", True), doc="Mean seconds per sample.")
-    e2e_item_seconds = property(_seconds("e2e", True), doc="Mean seconds per sample, all in all.")
-    model_items_per_second = property(_rate("model", True), doc="Samples per second.")
-    e2e_items_per_second = property(_rate("e2e", True), doc="Samples per second, all in all.")
+    batch_size = property(attrgetter("_batch_size"), doc="Samples per batch.")
+    model_batch_timings = property(lambda self: self._taken["model"])
+    e2e_batch_timings = property(lambda self: self._taken["e2e"])
+    model_batch_seconds = property(_seconds("model"))
+    e2e_batch_seconds = property(_seconds("e2e"))
+    model_batches_per_second = property(_rate("model"))
+    e2e_batches_per_second = property(_rate("e2e"))
+    model_item_seconds = property(_seconds("model", item=True))
+    e2e_item_seconds = property(_seconds("e2e", item=True))
+    model_items_per_second = property(_rate("model", item=True))
+    e2e_items_per_second = property(_rate("e2e", item=True))
 
 
 class ModuleBenchmarker:
@@ -125,17 +120,17 @@ class ModuleBenchmarker:
 
 def _time_batch(module: nn.Module, batch: Any, device: Any) -> tuple[float, float]:
     """Return seconds of the forward pass and of the whole."""
+    on_gpu = torch.device(device).type == "cuda"
+
+    def now() -> float:
+        if on_gpu:
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
     start = time.perf_counter()
     moved = tensors_to_device(batch, device)
-    _synchronize(device)
-    before = time.perf_counter()
+    before = now()
     output = tensors_module_forward(moved, module)
-    _synchronize(device)
-    after = time.perf_counter()
+    after = now()
     tensors_to_device(output, "cpu")
     return after - before, time.perf_counter() - start
-
-
-def _synchronize(device: Any) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)

@@ -36,7 +36,8 @@ class LossWrapper:
     """Computes a loss and any number of metrics from a batch and the model's output for it.
 
     Subclasses override :meth:`forward`, or how it finds predictions and labels
-    (:meth:`get_preds`, :meth:`get_labels`).
+    (:meth:`get_preds`, :meth:`get_labels`); these raise a TypeError for what is neither a tensor
+    nor an iterable that holds something.
 
     :param loss_fn: called as ``loss_fn(predictions, labels)``, returns a scalar tensor
     :param extras: metrics by name, called in the same way
@@ -64,15 +65,10 @@ class LossWrapper:
         return (DEFAULT_LOSS_KEY, *self._extras)
 
     def __call__(self, data: Any, pred: Any) -> dict[str, Tensor]:
-        """Return what :meth:`forward` returns."""
         return self.forward(data, pred)
 
     def forward(self, data: Any, pred: Any) -> dict[str, Tensor]:
-        """Return the loss under ``__loss__`` and each metric under its name.
-
-        :param data: the batch
-        :param pred: the model's output for it
-        """
+        """Return the loss of a batch and its output as ``__loss__``, each metric by its name."""
         functions = {DEFAULT_LOSS_KEY: self._loss_fn, **self._extras}
         return {
             name: function(self.get_preds(data, pred, name), self.get_labels(data, pred, name))
@@ -80,25 +76,20 @@ class LossWrapper:
         }
 
     def get_inputs(self, data: Any, pred: Any, name: str) -> Any:
-        """Return the features of a batch: the first element of an iterable, or the tensor.
-
-        :raises TypeError: if the batch is neither a tensor nor an iterable that holds something
-        """
+        """Return the features of a batch: the first element of an iterable, or the tensor."""
         return _element(data, 0, "a batch")
 
     def get_preds(self, data: Any, pred: Any, name: str) -> Any:
         """Return the predictions for the loss ``name``: the first element of an iterable.
 
         Without ``deconstruct_tensors``, the output as it is.
-
-        :raises TypeError: if the output is neither a tensor nor an iterable that holds something
         """
         return _element(pred, 0, "an output") if self._deconstruct_tensors else pred
 
     def get_labels(self, data: Any, pred: Any, name: str) -> Any:
         """Return the labels for the loss ``name``: the last element of the batch.
 
-        :raises TypeError: if the batch is a tensor, not iterable, or empty
+        :raises TypeError: if the batch is a tensor, too
         """
         if isinstance(data, Tensor):
             raise TypeError("a batch must be an iterable with the labels last, found a Tensor")
@@ -169,12 +160,12 @@ class InceptionCrossEntropyLossWrapper(LossWrapper):
 
 def _heads(preds: Any) -> tuple[Tensor, list[Tensor]]:
     """Return the logits and the auxiliary heads' of an output."""
+    if isinstance(preds, Tensor):
+        return preds, []
     fields = preds if isinstance(preds, Mapping) else getattr(preds, "_asdict", dict)()
     if "logits" in fields:
         found = [fields[name] for name in fields if name.startswith("aux_logits")]
         return fields["logits"], [head for head in found if head is not None]
-    if isinstance(preds, Tensor):
-        return preds, []
     heads = list(preds.values() if isinstance(preds, Mapping) else preds)
     return (heads[1], heads[:1]) if len(heads) > 1 else (_element(heads, 0, "an output"), [])
 
@@ -238,7 +229,7 @@ class KDLossWrapper(LossWrapper):
         )
         weight = settings.weight
         total = weight * kd_loss + (1.0 - weight) * losses[DEFAULT_LOSS_KEY]
-        return {**losses, DEFAULT_LOSS_KEY: total}
+        return losses | {DEFAULT_LOSS_KEY: total}
 
 
 class Accuracy(nn.Module):
@@ -249,8 +240,7 @@ class Accuracy(nn.Module):
         """Return the percentage (0-d) for predictions and labels of one shape."""
         return ((pred >= 0.5) == (lab >= 0.5)).float().mean() * 100.0
 
-    def forward(self, pred: Tensor, lab: Tensor) -> Tensor:
-        return self.calculate(pred, lab)
+    forward = calculate
 
 
 class TopKAccuracy(nn.Module):

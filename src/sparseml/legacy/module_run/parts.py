@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -24,7 +25,6 @@ __all__ = [
 ]
 
 _Hook = Callable[..., Any]
-_Losses = Mapping[str, Tensor]
 _DATA = "counter, step_count, batch_size, data"
 
 
@@ -70,11 +70,26 @@ def _registering(point: str, doc: str) -> Any:
     return register
 
 
+def _invoking(point: str) -> Any:
+    def invoke(
+        self: ModuleRunHooks,
+        counter: int,
+        step_count: int,
+        batch_size: int,
+        data: Any,
+        pred: Any,
+        losses: Mapping[str, Tensor],
+    ) -> None:
+        self._invoke(point, counter, step_count, batch_size, data, pred, losses)
+
+    return invoke
+
+
 class ModuleRunHooks:
     """Functions called at five points of every batch, in the order of registration.
 
-    They are called with ``(counter, step_count, batch_size, data)``, the batch being on its device,
-    from the forward pass on also with the output, and from the loss on also with the losses.
+    ``invoke_batch_*`` calls them with ``(counter, step_count, batch_size, data)``, the batch being
+    on its device, from the forward pass on also with the output, from the loss on with the losses.
     """
 
     def __init__(self) -> None:
@@ -89,32 +104,16 @@ class ModuleRunHooks:
     register_batch_end_hook = _registering("end", f"{_DATA}, pred, losses")
 
     def invoke_batch_start(self, counter: int, step_count: int, batch_size: int, data: Any) -> None:
-        """Call the hooks at the start of a batch."""
         self._invoke("start", counter, step_count, batch_size, data)
 
     def invoke_batch_forward(
         self, counter: int, step_count: int, batch_size: int, data: Any, pred: Any
     ) -> None:
-        """Call the hooks after the forward pass."""
         self._invoke("forward", counter, step_count, batch_size, data, pred)
 
-    def invoke_batch_loss(
-        self, counter: int, step_count: int, batch_size: int, data: Any, pred: Any, losses: _Losses
-    ) -> None:
-        """Call the hooks after the loss."""
-        self._invoke("loss", counter, step_count, batch_size, data, pred, losses)
-
-    def invoke_batch_backward(
-        self, counter: int, step_count: int, batch_size: int, data: Any, pred: Any, losses: _Losses
-    ) -> None:
-        """Call the hooks after the backward pass."""
-        self._invoke("backward", counter, step_count, batch_size, data, pred, losses)
-
-    def invoke_batch_end(
-        self, counter: int, step_count: int, batch_size: int, data: Any, pred: Any, losses: _Losses
-    ) -> None:
-        """Call the hooks at the end of a batch."""
-        self._invoke("end", counter, step_count, batch_size, data, pred, losses)
+    invoke_batch_loss = _invoking("loss")
+    invoke_batch_backward = _invoking("backward")
+    invoke_batch_end = _invoking("end")
 
     def _invoke(self, point: str, *args: Any) -> None:
         for hook in list(self._hooks[point].values()):  # a copy, since a hook may remove itself
@@ -138,10 +137,8 @@ class ModuleRunFuncs:
 
     def copy(self, run_funcs: ModuleRunFuncs) -> None:
         """Take over the functions of ``run_funcs``."""
-        self.batch_size = run_funcs.batch_size
-        self.to_device = run_funcs.to_device
-        self.model_forward = run_funcs.model_forward
-        self.model_backward = run_funcs.model_backward
+        for field in fields(ModuleRunFuncs):
+            setattr(self, field.name, getattr(run_funcs, field.name))
 
 
 class ModuleRunResults:
@@ -154,17 +151,15 @@ class ModuleRunResults:
         means = {key: round(float(self.result_mean(key)), 6) for key in self._results}
         return f"{type(self).__name__}({means})"
 
-    @property
-    def results(self) -> dict[str, list[Tensor]]:
-        """Per name one tensor a batch, of the batch's size, on the CPU."""
-        return self._results
+    results = property(
+        attrgetter("_results"), doc="By name one tensor a batch, of its size, on the CPU."
+    )
 
     def append(self, losses: Mapping[str, Tensor], batch_size: int) -> None:
         """Add the values of a batch; each is repeated ``batch_size`` times."""
         for key, value in losses.items():
-            self._results.setdefault(key, []).append(
-                value.detach().cpu().reshape(1).repeat(batch_size)
-            )
+            values = value.detach().cpu().reshape(1).repeat(batch_size)
+            self._results.setdefault(key, []).append(values)
 
     def result(self, key: str) -> list[Tensor]:
         """Return the tensors of ``key``, one a batch.

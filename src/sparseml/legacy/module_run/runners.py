@@ -71,18 +71,20 @@ class ModuleRunner:
         self._module = module
         self._device = device
         self._loss = loss if isinstance(loss, LossWrapper) else LossWrapper(loss, None, False)
-        self._loggers = _as_manager(loggers)
+        managed = isinstance(loggers, LoggerManager)
+        self._loggers: Any = loggers if managed else LoggerManager(loggers, log_python=False)
         self._log_name = log_name
         self._log_steps = log_steps
         self._log_summary = log_summary
         self._device_context = device_context or ModuleDeviceContext.default_context()
+        self._epoch_accumulation = 1
         self._run_hooks = ModuleRunHooks()
         self._run_funcs = ModuleRunFuncs()
 
-    module = property(attrgetter("_module"), doc="The model.")
-    device = property(attrgetter("_device"), doc="Where the batches are put.")
-    loss = property(attrgetter("_loss"), doc="The loss.")
-    device_context = property(attrgetter("_device_context"), doc="Precision and processes.")
+    module = property(attrgetter("_module"))
+    device = property(attrgetter("_device"))
+    loss = property(attrgetter("_loss"))
+    device_context = property(attrgetter("_device_context"))
     run_hooks = property(attrgetter("_run_hooks"), doc="Functions called at points of every batch.")
     run_funcs = property(attrgetter("_run_funcs"), doc="The replaceable steps of a run.")
 
@@ -102,11 +104,11 @@ class ModuleRunner:
             trainer's own ``num_accumulated_batches``
         """
         desc = f"{self._log_name} epoch {epoch + 1}/{max_epochs}"
-        self._set_accumulation(gradient_accum_steps)
+        self._epoch_accumulation = gradient_accum_steps
         try:
             return self.run(data_loader, desc, epoch, show_progress, track_results, max_steps)
         finally:
-            self._set_accumulation(1)
+            self._epoch_accumulation = 1
 
     def run(
         self,
@@ -158,8 +160,8 @@ class ModuleRunner:
     ) -> dict[str, float]:
         """Return what is logged at the end of a run of so many seconds."""
         means = {key: float(results.result_mean(key)) for key in results.results}
-        means["Batch Size"] = sum(batch_sizes) / len(batch_sizes)
-        numbers = {f"{key} Summary": n for key, n in (means | self._extra_numbers()).items()}
+        means |= {"Batch Size": sum(batch_sizes) / len(batch_sizes)} | self._extra_numbers()
+        numbers = {f"{key} Summary": number for key, number in means.items()}
         return {**numbers, "Minutes per epoch": seconds / 60.0}
 
     def _run_batch(
@@ -188,9 +190,6 @@ class ModuleRunner:
     def _extra_numbers(self) -> dict[str, float]:
         """Return what is logged beside the losses, by name."""
         return {}
-
-    def _set_accumulation(self, batches: int) -> None:
-        """Set the batches per optimizer step asked for by one epoch."""
 
     def _start_run(self) -> None:
         """Prepare the module for a run."""
@@ -235,7 +234,6 @@ class ModuleTrainer(ModuleRunner):
         )
         self._optimizer = optimizer
         self._num_accumulated_batches = num_accumulated_batches
-        self._epoch_accumulation = 1
         self._optim_closure = optim_closure
         self._accumulated = 0
         self._learning_rate = 0.0
@@ -245,14 +243,9 @@ class ModuleTrainer(ModuleRunner):
                 raise RuntimeError("mixed precision cannot run an optim_closure: scale the loss")
             self._scaler = torch.amp.GradScaler(torch.device(device).type)
 
-    optimizer = property(attrgetter("_optimizer"), doc="The optimizer.")
-    num_accumulated_batches = property(
-        attrgetter("_num_accumulated_batches"), doc="Batches per step."
-    )
-    optim_closure = property(attrgetter("_optim_closure"), doc="The closure of ``optimizer.step``.")
-
-    def _set_accumulation(self, batches: int) -> None:
-        self._epoch_accumulation = batches
+    optimizer = property(attrgetter("_optimizer"))
+    num_accumulated_batches = property(attrgetter("_num_accumulated_batches"))
+    optim_closure = property(attrgetter("_optim_closure"))
 
     def _start_run(self) -> None:
         self._module.train()
@@ -301,12 +294,6 @@ class ModuleTester(ModuleRunner):
                 return super().run(*args, **kwargs)
         finally:
             self._module.train(was_training)
-
-
-def _as_manager(loggers: Sequence[BaseLogger] | LoggerManager | None) -> LoggerManager:
-    if isinstance(loggers, LoggerManager):
-        return loggers
-    return LoggerManager(loggers, log_python=False)
 
 
 def _pace(seconds: float, steps: int, total: int | None) -> dict[str, float]:
