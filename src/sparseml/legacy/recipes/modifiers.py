@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sparseml.optim.fields import of_types
-from sparseml.optim.props import ModifierProp
+from sparseml.optim.fields import field, of_types
 from sparseml.optim.scheduled import BaseScheduled, BaseUpdate
 from sparseml.optim.types import SparsificationTypes
 from sparseml.utils.iterables import convert_to_bool, validate_names
@@ -26,30 +25,39 @@ __all__ = [
 ]
 
 
-def _field(name: str, doc: str) -> Any:
-    attribute = f"_{name}"
-    return ModifierProp(
-        func_get=lambda modifier: getattr(modifier, attribute),
-        func_set=lambda modifier, value: setattr(modifier, attribute, value),
-        doc=doc,
-    )
+def _plain(_name: str, value: Any) -> Any:
+    return value
 
 
-class _Repeating(BaseScheduled, BaseUpdate):
-    def __init__(
-        self, start_epoch: float, end_epoch: float, update_frequency: float, **kwargs: Any
-    ) -> None:
-        given = {
-            "start_epoch": start_epoch,
-            "end_epoch": end_epoch,
-            "update_frequency": update_frequency,
-        }
-        super().__init__(**{"end_comparator": -1, "min_frequency": -1.0, **given, **kwargs})
+def _flag(_name: str, value: Any) -> bool:
+    return convert_to_bool(value)
 
 
-class EpochRangeModifier(BaseScheduled):
-    """
-    Makes a recipe span at least the given epochs.
+def _rate(name: str, value: Any) -> float:
+    if not 0.0 < float(value) <= 1.0:
+        raise ValueError(f"{name} must lie in (0, 1], found {value}")
+    return float(value)
+
+
+def _names(name: str, value: Any) -> Any:
+    return validate_names(value, name)
+
+
+class _Scheduled(BaseScheduled):
+    """Has the schedule that its arguments say, and ends when it starts or later."""
+
+    def __init__(self, start_epoch: float, end_epoch: float, **kwargs: Any) -> None:
+        given = {"start_epoch": start_epoch, "end_epoch": end_epoch}
+        super().__init__(**{"end_comparator": -1, **given, **kwargs})
+
+
+class _Repeating(_Scheduled, BaseUpdate):
+    def __init__(self, start_epoch: float, end_epoch: float, **kwargs: Any) -> None:
+        super().__init__(start_epoch, end_epoch, **{"min_frequency": -1.0, **kwargs})
+
+
+class EpochRangeModifier(_Scheduled):
+    """Makes a recipe span at least the given epochs.
 
     :param start_epoch: the first epoch
     :param end_epoch: where the last epoch ends
@@ -58,13 +66,11 @@ class EpochRangeModifier(BaseScheduled):
     sparsification_types = of_types(SparsificationTypes.general, SparsificationTypes.epoch)
 
     def __init__(self, start_epoch: float, end_epoch: float, **kwargs: Any) -> None:
-        given = {"start_epoch": start_epoch, "end_epoch": end_epoch}
-        super().__init__(**{"end_comparator": -1, **given, **kwargs})
+        super().__init__(start_epoch, end_epoch, **kwargs)
 
 
-class SetLearningRateModifier(BaseScheduled):
-    """
-    Sets the learning rate.
+class SetLearningRateModifier(_Scheduled):
+    """Sets the learning rate.
 
     :param learning_rate: in (0, 1]
     :param start_epoch: when
@@ -73,8 +79,8 @@ class SetLearningRateModifier(BaseScheduled):
     """
 
     sparsification_types = of_types(SparsificationTypes.learning_rate)
-    learning_rate = _field("learning_rate", "The learning rate.")
-    constant_logging = _field("constant_logging", "Whether it is logged at every step.")
+    learning_rate = field(_rate)
+    constant_logging = field(_flag)
 
     def __init__(
         self,
@@ -84,17 +90,13 @@ class SetLearningRateModifier(BaseScheduled):
         constant_logging: bool = False,
         **kwargs: Any,
     ) -> None:
-        given = {"start_epoch": start_epoch, "end_epoch": -1.0}
-        super().__init__(**{"end_comparator": None, **given, **kwargs})
-        self._learning_rate = float(learning_rate)
-        self._constant_logging = convert_to_bool(constant_logging)
-        if not 0.0 < self._learning_rate <= 1.0:
-            raise ValueError(f"learning_rate must lie in (0, 1], found {learning_rate}")
+        super().__init__(start_epoch, -1.0, **{"end_comparator": None, **kwargs})
+        self.learning_rate = learning_rate
+        self.constant_logging = constant_logging
 
 
 class LearningRateModifier(_Repeating):
-    """
-    Changes the learning rate by a scheduler.
+    """Changes the learning rate by a scheduler.
 
     :param lr_class: the scheduler's name
     :param lr_kwargs: its arguments, in epochs
@@ -106,10 +108,10 @@ class LearningRateModifier(_Repeating):
     """
 
     sparsification_types = of_types(SparsificationTypes.learning_rate)
-    lr_class = _field("lr_class", "The scheduler's name.")
-    lr_kwargs = _field("lr_kwargs", "The scheduler's arguments.")
-    init_lr = _field("init_lr", "The first learning rate.")
-    constant_logging = _field("constant_logging", "Whether it is logged at every step.")
+    lr_class = field(_plain)
+    lr_kwargs = field(_plain)
+    init_lr = field(_rate)
+    constant_logging = field(_flag)
 
     def __init__(
         self,
@@ -123,17 +125,14 @@ class LearningRateModifier(_Repeating):
         **kwargs: Any,
     ) -> None:
         super().__init__(start_epoch, end_epoch, update_frequency=-1.0, **kwargs)
-        self._lr_class = lr_class
-        self._lr_kwargs = lr_kwargs
-        self._init_lr = float(init_lr)
-        self._constant_logging = convert_to_bool(constant_logging)
-        if not 0.0 < self._init_lr <= 1.0:
-            raise ValueError(f"init_lr must lie in (0, 1], found {init_lr}")
+        self.lr_class = lr_class
+        self.lr_kwargs = lr_kwargs
+        self.init_lr = init_lr
+        self.constant_logging = constant_logging
 
 
-class TrainableParamsModifier(BaseScheduled):
-    """
-    Freezes parameters, or lets them train.
+class TrainableParamsModifier(_Scheduled):
+    """Freezes parameters, or lets them train.
 
     :param params: names and patterns, or a token for all
     :param trainable: whether they train
@@ -143,9 +142,9 @@ class TrainableParamsModifier(BaseScheduled):
     """
 
     sparsification_types = of_types(SparsificationTypes.general)
-    params = _field("params", "Names and patterns of the parameters.")
-    trainable = _field("trainable", "Whether they train.")
-    params_strict = _field("params_strict", "Whether every name must exist.")
+    params = field(_names)
+    trainable = field(_flag)
+    params_strict = field(_flag)
 
     def __init__(
         self,
@@ -156,16 +155,14 @@ class TrainableParamsModifier(BaseScheduled):
         end_epoch: float = -1.0,
         **kwargs: Any,
     ) -> None:
-        given = {"start_epoch": start_epoch, "end_epoch": end_epoch}
-        super().__init__(**{"end_comparator": -1, **given, **kwargs})
-        self._params = validate_names(params, f"params of {type(self).__name__}")
-        self._trainable = convert_to_bool(trainable)
-        self._params_strict = convert_to_bool(params_strict)
+        super().__init__(start_epoch, end_epoch, **kwargs)
+        self.params = params
+        self.trainable = trainable
+        self.params_strict = params_strict
 
 
 class ConstantPruningModifier(_Repeating):
-    """
-    Keeps zeros at zero.
+    """Keeps zeros at zero.
 
     :param params: names and patterns, or a token for all
     :param start_epoch: when to start
@@ -174,7 +171,7 @@ class ConstantPruningModifier(_Repeating):
     """
 
     sparsification_types = of_types(SparsificationTypes.pruning)
-    params = _field("params", "Names and patterns of the parameters.")
+    params = field(_names)
 
     def __init__(
         self,
@@ -185,12 +182,11 @@ class ConstantPruningModifier(_Repeating):
         **kwargs: Any,
     ) -> None:
         super().__init__(start_epoch, end_epoch, update_frequency=-1.0, **kwargs)
-        self._params = validate_names(params, f"params of {type(self).__name__}")
+        self.params = params
 
 
 class GMPruningModifier(_Repeating):
-    """
-    Prunes by magnitude, gradually.
+    """Prunes by magnitude, gradually.
 
     :param params: names and patterns, or a token for all
     :param init_sparsity: the fraction of zeros to begin with
@@ -204,12 +200,12 @@ class GMPruningModifier(_Repeating):
     """
 
     sparsification_types = of_types(SparsificationTypes.pruning)
-    params = _field("params", "Names and patterns of the parameters.")
-    init_sparsity = _field("init_sparsity", "The fraction of zeros to begin with.")
-    final_sparsity = _field("final_sparsity", "The fraction of zeros to end with.")
-    leave_enabled = _field("leave_enabled", "Whether zeros stay after the end.")
-    inter_func = _field("inter_func", "The curve from the first to the last fraction.")
-    mask_type = _field("mask_type", "The pattern that zeros follow.")
+    params = field(_names)
+    init_sparsity = field(_plain)
+    final_sparsity = field(_plain)
+    leave_enabled = field(_flag)
+    inter_func = field(_plain)
+    mask_type = field(_plain)
 
     def __init__(
         self,
@@ -225,9 +221,9 @@ class GMPruningModifier(_Repeating):
         **kwargs: Any,
     ) -> None:
         super().__init__(start_epoch, end_epoch, update_frequency=update_frequency, **kwargs)
-        self._params = validate_names(params, f"params of {type(self).__name__}")
-        self._init_sparsity = init_sparsity
-        self._final_sparsity = final_sparsity
-        self._leave_enabled = convert_to_bool(leave_enabled)
-        self._inter_func = inter_func
-        self._mask_type = mask_type
+        self.params = params
+        self.init_sparsity = init_sparsity
+        self.final_sparsity = final_sparsity
+        self.leave_enabled = leave_enabled
+        self.inter_func = inter_func
+        self.mask_type = mask_type
