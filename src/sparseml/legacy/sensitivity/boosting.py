@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from operator import attrgetter
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ __all__ = ["LayerBoostResults", "ModuleASOneShootBooster"]
 _MOST_HALVINGS = 60  # float64 tells no finer steps apart
 
 
+@dataclass(frozen=True, eq=False)
 class LayerBoostResults:
     """What boosting has done to a layer.
 
@@ -33,28 +34,12 @@ class LayerBoostResults:
     :param baseline_loss: losses before
     """
 
-    def __init__(
-        self,
-        name: str,
-        threshold: float,
-        boosted_as: Tensor,
-        boosted_loss: ModuleRunResults,
-        baseline_as: Tensor,
-        baseline_loss: ModuleRunResults,
-    ) -> None:
-        self._name = name
-        self._threshold = threshold
-        self._boosted_as = boosted_as
-        self._boosted_loss = boosted_loss
-        self._baseline_as = baseline_as
-        self._baseline_loss = baseline_loss
-
-    name = property(attrgetter("_name"), doc="The layer.")
-    threshold = property(attrgetter("_threshold"), doc="The threshold found.")
-    boosted_as = property(attrgetter("_boosted_as"), doc="Fractions of zeros with it.")
-    boosted_loss = property(attrgetter("_boosted_loss"), doc="The model's losses with it.")
-    baseline_as = property(attrgetter("_baseline_as"), doc="Fractions of zeros before.")
-    baseline_loss = property(attrgetter("_baseline_loss"), doc="The model's losses before.")
+    name: str
+    threshold: float
+    boosted_as: Tensor
+    boosted_loss: ModuleRunResults
+    baseline_as: Tensor
+    baseline_loss: ModuleRunResults
 
 
 class ModuleASOneShootBooster:
@@ -108,12 +93,8 @@ class ModuleASOneShootBooster:
         """
         if precision <= 0:
             raise ValueError(f"precision must be above 0, found {precision}")
-        return {
-            name: self._boosted(
-                name, max_target_metric_loss, metric_key, metric_increases, precision
-            )
-            for name in layers
-        }
+        how = (max_target_metric_loss, metric_key, metric_increases, precision)
+        return {name: self._boosted(name, *how) for name in layers}
 
     def _boosted(
         self, name: str, allowed: float, key: str, increases: bool, precision: float
@@ -164,8 +145,5 @@ def _watched(layer: nn.Module) -> Iterator[list[tuple[Tensor, float]]]:
     def watch(_layer: nn.Module, _inputs: Any, output: Tensor) -> None:
         seen.append((tensor_sparsity(output).detach().cpu(), float(output.max())))
 
-    handle = layer.register_forward_hook(watch)
-    try:
+    with layer.register_forward_hook(watch):
         yield seen
-    finally:
-        handle.remove()

@@ -95,5 +95,4 @@ def _restore(
     module: nn.Module, optim: Optimizer, state: tuple[dict[str, Any], dict[str, Any]]
 ) -> None:
     module.load_state_dict(state[0])
-    # what is loaded is also written to
-    optim.load_state_dict(copy.deepcopy(state[1]))
+    optim.load_state_dict(copy.deepcopy(state[1]))  # what is loaded is also written to

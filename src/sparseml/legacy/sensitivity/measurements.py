@@ -51,8 +51,7 @@ class Analysis(ABC):
 
     @classmethod
     def load_json(cls, path: str) -> Any:
-        """
-        Read what :meth:`save_json`, here or in SparseML 1.x, has written.
+        """Read what :meth:`save_json`, here or in SparseML 1.x, has written.
 
         :raises FileNotFoundError: if there is no such file
         """
@@ -64,13 +63,12 @@ class Analysis(ABC):
         cells = [list(titles), *([_cell(value) for value in row] for row in rows)]
         widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
         for name, *numbers in cells:
-            padded = [text.rjust(width) for text, width in zip(numbers, widths[1:], strict=True)]
+            padded = map(str.rjust, numbers, widths[1:])
             print("  ".join([name.ljust(widths[0]), *padded]))
 
 
 def draw(fill: Callable[[Any], None], path: _Path | None, height: float = 5.0) -> tuple[Any, Any]:
-    """
-    Draw a picture and save or show it; needs matplotlib.
+    """Draw a picture and save or show it; needs matplotlib.
 
     :param fill: called with the ``matplotlib.axes.Axes``
     :param path: where to save the picture, as PNG without an ending; folders are made as needed.
@@ -105,11 +103,7 @@ def draw(fill: Callable[[Any], None], path: _Path | None, height: float = 5.0) -
 def draw_bars(
     bars: Mapping[str, float], path: _Path | None, title: str | None, label: str
 ) -> tuple[Any, Any]:
-    """
-    Draw a horizontal bar for each number, the first at the top; see :func:`draw`.
-
-    :param label: what the numbers are
-    """
+    """Draw a horizontal bar for each number, the first at the top, by :func:`draw`."""
 
     def fill(axes: Any) -> None:
         places = range(len(bars))

@@ -24,8 +24,7 @@ def mean(values: Sequence[float]) -> float:
 
 
 class PruningSensitivityResult:
-    """
-    Measurements of one layer, or of the whole model, at several sparsities.
+    """Measurements of one layer, or of the whole model, at several sparsities.
 
     :param id_: identifies what was pruned, None for nothing but its name
     :param name: name of what was pruned
@@ -61,22 +60,15 @@ class PruningSensitivityResult:
         averages = dict(self.averages)
         return f"{type(self).__name__}({self._id!r}, {self._name!r}, {self._index}, {averages})"
 
-    id_ = property(attrgetter("_id"), doc="Identifies what was pruned.")
-    name = property(attrgetter("_name"), doc="Name of what was pruned.")
-    index = property(attrgetter("_index"), doc="Its position in the model.")
-    baseline_measurement_index = property(
-        attrgetter("_baseline_measurement_index"), doc="Which of the sparsities counts as dense."
-    )
-    baseline_measurement_key = property(
-        attrgetter("_baseline_measurement_key"), doc="The sparsity that counts as dense."
-    )
-    sparse_measurements = property(
-        attrgetter("_sparse_measurements"), doc="Sparsity → values, in the order added."
-    )
+    id_ = property(attrgetter("_id"))
+    name = property(attrgetter("_name"))
+    index = property(attrgetter("_index"))
+    baseline_measurement_index = property(attrgetter("_baseline_measurement_index"))
+    baseline_measurement_key = property(attrgetter("_baseline_measurement_key"))
+    sparse_measurements = property(attrgetter("_sparse_measurements"))
 
     def add_measurement(self, sparsity: float, loss: float, baseline: bool) -> None:
-        """
-        Add a measured value.
+        """Add a measured value.
 
         :param baseline: whether this sparsity is what the others are compared with; only the first
             value of a sparsity can make it so
@@ -101,8 +93,7 @@ class PruningSensitivityResult:
 
     @property
     def baseline_average(self) -> float:
-        """
-        The mean of the values to compare with.
+        """The mean of the values to compare with.
 
         :raises ValueError: without a baseline
         """
@@ -112,8 +103,7 @@ class PruningSensitivityResult:
 
     @property
     def sparse_average(self) -> float:
-        """
-        The mean of all sparsities and all averages together, as in SparseML 1.x; 0 for none.
+        """The mean of all sparsities and all averages together, as in SparseML 1.x; 0 for none.
 
         It only serves to compare layers that were measured at the same sparsities.
         """
@@ -125,8 +115,7 @@ class PruningSensitivityResult:
         return interpolated_integral(list(self.averages.items()))
 
     def sparse_comparison(self, compare_index: int = -1) -> float:
-        """
-        Return how far an average is above the baseline's, or above the first without a baseline.
+        """Return how far an average is above the baseline's, or above the first without a baseline.
 
         :param compare_index: which one, in the order in which the sparsities were added; negative
             for the one whose sparsity is nearest to 0.9
@@ -143,6 +132,7 @@ class PruningSensitivityResult:
 
     def dict(self) -> _Plain:
         """Return measurements and what follows from them as plain data."""
+        measured = self._sparse_measurements.items()
         return {
             "id": self._id,
             "name": self._name,
@@ -150,9 +140,7 @@ class PruningSensitivityResult:
             "baseline_measurement_index": self._baseline_measurement_index,
             "has_baseline": self.has_baseline,
             "baseline_measurement_key": self._baseline_measurement_key,
-            "sparse_measurements": [
-                [sparsity, list(values)] for sparsity, values in self._sparse_measurements.items()
-            ],
+            "sparse_measurements": [[sparsity, list(values)] for sparsity, values in measured],
             "averages": dict(self.averages),
             "baseline_average": self.baseline_average if self.has_baseline else None,
             "sparse_average": self.sparse_average,

@@ -1,5 +1,4 @@
-"""
-How a model's loss or speed reacts to pruning its layers one by one, and to learning rates.
+"""How a model's loss or speed reacts to pruning its layers one by one, and to learning rates.
 
 These classes hold, save, print and plot measurements; they do not take any.
 """
@@ -8,7 +7,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections import OrderedDict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
@@ -41,11 +40,7 @@ _DEFAULT_TITLE = "__default__"
 
 
 def default_pruning_sparsities_loss(extended: bool) -> tuple[float, ...]:
-    """
-    Return sparsities at which to measure the loss.
-
-    :param extended: every hundredth from 0 to 0.99 instead of a choice of ten
-    """
+    """Return sparsities at which to measure the loss: ten, or if extended all hundredths."""
     return tuple(step / 100 for step in range(100)) if extended else _COARSE
 
 
@@ -71,8 +66,7 @@ class _PruningSensitivityAnalysis(Analysis):
         measurement: float,
         baseline: bool,
     ) -> None:
-        """
-        Add a measurement to the layer's result, which is made as needed.
+        """Add a measurement to the layer's result, which is made as needed.
 
         :param id_: identifies the layer; None if its name does
         :param baseline: whether the layer was dense
@@ -86,8 +80,7 @@ class _PruningSensitivityAnalysis(Analysis):
         result.add_measurement(sparsity, measurement, baseline)
 
     def get_result(self, id_or_name: Any) -> PruningSensitivityResult:
-        """
-        Return the result of a layer.
+        """Return the result of a layer.
 
         :raises ValueError: naming the nearest names, if there is none (a KeyError too)
         """
@@ -101,19 +94,20 @@ class _PruningSensitivityAnalysis(Analysis):
         """Return all of it as plain data."""
         return {"results": [result.dict() for result in self._results]}
 
-    def _read(self, dictionary: Mapping[str, Any]) -> None:
-        self._results = [PruningSensitivityResult.from_dict(r) for r in dictionary["results"]]
+    @classmethod
+    def from_dict(cls, dictionary: Mapping[str, Any]) -> Any:
+        """Undo :meth:`dict`; what this package wrote before it is read as well."""
+        analysis = cls()
+        analysis._results = [PruningSensitivityResult.from_dict(r) for r in dictionary["results"]]
+        return analysis
 
     def table(self) -> Table:
         """Return layers with their averages' integral and what 90 % sparsity costs."""
-        rows = [
-            (
-                result.name,
-                result.sparse_integral,
-                result.sparse_comparison() if result.has_baseline else None,
-            )
-            for result in self._results
-        ]
+
+        def cost(result: PruningSensitivityResult) -> float | None:
+            return result.sparse_comparison() if result.has_baseline else None
+
+        rows = [(result.name, result.sparse_integral, cost(result)) for result in self._results]
         return ("layer", "integral", f"at {COMPARED} against dense"), rows
 
 
@@ -123,23 +117,14 @@ class PruningLossSensitivityAnalysis(_PruningSensitivityAnalysis):
     @property
     def results_model(self) -> PruningSensitivityResult:
         """For each sparsity the sum of the layers' averages."""
-        sums: OrderedDict[float, float] = OrderedDict()
-        baselines = set()
+        sums: Counter[float] = Counter()
         for result in self._results:
-            for sparsity, average in result.averages.items():
-                sums[sparsity] = sums.get(sparsity, 0.0) + average
-            baselines.add(result.baseline_measurement_key)
+            sums.update(result.averages)
+        baselines = {result.baseline_measurement_key for result in self._results}
         model = PruningSensitivityResult(_MODEL, _MODEL, -1)
         for sparsity, total in sums.items():
             model.add_measurement(sparsity, total, baseline=sparsity in baselines)
         return model
-
-    @classmethod
-    def from_dict(cls, dictionary: Mapping[str, Any]) -> PruningLossSensitivityAnalysis:
-        """Undo :meth:`dict`."""
-        analysis = cls()
-        analysis._read(dictionary)
-        return analysis
 
     def plot(
         self,
@@ -148,8 +133,7 @@ class PruningLossSensitivityAnalysis(_PruningSensitivityAnalysis):
         normalize: bool = True,
         title: str | None = None,
     ) -> tuple[Any, Any]:
-        """
-        Draw a bar for each layer; needs matplotlib.
+        """Draw a bar for each layer; needs matplotlib.
 
         :param path: where to save the picture; None to show it
         :param plot_integral: draw the integrals over sparsity, otherwise the averages
@@ -172,8 +156,7 @@ def _standardised(bars: Mapping[str, float]) -> dict[str, float]:
 
 
 class PruningPerfSensitivityAnalysis(_PruningSensitivityAnalysis):
-    """
-    How long a batch takes, in seconds, when layers, or all of the model, are pruned.
+    """How long a batch takes, in seconds, when layers, or all of the model, are pruned.
 
     :param num_cores: processor cores that were used; -1 where unknown
     :param batch_size: samples per batch; -1 where unknown
@@ -185,16 +168,12 @@ class PruningPerfSensitivityAnalysis(_PruningSensitivityAnalysis):
         self._batch_size = batch_size
         self._results_model = PruningSensitivityResult(_MODEL, "model", -1)
 
-    num_cores = property(attrgetter("_num_cores"), doc="Processor cores that were used.")
-    batch_size = property(attrgetter("_batch_size"), doc="Samples per batch.")
+    num_cores = property(attrgetter("_num_cores"))
+    batch_size = property(attrgetter("_batch_size"))
     results_model = property(attrgetter("_results_model"), doc="The measurements of the model.")
 
     def add_model_result(self, sparsity: float, measurement: float, baseline: bool) -> None:
-        """
-        Add a measurement of the whole model.
-
-        :param baseline: whether it was dense
-        """
+        """Add a measurement of the whole model, ``baseline`` saying whether it was dense."""
         self._results_model.add_measurement(sparsity, measurement, baseline)
 
     def dict(self) -> _Plain:
@@ -210,15 +189,14 @@ class PruningPerfSensitivityAnalysis(_PruningSensitivityAnalysis):
     def from_dict(cls, dictionary: Mapping[str, Any]) -> PruningPerfSensitivityAnalysis:
         """Undo :meth:`dict`; what this package wrote before it is read as well."""
         analysis = cls(dictionary.get("num_cores", -1), dictionary.get("batch_size", -1))
-        analysis._read(dictionary)
+        analysis._results = PruningLossSensitivityAnalysis.from_dict(dictionary).results
         if "results_model" in dictionary:
             model = PruningSensitivityResult.from_dict(dictionary["results_model"])
             analysis._results_model = model
         return analysis
 
     def plot(self, path: _Path | None, title: str | None = None) -> tuple[Any, Any]:
-        """
-        Draw for each layer what 90 % sparsity changes; needs matplotlib.
+        """Draw for each layer what 90 % sparsity changes; needs matplotlib.
 
         :param path: where to save the picture; None to show it
         :return: ``(None, None)`` if it was saved, otherwise figure and axes
@@ -241,21 +219,18 @@ class LRLossSensitivityAnalysis(Analysis):
     )
 
     def add_result(self, lr: float, loss_measurements: Sequence[float]) -> None:
-        """
-        Add losses measured at a learning rate; earlier ones of the same rate stay apart.
+        """Add losses measured at a learning rate; earlier ones of the same rate stay apart.
 
         :raises ValueError: without a loss
         """
         losses = [float(loss) for loss in loss_measurements]
         if not losses:
             raise ValueError(f"no loss was measured at the learning rate {lr}")
-        self._results.append(
-            {"lr": float(lr), "loss_measurements": losses, "loss_avg": mean(losses)}
-        )
+        entry = {"lr": float(lr), "loss_measurements": losses, "loss_avg": mean(losses)}
+        self._results.append(entry)
 
     def get_result(self, lr: float) -> _Plain:
-        """
-        Return the first entry of :attr:`results` for a learning rate.
+        """Return the first entry of :attr:`results` for a learning rate.
 
         :raises ValueError: listing the rates that were measured (a KeyError too)
         """
@@ -283,8 +258,7 @@ class LRLossSensitivityAnalysis(Analysis):
         return ("learning rate", "loss"), rows
 
     def plot(self, path: _Path | None, title: str | None = None) -> tuple[Any, Any]:
-        """
-        Draw the average losses over the rates, on a logarithmic axis; needs matplotlib.
+        """Draw the average losses over the rates, on a logarithmic axis; needs matplotlib.
 
         :param path: where to save the picture; None to show it
         :param title: ``__default__`` for ``LR Sensitivity``
