@@ -40,12 +40,7 @@ class PruningMaskCreator(mask_creator.PruningMaskCreator):
     def create_sparsity_masks(
         self, tensors: list[Tensor], sparsity: Target, global_sparsity: bool = False
     ) -> list[Tensor]:
-        """Return masks that prune what has the lowest scores.
-
-        :param tensors: scores, higher = more important
-        :param sparsity: fraction to prune, one float for all or a list with one for each
-        :param global_sparsity: rank the entries of all tensors together
-        """
+        """Return masks as of :meth:`mask_creator.PruningMaskCreator.create_sparsity_masks`."""
 
     @abstractmethod
     def create_sparsity_masks_from_tensor(self, tensors: list[Tensor]) -> list[Tensor]:
@@ -66,7 +61,6 @@ class UnstructuredPruningMaskCreator(
     def create_sparsity_masks(
         self, tensors: list[Tensor], sparsity: Target, global_sparsity: bool = False
     ) -> list[Tensor]:
-        """Return masks as the base class."""
         return super().create_sparsity_masks(tensors, sparsity, global_sparsity)
 
     def create_sparsity_masks_from_tensor(self, tensors: list[Tensor]) -> list[Tensor]:
@@ -76,7 +70,6 @@ class UnstructuredPruningMaskCreator(
     def create_sparsity_masks_from_threshold(
         self, tensors: list[Tensor], threshold: float | Tensor
     ) -> list[Tensor]:
-        """Return masks that keep the scores above a threshold."""
         return self._masks_where(lambda units: units > threshold, tensors)
 
     def _masks_where(self, kept: Callable[[Tensor], Tensor], tensors: list[Tensor]) -> list[Tensor]:
@@ -98,12 +91,10 @@ class GroupedPruningMaskCreator(
     def create_sparsity_masks(
         self, tensors: list[Tensor], sparsity: Target, global_sparsity: bool = False
     ) -> list[Tensor]:
-        """Return masks as the base class, made of the groups' scores as of single entries'."""
         single = mask_creator.UnstructuredPruningMaskCreator()
         groups = [self.group_tensor(tensor.detach()) for tensor in tensors]
-        return self._spread(
-            single.create_sparsity_masks(groups, sparsity, global_sparsity), tensors
-        )
+        masks = single.create_sparsity_masks(groups, sparsity, global_sparsity)
+        return self._spread(masks, tensors)
 
     def _masks_where(self, kept: Callable[[Tensor], Tensor], tensors: list[Tensor]) -> list[Tensor]:
         return self._spread([kept(self.group_tensor(each.detach())) for each in tensors], tensors)
@@ -154,7 +145,6 @@ class DimensionSparsityMaskCreator(
     def create_sparsity_masks(
         self, tensors: list[Tensor], sparsity: Target, global_sparsity: bool = False
     ) -> list[Tensor]:
-        """Return masks as the base class."""
         return super().create_sparsity_masks(tensors, sparsity, global_sparsity)
 
     # its pattern knows which tensors are masked alike

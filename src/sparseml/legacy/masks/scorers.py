@@ -35,7 +35,6 @@ class MagnitudePruningParamsScorer(scorer.MagnitudePruningParamsScorer, PruningP
 
     @staticmethod
     def get_name() -> str:
-        """Return ``magnitude``."""
         return "magnitude"
 
 
@@ -44,7 +43,6 @@ class MovementPruningParamsScorer(scorer.MovementPruningParamsScorer, PruningPar
 
     @staticmethod
     def get_name() -> str:
-        """Return ``movement``."""
         return "movement"
 
     def score_parameters(self) -> list[Tensor]:

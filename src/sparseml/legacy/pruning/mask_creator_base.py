@@ -6,7 +6,7 @@ They say what is pruned; :func:`~sparseml.pytorch.functional.select.select` deci
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -38,22 +38,17 @@ class PruningMaskCreator(ABC):
     def create_sparsity_masks(
         self, tensors: list[Tensor], target: Target, global_sparsity: bool = False
     ) -> list[Tensor]:
-        """Return masks for several tensors of scores.
+        """Return a mask for each tensor of scores, of its shape and dtype.
 
         :param tensors: scores, any shapes, higher = more important
         :param target: fraction to prune, one float for all or a list with one for each
         :param global_sparsity: rank the entries of all tensors together
-        :return: a mask per tensor, of its shape and dtype
         """
 
     def create_parameter_masks(
         self, tensors: list[Tensor], target: Target, global_sparsity: bool = False
     ) -> list[Tensor]:
-        """Return masks ready to be multiplied with the parameters that the scores belong to.
-
-        This is what pruning calls. It differs from :meth:`create_sparsity_masks` only in classes
-        that say so.
-        """
+        """Return masks in the layout of the parameters that are scored; pruning calls this."""
         return self.create_sparsity_masks(tensors, target, global_sparsity)
 
 
@@ -126,10 +121,8 @@ class NMPruningMaskCreator(PruningMaskCreator):
                 raise ValueError(f"a {self} mask has a sparsity of {full:g}, found {sparsity}")
         groups = [self._flat_groups(tensor) for tensor in tensors]
         masks = in_dtypes_of(tensors, select(groups, self._pattern, Uniform(), full))
-        return [
-            mask.reshape(tensor.movedim(1, -1).shape)
-            for mask, tensor in zip(masks, tensors, strict=True)
-        ]
+        pairs = zip(masks, tensors, strict=True)
+        return [mask.reshape(tensor.movedim(1, -1).shape) for mask, tensor in pairs]
 
     def create_parameter_masks(
         self, tensors: list[Tensor], target: Target, global_sparsity: bool = False
@@ -148,16 +141,13 @@ class NMPruningMaskCreator(PruningMaskCreator):
         return in_dtypes_of(tensors, masks)
 
     def _flat_groups(self, tensor: Tensor) -> Tensor:
-        """Absolute values, one group per row."""
-        size = self._pattern.group
+        """Return absolute values, one group per row."""
+        size, shape = self._pattern.group, tuple(tensor.shape)
         if tensor.numel() % size:
-            raise ValueError(
-                f"a tensor of shape {tuple(tensor.shape)} cannot be cut into groups of {size}"
-            )
-        if tensor.ndim not in (2, 4):
-            raise NotImplementedError(
-                f"{self} masks are made for two or four dimensions, found {tensor.ndim}"
-            )
+            raise ValueError(f"a tensor of shape {shape} cannot be cut into groups of {size}")
+        if len(shape) not in (2, 4):
+            found = f"two or four dimensions, found {len(shape)}"
+            raise NotImplementedError(f"{self} masks are made for {found}")
         return tensor.detach().movedim(1, -1).reshape(-1, size).abs()
 
 
@@ -188,7 +178,7 @@ def one_target_each(target: Target, count: int) -> list[float]:
     return list(target)
 
 
-def in_dtypes_of(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+def in_dtypes_of(tensors: Sequence[Tensor], masks: Iterable[Tensor]) -> list[Tensor]:
     """Return masks as 1 and 0, each in the dtype of its tensor."""
     return [mask.to(tensor.dtype) for mask, tensor in zip(masks, tensors, strict=True)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -68,9 +69,8 @@ class ModuleParamPruningMask(MaskSet):
         super().__init__(
             found, reintroduce=allow_reintroduction, gradients_only=mask_gradients_only
         )
-        self._params_init: list[Tensor | None] = [
-            one.param.detach().clone() if store_init else None for one in found
-        ]
+        initial = [one.param.detach().clone() if store_init else None for one in found]
+        self._params_init: list[Tensor | None] = initial
         self._set_old_form(mask_creator, scorer, global_sparsity)
         self.store_init = store_init
         self._store_unmasked = store_unmasked or allow_reintroduction
@@ -93,8 +93,7 @@ class ModuleParamPruningMask(MaskSet):
         self.store_init, self.track_grad_mom = False, -1.0
         self._grad_means: list[Tensor | None] = [None] * len(self)
         self._forward_hooks = False
-        if "_params_init" not in vars(self):
-            self._params_init = [None] * len(self)
+        vars(self).setdefault("_params_init", [None] * len(self))
 
     @property
     def store_unmasked(self) -> bool:
@@ -106,24 +105,20 @@ class ModuleParamPruningMask(MaskSet):
         """The parameters' present values."""
         return [param.data for param in self.params]
 
-    @property
-    def params_init(self) -> list[Tensor | None]:
-        """The initial values, None each unless ``store_init``."""
-        return list(self._params_init)
+    params_init = property(
+        lambda self: list(self._params_init), doc="The initial values, None unless ``store_init``."
+    )
 
     @property
     def params_unmasked(self) -> list[Any]:
         """The values as they would be without the masks, None each unless ``store_unmasked``."""
         return super().params_unmasked if self.store_unmasked else [None] * len(self)
 
-    @property
-    def params_grad(self) -> list[Tensor | None]:
-        """The running means of the gradients, None each before the first or without momentum."""
-        return list(self._grad_means)
-
-    @property
-    def _params(self) -> list[Any]:
-        return self.params
+    params_grad = property(
+        lambda self: list(self._grad_means),
+        doc="The running means of the gradients, None each before the first or without momentum.",
+    )
+    _params = property(attrgetter("params"))
 
     def set_param_data(self, value: Tensor, param_idx: int) -> None:
         """Copy new values into a parameter.
@@ -144,12 +139,11 @@ class ModuleParamPruningMask(MaskSet):
         :return: per mask 1 where newly kept, -1 where newly pruned, 0 elsewhere
         :raises ValueError: for None or another shape
         """
-        old_masks = self.param_masks
+        before = self.param_masks
         self._replace(masks)
-        new_masks = self.param_masks
-        diffs = [mask_difference(old, new) for old, new in zip(old_masks, new_masks, strict=True)]
+        diffs = list(map(mask_difference, before, self.param_masks))
         if self._scorer is not None:
-            self._scorer.mask_update(new_masks, diffs)
+            self._scorer.mask_update(self.param_masks, diffs)
         self.apply(plain_zeros=True)
         return diffs
 
@@ -174,9 +168,8 @@ class ModuleParamPruningMask(MaskSet):
             sizes = [param.numel() for param in self.params]
             asked = target if isinstance(target, float) else list(target)
             target = all_after_removal(asked, sizes, self.original_sizes)
-        masks = broadcast_masks(
-            self._mask_creator.create_parameter_masks(scores, target, self.global_sparsity)
-        )
+        create = self._mask_creator.create_parameter_masks
+        masks = broadcast_masks(create(scores, target, self.global_sparsity))
         if self._scorer is not None:
             self._scorer.update_last_applied_sparsity(tensor_list_sparsity(masks))
         return self.set_param_masks(masks)
@@ -188,7 +181,7 @@ class ModuleParamPruningMask(MaskSet):
         super().apply(plain_zeros)
 
     def restore_param_masks(self, masks: Sequence[Tensor]) -> None:
-        """Set masks from a checkpoint and mask the weights, whether enabled or not."""
+        """Do what :meth:`restore` does."""
         self.restore(masks)
 
     def pre_optim_step_update(self) -> None:
@@ -236,9 +229,8 @@ class ModuleParamPruningMask(MaskSet):
 
     def _unhook(self) -> None:
         super()._unhook()
-        for handle in self._layer_handles:
-            handle.remove()
-        self._layer_handles = []
+        while self._layer_handles:
+            self._layer_handles.pop().remove()
 
     def _before_forward(self, _layer: Module, _inputs: Any) -> None:
         self.apply()
@@ -249,11 +241,9 @@ class ModuleParamPruningMask(MaskSet):
         if self.allow_reintroduction and self._forward_hooks:
             self._put_back(index, param)
         if param.grad is not None and self.track_grad_mom >= 0.0:
-            mean, grad = self._grad_means[index], param.grad.detach()
-            mean = torch.zeros_like(grad) if mean is None else mean
-            self._grad_means[index] = (
-                self.track_grad_mom * mean + (1.0 - self.track_grad_mom) * grad
-            )
+            mean, share = self._grad_means[index], 1.0 - self.track_grad_mom
+            mean = torch.zeros_like(param.grad) if mean is None else mean
+            self._grad_means[index] = self.track_grad_mom * mean + share * param.grad.detach()
 
 
 def named_params(
@@ -272,17 +262,15 @@ def named_params(
     owners = list(map(str, range(len(layers)))) if layer_names is None else list(layer_names)
     for what, given in (("param_names", names), ("layer_names", owners)):
         if len(given) != len(layers):
-            raise ValueError(
-                f"{what} must hold one name for each of {len(layers)} layers, found {given}"
-            )
+            needed = f"one name for each of {len(layers)} layers"
+            raise ValueError(f"{what} must hold {needed}, found {given}")
     found = []
     for owner, layer, name in zip(owners, layers, names, strict=True):
         param = getattr(layer, name, None)
         one = NamedLayerParam(owner, layer, name, param)  # type: ignore[arg-type]
         if not isinstance(param, Tensor):
-            raise RuntimeError(
-                f"{type(layer).__name__} has no parameter {name!r}, wanted for {one.name!r}"
-            )
+            kind = type(layer).__name__
+            raise RuntimeError(f"{kind} has no parameter {name!r}, wanted for {one.name!r}")
         found.append(one)
     return found
 

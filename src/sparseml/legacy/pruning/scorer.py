@@ -59,13 +59,10 @@ class PruningParamsScorer(ABC):
 
     @abstractmethod
     def score_parameters(self) -> list[Tensor]:
-        """A score per weight, one tensor of the parameter's shape for each parameter."""
+        """Return a score per weight, one tensor of the parameter's shape for each parameter."""
 
     def pre_optim_step_update(self, masks: list[Tensor]) -> None:  # noqa: B027
-        """Called at every optimizer step with the gradients in place, before the weights move.
-
-        :param masks: the present masks
-        """
+        """Called at every optimizer step with its gradients, before the weights move."""
 
     def mask_update(self, masks: list[Tensor], mask_diffs: list[Tensor]) -> None:  # noqa: B027
         """Called when the masks have been decided, before they are applied.
@@ -115,15 +112,10 @@ class PruningParamsGradScorer(PruningParamsScorer):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # a process group belongs to the process it was made in
-        return {name: value for name, value in vars(self).items() if name != "_group"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._group = None
+        return {**vars(self), "_group": None}  # it belongs to the process that made it
 
     def _broadcast_list_from_main(self, val: list[Any]) -> list[Any]:
-        """The list that rank 0 holds, on every rank."""
+        """Return the list that rank 0 holds, on every rank."""
         if not self._is_ddp:
             return val
         message = list(val) if self._is_main_proc else [None] * len(val)
@@ -135,7 +127,6 @@ class MagnitudePruningParamsScorer(PruningParamsScorer):
     """Absolute values."""
 
     def score_parameters(self) -> list[Tensor]:
-        """``abs(weight)`` of each parameter, of its shape and dtype."""
         return [magnitude(param) for param in self._params]
 
 
@@ -164,28 +155,22 @@ class MovementPruningParamsScorer(PruningParamsGradScorer):
         return self._method.sums_of(self._params)
 
     def pre_optim_step_update(self, masks: list[Tensor]) -> None:
-        """Add this step's movement; parameters without a gradient have none."""
         self._masks = masks
         self._method.add(self._params)
 
     def score_parameters(self) -> list[Tensor]:
         """Return the sums over all steps and ranks, minus infinity where pruned."""
-        return [
-            score.masked_fill(mask.to(score.device) == 0, -torch.inf)
-            for score, mask in zip(sum_over_ranks(self._movement_scores), self._masks, strict=True)
-        ]
+        pairs = zip(sum_over_ranks(self._movement_scores), self._masks, strict=True)
+        return [score.masked_fill(mask.to(score.device) == 0, -torch.inf) for score, mask in pairs]
 
     def mask_update(self, masks: list[Tensor], mask_diffs: list[Tensor]) -> None:
-        """Remember what is pruned."""
         self._masks = masks
 
     def progress_state(self) -> dict[str, Any]:
-        """Return the sums, too."""
         scores = [score.detach().clone() for score in self._movement_scores]
         return {**super().progress_state(), "movement_scores": scores}
 
     def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the sums, too."""
         super().load_progress_state(state)
         self._method.load_progress_state({"sums": state["movement_scores"]})
 
@@ -198,10 +183,7 @@ class MethodScorer(PruningParamsScorer):
         self.method = method
 
     def score_parameters(self) -> list[Tensor]:
-        """Refuse.
-
-        :raises RuntimeError: in any case
-        """
+        """Refuse with a RuntimeError."""
         raise RuntimeError(
             f"{type(self).__name__} has no scores, as its method finds them only while it decides; "
             "call the modifier's outcome(model) for masks and weights"
