@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from sparseml.legacy.nn.fatrelu import FATReLU
+from sparseml.legacy.nn.fatrelu import FATReLU, replace_layers
 from sparseml.pytorch.utils.layers import get_layer, swap_modules
 from sparseml.utils.text import did_you_mean, quoted_list
 
@@ -25,36 +26,27 @@ __all__ = [
 ]
 
 
-class ReLU(nn.ReLU):
-    """``max(0, x)``.
+class _Noted(nn.Module):
+    """An activation that can note how many channels it acts on.
 
-    :param num_channels: number of channels that it acts on, for the reader only
+    :param num_channels: that number, for the reader only
     :param inplace: overwrite the input
     """
 
     def __init__(self, num_channels: int = -1, inplace: bool = False):
-        super().__init__(inplace=inplace)
+        super().__init__(inplace=inplace)  # type: ignore[call-arg]
         self.num_channels = num_channels
 
 
-class ReLU6(nn.ReLU6):
-    """``min(max(0, x), 6)``.
-
-    :param num_channels: number of channels that it acts on, for the reader only
-    :param inplace: overwrite the input
-    """
-
-    def __init__(self, num_channels: int = -1, inplace: bool = False):
-        super().__init__(inplace=inplace)
-        self.num_channels = num_channels
+class ReLU(_Noted, nn.ReLU):
+    """``max(0, x)``."""
 
 
-def swish(x_tens: Tensor) -> Tensor:
-    """Return ``x * sigmoid(x)`` (Ramachandran et al., 2017), torch's SiLU."""
-    return nn.functional.silu(x_tens)
+class ReLU6(_Noted, nn.ReLU6):
+    """``min(max(0, x), 6)``."""
 
 
-class Swish(nn.Module):
+class Swish(nn.SiLU):
     """``x * sigmoid(x)`` (Ramachandran et al., 2017).
 
     :param num_channels: number of channels that it acts on, for the reader only
@@ -64,32 +56,19 @@ class Swish(nn.Module):
         super().__init__()
         self.num_channels = num_channels
 
-    def forward(self, inp: Tensor) -> Tensor:
-        return swish(inp)
+
+class Hardswish(_Noted, nn.Hardswish):
+    """``x * min(max(x + 3, 0), 6) / 6`` (Howard et al., "Searching for MobileNetV3", 2019)."""
+
+
+def swish(x_tens: Tensor) -> Tensor:
+    """Return what :class:`Swish` does."""
+    return nn.functional.silu(x_tens)
 
 
 def hard_swish(x_tens: Tensor, inplace: bool = False) -> Tensor:
-    """Return ``x * min(max(x + 3, 0), 6) / 6`` (Howard et al., 2019).
-
-    :param inplace: overwrite ``x_tens``
-    """
+    """Return what :class:`Hardswish` does, in place of ``x_tens`` if ``inplace``."""
     return nn.functional.hardswish(x_tens, inplace=inplace)
-
-
-class Hardswish(nn.Module):
-    """``x * min(max(x + 3, 0), 6) / 6`` (Howard et al., "Searching for MobileNetV3", 2019).
-
-    :param num_channels: number of channels that it acts on, for the reader only
-    :param inplace: overwrite the input
-    """
-
-    def __init__(self, num_channels: int = -1, inplace: bool = False):
-        super().__init__()
-        self.num_channels = num_channels
-        self.inplace = inplace
-
-    def forward(self, inp: Tensor) -> Tensor:
-        return hard_swish(inp, self.inplace)
 
 
 def _prelu(inplace: bool, num_channels: int, **kwargs: Any) -> nn.Module:
@@ -105,9 +84,7 @@ _MAKERS: dict[str, Callable[..., nn.Module]] = {
     "hardswish": lambda inplace, num_channels, **kw: Hardswish(num_channels, inplace, **kw),
     "silu": lambda inplace, num_channels, **kw: nn.SiLU(inplace=inplace, **kw),
 }
-_KINDS = (
-    nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.SiLU, nn.Hardswish, Swish, Hardswish, FATReLU,
-)  # fmt: skip
+_KINDS = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.SiLU, nn.Hardswish, FATReLU)
 
 
 def create_activation(act_type: str, inplace: bool, num_channels: int, **kwargs: Any) -> nn.Module:
@@ -128,7 +105,7 @@ def create_activation(act_type: str, inplace: bool, num_channels: int, **kwargs:
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Tell whether a layer is one of the activations that :func:`create_activation` knows."""
+    """Whether a layer is one of the activations that :func:`create_activation` knows."""
     return isinstance(module, _KINDS)
 
 
@@ -171,14 +148,7 @@ def replace_activations(
     :param module: the model; arguments are those of :func:`replace_activation`
     :return: the model; a new activation if it is one itself
     """
-    if is_activation(module):
-        holder = nn.Sequential(module)
-        return replace_activation(holder, "0", act_type, inplace, num_channels, **kwargs)
-    made: dict[int, nn.Module] = {}  # a layer that has several names stays one layer
-    for name, layer in list(module.named_modules(remove_duplicate=False)):
-        if is_activation(layer):
-            made[id(layer)] = made.get(id(layer)) or replace_activation(
-                module, name, act_type, inplace, num_channels, **kwargs
-            )
-            swap_modules(module, name, made[id(layer)])
-    return module
+    holder = nn.Sequential(module)
+    new = partial(replace_activation, holder, **kwargs)
+    replace_layers(holder, _KINDS, lambda name: new(name, act_type, inplace, num_channels))
+    return holder[0]

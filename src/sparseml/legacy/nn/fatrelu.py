@@ -6,8 +6,10 @@ Kurtz et al., "Inducing and exploiting activation sparsity for fast neural netwo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,9 @@ __all__ = [
     "fat_sig_relu",
     "set_relu_to_fat",
 ]
+
+
+_Layer = TypeVar("_Layer", bound=nn.Module)
 
 
 def fat_relu(tens: Tensor, threshold: float | Tensor = 0.0, inplace: bool = False) -> Tensor:
@@ -98,10 +103,9 @@ class FATReLU(nn.Module):
         self._dynamic = self.channel_wise and not self.num_channels
         self.inplace = inplace
 
-    @property
-    def dynamic(self) -> bool:
-        """Whether the first input decides how many channels there are."""
-        return self._dynamic
+    dynamic = property(
+        attrgetter("_dynamic"), doc="Whether the first input decides how many channels there are."
+    )
 
     @property
     def channel_wise(self) -> bool:
@@ -114,9 +118,8 @@ class FATReLU(nn.Module):
         return self.threshold.numel() if self.channel_wise else -1
 
     def set_threshold(self, threshold: float | Sequence[float]) -> None:
-        """Set the threshold.
+        """Set the threshold of every channel to a number, or that of each to its own.
 
-        :param threshold: a number, which becomes that of every channel; or one for each of them
         :raises ValueError: for another number of thresholds than there are
         """
         value = torch.as_tensor(threshold, dtype=torch.float32)
@@ -154,12 +157,8 @@ class FATReLU(nn.Module):
 
 
 def set_relu_to_fat(module: nn.Module, layer_name: str, **kwargs: Any) -> FATReLU:
-    """Put a FATReLU in the place of a layer.
+    """Put a new ``FATReLU(**kwargs)`` in the place of the layer of a dotted name; return it.
 
-    :param module: the model
-    :param layer_name: dotted name of the layer
-    :param kwargs: for :class:`FATReLU`
-    :return: the new layer
     :raises AttributeError: if there is no such layer
     """
     old = get_layer(layer_name, module)
@@ -169,19 +168,28 @@ def set_relu_to_fat(module: nn.Module, layer_name: str, **kwargs: Any) -> FATReL
 
 
 def convert_relus_to_fat(module: nn.Module, **kwargs: Any) -> dict[str, FATReLU]:
-    """Put a FATReLU in the place of each ``ReLU`` and ``ReLU6`` layer; functions are not seen.
+    """Put a ``FATReLU(**kwargs)`` in the place of each ``ReLU`` and ``ReLU6`` layer.
 
-    :param module: the model
-    :param kwargs: for each :class:`FATReLU`
+    Functions are not seen.
+
     :return: the new layers by name
     """
-    places = [
-        (name, layer)
-        for name, layer in module.named_modules(remove_duplicate=False)
-        if name and isinstance(layer, (nn.ReLU, nn.ReLU6))
-    ]
-    made: dict[int, FATReLU] = {}  # a layer that has several names stays one layer
-    for name, layer in places:
-        made[id(layer)] = made.get(id(layer)) or set_relu_to_fat(module, name, **kwargs)
-        swap_modules(module, name, made[id(layer)])
-    return {name: made[id(layer)] for name, layer in places}
+    new = partial(set_relu_to_fat, module, **kwargs)
+    return replace_layers(module, (nn.ReLU, nn.ReLU6), new)
+
+
+def replace_layers(
+    module: nn.Module, kinds: tuple[type, ...], replace: Callable[[str], _Layer]
+) -> dict[str, _Layer]:
+    """Replace the layers of some kinds; one that has several names stays one layer.
+
+    :param replace: puts the new layer of that name into the module, and returns it
+    :return: the new layers by name
+    """
+    made: dict[int, _Layer] = {}
+    found: dict[str, _Layer] = {}
+    for name, layer in list(module.named_modules(remove_duplicate=False)):
+        if name and isinstance(layer, kinds):
+            made[id(layer)] = found[name] = made.get(id(layer)) or replace(name)
+            swap_modules(module, name, found[name])
+    return found
