@@ -26,16 +26,17 @@ __all__ = ["ModuleExporter", "script_model", "trace_model"]
 
 def trace_model(path: str | Path, model: nn.Module, sample_batch: Any) -> None:
     """Trace ``model`` on ``sample_batch`` with TorchScript and save that."""
-    traced = torch.jit.trace_module(model, {"forward": sample_batch})
-    with atomic_path(path) as part:
-        torch.jit.save(traced, str(part))
+    _save_script(path, torch.jit.trace_module(model, {"forward": sample_batch}))
 
 
 def script_model(path: str | Path, model: nn.Module) -> None:
     """Compile ``model`` with TorchScript and save that."""
-    scripted = torch.jit.script(model)
+    _save_script(path, torch.jit.script(model))
+
+
+def _save_script(path: str | Path, script: Any) -> None:
     with atomic_path(path) as part:
-        torch.jit.save(scripted, str(part))
+        torch.jit.save(script, str(part))
 
 
 class ModuleExporter:
@@ -52,11 +53,7 @@ class ModuleExporter:
         self._output_dir = Path(output_dir).expanduser().absolute()
 
     module = property(attrgetter("_module"), doc="The copy that is exported.")
-
-    @property
-    def output_dir(self) -> str:
-        """The folder, as an absolute path."""
-        return str(self._output_dir)
+    output_dir = property(lambda self: str(self._output_dir), doc="The folder's absolute path.")
 
     def export_pytorch(
         self,
@@ -75,11 +72,10 @@ class ModuleExporter:
             such a file, since unpickling it runs code.
         :return: path of the file
         """
-        path = self._output_dir / "training" / name
+        path, zipped = self._output_dir / "training" / name, use_zipfile_serialization_if_available
         if export_entire_model:
-            write_torch_file(path, self._module, zipped=use_zipfile_serialization_if_available)
+            write_torch_file(path, self._module, zipped=zipped)
         else:
-            zipped = use_zipfile_serialization_if_available
             rest = (optimizer, recipe, epoch, zipped, include_modifiers, arch_key)
             save_model(path, self._module, *rest)
         return str(path)
@@ -101,21 +97,18 @@ class ModuleExporter:
         :param sample_originals: each batch before preprocessing
         :param exp_counter: number of the first sample
         """
-        batches = [tensors_to_device(batch, "cpu") for batch in sample_batches]
+        inputs = [tensors_to_device(batch, "cpu") for batch in sample_batches]
         with torch.no_grad():
-            outputs = [
-                tensors_module_forward(batch, self._module, check_feat_lab_inp=False)
-                for batch in batches
-            ]
-        self._export("sample-inputs", "inp", batches, exp_counter)
-        self._export("sample-outputs", "out", outputs, exp_counter)
-        self._export("sample-labels", "lab", sample_labels or (), exp_counter)
-        self._export("sample_originals", "org", sample_originals or (), exp_counter)
-
-    def _export(self, folder: str, prefix: str, batches: Iterable[Any], counter: int) -> None:
-        for batch in batches:
-            path = self._output_dir / folder
-            counter += len(tensors_export(batch, path, prefix, counter, break_batch=True))
+            outputs = [tensors_module_forward(batch, self._module, False) for batch in inputs]
+        for folder, prefix, batches in (
+            ("sample-inputs", "inp", inputs),
+            ("sample-outputs", "out", outputs),
+            ("sample-labels", "lab", sample_labels or ()),
+            ("sample_originals", "org", sample_originals or ()),
+        ):
+            path, number = self._output_dir / folder, exp_counter
+            for batch in batches:
+                number += len(tensors_export(batch, path, prefix, number, break_batch=True))
 
     def export_onnx(
         self,
@@ -150,6 +143,7 @@ class ModuleExporter:
         with torch.no_grad():
             outputs = self._module(*args, **kwargs)
         settings = {
+            "kwargs": kwargs,
             "input_names": names,
             "output_names": _output_names(outputs),
             "opset_version": opset,
@@ -160,9 +154,7 @@ class ModuleExporter:
         }
         path = self._output_dir / name
         with atomic_path(path) as part:
-            torch.onnx.export(
-                self._module, args, str(part), kwargs=kwargs, **{**settings, **export_kwargs}
-            )
+            torch.onnx.export(self._module, args, str(part), **settings | export_kwargs)
         return str(path)
 
     def export_torchscript(self, name: str = "model.pts", sample_batch: Any = None) -> str:
@@ -209,9 +201,8 @@ class ModuleExporter:
 def _require_onnx() -> None:
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(
-            f"exporting to ONNX needs {' and '.join(missing)}: pip install {' '.join(missing)}"
-        )
+        needed, install = " and ".join(missing), f"pip install {' '.join(missing)}"
+        raise ImportError(f"exporting to ONNX needs {needed}: {install}")
 
 
 def _as_arguments(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -242,12 +233,9 @@ def _at_least_two(tensors: Any) -> Any:
 
 
 def _dynamic_shapes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def batch_axis(value: Any) -> dict[int, str] | None:
+        return {0: "batch"} if isinstance(value, Tensor) and value.ndim else None
+
     if tensors_batch_size([*args, *kwargs.values()]) < 1:
         return None
-    if kwargs:
-        return {key: _batch_axis(value) for key, value in kwargs.items()}
-    return tuple(_batch_axis(value) for value in args)
-
-
-def _batch_axis(value: Any) -> dict[int, str] | None:
-    return {0: "batch"} if isinstance(value, Tensor) and value.ndim else None
+    return {key: batch_axis(kwargs[key]) for key in kwargs} or tuple(map(batch_axis, args))

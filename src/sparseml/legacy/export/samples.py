@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseml.legacy.export.arrays import save_numpy
+from sparseml.legacy.export.arrays import save_numbered, save_numpy
 from sparseml.legacy.export.arrays import tensors_export as arrays_export
 
 __all__ = ["tensor_export", "tensors_export"]
@@ -50,22 +50,16 @@ def tensors_export(
     counter: int = 0,
     break_batch: bool = False,
 ) -> list[str]:
-    """Save ``tensors`` as numpy files named ``<name_prefix>-<counter, four digits>.npz``.
-
-    Each tensor of a collection gets a file of its own, with the counter rising.
+    """Save each tensor as ``<name_prefix>-<counter, four digits>.npz``; return paths of the files.
 
     :param break_batch: save one file per sample instead: the collection is a batch, whose tensors
         are split along the first dimension and kept together
-    :return: paths of the files
     :raises ValueError: for something that is neither a tensor nor a collection
     """
     arrays = _to_numpy(tensors)
     if not break_batch:
         return arrays_export(arrays, export_dir, name_prefix, counter)
-    return [
-        save_numpy(sample, export_dir, f"{name_prefix}-{number:04d}")
-        for number, sample in enumerate(_break_batch(arrays), start=counter)
-    ]
+    return save_numbered(_break_batch(arrays), export_dir, name_prefix, counter)
 
 
 def _break_batch(arrays: Any) -> list[Any]:
