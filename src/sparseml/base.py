@@ -48,8 +48,7 @@ def _supporting(item: Any) -> Iterator[Framework]:
 
 
 def detect_frameworks(item: Any) -> list[Framework]:
-    """
-    Return the frameworks that something belongs to; none, if it belongs to none.
+    """Return the frameworks that something belongs to, if any.
 
     :param item: a framework, its name in any case, or anything that a framework may know, such as
         a model or the path of its file
@@ -68,8 +67,7 @@ def detect_framework(item: Any) -> Framework:
 def execute_in_sparseml_framework(
     framework: Any, function_name: str, *args: Any, **kwargs: Any
 ) -> Any:
-    """
-    Call ``sparseml.<framework>.<function_name>(*args, **kwargs)``.
+    """Call ``sparseml.<framework>.<function_name>(*args, **kwargs)``.
 
     :param framework: what :func:`detect_frameworks` takes
     :raises ValueError: if no framework is detected
@@ -81,18 +79,15 @@ def execute_in_sparseml_framework(
         known = ", ".join(member.value for member in Framework if member is not Framework.unknown)
         raise ValueError(f"no framework found for {framework!r}; known are {known}")
 
-    def execute_in(candidate: Framework) -> Any:
-        package = importlib.import_module(f"{_PACKAGE}.{candidate.value}")
-        return getattr(package, function_name)(*args, **kwargs)
-
-    if len(frameworks) == 1:
-        return execute_in(frameworks[0])
-    errors = {}
+    errors: dict[str, Exception] = {}
     for candidate in frameworks:
         try:
-            return execute_in(candidate)
-        except Exception as err:  # noqa: PERF203 - whatever it is, the next one is tried
-            errors[candidate.value] = err
+            package = importlib.import_module(f"{_PACKAGE}.{candidate.value}")
+            return getattr(package, function_name)(*args, **kwargs)
+        except Exception as error:
+            if len(frameworks) == 1:
+                raise
+            errors[candidate.value] = error
     raise RuntimeError(f"{function_name} failed in every framework: {errors}")
 
 
@@ -101,8 +96,7 @@ def get_version(
     raise_on_error: bool,
     alternate_package_names: Iterable[str] | None = None,
 ) -> str | None:
-    """
-    Return the version of an installed package.
+    """Return the version of an installed package.
 
     :param package_name: the distribution's name, as for pip. ``"sparseml"`` is this package,
         although its distribution is named sparseml-next
@@ -135,10 +129,8 @@ def _comparable(version: str) -> tuple[tuple[int, ...], bool]:
     numbers = [int(piece) for piece in match[1].split(".")]
     while numbers and numbers[-1] == 0:
         numbers.pop()
-    before_release = re.match(
-        r"[._-]?(a|b|c|rc|alpha|beta|pre|preview|dev)", version[match.end() :]
-    )
-    return tuple(numbers), before_release is None
+    marks = r"[._-]?(a|b|c|rc|alpha|beta|pre|preview|dev)"
+    return tuple(numbers), re.match(marks, version[match.end() :]) is None
 
 
 def check_version(
@@ -149,8 +141,7 @@ def check_version(
     alternate_package_names: Iterable[str] | None = None,
     extra_error_message: str | None = None,
 ) -> bool:
-    """
-    Whether a package is installed in a version within bounds.
+    """Whether a package is installed in a version within bounds.
 
     :param package_name: what :func:`get_version` takes
     :param min_version: the lowest version allowed, itself included
