@@ -84,7 +84,7 @@ def execute_in_sparseml_framework(
         try:
             package = importlib.import_module(f"{_PACKAGE}.{candidate.value}")
             return getattr(package, function_name)(*args, **kwargs)
-        except Exception as error:
+        except Exception as error:  # noqa: PERF203 - whatever it is, the next one is tried
             if len(frameworks) == 1:
                 raise
             errors[candidate.value] = error

@@ -1,13 +1,21 @@
-"""Buckets, keyword arguments from a command line, and decorators."""
+"""Buckets, values between points, keyword arguments from a command line, and decorators."""
 
 from __future__ import annotations
 
 import ast
+import bisect
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-__all__ = ["bucket_iterable", "parse_kwarg_tuples", "wrapper_decorator"]
+__all__ = [
+    "bucket_iterable",
+    "interpolate_list_linear",
+    "interpolated_integral",
+    "parse_kwarg_tuples",
+    "wrapper_decorator",
+]
 
 
 def bucket_iterable(
@@ -69,3 +77,36 @@ def wrapper_decorator(wrapper: Callable[..., Any]) -> Callable[..., Any]:
         return call
 
     return decorate
+
+
+def interpolate_list_linear(
+    measurements: Sequence[tuple[float, float]], x_val: float | Sequence[float]
+) -> list[tuple[float, float]]:
+    """Return points (x, y) on the lines through measured ones, which go on beyond both ends.
+
+    :param measurements: at least two points (x, y), in any order
+    :param x_val: where to interpolate, one place or several; the result is ordered by them
+    :raises ValueError: for fewer than two measurements
+    """
+    if len(measurements) < 2:
+        raise ValueError(f"at least two measurements are needed, found {len(measurements)}")
+    points = sorted(measurements)
+    xs = [x for x, _ in points]
+    results = []
+    for place in [x_val] if isinstance(x_val, (int, float)) else sorted(x_val):
+        right = min(max(bisect.bisect_left(xs, place), 1), len(xs) - 1)
+        (x0, y0), (x1, y1) = points[right - 1], points[right]
+        slope = (y1 - y0) / (x1 - x0) if x1 != x0 else 0.0
+        results.append((place, y0 + slope * (place - x0)))
+    return results
+
+
+def interpolated_integral(measurements: Sequence[tuple[float, float]]) -> float:
+    """Return the area under the line through points (x, y), by the trapezoid rule.
+
+    No points give 0, a single one its y.
+    """
+    if len(measurements) == 1:
+        return measurements[0][1]
+    pairs = itertools.pairwise(sorted(measurements))
+    return sum((x1 - x0) * (y0 + y1) / 2 for (x0, y0), (x1, y1) in pairs)

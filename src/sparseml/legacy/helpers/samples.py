@@ -1,27 +1,38 @@
-"""Samples and their labels from files, and other small things that SparseML 1.x had."""
+"""Samples and labels from files, new folders, what is installed, and the like of SparseML 1.x."""
 
 from __future__ import annotations
 
+import fnmatch
 import glob
+import importlib.metadata
+import importlib.util
+import itertools
 import json
 import logging
 import os
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import sparseml
 from sparseml.legacy.export.arrays import load_numpy
-from sparseml.utils.paths import clean_path
+from sparseml.utils.paths import clean_path, create_parent_dirs
 
 __all__ = [
     "NDARRAY_KEY",
     "ROOT_PATH",
+    "create_unique_dir",
     "deprecation_warning",
+    "is_package_available",
+    "is_url",
     "json_to_jsonl",
     "load_labeled_data",
     "parse_optimization_str",
+    "path_file_count",
+    "path_file_size",
 ]
 
 _LOGGER = logging.getLogger(__name__)
@@ -98,3 +109,57 @@ def json_to_jsonl(json_file_path: str | os.PathLike[str], overwrite: bool = True
 def deprecation_warning(message: str) -> None:
     """Warn the caller's caller of something that will go."""
     warnings.warn(message, DeprecationWarning, stacklevel=3)
+
+
+def create_unique_dir(path: str | os.PathLike[str], check_number: int = 0) -> str:
+    """Create the first of ``path-0000``, ``path-0001``, ... that does not exist; return its path.
+
+    :param check_number: the first number to try
+    """
+    create_parent_dirs(path)
+    for number in itertools.count(check_number):
+        unique = f"{clean_path(path)}-{number:04d}"
+        with suppress(FileExistsError):
+            os.mkdir(unique)
+            break
+    return unique
+
+
+def path_file_count(path: str | os.PathLike[str], pattern: str = "*") -> int:
+    """Return how many entries of a folder match a shell pattern."""
+    return len(fnmatch.filter(os.listdir(clean_path(path)), pattern))
+
+
+def path_file_size(path: str | os.PathLike[str]) -> int:
+    """Return the size in bytes of a file, or of all files below a folder."""
+    top = Path(clean_path(path))
+    files = top.rglob("*") if top.is_dir() else [top]
+    return sum(file.stat().st_size for file in files if file.is_file() or file is top)
+
+
+def is_url(val: str) -> bool:
+    """Whether a text is a URL with a scheme and a host."""
+    try:
+        parts = urlparse(val)
+    except ValueError:
+        return False
+    return bool(parts.scheme and parts.netloc)
+
+
+def is_package_available(
+    package_name: str, return_version: bool = False
+) -> bool | tuple[bool, str]:
+    """Return whether a package can be imported; it is not imported, only looked for.
+
+    :param return_version: also return its version, ``"N/A"`` where it has none
+    """
+    try:
+        available = importlib.util.find_spec(package_name) is not None
+    except (ModuleNotFoundError, ValueError):
+        available = False
+    if not return_version:
+        return available
+    try:
+        return available, importlib.metadata.version(package_name) if available else "N/A"
+    except importlib.metadata.PackageNotFoundError:
+        return available, "N/A"

@@ -13,7 +13,7 @@ from torch import nn
 
 from sparseml.legacy.helpers.devices import device_to_name_ids, model_to_device
 from sparseml.legacy.helpers.tensors import tensors_to_device, tensors_to_precision
-from sparseml.legacy.module_run.loaders import infinite_data_loader
+from sparseml.legacy.module_run.parts import infinite_data_loader
 from sparseml.pytorch.utils.tensors.nested import tensors_batch_size, tensors_module_forward
 
 __all__ = ["BatchBenchmarkResults", "ModuleBenchmarker"]

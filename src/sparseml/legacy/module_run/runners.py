@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from sparseml.legacy.module_run.loaders import early_stop_data_loader
 from sparseml.legacy.module_run.losses import DEFAULT_LOSS_KEY, LossWrapper
 from sparseml.legacy.module_run.parts import (
     ModuleDeviceContext,
@@ -19,6 +18,7 @@ from sparseml.legacy.module_run.parts import (
     ModuleRunHooks,
     ModuleRunResults,
     def_model_backward,
+    early_stop_data_loader,
 )
 from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
 from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
@@ -71,8 +71,9 @@ class ModuleRunner:
         self._module = module
         self._device = device
         self._loss = loss if isinstance(loss, LossWrapper) else LossWrapper(loss, None, False)
-        managed = isinstance(loggers, LoggerManager)
-        self._loggers: Any = loggers if managed else LoggerManager(loggers, log_python=False)
+        if not isinstance(loggers, LoggerManager):
+            loggers = LoggerManager(loggers, log_python=False)
+        self._loggers = loggers
         self._log_name = log_name
         self._log_steps = log_steps
         self._log_summary = log_summary

@@ -1,11 +1,11 @@
-"""Activations with a place to note their number of channels, by name, and exchanged for others."""
+"""Activations with a place to note their channels, exchanged for others, and in a layer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sparseml.legacy.nn.fatrelu import FATReLU, replace_layers
@@ -16,6 +16,7 @@ __all__ = [
     "Hardswish",
     "ReLU",
     "ReLU6",
+    "SqueezeExcite",
     "Swish",
     "create_activation",
     "hard_swish",
@@ -34,7 +35,7 @@ class _Noted(nn.Module):
     """
 
     def __init__(self, num_channels: int = -1, inplace: bool = False):
-        super().__init__(inplace=inplace)  # type: ignore[call-arg]
+        super().__init__(inplace=inplace)
         self.num_channels = num_channels
 
 
@@ -148,7 +149,33 @@ def replace_activations(
     :param module: the model; arguments are those of :func:`replace_activation`
     :return: the model; a new activation if it is one itself
     """
-    holder = nn.Sequential(module)
-    new = partial(replace_activation, holder, **kwargs)
-    replace_layers(holder, _KINDS, lambda name: new(name, act_type, inplace, num_channels))
+    holder, how = nn.Sequential(module), (act_type, inplace, num_channels)
+    replace_layers(holder, _KINDS, lambda name: replace_activation(holder, name, *how, **kwargs))
     return holder[0]
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel: Hu et al., "Squeeze-and-Excitation Networks" (CVPR 2018).
+
+    The mean of each channel goes through two 1x1 convolutions and a sigmoid; the result, one factor
+    per channel, multiplies the input.
+
+    :param expanded_channels: channels of the input, and of the output
+    :param squeezed_channels: channels between the two convolutions
+    :param act_type: activation between the convolutions, see
+        :func:`~sparseml.legacy.nn.activations.create_activation`
+    """
+
+    def __init__(
+        self, expanded_channels: int, squeezed_channels: int, act_type: str = "relu"
+    ) -> None:
+        super().__init__()
+        self.squeeze = nn.AdaptiveAvgPool2d(1)
+        self.conv1 = nn.Conv2d(expanded_channels, squeezed_channels, kernel_size=1)
+        self.act1 = create_activation(act_type, inplace=False, num_channels=squeezed_channels)
+        self.conv2 = nn.Conv2d(squeezed_channels, expanded_channels, kernel_size=1)
+
+    def forward(self, inp: Tensor) -> Tensor:
+        """Return a tensor of the shape ``[batch, channels, height, width]`` of the input."""
+        factors = torch.sigmoid(self.conv2(self.act1(self.conv1(self.squeeze(inp)))))
+        return inp * factors

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
-from sparseml.legacy.module_run.loaders import repeated_batches
 from sparseml.legacy.module_run.losses import DEFAULT_LOSS_KEY, LossWrapper
+from sparseml.legacy.module_run.parts import repeated_batches
 from sparseml.legacy.module_run.runners import ModuleRunFuncs, ModuleTrainer
 from sparseml.legacy.sensitivity.results import LRLossSensitivityAnalysis
 from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from sparseml.legacy.module_run.loaders import repeated_batches
 from sparseml.legacy.module_run.losses import DEFAULT_LOSS_KEY, LossWrapper
+from sparseml.legacy.module_run.parts import repeated_batches
 from sparseml.legacy.module_run.runners import ModuleRunFuncs, ModuleTester
 from sparseml.legacy.sensitivity.results import (
     PruningLossSensitivityAnalysis,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-from sparseml.legacy.helpers.interpolation import interpolated_integral
+from sparseml.legacy.helpers.iterables import interpolated_integral
 
 __all__ = ["COMPARED", "PruningSensitivityResult", "mean"]
 

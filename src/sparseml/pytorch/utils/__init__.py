@@ -60,8 +60,7 @@ from sparseml.pytorch.utils.tensors.stats import (
 )
 
 _MOVED = {
-    "sparseml.legacy.export.exporter": "ModuleExporter script_model trace_model",
-    "sparseml.legacy.export.onnx": "export_onnx",
+    "sparseml.legacy.export.exporter": "ModuleExporter export_onnx script_model trace_model",
     "sparseml.legacy.export.samples": "tensor_export tensors_export",
     "sparseml.legacy.helpers.devices": (
         "default_device device_to_name_ids is_parallel_model model_to_device parallelize_model"
@@ -74,7 +73,7 @@ _MOVED = {
         "tensors_to_device tensors_to_precision"
     ),
     "sparseml.legacy.module_run.benchmarks": "BatchBenchmarkResults ModuleBenchmarker",
-    "sparseml.legacy.module_run.loaders": "early_stop_data_loader infinite_data_loader",
+    "sparseml.legacy.module_run.parts": "early_stop_data_loader infinite_data_loader",
     "sparseml.legacy.module_run.losses": (
         "Accuracy BinaryCrossEntropyLossWrapper CrossEntropyLossWrapper DEFAULT_LOSS_KEY "
         "InceptionCrossEntropyLossWrapper KDLossWrapper KDSettings LossWrapper "
