@@ -24,17 +24,6 @@ __all__ = ["ModuleAnalyzer"]
 _Shapes = tuple[tuple[int, ...], ...]
 
 
-@dataclasses.dataclass
-class _Calls:
-    """What was seen of the calls of a module."""
-
-    execution_order: int = -1
-    input_shape: _Shapes | None = None
-    output_shape: _Shapes | None = None
-    flops: int = 0
-    total_flops: int = 0
-
-
 class ModuleAnalyzer:
     """Describes a model's layers: parameters, zeros, shapes, and the cost of a forward pass.
 
@@ -57,7 +46,10 @@ class ModuleAnalyzer:
         self._module = module
         self._ignore_zero = ignore_zero
         self._multiply_adds = multiply_adds
-        self._calls = {name: _Calls() for name, _ in canonical_named_modules(module)}
+        self._descs = {
+            name: AnalyzedLayerDesc(name, type(layer).__name__)
+            for name, layer in canonical_named_modules(module)
+        }
         self._count = 0
         self._seen = False
         self._handles: list[RemovableHandle] = []
@@ -120,27 +112,25 @@ class ModuleAnalyzer:
         prunable = _weight(layer)
         weights = [param.detach() for name, param in params.items() if "bias" not in name]
         is_layer = not any(True for _ in layer.children())
-        return AnalyzedLayerDesc(
-            name=name,
-            type_=type(layer).__name__,
+        return dataclasses.replace(
+            self._descs[name],
             params=sum(param.numel() for param in params.values()),
             zeroed_params=sum(map(count_zeros, weights)),
             prunable_params=sum(param.numel() for param in prunable.values()),
             params_dims=_dims(params) if is_layer else None,
             prunable_params_dims=_dims(prunable) if is_layer else None,
             stride=getattr(layer, "stride", None),
-            **vars(self._calls[name]),
         )
 
     def _before(self, name: str, _layer: nn.Module, _inputs: Any) -> None:
         self._count = 0 if not name else self._count + 1
-        self._calls[name].execution_order = self._count
+        self._descs[name].execution_order = self._count
 
     def _after(self, name: str, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        calls = self._calls[name]
-        calls.input_shape, calls.output_shape = _shapes(inputs), _shapes(output)
-        calls.flops = layer_flops(layer, inputs, output, self._ignore_zero, self._multiply_adds)
-        calls.total_flops += calls.flops
+        desc = self._descs[name]
+        desc.input_shape, desc.output_shape = _shapes(inputs), _shapes(output)
+        desc.flops = layer_flops(layer, inputs, output, self._ignore_zero, self._multiply_adds)
+        desc.total_flops += desc.flops
         self._seen = True
 
 

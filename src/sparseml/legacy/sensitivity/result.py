@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sparseml.legacy.helpers.iterables import interpolated_integral
@@ -23,6 +23,7 @@ def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else 0.0
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class PruningSensitivityResult:
     """Measurements of one layer, or of the whole model, at several sparsities.
 
@@ -32,40 +33,25 @@ class PruningSensitivityResult:
     :param baseline_measurement_index: which of the sparsities, in the order in which they were
         added, counts as dense; -1 for none
     :param baseline_measurement_key: that sparsity; None for none
-    :param sparse_measurements: sparsity → measured values, as a mapping or pairs
+    :param sparse_measurements: sparsity → measured values, as a mapping or pairs; kept as a mapping
+        in the order added
     """
 
-    def __init__(
-        self,
-        id_: Any,
-        name: str,
-        index: int,
-        baseline_measurement_index: int = -1,
-        baseline_measurement_key: float | None = None,
-        sparse_measurements: (
-            Mapping[float, Iterable[float]] | Iterable[tuple[float, Iterable[float]]] | None
-        ) = None,
-    ) -> None:
-        self._id = id_
-        self._name = name
-        self._index = index
-        self._baseline_measurement_index = baseline_measurement_index
-        self._baseline_measurement_key = baseline_measurement_key
-        self._sparse_measurements = OrderedDict(
-            (float(sparsity), [float(value) for value in values])
-            for sparsity, values in OrderedDict(sparse_measurements or {}).items()
-        )
+    id_: Any
+    name: str
+    index: int
+    baseline_measurement_index: int = -1
+    baseline_measurement_key: float | None = None
+    sparse_measurements: Any = None
+
+    def __post_init__(self) -> None:
+        measured = OrderedDict(self.sparse_measurements or {}).items()
+        kept = OrderedDict((float(key), list(map(float, values))) for key, values in measured)
+        vars(self).update(sparse_measurements=kept)
 
     def __repr__(self) -> str:
         averages = dict(self.averages)
-        return f"{type(self).__name__}({self._id!r}, {self._name!r}, {self._index}, {averages})"
-
-    id_ = property(attrgetter("_id"))
-    name = property(attrgetter("_name"))
-    index = property(attrgetter("_index"))
-    baseline_measurement_index = property(attrgetter("_baseline_measurement_index"))
-    baseline_measurement_key = property(attrgetter("_baseline_measurement_key"))
-    sparse_measurements = property(attrgetter("_sparse_measurements"))
+        return f"{type(self).__name__}({self.id_!r}, {self.name!r}, {self.index}, {averages})"
 
     def add_measurement(self, sparsity: float, loss: float, baseline: bool) -> None:
         """Add a measured value.
@@ -73,23 +59,21 @@ class PruningSensitivityResult:
         :param baseline: whether this sparsity is what the others are compared with; only the first
             value of a sparsity can make it so
         """
-        sparsity = float(sparsity)
-        if sparsity not in self._sparse_measurements:
-            if baseline:
-                self._baseline_measurement_index = len(self._sparse_measurements)
-                self._baseline_measurement_key = sparsity
-            self._sparse_measurements[sparsity] = []
-        self._sparse_measurements[sparsity].append(float(loss))
+        key, measured = float(sparsity), self.sparse_measurements
+        if baseline and key not in measured:
+            place = {"baseline_measurement_index": len(measured), "baseline_measurement_key": key}
+            vars(self).update(place)
+        measured.setdefault(key, []).append(float(loss))
 
     @property
     def averages(self) -> OrderedDict[float, float]:
         """Sparsity → mean of the measured values, in the order added."""
-        return OrderedDict((s, mean(values)) for s, values in self._sparse_measurements.items())
+        return OrderedDict((s, mean(values)) for s, values in self.sparse_measurements.items())
 
     @property
     def has_baseline(self) -> bool:
         """Whether there is something to compare with."""
-        return self._baseline_measurement_index > -1
+        return self.baseline_measurement_index > -1
 
     @property
     def baseline_average(self) -> float:
@@ -98,8 +82,8 @@ class PruningSensitivityResult:
         :raises ValueError: without a baseline
         """
         if not self.has_baseline:
-            raise ValueError(f"no baseline was measured for {self._name}")
-        return list(self.averages.values())[self._baseline_measurement_index]
+            raise ValueError(f"no baseline was measured for {self.name}")
+        return list(self.averages.values())[self.baseline_measurement_index]
 
     @property
     def sparse_average(self) -> float:
@@ -128,18 +112,18 @@ class PruningSensitivityResult:
         if compare_index < 0:
             distances = [abs(sparsity - COMPARED) for sparsity in averages]
             compare_index = distances.index(min(distances))
-        return values[compare_index] - values[max(self._baseline_measurement_index, 0)]
+        return values[compare_index] - values[max(self.baseline_measurement_index, 0)]
 
     def dict(self) -> _Plain:
         """Return measurements and what follows from them as plain data."""
-        measured = self._sparse_measurements.items()
+        measured = self.sparse_measurements.items()
         return {
-            "id": self._id,
-            "name": self._name,
-            "index": self._index,
-            "baseline_measurement_index": self._baseline_measurement_index,
+            "id": self.id_,
+            "name": self.name,
+            "index": self.index,
+            "baseline_measurement_index": self.baseline_measurement_index,
             "has_baseline": self.has_baseline,
-            "baseline_measurement_key": self._baseline_measurement_key,
+            "baseline_measurement_key": self.baseline_measurement_key,
             "sparse_measurements": [[sparsity, list(values)] for sparsity, values in measured],
             "averages": dict(self.averages),
             "baseline_average": self.baseline_average if self.has_baseline else None,
