@@ -99,10 +99,7 @@ class ModuleASAnalyzer:
         outputs_sample_size: int = 0,
         enabled: bool = True,
     ) -> list[ModuleASAnalyzer]:
-        """Return an analyzer for each of the named layers of ``module``, in the order named.
-
-        :raises AttributeError: naming the nearest names, if there is no such layer
-        """
+        """Return an analyzer for each named layer; an AttributeError names those nearest."""
         tracked = (track_inputs_sparsity, track_outputs_sparsity)
         rest = (dim, *tracked, inputs_sample_size, outputs_sample_size, enabled)
         return [ModuleASAnalyzer(get_layer(name, module), *rest) for name in layers]
@@ -133,18 +130,11 @@ class ModuleASAnalyzer:
             self._results[specific_result_type] = []
 
     def results(self, result_type: ASResultType) -> list[Tensor]:
-        """Return the results of one kind.
-
-        :return: for each pass ``[1]`` or ``[*dims]``, for drawn values ``[size]`` or
-            ``[*dims, size]``
-        """
+        """Return for each pass ``[1]`` or ``[*dims]``; for drawn values ``[*dims, size]``."""
         return self._results[result_type]
 
     def results_mean(self, result_type: ASResultType) -> Tensor:
-        """Return the mean of one kind of results, put together and taken along dimension 0.
-
-        :return: 0-d for results of one dimension; for others, ``[*dims, size]`` without the first
-        """
+        """Return the mean along dimension 0 of all results of one kind put together."""
         return self._together(result_type).mean(0)
 
     def results_std(self, result_type: ASResultType) -> Tensor:

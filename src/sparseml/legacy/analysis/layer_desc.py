@@ -69,10 +69,7 @@ class AnalyzedLayerDesc:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AnalyzedLayerDesc:
-        """Undo :meth:`dict`.
-
-        :raises ValueError: for names that are no fields, or without a name or type
-        """
+        """Undo :meth:`dict`; a ValueError names fields that are unknown or missing."""
         given = {"type_" if name == "type" else name: value for name, value in values.items()}
         known = {field.name for field in dataclasses.fields(cls)}
         wrong = sorted((given.keys() - known) | ({"name", "type_"} - given.keys()))
@@ -88,10 +85,7 @@ class AnalyzedLayerDesc:
 
     @staticmethod
     def load_descs(path: str) -> list[AnalyzedLayerDesc]:
-        """Read what :meth:`save_descs` has written.
-
-        :raises FileNotFoundError: if there is no such file
-        """
+        """Read what :meth:`save_descs` has written."""
         layers = json.loads(read_json_text(path))["layers"]
         return [AnalyzedLayerDesc.from_dict(values) for values in layers]
 

@@ -19,10 +19,7 @@ Arrays = Any  # an array, or mappings and iterables of arrays, nested at will
 
 
 def load_numpy(file_path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarray]:
-    """Return the array in a ``.npy`` file, or the named arrays in a ``.npz`` file.
-
-    Pickled objects in it are refused.
-    """
+    """Return the array in a ``.npy`` file or those in a ``.npz`` by name; no pickled objects."""
     import numpy as np
 
     content = np.load(clean_path(file_path), allow_pickle=False)
@@ -116,10 +113,7 @@ class NumpyArrayBatcher:
         return len(next(iter(self._items.values()), []))
 
     def append(self, item: Mapping[str, np.ndarray]) -> None:
-        """Add a sample.
-
-        :raises ValueError: if its names or shapes differ from those of the first sample
-        """
+        """Add a sample; a ValueError if its names or shapes are not those of the first."""
         if self._items and set(item) != set(self._items):
             raise ValueError(f"names must be {sorted(self._items)}, found {sorted(item)}")
         for name, array in item.items():

@@ -46,12 +46,9 @@ def _save_script(path: str | Path, script: Any) -> None:
 
 
 class ModuleExporter:
-    """Exports a copy of a module, on the CPU and in eval mode, below one folder.
+    """Exports a copy of a module, on the CPU and in eval mode, below the folder ``output_dir``.
 
     Wrappers such as DDP are taken off. Nothing is written before something is exported.
-
-    :param module: the model
-    :param output_dir: the folder
     """
 
     def __init__(self, module: nn.Module, output_dir: str | Path):
@@ -72,11 +69,10 @@ class ModuleExporter:
         export_entire_model: bool = False,
         arch_key: str | None = None,
     ) -> str:
-        """Save the weights as ``training/<name>``; see ``save_model`` for the arguments.
+        """Save the weights as ``training/<name>`` and return its path; see ``save_model``.
 
         :param export_entire_model: pickle the whole module instead. ``load_model`` does not read
             such a file, since unpickling it runs code.
-        :return: path of the file
         """
         path, zipped = self._output_dir / "training" / name, use_zipfile_serialization_if_available
         if export_entire_model:
@@ -164,11 +160,7 @@ class ModuleExporter:
         return str(path)
 
     def export_torchscript(self, name: str = "model.pts", sample_batch: Any = None) -> str:
-        """Export to TorchScript as ``framework/<name>``.
-
-        :param sample_batch: trace with this batch; compile from source if None
-        :return: path of the file
-        """
+        """Export to TorchScript as ``framework/<name>``, traced with a batch if there is one."""
         path = self._output_dir / "framework" / name
         if sample_batch is None:
             script_model(path, self._module)
@@ -258,19 +250,14 @@ def export_onnx(
     skip_input_quantize: bool = False,
     **export_kwargs: Any,
 ) -> str:
-    """Export a model to a file; see :meth:`ModuleExporter.export_onnx` for what is not said here.
+    """Export a model to a file; for what is not said here see :meth:`ModuleExporter.export_onnx`.
 
-    :param module: the model, of which a copy is exported
-    :param sample_batch: a batch as the model takes it
     :param file_path: the file; folders above it are created
     :param opset: ONNX opset; torch's default if None. Torch writes 18 and later, which is what
         smaller numbers lead to, with a warning; SparseML 1.x took 14
     :param dynamic_axes: which dimensions of which inputs may change, instead of the first of each;
         for :func:`torch.onnx.export`
     :param skip_input_quantize: must be False, as is ``convert_qat``
-    :return: path of the file
-    :raises ImportError: if onnx or onnxscript is not installed
-    :raises ValueError: for ``convert_qat`` and ``skip_input_quantize``
     """
     if skip_input_quantize:
         raise ValueError("skip_input_quantize is not supported: graphs are not rewritten")

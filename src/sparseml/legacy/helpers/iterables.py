@@ -102,10 +102,7 @@ def interpolate_list_linear(
 
 
 def interpolated_integral(measurements: Sequence[tuple[float, float]]) -> float:
-    """Return the area under the line through points (x, y), by the trapezoid rule.
-
-    No points give 0, a single one its y.
-    """
+    """Return the area under the line through points (x, y); a single one gives its y, none 0."""
     if len(measurements) == 1:
         return measurements[0][1]
     pairs = itertools.pairwise(sorted(measurements))

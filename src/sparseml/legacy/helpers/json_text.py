@@ -11,10 +11,7 @@ __all__ = ["read_json_text", "write_json_text"]
 
 
 def read_json_text(path_or_json: str) -> str:
-    """Return the JSON in a file, or the argument itself if it is a JSON object.
-
-    :raises FileNotFoundError: if it is neither
-    """
+    """Return the JSON in a file, which must be there, or the argument itself if it is an object."""
     if path_or_json.lstrip().startswith("{"):
         return path_or_json
     return Path(clean_path(path_or_json)).read_text(encoding="utf-8")

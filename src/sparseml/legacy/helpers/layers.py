@@ -17,10 +17,7 @@ __all__ = ["get_conv_layers", "get_dependency_order", "get_layer_param", "get_li
 
 
 def get_layer_param(param: str, layer: str, module: nn.Module) -> nn.Parameter:
-    """Return the attribute ``param`` (as ``"weight"``) of the layer named ``layer``.
-
-    :raises AttributeError: naming the layer's own parameters when it has no ``param``
-    """
+    """Return the attribute ``param`` of a named layer; an AttributeError names what it has."""
     owner = unwrap_module(get_layer(layer, module), root=not layer)
     try:
         return getattr(owner, param)

@@ -83,7 +83,7 @@ def load_labeled_data(
 
 
 def parse_optimization_str(optim_full_name: str) -> tuple[str, str, Any]:
-    """Return name, category and target of a model kept as ``pruned-moderate-deepsparse``.
+    """Return name, category and target of a kind such as ``pruned-moderate-deepsparse``.
 
     Where the last ones are missing they are ``base``, ``none`` and None.
     """
@@ -93,10 +93,9 @@ def parse_optimization_str(optim_full_name: str) -> tuple[str, str, Any]:
 
 
 def json_to_jsonl(json_file_path: str | os.PathLike[str], overwrite: bool = True) -> None:
-    """Write the objects in the list of a JSON file one per line.
+    """Write the objects in the list (else a ValueError) of a JSON file one per line.
 
     :param overwrite: replace the file; otherwise write beside it, with the ending ``.jsonl``
-    :raises ValueError: if the file does not hold a list
     """
     source = Path(clean_path(json_file_path))
     items = json.loads(source.read_text(encoding="utf-8"))
@@ -112,10 +111,7 @@ def deprecation_warning(message: str) -> None:
 
 
 def create_unique_dir(path: str | os.PathLike[str], check_number: int = 0) -> str:
-    """Create the first of ``path-0000``, ``path-0001``, ... that does not exist; return its path.
-
-    :param check_number: the first number to try
-    """
+    """Create the first of ``path-0000``, ... from ``check_number`` that is not there; return it."""
     create_parent_dirs(path)
     for number in itertools.count(check_number):
         unique = f"{clean_path(path)}-{number:04d}"
@@ -149,10 +145,7 @@ def is_url(val: str) -> bool:
 def is_package_available(
     package_name: str, return_version: bool = False
 ) -> bool | tuple[bool, str]:
-    """Return whether a package can be imported; it is not imported, only looked for.
-
-    :param return_version: also return its version, ``"N/A"`` where it has none
-    """
+    """Whether a package is there to be imported, and, if asked for, its version or ``"N/A"``."""
     try:
         available = importlib.util.find_spec(package_name) is not None
     except (ModuleNotFoundError, ValueError):

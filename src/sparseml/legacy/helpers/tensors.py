@@ -58,19 +58,13 @@ def tensors_to_device(tensors: Any, device: str | torch.device) -> Any:
 
 
 def tensors_to_precision(tensors: Any, full_precision: bool) -> Any:
-    """Return ``tensors`` with floating-point values as float32, or float16 if not full.
-
-    Integer and boolean tensors (labels, masks) stay as they are. Goes by :func:`map_tensors`.
-    """
+    """Return ``tensors`` with floats, not integers, as float32, or float16 if not full."""
     dtype = torch.float32 if full_precision else torch.float16
     return map_tensors(tensors, lambda t: t.to(dtype) if t.is_floating_point() else t)
 
 
 def detach(x: Any) -> Any:
-    """Detach a tensor, or every tensor of a list or tuple (nested ones too).
-
-    :raises ValueError: for anything else
-    """
+    """Detach a tensor, or every tensor of a list or tuple (nested ones too); else a ValueError."""
     if isinstance(x, Tensor):
         return x.detach()
     if isinstance(x, (list, tuple)):
@@ -109,12 +103,9 @@ def tensor_sample(
 
 
 def memory_aware_threshold(tensor: Tensor, idx: int) -> Tensor:
-    """Return the value at index ``idx`` of the sorted, flattened ``tensor`` (0-d).
+    """Return the value at index ``idx``, else an IndexError, of the sorted, flat ``tensor`` (0-d).
 
-    It is sorted, which is fast; where the environment variable ``MEMORY_BOUNDED`` is ``true`` or
-    memory runs out, ``kthvalue`` finds the same value.
-
-    :raises IndexError: for an index outside the tensor
+    It is sorted; where ``MEMORY_BOUNDED`` is ``true`` or memory runs out, ``kthvalue`` finds it.
     """
     values = tensor.reshape(-1)
     if not 0 <= idx < values.numel():

@@ -152,10 +152,9 @@ class DimensionSparsityMaskCreator(
 
 
 def load_mask_creator(obj: Any) -> PruningMaskCreator:
-    """Return the mask creator that a text, a list or a mask creator stands for.
+    """Return the mask creator that a text or a list stands for, or a mask creator as it is.
 
-    :param obj: ``"unstructured"``, ``"block"``, ``"channel"``, ``"filter"``, a block as ``[1, 4]``
-        or ``"[1, 4]"``, or a mask creator, which is returned as it is
+    :param obj: ``"unstructured"``, ``"block"``, ``"channel"``, ``"filter"``, ``[1, 4]`` or its text
     :raises ValueError: for anything else
     """
     if isinstance(obj, PruningMaskCreator):

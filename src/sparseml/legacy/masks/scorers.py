@@ -60,11 +60,7 @@ AVALIABLE_SCORER_CLASSES: list[type[PruningParamsScorer]] = [
 def create_pruning_param_scorer(
     params: Sequence[Parameter], score_type: str
 ) -> PruningParamsScorer:
-    """Return a scorer by name.
-
-    :param score_type: ``magnitude`` or ``movement``
-    :raises ValueError: for another name
-    """
+    """Return the scorer that a ``score_type`` names; a ValueError for another name."""
     classes = {clazz.get_name(): clazz for clazz in AVALIABLE_SCORER_CLASSES}
     if score_type not in classes:
         hint = did_you_mean(str(score_type), classes)

@@ -35,12 +35,10 @@ def _rate(kind: str, item: bool = False) -> _Get:
 
 
 class BatchBenchmarkResults:
-    """Timings of batches of one size, in seconds.
+    """Timings of batches of ``batch_size`` samples each, in seconds.
 
     ``model_*`` covers the forward pass alone, ``e2e_*`` also moving the batch to the device and
     the result back; means and rates are 0 without timings.
-
-    :param batch_size: samples per batch
     """
 
     def __init__(self, batch_size: int):
@@ -55,10 +53,7 @@ class BatchBenchmarkResults:
         )
 
     def add(self, model_sec: float, e2e_sec: float, batch_size: int) -> None:
-        """Add the timings of one batch.
-
-        :raises ValueError: if it has another size
-        """
+        """Add the timings of one batch; a ValueError if it has another size."""
         if batch_size != self._batch_size:
             raise ValueError(f"batch_size must be {self._batch_size}, found {batch_size}")
         self._taken["model"].append(model_sec)
@@ -78,10 +73,7 @@ class BatchBenchmarkResults:
 
 
 class ModuleBenchmarker:
-    """Measures a module; it is left in eval mode on the device of the last measurement.
-
-    :param module: the model
-    """
+    """Measures a module; it is left in eval mode on the device of the last measurement."""
 
     def __init__(self, module: nn.Module):
         self._module = module

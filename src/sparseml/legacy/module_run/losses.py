@@ -80,17 +80,11 @@ class LossWrapper:
         return _element(data, 0, "a batch")
 
     def get_preds(self, data: Any, pred: Any, name: str) -> Any:
-        """Return the predictions for the loss ``name``: the first element of an iterable.
-
-        Without ``deconstruct_tensors``, the output as it is.
-        """
+        """Return the first element of an output, all of it without ``deconstruct_tensors``."""
         return _element(pred, 0, "an output") if self._deconstruct_tensors else pred
 
     def get_labels(self, data: Any, pred: Any, name: str) -> Any:
-        """Return the labels for the loss ``name``: the last element of the batch.
-
-        :raises TypeError: if the batch is a tensor, too
-        """
+        """Return the last element of a batch; a TypeError for a tensor, too."""
         if isinstance(data, Tensor):
             raise TypeError("a batch must be an iterable with the labels last, found a Tensor")
         return _element(data, -1, "a batch")
@@ -146,11 +140,7 @@ class InceptionCrossEntropyLossWrapper(LossWrapper):
         return pred if name == DEFAULT_LOSS_KEY else _heads(pred)[0]
 
     def loss(self, preds: Any, labels: Tensor) -> Tensor:
-        """Return the loss (0-d).
-
-        :param preds: the model's output, ``[batch, classes]`` per head
-        :param labels: indices of classes, ``[batch]``
-        """
+        """Return the loss (0-d) for heads ``[batch, classes]`` and class indices ``[batch]``."""
         logits, auxiliary = _heads(preds)
         loss = F.cross_entropy(logits, labels)
         for head in auxiliary:
@@ -244,10 +234,7 @@ class Accuracy(nn.Module):
 
 
 class TopKAccuracy(nn.Module):
-    """Percentage of samples whose label is among the ``topk`` highest predictions.
-
-    :param topk: how many predictions count
-    """
+    """Percentage of samples whose label is among the ``topk`` highest predictions."""
 
     def __init__(self, topk: int = 1):
         super().__init__()
@@ -256,11 +243,7 @@ class TopKAccuracy(nn.Module):
     @staticmethod
     @torch.no_grad()
     def calculate(pred: Tensor, lab: Tensor, topk: int) -> Tensor:
-        """Return the percentage, ``[1]``.
-
-        :param pred: scores, ``[batch, classes]``
-        :param lab: indices of classes, ``[batch]``
-        """
+        """Return the percentage, ``[1]``, for scores ``[batch, classes]``, labels ``[batch]``."""
         best = pred.topk(topk, dim=1).indices
         return (best == lab.reshape(-1, 1)).any(dim=1).float().mean(0, keepdim=True) * 100.0
 

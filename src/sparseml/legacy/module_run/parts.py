@@ -167,10 +167,7 @@ class ModuleRunResults:
             self._results.setdefault(key, []).append(values)
 
     def result(self, key: str) -> list[Tensor]:
-        """Return the tensors of ``key``, one a batch.
-
-        :raises KeyError: naming the keys that there are
-        """
+        """Return the tensors of ``key``, one a batch; a KeyError names the keys that there are."""
         if key not in self._results:
             raise KeyError(f"no result {key!r}; there are {', '.join(self._results) or 'none'}")
         return self._results[key]
@@ -219,11 +216,7 @@ def infinite_data_loader(
 
 
 def repeated_batches(data_loader: Iterable[_Batch], steps: int) -> list[_Batch]:
-    """Return the first ``steps`` batches, beginning anew where there are fewer.
-
-    :param steps: how many; each batch once when < 1
-    :raises ValueError: for no batches
-    """
+    """Return the first ``steps`` batches, beginning anew where there are fewer; all when < 1."""
     batches = list(early_stop_data_loader(data_loader, steps))
     if not batches:
         raise ValueError("data yielded no batches")

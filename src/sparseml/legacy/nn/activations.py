@@ -48,10 +48,7 @@ class ReLU6(_Noted, nn.ReLU6):
 
 
 class Swish(nn.SiLU):
-    """``x * sigmoid(x)`` (Ramachandran et al., 2017).
-
-    :param num_channels: number of channels that it acts on, for the reader only
-    """
+    """``x * sigmoid(x)`` (Ramachandran et al., 2017); ``num_channels`` is for the reader only."""
 
     def __init__(self, num_channels: int = -1):
         super().__init__()
@@ -146,8 +143,7 @@ def replace_activations(
 ) -> nn.Module:
     """Put new activations in the place of all layers that :func:`is_activation` knows.
 
-    :param module: the model; arguments are those of :func:`replace_activation`
-    :return: the model; a new activation if it is one itself
+    Return the model, or a new activation if it is one; see :func:`replace_activation`.
     """
     holder, how = nn.Sequential(module), (act_type, inplace, num_channels)
     replace_layers(holder, _KINDS, lambda name: replace_activation(holder, name, *how, **kwargs))

@@ -46,10 +46,8 @@ def fat_pw_relu(
 ) -> Tensor:
     """Return a continuous, piecewise linear approximation of :func:`fat_relu`.
 
-    0 up to ``t - t / c``, ``c * (x - (t - t / c))`` from there to the threshold t, ``x`` beyond it.
-
-    :param compression: slope c of the ramp, above 1
-    :param inplace: overwrite ``tens``
+    0 up to ``t - t / c``, ``c * (x - (t - t / c))`` from there to the threshold t, ``x`` beyond it;
+    the slope c, the compression, is above 1.
     """
     limit, slope = _per_channel(threshold, tens), _per_channel(compression, tens)
     start = limit - limit / slope
@@ -59,11 +57,7 @@ def fat_pw_relu(
 
 
 def fat_sig_relu(tens: Tensor, threshold: float | Tensor, compression: float | Tensor) -> Tensor:
-    """Return the smooth approximation ``x * sigmoid(c * (x - t))`` of :func:`fat_relu`.
-
-    :param threshold: t
-    :param compression: c, the steepness
-    """
+    """Return ``x * sigmoid(c * (x - t))``, a smooth :func:`fat_relu`; c is the compression."""
     limit, slope = _per_channel(threshold, tens), _per_channel(compression, tens)
     return tens * torch.sigmoid(slope * (tens - limit))
 
@@ -71,9 +65,8 @@ def fat_sig_relu(tens: Tensor, threshold: float | Tensor, compression: float | T
 def fat_exp_relu(tens: Tensor, threshold: float | Tensor, compression: float | Tensor) -> Tensor:
     """Return a continuous, piecewise exponential approximation of :func:`fat_relu`.
 
-    0 up to 0, ``x * exp(c * (x - t))`` from there to the threshold t, ``x`` beyond it.
-
-    :param compression: c, the steepness
+    0 up to 0, ``x * exp(c * (x - t))`` from there to the threshold t, ``x`` beyond it; c is the
+    compression.
     """
     limit, slope = _per_channel(threshold, tens), _per_channel(compression, tens)
     # the exponent is at most 0, so that large inputs leave no infinite gradients behind
@@ -118,10 +111,7 @@ class FATReLU(nn.Module):
         return self.threshold.numel() if self.channel_wise else -1
 
     def set_threshold(self, threshold: float | Sequence[float]) -> None:
-        """Set the threshold of every channel to a number, or that of each to its own.
-
-        :raises ValueError: for another number of thresholds than there are
-        """
+        """Set that of every channel to a number, or of each to its own; a ValueError for others."""
         value = torch.as_tensor(threshold, dtype=torch.float32)
         if value.ndim and value.shape != self.threshold.shape:
             one = f"{self.num_channels} thresholds" if self.channel_wise else "a single threshold"
@@ -157,10 +147,7 @@ class FATReLU(nn.Module):
 
 
 def set_relu_to_fat(module: nn.Module, layer_name: str, **kwargs: Any) -> FATReLU:
-    """Put a new ``FATReLU(**kwargs)`` in the place of the layer of a dotted name; return it.
-
-    :raises AttributeError: if there is no such layer
-    """
+    """Put a new ``FATReLU(**kwargs)`` in the place of the layer of a dotted name; return it."""
     old = get_layer(layer_name, module)
     fat = FATReLU(**kwargs).train(old.training)
     swap_modules(module, layer_name, fat)
@@ -168,11 +155,9 @@ def set_relu_to_fat(module: nn.Module, layer_name: str, **kwargs: Any) -> FATReL
 
 
 def convert_relus_to_fat(module: nn.Module, **kwargs: Any) -> dict[str, FATReLU]:
-    """Put a ``FATReLU(**kwargs)`` in the place of each ``ReLU`` and ``ReLU6`` layer.
+    """Put a ``FATReLU(**kwargs)`` in place of each layer ``ReLU`` or ``ReLU6``, not of functions.
 
-    Functions are not seen.
-
-    :return: the new layers by name
+    Return them by name.
     """
     new = partial(set_relu_to_fat, module, **kwargs)
     return replace_layers(module, (nn.ReLU, nn.ReLU6), new)
@@ -181,10 +166,10 @@ def convert_relus_to_fat(module: nn.Module, **kwargs: Any) -> dict[str, FATReLU]
 def replace_layers(
     module: nn.Module, kinds: tuple[type, ...], replace: Callable[[str], _Layer]
 ) -> dict[str, _Layer]:
-    """Replace the layers of some kinds; one that has several names stays one layer.
+    """Replace the layers of some kinds; return the new ones by name.
 
-    :param replace: puts the new layer of that name into the module, and returns it
-    :return: the new layers by name
+    :param replace: puts the new layer of that name into the module, and returns it; not called for
+        further names of the same layer
     """
     made: dict[int, _Layer] = {}
     found: dict[str, _Layer] = {}

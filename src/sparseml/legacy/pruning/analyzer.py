@@ -17,13 +17,7 @@ __all__ = ["ModulePruningAnalyzer"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ModulePruningAnalyzer:
-    """Measures the sparsity of one parameter.
-
-    :param module: the layer that owns it
-    :param name: the layer's name
-    :param param_name: the parameter's name in the layer
-    :raises RuntimeError: if the layer has no such parameter
-    """
+    """Measures the sparsity of one parameter of a named layer, which must have it."""
 
     module: Module
     name: str

@@ -21,10 +21,7 @@ __all__ = ["Door", "ScorerMethod"]
 
 
 class Door:
-    """What 1.x calls mask creator, scorer, module masks and analyzers of a modifier.
-
-    :param modifier: initialised
-    """
+    """What 1.x calls mask creator, scorer, masks and analyzers of an initialised modifier."""
 
     def __init__(self, modifier: Any) -> None:
         masks: MaskSet = modifier.masks

@@ -110,10 +110,7 @@ class _RowMajorMaskCreator(GroupedPruningMaskCreator):
         return str(self._pattern)
 
     def group_tensor(self, tensor: Tensor) -> Tensor:
-        """Return shape ``[groups, 1]``, or ``[groups, 1, kernel positions]``.
-
-        :raises ValueError: for a shape that the groups do not divide, and an unknown grouping
-        """
+        """Return ``[groups, 1]``, or ``[groups, 1, kernel positions]``."""
         folded, dims = self._pattern.fold(tensor.detach())
         return self.reduce_tensor(folded, dims, self._pattern.reduce)
 
@@ -278,10 +275,7 @@ def get_mask_creator_default(mask_type: MaskType) -> PruningMaskCreator:
 
 
 def get_mask_creator(mask_type: MaskType) -> PruningMaskCreator:
-    """Return the mask creator for any ``mask_type`` of :func:`parse_pattern`.
-
-    :raises ValueError: for anything else, with the nearest valid word
-    """
+    """Return the mask creator for any ``mask_type`` of :func:`parse_pattern`."""
     return creator_of(parse_pattern(mask_type))
 
 

@@ -85,12 +85,7 @@ class UnstructuredPruningMaskCreator(PruningMaskCreator):
 
 
 class NMPruningMaskCreator(PruningMaskCreator):
-    """Keeps N of every M consecutive inputs; the sparsity can only be ``1 - N/M``.
-
-    :param N: how many of a group are kept
-    :param M: the size of a group
-    :raises ValueError: unless 0 < N < M
-    """
+    """Keeps N of every M consecutive inputs (0 < N < M); the sparsity can only be ``1 - N/M``."""
 
     def __init__(self, N: int = 2, M: int = 4) -> None:
         self._pattern = NM(N, M)
@@ -162,11 +157,7 @@ class ConstantMaskCreator(PruningMaskCreator):
 
 
 def one_target_each(target: Target, count: int) -> list[float]:
-    """Return a target for each of ``count`` tensors.
-
-    :raises TypeError: for a target that is neither a float nor a list
-    :raises ValueError: for a list of another length
-    """
+    """Return a target for each of ``count`` tensors."""
     if isinstance(target, float):
         return [target] * count
     if not isinstance(target, (list, tuple)):

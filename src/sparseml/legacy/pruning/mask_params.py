@@ -121,10 +121,7 @@ class ModuleParamPruningMask(MaskSet):
     _params = property(attrgetter("params"))
 
     def set_param_data(self, value: Tensor, param_idx: int) -> None:
-        """Copy new values into a parameter.
-
-        :raises ValueError: for None or another shape
-        """
+        """Copy new values into a parameter; a ValueError for None or another shape."""
         param = self.params[param_idx]
         if value is None or value.shape != param.shape:
             raise misfit(self.full_names[param_idx], param, value)
@@ -196,10 +193,7 @@ class ModuleParamPruningMask(MaskSet):
             self._scorer.on_pruning_end()
 
     def reset(self) -> None:
-        """Put the initial values back.
-
-        :raises RuntimeError: unless ``store_init``
-        """
+        """Put the initial values back; a RuntimeError unless ``store_init``."""
         if not self.store_init:
             raise RuntimeError("initial values were not kept; construct with store_init=True")
         for index, initial in enumerate(self._params_init):

@@ -65,9 +65,8 @@ class PruningParamsScorer(ABC):
         """Called at every optimizer step with its gradients, before the weights move."""
 
     def mask_update(self, masks: list[Tensor], mask_diffs: list[Tensor]) -> None:  # noqa: B027
-        """Called when the masks have been decided, before they are applied.
+        """Called with the masks decided on, before they are applied.
 
-        :param masks: the new masks
         :param mask_diffs: 1 where newly kept, -1 where newly pruned, 0 elsewhere
         """
 

@@ -41,9 +41,7 @@ class _UnknownFieldError(ValueError, AttributeError):
 class ModifierYAMLBuilder:
     """A modifier in a recipe being written. Its fields are read and set as attributes.
 
-    :param modifier_class: the modifier's class
-    :param kwargs: values of fields
-    :raises ValueError: for what is not a field of that class that recipes show
+    :raises ValueError: for what is not a field of ``modifier_class`` that recipes show
     """
 
     def __init__(self, modifier_class: type[BaseModifier], **kwargs: Any) -> None:
@@ -128,11 +126,7 @@ class RecipeYAMLBuilder:
     def add_modifier_group(
         self, name: str, modifier_builders: Group | None = None
     ) -> RecipeYAMLBuilder:
-        """Add a group of modifiers.
-
-        :raises KeyError: if there is one of that name
-        :raises ValueError: for a name without ``modifiers``, or anything but builders
-        """
+        """Add a group; a KeyError if there is one of that name, a ValueError for anything else."""
         if name in self._groups:
             raise KeyError(f"the recipe already has a group {name!r}")
         builders = [] if modifier_builders is None else modifier_builders

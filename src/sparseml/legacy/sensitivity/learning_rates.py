@@ -24,10 +24,7 @@ __all__ = ["default_exponential_check_lrs", "lr_loss_sensitivity"]
 def default_exponential_check_lrs(
     init_lr: float = 1e-6, final_lr: float = 0.5, lr_mult: float = 1.1
 ) -> tuple[float, ...]:
-    """Learning rates from ``init_lr`` to ``final_lr``, each ``lr_mult`` times the one before.
-
-    :raises ValueError: unless ``0 < init_lr <= final_lr`` and ``lr_mult > 1``
-    """
+    """Return rates from ``init_lr`` to ``final_lr``, each ``lr_mult`` times the one before."""
     if not 0.0 < init_lr <= final_lr or not lr_mult > 1.0:
         raise ValueError(
             "rates must rise from init_lr > 0 to final_lr by lr_mult > 1, found "

@@ -51,10 +51,7 @@ class Analysis(ABC):
 
     @classmethod
     def load_json(cls, path: str) -> Any:
-        """Read what :meth:`save_json`, here or in SparseML 1.x, has written.
-
-        :raises FileNotFoundError: if there is no such file
-        """
+        """Read what :meth:`save_json`, here or in SparseML 1.x, has written."""
         return cls.from_dict(json.loads(read_json_text(path)))
 
     def print_res(self) -> None:

@@ -54,11 +54,7 @@ class PruningSensitivityResult:
         return f"{type(self).__name__}({self.id_!r}, {self.name!r}, {self.index}, {averages})"
 
     def add_measurement(self, sparsity: float, loss: float, baseline: bool) -> None:
-        """Add a measured value.
-
-        :param baseline: whether this sparsity is what the others are compared with; only the first
-            value of a sparsity can make it so
-        """
+        """Add a value; the first of a sparsity can make it the baseline of all the others."""
         key, measured = float(sparsity), self.sparse_measurements
         if baseline and key not in measured:
             place = {"baseline_measurement_index": len(measured), "baseline_measurement_key": key}
@@ -77,10 +73,7 @@ class PruningSensitivityResult:
 
     @property
     def baseline_average(self) -> float:
-        """The mean of the values to compare with.
-
-        :raises ValueError: without a baseline
-        """
+        """The mean of the values to compare with; a ValueError if there are none."""
         if not self.has_baseline:
             raise ValueError(f"no baseline was measured for {self.name}")
         return list(self.averages.values())[self.baseline_measurement_index]

@@ -66,11 +66,7 @@ class _PruningSensitivityAnalysis(Analysis):
         measurement: float,
         baseline: bool,
     ) -> None:
-        """Add a measurement to the layer's result, which is made as needed.
-
-        :param id_: identifies the layer; None if its name does
-        :param baseline: whether the layer was dense
-        """
+        """Add a measurement to the result, made as needed, of the layer of this id or else name."""
         for result in self._results:
             if result.name == name if id_ is None else result.id_ == id_:
                 break
@@ -80,10 +76,7 @@ class _PruningSensitivityAnalysis(Analysis):
         result.add_measurement(sparsity, measurement, baseline)
 
     def get_result(self, id_or_name: Any) -> PruningSensitivityResult:
-        """Return the result of a layer.
-
-        :raises ValueError: naming the nearest names, if there is none (a KeyError too)
-        """
+        """Return the result of a layer; a ValueError that is a KeyError names the nearest."""
         for result in self._results:
             if id_or_name == result.name or (result.id_ is not None and id_or_name == result.id_):
                 return result
@@ -133,13 +126,10 @@ class PruningLossSensitivityAnalysis(_PruningSensitivityAnalysis):
         normalize: bool = True,
         title: str | None = None,
     ) -> tuple[Any, Any]:
-        """Draw a bar for each layer; needs matplotlib.
+        """Draw a bar for each layer with :func:`draw`.
 
-        :param path: where to save the picture; None to show it
         :param plot_integral: draw the integrals over sparsity, otherwise the averages
         :param normalize: take the mean off and divide by the standard deviation
-        :return: ``(None, None)`` if it was saved, otherwise figure and axes
-        :raises ImportError: without matplotlib
         """
         label = "integral" if plot_integral else "average"
         bars = {result.name: getattr(result, f"sparse_{label}") for result in self._results}
@@ -158,8 +148,7 @@ def _standardised(bars: Mapping[str, float]) -> dict[str, float]:
 class PruningPerfSensitivityAnalysis(_PruningSensitivityAnalysis):
     """How long a batch takes, in seconds, when layers, or all of the model, are pruned.
 
-    :param num_cores: processor cores that were used; -1 where unknown
-    :param batch_size: samples per batch; -1 where unknown
+    Numbers of cores, and of samples per batch, are -1 where unknown.
     """
 
     def __init__(self, num_cores: int, batch_size: int) -> None:
@@ -196,12 +185,7 @@ class PruningPerfSensitivityAnalysis(_PruningSensitivityAnalysis):
         return analysis
 
     def plot(self, path: _Path | None, title: str | None = None) -> tuple[Any, Any]:
-        """Draw for each layer what 90 % sparsity changes; needs matplotlib.
-
-        :param path: where to save the picture; None to show it
-        :return: ``(None, None)`` if it was saved, otherwise figure and axes
-        :raises ImportError: without matplotlib
-        """
+        """Draw for each layer what 90 % sparsity changes, with :func:`draw`."""
         bars = {result.name: result.sparse_comparison() for result in self._results}
         title = "Pruning Performance Sensitivity" if title == _DEFAULT_TITLE else title
         return draw_bars(bars, path, title, f"seconds at {COMPARED} against dense")
@@ -219,10 +203,7 @@ class LRLossSensitivityAnalysis(Analysis):
     )
 
     def add_result(self, lr: float, loss_measurements: Sequence[float]) -> None:
-        """Add losses measured at a learning rate; earlier ones of the same rate stay apart.
-
-        :raises ValueError: without a loss
-        """
+        """Add losses at a learning rate, at least one; earlier ones of the same rate stay apart."""
         losses = [float(loss) for loss in loss_measurements]
         if not losses:
             raise ValueError(f"no loss was measured at the learning rate {lr}")
@@ -230,10 +211,7 @@ class LRLossSensitivityAnalysis(Analysis):
         self._results.append(entry)
 
     def get_result(self, lr: float) -> _Plain:
-        """Return the first entry of :attr:`results` for a learning rate.
-
-        :raises ValueError: listing the rates that were measured (a KeyError too)
-        """
+        """Return the first entry of :attr:`results` for a rate; an error lists the rates."""
         for result in self._results:
             if result["lr"] == lr:
                 return result
@@ -258,12 +236,9 @@ class LRLossSensitivityAnalysis(Analysis):
         return ("learning rate", "loss"), rows
 
     def plot(self, path: _Path | None, title: str | None = None) -> tuple[Any, Any]:
-        """Draw the average losses over the rates, on a logarithmic axis; needs matplotlib.
+        """Draw the average losses over the rates, on a logarithmic axis, with :func:`draw`.
 
-        :param path: where to save the picture; None to show it
         :param title: ``__default__`` for ``LR Sensitivity``
-        :return: ``(None, None)`` if it was saved, otherwise figure and axes
-        :raises ImportError: without matplotlib
         """
         points = sorted((result["lr"], result["loss_avg"]) for result in self._results)
         heading = "LR Sensitivity" if title == _DEFAULT_TITLE else title or ""

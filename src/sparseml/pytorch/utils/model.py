@@ -170,10 +170,7 @@ def _match_names(state: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, 
 
 
 def load_optimizer(path: _PathLike, optimizer: Optimizer, map_location: Any = "cpu") -> None:
-    """Load the optimizer state that :func:`save_model` stored.
-
-    :raises CheckpointError: if the file is damaged or unsafe to read, or has no optimizer in it
-    """
+    """Load the optimizer state that :func:`save_model` stored; a CheckpointError if it cannot."""
     content = read_model_file(path, map_location)
     if "optimizer" not in content:
         raise CheckpointError(f"{path} holds no optimizer state, found {sorted(content)}")

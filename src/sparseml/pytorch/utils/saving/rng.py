@@ -40,8 +40,7 @@ def get_rng_state() -> dict[str, Any]:
 def set_rng_state(state: Mapping[str, Any]) -> None:
     """Put the generators back into a state of :func:`get_rng_state`.
 
-    With another number of GPUs than when it was taken, those that there are get theirs, and a
-    warning is logged.
+    A warning is logged where there were more or fewer GPUs; those there are get their states.
     """
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
