@@ -128,7 +128,7 @@ class ModuleExporter:
 
         :param sample_batch: a batch as the module takes it; one sample will do
         :param opset: ONNX opset, torch's default if None
-        :param disable_bn_fusing: kept for old callers; fusing is up to torch's exporter
+        :param disable_bn_fusing: without effect: fusing is up to torch's exporter
         :param convert_qat: not supported, must be False
         :param export_kwargs: further arguments of ``torch.onnx.export``, which win
         :return: path of the file

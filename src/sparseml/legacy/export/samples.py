@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +65,13 @@ def tensors_export(
 def _break_batch(arrays: Any) -> list[Any]:
     if isinstance(arrays, np.ndarray):
         return list(arrays)
-    if isinstance(arrays, dict):
-        return [dict(zip(arrays, row, strict=True)) for row in _rows(list(arrays.values()))]
-    if isinstance(arrays, list):
-        return _rows(arrays)
-    raise ValueError(f"expected a tensor or a collection, found {type(arrays).__name__}")
-
-
-def _rows(columns: Sequence[Any]) -> list[Any]:
-    sizes = {len(column) for column in columns}
+    if not isinstance(arrays, (dict, list)):
+        raise ValueError(f"expected a tensor or a collection, found {type(arrays).__name__}")
+    columns = list(arrays.values()) if isinstance(arrays, dict) else arrays
+    sizes = sorted({len(column) for column in columns})
     if len(sizes) > 1:
-        raise ValueError(f"the tensors of a batch differ in their first dimension: {sorted(sizes)}")
-    return [list(row) for row in zip(*columns, strict=True)]
+        raise ValueError(f"the tensors of a batch differ in their first dimension: {sizes}")
+    rows = zip(*columns, strict=True)
+    if isinstance(arrays, dict):
+        return [dict(zip(arrays, row, strict=True)) for row in rows]
+    return [list(row) for row in rows]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparseml.legacy.helpers.devices import device_to_name_ids, model_to_device
+from sparseml.legacy.helpers.layers import device_to_name_ids, model_to_device
 from sparseml.legacy.helpers.tensors import tensors_to_device, tensors_to_precision
 from sparseml.legacy.module_run.parts import infinite_data_loader
 from sparseml.pytorch.utils.tensors.nested import tensors_batch_size, tensors_module_forward

@@ -201,18 +201,16 @@ def infinite_data_loader(
     :param cache: keep the batches of the first pass and repeat those
     :raises RuntimeError: if a pass over the loader yields nothing (an exhausted generator, say)
     """
-    source: Iterable[_Batch] = data_loader
-    if cache:
-        source = list(early_stop_data_loader(data_loader, early_stop_steps))
+    first = early_stop_data_loader(data_loader, early_stop_steps)
+    source = list(first) if cache else data_loader
     while True:
         empty = True
         for batch in early_stop_data_loader(source, early_stop_steps):
             empty = False
             yield batch
         if empty:
-            raise RuntimeError(
-                "the data loader yielded no batches; an iterator can be repeated only with cache"
-            )
+            hint = "an iterator can be repeated only with cache"
+            raise RuntimeError(f"the data loader yielded no batches; {hint}")
 
 
 def repeated_batches(data_loader: Iterable[_Batch], steps: int) -> list[_Batch]:

@@ -61,7 +61,8 @@ class GroupedPruningMaskCreator(UnstructuredPruningMaskCreator):
     """
 
     def __str__(self) -> str:
-        return type(self).__name__
+        own = vars(self).get("_pattern")
+        return type(self).__name__ if own is None else str(own)
 
     def create_sparsity_masks(
         self, tensors: list[Tensor], target: Target, global_sparsity: bool = False
@@ -105,9 +106,6 @@ class _RowMajorMaskCreator(GroupedPruningMaskCreator):
     """Prunes runs of entries in row-major order."""
 
     _pattern: PerTensor
-
-    def __str__(self) -> str:
-        return str(self._pattern)
 
     def group_tensor(self, tensor: Tensor) -> Tensor:
         """Return ``[groups, 1]``, or ``[groups, 1, kernel positions]``."""
@@ -163,9 +161,6 @@ class PatternMaskCreator(GroupedPruningMaskCreator):
 
     def __init__(self, pattern: Pattern) -> None:
         self._pattern = pattern
-
-    def __str__(self) -> str:
-        return str(self._pattern)
 
     def group_tensor(self, tensor: Tensor) -> Tensor:
         """Return one score per unit of the pattern."""

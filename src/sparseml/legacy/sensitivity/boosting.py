@@ -51,7 +51,6 @@ class ModuleASOneShootBooster:
     :param module: the model, which is changed
     :param device: where the model is and the batches are put
     :param dataset: samples to measure with
-    :param batch_size: samples in a batch
     :param loss: as for :class:`~sparseml.legacy.module_run.runners.ModuleTester`
     :param data_loader_kwargs: further arguments of the ``DataLoader``
     """
@@ -86,7 +85,6 @@ class ModuleASOneShootBooster:
         :param metric_increases: whether a worse model has a greater metric, as a loss does; False
             for an accuracy
         :param precision: how exactly a threshold is looked for
-        :return: what has become of each layer
         :raises AttributeError: for a layer that the model does not have
         :raises KeyError: for a metric that the loss does not give
         :raises ValueError: for a precision that is not above 0

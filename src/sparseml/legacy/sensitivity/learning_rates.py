@@ -52,15 +52,12 @@ def lr_loss_sensitivity(
     """Measure the loss while training at each of several learning rates.
 
     Each rate, in ascending order, starts from the weights and the optimizer's state as they are
-    now, sees the same batches, which are kept in memory, and leaves no trace.
+    now, sees the same batches, which are kept in memory, and leaves no trace. What is not said here
+    is as for :class:`~sparseml.legacy.module_run.runners.ModuleTrainer`.
 
     :param data: batches, which are gone through again if they are fewer than the steps
-    :param loss: as for :class:`~sparseml.legacy.module_run.runners.ModuleTrainer`
-    :param device: where the model is and the batches are put
     :param steps_per_measurement: batches for each rate; all of ``data`` when below 1
     :param loss_key: which of the loss's values is taken
-    :param trainer_run_funcs: replaceable steps of the trainer
-    :param trainer_loggers: loggers of the trainer
     :return: for each rate the loss of each batch
     :raises ValueError: for no batches
     """

@@ -89,15 +89,12 @@ def pruning_loss_sens_one_shot(
     """Measure the loss with one layer pruned at a time, by magnitude and without training.
 
     All measurements see the same batches, which are kept in memory. The weights are put back.
+    What is not said here is as for :class:`~sparseml.legacy.module_run.runners.ModuleTester`.
 
     :param data: batches, which are gone through again if they are fewer than the steps
-    :param loss: as for :class:`~sparseml.legacy.module_run.runners.ModuleTester`
-    :param device: where the model is and the batches are put
     :param steps_per_measurement: batches for each measurement; all of ``data`` when below 1
     :param sparsity_levels: sparsities to measure at; 0 is the baseline
     :param loss_key: which of the loss's values is taken
-    :param tester_run_funcs: replaceable steps of the tester
-    :param tester_loggers: loggers of the tester
     :return: a result for the weight of each prunable layer, one value for each batch
     :raises ValueError: for a sparsity that is no fraction, no batches, or a model without prunable
         layers

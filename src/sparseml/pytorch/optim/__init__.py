@@ -17,10 +17,9 @@ _MOVED = {
         "GroupedPruningMaskCreator PruningMaskCreator UnstructuredPruningMaskCreator "
         "load_mask_creator"
     ),
-    "sparseml.legacy.masks.module_mask": "ModuleParamPruningMask",
     "sparseml.legacy.masks.scorers": (
-        "AVALIABLE_SCORER_CLASSES MagnitudePruningParamsScorer MovementPruningParamsScorer "
-        "PruningParamsScorer create_pruning_param_scorer"
+        "AVALIABLE_SCORER_CLASSES MagnitudePruningParamsScorer ModuleParamPruningMask "
+        "MovementPruningParamsScorer PruningParamsScorer create_pruning_param_scorer"
     ),
     "sparseml.legacy.pruning.analyzer": "ModulePruningAnalyzer",
     "sparseml.legacy.sensitivity.boosting": "LayerBoostResults ModuleASOneShootBooster",

@@ -154,10 +154,9 @@ def _check_names(model: nn.Module, own: set[str], given: set[str], tolerated: se
     missing = sorted(key for key in own - given if canonical_name(key) not in tolerated)
     unexpected = sorted(key for key in given - own if canonical_name(key) not in tolerated)
     if missing or unexpected:
-        raise RuntimeError(
-            f"the weights do not fit {type(unwrap_module(model)).__name__}: "
-            f"missing {missing}, unexpected {unexpected}"
-        )
+        kind = type(unwrap_module(model)).__name__
+        what = f"missing {missing}, unexpected {unexpected}"
+        raise RuntimeError(f"the weights do not fit {kind}: {what}")
 
 
 def _match_names(state: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
