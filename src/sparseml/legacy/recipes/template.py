@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,7 @@ def recipe_template(
 ) -> str:
     """Return a recipe to start from, whose variables are what to adapt.
 
-    Pruning takes half of the epochs that quantization leaves, training the pruned model the other
-    half.
+    Pruning takes half of the epochs that quantization leaves, training the pruned model the rest.
 
     :param pruning: one of ``PRUNING_KINDS``, True for magnitude, None for nothing; False keeps
         zeros at zero where the model is quantized
@@ -129,9 +129,7 @@ def recipe_template(
     quantized = _as_flag("quantization", quantization)
     kind = _pruning_kind(pruning, quantized)
     _check_choices(lr, mask_type, target, kind, global_sparsity)
-    qat_epochs = (5.0 if num_epochs >= 15 else 2.0) if quantized else 0.0
-    if num_epochs <= qat_epochs:
-        raise ValueError(f"quantization takes {qat_epochs:g} epochs: num_epochs must be more")
+    qat_epochs = _qat_epochs(quantized, num_epochs)
     variables: dict[str, Any] = {"lr_func": "cyclic_linear" if lr == "cyclic" else lr}
     variables |= {"init_lr": init_lr, "final_lr": final_lr, "num_epochs": num_epochs}
     groups = [_training(lr, num_epochs)]
@@ -147,14 +145,22 @@ def recipe_template(
     if _as_flag("distillation", distillation):
         variables |= {"distillation_hardness": hardness, "distillation_temperature": temperature}
         groups.append(_DISTILLATION)
-    lines = [f"{name}: {'null' if value is None else value}" for name, value in variables.items()]
-    text = "\n\n".join(["\n".join(lines), *groups]) + "\n"
+    text = "\n\n".join([_written(variables), *groups]) + "\n"
     if file_name:
-        path = Path(clean_path(file_name))
-        create_parent_dirs(path)
-        filed = f"---\n{text}---\n{_DESCRIPTION}" if path.suffix == ".md" else text
-        path.write_text(filed, encoding="utf-8")
+        _save(file_name, text)
     return text
+
+
+def _written(variables: Mapping[str, Any]) -> str:
+    lines = [f"{name}: {'null' if value is None else value}" for name, value in variables.items()]
+    return "\n".join(lines)
+
+
+def _save(file_name: str | os.PathLike[str], text: str) -> None:
+    path = Path(clean_path(file_name))
+    create_parent_dirs(path)
+    filed = f"---\n{text}---\n{_DESCRIPTION}" if path.suffix == ".md" else text
+    path.write_text(filed, encoding="utf-8")
 
 
 def _as_flag(name: str, value: Any) -> bool:
@@ -209,6 +215,13 @@ def _params(model: str | nn.Module | None) -> str:
     names = [name for name, _ in layers if "input" not in name and "output" not in name]
     weights = [f"{name}.weight" if name else "weight" for name in names]
     return "".join(f"\n      - {weight}" for weight in weights) or " []"
+
+
+def _qat_epochs(quantized: bool, num_epochs: float) -> float:
+    epochs = (5.0 if num_epochs >= 15 else 2.0) if quantized else 0.0
+    if num_epochs <= epochs:
+        raise ValueError(f"quantization takes {epochs:g} epochs: num_epochs must be more")
+    return epochs
 
 
 def _training(lr: str, num_epochs: float) -> str:
