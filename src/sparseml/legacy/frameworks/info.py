@@ -6,7 +6,7 @@ import os
 from enum import Enum
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from typing_extensions import Self
 
 from sparseml.base import Framework, execute_in_sparseml_framework
@@ -55,30 +55,28 @@ class ModifierType(Enum):
 
 
 class ModifierPropInfo(_JsonModel):
-    """A property of a modifier."""
+    """A property of a modifier: its name and meaning, the type of its values, what they may be."""
 
-    name: str = Field(description="the property's name")
-    description: str = Field(description="what it means")
-    type_: str = Field(description="the type of its values")
-    restrictions: list[Any] | dict[str, Any] | None = Field(
-        default=None, description="restrictions of its values"
-    )
+    name: str
+    description: str
+    type_: str
+    restrictions: list[Any] | dict[str, Any] | None = None
 
 
 class ModifierInfo(_JsonModel):
-    """A modifier."""
+    """A modifier: the name of its class, what it does, its kind and what to beware of."""
 
-    name: str = Field(description="the modifier's class")
-    description: str = Field(description="what it does")
-    type_: ModifierType = Field(default=ModifierType.misc, description="its kind")
-    props: list[ModifierPropInfo] = Field(default=[], description="its properties")
-    warnings: list[str] | None = Field(default=None, description="what to beware of")
+    name: str
+    description: str
+    type_: ModifierType = ModifierType.misc
+    props: list[ModifierPropInfo] = []
+    warnings: list[str] | None = None
 
 
 class SparsificationInfo(_JsonModel):
     """The modifiers of a framework."""
 
-    modifiers: list[ModifierInfo] = Field(default=[], description="the modifiers")
+    modifiers: list[ModifierInfo] = []
 
     def type_modifiers(self, type_: ModifierType) -> list[ModifierInfo]:
         """Return the modifiers of one kind."""
@@ -86,37 +84,29 @@ class SparsificationInfo(_JsonModel):
 
 
 class FrameworkInferenceProviderInfo(_JsonModel):
-    """A device that a framework can run models on."""
+    """A device, of a kind such as cpu or gpu, that a framework can run models on."""
 
-    name: str = Field(description="the provider's name")
-    description: str = Field(description="what it is")
-    device: str = Field(description="the kind of device, such as cpu or gpu")
-    supported_sparsification: SparsificationInfo | None = Field(
-        default=None, description="what it supports"
-    )
-    available: bool = Field(default=False, description="whether this machine has it")
-    properties: dict[str, Any] = Field(default={}, description="anything else about it")
-    warnings: list[str] = Field(default=[], description="what to beware of")
+    name: str
+    description: str
+    device: str
+    supported_sparsification: SparsificationInfo | None = None
+    available: bool = False
+    properties: dict[str, Any] = {}
+    warnings: list[str] = []
 
 
 class FrameworkInfo(_JsonModel):
-    """A framework on this machine."""
+    """A framework on this machine; versions of packages are None for those not installed."""
 
-    framework: Framework = Field(description="the framework")
-    package_versions: dict[str, str | None] = Field(
-        description="versions of its packages, None for those not installed"
-    )
-    sparsification: SparsificationInfo | None = Field(
-        default=None, description="what it can do to sparsify models"
-    )
-    inference_providers: list[FrameworkInferenceProviderInfo] = Field(
-        default=[], description="the devices that it can run models on"
-    )
-    properties: dict[str, Any] = Field(default={}, description="anything else about it")
-    training_available: bool = Field(default=False, description="whether it can train")
-    sparsification_available: bool = Field(default=False, description="whether it can sparsify")
-    exporting_onnx_available: bool = Field(default=False, description="whether it writes ONNX")
-    inference_available: bool = Field(default=False, description="whether it can run models")
+    framework: Framework
+    package_versions: dict[str, str | None]
+    sparsification: SparsificationInfo | None = None
+    inference_providers: list[FrameworkInferenceProviderInfo] = []
+    properties: dict[str, Any] = {}
+    training_available: bool = False
+    sparsification_available: bool = False
+    exporting_onnx_available: bool = False
+    inference_available: bool = False
 
 
 def framework_info(framework: Any) -> FrameworkInfo:

@@ -6,12 +6,14 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 __all__ = ["ParallelWorker"]
 
 
+@dataclass(eq=False)
 class ParallelWorker:
     """Applies a function to items in threads; iterating gives the results in order.
 
@@ -21,19 +23,14 @@ class ParallelWorker:
     :param max_source_size: items in work at the same time; -1 for twice the number of threads
     """
 
-    def __init__(
-        self,
-        worker_func: Callable[[Any], Any],
-        num_workers: int,
-        indefinite: bool = False,
-        max_source_size: int = -1,
-    ) -> None:
-        self._func = worker_func
-        self.indefinite = indefinite
-        self._ahead = max_source_size if max_source_size > 0 else 2 * num_workers
+    worker_func: Callable[[Any], Any]
+    num_workers: int
+    indefinite: bool = False
+    max_source_size: int = -1
+
+    def __post_init__(self) -> None:
         self._items: list[Any] = []
         self._adding: list[threading.Thread] = []
-        self._workers = num_workers
         self._pool: ThreadPoolExecutor | None = None
 
     def add(self, vals: Iterable[Any]) -> None:
@@ -56,7 +53,7 @@ class ParallelWorker:
 
     def start(self) -> None:
         """Start the threads."""
-        self._pool = self._pool or ThreadPoolExecutor(self._workers)
+        self._pool = self._pool or ThreadPoolExecutor(self.num_workers)
 
     def shutdown(self) -> None:
         """Stop the threads; results not yet taken are lost."""
@@ -71,10 +68,10 @@ class ParallelWorker:
         while self._adding:
             self._adding.pop().join()
         items = itertools.cycle(self._items) if self.indefinite else iter(self._items)
-        futures: deque[Future[Any]] = deque(
-            pool.submit(self._func, item) for item in itertools.islice(items, self._ahead)
-        )
+        calls = (pool.submit(self.worker_func, item) for item in items)
+        ahead = self.max_source_size if self.max_source_size > 0 else 2 * self.num_workers
+        futures = deque(itertools.islice(calls, ahead))
         while futures:
             result = futures.popleft().result()
-            futures.extend(pool.submit(self._func, item) for item in itertools.islice(items, 1))
+            futures.extend(itertools.islice(calls, 1))
             yield result

@@ -91,22 +91,17 @@ class GroupedPruningMaskCreator(
     def create_sparsity_masks(
         self, tensors: list[Tensor], sparsity: Target, global_sparsity: bool = False
     ) -> list[Tensor]:
-        single = mask_creator.UnstructuredPruningMaskCreator()
-        groups = [self.group_tensor(tensor.detach()) for tensor in tensors]
-        masks = single.create_sparsity_masks(groups, sparsity, global_sparsity)
-        return self._spread(masks, tensors)
+        return super().create_sparsity_masks(tensors, sparsity, global_sparsity)
 
     def _masks_where(self, kept: Callable[[Tensor], Tensor], tensors: list[Tensor]) -> list[Tensor]:
         return self._spread([kept(self.group_tensor(each.detach())) for each in tensors], tensors)
 
     def _spread(self, masks: Sequence[Tensor], tensors: list[Tensor]) -> list[Tensor]:
         spread: Any = self._map_mask_to_tensor
-        takes_place = len(inspect.signature(spread).parameters) > 2
-        found = [
-            spread(mask, tensor.shape, *([place] if takes_place else []))
-            for place, (mask, tensor) in enumerate(zip(masks, tensors, strict=True))
-        ]
-        return in_dtypes_of(tensors, [torch.as_tensor(mask) != 0 for mask in found])
+        given: list[Any] = [masks, [tensor.shape for tensor in tensors]]
+        if len(inspect.signature(spread).parameters) > 2:
+            given.append(range(len(tensors)))
+        return in_dtypes_of(tensors, [torch.as_tensor(mask) != 0 for mask in map(spread, *given)])
 
 
 class FourBlockMaskCreator(mask_creator.FourBlockMaskCreator, GroupedPruningMaskCreator):
@@ -169,7 +164,5 @@ def load_mask_creator(obj: Any) -> PruningMaskCreator:
         return FourBlockMaskCreator()
     if obj in ("channel", "filter"):
         return DimensionSparsityMaskCreator(obj)
-    raise ValueError(
-        "a mask creator is 'unstructured', 'block', 'channel', 'filter' or a block as [1, 4], "
-        f"found {obj!r}"
-    )
+    known = "'unstructured', 'block', 'channel', 'filter' or a block as [1, 4]"
+    raise ValueError(f"a mask creator is {known}, found {obj!r}")

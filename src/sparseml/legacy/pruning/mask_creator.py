@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from operator import attrgetter
 
 import torch
@@ -71,6 +72,9 @@ class GroupedPruningMaskCreator(UnstructuredPruningMaskCreator):
         groups = [self.group_tensor(tensor.detach()) for tensor in tensors]
         single = UnstructuredPruningMaskCreator()
         masks = single.create_sparsity_masks(groups, target, global_sparsity)
+        return self._spread(masks, tensors)
+
+    def _spread(self, masks: Sequence[Tensor], tensors: list[Tensor]) -> list[Tensor]:
         shapes, places = [tensor.shape for tensor in tensors], range(len(tensors))
         return in_dtypes_of(tensors, map(self._map_mask_to_tensor, masks, shapes, places))
 
@@ -153,7 +157,7 @@ class BlockMaskCreator(_RowMajorMaskCreator):
         self._pattern = RowMajorBlock(block_shape[0], block_shape[1], grouping_fn_name)
 
 
-class PatternMaskCreator(GroupedPruningMaskCreator):
+class PatternMaskCreator(UnstructuredPruningMaskCreator):
     """Prunes the units of any pattern of :mod:`sparseml.pytorch.functional.patterns`.
 
     Sparsities are fractions of the weights.
@@ -162,20 +166,11 @@ class PatternMaskCreator(GroupedPruningMaskCreator):
     def __init__(self, pattern: Pattern) -> None:
         self._pattern = pattern
 
-    def group_tensor(self, tensor: Tensor) -> Tensor:
-        """Return one score per unit of the pattern."""
-        return self._pattern.pools([tensor.detach()])[0].scores
-
-    def _map_mask_to_tensor(
-        self, grouped_mask: Tensor, original_tensor_shape: torch.Size, tensor_idx: int | None = None
-    ) -> Tensor:
-        like = grouped_mask.new_zeros(()).expand(original_tensor_shape)
-        return self._pattern.masks([grouped_mask], [like])[0]
-
-    create_sparsity_masks = UnstructuredPruningMaskCreator.create_sparsity_masks
+    def __str__(self) -> str:
+        return str(self._pattern)
 
 
-class StructuredPruningMaskCreator(PatternMaskCreator):
+class StructuredPruningMaskCreator(GroupedPruningMaskCreator):
     """Prunes whole filters (dimension 0) or channels (dimension 1).
 
     What goes where in a group says :class:`~sparseml.pytorch.functional.patterns.Together`.
@@ -207,6 +202,10 @@ class StructuredPruningMaskCreator(PatternMaskCreator):
         attrgetter("_tensor_group_idxs"), doc="Indices of the tensors that are masked alike."
     )
 
+    def group_tensor(self, tensor: Tensor) -> Tensor:
+        """Return one score per slice."""
+        return self._pattern.pools([tensor.detach()])[0].scores
+
     def set_tensor_group_idxs(self, tensor_group_idxs: Sequence[Sequence[int]] | None) -> None:
         """Say which tensors belong together; None puts each on its own."""
         groups = tensor_group_idxs
@@ -223,7 +222,7 @@ class StructuredPruningMaskCreator(PatternMaskCreator):
         """
         if global_sparsity:
             raise ValueError(f"{self} masks are made per layer: global_sparsity must be False")
-        create = super().create_sparsity_masks
+        create = partial(UnstructuredPruningMaskCreator.create_sparsity_masks, self)
         targets = [float(each) for each in one_target_each(target, len(tensors))]
         masks = {sparsity: create(tensors, sparsity) for sparsity in set(targets)}
         return [masks[sparsity][place] for place, sparsity in enumerate(targets)]
@@ -240,10 +239,8 @@ class StructuredPruningMaskCreator(PatternMaskCreator):
         if groups is None:
             return Together(self._pattern)
         if sorted(index for group in groups for index in group) != list(range(count)):
-            raise RuntimeError(
-                f"tensor_group_idxs must hold every index from 0 to {count - 1} exactly once, "
-                f"found {groups}"
-            )
+            needed = f"every index from 0 to {count - 1} exactly once"
+            raise RuntimeError(f"tensor_group_idxs must hold {needed}, found {groups}")
         return Together(self._pattern, tuple(map(tuple, groups)))
 
 
@@ -261,7 +258,7 @@ def get_mask_creator_default(mask_type: MaskType) -> PruningMaskCreator:
     :raises ValueError: for anything else
     """
     creator = creator_of(parse_pattern(mask_type))
-    if isinstance(creator, PatternMaskCreator):
+    if isinstance(creator, (PatternMaskCreator, StructuredPruningMaskCreator)):
         raise ValueError(
             "mask_type must be one of unstructured, block4, tensorrt, 'N:M' as '2:4' or [out, in] "
             f"in SparseML 1.x; found {mask_type!r}"

@@ -161,9 +161,8 @@ def one_target_each(target: Target, count: int) -> list[float]:
     if isinstance(target, float):
         return [target] * count
     if not isinstance(target, (list, tuple)):
-        raise TypeError(
-            f"target must be a float or a list of floats, found {type(target).__name__} {target!r}"
-        )
+        found = f"{type(target).__name__} {target!r}"
+        raise TypeError(f"target must be a float or a list of floats, found {found}")
     if len(target) != count:
         raise ValueError(f"{count} tensors, but {len(target)} target sparsities")
     return list(target)
