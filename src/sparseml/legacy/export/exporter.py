@@ -92,12 +92,8 @@ class ModuleExporter:
         """Save batches and the module's outputs for them, one numpy file per sample.
 
         Files are ``sample-inputs/inp-0000.npz``, ``sample-outputs/out-0000.npz``,
-        ``sample-labels/lab-0000.npz`` and ``sample_originals/org-0000.npz``.
-
-        :param sample_batches: batches as the module takes them
-        :param sample_labels: labels of each batch
-        :param sample_originals: each batch before preprocessing
-        :param exp_counter: number of the first sample
+        ``sample-labels/lab-0000.npz`` and ``sample_originals/org-0000.npz``, those of each batch
+        before preprocessing; ``exp_counter`` is the first number.
         """
         inputs = [tensors_to_device(batch, "cpu") for batch in sample_batches]
         with torch.no_grad():
@@ -141,12 +137,11 @@ class ModuleExporter:
         args, kwargs = _as_arguments(sample_batch)
         if "dynamic_shapes" not in export_kwargs or "dynamic_axes" in export_kwargs:
             args, kwargs = _at_least_two((args, kwargs))
-        names = list(kwargs) or _numbered("input", len(args))
         with torch.no_grad():
             outputs = self._module(*args, **kwargs)
         settings = {
             "kwargs": kwargs,
-            "input_names": names,
+            "input_names": list(kwargs) or _numbered("input", len(args)),
             "output_names": _output_names(outputs),
             "opset_version": opset,
             "dynamic_shapes": _dynamic_shapes(args, kwargs),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from operator import attrgetter
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ def _rate(kind: str, item: bool = False) -> _Get:
     return lambda results: 1.0 / seconds(results) if seconds(results) else 0.0
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class BatchBenchmarkResults:
     """Timings of batches of ``batch_size`` samples each, in seconds.
 
@@ -41,25 +42,25 @@ class BatchBenchmarkResults:
     the result back; means and rates are 0 without timings.
     """
 
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
-        self._taken: dict[str, list[float]] = {"model": [], "e2e": []}
+    batch_size: int
+    _taken: dict[str, list[float]] = field(
+        init=False, default_factory=lambda: {"model": [], "e2e": []}
+    )
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}(batch_size={self._batch_size}, "
+            f"{type(self).__name__}(batch_size={self.batch_size}, "
             f"model_batch_seconds={self.model_batch_seconds}, "
             f"e2e_batch_seconds={self.e2e_batch_seconds})"
         )
 
     def add(self, model_sec: float, e2e_sec: float, batch_size: int) -> None:
         """Add the timings of one batch; a ValueError if it has another size."""
-        if batch_size != self._batch_size:
-            raise ValueError(f"batch_size must be {self._batch_size}, found {batch_size}")
+        if batch_size != self.batch_size:
+            raise ValueError(f"batch_size must be {self.batch_size}, found {batch_size}")
         self._taken["model"].append(model_sec)
         self._taken["e2e"].append(e2e_sec)
 
-    batch_size = property(attrgetter("_batch_size"), doc="Samples per batch.")
     model_batch_timings = property(lambda self: self._taken["model"])
     e2e_batch_timings = property(lambda self: self._taken["e2e"])
     model_batch_seconds = property(_seconds("model"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence, Sized
-from operator import attrgetter
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -57,37 +57,27 @@ class ModuleRunner:
     :param device_context: precision and number of processes, one in full precision if None
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        device: str | torch.device,
-        loss: LossWrapper | Callable[[Any, Any], Tensor],
-        loggers: Sequence[BaseLogger] | LoggerManager | None = None,
-        log_name: str = "Test",
-        log_steps: int = 100,
-        log_summary: bool = True,
-        device_context: ModuleDeviceContext | None = None,
-    ):
-        self._module = module
-        self._device = device
-        self._loss = loss if isinstance(loss, LossWrapper) else LossWrapper(loss, None, False)
-        if not isinstance(loggers, LoggerManager):
-            loggers = LoggerManager(loggers, log_python=False)
-        self._loggers = loggers
-        self._log_name = log_name
-        self._log_steps = log_steps
-        self._log_summary = log_summary
-        self._device_context = device_context or ModuleDeviceContext.default_context()
-        self._epoch_accumulation = 1
-        self._run_hooks = ModuleRunHooks()
-        self._run_funcs = ModuleRunFuncs()
+    module: nn.Module
+    device: str | torch.device
+    loss: Any
+    loggers: Any
+    log_name: str
+    log_steps: int
+    log_summary: bool
+    device_context: Any
 
-    module = property(attrgetter("_module"))
-    device = property(attrgetter("_device"))
-    loss = property(attrgetter("_loss"))
-    device_context = property(attrgetter("_device_context"))
-    run_hooks = property(attrgetter("_run_hooks"), doc="Functions called at points of every batch.")
-    run_funcs = property(attrgetter("_run_funcs"), doc="The replaceable steps of a run.")
+    def __post_init__(self) -> None:
+        if not isinstance(self.loss, LossWrapper):
+            self.loss = LossWrapper(self.loss, None, deconstruct_tensors=False)
+        if not isinstance(self.loggers, LoggerManager):
+            self.loggers = LoggerManager(self.loggers, log_python=False)
+        self.device_context = self.device_context or ModuleDeviceContext.default_context()
+        self.run_hooks, self.run_funcs = ModuleRunHooks(), ModuleRunFuncs()
+        self._epoch_accumulation = 1
+
+    @property
+    def _mixed_precision(self) -> bool:
+        return self.device_context.use_mixed_precision
 
     def run_epoch(
         self,
@@ -104,7 +94,7 @@ class ModuleRunner:
         :param gradient_accum_steps: batches per optimizer step in this epoch, if more than the
             trainer's own ``num_accumulated_batches``
         """
-        desc = f"{self._log_name} epoch {epoch + 1}/{max_epochs}"
+        desc = f"{self.log_name} epoch {epoch + 1}/{max_epochs}"
         self._epoch_accumulation = gradient_accum_steps
         try:
             return self.run(data_loader, desc, epoch, show_progress, track_results, max_steps)
@@ -130,7 +120,7 @@ class ModuleRunner:
         :return: the losses, or None unless ``track_results``
         :raises ValueError: if a summary is to be logged without ``track_results``
         """
-        if self._log_summary and not track_results:
+        if self.log_summary and not track_results:
             raise ValueError("log_summary needs track_results=True: there is nothing to sum up")
         results = ModuleRunResults() if track_results else None
         size = len(data_loader) if isinstance(data_loader, Sized) else None
@@ -145,13 +135,13 @@ class ModuleRunner:
                 batch_sizes.append(batch_size)
                 if results is not None:
                     results.append(losses, batch_size)
-                if self._loggers and self._log_steps > 0 and step % self._log_steps == 0:
+                if self.loggers and self.log_steps > 0 and step % self.log_steps == 0:
                     numbers = {key: value.detach().item() for key, value in losses.items()}
                     numbers |= {"Epoch Counter": max(counter, 0), "Batch Size": batch_size}
                     numbers |= _pace(time.perf_counter() - start, step + 1, total)
                     self._log(numbers | self._extra_numbers(), max(counter, 0) * (size or 0) + step)
         self._end_run()
-        if self._loggers and self._log_summary and results is not None and batch_sizes:
+        if self.loggers and self.log_summary and results is not None and batch_sizes:
             seconds = time.perf_counter() - start
             self._log(self._summary(results, batch_sizes, seconds), max(counter, 0))
         return results
@@ -168,25 +158,23 @@ class ModuleRunner:
     def _run_batch(
         self, data: Any, counter: int, step: int, last: bool
     ) -> tuple[dict[str, Tensor], int]:
-        batch_size = self._run_funcs.batch_size(data)
-        data = self._run_funcs.to_device(data, self._device)
-        self._run_hooks.invoke_batch_start(counter, step, batch_size, data)
-        with torch.autocast(
-            torch.device(self._device).type, enabled=self._device_context.use_mixed_precision
-        ):
-            pred = self._run_funcs.model_forward(data, self._module)
-            self._run_hooks.invoke_batch_forward(counter, step, batch_size, data, pred)
-            losses = self._loss(data, pred)
+        batch_size = self.run_funcs.batch_size(data)
+        data = self.run_funcs.to_device(data, self.device)
+        self.run_hooks.invoke_batch_start(counter, step, batch_size, data)
+        with torch.autocast(torch.device(self.device).type, enabled=self._mixed_precision):
+            pred = self.run_funcs.model_forward(data, self.module)
+            self.run_hooks.invoke_batch_forward(counter, step, batch_size, data, pred)
+            losses = self.loss(data, pred)
         batch = (counter, step, batch_size, data, pred, losses)
-        self._run_hooks.invoke_batch_loss(*batch)
+        self.run_hooks.invoke_batch_loss(*batch)
         self._learn(batch, last)
-        self._run_hooks.invoke_batch_end(*batch)
+        self.run_hooks.invoke_batch_end(*batch)
         return losses, batch_size
 
     def _log(self, numbers: dict[str, float], step: int) -> None:
         now = time.time()
         for name, number in numbers.items():
-            self._loggers.log_scalar(f"{self._log_name}/{name}", number, step, now)
+            self.loggers.log_scalar(f"{self.log_name}/{name}", number, step, now)
 
     def _extra_numbers(self) -> dict[str, float]:
         """Return what is logged beside the losses, by name."""
@@ -202,6 +190,7 @@ class ModuleRunner:
         """Do what follows the losses of a batch, the ``last`` one of the run or not."""
 
 
+@dataclass(eq=False, repr=False)
 class ModuleTrainer(ModuleRunner):
     """Trains a module.
 
@@ -216,41 +205,31 @@ class ModuleTrainer(ModuleRunner):
     :raises RuntimeError: for a closure together with mixed precision
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        device: str | torch.device,
-        loss: LossWrapper | Callable[[Any, Any], Tensor],
-        optimizer: Any,
-        num_accumulated_batches: int = 1,
-        optim_closure: Callable[[], Any] | None = None,
-        loggers: Sequence[BaseLogger] | LoggerManager | None = None,
-        log_name: str = "Train",
-        log_steps: int = 100,
-        log_summary: bool = True,
-        device_context: ModuleDeviceContext | None = None,
-    ):
-        super().__init__(
-            module, device, loss, loggers, log_name, log_steps, log_summary, device_context
-        )
-        self._optimizer = optimizer
-        self._num_accumulated_batches = num_accumulated_batches
-        self._optim_closure = optim_closure
+    module: nn.Module
+    device: str | torch.device
+    loss: LossWrapper | Callable[[Any, Any], Tensor]
+    optimizer: Any
+    num_accumulated_batches: int = 1
+    optim_closure: Callable[[], Any] | None = None
+    loggers: Sequence[BaseLogger] | LoggerManager | None = None
+    log_name: str = "Train"
+    log_steps: int = 100
+    log_summary: bool = True
+    device_context: ModuleDeviceContext | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._accumulated = 0
         self._learning_rate = 0.0
         self._scaler: Any = None
-        if self._device_context.use_mixed_precision:
-            if optim_closure is not None:
+        if self._mixed_precision:
+            if self.optim_closure is not None:
                 raise RuntimeError("mixed precision cannot run an optim_closure: scale the loss")
-            self._scaler = torch.amp.GradScaler(torch.device(device).type)
-
-    optimizer = property(attrgetter("_optimizer"))
-    num_accumulated_batches = property(attrgetter("_num_accumulated_batches"))
-    optim_closure = property(attrgetter("_optim_closure"))
+            self._scaler = torch.amp.GradScaler(torch.device(self.device).type)
 
     def _start_run(self) -> None:
-        self._module.train()
-        self._optimizer.zero_grad()
+        self.module.train()
+        self.optimizer.zero_grad()
         self._accumulated = 0
 
     def _end_run(self) -> None:
@@ -261,40 +240,50 @@ class ModuleTrainer(ModuleRunner):
         return {"Learning Rate": self._learning_rate}
 
     def _learn(self, batch: _Batch, last: bool) -> None:
-        wanted = max(self._num_accumulated_batches, self._epoch_accumulation)
+        wanted = max(self.num_accumulated_batches, self._epoch_accumulation)
         losses = batch[-1]
         if wanted > 1:
             losses = {**losses, DEFAULT_LOSS_KEY: losses[DEFAULT_LOSS_KEY] / wanted}
-        self._run_funcs.model_backward(losses, self._module, scaler=self._scaler)
-        self._run_hooks.invoke_batch_backward(*batch)
+        self.run_funcs.model_backward(losses, self.module, scaler=self._scaler)
+        self.run_hooks.invoke_batch_backward(*batch)
         self._accumulated += 1
         if last or self._accumulated >= wanted:
             self._step()
         # after the step, in which a recipe sets it, and before hooks that set the next one
-        self._learning_rate = get_optim_learning_rate(self._optimizer)
+        self._learning_rate = get_optim_learning_rate(self.optimizer)
 
     def _step(self) -> None:
         if self._scaler is not None:
-            self._scaler.step(self._optimizer)
+            self._scaler.step(self.optimizer)
             self._scaler.update()
         else:
-            self._optimizer.step(closure=self._optim_closure)
-        self._optimizer.zero_grad()
+            self.optimizer.step(closure=self.optim_closure)
+        self.optimizer.zero_grad()
         self._accumulated = 0
 
 
+@dataclass(eq=False, repr=False)
 class ModuleTester(ModuleRunner):
     """Evaluates a module: eval mode, no gradients; the mode is put back afterwards."""
 
+    module: nn.Module
+    device: str | torch.device
+    loss: LossWrapper | Callable[[Any, Any], Tensor]
+    loggers: Sequence[BaseLogger] | LoggerManager | None = None
+    log_name: str = "Test"
+    log_steps: int = 100
+    log_summary: bool = True
+    device_context: ModuleDeviceContext | None = None
+
     def run(self, *args: Any, **kwargs: Any) -> ModuleRunResults | None:
         """Run over the batches of a loader without gradients; see :meth:`ModuleRunner.run`."""
-        was_training = self._module.training
-        self._module.eval()
+        was_training = self.module.training
+        self.module.eval()
         try:
             with torch.no_grad():
                 return super().run(*args, **kwargs)
         finally:
-            self._module.train(was_training)
+            self.module.train(was_training)
 
 
 def _pace(seconds: float, steps: int, total: int | None) -> dict[str, float]:

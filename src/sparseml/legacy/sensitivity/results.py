@@ -34,7 +34,6 @@ __all__ = [
 _Plain = dict[str, Any]
 _Path = str | os.PathLike[str]
 _COARSE = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99)
-_FOR_SPEED = (0.0, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.975, 0.99)
 _MODEL = "__model__"
 _DEFAULT_TITLE = "__default__"
 
@@ -46,7 +45,7 @@ def default_pruning_sparsities_loss(extended: bool) -> tuple[float, ...]:
 
 def default_pruning_sparsities_perf() -> tuple[float, ...]:
     """Return sparsities at which to measure the speed."""
-    return _FOR_SPEED
+    return (0.0, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.975, 0.99)
 
 
 class _PruningSensitivityAnalysis(Analysis):
@@ -198,8 +197,7 @@ class LRLossSensitivityAnalysis(Analysis):
         self._results: list[_Plain] = []
 
     results = property(
-        attrgetter("_results"),
-        doc="``lr``, ``loss_measurements`` and ``loss_avg`` of each measurement, in their order.",
+        attrgetter("_results"), doc="Entries ``lr``, ``loss_measurements``, ``loss_avg``."
     )
 
     def add_result(self, lr: float, loss_measurements: Sequence[float]) -> None:
