@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from dataclasses import InitVar, dataclass, field, fields
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,6 @@ from sparseml.pytorch.utils.tensors.stats import tensor_sparsity
 
 __all__ = ["ASResultType", "ModuleASAnalyzer"]
 
-_TRACKED = (
-    "track_inputs_sparsity", "track_outputs_sparsity", "inputs_sample_size", "outputs_sample_size",
-)  # fmt: skip
-
 
 class ASResultType(enum.Enum):
     """What is measured."""
@@ -33,6 +30,7 @@ class ASResultType(enum.Enum):
     outputs_sample = "outputs_sample"
 
 
+@dataclass(eq=False, repr=False)
 class ModuleASAnalyzer:
     """Measures the activations of a layer in every forward pass.
 
@@ -55,38 +53,28 @@ class ModuleASAnalyzer:
     :param seed: of the drawing
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        dim: int | Sequence[int] | None = None,
-        track_inputs_sparsity: bool = False,
-        track_outputs_sparsity: bool = False,
-        inputs_sample_size: int = 0,
-        outputs_sample_size: int = 0,
-        enabled: bool = True,
-        *,
-        seed: int = 0,
-    ) -> None:
-        self._module = module
-        self._dim = dim
-        self.track_inputs_sparsity = track_inputs_sparsity
-        self.track_outputs_sparsity = track_outputs_sparsity
-        self.inputs_sample_size = inputs_sample_size
-        self.outputs_sample_size = outputs_sample_size
-        self._seed = seed
+    module: nn.Module
+    dim: int | Sequence[int] | None = None
+    track_inputs_sparsity: bool = False
+    track_outputs_sparsity: bool = False
+    inputs_sample_size: int = 0
+    outputs_sample_size: int = 0
+    enabled: InitVar[bool] = True
+    seed: int = field(default=0, kw_only=True)
+
+    def __post_init__(self, enabled: bool) -> None:
         self._generators: dict[torch.device, torch.Generator] = {}
-        self._tracker = ASLayerTracker(
-            module, True, True, partial(self._measure, "inputs"), partial(self._measure, "outputs")
-        )
-        self._enabled = False
+        seen = partial(self._measure, "inputs"), partial(self._measure, "outputs")
+        self._tracker = ASLayerTracker(self.module, True, True, *seen)
         self.clear()
+        self._enabled = False
         if enabled:
             self.enable()
 
     def __repr__(self) -> str:
-        names = ("dim", *_TRACKED, "enabled")
-        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
-        return f"{type(self).__name__}(module={type(self._module).__name__}, {settings})"
+        shown = [*(one.name for one in fields(self)[1:-1]), "enabled"]
+        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
+        return f"{type(self).__name__}(module={type(self.module).__name__}, {settings})"
 
     @staticmethod
     def analyze_layers(
@@ -103,10 +91,6 @@ class ModuleASAnalyzer:
         tracked = (track_inputs_sparsity, track_outputs_sparsity)
         rest = (dim, *tracked, inputs_sample_size, outputs_sample_size, enabled)
         return [ModuleASAnalyzer(get_layer(name, module), *rest) for name in layers]
-
-    module = property(attrgetter("_module"), doc="The layer.")
-    dim = property(attrgetter("_dim"), doc="What is measured index by index.")
-    enabled = property(attrgetter("_enabled"), doc="Whether forward passes are measured.")
 
     if TYPE_CHECKING:  # the properties that are set below
 
@@ -162,15 +146,15 @@ class ModuleASAnalyzer:
             return
         tensor, size = tensor.detach(), getattr(self, f"{side}_sample_size")
         if getattr(self, f"track_{side}_sparsity"):
-            found = torch.atleast_1d(tensor_sparsity(tensor, self._dim).cpu())
+            found = torch.atleast_1d(tensor_sparsity(tensor, self.dim).cpu())
             self._results[ASResultType[f"{side}_sparsity"]].append(found)
         if size > 0:
-            drawn = tensor_sample(tensor, size, self._dim, generator=self._generator(tensor.device))
+            drawn = tensor_sample(tensor, size, self.dim, generator=self._generator(tensor.device))
             self._results[ASResultType[f"{side}_sample"]].append(drawn.cpu())
 
     def _generator(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:
-            self._generators[device] = torch.Generator(device).manual_seed(self._seed)
+            self._generators[device] = torch.Generator(device).manual_seed(self.seed)
         return self._generators[device]
 
 
@@ -178,6 +162,8 @@ def _property(kind: ASResultType, what: str) -> property:
     return property(lambda self: getattr(self, what)(kind), doc=f"{what} of {kind.value}")
 
 
+_enabled = property(attrgetter("_enabled"), doc="Whether forward passes are measured.")
+ModuleASAnalyzer.enabled = _enabled
 for _kind in ASResultType:
     setattr(ModuleASAnalyzer, _kind.value, _property(_kind, "results"))
     for _how in ("mean", "std", "max", "min"):

@@ -43,9 +43,9 @@ class ModuleAnalyzer:
         ignore_zero: bool = True,
         multiply_adds: bool = True,
     ) -> None:
-        self._module = module
-        self._ignore_zero = ignore_zero
-        self._multiply_adds = multiply_adds
+        self.module = module
+        self.ignore_zero = ignore_zero
+        self.multiply_adds = multiply_adds
         self._descs = {
             name: AnalyzedLayerDesc(name, type(layer).__name__)
             for name, layer in canonical_named_modules(module)
@@ -54,10 +54,6 @@ class ModuleAnalyzer:
         self._seen = False
         self._handles: list[RemovableHandle] = []
         self.enabled = enabled
-
-    module = property(attrgetter("_module"), doc="The model.")
-    ignore_zero = property(attrgetter("_ignore_zero"), doc="Whether zeros cost nothing.")
-    multiply_adds = property(attrgetter("_multiply_adds"), doc="Whether those count as two.")
 
     @property
     def enabled(self) -> bool:
@@ -70,7 +66,7 @@ class ModuleAnalyzer:
             return
         while self._handles:
             self._handles.pop().remove()
-        for name, layer in canonical_named_modules(self._module) if value else ():
+        for name, layer in canonical_named_modules(self.module) if value else ():
             before, after = partial(self._before, name), partial(self._after, name)
             self._handles.append(layer.register_forward_pre_hook(before))
             self._handles.append(layer.register_forward_hook(after))
@@ -87,11 +83,11 @@ class ModuleAnalyzer:
                 "nothing was analyzed yet: set enabled = True and run a forward pass first"
             )
         name = canonical_name(name or "")
-        layer = unwrap_module(get_layer(name, self._module), root=not name)
+        layer = unwrap_module(get_layer(name, self.module), root=not name)
         prefix = f"{name}." if name else ""
         inside = [
             self._own_desc(inner_name, inner)
-            for inner_name, inner in canonical_named_modules(self._module)
+            for inner_name, inner in canonical_named_modules(self.module)
             if inner is not layer and inner_name.startswith(prefix)
         ]
         return AnalyzedLayerDesc.merge_descs(self._own_desc(name, layer), inside)
@@ -103,7 +99,7 @@ class ModuleAnalyzer:
 
         :raises RuntimeError: before the first forward pass while enabled
         """
-        descs = [self.layer_desc(name) for name, _ in get_prunable_layers(self._module)]
+        descs = [self.layer_desc(name) for name, _ in get_prunable_layers(self.module)]
         return sorted(descs, key=attrgetter("execution_order"))
 
     def _own_desc(self, name: str, layer: nn.Module) -> AnalyzedLayerDesc:
@@ -129,7 +125,7 @@ class ModuleAnalyzer:
     def _after(self, name: str, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         desc = self._descs[name]
         desc.input_shape, desc.output_shape = _shapes(inputs), _shapes(output)
-        desc.flops = layer_flops(layer, inputs, output, self._ignore_zero, self._multiply_adds)
+        desc.flops = layer_flops(layer, inputs, output, self.ignore_zero, self.multiply_adds)
         desc.total_flops += desc.flops
         self._seen = True
 

@@ -9,7 +9,6 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +51,9 @@ class ModuleExporter:
     """
 
     def __init__(self, module: nn.Module, output_dir: str | Path):
-        self._module = copy.deepcopy(unwrap_module(module)).to("cpu").eval()
+        self.module = copy.deepcopy(unwrap_module(module)).to("cpu").eval()
         self._output_dir = Path(output_dir).expanduser().absolute()
 
-    module = property(attrgetter("_module"), doc="The copy that is exported.")
     output_dir = property(lambda self: str(self._output_dir), doc="The folder's absolute path.")
 
     def export_pytorch(
@@ -76,10 +74,10 @@ class ModuleExporter:
         """
         path, zipped = self._output_dir / "training" / name, use_zipfile_serialization_if_available
         if export_entire_model:
-            write_torch_file(path, self._module, zipped=zipped)
+            write_torch_file(path, self.module, zipped=zipped)
         else:
             rest = (optimizer, recipe, epoch, zipped, include_modifiers, arch_key)
-            save_model(path, self._module, *rest)
+            save_model(path, self.module, *rest)
         return str(path)
 
     def export_samples(
@@ -97,7 +95,7 @@ class ModuleExporter:
         """
         inputs = [tensors_to_device(batch, "cpu") for batch in sample_batches]
         with torch.no_grad():
-            outputs = [tensors_module_forward(batch, self._module, False) for batch in inputs]
+            outputs = [tensors_module_forward(batch, self.module, False) for batch in inputs]
         for folder, prefix, batches in (
             ("sample-inputs", "inp", inputs),
             ("sample-outputs", "out", outputs),
@@ -138,7 +136,7 @@ class ModuleExporter:
         if "dynamic_shapes" not in export_kwargs or "dynamic_axes" in export_kwargs:
             args, kwargs = _at_least_two((args, kwargs))
         with torch.no_grad():
-            outputs = self._module(*args, **kwargs)
+            outputs = self.module(*args, **kwargs)
         settings = {
             "kwargs": kwargs,
             "input_names": list(kwargs) or _numbered("input", len(args)),
@@ -151,16 +149,16 @@ class ModuleExporter:
         }
         path = self._output_dir / name
         with atomic_path(path) as part:
-            torch.onnx.export(self._module, args, str(part), **settings | export_kwargs)
+            torch.onnx.export(self.module, args, str(part), **settings | export_kwargs)
         return str(path)
 
     def export_torchscript(self, name: str = "model.pts", sample_batch: Any = None) -> str:
         """Export to TorchScript as ``framework/<name>``, traced with a batch if there is one."""
         path = self._output_dir / "framework" / name
         if sample_batch is None:
-            script_model(path, self._module)
+            script_model(path, self.module)
         else:
-            trace_model(path, self._module, sample_batch)
+            trace_model(path, self.module, sample_batch)
         return str(path)
 
     def create_deployment_folder(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any
 
 from torch import Tensor
@@ -110,9 +109,7 @@ class ModuleParamPruningMask(mask_params.ModuleParamPruningMask):
             global_sparsity=global_sparsity,
             allow_reintroduction=score_type == "movement",
         )
-        self._score_type = score_type
-
-    score_type = property(attrgetter("_score_type"), doc="``magnitude`` or ``movement``.")
+        self.score_type = score_type
 
     def set_param_masks_from_weights(self) -> list[Tensor]:
         """Mask what is zero now; returns what :meth:`set_param_masks` does."""

@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import cycle, islice
-from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
@@ -150,27 +149,24 @@ class ModuleRunResults:
     """The losses and metrics of a run, one value per sample."""
 
     def __init__(self) -> None:
-        self._results: dict[str, list[Tensor]] = {}
+        self.results: dict[str, list[Tensor]] = {}
+        """By name one tensor a batch, of its size, on the CPU."""
 
     def __repr__(self) -> str:
-        means = {key: round(float(self.result_mean(key)), 6) for key in self._results}
+        means = {key: round(float(self.result_mean(key)), 6) for key in self.results}
         return f"{type(self).__name__}({means})"
-
-    results = property(
-        attrgetter("_results"), doc="By name one tensor a batch, of its size, on the CPU."
-    )
 
     def append(self, losses: Mapping[str, Tensor], batch_size: int) -> None:
         """Add the values of a batch; each is repeated ``batch_size`` times."""
         for key, value in losses.items():
             values = value.detach().cpu().reshape(1).repeat(batch_size)
-            self._results.setdefault(key, []).append(values)
+            self.results.setdefault(key, []).append(values)
 
     def result(self, key: str) -> list[Tensor]:
         """Return the tensors of ``key``, one a batch; a KeyError names the keys that there are."""
-        if key not in self._results:
-            raise KeyError(f"no result {key!r}; there are {', '.join(self._results) or 'none'}")
-        return self._results[key]
+        if key not in self.results:
+            raise KeyError(f"no result {key!r}; there are {', '.join(self.results) or 'none'}")
+        return self.results[key]
 
     def result_list_tensor(self, key: str) -> Tensor:
         """Return the values of ``key`` for all samples, ``[samples]``."""

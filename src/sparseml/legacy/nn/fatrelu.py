@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
@@ -93,12 +92,9 @@ class FATReLU(nn.Module):
     def __init__(self, threshold: float | Sequence[float] = 0.0, inplace: bool = False):
         super().__init__()
         self.register_buffer("threshold", torch.as_tensor(threshold, dtype=torch.float32))
-        self._dynamic = self.channel_wise and not self.num_channels
+        # whether the first input decides how many channels there are
+        self.dynamic = self.channel_wise and not self.num_channels
         self.inplace = inplace
-
-    dynamic = property(
-        attrgetter("_dynamic"), doc="Whether the first input decides how many channels there are."
-    )
 
     @property
     def channel_wise(self) -> bool:
@@ -125,7 +121,7 @@ class FATReLU(nn.Module):
         return found
 
     def forward(self, inp: Tensor) -> Tensor:
-        if self._dynamic and not self.num_channels:
+        if self.dynamic and not self.num_channels:
             self.threshold = self.threshold.new_zeros(inp.shape[1])
         if self.channel_wise and self.num_channels != inp.shape[1]:
             raise ValueError(
@@ -141,7 +137,7 @@ class FATReLU(nn.Module):
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         stored = state_dict.get(f"{prefix}threshold")
-        if self._dynamic and isinstance(stored, Tensor) and not self.num_channels:
+        if self.dynamic and isinstance(stored, Tensor) and not self.num_channels:
             self.threshold = self.threshold.new_zeros(stored.shape)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -198,9 +197,6 @@ class StructuredPruningMaskCreator(GroupedPruningMaskCreator):
         self.set_tensor_group_idxs(tensor_group_idxs)
 
     structure_type = property(str, doc="``filter`` or ``channel``.")
-    tensor_group_idxs = property(
-        attrgetter("_tensor_group_idxs"), doc="Indices of the tensors that are masked alike."
-    )
 
     def group_tensor(self, tensor: Tensor) -> Tensor:
         """Return one score per slice."""
@@ -208,8 +204,8 @@ class StructuredPruningMaskCreator(GroupedPruningMaskCreator):
 
     def set_tensor_group_idxs(self, tensor_group_idxs: Sequence[Sequence[int]] | None) -> None:
         """Say which tensors belong together; None puts each on its own."""
-        groups = tensor_group_idxs
-        self._tensor_group_idxs = None if groups is None else [list(group) for group in groups]
+        groups = None if tensor_group_idxs is None else list(map(list, tensor_group_idxs))
+        self.tensor_group_idxs = groups
 
     def create_sparsity_masks(
         self, tensors: list[Tensor], target: Target, global_sparsity: bool = False
@@ -235,7 +231,7 @@ class StructuredPruningMaskCreator(GroupedPruningMaskCreator):
         return Together(self._pattern).masks([keep], [like])[0]
 
     def _pattern_for(self, count: int) -> Together:
-        groups = self._tensor_group_idxs
+        groups = self.tensor_group_idxs
         if groups is None:
             return Together(self._pattern)
         if sorted(index for group in groups for index in group) != list(range(count)):

@@ -36,7 +36,7 @@ class ModuleParamPruningMask(MaskSet):
     :param mask_creator: makes masks of scores
     :param scorer: scores the parameters; None takes their values as scores
     :param param_names: the parameter's name in its layer, for all or one per layer
-    :param store_init: keep the initial values, for :meth:`reset`
+    :param store_init: keep the initial values in ``params_init``, for :meth:`reset`
     :param store_unmasked: remember the values that masks take away
     :param mask_gradients_only: leave the weights alone
     :param track_grad_mom: momentum in [0, 1) of a running mean of the gradients, kept in
@@ -69,8 +69,7 @@ class ModuleParamPruningMask(MaskSet):
         super().__init__(
             found, reintroduce=allow_reintroduction, gradients_only=mask_gradients_only
         )
-        initial = [one.param.detach().clone() if store_init else None for one in found]
-        self._params_init: list[Tensor | None] = initial
+        self.params_init = [one.param.detach().clone() if store_init else None for one in found]
         self._set_old_form(mask_creator, scorer, global_sparsity)
         self.store_init = store_init
         self._store_unmasked = store_unmasked or allow_reintroduction
@@ -91,9 +90,9 @@ class ModuleParamPruningMask(MaskSet):
         self.global_sparsity = global_sparsity
         self._layer_handles: list[RemovableHandle] = []
         self.store_init, self.track_grad_mom = False, -1.0
-        self._grad_means: list[Tensor | None] = [None] * len(self)
+        self.params_grad: list[Tensor | None] = [None] * len(self)
         self._forward_hooks = False
-        vars(self).setdefault("_params_init", [None] * len(self))
+        vars(self).setdefault("params_init", [None] * len(self))
 
     @property
     def store_unmasked(self) -> bool:
@@ -105,19 +104,11 @@ class ModuleParamPruningMask(MaskSet):
         """The parameters' present values."""
         return [param.data for param in self.params]
 
-    params_init = property(
-        lambda self: list(self._params_init), doc="The initial values, None unless ``store_init``."
-    )
-
     @property
     def params_unmasked(self) -> list[Any]:
         """The values as they would be without the masks, None each unless ``store_unmasked``."""
         return super().params_unmasked if self.store_unmasked else [None] * len(self)
 
-    params_grad = property(
-        lambda self: list(self._grad_means),
-        doc="The running means of the gradients, None each before the first or without momentum.",
-    )
     _params = property(attrgetter("params"))
 
     def set_param_data(self, value: Tensor, param_idx: int) -> None:
@@ -196,7 +187,7 @@ class ModuleParamPruningMask(MaskSet):
         """Put the initial values back; a RuntimeError unless ``store_init``."""
         if not self.store_init:
             raise RuntimeError("initial values were not kept; construct with store_init=True")
-        for index, initial in enumerate(self._params_init):
+        for index, initial in enumerate(self.params_init):
             if initial is not None:
                 self.set_param_data(initial, index)
 
@@ -204,13 +195,13 @@ class ModuleParamPruningMask(MaskSet):
         """Return what a resumed run needs beside the masks, scorer and mean gradients included."""
         return {
             **super().progress_state(),
-            "grad_means": list(self._grad_means),
+            "grad_means": list(self.params_grad),
             "scorer": {} if self._scorer is None else self._scorer.progress_state(),
         }
 
     def load_progress_state(self, state: Any) -> None:
         """Restore :meth:`progress_state`."""
-        self._grad_means = list(state["grad_means"])
+        self.params_grad = list(state["grad_means"])
         if self._scorer is not None:
             self._scorer.load_progress_state(state["scorer"])
         super().load_progress_state(state)
@@ -235,9 +226,9 @@ class ModuleParamPruningMask(MaskSet):
         if self.allow_reintroduction and self._forward_hooks:
             self._put_back(index, param)
         if param.grad is not None and self.track_grad_mom >= 0.0:
-            mean, share = self._grad_means[index], 1.0 - self.track_grad_mom
+            mean, share = self.params_grad[index], 1.0 - self.track_grad_mom
             mean = torch.zeros_like(param.grad) if mean is None else mean
-            self._grad_means[index] = self.track_grad_mom * mean + share * param.grad.detach()
+            self.params_grad[index] = self.track_grad_mom * mean + share * param.grad.detach()
 
 
 def named_params(

@@ -9,7 +9,6 @@ import os
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 from typing import Any
 
 from sparseml.legacy.sensitivity.measurements import (
@@ -52,9 +51,7 @@ class _PruningSensitivityAnalysis(Analysis):
     """Results of one layer each."""
 
     def __init__(self) -> None:
-        self._results: list[PruningSensitivityResult] = []
-
-    results = property(attrgetter("_results"), doc="One for each layer, in the order added.")
+        self.results: list[PruningSensitivityResult] = []
 
     def add_result(
         self,
@@ -66,31 +63,31 @@ class _PruningSensitivityAnalysis(Analysis):
         baseline: bool,
     ) -> None:
         """Add a measurement to the result, made as needed, of the layer of this id or else name."""
-        for result in self._results:
+        for result in self.results:
             if result.name == name if id_ is None else result.id_ == id_:
                 break
         else:
             result = PruningSensitivityResult(id_, name, index)
-            self._results.append(result)
+            self.results.append(result)
         result.add_measurement(sparsity, measurement, baseline)
 
     def get_result(self, id_or_name: Any) -> PruningSensitivityResult:
         """Return the result of a layer; a ValueError that is a KeyError names the nearest."""
-        for result in self._results:
+        for result in self.results:
             if id_or_name == result.name or (result.id_ is not None and id_or_name == result.id_):
                 return result
-        hint = did_you_mean(str(id_or_name), [result.name for result in self._results])
+        hint = did_you_mean(str(id_or_name), [result.name for result in self.results])
         raise NoResultError(f"no result of {id_or_name!r}{hint}")
 
     def dict(self) -> _Plain:
         """Return all of it as plain data."""
-        return {"results": [result.dict() for result in self._results]}
+        return {"results": [result.dict() for result in self.results]}
 
     @classmethod
     def from_dict(cls, dictionary: Mapping[str, Any]) -> Any:
         """Undo :meth:`dict`; what this package wrote before it is read as well."""
         analysis = cls()
-        analysis._results = [PruningSensitivityResult.from_dict(r) for r in dictionary["results"]]
+        analysis.results = [PruningSensitivityResult.from_dict(r) for r in dictionary["results"]]
         return analysis
 
     def table(self) -> Table:
@@ -99,7 +96,7 @@ class _PruningSensitivityAnalysis(Analysis):
         def cost(result: PruningSensitivityResult) -> float | None:
             return result.sparse_comparison() if result.has_baseline else None
 
-        rows = [(result.name, result.sparse_integral, cost(result)) for result in self._results]
+        rows = [(result.name, result.sparse_integral, cost(result)) for result in self.results]
         return ("layer", "integral", f"at {COMPARED} against dense"), rows
 
 
@@ -110,9 +107,9 @@ class PruningLossSensitivityAnalysis(_PruningSensitivityAnalysis):
     def results_model(self) -> PruningSensitivityResult:
         """For each sparsity the sum of the layers' averages."""
         sums: Counter[float] = Counter()
-        for result in self._results:
+        for result in self.results:
             sums.update(result.averages)
-        baselines = {result.baseline_measurement_key for result in self._results}
+        baselines = {result.baseline_measurement_key for result in self.results}
         model = PruningSensitivityResult(_MODEL, _MODEL, -1)
         for sparsity, total in sums.items():
             model.add_measurement(sparsity, total, baseline=sparsity in baselines)
@@ -131,7 +128,7 @@ class PruningLossSensitivityAnalysis(_PruningSensitivityAnalysis):
         :param normalize: take the mean off and divide by the standard deviation
         """
         label = "integral" if plot_integral else "average"
-        bars = {result.name: getattr(result, f"sparse_{label}") for result in self._results}
+        bars = {result.name: getattr(result, f"sparse_{label}") for result in self.results}
         if normalize:
             bars = _standardised(bars)
         title = "Pruning Loss Sensitivity" if title == _DEFAULT_TITLE else title
@@ -152,40 +149,36 @@ class PruningPerfSensitivityAnalysis(_PruningSensitivityAnalysis):
 
     def __init__(self, num_cores: int, batch_size: int) -> None:
         super().__init__()
-        self._num_cores = num_cores
-        self._batch_size = batch_size
-        self._results_model = PruningSensitivityResult(_MODEL, "model", -1)
-
-    num_cores = property(attrgetter("_num_cores"))
-    batch_size = property(attrgetter("_batch_size"))
-    results_model = property(attrgetter("_results_model"), doc="The measurements of the model.")
+        self.num_cores = num_cores
+        self.batch_size = batch_size
+        self.results_model = PruningSensitivityResult(_MODEL, "model", -1)
 
     def add_model_result(self, sparsity: float, measurement: float, baseline: bool) -> None:
         """Add a measurement of the whole model, ``baseline`` saying whether it was dense."""
-        self._results_model.add_measurement(sparsity, measurement, baseline)
+        self.results_model.add_measurement(sparsity, measurement, baseline)
 
     def dict(self) -> _Plain:
         """Return all of it as plain data."""
         return {
-            "num_cores": self._num_cores,
-            "batch_size": self._batch_size,
+            "num_cores": self.num_cores,
+            "batch_size": self.batch_size,
             **super().dict(),
-            "results_model": self._results_model.dict(),
+            "results_model": self.results_model.dict(),
         }
 
     @classmethod
     def from_dict(cls, dictionary: Mapping[str, Any]) -> PruningPerfSensitivityAnalysis:
         """Undo :meth:`dict`; what this package wrote before it is read as well."""
         analysis = cls(dictionary.get("num_cores", -1), dictionary.get("batch_size", -1))
-        analysis._results = PruningLossSensitivityAnalysis.from_dict(dictionary).results
+        analysis.results = PruningLossSensitivityAnalysis.from_dict(dictionary).results
         if "results_model" in dictionary:
             model = PruningSensitivityResult.from_dict(dictionary["results_model"])
-            analysis._results_model = model
+            analysis.results_model = model
         return analysis
 
     def plot(self, path: _Path | None, title: str | None = None) -> tuple[Any, Any]:
         """Draw for each layer what 90 % sparsity changes, with :func:`draw`."""
-        bars = {result.name: result.sparse_comparison() for result in self._results}
+        bars = {result.name: result.sparse_comparison() for result in self.results}
         title = "Pruning Performance Sensitivity" if title == _DEFAULT_TITLE else title
         return draw_bars(bars, path, title, f"seconds at {COMPARED} against dense")
 
@@ -194,11 +187,7 @@ class LRLossSensitivityAnalysis(Analysis):
     """What the loss is after some steps at a learning rate."""
 
     def __init__(self) -> None:
-        self._results: list[_Plain] = []
-
-    results = property(
-        attrgetter("_results"), doc="Entries ``lr``, ``loss_measurements``, ``loss_avg``."
-    )
+        self.results: list[_Plain] = []
 
     def add_result(self, lr: float, loss_measurements: Sequence[float]) -> None:
         """Add losses at a learning rate, at least one; earlier ones of the same rate stay apart."""
@@ -206,19 +195,19 @@ class LRLossSensitivityAnalysis(Analysis):
         if not losses:
             raise ValueError(f"no loss was measured at the learning rate {lr}")
         entry = {"lr": float(lr), "loss_measurements": losses, "loss_avg": mean(losses)}
-        self._results.append(entry)
+        self.results.append(entry)
 
     def get_result(self, lr: float) -> _Plain:
         """Return the first entry of :attr:`results` for a rate; an error lists the rates."""
-        for result in self._results:
+        for result in self.results:
             if result["lr"] == lr:
                 return result
-        rates = [result["lr"] for result in self._results]
+        rates = [result["lr"] for result in self.results]
         raise NoResultError(f"no result at {lr}, there are {rates}")
 
     def dict(self) -> _Plain:
         """Return all of it as plain data."""
-        return {"results": self._results}
+        return {"results": self.results}
 
     @classmethod
     def from_dict(cls, dictionary: Mapping[str, Any]) -> LRLossSensitivityAnalysis:
@@ -230,7 +219,7 @@ class LRLossSensitivityAnalysis(Analysis):
 
     def table(self) -> Table:
         """Return rates and average losses."""
-        rows = [(str(result["lr"]), result["loss_avg"]) for result in self._results]
+        rows = [(str(result["lr"]), result["loss_avg"]) for result in self.results]
         return ("learning rate", "loss"), rows
 
     def plot(self, path: _Path | None, title: str | None = None) -> tuple[Any, Any]:
@@ -238,7 +227,7 @@ class LRLossSensitivityAnalysis(Analysis):
 
         :param title: ``__default__`` for ``LR Sensitivity``
         """
-        points = sorted((result["lr"], result["loss_avg"]) for result in self._results)
+        points = sorted((result["lr"], result["loss_avg"]) for result in self.results)
         heading = "LR Sensitivity" if title == _DEFAULT_TITLE else title or ""
 
         def fill(axes: Any) -> None:
