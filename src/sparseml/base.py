@@ -143,11 +143,10 @@ def check_version(
 ) -> bool:
     """Whether a package is installed in a version within bounds.
 
-    :param package_name: what :func:`get_version` takes
+    :param package_name: what :func:`get_version` takes, as ``alternate_package_names``
     :param min_version: the lowest version allowed, itself included
     :param max_version: the highest version allowed, itself included
     :param raise_on_error: raise instead of returning False
-    :param alternate_package_names: names to look for if the first is not installed
     :param extra_error_message: appended to the message of the error
     :raises ImportError: if it is not installed or out of bounds, and ``raise_on_error`` is set
     """

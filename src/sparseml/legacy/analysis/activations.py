@@ -162,9 +162,10 @@ def _property(kind: ASResultType, what: str) -> property:
     return property(lambda self: getattr(self, what)(kind), doc=f"{what} of {kind.value}")
 
 
-_enabled = property(attrgetter("_enabled"), doc="Whether forward passes are measured.")
-ModuleASAnalyzer.enabled = _enabled
+_PROPERTIES = {"enabled": property(attrgetter("_enabled"), doc="Whether passes are measured.")}
 for _kind in ASResultType:
-    setattr(ModuleASAnalyzer, _kind.value, _property(_kind, "results"))
+    _PROPERTIES[_kind.value] = _property(_kind, "results")
     for _how in ("mean", "std", "max", "min"):
-        setattr(ModuleASAnalyzer, f"{_kind.value}_{_how}", _property(_kind, f"results_{_how}"))
+        _PROPERTIES[f"{_kind.value}_{_how}"] = _property(_kind, f"results_{_how}")
+for _name, _found in _PROPERTIES.items():
+    setattr(ModuleASAnalyzer, _name, _found)

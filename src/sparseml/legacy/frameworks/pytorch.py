@@ -52,8 +52,6 @@ def framework_info() -> FrameworkInfo:
             device=device,
             supported_sparsification=sparsification_info(),
             available=available,
-            properties={},
-            warnings=[],
         )
         for name, device, description, available in (
             ("cpu", "cpu", "the CPU", True),

@@ -116,13 +116,10 @@ class _DataParallel(DataParallel):
     """DataParallel whose missing attributes are looked up in the model inside."""
 
     def __getattr__(self, item: str) -> Any:
-        module = super().__getattr__("module")
-        if item == "module":
-            return module
         try:
             return super().__getattr__(item)
         except AttributeError:
-            return getattr(module, item)
+            return getattr(super().__getattr__("module"), item)
 
 
 def parallelize_model(model: nn.Module, ids: list[int] | None) -> nn.Module:

@@ -120,10 +120,7 @@ class DimensionSparsityMaskCreator(
 ):
     """Prunes whole filters or channels.
 
-    :param dim: ``"filter"``, 0 or [0]; ``"channel"``, 1 or [1]
-    :param grouping_fn_name: ``l2`` or ``mean`` of a slice's scores
-    :param tensor_group_idxs: indices of the tensors that are masked alike
-    :raises ValueError: for another ``dim``
+    :param dim: ``"filter"``, 0 or [0]; ``"channel"``, 1 or [1]; else a ValueError
     """
 
     def __init__(

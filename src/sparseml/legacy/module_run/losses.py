@@ -162,11 +162,8 @@ def _heads(preds: Any) -> tuple[Tensor, list[Tensor]]:
 
 @dataclass(frozen=True, eq=False)
 class KDSettings:
-    """How to distil; read-only.
+    """How to distil from a teacher, with temperatures of both models' logits; read-only.
 
-    :param teacher: the model to learn from
-    :param temp_student: temperature of the student's logits
-    :param temp_teacher: temperature of the teacher's logits
     :param weight: weight of the distillation loss, that of the task being ``1 - weight``
     :param contradict_hinton: leave out the factor that keeps the gradient's size independent of
         the temperature

@@ -39,12 +39,11 @@ _Batch = tuple[int, int, int, Any, Any, dict[str, Tensor]]
 
 
 class ModuleRunner:
-    """Runs a module over the batches of a loader; :class:`ModuleTrainer` and
-    :class:`ModuleTester` say what happens to each.
+    """Runs a module over the batches of a loader.
 
-    The module is not moved: put it on ``device`` first.
+    :class:`ModuleTrainer` and :class:`ModuleTester` say what happens to each.
 
-    :param module: the model
+    :param module: the model, which is not moved: put it on ``device`` first
     :param device: where the batches are put
     :param loss: a :class:`~sparseml.legacy.module_run.losses.LossWrapper`; another callable, as
         ``torch.nn.functional.cross_entropy``, is called with the whole output and the labels, which

@@ -236,10 +236,8 @@ def named_params(
     param_names: str | Sequence[str] = "weight",
     layer_names: Sequence[str] | None = None,
 ) -> list[NamedLayerParam]:
-    """Return the parameters of layers.
+    """Return the parameters of layers; for names see :class:`ModuleParamPruningMask`.
 
-    :param param_names: the parameter's name in its layer, for all or one per layer
-    :param layer_names: by default the positions
     :raises RuntimeError: for a layer without the parameter
     :raises ValueError: for lists of different lengths
     """

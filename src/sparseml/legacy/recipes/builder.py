@@ -103,11 +103,9 @@ def _checked_group(name: str, builders: Any) -> Group:
 
 
 class RecipeYAMLBuilder:
-    """A recipe being written.
+    """A recipe being written, of values and of lists of ``ModifierYAMLBuilder`` by name.
 
-    :param variables: values by name
-    :param modifier_groups: lists of ``ModifierYAMLBuilder`` by name; names contain ``modifiers``
-    :raises ValueError: if an argument is anything else
+    :raises ValueError: if an argument is anything else, or a group's name lacks ``modifiers``
     """
 
     def __init__(

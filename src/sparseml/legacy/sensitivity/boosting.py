@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,21 +126,14 @@ class ModuleASOneShootBooster:
 
     def _measured(self, layer: nn.Module) -> tuple[ModuleRunResults, Tensor, float]:
         """Return losses, fraction of zeros of each batch, and the greatest activation."""
-        with _watched(layer) as seen:
+        seen: list[tuple[Tensor, float]] = []
+
+        def watch(_layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+            seen.append((tensor_sparsity(output).detach().cpu(), float(output.max())))
+
+        with layer.register_forward_hook(watch):
             results = self._tester.run(self._loader, "boosting", show_progress=False)
         if results is None or not seen:
             raise ValueError("no batch of the dataset has gone through the layer")
         fractions = torch.stack([fraction for fraction, _ in seen])
         return results, fractions, max(most for _, most in seen)
-
-
-@contextmanager
-def _watched(layer: nn.Module) -> Iterator[list[tuple[Tensor, float]]]:
-    """Collect fraction of zeros and greatest value of what comes out of a layer."""
-    seen: list[tuple[Tensor, float]] = []
-
-    def watch(_layer: nn.Module, _inputs: Any, output: Tensor) -> None:
-        seen.append((tensor_sparsity(output).detach().cpu(), float(output.max())))
-
-    with layer.register_forward_hook(watch):
-        yield seen
