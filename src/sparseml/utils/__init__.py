@@ -26,10 +26,9 @@ _MOVED = {
         "NumpyArrayBatcher load_numpy save_numpy tensor_export tensors_export"
     ),
     "sparseml.legacy.helpers.iterables": (
-        "bucket_iterable interpolate_list_linear interpolated_integral parse_kwarg_tuples "
-        "wrapper_decorator"
+        "ParallelWorker bucket_iterable interpolate_list_linear interpolated_integral "
+        "parse_kwarg_tuples wrapper_decorator"
     ),
-    "sparseml.legacy.helpers.parallel": "ParallelWorker",
     "sparseml.legacy.helpers.samples": (
         "NDARRAY_KEY ROOT_PATH create_unique_dir deprecation_warning is_package_available is_url "
         "json_to_jsonl load_labeled_data parse_optimization_str path_file_count path_file_size"

@@ -12,13 +12,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparseml.legacy.sensitivity.measurements import (
+    COMPARED,
     Analysis,
     NoResultError,
+    PruningSensitivityResult,
     Table,
     draw,
     draw_bars,
+    mean,
 )
-from sparseml.legacy.sensitivity.result import COMPARED, PruningSensitivityResult, mean
 from sparseml.utils.text import did_you_mean
 
 __all__ = [

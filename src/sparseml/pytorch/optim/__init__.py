@@ -23,11 +23,9 @@ _MOVED = {
     ),
     "sparseml.legacy.pruning.analyzer": "ModulePruningAnalyzer",
     "sparseml.legacy.sensitivity.boosting": "LayerBoostResults ModuleASOneShootBooster",
-    "sparseml.legacy.sensitivity.learning_rates": (
-        "default_exponential_check_lrs lr_loss_sensitivity"
-    ),
     "sparseml.legacy.sensitivity.pruning": (
-        "model_prunability_magnitude pruning_loss_sens_magnitude pruning_loss_sens_one_shot"
+        "default_exponential_check_lrs lr_loss_sensitivity model_prunability_magnitude "
+        "pruning_loss_sens_magnitude pruning_loss_sens_one_shot"
     ),
 }
 __all__ = [

@@ -1,3 +1,3 @@
 from sparseml.lazy import moved
 
-__getattr__, __dir__ = moved(__name__, "sparseml.legacy.sensitivity.learning_rates")
+__getattr__, __dir__ = moved(__name__, "sparseml.legacy.sensitivity.pruning")
