@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
@@ -37,16 +37,6 @@ def _named(item: Any) -> Framework | None:
     return Framework.__members__.get(item.lower().strip()) if isinstance(item, str) else None
 
 
-def _supporting(item: Any) -> Iterator[Framework]:
-    for framework in Framework:
-        try:
-            package = importlib.import_module(f"{_PACKAGE}.{framework.value}")
-        except ImportError:
-            continue
-        if package.detect_framework(item) is framework:
-            yield framework
-
-
 def detect_frameworks(item: Any) -> list[Framework]:
     """Return the frameworks that something belongs to, if any.
 
@@ -56,7 +46,15 @@ def detect_frameworks(item: Any) -> list[Framework]:
     named = _named(item)
     if named is not None:
         return [] if named is Framework.unknown else [named]
-    return list(_supporting(item))
+    found = []
+    for framework in Framework:
+        try:
+            package = importlib.import_module(f"{_PACKAGE}.{framework.value}")
+        except ImportError:
+            continue
+        if package.detect_framework(item) is framework:
+            found.append(framework)
+    return found
 
 
 def detect_framework(item: Any) -> Framework:

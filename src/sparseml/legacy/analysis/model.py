@@ -93,12 +93,7 @@ class ModuleAnalyzer:
         return AnalyzedLayerDesc.merge_descs(self._own_desc(name, layer), inside)
 
     def ks_layer_descs(self) -> list[AnalyzedLayerDesc]:
-        """Describe each layer whose weight pruning usually acts on, in the order of execution.
-
-        Layers that did not run come first.
-
-        :raises RuntimeError: before the first forward pass while enabled
-        """
+        """Describe each prunable layer in the order of execution, those that did not run first."""
         descs = [self.layer_desc(name) for name, _ in get_prunable_layers(self.module)]
         return sorted(descs, key=attrgetter("execution_order"))
 

@@ -116,10 +116,10 @@ class NumpyArrayBatcher:
         """Add a sample; a ValueError if its names or shapes are not those of the first."""
         if self._items and set(item) != set(self._items):
             raise ValueError(f"names must be {sorted(self._items)}, found {sorted(item)}")
-        for name, array in item.items():
-            held = self._items.get(name)
-            if held and held[0].shape != array.shape:
-                raise ValueError(f"{name} must have shape {held[0].shape}, found {array.shape}")
+        for name, held in self._items.items():
+            wanted, found = held[0].shape, item[name].shape
+            if wanted != found:
+                raise ValueError(f"{name} must have shape {wanted}, found {found}")
         for name, array in item.items():
             self._items.setdefault(name, []).append(array)
 

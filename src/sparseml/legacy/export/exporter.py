@@ -214,10 +214,7 @@ def _output_names(outputs: Any) -> list[str]:
 
 
 def _at_least_two(tensors: Any) -> Any:
-    """Return the arguments for a batch of one with every tensor doubled, others as they are.
-
-    Torch takes a first dimension of 1 for a constant and would refuse to make it dynamic.
-    """
+    """Return a batch of one doubled, as torch would take a first dimension of 1 for a constant."""
     if tensors_batch_size(tensors) != 1:
         return tensors
     return map_tensors(tensors, lambda x: torch.cat([x, x]) if x.ndim and len(x) == 1 else x)

@@ -87,11 +87,9 @@ def wrapper_decorator(wrapper: Callable[..., Any]) -> Callable[..., Any]:
 def interpolate_list_linear(
     measurements: Sequence[tuple[float, float]], x_val: float | Sequence[float]
 ) -> list[tuple[float, float]]:
-    """Return points (x, y) on the lines through measured ones, which go on beyond both ends.
+    """Return points (x, y) on the lines through at least two, which go on beyond both ends.
 
-    :param measurements: at least two points (x, y), in any order
     :param x_val: where to interpolate, one place or several; the result is ordered by them
-    :raises ValueError: for fewer than two measurements
     """
     if len(measurements) < 2:
         raise ValueError(f"at least two measurements are needed, found {len(measurements)}")

@@ -33,11 +33,9 @@ def get_layer_param(param: str, layer: str, module: nn.Module) -> nn.Parameter:
     try:
         return getattr(owner, param)
     except AttributeError:
-        own = [name for name, _ in owner.named_parameters(recurse=False)]
-        raise AttributeError(
-            f"layer {layer!r} ({type(owner).__name__}) has no parameter {param!r}; "
-            f"it has {', '.join(own) or 'none'}"
-        ) from None
+        own = ", ".join(name for name, _ in owner.named_parameters(recurse=False)) or "none"
+        where = f"layer {layer!r} ({type(owner).__name__})"
+        raise AttributeError(f"{where} has no parameter {param!r}; it has {own}") from None
 
 
 def _layers_of_type(module: nn.Module, kind: type) -> dict[str, nn.Module]:
@@ -58,12 +56,7 @@ def get_linear_layers(module: nn.Module) -> dict[str, nn.Module]:
 def get_dependency_order(
     layer: nn.Module, subset: Iterable[str], an_input: Any, **kwargs: Any
 ) -> list[str]:
-    """Return the names in ``subset`` in the order in which one forward pass reaches them.
-
-    :param layer: the module to run, as ``layer(an_input, **kwargs)``, without gradients
-    :param subset: names of layers inside ``layer``
-    :return: each name once, at its first call; layers that never run are left out
-    """
+    """Return each name in ``subset`` that ``layer(an_input, **kwargs)`` reaches, in that order."""
     order: dict[str, None] = {}
     with ExitStack() as hooks, torch.no_grad():
         for name in subset:
@@ -137,8 +130,8 @@ def model_to_device(
 ) -> tuple[nn.Module, str | int, list[int] | None]:
     """Move ``model`` to ``device``, over several GPUs if it names several.
 
-    :param device: a device text as :func:`device_to_name_ids` takes, or with ``ddp`` the rank
-    :param ddp: wrap in DistributedDataParallel on the GPU of that rank
+    :param device: what :func:`device_to_name_ids` takes; with ``ddp`` the rank, on whose GPU the
+        model is wrapped in DistributedDataParallel
     :return: the model, torch's name of the device, and the GPUs it is spread over (or None)
     :raises ValueError: for a device that is not available, or ``ddp`` without an int rank
     """

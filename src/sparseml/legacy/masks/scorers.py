@@ -77,8 +77,7 @@ class ModuleParamPruningMask(mask_params.ModuleParamPruningMask):
 
     With movement scores masked weights go on training, and may come back.
 
-    :param mask_creator: one of :mod:`sparseml.legacy.masks.creators`;
-        None prunes single entries
+    :param mask_creator: one of :mod:`sparseml.legacy.masks.creators`; None prunes single entries
     :param score_type: ``magnitude`` or ``movement``
     """
 

@@ -90,7 +90,6 @@ class ModuleBenchmarker:
         """Time ``test_size`` forward passes, after ``warmup_size`` that are not counted.
 
         :param batches: batches of one size, repeated as often as needed
-        :param device: such as ``"cpu"`` or ``"cuda:0"``
         :param full_precision: float32; otherwise module and batches are turned to float16
         :raises ValueError: without batches, or for a device that is not available
         """

@@ -40,10 +40,8 @@ def def_model_backward(losses: Mapping[str, Tensor], model: nn.Module, scaler: A
 
 @dataclass
 class ModuleDeviceContext:
-    """How a run uses its devices.
+    """How a run uses its devices: ``torch.autocast`` or not, and the number of processes.
 
-    :param use_mixed_precision: run forward and loss under ``torch.autocast``
-    :param world_size: number of processes in the run
     :raises AssertionError: for a precision that is no bool, a size that is no positive int
     """
 
@@ -194,7 +192,7 @@ def infinite_data_loader(
     """Yield the batches of ``data_loader`` again and again.
 
     :param early_stop_steps: begin anew after this many batches; after all when < 1
-    :param cache: keep the batches of the first pass and repeat those
+    :param cache: repeat the batches of the first pass
     :raises RuntimeError: if a pass over the loader yields nothing (an exhausted generator, say)
     """
     first = early_stop_data_loader(data_loader, early_stop_steps)

@@ -90,8 +90,7 @@ class ModuleRunner:
     ) -> ModuleRunResults | None:
         """Run over the loader as epoch ``epoch`` of ``max_epochs``; see :meth:`run`.
 
-        :param gradient_accum_steps: batches per optimizer step in this epoch, if more than the
-            trainer's own ``num_accumulated_batches``
+        More ``gradient_accum_steps`` than ``num_accumulated_batches`` take the place of those.
         """
         desc = f"{self.log_name} epoch {epoch + 1}/{max_epochs}"
         self._epoch_accumulation = gradient_accum_steps

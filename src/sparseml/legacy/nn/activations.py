@@ -28,11 +28,7 @@ __all__ = [
 
 
 class _Noted(nn.Module):
-    """An activation that can note how many channels it acts on.
-
-    :param num_channels: that number, for the reader only
-    :param inplace: overwrite the input
-    """
+    """An activation that can note how many channels it acts on, for the reader only."""
 
     def __init__(self, num_channels: int = -1, inplace: bool = False):
         super().__init__(inplace=inplace)
@@ -89,11 +85,9 @@ def create_activation(act_type: str, inplace: bool, num_channels: int, **kwargs:
     """Return a new activation.
 
     :param act_type: ``relu``, ``relu6``, ``prelu``, ``lrelu``, ``swish``, ``hardswish`` or
-        ``silu``, in any case
+        ``silu``, in any case; else a ValueError
     :param inplace: overwrite the input, where the activation can
     :param num_channels: number of channels, which PReLU has parameters for (one if below 1)
-    :param kwargs: further arguments of the layer
-    :raises ValueError: for another type
     """
     name = act_type.lower() if isinstance(act_type, str) else act_type
     if name not in _MAKERS:
@@ -115,15 +109,11 @@ def replace_activation(
     num_channels: int | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """Put a new activation in the place of a layer.
+    """Put a new activation in the place of a layer and return it; see :func:`create_activation`.
 
-    :param module: the model
     :param name: dotted name of the layer
-    :param act_type: as for :func:`create_activation`, as are ``inplace`` and ``kwargs``
     :param num_channels: number of channels; None for that of the old layer, -1 if it has none
-    :return: the new layer
     :raises AttributeError: if there is no such layer
-    :raises ValueError: for another type
     """
     old = get_layer(name, module)
     if num_channels is None:
@@ -153,13 +143,9 @@ def replace_activations(
 class SqueezeExcite(nn.Module):
     """Scales each channel: Hu et al., "Squeeze-and-Excitation Networks" (CVPR 2018).
 
-    The mean of each channel goes through two 1x1 convolutions and a sigmoid; the result, one factor
-    per channel, multiplies the input.
-
-    :param expanded_channels: channels of the input, and of the output
-    :param squeezed_channels: channels between the two convolutions
-    :param act_type: activation between the convolutions, see
-        :func:`~sparseml.legacy.nn.activations.create_activation`
+    The mean of each channel goes through two 1x1 convolutions, to ``squeezed_channels`` and back,
+    with an activation between them, and a sigmoid; the result, one factor per channel, multiplies
+    the input.
     """
 
     def __init__(

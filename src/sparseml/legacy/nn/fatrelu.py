@@ -30,12 +30,7 @@ _Layer = TypeVar("_Layer", bound=nn.Module)
 
 
 def fat_relu(tens: Tensor, threshold: float | Tensor = 0.0, inplace: bool = False) -> Tensor:
-    """Return ``x`` where it is at least the threshold, 0 below it.
-
-    :param tens: values of any shape
-    :param threshold: a number, or one per channel (dimension 1)
-    :param inplace: overwrite ``tens``
-    """
+    """Return ``x`` where it is at least the threshold, one for all or per channel, 0 below it."""
     below = tens < _per_channel(threshold, tens)
     return tens.masked_fill_(below, 0.0) if inplace else tens.masked_fill(below, 0.0)
 
@@ -124,9 +119,9 @@ class FATReLU(nn.Module):
         if self.dynamic and not self.num_channels:
             self.threshold = self.threshold.new_zeros(inp.shape[1])
         if self.channel_wise and self.num_channels != inp.shape[1]:
+            has, shape = f"{self.num_channels} thresholds, one per channel", tuple(inp.shape)
             raise ValueError(
-                f"this layer has {self.num_channels} thresholds, one per channel, but the input "
-                f"of shape {tuple(inp.shape)} has {inp.shape[1]} channels"
+                f"this layer has {has}, but the input of shape {shape} has {shape[1]} channels"
             )
         return fat_relu(inp, self.threshold, self.inplace)
 

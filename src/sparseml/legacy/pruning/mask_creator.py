@@ -214,7 +214,6 @@ class StructuredPruningMaskCreator(GroupedPruningMaskCreator):
 
         :raises ValueError: for ``global_sparsity``: slices of different layers do not compare; and
             for grouped tensors whose sizes are not multiples of the smallest
-        :raises RuntimeError: when the groups do not cover every tensor exactly once
         """
         if global_sparsity:
             raise ValueError(f"{self} masks are made per layer: global_sparsity must be False")

@@ -71,8 +71,7 @@ class UnstructuredPruningMaskCreator(PruningMaskCreator):
         """Return masks as the base class; a sparsity of at most 0 or above 1 prunes nothing.
 
         :raises TypeError: for a target that is neither a float nor a list
-        :raises ValueError: for as many targets as there are not tensors, for differing targets with
-            ``global_sparsity``, and for scores that are NaN
+        :raises ValueError: for targets that do not fit the tensors or differ globally, and NaNs
         """
         targets = one_target_each(target, len(tensors))
         asked = [sparsity if 0.0 < sparsity <= 1.0 else 0.0 for sparsity in targets]
@@ -125,11 +124,8 @@ class NMPruningMaskCreator(PruningMaskCreator):
         """Return masks in the layout of the parameters, by the scores as they are.
 
         Groups run along the second dimension, for convolutions at each kernel position. A target
-        between 0 and ``1 - N/M`` puts that share of the groups into the pattern, those that lose
-        least; the others stay dense. So a gradual schedule may lead up to the pattern.
-
-        :raises ValueError: for a target beyond ``1 - N/M``, an input dimension that is no multiple
-            of M, and NaN scores
+        between 0 and ``1 - N/M``, and not beyond, puts that share of the groups into the pattern,
+        those that lose least; the others stay dense. So a gradual schedule may lead up to it.
         """
         asked = [max(sparsity, 0.0) for sparsity in one_target_each(target, len(tensors))]
         masks = select(tensors, self._pattern, _budget(global_sparsity), asked)

@@ -66,9 +66,8 @@ class ModuleParamPruningMask(MaskSet):
         forward_hooks: bool = True,
     ) -> None:
         found = named_params(layers, param_names, layer_names)
-        super().__init__(
-            found, reintroduce=allow_reintroduction, gradients_only=mask_gradients_only
-        )
+        how = {"reintroduce": allow_reintroduction, "gradients_only": mask_gradients_only}
+        super().__init__(found, **how)
         self.params_init = [one.param.detach().clone() if store_init else None for one in found]
         self._set_old_form(mask_creator, scorer, global_sparsity)
         self.store_init = store_init
@@ -122,10 +121,9 @@ class ModuleParamPruningMask(MaskSet):
             self.apply()
 
     def set_param_masks(self, masks: Sequence[Tensor]) -> list[Tensor]:
-        """Set new masks, tell the scorer, and apply them.
+        """Set new masks, tell the scorer, and apply them; a ValueError for another shape.
 
         :return: per mask 1 where newly kept, -1 where newly pruned, 0 elsewhere
-        :raises ValueError: for None or another shape
         """
         before = self.param_masks
         self._replace(masks)
@@ -259,9 +257,8 @@ def named_params(
 
 
 def checked_scores(masks: MaskSet, scorer: Any) -> list[Tensor]:
-    """Return a scorer's scores of the present parameters, whole where they are sharded.
+    """Return a scorer's scores of the present parameters, or for None their values, whole.
 
-    :param scorer: None takes the parameters' values
     :raises ValueError: naming the parameter, for scores that are not numbers
     """
     params = masks.params

@@ -44,13 +44,11 @@ _GROUP_TIMEOUT = timedelta(seconds=7200)
 
 
 class PruningParamsScorer(ABC):
-    """Scores parameters; those with the lowest scores are pruned.
+    """Scores parameters, in the order of all lists here; the lowest scores are pruned.
 
     At every optimizer step :meth:`pre_optim_step_update` sees the gradients. When a mask is due,
     :meth:`score_parameters` ranks the weights, and :meth:`mask_update` is told the new masks while
     the newly pruned weights still have their values, so that it may compensate the remaining ones.
-
-    :param params: the parameters to score, in the order of all lists here
     """
 
     def __init__(self, params: Sequence[Parameter]) -> None:
@@ -96,19 +94,17 @@ class PruningParamsScorer(ABC):
 class PruningParamsGradScorer(PruningParamsScorer):
     """A scorer that uses gradients, and therefore has to agree with other processes.
 
-    :param dist_backend: in a distributed run, the backend of a process group of its own (as
-        ``gloo``, which moves CPU tensors); None uses the default group
+    In a distributed run ``dist_backend`` is that of a process group of its own (as ``gloo``, which
+    moves CPU tensors); None uses the default group.
     """
 
     def __init__(self, params: Sequence[Parameter], dist_backend: str | None = None) -> None:
         super().__init__(params)
         self._is_ddp = is_distributed()
         self._is_main_proc = not self._is_ddp or dist.get_rank() == 0
-        self._group: Any = (
-            dist.new_group(backend=dist_backend, timeout=_GROUP_TIMEOUT)
-            if self._is_ddp and dist_backend
-            else None
-        )
+        self._group: Any = None
+        if self._is_ddp and dist_backend:
+            self._group = dist.new_group(backend=dist_backend, timeout=_GROUP_TIMEOUT)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_group": None}  # it belongs to the process that made it

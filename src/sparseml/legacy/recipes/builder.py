@@ -41,7 +41,7 @@ class _UnknownFieldError(ValueError, AttributeError):
 class ModifierYAMLBuilder:
     """A modifier in a recipe being written. Its fields are read and set as attributes.
 
-    :raises ValueError: for what is not a field of ``modifier_class`` that recipes show
+    A ValueError refuses what is not a field that recipes show.
     """
 
     def __init__(self, modifier_class: type[BaseModifier], **kwargs: Any) -> None:

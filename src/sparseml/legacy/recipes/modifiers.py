@@ -49,11 +49,7 @@ class _Repeating(BaseScheduled, BaseUpdate):
 
 @declared_fields(hands_on=True)
 class EpochRangeModifier(BaseScheduled):
-    """Makes a recipe span at least the given epochs.
-
-    :param start_epoch: the first epoch
-    :param end_epoch: where the last epoch ends
-    """
+    """Makes a recipe span at least the given epochs."""
 
     start_epoch: float
     end_epoch: float
@@ -67,7 +63,6 @@ class SetLearningRateModifier(BaseScheduled):
     """Sets the learning rate.
 
     :param learning_rate: in (0, 1]
-    :param start_epoch: when
     :param end_epoch: has no effect
     :param constant_logging: log it at every step instead of only when it changes
     """
@@ -88,7 +83,6 @@ class LearningRateModifier(_Repeating):
     :param lr_class: the scheduler's name
     :param lr_kwargs: its arguments, in epochs
     :param init_lr: the first learning rate, in (0, 1]
-    :param start_epoch: when to start
     :param end_epoch: when to stop; the last rate stays
     :param update_frequency: has no effect: every step is an update
     :param constant_logging: log it at every step instead of only when it changes
@@ -114,7 +108,6 @@ class TrainableParamsModifier(BaseScheduled):
     :param params: names and patterns, or a token for all
     :param trainable: whether they train
     :param params_strict: whether every name must exist
-    :param start_epoch: when to start
     :param end_epoch: when to put things back
     """
 
@@ -133,8 +126,6 @@ class ConstantPruningModifier(_Repeating):
     """Keeps zeros at zero.
 
     :param params: names and patterns, or a token for all
-    :param start_epoch: when to start
-    :param end_epoch: when to stop
     :param update_frequency: has no effect
     """
 
@@ -155,8 +146,6 @@ class GMPruningModifier(_Repeating):
     :param params: names and patterns, or a token for all
     :param init_sparsity: the fraction of zeros to begin with
     :param final_sparsity: the fraction of zeros to end with
-    :param start_epoch: when to start
-    :param end_epoch: when to stop
     :param update_frequency: epochs between updates
     :param leave_enabled: keep zeros at zero after the end
     :param inter_func: the curve that leads from the first to the last fraction

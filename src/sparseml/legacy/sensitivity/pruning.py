@@ -72,8 +72,6 @@ def model_prunability_magnitude(module: nn.Module) -> float:
     """Return the mean magnitude of all prunable weights, a rough hint at what pruning costs.
 
     The number only serves to compare models of one architecture with each other.
-
-    :raises ValueError: for a model without prunable layers
     """
     weights = _prunable_weights(module).values()
     total = sum(magnitude(weight).double().sum().item() for weight in weights)

@@ -56,13 +56,7 @@ class _PruningSensitivityAnalysis(Analysis):
         self.results: list[PruningSensitivityResult] = []
 
     def add_result(
-        self,
-        id_: Any,
-        name: str,
-        index: int,
-        sparsity: float,
-        measurement: float,
-        baseline: bool,
+        self, id_: Any, name: str, index: int, sparsity: float, measurement: float, baseline: bool
     ) -> None:
         """Add a measurement to the result, made as needed, of the layer of this id or else name."""
         for result in self.results:
@@ -131,16 +125,11 @@ class PruningLossSensitivityAnalysis(_PruningSensitivityAnalysis):
         """
         label = "integral" if plot_integral else "average"
         bars = {result.name: getattr(result, f"sparse_{label}") for result in self.results}
-        if normalize:
-            bars = _standardised(bars)
+        if normalize and bars:
+            middle, spread = mean(list(bars.values())), statistics.pstdev(bars.values())
+            bars = {name: (bar - middle) / (spread or 1.0) for name, bar in bars.items()}
         title = "Pruning Loss Sensitivity" if title == _DEFAULT_TITLE else title
         return draw_bars(bars, path, title, f"{label} of the loss{', standardised' * normalize}")
-
-
-def _standardised(bars: Mapping[str, float]) -> dict[str, float]:
-    middle = mean(list(bars.values()))
-    spread = statistics.pstdev(bars.values()) if bars else 0.0
-    return {name: (value - middle) / spread if spread else 0.0 for name, value in bars.items()}
 
 
 class PruningPerfSensitivityAnalysis(_PruningSensitivityAnalysis):

@@ -1,8 +1,8 @@
-"""Old path: :mod:`sparseml.legacy.recipes.template_command`."""
+"""Old path: :mod:`sparseml.legacy.recipes.template`."""
 
 from sparseml.lazy import moved
 
-__getattr__, __dir__ = moved(__name__, "sparseml.legacy.recipes.template_command")
+__getattr__, __dir__ = moved(__name__, "sparseml.legacy.recipes.template")
 
 if __name__ == "__main__":
     __getattr__("main")()
