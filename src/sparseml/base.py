@@ -98,7 +98,6 @@ def get_version(
 
     :param package_name: the distribution's name, as for pip. ``"sparseml"`` is this package,
         although its distribution is named sparseml-next
-    :param raise_on_error: raise if it is not installed
     :param alternate_package_names: names to look for if the first is not installed
     :raises ImportError: if it is not installed and ``raise_on_error`` is set
     """

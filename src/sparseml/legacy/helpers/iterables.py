@@ -116,8 +116,6 @@ def interpolated_integral(measurements: Sequence[tuple[float, float]]) -> float:
 class ParallelWorker:
     """Applies a function to items in threads; iterating gives the results in order.
 
-    :param worker_func: the function
-    :param num_workers: the number of threads
     :param indefinite: go through the items again and again
     :param max_source_size: items in work at the same time; -1 for twice the number of threads
     """

@@ -57,7 +57,7 @@ class ModuleDeviceContext:
 
     @classmethod
     def default_context(cls) -> ModuleDeviceContext:
-        """One process in full precision."""
+        """Return that of one process in full precision."""
         return cls()
 
 

@@ -120,8 +120,6 @@ def recipe_template(
     :param model: a model, or a path of one in TorchScript, whose layers the recipe shall name,
         except for those with ``input`` or ``output`` in their names
     :param file_name: the file to write, too; ``.md`` with a description
-    :param num_epochs: epochs of the whole run
-    :param init_lr: the first learning rate, as ``final_lr`` is the last
     :param sparsity: fraction of zeros in the end
     :param distillation: whether a teacher helps, with ``hardness`` and ``temperature``
     :raises ValueError: for a value that is not offered, or does not go with another

@@ -25,12 +25,8 @@ _MOST_HALVINGS = 60  # float64 tells no finer steps apart
 class LayerBoostResults:
     """What boosting has done to a layer.
 
-    :param name: the layer
-    :param threshold: the threshold found
-    :param boosted_as: fraction of zeros of its output with that threshold, one value for each batch
-    :param boosted_loss: losses of the model with it
-    :param baseline_as: the fraction of zeros before
-    :param baseline_loss: losses before
+    Fractions of zeros of its output (``as``), one value for each batch, and losses of the model,
+    with the threshold found (``boosted``) and before (``baseline``).
     """
 
     name: str
