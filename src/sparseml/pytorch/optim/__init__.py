@@ -18,18 +18,15 @@ _MOVED = {
         "GroupedPruningMaskCreator PruningMaskCreator UnstructuredPruningMaskCreator "
         "load_mask_creator"
     ),
-    "sparseml.legacy.masks.module_mask": "ModuleParamPruningMask",
     "sparseml.legacy.masks.scorers": (
-        "AVALIABLE_SCORER_CLASSES MagnitudePruningParamsScorer MovementPruningParamsScorer "
-        "PruningParamsScorer create_pruning_param_scorer"
+        "AVALIABLE_SCORER_CLASSES MagnitudePruningParamsScorer ModuleParamPruningMask "
+        "MovementPruningParamsScorer PruningParamsScorer create_pruning_param_scorer"
     ),
     "sparseml.legacy.pruning.analyzer": "ModulePruningAnalyzer",
     "sparseml.legacy.sensitivity.boosting": "LayerBoostResults ModuleASOneShootBooster",
-    "sparseml.legacy.sensitivity.learning_rates": (
-        "default_exponential_check_lrs lr_loss_sensitivity"
-    ),
     "sparseml.legacy.sensitivity.pruning": (
-        "model_prunability_magnitude pruning_loss_sens_magnitude pruning_loss_sens_one_shot"
+        "default_exponential_check_lrs lr_loss_sensitivity model_prunability_magnitude "
+        "pruning_loss_sens_magnitude pruning_loss_sens_one_shot"
     ),
 }
 __all__ = [
