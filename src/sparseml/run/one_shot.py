@@ -8,6 +8,7 @@ them lie ``results.csv``, ``results.json``, ``table.txt`` and ``report.html``.
 from __future__ import annotations
 
 import contextlib
+import copy
 import csv
 import json
 from pathlib import Path
@@ -31,6 +32,7 @@ from sparseml.run.results import (
 )
 from sparseml.run.service_logs import service_loggers
 from sparseml.run.session import Found, Glue, OneShotRunSettings, Session
+from sparseml.run.settings.groups import RunSettings
 from sparseml.run.sweep import Pruned, asked_sparsities, sweep_recipe
 
 __all__ = ["run_one_shot"]
@@ -67,6 +69,8 @@ def _prune(
     found = session.evaluate(session.model, "dense")
     if outcome:
         outcome.dense(found)
+    if run.bn_retune:
+        _tell_retuned(session, run)
     for pruned in sweep_recipe(
         lambda: load_recipe(run.sparseml_recipe, run.recipe_args),
         session.model,
@@ -74,13 +78,25 @@ def _prune(
         grad_sampler=session.grad_sampler(),
     ):
         if run.bn_retune:
-            batches = session.training_batches()
-            retune_batch_norm(pruned.model, batches, run.bn_retune, session.where)
+            retune_batch_norm(
+                pruned.model, session.training_batches(), run.bn_retune, session.where
+            )
         found = session.evaluate(pruned.model, _named(pruned.sparsity))
         if outcome:
             outcome.add(pruned, found)
     if outcome:
         outcome.close()
+
+
+def _tell_retuned(session: Session, run: RunSettings) -> None:
+    """Say what measuring batch norms anew does to the dense model: next to nothing, or is wrong."""
+    model, shown = copy.deepcopy(session.model), session.where.is_first
+    if retune_batch_norm(model, session.training_batches(), run.bn_retune, session.where):
+        found = session.evaluate(model, "dense, batch norms anew")
+        told = "  ".join(metric.text(found) for metric in session.metrics)
+        say(f"dense, batch norms measured anew  {told}", shown)
+    else:
+        say("--bn-retune: the model has no batch norms with running statistics", shown)
 
 
 class _Outcome:

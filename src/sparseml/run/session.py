@@ -88,7 +88,11 @@ class Session(Protocol):
         """
 
     def training_batches(self) -> Iterable[Any]:
-        """Return training data in random order, not augmented; inputs come first in a batch."""
+        """Return training data in random order, as the model is trained on them.
+
+        Batch norms are measured on them, in batches of the setting ``bn_retune_batch_size`` if that
+        is given. Inputs come first in a batch.
+        """
 
     def grad_sampler(self) -> dict[str, Any]:
         """Return what gradients are sampled on; nothing is loaded before it is needed."""
