@@ -112,7 +112,9 @@ class TrainingImageSettings(Group):
     recount: int = flag(1, at_least=1)
     train_interpolation: str = flag("random", choices=("", "random", *INTERPOLATIONS))
     train_crop_mode: str | None = flag(
-        None, "timm's way to crop [rrc]", choices=("rrc", "rkrc", "rkrr")
+        None,
+        "timm's ways to crop, or random crops of padded images, as for CIFAR [rrc]",
+        choices=("rrc", "rkrc", "rkrr", "pad"),
     )
 
     def loader_keywords(self, several: bool) -> dict[str, Any]:
