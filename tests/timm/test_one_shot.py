@@ -183,7 +183,8 @@ def test_pruning_by_gradients_of_the_loader(
     recipe = RECIPE.replace("GlobalMagnitude", modifier).rstrip()
     (workplace / "grads.yaml").write_text(recipe + f"\n      num_grads: 6\n      {fields}\n")
     given = [*flags, "--recipe", "grads.yaml", "-gb", 8, "--latency-rounds", 0, "--sparsities"]
-    call(SCRIPT, *given, 0.5, 0.75, "--experiment", "both")
+    done = call(SCRIPT, *given, 0.5, 0.75, "--experiment", "both")
+    assert "6 gradients of 6 batches of 8, 48 inputs, 1 passes over the training data" in done.out
     call(SCRIPT, *given, 0.5, "--experiment", "one")
     both, one = (load_file(f"out/{n}/sparsity=0.5/model.safetensors") for n in ("both", "one"))
     for key, value in both.items():  # FastCAP prunes columns one after another: sums may differ

@@ -11,6 +11,7 @@ import contextlib
 import copy
 import csv
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sparseml.run.batch_norm import retune_batch_norm
 from sparseml.run.errors import RunError
 from sparseml.run.files import atomic_text, make_folder
 from sparseml.run.fitting import load_recipe, require_fitting_patterns
+from sparseml.run.forecast import foretell, timed_sampler
 from sparseml.run.masks import write_masks
 from sparseml.run.processes import prepare, processes
 from sparseml.run.progress import say
@@ -50,18 +52,23 @@ def run_one_shot(settings: OneShotRunSettings, glue: Glue) -> None:
     sparsities = asked_sparsities(settings.sweep.sparsities)
     load_recipe(run.sparseml_recipe, run.recipe_args)
     with processes(run.device, run.timeout) as where:
+        if not where.is_first:
+            logging.getLogger().setLevel(logging.WARNING)
         session = glue.open_session(settings, where)
         first = load_recipe(run.sparseml_recipe, run.recipe_args)
         require_fitting_patterns(first, session.model, run.sparseml_recipe)
+        batches = foretell(first, session, run) // where.count
         with contextlib.ExitStack() as stack:
             outcome = _Outcome(session, settings, stack) if where.is_first else None
-            _prune(session, settings, sparsities, outcome)
+            sampler = timed_sampler(session.grad_sampler(), batches, where.is_first)
+            _prune(session, settings, sparsities, sampler, outcome)
 
 
 def _prune(
     session: Session,
     settings: OneShotRunSettings,
     sparsities: list[float],
+    sampler: dict[str, Any],
     outcome: _Outcome | None,
 ) -> None:
     """Do all sparsities, and show them."""
@@ -75,7 +82,7 @@ def _prune(
         lambda: load_recipe(run.sparseml_recipe, run.recipe_args),
         session.model,
         sparsities,
-        grad_sampler=session.grad_sampler(),
+        grad_sampler=sampler,
     ):
         if run.bn_retune:
             retune_batch_norm(

@@ -65,9 +65,15 @@ class Session(Protocol):
     :ivar metrics: what :meth:`evaluate` finds, the most telling first: by it the best checkpoint
         is chosen
     :ivar packages: whose versions are worth to be kept with the results
+    :ivar training_size: how many inputs there are to train on
+    :ivar gradient_batch: how many are in a batch that :meth:`grad_sampler` gives
     """
 
     model: nn.Module
+    gradient_batch: int
+
+    @property
+    def training_size(self) -> int: ...
 
     @property
     def where(self) -> Processes: ...

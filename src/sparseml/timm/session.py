@@ -64,6 +64,11 @@ class ImageSession:
     )
     packages: Sequence[str] = ("timm", "torchvision")
 
+    @property
+    def training_size(self) -> int:
+        """Return how many images there are to train on."""
+        return len(self.training_data)
+
     def evaluate(self, model: nn.Module, name: str = "evaluating") -> dict[str, float]:
         """Return loss and accuracies on the validation images, the same in all processes."""
         batches = len(self.validation_loader)
