@@ -153,24 +153,23 @@ class Training(Protocol):
         """
 
 
-class OneShotRunSettings(Protocol):
+class _RunSettings(Protocol):
+    run: RunSettings
+
+    def values(self, *changing: Changes) -> dict[str, Any]:
+        """Return name → value, as :meth:`sparseml.run.settings.Settings.values` does."""
+
+
+class OneShotRunSettings(_RunSettings, Protocol):
     """What a one-shot run reads of its settings."""
 
-    run: RunSettings
     sweep: SweepSettings
 
-    def values(self, *changing: Changes) -> dict[str, Any]:
-        """Return name → value, as :meth:`sparseml.run.settings.Settings.values` does."""
 
-
-class TrainingRunSettings(Protocol):
+class TrainingRunSettings(_RunSettings, Protocol):
     """What a training run reads of its settings."""
 
-    run: RunSettings
     checkpoints: CheckpointSettings
-
-    def values(self, *changing: Changes) -> dict[str, Any]:
-        """Return name → value, as :meth:`sparseml.run.settings.Settings.values` does."""
 
 
 class Glue(Protocol):
