@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from sparseml.run.settings.flags import Group, flag
 
@@ -97,7 +97,9 @@ class TrainingImageSettings(Group):
     """How images are augmented for training."""
 
     TITLE = "training images"
-    DESCRIPTION = "as the model was trained on; --bn-retune measures batch norms on them"
+    DESCRIPTION: ClassVar[str | None] = (
+        "as the model was trained on; --bn-retune measures batch norms on them"
+    )
 
     no_aug: bool = flag(False)
     aa: str | None = flag(None, "policy of timm's auto_augment")
