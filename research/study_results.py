@@ -93,17 +93,19 @@ class StudyResults:
         sparsities: Sequence[float],
         page: Path,
         picture: Path | None = None,
+        notes: Mapping[str, str] | None = None,
     ) -> None:
         """Write the table (``.md``) and the plot (``.svg``) beside the results, if there are any.
 
         :param page: Markdown with comments of the results' name, see :func:`write_between`: it gets
             the table of the committed results
         :param picture: where their plot goes, if not beside them
+        :param notes: what must be known to compare the figures of a model
         """
         rows, committed = self.rows(), self.path.parent == COMMITTED
         if not rows:
             return
-        text = table(rows, models, methods, sparsities)
+        text = table(rows, models, methods, sparsities, notes)
         self.path.with_suffix(".md").write_text(text)
         if committed:
             write_between(page, self.path.stem, text)
@@ -152,6 +154,7 @@ def table(
     models: Mapping[str, str],
     methods: Mapping[str, str],
     sparsities: Sequence[float],
+    notes: Mapping[str, str] | None = None,
 ) -> str:
     """Markdown: means and standard deviations, with the number of seeds behind them.
 
@@ -159,6 +162,7 @@ def table(
 
     :param models: titles by the models' names
     :param methods: titles by the methods' names
+    :param notes: text below the titles, by the models' names
     """
     parts = []
     for model, title in _begun(rows, models).items():
@@ -171,7 +175,8 @@ def table(
         for method, name in methods.items():
             cells = [_cell(accuracies(rows, model, method, s)) for s in sparsities]
             lines.append(f"| {name} | " + " | ".join(cell or "-" for cell in cells) + " |")
-        parts.append("\n".join([heading, "", *lines]))
+        note = [f"({notes[model]})", ""] if notes and model in notes else []
+        parts.append("\n".join([heading, "", *note, *lines]))
     return "\n\n".join(parts) + "\n"
 
 

@@ -142,6 +142,9 @@ def test_the_table_says_how_many_seeds_a_cell_has(results: Any, tmp_path: Path) 
     text = results.table(rows, {"net": "Net"}, methods, [0.5, 0.7, 0.9])
     assert "| CAP | 30.00 ± 7.07 (2) | - | 10.00 (1) |\n" in text
     assert "| OBS | - | - | - |\n" in text
+    assert text.startswith("**Net**\n\n| method")
+    noted = results.table(rows, {"net": "Net"}, methods, [0.5], {"net": "as it was"})
+    assert noted.startswith("**Net**\n\n(as it was)\n\n| method")
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- study:begin -->\nold\n<!-- study:end -->\nafter\n")
     for _ in range(2):
