@@ -93,6 +93,7 @@ def stored_runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[Stored
     monkeypatch.setenv("WANDB_SILENT", "true")
 
     def read(folder: Path) -> list[StoredRun]:
+        wandb.teardown()  # only then all is sure to be on the disk
         files = sorted(folder.rglob("*.wandb"), key=lambda path: path.stat().st_mtime)
         return [_stored_run(path) for path in files]
 
