@@ -29,17 +29,21 @@ def tracked_norms(model: nn.Module) -> list[_BatchNorm]:
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
     """Keep running statistics as they are while the model runs in training mode."""
     norms = tracked_norms(model)
-    momenta = [norm.momentum for norm in norms]
-    counts = [norm.num_batches_tracked for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-        norm.num_batches_tracked = None
+    with _put_back(norms, "momentum", "num_batches_tracked"):
+        for norm in norms:
+            norm.momentum = 0.0
+            norm.num_batches_tracked = None
+        yield
+
+
+@contextmanager
+def _put_back(modules: Iterable[nn.Module], *names: str) -> Iterator[None]:
+    before = [(module, name, getattr(module, name)) for module in modules for name in names]
     try:
         yield
     finally:
-        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
-            norm.momentum = momentum
-            norm.num_batches_tracked = count
+        for module, name, value in before:
+            setattr(module, name, value)
 
 
 @torch.no_grad()
@@ -48,7 +52,8 @@ def retune_batch_norm(model: nn.Module, loader: Iterable, batches: int, where: P
 
     Nothing else changes: no weight, no mode, and no dropout is active.
 
-    :param loader: yields ``(images, labels)``; it is begun once
+    :param loader: yields ``(images, labels)``, augmented as the model was trained on them: other
+        images have other statistics. It is begun once
     :param batches: at most so many are used
     :return: how many batch norms there were
     :raises RunError: if the loader yields nothing
@@ -56,23 +61,16 @@ def retune_batch_norm(model: nn.Module, loader: Iterable, batches: int, where: P
     norms = tracked_norms(model)
     if not norms or batches < 1:
         return 0
-    modes = [(module, module.training) for module in model.modules()]
-    momenta = [norm.momentum for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over all batches
-        norm.train()
     seen = 0
-    try:
+    with _put_back(model.modules(), "training"), _put_back(norms, "momentum"):
+        model.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over all batches
+            norm.train()
         for images, *_ in itertools.islice(loader, batches):
             model(images.to(where.device))
             seen += 1
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for module, training in modes:
-            module.training = training
     if not seen:
         raise RunError("--bn-retune: there is not one batch to measure batch norms on")
     where.average_buffers(model)

@@ -24,6 +24,7 @@ def prune(argv: Sequence[str], glue: Glue, prog: str | None = None) -> int:
     """
 
     def run() -> None:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
         settings = glue.one_shot_settings(argv, prog)
         from sparseml.run.one_shot import run_one_shot
 

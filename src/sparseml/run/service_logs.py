@@ -47,9 +47,12 @@ def service_loggers(
     failed = 1
     try:
         if settings.log_tensorboard:
-            loggers.append(_tensorboard(folder))
+            with _told_as("--log-tensorboard"):
+                loggers.append(TensorBoardLogger(folder / "tensorboard"))
         if settings.log_wandb:
-            loggers.append(_wandb(settings.project, config, folder, resumed))
+            given = _wandb_settings(settings.project, config, folder, resumed)
+            with _told_as("--log-wandb"):
+                loggers.append(PlainNamesLogger(given))
         yield loggers
         failed = 0
     finally:
@@ -74,26 +77,25 @@ def log_histograms(loggers: list[BaseLogger], model: Any, epoch: int, step: int)
                 logger.wandb.log({f"histogram/{name}": histogram}, step=step)
 
 
-def _tensorboard(folder: Path) -> BaseLogger:
+@contextmanager
+def _told_as(flag: str) -> Iterator[None]:
     try:
-        return TensorBoardLogger(folder / "tensorboard")
-    except ImportError as error:
-        raise RunError(f"--log-tensorboard: {one_line(error)}") from error
+        yield
+    except Exception as error:  # no package, no key, no network: a service has errors of its own
+        raise RunError(f"{flag}: {one_line(error)}") from error
 
 
-def _wandb(project: str, config: Mapping[str, Any], folder: Path, resumed: bool) -> BaseLogger:
-    settings = {
+def _wandb_settings(
+    project: str, config: Mapping[str, Any], folder: Path, resumed: bool
+) -> dict[str, Any]:
+    return {
         "project": project,
         "name": folder.name,
         "config": dict(config),
-        "dir": str(folder),
+        "dir": str(folder.absolute()),  # its service process may work in another folder
         "id": _run_id(folder, resumed),
         "resume": "allow",
     }
-    try:
-        return PlainNamesLogger(settings)
-    except Exception as error:  # no package, no key, no network: a service has errors of its own
-        raise RunError(f"--log-wandb: {one_line(error)}") from error
 
 
 def _run_id(folder: Path, resumed: bool) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.run.errors import RunError
 from sparseml.run.masks import masks_in_force
 
@@ -37,16 +38,6 @@ class Pruned:
         """Return the fraction of weights that the masks take away."""
         masked = sum(int((mask == 0).sum()) for mask in self.masks.values())
         return masked / max(1, sum(mask.numel() for mask in self.masks.values()))
-
-
-@runtime_checkable
-class Sweeping(Protocol):
-    """A modifier that finds what is left at several sparsities from one estimate."""
-
-    def sweep(
-        self, module: nn.Module, sparsities: Sequence[float], **kwargs: Any
-    ) -> Iterator[tuple[float, Mapping[str, tuple[Tensor, Tensor]]]]:
-        """Yield each sparsity with parameter name → mask (bool) and new weight."""
 
 
 def asked_sparsities(values: Sequence[float]) -> list[float]:
@@ -78,7 +69,7 @@ def sweep_recipe(
         yield _applied(load(), dense, None, kwargs)
         return
     modifiers = list(_at(load(), sparsities[0]).iter_modifiers())
-    if len(modifiers) == 1 and isinstance(modifiers[0], Sweeping):
+    if len(modifiers) == 1 and isinstance(modifiers[0], BasePruningModifier):
         yield from _swept(load, modifiers[0], dense, sparsities, kwargs)
         return
     for sparsity in sparsities:
@@ -100,16 +91,14 @@ def _applied(
 
 def _swept(
     load: Load,
-    modifier: Sweeping,
+    modifier: BasePruningModifier,
     dense: nn.Module,
     sparsities: Sequence[float],
     kwargs: dict[str, Any],
 ) -> Iterator[Pruned]:
     for sparsity, outcome in modifier.sweep(dense, sparsities, **kwargs):
         model = copy.deepcopy(dense)
-        with torch.no_grad():
-            for name, (_, weight) in outcome.items():
-                model.get_parameter(name).copy_(weight)
+        Outcome(outcome).write(model)
         masks = {name: mask for name, (mask, _) in outcome.items()}
         yield Pruned(sparsity, model, _at(load(), sparsity), masks)
 

@@ -19,6 +19,7 @@ from sparseml.run.batch_norm import retune_batch_norm
 from sparseml.run.checkpoints import Checkpoints, find_checkpoint
 from sparseml.run.epoch_log import EpochLog
 from sparseml.run.errors import RunError
+from sparseml.run.forecast import foretell
 from sparseml.run.masks import masked_sparsity, masks_in_force, write_masks
 from sparseml.run.processes import prepare, processes
 from sparseml.run.progress import say
@@ -68,6 +69,8 @@ class _Run:
         self.best: dict[str, Any] = {}
         self.done = 0
         self.training = glue.set_up_training(session, settings, self.loggers, self._log)
+        steps = self.training.steps_per_epoch
+        foretell(self.training.manager, session, settings.run, steps, steps * self.training.epochs)
         self.epochs = EpochLog(session, self.training, keeping, self.folder, self.loggers)
         self.checkpoints = self._checkpoints()
 

@@ -1,14 +1,20 @@
-"""The settings of what is pruned: a model, its images, and those that gradients are sampled on."""
+"""The settings of what is pruned: a model, and its images for all that is done with them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from sparseml.run.settings.flags import Group, flag
 
-__all__ = ["INTERPOLATIONS", "DataSettings", "ModelSettings", "SamplerSettings"]
+__all__ = [
+    "INTERPOLATIONS",
+    "DataSettings",
+    "ModelSettings",
+    "SamplerSettings",
+    "TrainingImageSettings",
+]
 
 # as timm names them
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
@@ -84,3 +90,53 @@ class SamplerSettings(Group):
     gs_no_aug: bool = flag(False, "no augmentation but resizing and cropping")
     gs_aa: bool = flag(False, "augment by the policy of --aa")
     gs_distributed: bool = flag(False, "each process samples its own share")
+
+
+@dataclass
+class TrainingImageSettings(Group):
+    """How images are augmented for training."""
+
+    TITLE = "training images"
+    DESCRIPTION: ClassVar[str | None] = (
+        "as the model was trained on; --bn-retune measures batch norms on them"
+    )
+
+    no_aug: bool = flag(False)
+    aa: str | None = flag(None, "policy of timm's auto_augment")
+    aug_repeats: float = flag(0, at_least=0)
+    scale: Sequence[float] = flag((0.08, 1.0), nargs=2)
+    ratio: Sequence[float] = flag((3 / 4, 4 / 3), nargs=2)
+    hflip: float = flag(0.5, at_least=0, at_most=1)
+    vflip: float = flag(0.0, at_least=0, at_most=1)
+    color_jitter: float = flag(0.4, at_least=0)
+    reprob: float = flag(0.0, at_least=0, at_most=1)
+    remode: str = flag("pixel", choices=("pixel", "rand", "const"))
+    recount: int = flag(1, at_least=1)
+    train_interpolation: str = flag("random", choices=("", "random", *INTERPOLATIONS))
+    train_crop_mode: str | None = flag(
+        None,
+        "timm's ways to crop, or random crops of padded images, as for CIFAR [rrc]",
+        choices=("rrc", "rkrc", "rkrr", "pad"),
+    )
+
+    def loader_keywords(self, several: bool) -> dict[str, Any]:
+        """Return the keywords of timm's ``create_loader``.
+
+        :param several: whether several processes share the images
+        """
+        interpolation = {"interpolation": self.train_interpolation}
+        return {
+            "no_aug": self.no_aug,
+            "auto_augment": self.aa,
+            "num_aug_repeats": self.aug_repeats if several else 0,
+            "scale": self.scale,
+            "ratio": self.ratio,
+            "hflip": self.hflip,
+            "vflip": self.vflip,
+            "color_jitter": self.color_jitter,
+            "re_prob": self.reprob,
+            "re_mode": self.remode,
+            "re_count": self.recount,
+            "train_crop_mode": self.train_crop_mode,
+            **(interpolation if self.train_interpolation else {}),
+        }

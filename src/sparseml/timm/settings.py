@@ -10,7 +10,12 @@ from sparseml.run.settings.config import config_keys
 from sparseml.run.settings.flags import Settings
 from sparseml.run.settings.groups import CheckpointSettings, RunSettings, SweepSettings
 from sparseml.run.settings.parser import parser_for
-from sparseml.timm.image_settings import DataSettings, ModelSettings, SamplerSettings
+from sparseml.timm.image_settings import (
+    DataSettings,
+    ModelSettings,
+    SamplerSettings,
+    TrainingImageSettings,
+)
 from sparseml.timm.training_settings import (
     AugmentationSettings,
     ExtraSettings,
@@ -49,6 +54,7 @@ class OneShotSettings(Settings):
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     run: RunSettings
     sweep: SweepSettings = field(default_factory=SweepSettings)
+    augmentation: TrainingImageSettings = field(default_factory=TrainingImageSettings)
 
 
 @dataclass(kw_only=True)

@@ -90,28 +90,12 @@ def set_up_training(
 
 
 def _training_loader(session: ImageSession, settings: TrainingSettings) -> Any:
-    chosen, several = settings.augmentation, session.where.several
-    interpolation: dict[str, Any] = {}
-    if chosen.train_interpolation:
-        interpolation["interpolation"] = chosen.train_interpolation
     return session.source.loader(
         session.training_data,
         settings.optimizer.batch_size,
         session.where,
         training=True,
-        no_aug=chosen.no_aug,
-        auto_augment=chosen.aa,
-        num_aug_repeats=chosen.aug_repeats if several else 0,
-        scale=chosen.scale,
-        ratio=chosen.ratio,
-        hflip=chosen.hflip,
-        vflip=chosen.vflip,
-        color_jitter=chosen.color_jitter,
-        re_prob=chosen.reprob,
-        re_mode=chosen.remode,
-        re_count=chosen.recount,
-        train_crop_mode=chosen.train_crop_mode,
-        **interpolation,
+        **settings.augmentation.loader_keywords(session.where.several),
     )
 
 
