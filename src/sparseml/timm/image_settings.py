@@ -34,14 +34,18 @@ class ModelSettings(Group):
     num_classes: int | None = flag(
         None, "outputs of the model, its own number by default", at_least=1
     )
-    model_kwargs: dict[str, Any] = flag({}, metavar="KEY=VALUE")
+    model_kwargs: dict[str, Any] = flag({}, "for the function that builds it", metavar="KEY=VALUE")
     split_qkv: bool = flag(False, "three layers in place of each attention's qkv")
-    img_size: int | None = flag(None, at_least=1)
-    input_size: Sequence[int] | None = flag(None, nargs=3, metavar=("C", "H", "W"), at_least=1)
-    in_chans: int | None = flag(None, at_least=1)
-    crop_pct: float | None = flag(None, above=0)
-    mean: Sequence[float] | None = flag(None, nargs="+")
-    std: Sequence[float] | None = flag(None, nargs="+")
+    img_size: int | None = flag(None, "height and width of images [the model's]", at_least=1)
+    input_size: Sequence[int] | None = flag(
+        None, "of images [the model's]", nargs=3, metavar=("C", "H", "W"), at_least=1
+    )
+    in_chans: int | None = flag(None, "channels of images [the model's]", at_least=1)
+    crop_pct: float | None = flag(
+        None, "part of an image that validation looks at [the model's]", above=0
+    )
+    mean: Sequence[float] | None = flag(None, "of channels, to subtract [the model's]", nargs="+")
+    std: Sequence[float] | None = flag(None, "of channels, to divide by [the model's]", nargs="+")
     interpolation: str = flag("", "[the model's]", choices=("", *INTERPOLATIONS))
 
 
@@ -51,20 +55,30 @@ class DataSettings(Group):
 
     TITLE = "data"
 
-    data_dir: str = flag(metavar="FOLDER", changes="nothing")
+    data_dir: str = flag(
+        help="of images, a folder a class in train/ and val/; also without the flag's name",
+        also=("--data",),
+        metavar="FOLDER",
+        alone=True,
+        changes="nothing",
+    )
     dataset: str = flag("imagenet", "timm's create_dataset, or module.path:callable")
-    train_split: str = flag("train")
-    val_split: str = flag("validation", changes="nothing")
+    train_split: str = flag("train", "its folder, or its name in the data set")
+    val_split: str = flag("validation", "likewise; val/ will do, too", changes="nothing")
     class_map: str = flag("", "names of the classes, a line each", metavar="FILE")
-    dataset_download: bool = flag(False, changes="nothing")
+    dataset_download: bool = flag(False, "if it is not there", changes="nothing")
     val_batch_size: int = flag(
-        128, also=("-vb", "--validation-batch-size"), at_least=1, changes="nothing"
+        128,
+        "of each process",
+        also=("-vb", "--validation-batch-size"),
+        at_least=1,
+        changes="nothing",
     )
     workers: int = flag(4, "processes that load images", also=("-j",), at_least=0)
     prefetcher: bool = flag(
         True, "overlap copies to the GPU with its work", paired=True, changes="nothing"
     )
-    pin_mem: bool = flag(False, changes="nothing")
+    pin_mem: bool = flag(False, "load into memory that copies faster to a GPU", changes="nothing")
 
 
 @dataclass
@@ -78,7 +92,11 @@ class SamplerSettings(Group):
         False, "no longer needed: built when a recipe needs it", changes="nothing"
     )
     gs_batch_size: int | None = flag(
-        None, also=("-gb", "--grad-sampler-batch-size"), metavar="N", at_least=1
+        None,
+        "images a gradient [128, training --batch-size]",
+        also=("-gb", "--grad-sampler-batch-size"),
+        metavar="N",
+        at_least=1,
     )
     gs_no_training: bool = flag(False, "images as for validation: not augmented")
     gs_no_aug: bool = flag(False, "no augmentation but resizing and cropping")

@@ -31,6 +31,7 @@ class Flag:
     choices: tuple[str, ...] | None
     nargs: int | str | None
     paired: bool
+    alone: bool
     at_least: float | None
     at_most: float | None
     above: float | None
@@ -66,6 +67,7 @@ def flag(
     choices: Sequence[str] | None = None,
     nargs: int | str | None = None,
     paired: bool = False,
+    alone: bool = False,
     at_least: float | None = None,
     at_most: float | None = None,
     above: float | None = None,
@@ -79,6 +81,7 @@ def flag(
     :param also: more option strings
     :param nargs: as in ``argparse``, for a sequence
     :param paired: also give a flag ``--no-...``, to a bool
+    :param alone: take the one argument that stands without the name of a flag
     :param at_least: bounds of numbers, also of each in a sequence; None is always allowed
     :param above: the number must be greater, and finite
     :param changes: what depends on the setting, which matters when a run is resumed
@@ -91,6 +94,7 @@ def flag(
         choices=None if choices is None else tuple(choices),
         nargs=nargs,
         paired=paired,
+        alone=alone,
         at_least=at_least,
         at_most=at_most,
         above=above,
