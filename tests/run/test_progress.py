@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
+
+import pytest
 
 from sparseml.run import shown_progress
 
@@ -22,9 +25,17 @@ def _progress(stream: Any, total: int = 20) -> str:
     return stream.getvalue()
 
 
-def test_plain_lines_in_a_log() -> None:
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.2, []), (3.0, [4, 8, 12, 16, 20]), (11.0, range(1, 21)), (0.6, [17, 20])],
+)
+def test_plain_lines_in_a_log_come_by_time(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, told: Sequence[int]
+) -> None:
+    now = iter(seconds * step for step in range(21))
+    monkeypatch.setattr("sparseml.run.progress.time.monotonic", lambda: next(now))
     lines = _progress(io.StringIO()).splitlines()
-    assert lines == [f"job {done}/20  loss {done}" for done in (4, 8, 12, 16, 20)]
+    assert lines == [f"job {done}/20  loss {done}" for done in told]
 
 
 def test_a_bar_on_a_terminal() -> None:

@@ -12,6 +12,7 @@ from sparseml.lazy import lazy_names
 
 if TYPE_CHECKING:
     from sparseml.run.batch_norm import frozen_statistics, retune_batch_norm, tracked_norms
+    from sparseml.run.carrying import carry_masks, mask_weights, masks_of_run
     from sparseml.run.checkpoints import Checkpoints, find_checkpoint
     from sparseml.run.commands import prune, train
     from sparseml.run.errors import RunError, one_line, run_reported
@@ -43,12 +44,15 @@ __all__ = [
     "Training",
     "asked_sparsities",
     "atomic_text",
+    "carry_masks",
     "epochs_to_run",
     "find_checkpoint",
     "frozen_statistics",
     "load_recipe",
+    "mask_weights",
     "masked_sparsity",
     "masks_in_force",
+    "masks_of_run",
     "one_line",
     "prune",
     "read_masks",
@@ -66,6 +70,7 @@ __all__ = [
 
 _HOMES = {
     "batch_norm": "frozen_statistics retune_batch_norm tracked_norms",
+    "carrying": "carry_masks mask_weights masks_of_run",
     "checkpoints": "Checkpoints find_checkpoint",
     "commands": "prune train",
     "errors": "RunError one_line run_reported",

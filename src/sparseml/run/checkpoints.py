@@ -33,20 +33,21 @@ __all__ = ["Checkpoints", "find_checkpoint"]
 _FEW_BYTES = 1 << 20
 
 
-def find_checkpoint(path: str) -> Path:
+def find_checkpoint(path: str, flag: str = "--resume") -> Path:
     """Return the file to resume from, given it or the folder of its run.
 
+    :param flag: that gave it, for errors
     :raises RunError: if there is none
     """
     given = Path(path).expanduser()
     if not given.is_dir():
         if not given.exists():
-            raise RunError(f"--resume {path}: no such file or folder")
+            raise RunError(f"{flag} {path}: no such file or folder")
         return given
     kept = given.glob("**/*_last.pth*")  # with it, the one before
     found = sorted({path.with_name(path.name.partition(".pth")[0] + ".pth") for path in kept})
     if len(found) != 1:
-        raise RunError(f"--resume {path}: {len(found)} files *_last.pth are there, not one")
+        raise RunError(f"{flag} {path}: {len(found)} files *_last.pth are there, not one")
     return found[0]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparseml.run.errors import run_reported
 
@@ -24,6 +25,7 @@ def prune(argv: Sequence[str], glue: Glue, prog: str | None = None) -> int:
     """
 
     def run() -> None:
+        _log_above_bars()
         settings = glue.one_shot_settings(argv, prog)
         from sparseml.run.one_shot import run_one_shot
 
@@ -36,10 +38,22 @@ def train(argv: Sequence[str], glue: Glue, prog: str | None = None) -> int:
     """Train a model while a recipe prunes it; arguments and exit status are those of `prune`."""
 
     def run() -> None:
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        _log_above_bars()
         settings = glue.training_settings(argv, prog)
         from sparseml.run.training import run_training
 
         run_training(settings, glue)
 
     return run_reported(run)
+
+
+class _AboveBars(logging.StreamHandler[Any]):
+    def emit(self, record: logging.LogRecord) -> None:
+        # tqdm, as loggers of others may write while a bar is shown
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def _log_above_bars() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_AboveBars()])

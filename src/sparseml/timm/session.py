@@ -17,6 +17,7 @@ from sparseml.run.processes import Processes
 from sparseml.run.progress import shown_progress
 from sparseml.run.session import Metric
 from sparseml.run.settings.groups import RunSettings
+from sparseml.timm.checks import check_settings
 from sparseml.timm.data import DataSource, require_classes
 from sparseml.timm.evaluation import evaluate
 from sparseml.timm.image_settings import DataSettings, ModelSettings, SamplerSettings
@@ -108,6 +109,7 @@ def open_session(settings: OneShotSettings | TrainingSettings, where: Processes)
 
     :raises RunError: if there is no such model or data, or they do not fit together
     """
+    check_settings(settings, where)
     run, data = settings.run, settings.data
     kwargs = model_kwargs(settings.model)
     # of a one-shot run, as far as it says nothing
