@@ -28,7 +28,7 @@ from sparseml.timm.settings import TrainingSettings
 from sparseml.timm.training import ImageTraining, steps_in_epoch
 from sparseml.timm.training_settings import ExtraSettings
 
-__all__ = ["set_up_training"]
+__all__ = ["learning_rate", "set_up_training"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -120,14 +120,20 @@ def _training_loader(session: ImageSession, settings: TrainingSettings) -> Any:
     )
 
 
+def learning_rate(settings: TrainingSettings, processes: int) -> float:
+    """Return ``--lr``, or what follows from the size of a batch in all processes."""
+    chosen, schedule = settings.optimizer, settings.schedule
+    if schedule.lr is not None:
+        return schedule.lr
+    ratio = chosen.batch_size * processes * chosen.grad_accum_steps / schedule.lr_base_size
+    adaptive = any(part in chosen.opt.lower() for part in ("ada", "lamb"))  # as timm has it
+    scale = schedule.lr_base_scale or ("sqrt" if adaptive else "linear")
+    return schedule.lr_base * (ratio**0.5 if scale == "sqrt" else ratio)
+
+
 def _optimizer(session: ImageSession, settings: TrainingSettings) -> torch.optim.Optimizer:
     chosen, schedule = settings.optimizer, settings.schedule
-    if schedule.lr is None:
-        size = chosen.batch_size * session.where.count * chosen.grad_accum_steps
-        adaptive = any(part in chosen.opt.lower() for part in ("ada", "lamb"))  # as timm has it
-        scale = schedule.lr_base_scale or ("sqrt" if adaptive else "linear")
-        ratio = size / schedule.lr_base_size
-        schedule.lr = schedule.lr_base * (ratio**0.5 if scale == "sqrt" else ratio)
+    schedule.lr = learning_rate(settings, session.where.count)
     try:
         keywords = optimizer_kwargs(Namespace(**vars(chosen), lr=schedule.lr))
         return create_optimizer_v2(session.model, **keywords)

@@ -161,12 +161,12 @@ def _add_inert(parser: ArgumentParser, name: str, default: Any) -> None:
 
 
 def _tell_inert(inert: Mapping[str, Any], found: Namespace) -> None:
-    values = {name: getattr(found, name) for name in inert}
-    told = [
-        f"{name} {value}"
-        for name, value in values.items()
-        if value and str(value) != str(inert[name])
-    ]
+    told = []
+    for name, default in inert.items():
+        value = getattr(found, name)
+        if value and value not in ("0", "0.0") and str(value) != str(default):
+            words = value if isinstance(value, list) else [str(value)]
+            told.append(" ".join([name, *words]))
     if told:
         _LOGGER.warning("without effect here: %s", ", ".join(told))
 
