@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import fields
@@ -69,6 +70,8 @@ def schedule_findings(
             f"--lr {lr:g} is never reached {run}, the highest rate is {max(rates):.3g}: give fewer "
             f"than --warmup-epochs {chosen.warmup_epochs}, or more --epochs"
         )
+    elif 2 * chosen.warmup_epochs > len(rates) and chosen.sched != "none":
+        yield f"--warmup-epochs {chosen.warmup_epochs} take most of the time {run}"
     beyond: dict[str, tuple[str, list[float]]] = {
         "step": ("decay-epochs", [chosen.decay_epochs]),
         "plateau": ("patience-epochs", [chosen.patience_epochs]),
@@ -84,8 +87,10 @@ def schedule_findings(
 def _rates(settings: TrainingSettings, epochs: int, steps_per_epoch: int) -> list[float]:
     """Return the learning rate in each epoch, of a scheduler that is gone through for nothing."""
     optimizer = torch.optim.SGD([torch.zeros(1)], settings.schedule.lr or 0.0)
-    scheduler, epochs = make_scheduler(settings, optimizer, epochs, steps_per_epoch)
     rates = []
+    with warnings.catch_warnings():  # which come again, with the scheduler of the run
+        warnings.simplefilter("ignore")
+        scheduler, epochs = make_scheduler(settings, optimizer, epochs, steps_per_epoch)
     for epoch in range(1, epochs + 1):
         rates.append(float(optimizer.param_groups[0]["lr"]))
         if scheduler is not None:
