@@ -79,7 +79,9 @@ def test_the_rate_of_the_recipe_and_its_end() -> None:
         "--lr: without effect, as r.yaml sets the learning rate"
     ]
     assert _findings(epochs=3, recipe=both) == []
-    assert _findings("--warmup-epochs", "0", epochs=8, recipe=PRUNING.format(end=3)) == [
-        "r.yaml ends after 3 of 8 epochs; its masks do not change in the rest"
+    made = PRUNING.format(end=3) + "  - !EpochRangeModifier {start_epoch: 0, end_epoch: 4}\n"
+    assert _findings("--warmup-epochs", "0", epochs=8, recipe=made) == [
+        "r.yaml is made for 4 epochs, this run has 8"
     ]
-    assert _findings("--warmup-epochs", "0", epochs=8, recipe=PRUNING.format(end=-1)) == []
+    assert _findings("--warmup-epochs", "0", epochs=4, recipe=made) == []
+    assert _findings("--warmup-epochs", "0", epochs=8, recipe=PRUNING.format(end=3)) == []

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TextIO
 
 from sparseml.run.errors import run_reported
 
 if TYPE_CHECKING:
     from sparseml.run.session import Glue
 
-__all__ = ["prune", "train"]
+__all__ = ["AboveBars", "prune", "train"]
 
 
 def prune(argv: Sequence[str], glue: Glue, prog: str | None = None) -> int:
@@ -47,13 +47,15 @@ def train(argv: Sequence[str], glue: Glue, prog: str | None = None) -> int:
     return run_reported(run)
 
 
-class _AboveBars(logging.StreamHandler[Any]):
+class AboveBars(logging.StreamHandler[TextIO]):
+    """Writes to stderr without breaking a bar that is shown there."""
+
     def emit(self, record: logging.LogRecord) -> None:
-        # tqdm, as loggers of others may write while a bar is shown
-        from tqdm import tqdm
+        """Write a record's text, after the bar is cleared."""
+        from tqdm import tqdm  # here, as the help of a command needs none
 
         tqdm.write(self.format(record), file=sys.stderr)
 
 
 def _log_above_bars() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_AboveBars()])
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[AboveBars()])

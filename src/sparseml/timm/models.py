@@ -72,8 +72,8 @@ def load_model(
     try:
         model = build(**kwargs)
     except Exception as error:  # a model's code, and a download, may raise anything
-        reason = described(error)
-        raise RunError(f"{flags[0]} {name} cannot be built: {reason}") from error
+        hint = "; --no-pretrained takes no weights of timm" if kwargs.get("pretrained") else ""
+        raise RunError(f"{flags[0]} {name} cannot be built: {described(error)}{hint}") from error
     if not isinstance(model, nn.Module):
         found = type(model).__name__
         raise RunError(f"{flags[0]} {name} must give a torch.nn.Module, got {found}")

@@ -48,12 +48,8 @@ def schedule_findings(
     :param epochs: of the recipe where that sets the rate, else those asked for
     """
     chosen, lr = settings.schedule, settings.schedule.lr or 0.0
-    ends = [float(modifier.end_epoch) for modifier in manager.iter_modifiers()]
-    if min(ends, default=-1.0) >= 0 and max(ends) < epochs:
-        yield (
-            f"{recipe} ends after {max(ends):g} of {epochs} epochs; its masks do not change in "
-            "the rest"
-        )
+    if manager.epoch_modifiers and 0 < manager.max_epochs < epochs:
+        yield f"{recipe} is made for {manager.max_epochs} epochs, this run has {epochs}"
     starts = [float(modifier.start_epoch) for modifier in manager.learning_rate_modifiers]
     if starts:
         names = {entry.name for entry in fields(ScheduleSettings)} & settings.given - {"epochs"}

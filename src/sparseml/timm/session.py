@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_sampler
+from sparseml.run.errors import RunError
 from sparseml.run.processes import Processes
 from sparseml.run.progress import shown_progress
 from sparseml.run.session import Metric
@@ -23,6 +24,7 @@ from sparseml.timm.evaluation import evaluate
 from sparseml.timm.image_settings import DataSettings, ModelSettings, SamplerSettings
 from sparseml.timm.models import data_config, load_model, model_kwargs, output_classes, short_name
 from sparseml.timm.settings import OneShotSettings, TrainingSettings
+from sparseml.utils.references import described
 
 __all__ = ["ImageSession", "autocast_of", "half_type", "open_session"]
 
@@ -130,8 +132,7 @@ def open_session(settings: OneShotSettings | TrainingSettings, where: Processes)
     validation = source.loader(datasets[1], data.val_batch_size, where)
     if where.is_first:
         _LOGGER.info("%d images to train on, %d to validate on", *map(len, datasets))
-    if classes is None:
-        classes = model(torch.zeros(1, *config["input_size"], device=where.device)).shape[-1]
+    outputs = _outputs(model, settings.model.model, config["input_size"], where)
     return ImageSession(
         run,
         settings.sampler,
@@ -141,7 +142,7 @@ def open_session(settings: OneShotSettings | TrainingSettings, where: Processes)
         source,
         datasets[0],
         validation,
-        classes,
+        outputs if classes is None else classes,
         plain_batch,
         settings.sampler.gs_batch_size or gradient_batch,
         auto_augment,
@@ -158,6 +159,24 @@ def _model(
     if run.channels_last:
         model = model.to(memory_format=torch.channels_last)
     return model, data_config(model, {key: getattr(chosen, key) for key in _INPUT_KEYS})
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, name: str, size: Sequence[int], where: Processes) -> int:
+    """Return how many outputs the model has for an image, which it must be able to take."""
+    was_training = model.training
+    try:
+        return int(model.eval()(torch.zeros(1, *size, device=where.device)).shape[-1])
+    except Exception as error:  # a model's code may raise anything
+        reason = f"takes no images of {' x '.join(map(str, size))}: {described(error)}"
+        hint = (
+            "; --model-kwargs img_size=N builds it for others"
+            if hasattr(model, "patch_embed")
+            else ""
+        )
+        raise RunError(f"--model {name} {reason}{hint}") from error
+    finally:
+        model.train(was_training)
 
 
 def _source(data: DataSettings, config: dict[str, Any], where: Processes) -> DataSource:
