@@ -20,10 +20,10 @@ from sparseml.run.fitting import (
 from sparseml.run.sam import SharpnessAware
 from sparseml.run.session import LogStep
 from sparseml.timm.ema import MaskedEma
-from sparseml.timm.losses import Distillation, make_mixup, training_loss
+from sparseml.timm.losses import Distillation
 from sparseml.timm.models import load_model
 from sparseml.timm.schedule_checks import make_scheduler, schedule_findings
-from sparseml.timm.session import ImageSession, autocast_of, half_type
+from sparseml.timm.session import ImageSession, half_type
 from sparseml.timm.settings import TrainingSettings
 from sparseml.timm.training import ImageTraining, steps_in_epoch
 from sparseml.timm.training_settings import ExtraSettings
@@ -31,6 +31,11 @@ from sparseml.timm.training_settings import ExtraSettings
 __all__ = ["learning_rate", "set_up_training"]
 
 _LOGGER = logging.getLogger(__name__)
+
+# keyword of timm's create_loader → setting
+_RENAMED = {"auto_augment": "aa", "re_prob": "reprob", "re_mode": "remode", "re_count": "recount"}
+_SAME = ("no_aug", "scale", "ratio", "hflip", "vflip", "color_jitter", "train_crop_mode")
+_AUGMENTATION = {**_RENAMED, **{name: name for name in _SAME}}
 
 
 def set_up_training(
@@ -67,10 +72,9 @@ def set_up_training(
     if distillation is not None:
         lent["distillation_teacher"] = distillation.teacher
     optimizer = manager.modify(model, inner, steps, wrap_optim=scaler, **lent)
-    mixup = make_mixup(settings.augmentation, batches.batch_size, session.classes)
     return ImageTraining(
-        batches,
-        where,
+        session,
+        settings,
         loader,
         epochs,
         steps,
@@ -78,14 +82,8 @@ def set_up_training(
         manager,
         optimizer,
         inner,
-        training_loss(settings.augmentation, mixup is not None).to(where.device),
-        autocast_of(run, where),
-        channels_last=run.channels_last,
-        mixup_off_epoch=settings.augmentation.mixup_off_epoch,
-        log_interval=settings.checkpoints.log_interval,
         scaler=optimizer if scaler is not None else None,
         scheduler=scheduler,
-        mixup=mixup,
         # a modifier of the recipe does the same, by its own settings
         distillation=None if manager.distillation_modifiers else distillation,
         sam=_sharpness(settings.extras),
@@ -95,28 +93,17 @@ def set_up_training(
 
 
 def _training_loader(session: ImageSession, settings: TrainingSettings) -> Any:
-    chosen, several = settings.augmentation, session.where.several
-    interpolation: dict[str, Any] = {}
+    chosen = settings.augmentation
+    keywords = {name: getattr(chosen, setting) for name, setting in _AUGMENTATION.items()}
     if chosen.train_interpolation:
-        interpolation["interpolation"] = chosen.train_interpolation
+        keywords["interpolation"] = chosen.train_interpolation
     return session.source.loader(
         session.training_data,
         settings.optimizer.batch_size,
         session.where,
         training=True,
-        no_aug=chosen.no_aug,
-        auto_augment=chosen.aa,
-        num_aug_repeats=chosen.aug_repeats if several else 0,
-        scale=chosen.scale,
-        ratio=chosen.ratio,
-        hflip=chosen.hflip,
-        vflip=chosen.vflip,
-        color_jitter=chosen.color_jitter,
-        re_prob=chosen.reprob,
-        re_mode=chosen.remode,
-        re_count=chosen.recount,
-        train_crop_mode=chosen.train_crop_mode,
-        **interpolation,
+        num_aug_repeats=chosen.aug_repeats if session.where.several else 0,
+        **keywords,
     )
 
 
