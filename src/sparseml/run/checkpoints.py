@@ -12,11 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparseml.pytorch.utils.saving.checkpoint import (
-    CheckpointInfo,
-    load_checkpoint,
-    save_checkpoint,
-)
+from sparseml.pytorch.utils.saving.checkpoint import load_checkpoint, save_checkpoint
 from sparseml.pytorch.utils.saving.files import (
     CheckpointError,
     atomic_path,
@@ -123,12 +119,24 @@ class Checkpoints:
         except (IndexError, OSError) as error:
             raise RunError(f"--resume {path}: {one_line(error)}") from error
         except (KeyError, RuntimeError, ValueError) as error:
-            self._require_same_optimizer(path, with_optimizer)
+            if with_optimizer:  # which may be why
+                held = read_torch_file(path if path.exists() else previous_path(path))
+                self.identity.require_same(path, _settings_in(held.get("extra")))
             reason = f"does not fit {self.name}: {one_line(error)}"
             raise RunError(f"--resume {path} {reason}") from error
-        extra = self._checked_extra(path, info)
-        before = extra.get("settings", {})
-        self._require_same_model(path, before, shapes)
+        extra = info.extra
+        if not isinstance(extra, dict) or not {"rng", "progress"} <= extra.keys():
+            raise RunError(f"--resume {path} was not written by this script")
+        lacking = [key for key in self.extras if key not in extra]
+        if lacking:
+            raise RunError(f"--resume {path} holds no state of: {', '.join(lacking)}")
+        before, model = _settings_in(extra), self.identity.values.get("model")
+        # thinning changes shapes, too; then the model is built as it was
+        if before.get("model") != model and shapes != self._shapes():
+            raise RunError(
+                f"--resume {path} comes from --model {before.get('model')}, whose layers have "
+                f"other shapes than those of {model}"
+            )
         self.identity.require_same(path, before, with_optimizer)
         for key, value in self.extras.items():
             value.load_state_dict(extra[key])
@@ -136,36 +144,15 @@ class Checkpoints:
             set_rng_state(extra["rng"][self.where.rank])
         return int(info.epoch or 0), extra["progress"]
 
-    def _checked_extra(self, path: Path, info: CheckpointInfo) -> dict[str, Any]:
-        extra = info.extra
-        if not isinstance(extra, dict) or not {"rng", "progress"} <= extra.keys():
-            raise RunError(f"--resume {path} was not written by this script")
-        lacking = [key for key in self.extras if key not in extra]
-        if lacking:
-            raise RunError(f"--resume {path} holds no state of: {', '.join(lacking)}")
-        return extra
-
-    def _require_same_optimizer(self, path: Path, with_optimizer: bool) -> None:
-        extra = read_torch_file(path if path.exists() else previous_path(path)).get("extra")
-        if isinstance(extra, dict) and with_optimizer:
-            self.identity.require_same(path, extra.get("settings", {}))
-
-    def _require_same_model(
-        self, path: Path, before: Mapping[str, Any], shapes: dict[str, torch.Size]
-    ) -> None:
-        # thinning changes shapes, too; then the model is built as it was
-        now = self.identity.values.get("model")
-        if before.get("model") != now and shapes != self._shapes():
-            raise RunError(
-                f"--resume {path} comes from --model {before.get('model')}, whose layers have "
-                f"other shapes than those of {now}"
-            )
-
     def _shapes(self) -> dict[str, torch.Size]:
         return {name: value.shape for name, value in self.model.state_dict().items()}
 
     def _present(self) -> dict[str, Any]:
         return {key: value for key, value in self.parts.items() if value is not None}
+
+
+def _settings_in(extra: Any) -> Mapping[str, Any]:
+    return extra.get("settings", {}) if isinstance(extra, dict) else {}
 
 
 @contextmanager
