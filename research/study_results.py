@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 Row = dict[str, Any]
 KEYS = ("model", "method", "seed", "sparsity")
+COMMITTED = Path(__file__).resolve().parent / "results"
+"""The results that the repository has; they change only by ``--out`` with this folder."""
 
 
 class StudyResults:
@@ -20,33 +23,60 @@ class StudyResults:
 
     :param path: of the JSON file
     :param settings: those of the study, written beside the rows
+    :param known: a file of results that need not be found again, such as that of the repository;
+        it stays as it is
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        self.path = path
+    def __init__(self, path: Path, settings: Mapping[str, Any], known: Path | None = None) -> None:
+        self.path, self.known = path, known
         self.settings = json.loads(json.dumps(settings))  # as they are read back
-        path.parent.mkdir(parents=True, exist_ok=True)
 
-    def rows(self) -> list[Row]:
+    @classmethod
+    def of(cls, name: str, args: Namespace, settings: Mapping[str, Any]) -> StudyResults:
+        """Return the results of a study.
+
+        :param name: of the file, without its ending
+        :param args: its flags ``out`` and ``again``
+        """
+        known = None if args.again or args.committed else COMMITTED / f"{name}.json"
+        return cls(args.out / f"{name}.json", settings, known)
+
+    def rows(self, path: Path | None = None) -> list[Row]:
         """What is there now.
 
         :raises ValueError: if it was found with other settings
         """
-        if not self.path.exists():
+        path = path or self.path
+        if not path.exists():
             return []
-        content = json.loads(self.path.read_text())
+        content = json.loads(path.read_text())
         if content["settings"] != self.settings:
-            raise ValueError(f"{self.path} holds results of other settings: {content['settings']}")
+            raise ValueError(
+                f"{path} holds results of other settings, {content['settings']}: give another --out"
+            )
         rows: list[Row] = content["results"]
         return rows
 
     def missing(self, model: str, method: str, seed: int, wanted: Sequence[float]) -> list[float]:
         """The sparsities that have no result yet."""
-        known = {tuple(row[key] for key in KEYS) for row in self.rows()}
-        return [s for s in wanted if (model, method, seed, s) not in known]
+        rows = [*self.rows(), *(self.rows(self.known) if self.known else [])]
+        found = {tuple(row[key] for key in KEYS) for row in rows}
+        return [s for s in wanted if (model, method, seed, s) not in found]
+
+    def tell(self, wanted: int, left: int) -> None:
+        """Say how many results are there already, where, and what happens now."""
+        there = [path for path in (self.path, self.known) if path and path.exists()]
+        if left < wanted:
+            where = " and ".join(str(path.with_suffix(".*")) for path in there)
+            print(f"{wanted - left} of {wanted} results are there: {where}")
+            anew = f"--again, into {self.path.parent}" if self.known else "another --out"
+            print(f"to find them anew: {anew}")
+        if left:
+            print(f"{left} of {wanted} results are to be found; they go to {self.path}", flush=True)
 
     def add(self, row: Row) -> None:
         """Write one more row; other processes may do so at the same time."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._locked():
             rows = [old for old in self.rows() if any(old[key] != row[key] for key in KEYS)]
             rows = sorted([*rows, row], key=lambda one: [one[key] for key in KEYS])
@@ -58,23 +88,28 @@ class StudyResults:
 
     def show(
         self,
-        page: Path,
         models: Mapping[str, str],
         methods: Mapping[str, str],
         sparsities: Sequence[float],
+        page: Path,
         picture: Path | None = None,
     ) -> None:
-        """Write the table, on its own (``.md``) and into a page, and the plot.
+        """Write the table (``.md``) and the plot (``.svg``) beside the results, if there are any.
 
-        :param page: Markdown with comments of the results' name, see :func:`write_between`
-        :param picture: where the plot goes, beside the table by default
+        :param page: Markdown with comments of the results' name, see :func:`write_between`: it gets
+            the table of the committed results
+        :param picture: where their plot goes, if not beside them
         """
-        rows = self.rows()
+        rows, committed = self.rows(), self.path.parent == COMMITTED
+        if not rows:
+            return
         text = table(rows, models, methods, sparsities)
         self.path.with_suffix(".md").write_text(text)
-        write_between(page, self.path.stem, text)
-        picture = picture or self.path.with_suffix(".svg")
-        plot(picture, rows, models, methods, sparsities)
+        if committed:
+            write_between(page, self.path.stem, text)
+        beside = self.path.with_suffix(".svg")
+        plot(picture if committed and picture else beside, rows, models, methods, sparsities)
+        print(f"table: {self.path.with_suffix('.md')}")
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -84,6 +119,23 @@ class StudyResults:
             yield
         finally:
             os.close(folder)
+
+
+def add_flags(parser: ArgumentParser, study: str) -> None:
+    """Add the flags that say where results go and which are found."""
+    parser.set_defaults(study=study)
+    add = parser.add_argument
+    add("--out", type=Path, help=f"where results and runs go [runs/{study}]")
+    add("--again", action="store_true", help="find anew what the repository has results of")
+    add("--render", action="store_true", help="only write table and plot of what is in --out")
+
+
+def settle(args: Namespace) -> None:
+    """Make the folder of the results absolute, and set that of the runs."""
+    runs = COMMITTED.parents[1] / "runs" / args.study
+    args.out = runs if args.out is None else args.out.absolute()
+    args.committed = args.out == COMMITTED
+    args.runs = runs if args.committed else args.out
 
 
 def accuracies(rows: Sequence[Row], model: str, method: str, sparsity: float) -> list[float]:

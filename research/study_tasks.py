@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from study_results import add_flags
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "research/README.md"  # shows the tables
 
@@ -87,30 +89,27 @@ TASKS = {
 }
 
 
-def study_parser(description: str, output: str) -> ArgumentParser:
-    """The flags that all studies have."""
+def study_parser(description: str, study: str) -> ArgumentParser:
+    """The flags that studies by the scripts have."""
     parser = ArgumentParser(description=description, allow_abbrev=False)
     add = parser.add_argument
     add("--data", type=Path, metavar="FOLDER", help="holds the images and weights/")
     add("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    add("--out", type=Path, default=Path(output), help="where the runs go")
     add("--threads", type=int, default=1)
-    add("--render", action="store_true", help="only write tables and plots of what there is")
+    add_flags(parser, study)
     return parser
 
 
-def parsed(parser: ArgumentParser) -> Namespace:
-    """The flags, with absolute paths."""
-    args = parser.parse_args()
-    if args.data is None and not args.render:
-        parser.error("--data FOLDER is needed: it holds the images and weights/")
-    args.out = args.out.absolute()
-    if args.data is not None:
-        args.data = args.data.absolute()
-        if not args.data.is_dir():
-            parser.error(f"--data {args.data} is no folder")
-    return args
+def require_data(args: Namespace) -> None:
+    """Make the folder of the data absolute.
+
+    :raises SystemExit: if there is none
+    """
+    if args.data is None or not args.data.is_dir():
+        found = "" if args.data is None else f", found {args.data}"
+        raise SystemExit(f"--data must be the folder that holds the images and weights/{found}")
+    args.data = args.data.absolute()
 
 
 def call(

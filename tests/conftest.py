@@ -1,11 +1,14 @@
-"""What the tests of the code's shape look at: the package's files, and who imports whom."""
+"""What tests share: the package's files and who imports whom, and what W&B has written."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import json
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,3 +69,68 @@ def _named(file: SourceFile, known: Mapping[str, SourceFile]) -> Iterator[str]:
             for alias in node.names:
                 inner = f"{base}.{alias.name}"
                 yield inner if inner in known else base
+
+
+@dataclass
+class StoredRun:
+    """A run as Weights & Biases has written it in its offline mode."""
+
+    name: str = ""
+    project: str = ""
+    display: str = ""
+    exit_code: int | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def stored_runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[StoredRun]]:
+    """Keep Weights & Biases offline; give what reads the runs below a folder, the oldest first."""
+    wandb = pytest.importorskip("wandb")
+    wandb.teardown()  # it reads the environment once
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+    def read(folder: Path) -> list[StoredRun]:
+        files = sorted(folder.rglob("*.wandb"), key=lambda path: path.stat().st_mtime)
+        return [_stored_run(path) for path in files]
+
+    return read
+
+
+def _stored_run(path: Path) -> StoredRun:
+    run = StoredRun()
+    for record in _records(path.read_bytes()):
+        if record.HasField("run"):
+            run.name, run.project = record.run.run_id, record.run.project
+            run.display = record.run.display_name
+        for config in (record.run.config, record.config):
+            values = {item.key: json.loads(item.value_json) for item in config.update}
+            run.config |= {key: value for key, value in values.items() if key != "_wandb"}
+        if record.HasField("history"):
+            items = record.history.item
+            names = [item.key or "/".join(item.nested_key) for item in items]
+            values = [json.loads(item.value_json) for item in items]
+            run.rows.append(dict(zip(names, values, strict=True)))
+        if record.HasField("exit"):
+            run.exit_code = record.exit.exit_code
+        run.files += [file.path for file in record.files.files]
+    return run
+
+
+def _records(data: bytes) -> Iterator[Any]:
+    """Yield the package's messages; they lie in the format of LevelDB's log, behind 7 bytes."""
+    from wandb.proto import wandb_internal_pb2
+
+    at, parts = 7, b""
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        size, kind = struct.unpack("<HB", data[at + 4 : at + 7])
+        parts += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            yield wandb_internal_pb2.Record.FromString(parts)
+            parts = b""

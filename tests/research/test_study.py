@@ -115,6 +115,27 @@ def test_results_of_other_settings_are_not_mixed_in(results: Any, tmp_path: Path
         results.StudyResults(tmp_path / "study.json", {"gradients": 5}).add(ROW)
 
 
+def test_what_the_repository_has_is_not_found_again_nor_changed(
+    results: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known, own = tmp_path / "kept/study.json", tmp_path / "mine/study.json"
+    results.StudyResults(known, {}).add(ROW)
+    before = known.read_bytes()
+    study = results.StudyResults(own, {}, known)
+    assert study.missing("net", "cap", 0, [0.5, 0.9]) == [0.9]
+    study.tell(1, 0)
+    assert str(known.with_suffix(".*")) in capsys.readouterr().out and not own.parent.exists()
+    study.add({**ROW, "sparsity": 0.9})
+    assert len(study.rows()) == 1 and known.read_bytes() == before
+    study.tell(3, 1)
+    told = capsys.readouterr().out
+    assert (
+        f"2 of 3 results are there: {own.with_suffix('.*')} and {known.with_suffix('.*')}" in told
+    )
+    assert f"1 of 3 results are to be found; they go to {own}" in told
+    assert results.StudyResults(own, {}).missing("net", "cap", 0, [0.5, 0.9]) == [0.5]
+
+
 def test_the_table_says_how_many_seeds_a_cell_has(results: Any, tmp_path: Path) -> None:
     rows = [ROW, {**ROW, "seed": 1, "accuracy": 0.35}, {**ROW, "sparsity": 0.9, "accuracy": 0.1}]
     methods = {"cap": "CAP", "obs": "OBS"}

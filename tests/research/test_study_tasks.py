@@ -100,7 +100,7 @@ def test_what_the_one_shot_script_found_is_kept(
         (folder / "results.json").write_text(json.dumps({"results": found}))
 
     monkeypatch.setattr(study, "call", script)
-    args = Namespace(out=tmp_path / "runs")
+    args = Namespace(runs=tmp_path / "runs")
     study.run(args, kept, "resnet20", "cap", 1)
     assert asked[0].startswith("one_shot/cap 512 --sparsities 0.5 0.6 0.7 0.8 0.9 0.95 ")
     accuracies = {(row["method"], row["sparsity"]): row["accuracy"] for row in kept.rows()}
@@ -122,9 +122,81 @@ def test_the_last_epoch_of_a_training_counts(
         (folder / "summary.csv").write_text("eval/top1,sparsity\n0.9,0.5\n0.7,0.9\n")
 
     monkeypatch.setattr(study, "call", script)
-    for _ in range(2):
-        study.run(Namespace(out=tmp_path / "runs"), kept, "small_vit", "gradual_cap", 0.9, 2)
+    study.run(Namespace(runs=tmp_path / "runs"), kept, "small_vit", "gradual_cap", 0.9, 2)
     ((recipe, variables),) = asked
     assert recipe == "gradual/cap"
     assert (variables["final_sparsity"], variables["num_epochs"]) == (0.9, study.EPOCHS)
     assert [(row["accuracy"], row["zeros"]) for row in kept.rows()] == [(0.7, 0.9)]
+
+
+SCRIPTS = {
+    "one_shot_study": ("one_shot", ["--tasks", "resnet20", "--pruners", "gm"], 6),
+    "training_study": ("sparse_training", ["--tasks", "small_vit", "--ways", "gradual_gm"], 9),
+    "cifar_one_shot_study": ("cifar_one_shot", ["--models", "resnet20", "--methods", "obs"], 15),
+}
+
+
+@pytest.fixture
+def start(load: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a study in this process, and return what it printed."""
+
+    def start(script: str, *flags: Any) -> str:
+        monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])
+        load(script).main()
+        return capsys.readouterr().out
+
+    return start
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_study_in_a_fresh_clone_says_what_is_there(
+    script: str, start: Any, tmp_path: Path
+) -> None:
+    name, flags, cells = SCRIPTS[script]
+    before = {path: path.read_bytes() for path in (ROOT / "research/results").iterdir()}
+    told = start(script, *flags, "--out", tmp_path / "mine")
+    assert f"{cells} of {cells} results are there: {ROOT / 'research/results' / name}.*" in told
+    assert f"to find them anew: --again, into {tmp_path / 'mine'}" in told
+    assert not (tmp_path / "mine").exists()
+    assert before == {path: path.read_bytes() for path in (ROOT / "research/results").iterdir()}
+
+
+@pytest.mark.parametrize("script", ["one_shot_study", "training_study"])
+def test_a_study_that_is_to_begin_anew_needs_data(
+    script: str, start: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, flags, cells = SCRIPTS[script]
+    flags = [*flags, "--again", "--out", tmp_path / "mine"]
+    with pytest.raises(SystemExit, match="--data must be the folder"):
+        start(script, *flags)
+    told = capsys.readouterr().out
+    assert f"{cells} of {cells} results are to be found; they go to {tmp_path / 'mine'}" in told
+    with pytest.raises(SystemExit, match="found /nowhere"):
+        start(script, *flags, "--data", "/nowhere")
+
+
+def test_what_is_found_anew_lies_elsewhere(
+    load: Any, start: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    study = load("one_shot_study")
+
+    def script(name: str, task: Any, args: Any, recipe: str, *rest: Any) -> None:
+        folder = rest[2]
+        found = [{"sparsity": s, "val/acc": 0.9 - s / 2, "zeros": s} for s in (0, *SPARSITIES)]
+        folder.mkdir(parents=True)
+        (folder / "results.json").write_text(json.dumps({"results": found}))
+
+    monkeypatch.setattr(study, "call", script)
+    page, mine = ROOT / "research/README.md", tmp_path / "mine"
+    before, flags = page.read_bytes(), ["--tasks", "resnet20", "--pruners", "gm", "--out", mine]
+    start("one_shot_study", *flags, "--again", "--data", tmp_path)
+    assert {path.name for path in mine.iterdir()} == {
+        "one_shot.json", "one_shot.md", "one_shot.svg", "resnet20"
+    }  # fmt: skip
+    assert "| magnitude, global | 65.00 (1) | 60.00 (1) |" in (mine / "one_shot.md").read_text()
+    assert page.read_bytes() == before
+    assert "6 of 6 results are there" in start("one_shot_study", *flags, "--again")
+
+
+SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

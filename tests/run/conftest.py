@@ -64,6 +64,8 @@ class TinySession:
         Metric("error", "val/error", percent=False),
     )
     packages: Sequence[str] = ()
+    gradient_batch: int = 8
+    training_size: int = 8 * STEPS
 
     def evaluate(self, model: nn.Module, name: str = "evaluating") -> dict[str, float]:
         """Return the mean squared error, and the share of outputs that are near enough."""

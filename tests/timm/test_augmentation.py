@@ -11,7 +11,7 @@ pytest.importorskip("timm")
 from PIL import Image
 from timm.data import auto_augment, create_transform
 
-from sparseml.timm.augmentation import allow_no_bits, posterize
+from sparseml.timm.augmentation import allow_no_bits, crop_padded, posterize
 
 
 @pytest.mark.parametrize("policy", ["rand-m9-mstd0.5-inc1", "original", "v0", "augmix-m5"])
@@ -47,3 +47,16 @@ def test_the_largest_magnitude_of_a_policy_passes_and_workers_get_it() -> None:
     image = Image.new("RGB", (40, 40), (200, 10, 130))
     for _ in range(30):
         assert transform(image).shape == (3, 32, 32)
+
+
+def test_crops_of_padded_images_move_and_do_not_zoom() -> None:
+    transform = create_transform(16, is_training=True, hflip=0.0, color_jitter=None, mean=0, std=1)
+    crop_padded(transform, (16, 16))
+    image = Image.new("RGB", (16, 16), (255, 255, 255))
+    seen = set()
+    for _ in range(60):
+        found = transform(image)[0]
+        white, rows, columns = int(found.sum()), found.any(1).sum(), found.any(0).sum()
+        assert white == int(rows * columns) and min(rows, columns) >= 14
+        seen.add((int(found[0].any()), int(found[-1].any())))
+    assert seen == {(0, 1), (1, 0), (1, 1)}, "up, down and not at all"

@@ -44,6 +44,10 @@ def test_folders_of_images(images: Path) -> None:
     (policies,) = (t for t in loader.dataset.transform.transforms if hasattr(t, "ops"))
     assert posterize in {operation.aug_fn for operation in policies.ops}
     assert len(list(loader)) == 4
+    loader = source.loader(train, 10, HERE, training=True, no_aug=False, train_crop_mode="pad")
+    crop = loader.dataset.transform.transforms[0].transforms[1]
+    assert (crop.size, crop.padding) == ((8, 8), [1, 1])
+    assert next(iter(loader))[0].shape == (10, 3, 8, 8)
 
 
 def test_images_as_for_validation_in_random_order(images: Path) -> None:

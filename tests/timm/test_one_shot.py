@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,44 @@ def test_flags_with_underscores_and_batch_norms_measured_anew(
     assert differ == {"body.1.running_mean", "body.1.running_var", "body.1.num_batches_tracked"}
 
 
+def test_batch_norms_are_measured_on_images_as_in_training(
+    one_shot: list[Any], call: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, ...]] = []
+    retune = session.ImageSession.training_batches
+    erased: list[bool] = []
+
+    def watched(self: session.ImageSession) -> Any:
+        for images, labels in retune(self):
+            seen.append(tuple(images.shape))
+            erased.append(bool((images == 0).flatten(1).any(1).all()))
+            yield images, labels
+
+    monkeypatch.setattr(session.ImageSession, "training_batches", watched)
+    flags = [*one_shot, "-gb", 4, "-vb", 16, "--bn-retune", 2, "--sparsities", 0.5]
+    done = call(SCRIPT, *flags)
+    assert set(seen) == {(16, 3, 8, 8)} and len(seen) == 4
+    assert re.search(r"^dense, batch norms measured anew  top1 \d", done.out, re.MULTILINE)
+    assert not any(erased)
+    seen.clear(), erased.clear()
+    (workplace / "mine.yaml").write_text("reprob: 1.0\nremode: const\nscale: [1, 1]\n")
+    more = ["--bn-retune-batch-size", 6, "-c", "mine.yaml", "--experiment", "own"]
+    call(SCRIPT, *flags, *more)
+    assert set(seen) == {(6, 3, 8, 8)} and all(erased)
+    one, own = (load_file(f"out/{n}/sparsity=0.5/model.safetensors") for n in ("run", "own"))
+    differ = {name for name, value in one.items() if not torch.equal(value, own[name])}
+    assert differ == {"body.1.running_mean", "body.1.running_var"}
+
+
+def test_a_model_without_batch_norms_has_none_to_measure(
+    one_shot: list[Any], call: Any, workplace: Path
+) -> None:
+    code = (workplace / "own_code.py").read_text().replace("nn.BatchNorm2d(8)", "nn.Identity()")
+    (workplace / "own_code.py").write_text(code)
+    done = call(SCRIPT, *one_shot, "--bn-retune", 2, "--sparsities", 0.5)
+    assert done.out.count("--bn-retune: the model has no batch norms") == 1
+
+
 def test_the_layout_in_memory_changes_no_result(
     one_shot: list[Any], call: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,7 +183,8 @@ def test_pruning_by_gradients_of_the_loader(
     recipe = RECIPE.replace("GlobalMagnitude", modifier).rstrip()
     (workplace / "grads.yaml").write_text(recipe + f"\n      num_grads: 6\n      {fields}\n")
     given = [*flags, "--recipe", "grads.yaml", "-gb", 8, "--latency-rounds", 0, "--sparsities"]
-    call(SCRIPT, *given, 0.5, 0.75, "--experiment", "both")
+    done = call(SCRIPT, *given, 0.5, 0.75, "--experiment", "both")
+    assert "6 gradients of 6 batches of 8, 48 inputs, 1 passes over the training data" in done.out
     call(SCRIPT, *given, 0.5, "--experiment", "one")
     both, one = (load_file(f"out/{n}/sparsity=0.5/model.safetensors") for n in ("both", "one"))
     for key, value in both.items():  # FastCAP prunes columns one after another: sums may differ

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
-import struct
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 
 TRAIN, ONE_SHOT = "sparse_training.py", "one_shot_pruning.py"
+SPARSITY = "ParamPruning/body.0.weight"
 COLUMNS = {
     "epoch", "train/loss", "eval/loss", "eval/top1", "eval/top5", "lr", "sparsity", "total",
     "sparse", "sparsity_percent", "prunable", "prunable_sparse", "prunable_sparsity_percent",
@@ -69,7 +68,7 @@ def test_every_epoch_is_a_row_as_in_the_summary(
     (settings,) = service.settings
     assert (settings["project"], settings["name"]) == ("mine", "run")
     assert settings["config"]["sparseml_recipe"] == "gradual.yaml"
-    assert settings["config"]["lr"] == 0.1 and settings["dir"] == "out/run"
+    assert settings["config"]["lr"] == 0.1 and settings["dir"] == str(workplace / "out/run")
     rows = [row for row in service.rows.values() if "eval/top1" in row]
     summary = _summary(workplace / "out/run")
     assert len(rows) == 4 and rows[0].keys() >= COLUMNS
@@ -140,48 +139,65 @@ def test_a_service_that_is_missing_or_refuses(
 
 def test_tensorboard_and_histograms(training: list[Any], call: Any, workplace: Path) -> None:
     pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     call(TRAIN, *training, "--log-tensorboard", "--log-param-histogram")
-    events = list((workplace / "out/run/tensorboard").iterdir())
-    assert events and events[0].stat().st_size > 1000
+    events = EventAccumulator(str(workplace / "out/run/tensorboard"), {"histograms": 0})
+    events.Reload()
+    expected = [row["eval/top1"] for row in _summary(workplace / "out/run")]
+    found = [(one.step, one.value) for one in events.Scalars("epoch/eval/top1")]
+    assert [step for step, _ in found] == [5, 11, 17, 23]
+    assert [value for _, value in found] == pytest.approx(expected)
+    assert len(events.Scalars("train/loss")) == 4 and SPARSITY in events.Tags()["scalars"]
+    assert [one.step for one in events.Histograms("head.weight")] == [0, 1, 2, 3]
 
 
-def _records(path: Path) -> list[Any]:
-    """What the package wrote: its messages in the format of LevelDB's log."""
-    from wandb.proto import wandb_internal_pb2
-
-    data, at, parts, found = path.read_bytes(), 7, b"", []
-    while at + 7 <= len(data):
-        if 32768 - at % 32768 < 7:
-            at += 32768 - at % 32768
-            continue
-        size, kind = struct.unpack("<HB", data[at + 4 : at + 7])
-        parts += data[at + 7 : at + 7 + size]
-        at += 7 + size
-        if kind in (1, 4):  # whole, or the last part
-            found.append(wandb_internal_pb2.Record.FromString(parts))
-            parts = b""
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
-@pytest.mark.parametrize("mode", ["offline", "disabled"])
-def test_the_service_itself(
-    training: list[Any], run: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+def test_what_wandb_has_written_of_a_training(
+    training: list[Any], call: Any, workplace: Path, stored_runs: Any
 ) -> None:
-    monkeypatch.setenv("WANDB_MODE", mode)
-    output = run(TRAIN, *training, "--log-wandb", "--log-param-histogram")
-    assert "epoch 4/4  train loss" in output and "Traceback" not in output
+    flags = [*training, "--log-wandb", "--log-param-histogram", "--project", "mine"]
+    flags += ["--checkpoint-freq", 2]
+    call(TRAIN, *flags)
+    out = workplace / "out/run"
+    (out / "checkpoints/small_epoch=1.pth").replace(out / "checkpoints/small_last.pth")
+    call(TRAIN, *flags, "--resume", "out/run")
     assert not (workplace / "wandb").exists(), "all files go into the folder of the run"
-    files = list((workplace / "out/run/wandb").glob("offline-run-*/*.wandb"))
-    assert len(files) == (mode == "offline")
-    for file in files:
-        rows = [
-            {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
-            for record in _records(file)
-            if record.WhichOneof("record_type") == "history"
-        ]
-        epochs = [row for row in rows if "eval/top1" in row]
-        assert [int(row["_step"]) for row in epochs] == [5, 11, 17, 23]
-        expected = [row["eval/top1"] for row in _summary(workplace / "out/run")]
-        assert [float(row["eval/top1"]) for row in epochs] == pytest.approx(expected)
+    whole, resumed = stored_runs(out)
+    assert whole.name == resumed.name and whole.exit_code == resumed.exit_code == 0
+    assert (whole.project, whole.display) == (resumed.project, resumed.display) == ("mine", "run")
+    assert whole.config["lr"] == 0.1 and whole.config["sparseml_recipe"] == "gradual.yaml"
+    summary = _summary(out)
+    for run, steps in ((whole, [5, 11, 17, 23]), (resumed, [17, 23])):
+        epochs = [row for row in run.rows if "eval/top1" in row]
+        assert [row["_step"] for row in epochs] == steps
+        for row, expected in zip(epochs, summary[-len(steps) :], strict=True):
+            expected.pop("images_per_second", None)  # the resumed run had its own
+            assert {key: row[key] for key in expected} == pytest.approx(expected)
+            assert row["histogram/head.weight/_type"] == "histogram"
+            assert row["step/loss"] > 0
+    sparse = {row["_step"]: s for row in whole.rows if (s := row.get(SPARSITY)) is not None}
+    assert min(sparse) == 0 and sparse[max(sparse)] == pytest.approx(0.8, abs=0.2)
+
+
+def test_what_wandb_has_written_of_one_shot_and_of_a_failure(
+    flags: list[Any], training: list[Any], call: Any, workplace: Path, stored_runs: Any
+) -> None:
+    given = ["--recipe", "gradual.yaml", "--sparsities", 0.5, 0.75, "--latency-rounds", 0]
+    call(ONE_SHOT, *flags, *given, "--log-wandb")
+    (run,) = stored_runs(workplace / "out/run")
+    found = json.loads((workplace / "out/run/results.json").read_text())["results"]
+    rows = [{key: row[key] for key in found[0] if key != "file"} for row in run.rows]
+    assert rows == [pytest.approx({k: v for k, v in row.items() if k != "file"}) for row in found]
+    assert run.config["sparsities"] == [0.5, 0.75] and run.exit_code == 0
+    call(TRAIN, *training, "--log-wandb", "--lr", 1e30, "--experiment", "bad", fails=True)
+    (failed,) = stored_runs(workplace / "out/bad")
+    assert failed.exit_code == 1
+
+
+def test_a_disabled_service_writes_nothing(
+    flags: list[Any], call: Any, workplace: Path, stored_runs: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    given = ["--recipe", "gradual.yaml", "--sparsities", 0.5, "--latency-rounds", 0]
+    call(ONE_SHOT, *flags, *given, "--log-wandb")
+    assert stored_runs(workplace) == []

@@ -48,7 +48,8 @@ def retune_batch_norm(model: nn.Module, loader: Iterable, batches: int, where: P
 
     Nothing else changes: no weight, no mode, and no dropout is active.
 
-    :param loader: yields ``(images, labels)``; it is begun once
+    :param loader: yields ``(images, labels)``, augmented as the model was trained on them: other
+        images have other statistics. It is begun once
     :param batches: at most so many are used
     :return: how many batch norms there were
     :raises RunError: if the loader yields nothing

@@ -8,8 +8,10 @@ them lie ``results.csv``, ``results.json``, ``table.txt`` and ``report.html``.
 from __future__ import annotations
 
 import contextlib
+import copy
 import csv
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from sparseml.run.batch_norm import retune_batch_norm
 from sparseml.run.errors import RunError
 from sparseml.run.files import atomic_text, make_folder
 from sparseml.run.fitting import load_recipe, require_fitting_patterns
+from sparseml.run.forecast import foretell, timed_sampler
 from sparseml.run.masks import write_masks
 from sparseml.run.processes import prepare, processes
 from sparseml.run.progress import say
@@ -31,6 +34,7 @@ from sparseml.run.results import (
 )
 from sparseml.run.service_logs import service_loggers
 from sparseml.run.session import Found, Glue, OneShotRunSettings, Session
+from sparseml.run.settings.groups import RunSettings
 from sparseml.run.sweep import Pruned, asked_sparsities, sweep_recipe
 
 __all__ = ["run_one_shot"]
@@ -48,18 +52,23 @@ def run_one_shot(settings: OneShotRunSettings, glue: Glue) -> None:
     sparsities = asked_sparsities(settings.sweep.sparsities)
     load_recipe(run.sparseml_recipe, run.recipe_args)
     with processes(run.device, run.timeout) as where:
+        if not where.is_first:
+            logging.getLogger().setLevel(logging.WARNING)
         session = glue.open_session(settings, where)
         first = load_recipe(run.sparseml_recipe, run.recipe_args)
         require_fitting_patterns(first, session.model, run.sparseml_recipe)
+        batches = foretell(first, session, run) // where.count
         with contextlib.ExitStack() as stack:
             outcome = _Outcome(session, settings, stack) if where.is_first else None
-            _prune(session, settings, sparsities, outcome)
+            sampler = timed_sampler(session.grad_sampler(), batches, where.is_first)
+            _prune(session, settings, sparsities, sampler, outcome)
 
 
 def _prune(
     session: Session,
     settings: OneShotRunSettings,
     sparsities: list[float],
+    sampler: dict[str, Any],
     outcome: _Outcome | None,
 ) -> None:
     """Do all sparsities, and show them."""
@@ -67,20 +76,34 @@ def _prune(
     found = session.evaluate(session.model, "dense")
     if outcome:
         outcome.dense(found)
+    if run.bn_retune:
+        _tell_retuned(session, run)
     for pruned in sweep_recipe(
         lambda: load_recipe(run.sparseml_recipe, run.recipe_args),
         session.model,
         sparsities,
-        grad_sampler=session.grad_sampler(),
+        grad_sampler=sampler,
     ):
         if run.bn_retune:
-            batches = session.training_batches()
-            retune_batch_norm(pruned.model, batches, run.bn_retune, session.where)
+            retune_batch_norm(
+                pruned.model, session.training_batches(), run.bn_retune, session.where
+            )
         found = session.evaluate(pruned.model, _named(pruned.sparsity))
         if outcome:
             outcome.add(pruned, found)
     if outcome:
         outcome.close()
+
+
+def _tell_retuned(session: Session, run: RunSettings) -> None:
+    """Say what measuring batch norms anew does to the dense model: next to nothing, or is wrong."""
+    model, shown = copy.deepcopy(session.model), session.where.is_first
+    if retune_batch_norm(model, session.training_batches(), run.bn_retune, session.where):
+        found = session.evaluate(model, "dense, batch norms anew")
+        told = "  ".join(metric.text(found) for metric in session.metrics)
+        say(f"dense, batch norms measured anew  {told}", shown)
+    else:
+        say("--bn-retune: the model has no batch norms with running statistics", shown)
 
 
 class _Outcome:

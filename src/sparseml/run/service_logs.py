@@ -86,7 +86,7 @@ def _wandb(project: str, config: Mapping[str, Any], folder: Path, resumed: bool)
         "project": project,
         "name": folder.name,
         "config": dict(config),
-        "dir": str(folder),
+        "dir": str(folder.absolute()),  # its service process may work in another folder
         "id": _run_id(folder, resumed),
         "resume": "allow",
     }

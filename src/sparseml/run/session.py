@@ -65,9 +65,15 @@ class Session(Protocol):
     :ivar metrics: what :meth:`evaluate` finds, the most telling first: by it the best checkpoint
         is chosen
     :ivar packages: whose versions are worth to be kept with the results
+    :ivar training_size: how many inputs there are to train on
+    :ivar gradient_batch: how many are in a batch that :meth:`grad_sampler` gives
     """
 
     model: nn.Module
+    gradient_batch: int
+
+    @property
+    def training_size(self) -> int: ...
 
     @property
     def where(self) -> Processes: ...
@@ -88,7 +94,11 @@ class Session(Protocol):
         """
 
     def training_batches(self) -> Iterable[Any]:
-        """Return training data in random order, not augmented; inputs come first in a batch."""
+        """Return training data in random order, as the model is trained on them.
+
+        Batch norms are measured on them, in batches of the setting ``bn_retune_batch_size`` if that
+        is given. Inputs come first in a batch.
+        """
 
     def grad_sampler(self) -> dict[str, Any]:
         """Return what gradients are sampled on; nothing is loaded before it is needed."""

@@ -24,6 +24,7 @@ from sparseml.run.checkpoints import Checkpoints, find_checkpoint
 from sparseml.run.epoch_log import EpochLog
 from sparseml.run.errors import RunError
 from sparseml.run.fitting import load_recipe
+from sparseml.run.forecast import foretell
 from sparseml.run.masks import MASKS_FILE, masked_sparsity, masks_in_force, write_masks
 from sparseml.run.processes import prepare, processes
 from sparseml.run.progress import say
@@ -94,8 +95,10 @@ class _Run:
         mask_weights(self.session.model, masks)
         training = glue.set_up_training(self.session, self.settings, self.loggers, self._log)
         taken, per_epoch = carry_masks(training.manager, masks), training.steps_per_epoch
+        steps = per_epoch * training.epochs
         if self.where.is_first:
-            tell_carried(taken, per_epoch, per_epoch * training.epochs)
+            tell_carried(taken, per_epoch, steps)
+        foretell(training.manager, self.session, self.settings.run, per_epoch, steps)
         return training
 
     def run(self) -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from sparseml.run.errors import RunError, one_line
 from sparseml.run.processes import Processes
-from sparseml.timm.augmentation import allow_no_bits
+from sparseml.timm.augmentation import allow_no_bits, crop_padded
 from sparseml.utils.references import described, is_reference, resolve_reference
 
 __all__ = ["DataSource", "class_count", "require_classes"]
@@ -108,6 +108,9 @@ class DataSource:
             **{key: self.config[key] for key in ("interpolation", "mean", "std", "crop_pct")},
             **augmentation,
         }
+        padded = settings.get("train_crop_mode") == "pad"
+        if padded:
+            settings["train_crop_mode"] = None
         try:  # the loader sets the transform of what it is given
             loader = create_loader(
                 copy.copy(dataset),
@@ -118,7 +121,10 @@ class DataSource:
         except (AssertionError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             reason = f"{type(error).__name__}: {one_line(error)}"
             raise RunError(f"timm cannot prepare images with these settings: {reason}") from error
-        allow_no_bits(getattr(loader.dataset, "transform", None))
+        transform = getattr(loader.dataset, "transform", None)
+        allow_no_bits(transform)
+        if padded and not settings.get("no_aug"):
+            crop_padded(transform, self.config["input_size"][1:])
         return loader
 
     def shuffled(self, dataset: Any, batch_size: int, where: Processes, shared: bool = True) -> Any:

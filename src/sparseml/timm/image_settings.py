@@ -1,17 +1,33 @@
-"""The settings of what is pruned: a model, its images, and those that gradients are sampled on."""
+"""The settings of what is pruned: a model, and its images for all that is done with them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from sparseml.run.settings.flags import Group, flag
 
-__all__ = ["INTERPOLATIONS", "DataSettings", "ModelSettings", "SamplerSettings"]
+__all__ = [
+    "INTERPOLATIONS",
+    "DataSettings",
+    "ModelSettings",
+    "SamplerSettings",
+    "TrainingImageSettings",
+]
 
 # as timm names them
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+
+# keyword of timm's create_loader → setting
+_RENAMED = (
+    "auto_augment=aa num_aug_repeats=aug_repeats re_prob=reprob re_mode=remode re_count=recount"
+)
+_SAME = "no_aug scale ratio hflip vflip color_jitter train_crop_mode"
+_KEYWORDS = {
+    **dict(pair.split("=") for pair in _RENAMED.split()),
+    **{name: name for name in _SAME.split()},
+}
 
 
 @dataclass
@@ -102,3 +118,45 @@ class SamplerSettings(Group):
     gs_no_aug: bool = flag(False, "no augmentation but resizing and cropping")
     gs_aa: bool = flag(False, "augment by the policy of --aa")
     gs_distributed: bool = flag(False, "each process samples its own share")
+
+
+@dataclass
+class TrainingImageSettings(Group):
+    """How images are augmented for training."""
+
+    TITLE = "training images"
+    DESCRIPTION: ClassVar[str | None] = (
+        "as the model was trained on; --bn-retune measures batch norms on them"
+    )
+
+    no_aug: bool = flag(False, "only resize and crop, as for validation")
+    aa: str | None = flag(None, "policy of timm's auto_augment")
+    aug_repeats: float = flag(0, "of each image, over several processes", at_least=0)
+    scale: Sequence[float] = flag((0.08, 1.0), "of random crops, from and to", nargs=2)
+    ratio: Sequence[float] = flag((3 / 4, 4 / 3), "of their sides, likewise", nargs=2)
+    hflip: float = flag(0.5, "probability to mirror", at_least=0, at_most=1)
+    vflip: float = flag(0.0, "probability to turn upside down", at_least=0, at_most=1)
+    color_jitter: float = flag(0.4, "how much; not with --aa", at_least=0)
+    reprob: float = flag(0.0, "probability to erase a part", at_least=0, at_most=1)
+    remode: str = flag("pixel", "what is put there", choices=("pixel", "rand", "const"))
+    recount: int = flag(1, "parts to erase", at_least=1)
+    train_interpolation: str = flag(
+        "random", "'' as for validation", choices=("", "random", *INTERPOLATIONS)
+    )
+    train_crop_mode: str | None = flag(
+        None,
+        "timm's ways to crop, or random crops of padded images, as for CIFAR [rrc]",
+        choices=("rrc", "rkrc", "rkrr", "pad"),
+    )
+
+    def loader_keywords(self, several: bool) -> dict[str, Any]:
+        """Return the keywords of timm's ``create_loader``.
+
+        :param several: whether several processes share the images
+        """
+        keywords = {name: getattr(self, setting) for name, setting in _KEYWORDS.items()}
+        if not several:
+            keywords["num_aug_repeats"] = 0
+        if self.train_interpolation:
+            keywords["interpolation"] = self.train_interpolation
+        return keywords

@@ -21,7 +21,12 @@ from sparseml.run.settings.groups import RunSettings
 from sparseml.timm.checks import check_settings
 from sparseml.timm.data import DataSource, require_classes
 from sparseml.timm.evaluation import evaluate
-from sparseml.timm.image_settings import DataSettings, ModelSettings, SamplerSettings
+from sparseml.timm.image_settings import (
+    DataSettings,
+    ModelSettings,
+    SamplerSettings,
+    TrainingImageSettings,
+)
 from sparseml.timm.models import data_config, load_model, model_kwargs, output_classes, short_name
 from sparseml.timm.settings import OneShotSettings, TrainingSettings
 from sparseml.utils.references import described
@@ -38,9 +43,8 @@ Autocast = Callable[[], AbstractContextManager[Any]]
 class ImageSession:
     """A model that tells images apart, with its images.
 
-    :param plain_batch: how many images :meth:`training_batches` has in each batch
+    :param training_batch: how many images :meth:`training_batches` has in each batch
     :param gradient_batch: how many there are in each batch that gradients are sampled on
-    :param auto_augment: policy for the images that gradients are sampled on
     """
 
     run: RunSettings
@@ -52,9 +56,9 @@ class ImageSession:
     training_data: Any
     validation_loader: Any
     classes: int
-    plain_batch: int
+    augmentation: TrainingImageSettings
+    training_batch: int
     gradient_batch: int
-    auto_augment: str | None = None
 
     metrics: Sequence[Metric] = (
         Metric("top1", "val/acc"),
@@ -62,6 +66,11 @@ class ImageSession:
         Metric("loss", "val/loss", percent=False),
     )
     packages: Sequence[str] = ("timm", "torchvision")
+
+    @property
+    def training_size(self) -> int:
+        """Return how many images there are to train on."""
+        return len(self.training_data)
 
     def evaluate(self, model: nn.Module, name: str = "evaluating") -> dict[str, float]:
         """Return loss and accuracies on the validation images, the same in all processes."""
@@ -76,8 +85,16 @@ class ImageSession:
         return images[:count].to(self.where.device)
 
     def training_batches(self) -> Iterable[Any]:
-        """Return training images in random order, not augmented, with their labels."""
-        return self.source.shuffled(self.training_data, self.plain_batch, self.where)
+        """Return training images in random order, augmented as in training, with their labels."""
+        share = max(1, len(self.training_data) // self.where.count)
+        return self.source.loader(
+            self.training_data,
+            min(self.training_batch, share),
+            self.where,
+            training=True,
+            use_prefetcher=False,
+            **self.augmentation.loader_keywords(self.where.several),
+        )
 
     def grad_sampler(self) -> dict[str, Any]:
         """Return what gradients are sampled on; nothing is loaded before it is needed."""
@@ -101,7 +118,7 @@ class ImageSession:
             training=True,
             shared=sampler.gs_distributed,
             no_aug=sampler.gs_no_aug,
-            auto_augment=self.auto_augment if sampler.gs_aa else None,
+            auto_augment=self.augmentation.aa if sampler.gs_aa else None,
             use_prefetcher=False,
         )
 
@@ -115,14 +132,11 @@ def open_session(settings: OneShotSettings | TrainingSettings, where: Processes)
     run, data = settings.run, settings.data
     kwargs = model_kwargs(settings.model)
     # of a one-shot run, as far as it says nothing
-    plain_batch, gradient_batch, auto_augment = data.val_batch_size, 128, None
+    training_batch, gradient_batch = data.val_batch_size, 128
     if isinstance(settings, TrainingSettings):
         rates = settings.optimizer
         kwargs = model_kwargs(settings.model, rates.drop_rate, rates.drop_path_rate)
-        plain_batch = gradient_batch = rates.batch_size
-        auto_augment = settings.augmentation.aa
-    elif settings.sampler.gs_batch_size:
-        plain_batch = settings.sampler.gs_batch_size
+        training_batch = gradient_batch = rates.batch_size
     model, config = _model(settings.model, kwargs, run, where)
     source = _source(data, config, where)
     classes = output_classes(model)
@@ -143,9 +157,9 @@ def open_session(settings: OneShotSettings | TrainingSettings, where: Processes)
         datasets[0],
         validation,
         outputs if classes is None else classes,
-        plain_batch,
+        settings.augmentation,
+        run.bn_retune_batch_size or training_batch,
         settings.sampler.gs_batch_size or gradient_batch,
-        auto_augment,
     )
 
 

@@ -7,7 +7,12 @@ from typing import Any
 
 from sparseml.run.settings.flags import Settings
 from sparseml.run.settings.groups import CheckpointSettings, RunSettings, SweepSettings
-from sparseml.timm.image_settings import DataSettings, ModelSettings, SamplerSettings
+from sparseml.timm.image_settings import (
+    DataSettings,
+    ModelSettings,
+    SamplerSettings,
+    TrainingImageSettings,
+)
 from sparseml.timm.training_settings import (
     AugmentationSettings,
     ExtraSettings,
@@ -63,6 +68,7 @@ class OneShotSettings(Settings):
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     run: RunSettings
     sweep: SweepSettings = field(default_factory=SweepSettings)
+    augmentation: TrainingImageSettings = field(default_factory=TrainingImageSettings)
 
 
 @dataclass(kw_only=True)

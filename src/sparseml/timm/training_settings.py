@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparseml.run.settings.flags import Group, flag
-from sparseml.timm.image_settings import INTERPOLATIONS
+from sparseml.timm.image_settings import TrainingImageSettings
 
 __all__ = [
     "AugmentationSettings",
@@ -78,28 +78,12 @@ class ScheduleSettings(Group):
 
 
 @dataclass
-class AugmentationSettings(Group):
+class AugmentationSettings(TrainingImageSettings):
     """What is done to images and labels."""
 
     TITLE = "augmentation"
+    DESCRIPTION = None
 
-    no_aug: bool = flag(False, "only resize and crop, as for validation")
-    aa: str | None = flag(None, "policy of timm's auto_augment")
-    aug_repeats: float = flag(0, "of each image, over several processes", at_least=0)
-    scale: Sequence[float] = flag((0.08, 1.0), "of random crops, from and to", nargs=2)
-    ratio: Sequence[float] = flag((3 / 4, 4 / 3), "of their sides, likewise", nargs=2)
-    hflip: float = flag(0.5, "probability to mirror", at_least=0, at_most=1)
-    vflip: float = flag(0.0, "probability to turn upside down", at_least=0, at_most=1)
-    color_jitter: float = flag(0.4, "how much; not with --aa", at_least=0)
-    reprob: float = flag(0.0, "probability to erase a part", at_least=0, at_most=1)
-    remode: str = flag("pixel", "what is put there", choices=("pixel", "rand", "const"))
-    recount: int = flag(1, "parts to erase", at_least=1)
-    train_interpolation: str = flag(
-        "random", "'' as for validation", choices=("", "random", *INTERPOLATIONS)
-    )
-    train_crop_mode: str | None = flag(
-        None, "timm's way to crop [rrc]", choices=("rrc", "rkrc", "rkrr")
-    )
     mixup: float = flag(0.0, "alpha; mixes pairs of images", at_least=0)
     cutmix: float = flag(0.0, "alpha; puts boxes of one into another", at_least=0)
     mixup_prob: float = flag(1.0, "that any of both is done", at_least=0, at_most=1)

@@ -32,11 +32,6 @@ __all__ = ["learning_rate", "set_up_training"]
 
 _LOGGER = logging.getLogger(__name__)
 
-# keyword of timm's create_loader → setting
-_RENAMED = {"auto_augment": "aa", "re_prob": "reprob", "re_mode": "remode", "re_count": "recount"}
-_SAME = ("no_aug", "scale", "ratio", "hflip", "vflip", "color_jitter", "train_crop_mode")
-_AUGMENTATION = {**_RENAMED, **{name: name for name in _SAME}}
-
 
 def set_up_training(
     session: ImageSession, settings: TrainingSettings, loggers: list[Any], log: LogStep
@@ -93,17 +88,12 @@ def set_up_training(
 
 
 def _training_loader(session: ImageSession, settings: TrainingSettings) -> Any:
-    chosen = settings.augmentation
-    keywords = {name: getattr(chosen, setting) for name, setting in _AUGMENTATION.items()}
-    if chosen.train_interpolation:
-        keywords["interpolation"] = chosen.train_interpolation
     return session.source.loader(
         session.training_data,
         settings.optimizer.batch_size,
         session.where,
         training=True,
-        num_aug_repeats=chosen.aug_repeats if session.where.several else 0,
-        **keywords,
+        **settings.augmentation.loader_keywords(session.where.several),
     )
 
 

@@ -223,6 +223,30 @@ def test_wandb_logger(fake_wandb: tuple[ModuleType, list[Any]]) -> None:
     assert LoggerManager([logger]).wandb is module
 
 
+def test_what_wandb_has_written(
+    stored_runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.pth").write_bytes(b"weights")
+    given = {"dir": str(tmp_path / "new"), "config": {"lr": 0.1, "b": [1]}}
+    logger = WANDBLogger({"project": "p", **given})
+    manager = LoggerManager([logger], log_python=False)
+    manager.log_hyperparams({"lr": 0.2, "path": tmp_path, "scale": torch.tensor(2.0)})
+    manager.log_scalar("loss", torch.tensor([1.5]), 0)
+    manager.log_scalar("nothing", None, 1)
+    manager.log_scalars("acc", {"top1": torch.tensor(0.0), "top5": float("nan")}, 1)
+    manager.log_scalar("zero", 0.0, 1)
+    manager.save("model.pth")
+    logger.wandb.finish()
+    (run,) = stored_runs(tmp_path / "new")
+    assert (run.project, run.exit_code) == ("p", 0)
+    assert run.config == {"lr": 0.2, "b": [1], "path": str(tmp_path), "scale": 2.0}
+    assert [row["_step"] for row in run.rows] == [0, 1]
+    rows = [{name: row[name] for name in sorted(row) if name[0] != "_"} for row in run.rows]
+    assert str(rows) == "[{'loss': 1.5}, {'acc/top1': 0, 'acc/top5': nan, 'zero': 0}]"
+    assert "model.pth" in run.files
+
+
 def test_services_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setitem(sys.modules, "clearml", None)

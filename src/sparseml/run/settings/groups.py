@@ -43,7 +43,15 @@ class RunSettings(Group):
     amp_dtype: str | None = flag(
         None, "[float16 on GPUs, else bfloat16]", choices=("float16", "bfloat16")
     )
-    bn_retune: int = flag(0, "batch norms after pruning", metavar="BATCHES", at_least=0)
+    bn_retune: int = flag(
+        0,
+        "measure batch norms after pruning, on training images",
+        metavar="BATCHES",
+        at_least=0,
+    )
+    bn_retune_batch_size: int | None = flag(
+        None, "images in each [-b, in one shot -vb]", metavar="N", at_least=1
+    )
     timeout: float = flag(
         1800.0, "seconds that processes wait for each other", above=0, changes="nothing"
     )

@@ -77,10 +77,16 @@ class LogEntry(NamedTuple):
     log_types: str | Sequence[str] = ALL_TOKEN
 
     def numbers(self) -> dict[str, Any]:
-        """Return the numbers, each under a tag of its own (``<tag>/<name>`` if several)."""
+        """Return the numbers, each under a tag of its own (``<tag>/<name>`` if several).
+
+        None is no number, and left out.
+        """
+        found: Mapping[str, Any] = {}
         if self.kind == "scalars":
-            return {f"{self.tag}/{name}": value for name, value in self.content.items()}
-        return {str(self.tag): self.content} if self.kind == "scalar" else {}
+            found = {f"{self.tag}/{name}": value for name, value in self.content.items()}
+        elif self.kind == "scalar":
+            found = {str(self.tag): self.content}
+        return {tag: value for tag, value in found.items() if value is not None}
 
     def time(self) -> float:
         """Return ``wall_time``, or now if there is none."""

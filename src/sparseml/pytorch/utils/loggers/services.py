@@ -104,11 +104,11 @@ class WANDBLogger(BaseLogger):
     def emit(self, entry: LogEntry) -> bool:
         if entry.kind == "hyperparams":
             self.wandb.config.update(dict(entry.content), allow_val_change=True)
-        elif entry.kind == "string":
-            return False
-        else:
-            self.wandb.log(entry.numbers(), step=entry.step)
-        return True
+            return True
+        numbers = entry.numbers()
+        if numbers:
+            self.wandb.log(numbers, step=entry.step)
+        return bool(numbers)
 
     def save(self, file_path: str, **kwargs: Any) -> bool:
         self.wandb.save(file_path)
