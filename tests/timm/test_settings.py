@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sparseml.run import RunError
 from sparseml.run.settings import leaves, with_dashes
@@ -113,6 +114,17 @@ def test_null_is_the_default(tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         file.write_text("data_dir: null\n")
         _parse("-c", str(file), needed=NEEDED[2:])
+
+
+def test_the_settings_of_a_run_give_the_same_run(tmp_path: Path) -> None:
+    file = tmp_path / "args.yaml"
+    values = _parse("--opt-kwargs", "a=1", "--mean", "0.1", "0.2", "--dist-bn", "").values()
+    plain = {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+    file.write_text(yaml.safe_dump(plain))
+    again = _parse("-c", str(file), needed=[]).values()
+    assert {**again, "config": None} == plain | {
+        key: again[key] for key, value in values.items() if isinstance(value, tuple)
+    }
 
 
 def test_negated_keys(tmp_path: Path) -> None:

@@ -122,24 +122,24 @@ def tell_carried(taken: Carried, steps_per_epoch: int, steps: int) -> None:
         held = 1 - sum(int(m.sum()) for m in masks.values()) / sum(
             map(Tensor.numel, masks.values())
         )
-        name, count = type(modifier).__name__, len(masks)
-        _LOGGER.info("%s: %s takes %d masks, sparsity %.4g", _FLAG, name, count, held)
         updates = list(modifier.schedule.updates(steps_per_epoch, steps))
-        epochs = [updates[0].epoch, updates[-1].epoch] if updates else []
-        asked = [modifier.get_applied_sparsity_for_epoch(one, steps_per_epoch) for one in epochs]
-        levels = [max(one) if isinstance(one, (list, tuple)) else one for one in asked]
-        if not levels or levels[0] is None:
-            _LOGGER.info("%s: %s keeps them as they are", _FLAG, name)
-            continue
-        _LOGGER.info(
-            "%s: %s asks for %.4g at epoch %.4g, and at last for %.4g at epoch %.4g",
-            _FLAG, name, levels[0], epochs[0], levels[1], epochs[1],
-        )  # fmt: skip
-        if levels[0] < held - _NEAR:
+        asked: list[tuple[float, float]] = []
+        for update in updates[:1] + updates[-1:]:
+            level = modifier.get_applied_sparsity_for_epoch(update.epoch, steps_per_epoch)
+            if level is not None:
+                each = level if isinstance(level, (list, tuple)) else [level]
+                asked.append((max(each), update.epoch))
+        says = "keeps them as they are"
+        if asked:
+            first, last = (f"{level:.4g} at epoch {epoch:.4g}" for level, epoch in asked)
+            says = f"asks for {first}, and at last for {last}"
+        name, without = f"{_FLAG}: {type(modifier).__name__}", len(modifier.masks) - len(masks)
+        taken_here = f"{len(masks)} masks" + (f" ({without} parameters without)" if without else "")
+        _LOGGER.info("%s takes %s, sparsity %.4g; it %s", name, taken_here, held, says)
+        if asked and asked[0][0] < held - _NEAR:
             _LOGGER.warning(
-                "%s: %s asks for less than the masks hold, so weights come back: let it begin with "
-                "init_sparsity %.4g, or __FROM_PARAM__",
-                _FLAG, name, held,
+                "%s asks for less than the masks hold, so weights come back: let it begin with "
+                "init_sparsity %.4g, or __FROM_PARAM__", name, held,
             )  # fmt: skip
 
 
