@@ -13,7 +13,7 @@ from sparseml.lazy import lazy_names
 if TYPE_CHECKING:
     from sparseml.run.batch_norm import frozen_statistics, retune_batch_norm, tracked_norms
     from sparseml.run.carrying import carry_masks, mask_weights, masks_of_run
-    from sparseml.run.checkpoints import Checkpoints, find_checkpoint
+    from sparseml.run.checkpoints import Checkpoints, RunIdentity, find_checkpoint
     from sparseml.run.commands import prune, train
     from sparseml.run.errors import RunError, one_line, run_reported
     from sparseml.run.files import atomic_text
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from sparseml.run.masks import masked_sparsity, masks_in_force, read_masks, write_masks
     from sparseml.run.processes import Processes
     from sparseml.run.progress import say, shown_progress
-    from sparseml.run.resuming import RunIdentity
     from sparseml.run.sam import SharpnessAware
     from sparseml.run.session import Glue, Metric, Session, Training
     from sparseml.run.sweep import Pruned, asked_sparsities, sweep_recipe
@@ -71,7 +70,7 @@ __all__ = [
 _HOMES = {
     "batch_norm": "frozen_statistics retune_batch_norm tracked_norms",
     "carrying": "carry_masks mask_weights masks_of_run",
-    "checkpoints": "Checkpoints find_checkpoint",
+    "checkpoints": "Checkpoints RunIdentity find_checkpoint",
     "commands": "prune train",
     "errors": "RunError one_line run_reported",
     "files": "atomic_text",
@@ -79,7 +78,6 @@ _HOMES = {
     "masks": "masked_sparsity masks_in_force read_masks write_masks",
     "processes": "Processes",
     "progress": "say shown_progress",
-    "resuming": "RunIdentity",
     "sam": "SharpnessAware",
     "session": "Glue Metric Session Training",
     "sweep": "Pruned asked_sparsities sweep_recipe",

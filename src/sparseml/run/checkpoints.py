@@ -1,7 +1,11 @@
-"""Checkpoints of a training run: to resume from, and the best one of each sparsity."""
+"""Checkpoints of a training run: to resume from, and the best one of each sparsity.
+
+A checkpoint also tells whether it belongs to the run that is to go on from it.
+"""
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,10 +26,11 @@ from sparseml.pytorch.utils.saving.files import (
 from sparseml.pytorch.utils.saving.rng import get_rng_state, set_rng_state
 from sparseml.run.errors import RunError, one_line
 from sparseml.run.processes import Processes
-from sparseml.run.resuming import RunIdentity
+from sparseml.run.session import TrainingRunSettings
 
-__all__ = ["Checkpoints", "find_checkpoint"]
+__all__ = ["Checkpoints", "RunIdentity", "find_checkpoint"]
 
+_LOGGER = logging.getLogger(__name__)
 _FEW_BYTES = 1 << 20
 
 
@@ -45,6 +50,53 @@ def find_checkpoint(path: str, flag: str = "--resume") -> Path:
     if len(found) != 1:
         raise RunError(f"{flag} {path}: {len(found)} files *_last.pth are there, not one")
     return found[0]
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """The settings that a run's weights depend on.
+
+    :param values: name → value, as plain data
+    :param of_optimizer: those that also say what kind of state the optimizer and its schedule have
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    of_optimizer: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: TrainingRunSettings, where: Processes) -> RunIdentity:
+        """Return the identity of a run with these settings, in so many processes."""
+        kept = settings.values("result", "optimizer")
+        plain = {key: list(v) if isinstance(v, tuple) else v for key, v in kept.items()}
+        return cls({**plain, "processes": where.count}, tuple(settings.values("optimizer")))
+
+    def require_same(
+        self, path: Any, before: Mapping[str, Any], with_optimizer: bool = True
+    ) -> None:
+        """Compare with the values in a checkpoint that this run goes on from.
+
+        Whatever differs is warned of: the run then is another one than if it had not stopped.
+
+        :param before: the ``values`` of the run that wrote the checkpoint
+        :param with_optimizer: whether the state of the optimizer is taken over, too
+        :raises RunError: if that state is one of another optimizer or schedule
+        """
+        differing = {
+            name: f"{name} {before.get(name)!r} (now {value!r})"
+            for name, value in self.values.items()
+            if name in before and before[name] != value
+        }
+        for name in self.of_optimizer if with_optimizer else ():
+            if name in differing:
+                raise RunError(
+                    f"--resume {path} comes from --{name} {before[name]}, not {self.values[name]}; "
+                    "--no-resume-opt goes on without the state of the optimizer"
+                )
+        if differing:
+            _LOGGER.warning(
+                "--resume %s comes from other settings, so the numbers will not be those of one "
+                "whole run: %s", path, ", ".join(differing.values()),
+            )  # fmt: skip
 
 
 @dataclass

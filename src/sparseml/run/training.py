@@ -20,7 +20,7 @@ from sparseml.pytorch.utils.logger import BaseLogger
 from sparseml.report import RunDirectory
 from sparseml.run.batch_norm import retune_batch_norm
 from sparseml.run.carrying import carry_masks, mask_weights, masks_of_run, tell_carried
-from sparseml.run.checkpoints import Checkpoints, find_checkpoint
+from sparseml.run.checkpoints import Checkpoints, RunIdentity, find_checkpoint
 from sparseml.run.epoch_log import EpochLog
 from sparseml.run.errors import RunError
 from sparseml.run.fitting import load_recipe
@@ -37,7 +37,6 @@ from sparseml.run.results import (
     write_outcome,
     write_page,
 )
-from sparseml.run.resuming import RunIdentity
 from sparseml.run.service_logs import service_loggers
 from sparseml.run.session import Found, Glue, Session, Training, TrainingRunSettings
 
