@@ -13,7 +13,7 @@ from tqdm import tqdm
 __all__ = ["say", "shown_progress"]
 
 Advance = Callable[[int, str], None]
-_QUIET_SECONDS = 10.0
+QUIET_SECONDS = 10.0
 
 
 def say(text: str, shown: bool = True) -> None:
@@ -58,7 +58,7 @@ class _Lines:
 
     def __call__(self, done: int, news: str) -> None:
         now = time.monotonic()
-        if now - self._last < _QUIET_SECONDS and not (self._any and done == self._total):
+        if now - self._last < QUIET_SECONDS and not (self._any and done == self._total):
             return
         self._last, self._any = now, True
         print(f"{self._name} {done}/{self._total}  {news}", file=self._stream, flush=True)
