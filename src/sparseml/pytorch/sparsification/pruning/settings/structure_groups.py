@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparseml.pytorch.utils.names import canonical_name
-from sparseml.utils.text import did_you_mean
+from sparseml.utils.text import did_you_mean, shown
 
 __all__ = ["as_dependency_map", "as_param_groups", "group_indices"]
 
@@ -17,13 +17,13 @@ def as_param_groups(name: str, value: Any) -> list[list[str]]:
     :raises ValueError: for anything but a list of lists of names
     """
     groups = [] if value is None else value
-    is_nested = isinstance(groups, (list, tuple)) and all(
-        isinstance(group, (list, tuple)) and all(isinstance(entry, str) for entry in group)
-        for group in groups
-    )
-    if not is_nested:
-        raise ValueError(f"{name} must be a list of lists of parameter names, found {value!r}")
+    if not isinstance(groups, (list, tuple)) or not all(map(_are_names, groups)):
+        raise ValueError(f"{name} must be a list of lists of parameter names, found {shown(value)}")
     return [list(group) for group in groups]
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(entry, str) for entry in value)
 
 
 def as_dependency_map(name: str, value: Any) -> dict[str, list[str]]:
@@ -31,16 +31,12 @@ def as_dependency_map(name: str, value: Any) -> dict[str, list[str]]:
 
     :raises ValueError: for anything else
     """
-    is_map = isinstance(value, Mapping) and all(
-        isinstance(key, str)
-        and isinstance(names, (list, tuple))
-        and all(isinstance(entry, str) for entry in names)
-        for key, names in value.items()
-    )
-    if not is_map:
+    if not isinstance(value, Mapping) or not (
+        _are_names(list(value)) and all(map(_are_names, value.values()))
+    ):
         raise ValueError(
             f"{name} must map comma separated parameter names to lists of parameter names, "
-            f"found {value!r}"
+            f"found {shown(value)}"
         )
     return {key: list(names) for key, names in value.items()}
 
@@ -60,11 +56,11 @@ def group_indices(
         for name in group:
             if name not in places:
                 raise ValueError(
-                    f"param_groups names {name!r}, which is none of the {len(names)} parameters "
-                    f"that params selects{did_you_mean(name, names)}"
+                    f"param_groups names {shown(name)}, which is none of the "
+                    f"{len(names)} parameters that params selects{did_you_mean(name, names)}"
                 )
             if name in seen:
-                raise ValueError(f"param_groups names {name!r} twice")
+                raise ValueError(f"param_groups names {shown(name)} twice")
             seen.add(name)
         found.append(tuple(places[name] for name in group))
     return tuple(found)
