@@ -28,7 +28,7 @@ _ONE_SHOT_EXAMPLES = (
 _TRAINING_EXAMPLES = (
     "/data/imagenet --model deit_tiny_patch16_224 --recipe recipe:timm/gradual/cap/vit --amp",
     "images --model resnet18 --num-classes 10 --recipe my.yaml --epochs 30 --warmup-epochs 2",
-    "--config args.yaml --recipe my.yaml          # also the args.yaml of timm's train.py",
+    "--config args.yaml --recipe my.yaml  # args.yaml of train.py of timm, too",
     "images --recipe my.yaml --resume output/train/resnet18-my",
     "images --recipe edited.yaml --checkpoint out/model.safetensors --initial-masks out",
 )
