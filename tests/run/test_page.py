@@ -9,7 +9,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
+from sparseml.run import Processes, load_recipe, masks_in_force, masks_of_run, train
 from sparseml.run.settings import parse
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/running.md").read_text(encoding="utf-8")
@@ -49,3 +51,17 @@ def test_the_commands_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
         given = flags.replace("--config my_settings.yaml", "").split()
         read = GLUE.one_shot_settings if name == "prune" else GLUE.training_settings
         assert read(given).run.sparseml_recipe.startswith("recipe:timm/")
+
+
+def test_masks_are_carried_as_shown(flags: list[str], glue: Any) -> None:
+    assert train([*flags, "--output", ".", "--experiment", "out"], glue) == 0
+    model = glue.open_session(None, Processes()).model
+    manager, kept = load_recipe("recipe.yaml", None), masks_of_run("out")
+    scope = {"model": model, "manager": manager, "steps_per_epoch": 4}
+    scope["optimizer"] = torch.optim.SGD(model.parameters(), 0.1)
+    exec(next(block for block in BLOCKS if "carry_masks" in block), scope)  # noqa: S102
+    masks = masks_in_force(manager)
+    assert kept.keys() == masks.keys() and len(kept) == 2
+    for name, mask in masks.items():
+        assert torch.equal(mask != 0, kept[name]) and 0 < mask.mean() < 1
+        assert bool((model.get_parameter(name)[mask == 0] == 0).all())

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import io
+import logging
+import sys
+from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from sparseml.run import shown_progress
+from sparseml.run.commands import AboveBars
 
 
 class Terminal(io.StringIO):
@@ -22,14 +28,35 @@ def _progress(stream: Any, total: int = 20) -> str:
     return stream.getvalue()
 
 
-def test_plain_lines_in_a_log() -> None:
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.2, []), (3.0, [4, 8, 12, 16, 20]), (11.0, range(1, 21)), (0.6, [17, 20])],
+)
+def test_plain_lines_in_a_log_come_by_time(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, told: Sequence[int]
+) -> None:
+    now = iter(seconds * step for step in range(21))
+    monkeypatch.setattr("sparseml.run.progress.time.monotonic", lambda: next(now))
     lines = _progress(io.StringIO()).splitlines()
-    assert lines == [f"job {done}/20  loss {done}" for done in (4, 8, 12, 16, 20)]
+    assert lines == [f"job {done}/20  loss {done}" for done in told]
 
 
 def test_a_bar_on_a_terminal() -> None:
     shown = _progress(Terminal())
     assert "\r" in shown and "20/20" in shown and "loss 20" in shown and "\n" not in shown
+
+
+def test_lines_of_a_log_go_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    record = logging.makeLogRecord({"msg": "a line", "levelno": logging.INFO})
+    with shown_progress("job", 20, stream=terminal) as advance:
+        advance(1, "loss 1")
+        shown = terminal.tell()
+        AboveBars().handle(record)
+    before, line, after = terminal.getvalue()[shown:].partition("a line\n")
+    assert line and before.strip("\r ") == "", "the bar is cleared first"
+    assert "1/20" in after, "and drawn anew below"
 
 
 def test_silence_of_other_processes() -> None:

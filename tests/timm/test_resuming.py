@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,7 @@ def test_what_changes_the_numbers_is_told(
     caplog.clear()
     done = call(SCRIPT, *stopped, *more)
     assert "after 2 epochs" in done.out and "epoch 4/4  train loss" in done.out
-    warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    warned = [r.getMessage() for r in caplog.records if r.name == "sparseml.run.checkpoints"]
     assert len(warned) == bool(expected)
     assert all(text in warned[0] for text in expected)
 

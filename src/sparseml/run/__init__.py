@@ -12,7 +12,8 @@ from sparseml.lazy import lazy_names
 
 if TYPE_CHECKING:
     from sparseml.run.batch_norm import frozen_statistics, retune_batch_norm, tracked_norms
-    from sparseml.run.checkpoints import Checkpoints, find_checkpoint
+    from sparseml.run.carrying import carry_masks, mask_weights, masks_of_run
+    from sparseml.run.checkpoints import Checkpoints, RunIdentity, find_checkpoint
     from sparseml.run.commands import prune, train
     from sparseml.run.errors import RunError, one_line, run_reported
     from sparseml.run.files import atomic_text
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from sparseml.run.masks import masked_sparsity, masks_in_force, read_masks, write_masks
     from sparseml.run.processes import Processes
     from sparseml.run.progress import say, shown_progress
-    from sparseml.run.resuming import RunIdentity
     from sparseml.run.sam import SharpnessAware
     from sparseml.run.session import Glue, Metric, Session, Training
     from sparseml.run.sweep import Pruned, asked_sparsities, sweep_recipe
@@ -43,12 +43,15 @@ __all__ = [
     "Training",
     "asked_sparsities",
     "atomic_text",
+    "carry_masks",
     "epochs_to_run",
     "find_checkpoint",
     "frozen_statistics",
     "load_recipe",
+    "mask_weights",
     "masked_sparsity",
     "masks_in_force",
+    "masks_of_run",
     "one_line",
     "prune",
     "read_masks",
@@ -66,7 +69,8 @@ __all__ = [
 
 _HOMES = {
     "batch_norm": "frozen_statistics retune_batch_norm tracked_norms",
-    "checkpoints": "Checkpoints find_checkpoint",
+    "carrying": "carry_masks mask_weights masks_of_run",
+    "checkpoints": "Checkpoints RunIdentity find_checkpoint",
     "commands": "prune train",
     "errors": "RunError one_line run_reported",
     "files": "atomic_text",
@@ -74,7 +78,6 @@ _HOMES = {
     "masks": "masked_sparsity masks_in_force read_masks write_masks",
     "processes": "Processes",
     "progress": "say shown_progress",
-    "resuming": "RunIdentity",
     "sam": "SharpnessAware",
     "session": "Glue Metric Session Training",
     "sweep": "Pruned asked_sparsities sweep_recipe",

@@ -1,7 +1,11 @@
-"""Checkpoints of a training run: to resume from, and the best one of each sparsity."""
+"""Checkpoints of a training run: to resume from, and the best one of each sparsity.
+
+A checkpoint also tells whether it belongs to the run that is to go on from it.
+"""
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,11 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparseml.pytorch.utils.saving.checkpoint import (
-    CheckpointInfo,
-    load_checkpoint,
-    save_checkpoint,
-)
+from sparseml.pytorch.utils.saving.checkpoint import load_checkpoint, save_checkpoint
 from sparseml.pytorch.utils.saving.files import (
     CheckpointError,
     atomic_path,
@@ -26,28 +26,77 @@ from sparseml.pytorch.utils.saving.files import (
 from sparseml.pytorch.utils.saving.rng import get_rng_state, set_rng_state
 from sparseml.run.errors import RunError, one_line
 from sparseml.run.processes import Processes
-from sparseml.run.resuming import RunIdentity
+from sparseml.run.session import TrainingRunSettings
 
-__all__ = ["Checkpoints", "find_checkpoint"]
+__all__ = ["Checkpoints", "RunIdentity", "find_checkpoint"]
 
+_LOGGER = logging.getLogger(__name__)
 _FEW_BYTES = 1 << 20
 
 
-def find_checkpoint(path: str) -> Path:
+def find_checkpoint(path: str, flag: str = "--resume") -> Path:
     """Return the file to resume from, given it or the folder of its run.
 
+    :param flag: that gave it, for errors
     :raises RunError: if there is none
     """
     given = Path(path).expanduser()
     if not given.is_dir():
         if not given.exists():
-            raise RunError(f"--resume {path}: no such file or folder")
+            raise RunError(f"{flag} {path}: no such file or folder")
         return given
     kept = given.glob("**/*_last.pth*")  # with it, the one before
     found = sorted({path.with_name(path.name.partition(".pth")[0] + ".pth") for path in kept})
     if len(found) != 1:
-        raise RunError(f"--resume {path}: {len(found)} files *_last.pth are there, not one")
+        raise RunError(f"{flag} {path}: {len(found)} files *_last.pth are there, not one")
     return found[0]
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """The settings that a run's weights depend on.
+
+    :param values: name → value, as plain data
+    :param of_optimizer: those that also say what kind of state the optimizer and its schedule have
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    of_optimizer: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: TrainingRunSettings, where: Processes) -> RunIdentity:
+        """Return the identity of a run with these settings, in so many processes."""
+        kept = settings.values("result", "optimizer")
+        plain = {key: list(v) if isinstance(v, tuple) else v for key, v in kept.items()}
+        return cls({**plain, "processes": where.count}, tuple(settings.values("optimizer")))
+
+    def require_same(
+        self, path: Any, before: Mapping[str, Any], with_optimizer: bool = True
+    ) -> None:
+        """Compare with the values in a checkpoint that this run goes on from.
+
+        Whatever differs is warned of: the run then is another one than if it had not stopped.
+
+        :param before: the ``values`` of the run that wrote the checkpoint
+        :param with_optimizer: whether the state of the optimizer is taken over, too
+        :raises RunError: if that state is one of another optimizer or schedule
+        """
+        differing = {
+            name: f"{name} {before.get(name)!r} (now {value!r})"
+            for name, value in self.values.items()
+            if name in before and before[name] != value
+        }
+        for name in self.of_optimizer if with_optimizer else ():
+            if name in differing:
+                raise RunError(
+                    f"--resume {path} comes from --{name} {before[name]}, not {self.values[name]}; "
+                    "--no-resume-opt goes on without the state of the optimizer"
+                )
+        if differing:
+            _LOGGER.warning(
+                "--resume %s comes from other settings, so the numbers will not be those of one "
+                "whole run: %s", path, ", ".join(differing.values()),
+            )  # fmt: skip
 
 
 @dataclass
@@ -122,12 +171,24 @@ class Checkpoints:
         except (IndexError, OSError) as error:
             raise RunError(f"--resume {path}: {one_line(error)}") from error
         except (KeyError, RuntimeError, ValueError) as error:
-            self._require_same_optimizer(path, with_optimizer)
+            if with_optimizer:  # which may be why
+                held = read_torch_file(path if path.exists() else previous_path(path))
+                self.identity.require_same(path, _settings_in(held.get("extra")))
             reason = f"does not fit {self.name}: {one_line(error)}"
             raise RunError(f"--resume {path} {reason}") from error
-        extra = self._checked_extra(path, info)
-        before = extra.get("settings", {})
-        self._require_same_model(path, before, shapes)
+        extra = info.extra
+        if not isinstance(extra, dict) or not {"rng", "progress"} <= extra.keys():
+            raise RunError(f"--resume {path} was not written by this script")
+        lacking = [key for key in self.extras if key not in extra]
+        if lacking:
+            raise RunError(f"--resume {path} holds no state of: {', '.join(lacking)}")
+        before, model = _settings_in(extra), self.identity.values.get("model")
+        # thinning changes shapes, too; then the model is built as it was
+        if before.get("model") != model and shapes != self._shapes():
+            raise RunError(
+                f"--resume {path} comes from --model {before.get('model')}, whose layers have "
+                f"other shapes than those of {model}"
+            )
         self.identity.require_same(path, before, with_optimizer)
         for key, value in self.extras.items():
             value.load_state_dict(extra[key])
@@ -135,36 +196,15 @@ class Checkpoints:
             set_rng_state(extra["rng"][self.where.rank])
         return int(info.epoch or 0), extra["progress"]
 
-    def _checked_extra(self, path: Path, info: CheckpointInfo) -> dict[str, Any]:
-        extra = info.extra
-        if not isinstance(extra, dict) or not {"rng", "progress"} <= extra.keys():
-            raise RunError(f"--resume {path} was not written by this script")
-        lacking = [key for key in self.extras if key not in extra]
-        if lacking:
-            raise RunError(f"--resume {path} holds no state of: {', '.join(lacking)}")
-        return extra
-
-    def _require_same_optimizer(self, path: Path, with_optimizer: bool) -> None:
-        extra = read_torch_file(path if path.exists() else previous_path(path)).get("extra")
-        if isinstance(extra, dict) and with_optimizer:
-            self.identity.require_same(path, extra.get("settings", {}))
-
-    def _require_same_model(
-        self, path: Path, before: Mapping[str, Any], shapes: dict[str, torch.Size]
-    ) -> None:
-        # thinning changes shapes, too; then the model is built as it was
-        now = self.identity.values.get("model")
-        if before.get("model") != now and shapes != self._shapes():
-            raise RunError(
-                f"--resume {path} comes from --model {before.get('model')}, whose layers have "
-                f"other shapes than those of {now}"
-            )
-
     def _shapes(self) -> dict[str, torch.Size]:
         return {name: value.shape for name, value in self.model.state_dict().items()}
 
     def _present(self) -> dict[str, Any]:
         return {key: value for key, value in self.parts.items() if value is not None}
+
+
+def _settings_in(extra: Any) -> Mapping[str, Any]:
+    return extra.get("settings", {}) if isinstance(extra, dict) else {}
 
 
 @contextmanager

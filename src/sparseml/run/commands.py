@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from sparseml.run.errors import run_reported
 
 if TYPE_CHECKING:
     from sparseml.run.session import Glue
 
-__all__ = ["prune", "train"]
+__all__ = ["AboveBars", "prune", "train"]
 
 
 def prune(argv: Sequence[str], glue: Glue, prog: str | None = None) -> int:
@@ -24,7 +25,7 @@ def prune(argv: Sequence[str], glue: Glue, prog: str | None = None) -> int:
     """
 
     def run() -> None:
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        _log_above_bars()
         settings = glue.one_shot_settings(argv, prog)
         from sparseml.run.one_shot import run_one_shot
 
@@ -37,10 +38,24 @@ def train(argv: Sequence[str], glue: Glue, prog: str | None = None) -> int:
     """Train a model while a recipe prunes it; arguments and exit status are those of `prune`."""
 
     def run() -> None:
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        _log_above_bars()
         settings = glue.training_settings(argv, prog)
         from sparseml.run.training import run_training
 
         run_training(settings, glue)
 
     return run_reported(run)
+
+
+class AboveBars(logging.StreamHandler[TextIO]):
+    """Writes to stderr without breaking a bar that is shown there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record's text, after the bar is cleared."""
+        from tqdm import tqdm  # here, as the help of a command needs none
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def _log_above_bars() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[AboveBars()])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-__all__ = ["RunError", "one_line", "run_reported"]
+__all__ = ["RunError", "few", "one_line", "run_reported"]
 
 _MISTAKE = 2
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -22,6 +22,12 @@ def one_line(error: BaseException | str) -> str:
     lines = (line.strip() for line in str(error).splitlines())
     text = "; ".join(line for line in lines if line)
     return text or type(error).__name__
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """Return the first of some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
 
 
 def run_reported(main: Callable[[], None]) -> int:

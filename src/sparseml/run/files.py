@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TextIO
 from sparseml.run.errors import RunError
 from sparseml.utils.atomic import atomic_path
 
-__all__ = ["atomic_text", "make_folder"]
+__all__ = ["atomic_text", "make_folder", "require_room_for_run"]
 
 
 @contextmanager
@@ -36,3 +37,24 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"--output: {folder} cannot be written: {error.strerror}") from error
+
+
+def require_room_for_run(folder: Path, overwrite: bool) -> None:
+    """Check, before anything is loaded, that a run can go into a folder.
+
+    :raises RunError: if it cannot be written, or holds a run that is not to be replaced
+    """
+    above = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    problem = 0 if os.access(above, os.W_OK | os.X_OK) else errno.EACCES
+    problem = problem if above.is_dir() else errno.ENOTDIR
+    if problem:
+        raise RunError(f"--output: {folder} cannot be written: {os.strerror(problem)}")
+    if overwrite:
+        return
+    if (folder / "results.json").exists():
+        raise RunError(f"{folder} holds results: give --overwrite or another --experiment")
+    if (folder / "run.json").exists():
+        raise RunError(
+            f"{folder} holds a run: give --resume {folder} to go on with it, --overwrite to "
+            "replace it, or another --experiment"
+        )

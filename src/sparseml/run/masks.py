@@ -14,9 +14,10 @@ from sparseml.pytorch.functional.masks import pack_mask, unpack_mask
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.pytorch.utils.saving.files import CheckpointError, read_safetensors, write_safetensors
 
-__all__ = ["masked_sparsity", "masks_in_force", "read_masks", "write_masks"]
+__all__ = ["MASKS_FILE", "SUFFIX", "masked_sparsity", "masks_in_force", "read_masks", "write_masks"]
 
-_SUFFIX = ".sparsity_mask"
+MASKS_FILE = "masks.safetensors"
+SUFFIX = ".sparsity_mask"
 _SHAPES = "shapes"
 
 
@@ -24,7 +25,7 @@ def _masks(manager: Any) -> Iterator[tuple[str, Tensor, bool]]:
     for modifier in manager.iter_modifiers():
         masks = getattr(modifier, "module_masks", None)
         if isinstance(modifier, BasePruningModifier) and masks is not None:
-            names = (name.removesuffix(_SUFFIX) for name in masks.names)
+            names = (name.removesuffix(SUFFIX) for name in masks.names)
             yield from (
                 (name, mask, masks.enabled)
                 for name, mask in zip(names, masks.param_masks, strict=True)

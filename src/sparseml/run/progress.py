@@ -1,4 +1,4 @@
-"""A bar that moves on a terminal, a few plain lines where the output goes to a file."""
+"""A bar that moves on a terminal, now and then a plain line where the output goes to a file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from tqdm import tqdm
 __all__ = ["say", "shown_progress"]
 
 Advance = Callable[[int, str], None]
-_LINES = 5
-_QUIET_SECONDS = 60.0
+QUIET_SECONDS = 10.0
 
 
 def say(text: str, shown: bool = True) -> None:
@@ -30,7 +29,7 @@ def shown_progress(
 ) -> Iterator[Advance]:
     """Show how far a job is: give ``advance(done, news)`` to call as it proceeds.
 
-    Without a terminal a line is printed every fifth of the way, and at least once a minute.
+    Without a terminal a line is printed every ten seconds, and at the end of what takes longer.
 
     :param shown: False shows nothing, for all processes but the first
     :param stream: where to, stderr by default
@@ -55,13 +54,11 @@ def shown_progress(
 class _Lines:
     def __init__(self, name: str, total: int, stream: TextIO) -> None:
         self._name, self._total, self._stream = name, total, stream
-        self._every = max(1, total // _LINES)
-        self._last = time.monotonic()
+        self._last, self._any = time.monotonic(), False
 
     def __call__(self, done: int, news: str) -> None:
         now = time.monotonic()
-        late = now - self._last > _QUIET_SECONDS
-        if done % self._every and done != self._total and not late:
+        if now - self._last < QUIET_SECONDS and not (self._any and done == self._total):
             return
-        self._last = now
+        self._last, self._any = now, True
         print(f"{self._name} {done}/{self._total}  {news}", file=self._stream, flush=True)

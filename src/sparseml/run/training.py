@@ -10,17 +10,22 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from sparseml.pytorch.utils.logger import BaseLogger
 from sparseml.report import RunDirectory
 from sparseml.run.batch_norm import retune_batch_norm
-from sparseml.run.checkpoints import Checkpoints, find_checkpoint
+from sparseml.run.carrying import carry_masks, mask_weights, masks_of_run, tell_carried
+from sparseml.run.checkpoints import Checkpoints, RunIdentity, find_checkpoint
 from sparseml.run.epoch_log import EpochLog
 from sparseml.run.errors import RunError
+from sparseml.run.fitting import load_recipe
 from sparseml.run.forecast import foretell
-from sparseml.run.masks import masked_sparsity, masks_in_force, write_masks
+from sparseml.run.masks import MASKS_FILE, masked_sparsity, masks_in_force, write_masks
 from sparseml.run.processes import prepare, processes
 from sparseml.run.progress import say
 from sparseml.run.results import (
@@ -32,9 +37,8 @@ from sparseml.run.results import (
     write_outcome,
     write_page,
 )
-from sparseml.run.resuming import RunIdentity
 from sparseml.run.service_logs import service_loggers
-from sparseml.run.session import Found, Glue, Session, TrainingRunSettings
+from sparseml.run.session import Found, Glue, Session, Training, TrainingRunSettings
 
 __all__ = ["run_training"]
 
@@ -47,32 +51,54 @@ def run_training(settings: TrainingRunSettings, glue: Glue) -> None:
     :raises RunError: for what does not fit, and files that cannot be written
     """
     prepare(settings.run.seed, settings.run.threads)
+    # what is cheap to find out comes before models and data
+    load_recipe(settings.run.sparseml_recipe, settings.run.recipe_args)
+    keeping = settings.checkpoints
+    resumed = find_checkpoint(keeping.resume) if keeping.resume else None
+    carried = keeping.initial_masks if resumed is None else None
+    masks = masks_of_run(carried) if carried else {}
     with processes(settings.run.device, settings.run.timeout) as where:
         if not where.is_first:
             logging.getLogger().setLevel(logging.WARNING)
         session = glue.open_session(settings, where)
-        _Run(session, settings, glue).run()
+        _Run(session, settings, glue, resumed, masks).run()
 
 
 class _Run:
     """One training run and its files."""
 
-    def __init__(self, session: Session, settings: TrainingRunSettings, glue: Glue) -> None:
+    def __init__(
+        self,
+        session: Session,
+        settings: TrainingRunSettings,
+        glue: Glue,
+        resumed: Path | None,
+        masks: Mapping[str, Tensor],
+    ) -> None:
         self.session, self.settings, self.where = session, settings, session.where
-        keeping = settings.checkpoints
         self.folder = experiment_folder(settings.run, session.model_name)
-        self.resumed = find_checkpoint(keeping.resume) if keeping.resume else None
-        if self.resumed is not None and not settings.run.experiment:
-            self.folder = _folder_of(self.resumed, self.folder)
+        self.resumed = resumed
+        if resumed is not None and not settings.run.experiment:
+            self.folder = _folder_of(resumed, self.folder)
         self.loggers: list[BaseLogger] = []
         self.directory: RunDirectory | None = None
         self.best: dict[str, Any] = {}
         self.done = 0
-        self.training = glue.set_up_training(session, settings, self.loggers, self._log)
-        steps = self.training.steps_per_epoch
-        foretell(self.training.manager, session, settings.run, steps, steps * self.training.epochs)
-        self.epochs = EpochLog(session, self.training, keeping, self.folder, self.loggers)
+        self.training = self._set_up(glue, masks)
+        self.epochs = EpochLog(
+            session, self.training, settings.checkpoints, self.folder, self.loggers
+        )
         self.checkpoints = self._checkpoints()
+
+    def _set_up(self, glue: Glue, masks: Mapping[str, Tensor]) -> Training:
+        mask_weights(self.session.model, masks)
+        training = glue.set_up_training(self.session, self.settings, self.loggers, self._log)
+        taken, per_epoch = carry_masks(training.manager, masks), training.steps_per_epoch
+        steps = per_epoch * training.epochs
+        if self.where.is_first:
+            tell_carried(taken, per_epoch, steps)
+        foretell(training.manager, self.session, self.settings.run, per_epoch, steps)
+        return training
 
     def run(self) -> None:
         """Train all epochs that are left."""
@@ -187,7 +213,7 @@ class _Run:
         session, found = self.session, self.epochs.last_found()
         model, manager = session.model, self.training.manager
         write_outcome(self.directory, session, manager, variant, model, found)
-        write_masks(self.folder / "masks.safetensors", self.masks)
+        write_masks(self.folder / MASKS_FILE, self.masks)
         if dense is not None:
             inputs = session.sample_inputs(LATENCY_BATCH)
             write_latency(self.directory, dense, model, inputs, LATENCY_ROUNDS)

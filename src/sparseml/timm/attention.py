@@ -31,29 +31,17 @@ class SplitLinear(nn.Module):
         width, rest = divmod(whole.out_features, len(_PARTS))
         if rest:
             raise ValueError(f"{whole.out_features} outputs cannot be cut into {len(_PARTS)}")
-        for index, name in enumerate(_PARTS):
-            rows = slice(index * width, (index + 1) * width)
-            self.add_module(name, _part(whole, rows))
+        kind = {"device": whole.weight.device, "dtype": whole.weight.dtype}
+        for name, rows in zip(_PARTS, torch.arange(3 * width).chunk(3), strict=True):
+            part = nn.Linear(whole.in_features, width, bias=whole.bias is not None, **kind)
+            with torch.no_grad():
+                for key, own in part.named_parameters():
+                    own.copy_(getattr(whole, key)[rows])
+            self.add_module(name, part)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Apply the three layers and join their outputs."""
         return torch.cat([self.q(tokens), self.k(tokens), self.v(tokens)], dim=-1)
-
-
-def _part(whole: nn.Linear, rows: slice) -> nn.Linear:
-    bias = whole.bias is not None
-    part = nn.Linear(
-        whole.in_features,
-        rows.stop - rows.start,
-        bias=bias,
-        device=whole.weight.device,
-        dtype=whole.weight.dtype,
-    )
-    with torch.no_grad():
-        part.weight.copy_(whole.weight[rows])
-        if bias:
-            part.bias.copy_(whole.bias[rows])
-    return part
 
 
 def split_qkv(model: nn.Module) -> list[str]:

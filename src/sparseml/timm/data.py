@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,17 +48,32 @@ class DataSource:
 
         :raises RunError: if there is none
         """
-        if not is_reference(self.name):
-            return self._timm_dataset(split, seed, batch_size)
+        build = self.require(split)
         try:
-            build = resolve_reference(self.name)
+            if build is not None:
+                return build(self.folder, split)
+        except Exception as error:  # the user's code may raise anything
+            raise RunError(f"--dataset {self.name} failed: {described(error)}") from error
+        return self._timm_dataset(split, seed, batch_size)
+
+    def require(self, split: str) -> Callable[..., Any] | None:
+        """Check, before an image is read, that there is such a data set and its folder.
+
+        :return: what builds a data set of the user's own
+        :raises RunError: if there is none
+        """
+        if not is_reference(self.name):
+            if self._in_folders:
+                self._require_split(split)
+            elif not (self.name.startswith(_REMOTE) or self.options.get("download")):
+                self._require_folder()
+            return None
+        try:
+            build: Callable[..., Any] = resolve_reference(self.name)
         except ValueError as error:
             raise RunError(f"--dataset {error}") from error
         self._require_folder()
-        try:
-            return build(self.folder, split)
-        except Exception as error:  # the user's code may raise anything
-            raise RunError(f"--dataset {self.name} failed: {described(error)}") from error
+        return build
 
     def loader(
         self,
@@ -128,14 +143,9 @@ class DataSource:
         )
 
     def _timm_dataset(self, split: str, seed: int, batch_size: int) -> Any:
-        name = "" if self.name in ("imagenet", "folder") else self.name
-        if not name:
-            self._require_split(split)
-        elif not name.startswith(_REMOTE):
-            self._require_folder()
         try:
             return create_dataset(
-                name,
+                "" if self._in_folders else self.name,
                 root=self.folder,
                 split=split,
                 seed=seed,
@@ -147,6 +157,10 @@ class DataSource:
                 f"no data set {self.name or 'of folders'!r} with a split {split!r} in "
                 f"{self.folder}: {one_line(error)}"
             ) from error
+
+    @property
+    def _in_folders(self) -> bool:
+        return self.name in ("", "imagenet", "folder")
 
     def _require_folder(self) -> None:
         if not Path(self.folder).is_dir():

@@ -6,12 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparseml.run.settings.parser import parse
-from sparseml.timm.settings import (
-    IGNORED_SETTINGS,
-    OneShotSettings,
-    TrainingSettings,
-    ignored_in_one_shot,
-)
+from sparseml.timm.settings import IGNORED_SETTINGS, OneShotSettings, TrainingSettings
 
 if TYPE_CHECKING:
     from sparseml.run.processes import Processes
@@ -21,22 +16,22 @@ if TYPE_CHECKING:
 
 __all__ = ["GLUE", "TimmGlue"]
 
-_ONE_SHOT = """\
-Prune a model in one shot, without training, to one or several sparsities, and
-evaluate each.
-
-Example:
-  %(prog)s --model resnet18 --pretrained --data-dir imagenet \\
-    --sparseml-recipe recipe:timm/one_shot/cap/resnet --sparsities 0.5 0.7
-"""
-_TRAINING = """\
-Train a model while a recipe prunes it: gradually, or in one shot before
-fine-tuning.
-
-Example:
-  %(prog)s --model resnet18 --pretrained --data-dir imagenet \\
-    --sparseml-recipe recipe:timm/gradual/gm/resnet --lr 0.01
-"""
+_ONE_SHOT = (
+    "Prune a model in one shot, without training, to one or several sparsities, and evaluate each."
+)
+_TRAINING = "Train a model while a recipe prunes it: gradually, or in one shot before fine-tuning."
+_ONE_SHOT_EXAMPLES = (
+    "/data/imagenet --model resnet18 --recipe recipe:timm/one_shot/gm/resnet --sparsities 0.5 0.9",
+    "images --model resnet18 --num-classes 10 --checkpoint mine.pth --recipe my.yaml --bn-retune 9",
+    "--config args.yaml --recipe my.yaml --recipe-args sparsity=0.8 --output out",
+)
+_TRAINING_EXAMPLES = (
+    "/data/imagenet --model deit_tiny_patch16_224 --recipe recipe:timm/gradual/cap/vit --amp",
+    "images --model resnet18 --num-classes 10 --recipe my.yaml --epochs 30 --warmup-epochs 2",
+    "--config args.yaml --recipe my.yaml  # args.yaml of train.py of timm, too",
+    "images --recipe my.yaml --resume output/train/resnet18-my",
+    "images --recipe edited.yaml --checkpoint out/model.safetensors --initial-masks out",
+)
 
 
 class TimmGlue:
@@ -44,11 +39,21 @@ class TimmGlue:
 
     def one_shot_settings(self, argv: Sequence[str], prog: str | None = None) -> OneShotSettings:
         """Return the settings of a one-shot run; the file of a training run may be given, too."""
-        return parse(OneShotSettings, argv, ignored_in_one_shot(), _ONE_SHOT, prog)
+        return parse(
+            OneShotSettings,
+            argv,
+            IGNORED_SETTINGS,
+            _ONE_SHOT,
+            prog,
+            examples=_ONE_SHOT_EXAMPLES,
+            files_of=TrainingSettings,
+        )
 
     def training_settings(self, argv: Sequence[str], prog: str | None = None) -> TrainingSettings:
         """Return the settings of a training run."""
-        return parse(TrainingSettings, argv, IGNORED_SETTINGS, _TRAINING, prog)
+        return parse(
+            TrainingSettings, argv, IGNORED_SETTINGS, _TRAINING, prog, examples=_TRAINING_EXAMPLES
+        )
 
     def open_session(
         self, settings: OneShotSettings | TrainingSettings, where: Processes

@@ -19,6 +19,16 @@ __all__ = [
 # as timm names them
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
+# keyword of timm's create_loader → setting
+_RENAMED = (
+    "auto_augment=aa num_aug_repeats=aug_repeats re_prob=reprob re_mode=remode re_count=recount"
+)
+_SAME = "no_aug scale ratio hflip vflip color_jitter train_crop_mode"
+_KEYWORDS = {
+    **dict(pair.split("=") for pair in _RENAMED.split()),
+    **{name: name for name in _SAME.split()},
+}
+
 
 @dataclass
 class ModelSettings(Group):
@@ -40,14 +50,18 @@ class ModelSettings(Group):
     num_classes: int | None = flag(
         None, "outputs of the model, its own number by default", at_least=1
     )
-    model_kwargs: dict[str, Any] = flag({}, metavar="KEY=VALUE")
+    model_kwargs: dict[str, Any] = flag({}, "for the function that builds it", metavar="KEY=VALUE")
     split_qkv: bool = flag(False, "three layers in place of each attention's qkv")
-    img_size: int | None = flag(None, at_least=1)
-    input_size: Sequence[int] | None = flag(None, nargs=3, metavar=("C", "H", "W"), at_least=1)
-    in_chans: int | None = flag(None, at_least=1)
-    crop_pct: float | None = flag(None, above=0)
-    mean: Sequence[float] | None = flag(None, nargs="+")
-    std: Sequence[float] | None = flag(None, nargs="+")
+    img_size: int | None = flag(None, "height and width of images [the model's]", at_least=1)
+    input_size: Sequence[int] | None = flag(
+        None, "of images [the model's]", nargs=3, metavar=("C", "H", "W"), at_least=1
+    )
+    in_chans: int | None = flag(None, "channels of images [the model's]", at_least=1)
+    crop_pct: float | None = flag(
+        None, "part of an image that validation looks at [the model's]", above=0
+    )
+    mean: Sequence[float] | None = flag(None, "of channels, to subtract [the model's]", nargs="+")
+    std: Sequence[float] | None = flag(None, "of channels, to divide by [the model's]", nargs="+")
     interpolation: str = flag("", "[the model's]", choices=("", *INTERPOLATIONS))
 
 
@@ -57,20 +71,30 @@ class DataSettings(Group):
 
     TITLE = "data"
 
-    data_dir: str = flag(metavar="FOLDER", changes="nothing")
+    data_dir: str = flag(
+        help="of images, a folder a class in train/ and val/; also without the flag's name",
+        also=("--data",),
+        metavar="FOLDER",
+        alone=True,
+        changes="nothing",
+    )
     dataset: str = flag("imagenet", "timm's create_dataset, or module.path:callable")
-    train_split: str = flag("train")
-    val_split: str = flag("validation", changes="nothing")
+    train_split: str = flag("train", "its folder, or its name in the data set")
+    val_split: str = flag("validation", "likewise; val/ will do, too", changes="nothing")
     class_map: str = flag("", "names of the classes, a line each", metavar="FILE")
-    dataset_download: bool = flag(False, changes="nothing")
+    dataset_download: bool = flag(False, "if it is not there", changes="nothing")
     val_batch_size: int = flag(
-        128, also=("-vb", "--validation-batch-size"), at_least=1, changes="nothing"
+        128,
+        "of each process",
+        also=("-vb", "--validation-batch-size"),
+        at_least=1,
+        changes="nothing",
     )
     workers: int = flag(4, "processes that load images", also=("-j",), at_least=0)
     prefetcher: bool = flag(
         True, "overlap copies to the GPU with its work", paired=True, changes="nothing"
     )
-    pin_mem: bool = flag(False, changes="nothing")
+    pin_mem: bool = flag(False, "load into memory that copies faster to a GPU", changes="nothing")
 
 
 @dataclass
@@ -84,7 +108,11 @@ class SamplerSettings(Group):
         False, "no longer needed: built when a recipe needs it", changes="nothing"
     )
     gs_batch_size: int | None = flag(
-        None, also=("-gb", "--grad-sampler-batch-size"), metavar="N", at_least=1
+        None,
+        "images a gradient [128, training --batch-size]",
+        also=("-gb", "--grad-sampler-batch-size"),
+        metavar="N",
+        at_least=1,
     )
     gs_no_training: bool = flag(False, "images as for validation: not augmented")
     gs_no_aug: bool = flag(False, "no augmentation but resizing and cropping")
@@ -101,18 +129,20 @@ class TrainingImageSettings(Group):
         "as the model was trained on; --bn-retune measures batch norms on them"
     )
 
-    no_aug: bool = flag(False)
+    no_aug: bool = flag(False, "only resize and crop, as for validation")
     aa: str | None = flag(None, "policy of timm's auto_augment")
-    aug_repeats: float = flag(0, at_least=0)
-    scale: Sequence[float] = flag((0.08, 1.0), nargs=2)
-    ratio: Sequence[float] = flag((3 / 4, 4 / 3), nargs=2)
-    hflip: float = flag(0.5, at_least=0, at_most=1)
-    vflip: float = flag(0.0, at_least=0, at_most=1)
-    color_jitter: float = flag(0.4, at_least=0)
-    reprob: float = flag(0.0, at_least=0, at_most=1)
-    remode: str = flag("pixel", choices=("pixel", "rand", "const"))
-    recount: int = flag(1, at_least=1)
-    train_interpolation: str = flag("random", choices=("", "random", *INTERPOLATIONS))
+    aug_repeats: float = flag(0, "of each image, over several processes", at_least=0)
+    scale: Sequence[float] = flag((0.08, 1.0), "of random crops, from and to", nargs=2)
+    ratio: Sequence[float] = flag((3 / 4, 4 / 3), "of their sides, likewise", nargs=2)
+    hflip: float = flag(0.5, "probability to mirror", at_least=0, at_most=1)
+    vflip: float = flag(0.0, "probability to turn upside down", at_least=0, at_most=1)
+    color_jitter: float = flag(0.4, "how much; not with --aa", at_least=0)
+    reprob: float = flag(0.0, "probability to erase a part", at_least=0, at_most=1)
+    remode: str = flag("pixel", "what is put there", choices=("pixel", "rand", "const"))
+    recount: int = flag(1, "parts to erase", at_least=1)
+    train_interpolation: str = flag(
+        "random", "'' as for validation", choices=("", "random", *INTERPOLATIONS)
+    )
     train_crop_mode: str | None = flag(
         None,
         "timm's ways to crop, or random crops of padded images, as for CIFAR [rrc]",
@@ -124,19 +154,9 @@ class TrainingImageSettings(Group):
 
         :param several: whether several processes share the images
         """
-        interpolation = {"interpolation": self.train_interpolation}
-        return {
-            "no_aug": self.no_aug,
-            "auto_augment": self.aa,
-            "num_aug_repeats": self.aug_repeats if several else 0,
-            "scale": self.scale,
-            "ratio": self.ratio,
-            "hflip": self.hflip,
-            "vflip": self.vflip,
-            "color_jitter": self.color_jitter,
-            "re_prob": self.reprob,
-            "re_mode": self.remode,
-            "re_count": self.recount,
-            "train_crop_mode": self.train_crop_mode,
-            **(interpolation if self.train_interpolation else {}),
-        }
+        keywords = {name: getattr(self, setting) for name, setting in _KEYWORDS.items()}
+        if not several:
+            keywords["num_aug_repeats"] = 0
+        if self.train_interpolation:
+            keywords["interpolation"] = self.train_interpolation
+        return keywords

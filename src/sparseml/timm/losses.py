@@ -33,12 +33,12 @@ def make_mixup(settings: AugmentationSettings, batch_size: int, classes: int) ->
     if not 0 <= low < high <= 1:
         raise RunError(f"--cutmix-minmax must rise from 0 to 1, found {low} {high}")
     return Mixup(
-        mixup_alpha=settings.mixup,
-        cutmix_alpha=settings.cutmix,
-        cutmix_minmax=settings.cutmix_minmax,
-        prob=settings.mixup_prob,
-        switch_prob=settings.mixup_switch_prob,
-        mode=settings.mixup_mode,
+        settings.mixup,
+        settings.cutmix,
+        settings.cutmix_minmax,
+        settings.mixup_prob,
+        settings.mixup_switch_prob,
+        settings.mixup_mode,
         label_smoothing=settings.smoothing,
         num_classes=classes,
     )
@@ -66,11 +66,6 @@ class Distillation:
     """
 
     def __init__(self, teacher: nn.Module, weight: float, temperature: float) -> None:
-        if not 0 <= weight <= 1 or temperature <= 0:
-            raise RunError(
-                "--distill-weight must lie between 0 and 1 and --distill-temperature above 0, "
-                f"found {weight} and {temperature}"
-            )
         self.teacher = teacher.eval().requires_grad_(False)
         self._weight, self._temperature = weight, temperature
 

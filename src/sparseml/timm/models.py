@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from torch import nn
 from sparseml.pytorch.optim.loading import load_model as load_weights
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.saving.files import CheckpointError
-from sparseml.run.errors import RunError, one_line
+from sparseml.run.errors import RunError, few, one_line
 from sparseml.timm.attention import split_qkv
 from sparseml.timm.image_settings import ModelSettings
 from sparseml.utils.references import described, is_reference, resolve_reference
@@ -65,11 +66,17 @@ def load_model(
     """
     name = name.removeprefix(_PREFIX)
     kwargs = {key: value for key, value in (kwargs or {}).items() if value is not None}
-    if is_reference(name):
-        model = _own_model(name, kwargs, flags[0])
-    else:
-        wanted = not checkpoint if pretrained is None else pretrained
-        model = _timm_model(name, wanted, kwargs, flags[0])
+    build = require_model(name, flags[0])
+    if not is_reference(name):
+        kwargs["pretrained"] = not checkpoint if pretrained is None else pretrained
+    try:
+        model = build(**kwargs)
+    except Exception as error:  # a model's code, and a download, may raise anything
+        hint = "; --no-pretrained takes no weights of timm" if kwargs.get("pretrained") else ""
+        raise RunError(f"{flags[0]} {name} cannot be built: {described(error)}{hint}") from error
+    if not isinstance(model, nn.Module):
+        found = type(model).__name__
+        raise RunError(f"{flags[0]} {name} must give a torch.nn.Module, got {found}")
     if checkpoint:
         _load_weights(model, name, checkpoint, flags[1])
     if split_attention and not split_qkv(model):
@@ -91,36 +98,28 @@ def output_classes(model: nn.Module) -> int | None:
     return classes if isinstance(classes, int) else None
 
 
-def _timm_model(name: str, pretrained: bool, kwargs: Mapping[str, Any], flag: str) -> nn.Module:
-    if not timm.is_model(name.partition(".")[0]):
-        hint = did_you_mean(name, timm.list_models())
-        raise RunError(
-            f"{flag} {name}: timm {timm.__version__} has no such model{hint}; "
-            "models of your own are given as module.path:callable"
-        )
-    return _built(
-        f"{flag} {name}", lambda: timm.create_model(name, pretrained=pretrained, **kwargs)
-    )
+def require_model(name: str, flag: str = "--model") -> Callable[..., Any]:
+    """Return what builds a model, without building it.
 
-
-def _own_model(name: str, kwargs: Mapping[str, Any], flag: str) -> nn.Module:
+    :param name: as for :func:`load_model`
+    :raises RunError: if there is no such model
+    """
+    name = name.removeprefix(_PREFIX)
+    if not is_reference(name):
+        if not timm.is_model(name.partition(".")[0]):
+            hint = did_you_mean(name, timm.list_models())
+            raise RunError(
+                f"{flag} {name}: timm {timm.__version__} has no such model{hint}; "
+                "models of your own are given as module.path:callable"
+            )
+        return functools.partial(timm.create_model, name)
     try:
         build = resolve_reference(name)
     except ValueError as error:
         raise RunError(f"{flag} {error}") from error
     if not callable(build):
         raise RunError(f"{flag} {name} is of type {type(build).__name__}; it must be callable")
-    model = _built(f"{flag} {name}", lambda: build(**kwargs))
-    if not isinstance(model, nn.Module):
-        raise RunError(f"{flag} {name} must give a torch.nn.Module, got {type(model).__name__}")
-    return model
-
-
-def _built(what: str, build: Callable[[], Any]) -> Any:
-    try:
-        return build()
-    except Exception as error:  # a model's code, and a download, may raise anything
-        raise RunError(f"{what} cannot be built: {described(error)}") from error
+    return build
 
 
 def _load_weights(model: nn.Module, name: str, checkpoint: str, flag: str) -> None:
@@ -138,11 +137,6 @@ def _load_weights(model: nn.Module, name: str, checkpoint: str, flag: str) -> No
     if loaded.missing_keys or loaded.unexpected_keys:
         raise RunError(
             f"{flag} {checkpoint} does not fit {name}: "
-            f"without a value {_some(loaded.missing_keys)}, not in the model "
-            f"{_some(loaded.unexpected_keys)}"
+            f"without a value {few(loaded.missing_keys)}, not in the model "
+            f"{few(loaded.unexpected_keys)}"
         )
-
-
-def _some(names: list[str], most: int = 3) -> str:
-    shown = ", ".join(names[:most]) or "none"
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -13,10 +13,12 @@ import torch
 from torch import nn
 
 from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_sampler
+from sparseml.run.errors import RunError
 from sparseml.run.processes import Processes
 from sparseml.run.progress import shown_progress
 from sparseml.run.session import Metric
 from sparseml.run.settings.groups import RunSettings
+from sparseml.timm.checks import check_settings
 from sparseml.timm.data import DataSource, require_classes
 from sparseml.timm.evaluation import evaluate
 from sparseml.timm.image_settings import (
@@ -27,6 +29,7 @@ from sparseml.timm.image_settings import (
 )
 from sparseml.timm.models import data_config, load_model, model_kwargs, output_classes, short_name
 from sparseml.timm.settings import OneShotSettings, TrainingSettings
+from sparseml.utils.references import described
 
 __all__ = ["ImageSession", "autocast_of", "half_type", "open_session"]
 
@@ -125,6 +128,7 @@ def open_session(settings: OneShotSettings | TrainingSettings, where: Processes)
 
     :raises RunError: if there is no such model or data, or they do not fit together
     """
+    check_settings(settings, where)
     run, data = settings.run, settings.data
     kwargs = model_kwargs(settings.model)
     # of a one-shot run, as far as it says nothing
@@ -142,8 +146,7 @@ def open_session(settings: OneShotSettings | TrainingSettings, where: Processes)
     validation = source.loader(datasets[1], data.val_batch_size, where)
     if where.is_first:
         _LOGGER.info("%d images to train on, %d to validate on", *map(len, datasets))
-    if classes is None:
-        classes = model(torch.zeros(1, *config["input_size"], device=where.device)).shape[-1]
+    outputs = _outputs(model, settings.model.model, config["input_size"], where)
     return ImageSession(
         run,
         settings.sampler,
@@ -153,7 +156,7 @@ def open_session(settings: OneShotSettings | TrainingSettings, where: Processes)
         source,
         datasets[0],
         validation,
-        classes,
+        outputs if classes is None else classes,
         settings.augmentation,
         run.bn_retune_batch_size or training_batch,
         settings.sampler.gs_batch_size or gradient_batch,
@@ -170,6 +173,24 @@ def _model(
     if run.channels_last:
         model = model.to(memory_format=torch.channels_last)
     return model, data_config(model, {key: getattr(chosen, key) for key in _INPUT_KEYS})
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, name: str, size: Sequence[int], where: Processes) -> int:
+    """Return how many outputs the model has for an image, which it must be able to take."""
+    was_training = model.training
+    try:
+        return int(model.eval()(torch.zeros(1, *size, device=where.device)).shape[-1])
+    except Exception as error:  # a model's code may raise anything
+        reason = f"takes no images of {' x '.join(map(str, size))}: {described(error)}"
+        hint = (
+            "; --model-kwargs img_size=N builds it for others"
+            if hasattr(model, "patch_embed")
+            else ""
+        )
+        raise RunError(f"--model {name} {reason}{hint}") from error
+    finally:
+        model.train(was_training)
 
 
 def _source(data: DataSettings, config: dict[str, Any], where: Processes) -> DataSource:

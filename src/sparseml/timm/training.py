@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,13 @@ from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
 from sparseml.run.batch_norm import frozen_statistics
 from sparseml.run.errors import RunError
 from sparseml.run.masks import masked_sparsity
-from sparseml.run.processes import Processes
 from sparseml.run.progress import shown_progress
 from sparseml.run.sam import SharpnessAware
+from sparseml.run.session import LogStep
 from sparseml.timm.ema import MaskedEma
-from sparseml.timm.losses import Distillation
-from sparseml.timm.training_settings import OptimizerSettings
+from sparseml.timm.losses import Distillation, make_mixup, training_loss
+from sparseml.timm.session import ImageSession, autocast_of
+from sparseml.timm.settings import TrainingSettings
 
 __all__ = ["ImageTraining", "steps_in_epoch"]
 
@@ -45,12 +46,11 @@ class ImageTraining:
     :param inner: the optimizer itself
     :param scaler: the gradient scaler inside ``optimizer``, if any
     :param scheduler: of timm, None where the recipe sets the learning rate
-    :param mixup_off_epoch: from which epoch on images are not mixed, 0 for never
-    :param log: told of every ``log_interval``-th step: its number and what to log
+    :param log: told of every ``--log-interval``-th step: its number and what to log
     """
 
-    settings: OptimizerSettings
-    where: Processes
+    session: ImageSession
+    settings: TrainingSettings
     loader: Any
     epochs: int
     steps_per_epoch: int
@@ -58,18 +58,18 @@ class ImageTraining:
     manager: Any
     optimizer: Any
     inner: torch.optim.Optimizer
-    loss: nn.Module
-    autocast: Callable[[], Any]
-    channels_last: bool = False
-    mixup_off_epoch: int = 0
-    log_interval: int = 50
-    scaler: Any = None
-    scheduler: Any = None
-    mixup: Any = None
-    distillation: Distillation | None = None
-    sam: SharpnessAware | None = None
-    ema: MaskedEma | None = None
-    log: Callable[[int, dict[str, float]], None] = lambda step, values: None
+    scaler: Any
+    scheduler: Any
+    distillation: Distillation | None
+    sam: SharpnessAware | None
+    ema: MaskedEma | None
+    log: LogStep
+
+    def __post_init__(self) -> None:
+        session, chosen = self.session, self.settings.augmentation
+        self.where, self.autocast = session.where, autocast_of(session.run, session.where)
+        self.mixup = make_mixup(chosen, self.settings.optimizer.batch_size, session.classes)
+        self.loss = training_loss(chosen, self.mixup is not None).to(self.where.device)
 
     @property
     def steps(self) -> int:
@@ -96,20 +96,19 @@ class ImageTraining:
         """
         self._begin_epoch(number)
         total, images, began = 0.0, 0, time.monotonic()
-        count = self.steps_per_epoch
+        count, interval = self.steps_per_epoch, self.settings.checkpoints.log_interval
         with shown_progress(name, count, self.where.is_first) as advance:
             for step, group in enumerate(self._groups(), start=1):
                 loss = self.step(group)
                 size = sum(len(labels) for _, labels in group)
                 total, images = total + loss * size, images + size
-                news = f"loss {loss:.4g}"
-                advance(step, news)
-                if step % self.log_interval == 0 or step == count:
+                advance(step, f"loss {loss:.4g}")
+                if step % interval == 0 or step == count:
                     rate = get_optim_learning_rate(self.inner)
                     self.log(max(0, self.steps - 1), {"loss": loss, "lr": rate})
         seconds = time.monotonic() - began
         total, images_in_all = self.where.sum([total, float(images)])
-        if self.settings.dist_bn:
+        if self.settings.optimizer.dist_bn:
             self.where.average_buffers(unwrap_module(self.model))
         return {
             "loss": total / max(images_in_all, 1.0),
@@ -154,19 +153,19 @@ class ImageTraining:
         sampler: Any = getattr(self.loader, "sampler", None)
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(number)
-        off = self.mixup_off_epoch
+        off = self.settings.augmentation.mixup_off_epoch
         if self.mixup is not None and off and number >= off:
             self.mixup.mixup_enabled = False
 
     def _groups(self) -> Iterator[_Group]:
-        batches = iter(self.loader)
-        while group := list(itertools.islice(batches, self.settings.grad_accum_steps)):
+        batches, count = iter(self.loader), self.settings.optimizer.grad_accum_steps
+        while group := list(itertools.islice(batches, count)):
             yield [self._prepared(*batch[:2]) for batch in group]
 
     def _prepared(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         images = images.to(self.where.device, non_blocking=True)
         labels = labels.to(self.where.device, non_blocking=True)
-        if self.channels_last:
+        if self.session.run.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return self.mixup(images, labels) if self.mixup is not None else (images, labels)
 
@@ -207,9 +206,10 @@ class ImageTraining:
         return self.model.no_sync()
 
     def _clip(self) -> None:
-        if self.settings.clip_grad is None:
+        chosen = self.settings.optimizer
+        if chosen.clip_grad is None:
             return
         if self.scaler is not None:
             self.scaler.unscale_(self.inner)
         held: list[Parameter] = [p for p in self.model.parameters() if p.grad is not None]
-        dispatch_clip_grad(held, value=self.settings.clip_grad, mode=self.settings.clip_mode)
+        dispatch_clip_grad(held, value=chosen.clip_grad, mode=chosen.clip_mode)

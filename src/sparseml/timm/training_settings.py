@@ -26,18 +26,24 @@ class OptimizerSettings(Group):
     batch_size: int = flag(128, "of each process", also=("-b",), at_least=1)
     grad_accum_steps: int = flag(1, "batches per optimizer step", metavar="N", at_least=1)
     opt: str = flag("sgd", "name in timm", changes="optimizer")
-    opt_eps: float | None = flag(None)
-    opt_betas: Sequence[float] | None = flag(None, nargs="+")
-    opt_args: dict[str, Any] = flag({}, names=("--opt-kwargs",))
-    momentum: float = flag(0.9, at_least=0, at_most=1)
-    weight_decay: float = flag(2e-5, at_least=0)
-    layer_decay: float | None = flag(None, above=0)
-    clip_grad: float | None = flag(None, above=0)
-    clip_mode: str = flag("norm", choices=("norm", "value", "agc"))
-    drop_rate: float | None = flag(None, names=("--drop",), at_least=0, at_most=1)
-    drop_path_rate: float | None = flag(None, names=("--drop-path",), at_least=0, at_most=1)
-    sync_bn: bool = flag(False)
-    dist_bn: str = flag("reduce", choices=("reduce", "broadcast", ""))
+    opt_eps: float | None = flag(None, "epsilon [the optimizer's]")
+    opt_betas: Sequence[float] | None = flag(None, "betas [the optimizer's]", nargs="+")
+    opt_args: dict[str, Any] = flag({}, "more for it, KEY=VALUE", names=("--opt-kwargs",))
+    momentum: float = flag(0.9, "of optimizers that have one", at_least=0, at_most=1)
+    weight_decay: float = flag(2e-5, "not on biases and norms", at_least=0)
+    layer_decay: float | None = flag(None, "factor of the rate from layer to layer", above=0)
+    clip_grad: float | None = flag(None, "clip gradients to this", above=0)
+    clip_mode: str = flag("norm", "what of them", choices=("norm", "value", "agc"))
+    drop_rate: float | None = flag(
+        None, "dropout [the model's]", names=("--drop",), at_least=0, at_most=1
+    )
+    drop_path_rate: float | None = flag(
+        None, "of whole blocks [the model's]", names=("--drop-path",), at_least=0, at_most=1
+    )
+    sync_bn: bool = flag(False, "batch norms over all processes")
+    dist_bn: str = flag(
+        "reduce", "average their statistics after each epoch", choices=("reduce", "broadcast", "")
+    )
 
 
 @dataclass
@@ -48,23 +54,27 @@ class ScheduleSettings(Group):
     DESCRIPTION = "not used when the recipe has a modifier for it"
 
     epochs: int | None = flag(None, "[the recipe's, or 300]")
-    sched: str = flag("cosine", changes="optimizer")
-    sched_on_updates: bool = flag(False)
+    sched: str = flag("cosine", "cosine, tanh, step, multistep, plateau, ...", changes="optimizer")
+    sched_on_updates: bool = flag(False, "change the rate at every step, not every epoch")
     lr: float | None = flag(None, "[--lr-base scaled by the batch size]", at_least=0)
-    lr_base: float = flag(0.1, at_least=0)
-    lr_base_size: int = flag(256, at_least=1)
-    warmup_epochs: int = flag(5, at_least=0)
-    cooldown_epochs: int = flag(0, at_least=0)
-    decay_epochs: int = flag(90)
-    patience_epochs: int = flag(10, at_least=0)
-    lr_cycle_limit: int = flag(1)
-    warmup_lr: float = flag(1e-5, at_least=0)
-    min_lr: float = flag(0.0, at_least=0)
-    decay_rate: float = flag(0.1, above=0)
-    lr_cycle_mul: float = flag(1.0)
-    lr_cycle_decay: float = flag(0.5)
-    lr_k_decay: float = flag(1.0)
-    warmup_prefix: bool = flag(False)
+    lr_base: float = flag(0.1, "--lr at a batch of --lr-base-size in all", at_least=0)
+    lr_base_size: int = flag(256, "of a batch, over processes and --grad-accum-steps", at_least=1)
+    lr_base_scale: str = flag(
+        "linear", "with the batch; '' as timm does it", choices=("", "linear", "sqrt")
+    )
+    warmup_epochs: int = flag(5, "in which the rate rises to --lr", at_least=0)
+    cooldown_epochs: int = flag(0, "more, at the end, at --min-lr", at_least=0)
+    decay_epochs: float = flag(90, "from one decay to the next (step)")
+    decay_milestones: Sequence[int] = flag((90, 180, 270), "epochs (multistep)", nargs="+")
+    patience_epochs: int = flag(10, "without a better top1 (plateau)", at_least=0)
+    lr_cycle_limit: int = flag(1, "how many cycles")
+    warmup_lr: float = flag(1e-5, "where the rate begins", at_least=0)
+    min_lr: float = flag(0.0, "where it ends", at_least=0)
+    decay_rate: float = flag(0.1, "factor of a decay", above=0)
+    lr_cycle_mul: float = flag(1.0, "how much longer each cycle is")
+    lr_cycle_decay: float = flag(0.5, "how much lower each begins")
+    lr_k_decay: float = flag(1.0, "exponent of time (cosine, poly)")
+    warmup_prefix: bool = flag(False, "do not count the warm-up as epochs")
 
 
 @dataclass
@@ -74,16 +84,16 @@ class AugmentationSettings(TrainingImageSettings):
     TITLE = "augmentation"
     DESCRIPTION = None
 
-    mixup: float = flag(0.0, at_least=0)
-    cutmix: float = flag(0.0, at_least=0)
-    mixup_prob: float = flag(1.0, at_least=0, at_most=1)
-    cutmix_minmax: Sequence[float] | None = flag(None, nargs=2)
-    mixup_switch_prob: float = flag(0.5, at_least=0, at_most=1)
-    mixup_mode: str = flag("batch", choices=("batch", "pair", "elem"))
-    mixup_off_epoch: int = flag(0, at_least=0)
+    mixup: float = flag(0.0, "alpha; mixes pairs of images", at_least=0)
+    cutmix: float = flag(0.0, "alpha; puts boxes of one into another", at_least=0)
+    mixup_prob: float = flag(1.0, "that any of both is done", at_least=0, at_most=1)
+    cutmix_minmax: Sequence[float] | None = flag(None, "sides of the boxes", nargs=2)
+    mixup_switch_prob: float = flag(0.5, "of cutmix, with both", at_least=0, at_most=1)
+    mixup_mode: str = flag("batch", "one draw for each", choices=("batch", "pair", "elem"))
+    mixup_off_epoch: int = flag(0, "from which on none of both is done", at_least=0)
     smoothing: float = flag(0.1, "of labels", at_least=0, below=1)
-    bce_loss: bool = flag(False)
-    bce_target_thresh: float | None = flag(None)
+    bce_loss: bool = flag(False, "binary cross entropy for each class")
+    bce_target_thresh: float | None = flag(None, "from which on a mixed label is 1 there")
 
 
 @dataclass
@@ -93,14 +103,14 @@ class ExtraSettings(Group):
     TITLE = "averages, sharpness, teacher"
 
     model_ema: bool = flag(False, "also average the weights, masked")
-    model_ema_decay: float = flag(0.9998, at_least=0, at_most=1)
-    model_ema_warmup: bool = flag(False)
+    model_ema_decay: float = flag(0.9998, "at each step", at_least=0, at_most=1)
+    model_ema_warmup: bool = flag(False, "less of it at first")
     sam: bool = flag(False, "sharpness-aware minimisation")
-    sam_rho: float = flag(0.2)
-    sam_adaptive: bool = flag(False)
+    sam_rho: float = flag(0.2, "how far it looks")
+    sam_adaptive: bool = flag(False, "in proportion to the weights")
     sam_topk: float = flag(0.0, "fraction of weights to leave out there", at_least=0, below=1)
-    sam_global_sparsity: bool = flag(False)
+    sam_global_sparsity: bool = flag(False, "rank the weights of all layers there")
     teacher: str | None = flag(None, "name in timm or module.path:callable")
-    teacher_checkpoint: str | None = flag(None, metavar="FILE", changes="nothing")
-    distill_weight: float = flag(0.5, at_least=0, at_most=1)
-    distill_temperature: float = flag(1.0, above=0)
+    teacher_checkpoint: str | None = flag(None, "its weights", metavar="FILE", changes="nothing")
+    distill_weight: float = flag(0.5, "of the teacher in the loss", at_least=0, at_most=1)
+    distill_temperature: float = flag(1.0, "softens both outputs", above=0)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from argparse import Namespace
 from typing import Any
 
 import torch
 from timm.layers import convert_sync_batchnorm
 from timm.optim import create_optimizer_v2, optimizer_kwargs
-from timm.scheduler import create_scheduler_v2
-from timm.scheduler.scheduler_factory import scheduler_kwargs
 
 from sparseml.run.errors import RunError, one_line
 from sparseml.run.fitting import (
@@ -21,14 +20,17 @@ from sparseml.run.fitting import (
 from sparseml.run.sam import SharpnessAware
 from sparseml.run.session import LogStep
 from sparseml.timm.ema import MaskedEma
-from sparseml.timm.losses import Distillation, make_mixup, training_loss
+from sparseml.timm.losses import Distillation
 from sparseml.timm.models import load_model
-from sparseml.timm.session import ImageSession, autocast_of, half_type
+from sparseml.timm.schedule_checks import make_scheduler, schedule_findings
+from sparseml.timm.session import ImageSession, half_type
 from sparseml.timm.settings import TrainingSettings
 from sparseml.timm.training import ImageTraining, steps_in_epoch
 from sparseml.timm.training_settings import ExtraSettings
 
-__all__ = ["set_up_training"]
+__all__ = ["learning_rate", "set_up_training"]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def set_up_training(
@@ -53,19 +55,21 @@ def set_up_training(
     ema = _averaged(session, settings.extras)
     distillation = _distillation(session, settings.extras)
     inner = _optimizer(session, settings)
+    if where.is_first:
+        for line in schedule_findings(settings, manager, epochs, steps, recipe):
+            _LOGGER.warning("%s", line)
     scheduler = None
     if not manager.learning_rate_modifiers:
-        scheduler, epochs = _scheduler(settings, inner, epochs, steps)
+        scheduler, epochs = make_scheduler(settings, inner, epochs, steps)
     require_fitting_schedule(manager, steps, epochs, recipe)
     model, scaler = where.share(session.model), _scaler(session)
     lent: dict[str, Any] = {"loggers": loggers, "grad_sampler": session.grad_sampler()}
     if distillation is not None:
         lent["distillation_teacher"] = distillation.teacher
     optimizer = manager.modify(model, inner, steps, wrap_optim=scaler, **lent)
-    mixup = make_mixup(settings.augmentation, batches.batch_size, session.classes)
     return ImageTraining(
-        batches,
-        where,
+        session,
+        settings,
         loader,
         epochs,
         steps,
@@ -73,14 +77,8 @@ def set_up_training(
         manager,
         optimizer,
         inner,
-        training_loss(settings.augmentation, mixup is not None).to(where.device),
-        autocast_of(run, where),
-        channels_last=run.channels_last,
-        mixup_off_epoch=settings.augmentation.mixup_off_epoch,
-        log_interval=settings.checkpoints.log_interval,
         scaler=optimizer if scaler is not None else None,
         scheduler=scheduler,
-        mixup=mixup,
         # a modifier of the recipe does the same, by its own settings
         distillation=None if manager.distillation_modifiers else distillation,
         sam=_sharpness(settings.extras),
@@ -99,30 +97,25 @@ def _training_loader(session: ImageSession, settings: TrainingSettings) -> Any:
     )
 
 
+def learning_rate(settings: TrainingSettings, processes: int) -> float:
+    """Return ``--lr``, or what follows from the size of a batch in all processes."""
+    chosen, schedule = settings.optimizer, settings.schedule
+    if schedule.lr is not None:
+        return schedule.lr
+    ratio = chosen.batch_size * processes * chosen.grad_accum_steps / schedule.lr_base_size
+    adaptive = any(part in chosen.opt.lower() for part in ("ada", "lamb"))  # as timm has it
+    scale = schedule.lr_base_scale or ("sqrt" if adaptive else "linear")
+    return schedule.lr_base * (ratio**0.5 if scale == "sqrt" else ratio)
+
+
 def _optimizer(session: ImageSession, settings: TrainingSettings) -> torch.optim.Optimizer:
     chosen, schedule = settings.optimizer, settings.schedule
-    if schedule.lr is None:
-        size = chosen.batch_size * session.where.count * chosen.grad_accum_steps
-        schedule.lr = schedule.lr_base * size / schedule.lr_base_size
+    schedule.lr = learning_rate(settings, session.where.count)
     try:
         keywords = optimizer_kwargs(Namespace(**vars(chosen), lr=schedule.lr))
         return create_optimizer_v2(session.model, **keywords)
     except (AssertionError, TypeError, ValueError) as error:
         raise RunError(f"--opt {chosen.opt}: {one_line(error)}") from error
-
-
-def _scheduler(
-    settings: TrainingSettings, inner: torch.optim.Optimizer, epochs: int, steps: int
-) -> tuple[Any, int]:
-    schedule = settings.schedule
-    chosen = scheduler_kwargs(Namespace(**vars(schedule), seed=settings.run.seed))
-    try:
-        scheduler, epochs = create_scheduler_v2(
-            inner, **{**chosen, "num_epochs": epochs}, updates_per_epoch=steps
-        )
-    except (AssertionError, TypeError, ValueError) as error:
-        raise RunError(f"--sched {schedule.sched}: {one_line(error)}") from error
-    return scheduler, int(epochs)
 
 
 def _scaler(session: ImageSession) -> Any:
@@ -151,9 +144,6 @@ def _sharpness(extras: ExtraSettings) -> SharpnessAware | None:
 
 def _distillation(session: ImageSession, extras: ExtraSettings) -> Distillation | None:
     if not extras.teacher:
-        if extras.teacher_checkpoint:
-            flag = f"--teacher-checkpoint {extras.teacher_checkpoint}"
-            raise RunError(f"{flag} needs --teacher MODEL")
         return None
     teacher = load_model(
         extras.teacher,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from argparse import Action, ArgumentParser
-from collections.abc import Mapping
+from argparse import Action, ArgumentParser, BooleanOptionalAction
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +13,40 @@ from sparseml.utils.text import did_you_mean, quoted_list
 __all__ = ["config_keys", "read_config"]
 
 
-def config_keys(parser: ArgumentParser) -> dict[str, str]:
-    """Return key of a configuration file → name of the setting; aliases of flags are keys, too."""
-    names = {action.dest: action.dest for action in parser._actions}
+def config_keys(parser: ArgumentParser) -> dict[str, Action]:
+    """Return key of a configuration file → flag; aliases of flags are keys, too."""
+    actions = [action for action in parser._actions if action.dest != "help"]
     aliases = {
-        option.lstrip("-").replace("-", "_"): action.dest
-        for action in parser._actions
+        option.lstrip("-").replace("-", "_"): action
+        for action in actions
         for option in action.option_strings
     }
-    return {**aliases, **names}
+    return {**aliases, **{action.dest: action for action in actions}}
 
 
-def read_config(parser: ArgumentParser, file: str, ignored: Mapping[str, Any]) -> dict[str, Any]:
+def read_config(parser: ArgumentParser, file: str, others: Container[str] = ()) -> dict[str, Any]:
     """Return name → value of a file, none of which is required any more.
 
-    :param ignored: keys that no flag takes, but that change nothing
-    :raises RunError: for a file that cannot be read, an unknown key, and a value of another type
+    A value that is null, or an empty text where that is no choice, is as good as none.
+
+    :param others: keys that no flag takes, but that may be there
+    :raises RunError: for a file that cannot be read, for all unknown keys at once unless they are
+        off (false, 0, empty), and for a value of another type
     """
-    known, keys = {action.dest: action for action in parser._actions}, config_keys(parser)
-    settings = {}
+    keys = config_keys(parser)
+    settings, unknown = {}, []
     for key, value in _content(file).items():
-        if str(key) in keys:
-            name = keys[str(key)]
-            settings[name] = _converted(known[name], value, file)
-        elif value and key not in ignored:
-            hint = did_you_mean(str(key), known)
-            raise RunError(f"--config {file}: there is no setting {key!r} (found {value!r}){hint}")
-    for name in settings:
-        known[name].required = False
+        name = str(key).replace("-", "_")
+        action = keys.get(name)
+        if action is None:
+            if value and name not in others:
+                hint = did_you_mean(str(key), keys)
+                unknown.append(f"there is no setting {key!r} (found {value!r}){hint}")
+        elif value is not None and (value != "" or "" in (action.choices or ())):
+            settings[action.dest] = _converted(action, value, name, file)
+            action.required = False
+    if unknown:
+        raise RunError(f"--config {file}: {'; '.join(unknown)}")
     return settings
 
 
@@ -60,21 +66,36 @@ def _content(file: str) -> dict[Any, Any]:
     return content
 
 
-def _converted(action: Action, value: Any, file: str) -> Any:
-    kind = action.type
-    name = f"--config {file}: {action.dest}"
-    if action.nargs == 0 and value is not None and not isinstance(value, bool):
-        raise RunError(f"{name} must be true or false, found {value!r}")
-    if action.choices is not None and value not in (None, *action.choices):
+def _converted(action: Action, value: Any, key: str, file: str) -> Any:
+    """Return what the flag itself would have made of the value."""
+    name = f"--config {file}: {key}"
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            raise RunError(f"{name} must be true or false, found {value!r}")
+        negated = isinstance(action, BooleanOptionalAction) and key.startswith("no_")
+        return value is not negated
+    if isinstance(action.default, dict):
+        if not isinstance(value, dict):
+            raise RunError(f"{name} must map names to values, found {value!r}")
+        return value
+    if action.nargs in (None, "?"):
+        return _one(action, value, name)
+    values = value if isinstance(value, list) else [value]
+    if isinstance(action.nargs, int) and len(values) != action.nargs:
+        raise RunError(f"{name} must be a list of {action.nargs}, found {value!r}")
+    return [_one(action, one, name) for one in values]
+
+
+def _one(action: Action, value: Any, name: str) -> Any:
+    kind: Any = action.type or str
+    if action.choices is not None and value not in action.choices:
         allowed = quoted_list([str(choice) for choice in action.choices])
         raise RunError(f"{name} must be {allowed}, found {value!r}")
     if kind is int and isinstance(value, float) and not value.is_integer():
         raise RunError(f"{name} must be a whole number, found {value!r}")
-    if value is None or not callable(kind) or isinstance(value, (list, dict)):
-        return value
     try:
+        if isinstance(value, (bool, list, dict)):
+            raise TypeError
         return kind(value)
     except (TypeError, ValueError) as error:
-        raise RunError(
-            f"{name} must be of type {getattr(kind, '__name__', kind)}, found {value!r}"
-        ) from error
+        raise RunError(f"{name} must be of type {kind.__name__}, found {value!r}") from error

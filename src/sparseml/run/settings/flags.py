@@ -20,22 +20,33 @@ optimizer has, which another value cannot take over."""
 _KEY = "flag"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Flag:
-    """How a setting is given, and which values it may have; see :func:`flag`."""
+    """How a setting is given, and which values it may have.
 
-    names: tuple[str, ...]
-    also: tuple[str, ...]
-    help: str | None
-    metavar: str | tuple[str, ...] | None
-    choices: tuple[str, ...] | None
-    nargs: int | str | None
-    paired: bool
-    at_least: float | None
-    at_most: float | None
-    above: float | None
-    below: float | None
-    changes: Changes
+    :param names: option strings, in place of ``--`` and the name of the field with dashes
+    :param also: more option strings
+    :param nargs: as in ``argparse``, for a sequence
+    :param paired: also give a flag ``--no-...``, to a bool
+    :param alone: take the one argument that stands without the name of a flag
+    :param at_least: bounds of numbers, also of each in a sequence; None is always allowed
+    :param above: the number must be greater, and finite
+    :param changes: what depends on the setting, which matters when a run is resumed
+    """
+
+    help: str | None = None
+    names: Sequence[str] = ()
+    also: Sequence[str] = ()
+    metavar: str | tuple[str, ...] | None = None
+    choices: Sequence[str] | None = None
+    nargs: int | str | None = None
+    paired: bool = False
+    alone: bool = False
+    at_least: float | None = None
+    at_most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    changes: Changes = "result"
 
     def options(self, name: str) -> list[str]:
         """Return the option strings of a setting called ``name``, the short ones first."""
@@ -56,50 +67,16 @@ class Flag:
         return f"at least {low}" if high == math.inf else f"from {low} to {high}"
 
 
-def flag(
-    default: Any = MISSING,
-    help: str | None = None,
-    *,
-    names: Sequence[str] = (),
-    also: Sequence[str] = (),
-    metavar: str | tuple[str, ...] | None = None,
-    choices: Sequence[str] | None = None,
-    nargs: int | str | None = None,
-    paired: bool = False,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    changes: Changes = "result",
-) -> Any:
+def flag(default: Any = MISSING, help: str | None = None, **more: Any) -> Any:
     """Return the field of a setting, which its annotation gives the type.
 
     :param default: a setting without one must be given
-    :param names: option strings, in place of ``--`` and the name of the field with dashes
-    :param also: more option strings
-    :param nargs: as in ``argparse``, for a sequence
-    :param paired: also give a flag ``--no-...``, to a bool
-    :param at_least: bounds of numbers, also of each in a sequence; None is always allowed
-    :param above: the number must be greater, and finite
-    :param changes: what depends on the setting, which matters when a run is resumed
+    :param more: of :class:`Flag`
     """
-    meta = Flag(
-        names=tuple(names),
-        also=tuple(also),
-        help=help,
-        metavar=metavar,
-        choices=None if choices is None else tuple(choices),
-        nargs=nargs,
-        paired=paired,
-        at_least=at_least,
-        at_most=at_most,
-        above=above,
-        below=below,
-        changes=changes,
-    )
+    metadata = {_KEY: Flag(help=help, **more)}
     if isinstance(default, (dict, list)):
-        return field(default_factory=default.copy, metadata={_KEY: meta})
-    return field(default=default, metadata={_KEY: meta})
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 class Group:

@@ -28,16 +28,18 @@ class RunSettings(Group):
         metavar="TEXT",
         changes="nothing",
     )
-    output: str = flag("./output", also=("--output-dir",), metavar="FOLDER", changes="nothing")
+    output: str = flag(
+        "./output", "of all runs", also=("--output-dir",), metavar="FOLDER", changes="nothing"
+    )
     experiment: str = flag(
         "", "folder below --output [model, recipe]", metavar="NAME", changes="nothing"
     )
     overwrite: bool = flag(False, "replace the run that is in that folder", changes="nothing")
-    seed: int = flag(42, at_least=0, at_most=2**32 - 1)
+    seed: int = flag(42, "of everything random", at_least=0, at_most=2**32 - 1)
     device: str = flag("auto", "cpu, cuda, cuda:1 [auto]", changes="nothing")
     threads: int | None = flag(None, "of the CPU, per process", metavar="N", at_least=1)
     channels_last: bool = flag(False, "layout of images and convolutions in memory")
-    amp: bool = flag(False, "mixed precision")
+    amp: bool = flag(False, "mixed precision", also=("--native-amp", "--apex-amp"))
     amp_dtype: str | None = flag(
         None, "[float16 on GPUs, else bfloat16]", choices=("float16", "bfloat16")
     )
@@ -56,8 +58,10 @@ class RunSettings(Group):
     log_wandb: bool = flag(
         False, "to Weights & Biases, also offline (WANDB_MODE)", changes="nothing"
     )
-    log_tensorboard: bool = flag(False, changes="nothing")
-    project: str = flag("sparseml", "in Weights & Biases", changes="nothing")
+    log_tensorboard: bool = flag(False, "below the run's folder", changes="nothing")
+    project: str = flag(
+        "sparseml", "in Weights & Biases", also=("--wandb-project",), changes="nothing"
+    )
     report: bool = flag(True, "write report.html at the end", paired=True, changes="nothing")
 
 
@@ -65,7 +69,11 @@ class RunSettings(Group):
 class SweepSettings(Group):
     """What a one-shot run goes through."""
 
-    sparsities: Sequence[float] = flag([], nargs="*", metavar="S")
+    TITLE = "one shot"
+
+    sparsities: Sequence[float] = flag(
+        [], "fractions to prune, in place of the recipe's", nargs="*", metavar="S"
+    )
     save_model: bool = flag(False, "no longer needed: always saved")
     latency_rounds: int = flag(10, "0 takes no times", at_least=0)
 
@@ -82,9 +90,17 @@ class CheckpointSettings(Group):
         metavar="PATH",
         changes="nothing",
     )
+    initial_masks: str | None = flag(
+        None,
+        "begin with the masks of another run: its folder, masks.safetensors or checkpoint",
+        metavar="PATH",
+        changes="nothing",
+    )
     no_resume_opt: bool = flag(False, "resume without the optimizer's state", changes="nothing")
     checkpoint_freq: int = flag(-1, "also keep every K-th epoch's", metavar="K", changes="nothing")
     save_last: bool = flag(True, "keep a checkpoint to resume from", paired=True, changes="nothing")
-    log_interval: int = flag(50, metavar="STEPS", at_least=1, changes="nothing")
+    log_interval: int = flag(
+        50, "between entries in the logs", metavar="STEPS", at_least=1, changes="nothing"
+    )
     log_sparsity: bool = flag(False, "sparsity of each layer when masks changed", changes="nothing")
     log_param_histogram: bool = flag(False, "of weights that are not zero", changes="nothing")

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 import ast
+import logging
 import types
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sparseml.run.errors import RunError
-from sparseml.run.settings.config import read_config
+from sparseml.run.settings.config import config_keys, read_config
 from sparseml.run.settings.flags import Leaf, Settings, leaves
+from sparseml.utils.text import did_you_mean
 
 __all__ = ["parse", "parser_for", "with_dashes"]
 
+_LOGGER = logging.getLogger(__name__)
 _Settings = TypeVar("_Settings", bound=Settings)
 
 
@@ -26,17 +30,24 @@ def with_dashes(argv: Sequence[str]) -> list[str]:
 
 
 def parser_for(
-    kind: type[Settings], description: str = "", prog: str | None = None
+    kind: type[Settings],
+    description: str = "",
+    prog: str | None = None,
+    examples: Sequence[str] = (),
 ) -> ArgumentParser:
-    """Return a parser with a flag for each setting."""
-    parser = ArgumentParser(
+    """Return a parser with a flag for each setting.
+
+    :param examples: flags of calls, for the end of the help
+    """
+    parser = _Parser(
         prog=prog,
         description=description,
         allow_abbrev=False,
-        formatter_class=RawDescriptionHelpFormatter,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     hints, targets = get_type_hints(kind), {"": parser}
-    for leaf in leaves(kind):
+    every = leaves(kind)
+    for leaf in every:
         if leaf.group not in targets:
             owner = hints[leaf.group]
             titled: Any = parser
@@ -44,6 +55,10 @@ def parser_for(
                 titled = parser.add_argument_group(owner.TITLE, owner.DESCRIPTION)
             targets[leaf.group] = titled
         targets[leaf.group].add_argument(*leaf.flag.options(leaf.name), **_keywords(leaf))
+    needed = [_needed(leaf) for leaf in every if leaf.default is MISSING]
+    parser.usage = " ".join(["%(prog)s", *needed, "[--flag VALUE ...]"])
+    if examples:
+        parser.epilog = "\n  ".join(["examples:", *(f"{parser.prog} {one}" for one in examples)])
     return parser
 
 
@@ -53,27 +68,44 @@ def parse(
     ignored: Mapping[str, Any] | None = None,
     description: str = "",
     prog: str | None = None,
+    *,
+    examples: Sequence[str] = (),
+    files_of: type[Settings] | None = None,
 ) -> _Settings:
     """Return the settings that arguments give.
 
     With a flag ``--config``, the YAML file it names gives defaults for the others. A setting there
-    that no flag takes must be off (false, 0, empty), as timm's files list all that timm has.
+    that no flag takes must be off (false, 0, empty).
 
-    :param ignored: settings of such files that change nothing here
+    :param ignored: name → default of flags that scripts have which people come from, but that have
+        no effect here. They are taken, also from files; one warning lists those that are given
+    :param files_of: another kind of run, whose files may be given, too
     :raises RunError: for a file that cannot be used, with the nearest names of flags, and for
         numbers out of range
     """
     argv = with_dashes(argv)
-    parser = parser_for(kind, description, prog)
+    parser = parser_for(kind, description, prog, examples)
+    own = config_keys(parser)
+    inert = {name: default for name, default in (ignored or {}).items() if name not in own}
+    for name, default in inert.items():
+        _add_inert(parser, name, default)
     finder = ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("-c", "--config")
-    file = finder.parse_known_args(argv)[0].config
-    if file:
-        parser.set_defaults(**read_config(parser, file, ignored or {}))
-    found = parser.parse_args(argv)
+    if file := finder.parse_known_args(argv)[0].config:
+        others = config_keys(parser_for(files_of)) if files_of else ()
+        parser.set_defaults(**read_config(parser, file, others))
+    argv = _with_named(parser, kind, argv)
+    found = parser.parse_known_args(argv)[0]  # what else there is has been named
     for leaf in leaves(kind):
         _require_within_limits(leaf, getattr(found, leaf.name))
+    _tell_inert(inert, found)
     return _settings(kind, found, _given(parser, argv))
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # the usage of a hundred flags would hide it
+        self.exit(2, f"error: {message}; {self.prog} --help lists all flags\n")
 
 
 class _KeyValues(argparse.Action):
@@ -94,9 +126,57 @@ class _KeyValues(argparse.Action):
         setattr(namespace, self.dest, found)
 
 
+def _with_named(parser: ArgumentParser, kind: type[Settings], argv: Sequence[str]) -> Sequence[str]:
+    """Return arguments in which what stands alone is given to the flag that may be left out."""
+    needed = [action for action in parser._actions if action.required]
+    for action in needed:
+        action.required = False
+    found, rest = parser.parse_known_args(argv)
+    for action in needed:
+        action.required = True
+    names = [
+        name for a in parser._actions if a.help != argparse.SUPPRESS for name in a.option_strings
+    ]
+    unknown = [text.partition("=")[0] for text in rest if text.startswith("-")]
+    taking = next((leaf for leaf in leaves(kind) if leaf.flag.alone), None)
+    if unknown or len(rest) > 1 or (rest and taking is None):
+        hints = "".join(did_you_mean(name, names) for name in unknown)
+        parser.error(f"unrecognized arguments: {' '.join(unknown or rest)}{hints}")
+    if not rest or taking is None:
+        return argv
+    option, given = _name(taking), getattr(found, taking.name)
+    if taking.name in _given(parser, argv) and Path(given) != Path(rest[0]):
+        raise RunError(f"{option} is given twice: {given}, and {rest[0]} without its name")
+    return [option, rest[0], *argv]
+
+
+def _add_inert(parser: ArgumentParser, name: str, default: Any) -> None:
+    keywords: dict[str, Any] = {"nargs": "?", "const": True}
+    if isinstance(default, bool):
+        keywords = {"action": "store_true"}
+    elif isinstance(default, list):
+        keywords = {"nargs": "*"}
+    option = f"--{name.replace('_', '-')}"
+    parser.add_argument(option, dest=name, default=default, help=argparse.SUPPRESS, **keywords)
+
+
+def _tell_inert(inert: Mapping[str, Any], found: Namespace) -> None:
+    told = []
+    for name, default in inert.items():
+        value = getattr(found, name)
+        if value and value not in ("0", "0.0") and str(value) != str(default):
+            words = value if isinstance(value, list) else [str(value)]
+            told.append(" ".join([name, *words]))
+    if told:
+        _LOGGER.warning("without effect here: %s", ", ".join(told))
+
+
 def _keywords(leaf: Leaf) -> dict[str, Any]:
     kind, entry = _type_of(leaf.kind), leaf.flag
-    keywords: dict[str, Any] = {"dest": leaf.name, "help": entry.help}
+    help = entry.help
+    if help and kind is not bool and leaf.default not in (MISSING, None, "") and "[" not in help:
+        help += " (default: %(default)s)" if leaf.default else ""
+    keywords: dict[str, Any] = {"dest": leaf.name, "help": help}
     keywords |= {"required": True} if leaf.default is MISSING else {"default": leaf.default}
     if kind is bool:
         return keywords | {
@@ -125,9 +205,19 @@ def _require_within_limits(leaf: Leaf, value: Any) -> None:
         if isinstance(number, (int, float)) and not isinstance(number, bool):
             allowed = leaf.flag.broken_limit(number)
             if allowed is not None:
-                options = leaf.flag.options(leaf.name)
-                name = next(option for option in options if option.startswith("--"))
-                raise RunError(f"{name} must be {allowed}, found {number}")
+                raise RunError(f"{_name(leaf)} must be {allowed}, found {number}")
+
+
+def _name(leaf: Leaf) -> str:
+    """Return the long name of a flag."""
+    options = leaf.flag.options(leaf.name)
+    return next(option for option in options if option.startswith("--"))
+
+
+def _needed(leaf: Leaf) -> str:
+    """Return a flag that must be given, as the usage has it."""
+    metavar = leaf.flag.metavar or leaf.name.upper()
+    return f"{metavar}" if leaf.flag.alone else f"{_name(leaf)} {metavar}"
 
 
 def _settings(kind: type[_Settings], found: Namespace, given: frozenset[str]) -> _Settings:
