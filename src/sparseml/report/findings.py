@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from sparseml.report.finding import Finding
 from sparseml.report.formats import (
     bytes_text,
     count_text,
-    difference_text,
     metric_text,
     percent_text,
-    prefers_low,
     ratio_text,
 )
+from sparseml.report.quality import compare_metric
 from sparseml.report.reading import Run
 from sparseml.report.schema import Layer
 from sparseml.report.speed import speed_findings
@@ -82,17 +80,19 @@ def _quality(run: Run) -> Iterator[Finding]:
         return
     name, value = headline
     said = f"{name} is {metric_text(name, value)}"
-    dense = run.variant("dense")
-    before = dense.metrics.get(name) if dense and run.variant("sparse") else None
-    if before is None:
+    sparse, dense = run.variant("sparse"), run.variant("dense")
+    if sparse is None or dense is None or name not in dense.metrics:
         yield Finding("info", f"{_capital(said)}.")
         return
-    better = (before - value) if prefers_low(name) else (value - before)
-    kind = "same" if better == 0 or math.isnan(better) else ("gain" if better > 0 else "loss")
-    difference = difference_text(name, value, before)
-    yield Finding(
-        kind, f"{_capital(said)}, {difference} the dense model's {metric_text(name, before)}."
-    )
+    if dense.trained is False:
+        text = f"{_capital(said)}. The run began with weights that were not trained: there is no"
+        yield Finding("info", f"{text} dense model to measure it by.")
+        return
+    kind, difference, note, _ = compare_metric(name, sparse, dense)
+    if dense.trained is None and kind == "gain":
+        kind, note = "info", f"{note}; that one's weights are not recorded as trained"
+    before = metric_text(name, dense.metrics[name])
+    yield Finding(kind, f"{_capital(said)}, {difference} the dense model's {before}{note}.")
 
 
 def _sparsity(run: Run) -> Iterator[Finding]:

@@ -29,7 +29,11 @@ _MODEL = "model.safetensors"
 
 @dataclass
 class Run:
-    """All that is known of a run. ``problems`` says what is missing or cannot be read."""
+    """All that is known of a run. ``problems`` says what is missing or cannot be read.
+
+    ``label`` and ``group`` are what it is called and belongs to among the runs that it is shown
+    with.
+    """
 
     path: Path
     info: RunInfo
@@ -40,16 +44,27 @@ class Run:
     metrics: Metrics = field(default_factory=Metrics)
     result: Result = field(default_factory=Result)
     problems: list[str] = field(default_factory=list)
+    label: str = ""
+    group: str = ""
 
     @property
     def name(self) -> str:
         """What the run is called."""
-        return self.info.name
+        return self.label or self.info.name
 
     @property
     def final(self) -> Variant | None:
-        """The model that the run ended with: the sparse one, or the dense one if that is all."""
-        return self.variant("sparse") or self.variant("dense")
+        """The model that the run ended with: the sparse one or, if a run that has come to its end
+        has no other, the dense one."""
+        ended = self.info.status == "finished"
+        return self.variant("sparse") or (self.variant("dense") if ended else None)
+
+    @property
+    def baseline(self) -> Variant | None:
+        """The model before pruning, if the run ended with another and it was not untrained."""
+        dense = self.variant("dense")
+        known = dense is not None and dense is not self.final and dense.trained is not False
+        return dense if known else None
 
     def variant(self, name: str) -> Variant | None:
         """One form of the model, None if nothing is known of it."""
@@ -186,7 +201,9 @@ def _count_from_weights(run: Run) -> None:
 
 
 def _layers(state: dict[str, Any]) -> Iterator[Layer]:
+    from sparseml.pytorch.utils.tensors.stats import count_zeros
+
     for name, tensor in state.items():
         if tensor.ndim > 1 and name.endswith("weight"):
-            zeros = int((tensor == 0).sum())
-            yield Layer(name=name, shape=list(tensor.shape), parameters=tensor.numel(), zeros=zeros)
+            shape, zeros = list(tensor.shape), count_zeros(tensor)
+            yield Layer(name=name, shape=shape, parameters=tensor.numel(), zeros=zeros)

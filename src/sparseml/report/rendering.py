@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparseml.report.comparison import comparison_view
+from sparseml.report.grouping import arranged
 from sparseml.report.reading import Run, find_runs, read_run
 from sparseml.report.run_directory import REPORT_FILES
 from sparseml.report.views import run_view
@@ -51,7 +52,7 @@ def write_report(
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     folders = list(dict.fromkeys(run for path in given for run in find_runs(path)))
     target = Path(out).expanduser().absolute() if out else _common_folder(folders)
-    runs = [read_run(folder) for folder in folders]
+    runs = arranged([read_run(folder) for folder in folders])
     context = _context(runs)
     files = WrittenReport(*(target / name for name in REPORT_FILES))
     environment = _environment()
@@ -101,6 +102,8 @@ def _run_data(run: Run) -> dict[str, Any]:
     return {
         "folder": run.path.name,
         **run.info.model_dump(),
+        "label": run.name,
+        "group": run.group,
         "findings": [finding._asdict() for finding in view["findings"]],
         "missing": run.problems,
         "config": run.config,

@@ -112,6 +112,7 @@ class RunDirectory:
         return run
 
     def __enter__(self) -> Self:
+        self._note(status="running", error=None)  # also where it goes on after a failure
         return self
 
     def __exit__(

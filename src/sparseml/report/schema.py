@@ -91,7 +91,8 @@ class Flops(_Part):
 
 
 class Latency(_Part):
-    """Milliseconds of a forward pass over a batch."""
+    """Milliseconds of a forward pass over a batch; ``settled`` tells whether the quartiles stayed
+    where they were when more rounds were taken."""
 
     batch_size: NonNegativeInt
     device: str
@@ -104,6 +105,7 @@ class Latency(_Part):
     fastest_ms: NonNegativeFloat | None = None
     slowest_ms: NonNegativeFloat | None = None
     samples_per_second: NonNegativeFloat
+    settled: bool | None = None
 
 
 class Layer(_Part):
@@ -120,10 +122,16 @@ class Layer(_Part):
 
 
 class Variant(_Part):
-    """One form of the model: ``dense`` (before), ``sparse`` (the run's own), ``shrunk``."""
+    """One form of the model: ``dense`` (before), ``sparse`` (the run's own), ``shrunk``.
+
+    ``samples`` is how many its metrics were measured on; ``trained`` is false for weights that were
+    just initialised.
+    """
 
     description: str | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
+    samples: NonNegativeInt | None = None
+    trained: bool | None = None
     parameters: NonNegativeInt | None = None
     nonzero: NonNegativeInt | None = None
     storage: Storage | None = None

@@ -15,7 +15,6 @@ from sparseml.report.findings import (
 from sparseml.report.formats import (
     bytes_text,
     count_text,
-    difference_text,
     metric_text,
     ms_text,
     percent_text,
@@ -24,6 +23,7 @@ from sparseml.report.formats import (
 from sparseml.report.panels.bar_panels import bar_groups
 from sparseml.report.panels.charts import drawn_line_chart
 from sparseml.report.panels.series_panels import line_charts
+from sparseml.report.quality import compare_metric
 from sparseml.report.reading import Run
 from sparseml.report.schema import Variant
 
@@ -72,7 +72,7 @@ def summary_cells(run: Run) -> dict[str, Cell]:
     before = dense if dense is not None and dense is not run.final else None
     headline = headline_metric(run)
     return {
-        (headline[0] if headline else "metric"): _quality(headline, before),
+        (headline[0] if headline else "metric"): _quality(headline, final, run.baseline),
         "zeros": _zeros(run),
         "size": _size(final, before),
         "operations": _operations(final),
@@ -80,13 +80,14 @@ def summary_cells(run: Run) -> dict[str, Cell]:
     }
 
 
-def _quality(headline: tuple[str, float] | None, before: Variant | None) -> Cell:
+def _quality(headline: tuple[str, float] | None, final: Variant, baseline: Variant | None) -> Cell:
     if headline is None:
         return "", ""
     name, value = headline
-    if before is None or name not in before.metrics:
+    if baseline is None or name not in baseline.metrics:
         return metric_text(name, value), ""
-    return metric_text(name, value), f"{difference_text(name, value, before.metrics[name])} dense"
+    difference = compare_metric(name, final, baseline)
+    return metric_text(name, value), f"{difference.text} dense{difference.hint}"
 
 
 def _zeros(run: Run) -> Cell:

@@ -65,6 +65,10 @@ class Session(Protocol):
     :ivar metrics: what :meth:`evaluate` finds, the most telling first: by it the best checkpoint
         is chosen
     :ivar packages: whose versions are worth to be kept with the results
+
+    It may also have ``evaluated_samples``, how many :meth:`evaluate` measures on, and
+    ``weights_loaded``, whether the dense model was trained rather than just initialised: without
+    them reports call no difference a gain.
     """
 
     model: nn.Module

@@ -22,6 +22,7 @@ from sparseml.timm.evaluation import evaluate
 from sparseml.timm.image_settings import DataSettings, ModelSettings, SamplerSettings
 from sparseml.timm.models import data_config, load_model, model_kwargs, output_classes, short_name
 from sparseml.timm.settings import OneShotSettings, TrainingSettings
+from sparseml.utils.references import is_reference
 
 __all__ = ["ImageSession", "autocast_of", "half_type", "open_session"]
 
@@ -38,6 +39,7 @@ class ImageSession:
     :param plain_batch: how many images :meth:`training_batches` has in each batch
     :param gradient_batch: how many there are in each batch that gradients are sampled on
     :param auto_augment: policy for the images that gradients are sampled on
+    :param weights_loaded: whether the model has weights that were trained, None if nobody knows
     """
 
     run: RunSettings
@@ -52,6 +54,7 @@ class ImageSession:
     plain_batch: int
     gradient_batch: int
     auto_augment: str | None = None
+    weights_loaded: bool | None = None
 
     metrics: Sequence[Metric] = (
         Metric("top1", "val/acc"),
@@ -59,6 +62,11 @@ class ImageSession:
         Metric("loss", "val/loss", percent=False),
     )
     packages: Sequence[str] = ("timm", "torchvision")
+
+    @property
+    def evaluated_samples(self) -> int:
+        """Return how many images :meth:`evaluate` measures on."""
+        return len(self.validation_loader.dataset)
 
     def evaluate(self, model: nn.Module, name: str = "evaluating") -> dict[str, float]:
         """Return loss and accuracies on the validation images, the same in all processes."""
@@ -143,7 +151,21 @@ def open_session(settings: OneShotSettings | TrainingSettings, where: Processes)
         plain_batch,
         settings.sampler.gs_batch_size or gradient_batch,
         auto_augment,
+        _weights_loaded(settings.model, model),
     )
+
+
+def _weights_loaded(chosen: ModelSettings, model: nn.Module) -> bool | None:
+    """Return whether the model was given all its weights; the user's own may have loaded some.
+
+    Pretrained weights leave the classifier out where it has another number of classes.
+    """
+    if chosen.checkpoint:
+        return True
+    if is_reference(chosen.model.removeprefix("timm:")):
+        return None
+    told = getattr(model, "pretrained_cfg", {}).get("num_classes")
+    return chosen.pretrained is not False and told == output_classes(model)
 
 
 def _model(

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sparseml.report.formats import bytes_text, count_text, ms_text, number_text, percent_text
+from sparseml.report.formats import (
+    bytes_text,
+    count_text,
+    ms_text,
+    percent_text,
+    quartiles_text,
+)
 from sparseml.report.panels.charts import Bar, BarGroup
 from sparseml.report.reading import Run
 from sparseml.report.schema import Latency, Layer, Storage, Variant
@@ -16,6 +22,8 @@ _STORAGE = {"dense": "as it is", "gzip": "gzip", "zstd": "zstd", "bitmask": "bit
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
 Variants = Sequence[tuple[str, Variant]]
+# what was measured, how long it took, and how long the dense model took
+Timed = tuple[str, Latency, Latency | None]
 # for each variant: what is counted, and how many
 Counts = Sequence[tuple[str, Sequence[tuple[str, int | None]]]]
 
@@ -28,7 +36,7 @@ def bar_groups(run: Run, key: str) -> list[BarGroup]:
     known = run.result.variants
     order = [*_VARIANTS, *(name for name in known if name not in _VARIANTS)]
     variants = [(name, known[name]) for name in order if name in known]
-    measured = [(name, latency) for name, variant in variants for latency in variant.latency]
+    measured = [(name, latency, None) for name, variant in variants for latency in variant.latency]
     groups = [
         _layers(run.result.layers, f"{key}-layers"),
         _storage(variants, f"{key}-storage"),
@@ -149,19 +157,26 @@ def _count_bars(counts: Counts) -> Iterator[Bar]:
                 yield _share_bar(f"{name}{what}", count, largest, count_text(count), name)
 
 
-def latency_bars(measured: Sequence[tuple[str, Latency]], key: str) -> BarGroup:
+def latency_bars(measured: Sequence[Timed], key: str) -> BarGroup:
     """Latencies under the same conditions side by side.
 
-    :param measured: what was measured, and how long it took
+    :param measured: what was measured, how long it took, and how long the dense model that it took
+        turns with, unless that is among them
     """
-    settings: dict[str, list[tuple[str, Latency]]] = {}
-    for name, latency in measured:
-        settings.setdefault(_setting(latency), []).append((name, latency))
-    rounds = " or ".join(str(rounds) for rounds in sorted({found.rounds for _, found in measured}))
-    note = (
-        f"Median of {rounds} rounds in which the models take turns; the whisker spans the "
-        "quartiles. Throughput is the batch divided by the median."
-    )
+    settings: dict[str, list[Timed]] = {}
+    for timed in measured:
+        settings.setdefault(_setting(timed[1]), []).append(timed)
+    rounds = sorted({latency.rounds for _, latency, _ in measured}) or [0]
+    taken = f"{rounds[0]:,}" if len(rounds) == 1 else f"{rounds[0]:,} to {rounds[-1]:,}"
+    note = f"Median of {taken} rounds"
+    if any(before for *_, before in measured):
+        note += (
+            ". Each model took turns with the dense model of its own run, whose median is the "
+            "upright line: compare a bar with its line, not with bars of other runs"
+        )
+    else:
+        note += " in which the models take turns"
+    note += "; the whisker spans the quartiles. Throughput is the batch divided by the median."
     parts = [(setting, _latency_part(found)) for setting, found in settings.items()]
     heads = ("model", "median", "quartiles", "samples/s")
     return BarGroup(key, "Latency and throughput", heads, parts, note)
@@ -173,34 +188,36 @@ def _setting(latency: Latency) -> str:
     return f"batch of {latency.batch_size} on {latency.device}{threads}"
 
 
-def _latency_part(found: Sequence[tuple[str, Latency]]) -> list[Bar]:
-    longest = max(latency.upper_quartile_ms for _, latency in found) or 1.0
+def _latency_part(found: Sequence[Timed]) -> list[Bar]:
+    known = [latency for _, *both in found for latency in both if latency]
+    longest = max(latency.upper_quartile_ms for latency in known) or 1.0
     return [
         Bar(
             name,
             100 * latency.median_ms / longest,
-            (ms_text(latency.median_ms), _spread(latency), count_text(latency.samples_per_second)),
+            (
+                ms_text(latency.median_ms),
+                quartiles_text(latency),
+                count_text(latency.samples_per_second),
+            ),
+            mark=100 * before.median_ms / longest if before else None,
             low=100 * latency.lower_quartile_ms / longest,
             high=100 * latency.upper_quartile_ms / longest,
             style=_style(name),
-            tip=_latency_tip(latency),
+            tip=_latency_tip(latency, before),
         )
-        for name, latency in found
+        for name, latency, before in found
     ]
 
 
-def _spread(latency: Latency) -> str:
-    low, high = (
-        number_text(float(f"{value:.3g}"))
-        for value in (latency.lower_quartile_ms, latency.upper_quartile_ms)
-    )
-    return f"{low} to {high}"
-
-
-def _latency_tip(latency: Latency) -> str:
+def _latency_tip(latency: Latency, before: Latency | None) -> str:
     facts = [f"{latency.rounds} rounds after {latency.warmup} to warm up"]
     if latency.fastest_ms is not None and latency.slowest_ms is not None:
         facts.append(
             f"fastest {ms_text(latency.fastest_ms)}, slowest {ms_text(latency.slowest_ms)}"
         )
+    if latency.settled is False:
+        facts.append("the quartiles had not settled when the time was up")
+    if before:
+        facts.append(f"dense {ms_text(before.median_ms)}")
     return "\n".join(facts)

@@ -30,13 +30,14 @@ Text = Callable[[float], str]
 @dataclass(frozen=True)
 class Line:
     """A series; ``stepped`` ones keep their value until the next point, and those that others are
-    compared with are a ``reference``, drawn grey and dashed."""
+    compared with are a ``reference``, drawn grey and dashed. ``beside`` are more dots."""
 
     label: str
     points: Points
     stepped: bool = False
     dots: bool = False
     reference: bool = False
+    beside: Points = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def drawn_line_chart(chart: LineChart) -> dict[str, Any] | None:
         (line, [(x, y) for x, y in decimated(line.points) if math.isfinite(x)])
         for line in chart.lines
     ]
-    ys = [y for _, points in lines for _, y in points if _drawable(y)]
+    ys = [y for line, points in lines for _, y in [*points, *line.beside] if _drawable(y)]
     if not ys:
         return None
     xs = [*_all_x(lines), *(chart.x_range or ())]
@@ -175,8 +176,13 @@ def _paths(line: Line, points: Points, place: _Places) -> dict[str, str]:
         else:
             path.append(f"H{to_x}V{to_y}" if line.stepped else f"L{to_x} {to_y}")
         pen_down = True
-        dots.append(f"M{to_x} {to_y}h0")  # a line of no length has round ends: a dot
+        dots.append(_dot(to_x, to_y))
+    dots += [_dot(place.x(x), place.y(y)) for x, y in line.beside if _drawable(y)]
     return {"path": "".join(path), "dots": "".join(dots) if line.dots else ""}
+
+
+def _dot(x: float, y: float) -> str:
+    return f"M{x} {y}h0"  # a line of no length has round ends
 
 
 def _events(chart: LineChart, place: _Places) -> dict[str, Any]:
