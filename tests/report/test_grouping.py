@@ -77,9 +77,10 @@ def test_ways_are_told_by_what_was_done(levels: list[float] | None, way: str) ->
 
 def test_groups_name_what_differs() -> None:
     run, other = run_of(recipe("MagnitudePruningModifier")), run_of(recipe("OBSPruningModifier"))
-    run.config, other.config = {"model": "resnet18"}, {"model": "vit"}
+    run.config, other.config = {"model": "resnet18"}, {"model": "my.models:vit"}
     assert group_of(run) == "magnitude, one shot"
     assert group_of(run, [run, other]) == "resnet18, magnitude, one shot"
+    assert group_of(other, [run, other]) == "vit, OBS, one shot"
     # what earlier versions took for a group: the name of the recipe's file
     run.config["sparseml_recipe"] = "recipe:timm/one_shot/gm/resnet"
     for stem in ("resnet", "resnet18 resnet"):

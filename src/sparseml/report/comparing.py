@@ -139,7 +139,7 @@ def _fastest(runs: Sequence[Run]) -> Iterator[Finding]:
     elif told:
         yield Finding("same", "No model is measurably faster than its dense model.")
     elif compared:
-        yield Finding("info", "Whether any model is faster than its dense model is not known.")
+        yield Finding("info", "No model's speed could be measured against its dense model.")
 
 
 def _zeros(run: Run) -> float:

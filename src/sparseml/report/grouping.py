@@ -65,16 +65,20 @@ def group_of(run: Run, runs: Sequence[Run] = ()) -> str:
     recipe = Path(str(run.config.get("sparseml_recipe", ""))).stem
     if given and not (recipe and given.endswith(recipe)):
         return given
-    model = run.config.get("model")
-    several = len({str(other.config.get("model")) for other in runs}) > 1
+    several = len({_model(other) for other in runs}) > 1
     dense = run.variant("dense")
     told = [
-        str(model) if several and model else "",
+        _model(run) if several else "",
         method_of(run) or run.info.name,
         way_of(run),
         "from untrained weights" if dense and dense.trained is False else "",
     ]
     return ", ".join(filter(None, told))
+
+
+def _model(run: Run) -> str:
+    """Return the model's name; of ``module.path:callable`` the callable's."""
+    return str(run.config.get("model") or "").rpartition(":")[2]
 
 
 def method_of(run: Run) -> str | None:
