@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from sparseml.report.finding import Finding
 from sparseml.report.findings import COMPRESSORS, headline_metric, pruned_sparsity
 from sparseml.report.formats import (
     bytes_text,
@@ -18,7 +17,7 @@ from sparseml.report.formats import (
 )
 from sparseml.report.quality import compare_metric, is_near
 from sparseml.report.reading import Run
-from sparseml.report.schema import Variant
+from sparseml.report.schema import Finding, Variant
 from sparseml.report.speed import SAME, compare_latency, latency_pairs
 
 __all__ = ["compare_runs"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sparseml.report.finding import Finding
 from sparseml.report.formats import (
     bytes_text,
     count_text,
@@ -14,7 +13,7 @@ from sparseml.report.formats import (
 )
 from sparseml.report.quality import compare_metric
 from sparseml.report.reading import Run
-from sparseml.report.schema import Layer
+from sparseml.report.schema import Finding, Layer
 from sparseml.report.speed import speed_findings
 
 __all__ = [

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError
 
 __all__ = [
     "FORMAT",
+    "Finding",
     "Flops",
     "Latency",
     "Layer",
@@ -27,6 +28,14 @@ FORMAT = "sparseml-run/1"
 
 Model = TypeVar("Model", bound=BaseModel)
 _Place = tuple[int | str, ...]
+
+
+class Finding(NamedTuple):
+    """A sentence, and whether it tells a ``gain``, a ``loss``, that things are the ``same``, or
+    just a fact (``info``)."""
+
+    kind: str
+    text: str
 
 
 class _Part(BaseModel):

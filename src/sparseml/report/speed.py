@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from sparseml.report.finding import Finding
 from sparseml.report.formats import ms_text, quartiles_text, ratio_text
 from sparseml.report.reading import Run
-from sparseml.report.schema import Latency, Variant
+from sparseml.report.schema import Finding, Latency, Variant
 
 __all__ = ["SAME", "compare_latency", "latency_pairs", "speed_findings"]
 
