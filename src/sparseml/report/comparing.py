@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from sparseml.report.findings import COMPRESSORS, headline_metric, pruned_sparsity
+from sparseml.report.findings import headline_metric, pruned_sparsity, shared_compressor
 from sparseml.report.formats import (
     bytes_text,
     is_fraction_metric,
@@ -105,17 +105,11 @@ def _sparsest(near: Sequence[tuple[Run, str]]) -> Iterator[Finding]:
 
 
 def _smallest(near: Sequence[Run]) -> Iterator[Finding]:
-    for compressor in COMPRESSORS:
-        sizes = [
-            (size, run.name)
-            for run in near
-            if run.final and run.final.storage and (size := getattr(run.final.storage, compressor))
-        ]
-        if sizes:
-            size, name = min(sizes)
-            text = f"Smallest with {compressor} at less than a point below dense: {name}"
-            yield Finding("info", f"{text}, {bytes_text(size)}.")
-            return
+    if compressor := shared_compressor(*(run.final for run in near)):
+        sizes = [(getattr(run.final and run.final.storage, compressor), run.name) for run in near]
+        size, name = min(sizes)
+        text = f"Smallest with {compressor} at less than a point below dense: {name}"
+        yield Finding("info", f"{text}, {bytes_text(size)}.")
 
 
 def _fastest(runs: Sequence[Run]) -> Iterator[Finding]:

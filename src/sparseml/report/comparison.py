@@ -8,11 +8,11 @@ from typing import Any
 
 from sparseml.report.comparing import compare_runs
 from sparseml.report.findings import headline_metric, pruned_sparsity
-from sparseml.report.formats import is_fraction_metric, number_text
+from sparseml.report.formats import capital
 from sparseml.report.metrics import Points, decimated
 from sparseml.report.panels.bar_panels import latency_bars, size_bars
 from sparseml.report.panels.charts import Line, LineChart, drawn_line_chart
-from sparseml.report.panels.series_panels import percent_tick
+from sparseml.report.panels.series_panels import axis_text, percent_tick
 from sparseml.report.reading import Run
 from sparseml.report.schema import Latency, Storage, Variant
 from sparseml.report.speed import latency_pairs
@@ -118,11 +118,11 @@ def _tradeoff(runs: Sequence[Run]) -> LineChart:
         lines.append(Line("dense", [(min(xs), level), (max(xs), level)], reference=True))
     return LineChart(
         key="tradeoff",
-        title=f"{_capital(name)} over zeros",
+        title=f"{capital(name)} over zeros",
         x_label="zeros",
         lines=lines,
         x_text=percent_tick,
-        y_text=_text_of(name, lines),
+        y_text=axis_text([name], lines),
     )
 
 
@@ -137,10 +137,10 @@ def _histories(runs: Sequence[Run]) -> list[LineChart]:
         ]
         chart = LineChart(
             key=f"history-{len(charts)}",
-            title=f"{_capital(wanted)} over steps",
+            title=f"{capital(wanted)} over steps",
             x_label="step",
             lines=lines,
-            y_text=_text_of(wanted, lines),
+            y_text=axis_text([wanted], lines),
         )
         charts.append(chart)
     return charts
@@ -152,12 +152,3 @@ def _series(run: Run, wanted: str) -> Points:
     held_out = [name for name in names if any(word in name.lower() for word in _HELD_OUT)]
     chosen = next(iter(held_out or names), None)
     return run.metrics.series[chosen] if chosen else []
-
-
-def _text_of(name: str, lines: Sequence[Line]) -> Any:
-    values = [y for line in lines for _, y in line.points]
-    return percent_tick if is_fraction_metric(name, *values) else number_text
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

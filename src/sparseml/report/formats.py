@@ -10,6 +10,7 @@ from sparseml.report.schema import Latency
 
 __all__ = [
     "bytes_text",
+    "capital",
     "count_text",
     "difference_text",
     "is_fraction_metric",
@@ -116,6 +117,11 @@ def quartiles_text(latency: Latency) -> str:
     """The range that half of the rounds took, in milliseconds."""
     ends = (latency.lower_quartile_ms, latency.upper_quartile_ms)
     return " to ".join(number_text(float(f"{value:.3g}")) for value in ends)
+
+
+def capital(text: str) -> str:
+    """Text with its first letter in upper case."""
+    return text[:1].upper() + text[1:]
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:

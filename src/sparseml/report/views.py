@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 from sparseml.report.findings import (
-    COMPRESSORS,
     considered_weights,
     headline_metric,
     pruned_sparsity,
     run_findings,
+    shared_compressor,
 )
 from sparseml.report.formats import (
     bytes_text,
@@ -26,6 +26,7 @@ from sparseml.report.panels.series_panels import line_charts
 from sparseml.report.quality import compare_metric
 from sparseml.report.reading import Run
 from sparseml.report.schema import Variant
+from sparseml.report.speed import latency_pairs
 
 __all__ = ["Cell", "run_view", "summary_cells"]
 
@@ -100,13 +101,13 @@ def _zeros(run: Run) -> Cell:
 
 
 def _size(final: Variant, before: Variant | None) -> Cell:
-    for compressor in COMPRESSORS:
-        size = getattr(final.storage, compressor, None)
-        if size:
-            was = getattr(before.storage, compressor, None) if before else None
-            smaller = f", {ratio_text(was / size)} smaller" if was and was > size else ""
-            return bytes_text(size), f"{compressor}{smaller}"
-    return "", ""
+    compressor = shared_compressor(final)
+    if compressor is None:
+        return "", ""
+    size = getattr(final.storage, compressor)
+    was = getattr(before and before.storage, compressor, None)
+    smaller = f", {ratio_text(was / size)} smaller" if was and was > size else ""
+    return bytes_text(size), f"{compressor}{smaller}"
 
 
 def _operations(final: Variant) -> Cell:
@@ -121,12 +122,8 @@ def _latency(final: Variant, before: Variant | None) -> Cell:
     if not final.latency:
         return "", ""
     shown = final.latency[-1]
-    was = (
-        [found for found in before.latency if found.batch_size == shown.batch_size]
-        if before
-        else []
-    )
-    against = f", dense {ms_text(was[0].median_ms)}" if was else ""
+    was = {id(taken): dense for taken, dense in latency_pairs(final, before or Variant())}
+    against = f", dense {ms_text(was[id(shown)].median_ms)}" if id(shown) in was else ""
     return ms_text(shown.median_ms), f"batch of {shown.batch_size}{against}"
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.pytorch.utils.tensors.stats import tensor_list_sparsity
 from sparseml.run.errors import RunError
 from sparseml.run.masks import masks_in_force
 
@@ -35,8 +36,7 @@ class Pruned:
     @property
     def zeros(self) -> float:
         """Return the fraction of weights that the masks take away."""
-        masked = sum(int((mask == 0).sum()) for mask in self.masks.values())
-        return masked / max(1, sum(mask.numel() for mask in self.masks.values()))
+        return tensor_list_sparsity(self.masks.values())
 
 
 @runtime_checkable

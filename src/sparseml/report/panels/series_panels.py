@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from sparseml.report.formats import is_fraction_metric, listed, number_text, percent_text
 from sparseml.report.metrics import Points
-from sparseml.report.panels.charts import Line, LineChart
+from sparseml.report.panels.charts import Line, LineChart, Text
 from sparseml.report.reading import Run
 
-__all__ = ["line_charts", "percent_tick"]
+__all__ = ["axis_text", "line_charts", "percent_tick"]
 
 _MOST_OTHER_CHARTS = 12
 _MOST_DOTS = 60
@@ -99,19 +99,25 @@ def _equal(one: Line, other: Line) -> bool:
 
 
 def _chart(run: Run, key: str, title: str, lines: Sequence[Line]) -> LineChart:
-    values = [y for line in lines for _, y in line.points]
-    as_percent = all(is_fraction_metric(f"{title} {line.label}", *values) for line in lines)
     return LineChart(
         key=key,
         title=title,
         x_label="step",
         lines=lines,
-        y_text=percent_tick if as_percent else number_text,
+        y_text=axis_text([f"{title} {line.label}" for line in lines], lines),
         events=_pruning_steps(run),
         event_label="pruning update",
         from_zero=title in ("Sparsity", "Learning rate"),
         x_range=(0.0, run.metrics.last_step or 0.0),
     )
+
+
+def axis_text(names: Sequence[str], lines: Sequence[Line]) -> Text:
+    """Return how the values of lines are written: as per cent if all are fractions, by the names of
+    metrics."""
+    values = [y for line in lines for _, y in line.points]
+    fractions = all(is_fraction_metric(name, *values) for name in names)
+    return percent_tick if fractions else number_text
 
 
 def percent_tick(value: float) -> str:
