@@ -239,7 +239,7 @@ def test_what_stands_out_among_runs() -> None:
     assert told(runs) == [
         "Best accuracy of the pruned models: low, 91.00%, with 50.0% zeros.",
         "Most zeros at less than a point of accuracy below dense: mid, 80.0%.",
-        "Smallest with zstd at less than a point below dense: mid, 3 bytes.",
+        "Smallest with zstd at less than a point of accuracy below dense: mid, 3 bytes.",
         "Fastest: mid (shrunk), 2.00\N{MULTIPLICATION SIGN} as fast as its dense model for a batch "
         "of 8 on cpu.",
     ]

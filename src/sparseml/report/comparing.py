@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from sparseml.report.findings import headline_metric, pruned_sparsity, shared_compressor
+from sparseml.report.findings import pruned_sparsity, shared_compressor
 from sparseml.report.formats import (
     bytes_text,
     is_fraction_metric,
@@ -23,93 +24,91 @@ from sparseml.report.speed import SAME, compare_latency, latency_pairs
 __all__ = ["compare_runs"]
 
 
+class _Pruned(NamedTuple):
+    """A run with the model that it pruned, and the metric by which that is judged."""
+
+    run: Run
+    model: Variant
+    metric: str
+
+    @property
+    def value(self) -> float:
+        return self.model.metrics[self.metric]
+
+    @property
+    def zeros(self) -> float:
+        return pruned_sparsity(self.run.result.layers) or 0.0
+
+
 def compare_runs(runs: Sequence[Run]) -> list[Finding]:
     """What stands out: the best, the sparsest and smallest that are still good, the fastest."""
-    pruned = [run for run in runs if run.variant("sparse")]
+    pruned = [
+        _Pruned(run, model, next(iter(model.metrics)))
+        for run in runs
+        if (model := run.variant("sparse")) and model.metrics
+    ]
     return [*_best(pruned), *_beside_dense(pruned), *_fastest(runs)]
 
 
-def _best(pruned: Sequence[Run]) -> Iterator[Finding]:
-    found = [(run, *headline) for run in pruned if (headline := headline_metric(run))]
-    found = [entry for entry in found if not math.isnan(entry[2])]
-    if len(found) < 2 or len({name for _, name, _ in found}) != 1:
+def _best(pruned: Sequence[_Pruned]) -> Iterator[Finding]:
+    found = [one for one in pruned if not math.isnan(one.value)]
+    if len(found) < 2 or len({one.metric for one in found}) != 1:
         return
-    metric, sign = found[0][1], -1 if prefers_low(found[0][1]) else 1
-    best, _, value = max(found, key=lambda entry: (sign * entry[2], _zeros(entry[0])))
-    text = f"Best {metric} of the pruned models: {best.name}, {metric_text(metric, value)}"
-    sparsity = pruned_sparsity(best.result.layers)
-    with_zeros = f", with {percent_text(sparsity, 1)} zeros" if sparsity is not None else ""
-    yield Finding("info", f"{text}{with_zeros}.{_as_good(best, found)}")
+    metric = found[0].metric
+    sign = -1 if prefers_low(metric) else 1
+    best = max(found, key=lambda one: (sign * one.value, one.zeros))
+    named = f"{best.run.name}, {metric_text(metric, best.value)}"
+    if best.run.result.layers:
+        named += f", with {percent_text(best.zeros, 1)} zeros"
+    text = f"Best {metric} of the pruned models: {named}.{_as_good(best, found)}"
+    yield Finding("info", text)
 
 
-def _as_good(best: Run, found: Sequence[tuple[Run, str, float]]) -> str:
+def _as_good(best: _Pruned, found: Sequence[_Pruned]) -> str:
     """Name those that the best cannot be told from."""
-    metric, model = headline_metric(best), best.variant("sparse") or Variant()
-    name, value = metric or ("", 0.0)
-    others = [
-        (run, compare_metric(name, run.variant("sparse") or Variant(), model))
-        for run, _, _ in found
-        if run is not best
+    others = sorted((one for one in found if one is not best), key=lambda one: -one.zeros)
+    compared = [(one, compare_metric(best.metric, one.model, best.model)) for one in others]
+    equal = [
+        (one.run.name, difference) for one, difference in compared if difference.kind == "same"
     ]
-    equal = [run for run, difference in others if difference.kind == "same"]
     if equal:
-        note = next((d.note for _, d in others if d.kind == "same" and d.note), "")
-        samples = note.partition(" (")[0]
-        names = [run.name for run in sorted(equal, key=_zeros, reverse=True)]
-        return f" Equal to it{samples}: {listed(names)}."
-    if is_fraction_metric(name, value) and any(d.kind == "info" for _, d in others):
-        return " On how many samples is not recorded, so others may be as good."
-    return ""
+        samples = max(difference.note for _, difference in equal).partition(" (")[0]
+        return f" Equal to it{samples}: {listed([name for name, _ in equal])}."
+    unknown = any(difference.kind == "info" for _, difference in compared)
+    return " On how many samples is not recorded, so others may be as good." if unknown else ""
 
 
-def _beside_dense(pruned: Sequence[Run]) -> Iterator[Finding]:
+def _beside_dense(pruned: Sequence[_Pruned]) -> Iterator[Finding]:
     """The most zeros, and the least bytes, that cost less than a percentage point."""
-    measured = [
-        (run, name, run.baseline)
-        for run in pruned
-        if (headline := headline_metric(run))
-        and (name := headline[0])
-        and is_fraction_metric(*headline)
-    ]
-    trained = [entry for entry in measured if entry[2] is not None and entry[2].trained]
-    if len(measured) < 2:
+    found = [one for one in pruned if is_fraction_metric(one.metric, one.value)]
+    trained = [one for one in found if (dense := one.run.baseline) and dense.trained]
+    near = [one for one in trained if is_near(one.metric, one.model, one.run.baseline or Variant())]
+    if len(found) < 2:
         return
-    if not trained:
-        initial = all((run.variant("dense") or Variant()).trained is False for run, *_ in measured)
+    if near:
+        yield from _sparsest_and_smallest(near)
+    elif trained:
+        yield Finding("loss", "No pruned model is within a percentage point of its dense model.")
+    else:
+        known = all((one.run.variant("dense") or Variant()).trained is False for one in found)
         why = (
             "The runs began with weights that were not trained"
-            if initial
+            if known
             else "It is not recorded that the weights before pruning were trained"
         )
         yield Finding("info", f"{why}: there is no dense model to measure the pruned ones by.")
-        return
-    near = [
-        (run, name)
-        for run, name, dense in trained
-        if dense and is_near(name, run.variant("sparse") or Variant(), dense)
-    ]
-    if not near:
-        yield Finding("loss", "No pruned model is within a percentage point of its dense model.")
-        return
-    yield from _sparsest(near)
-    yield from _smallest([run for run, _ in near])
 
 
-def _sparsest(near: Sequence[tuple[Run, str]]) -> Iterator[Finding]:
-    most = max(_zeros(run) for run, _ in near)
-    names = [run.name for run, _ in near if percent_text(_zeros(run), 1) == percent_text(most, 1)]
-    if most > 0:
-        metric = near[0][1]
-        text = f"Most zeros at less than a point of {metric} below dense: {listed(names)}"
-        yield Finding("gain", f"{text}, {percent_text(most, 1)}.")
-
-
-def _smallest(near: Sequence[Run]) -> Iterator[Finding]:
-    if compressor := shared_compressor(*(run.final for run in near)):
-        sizes = [(getattr(run.final and run.final.storage, compressor), run.name) for run in near]
+def _sparsest_and_smallest(near: Sequence[_Pruned]) -> Iterator[Finding]:
+    most = percent_text(max(one.zeros for one in near), 1)
+    names = [one.run.name for one in near if percent_text(one.zeros, 1) == most]
+    below = f"at less than a point of {near[0].metric} below dense"
+    if any(one.zeros for one in near):
+        yield Finding("gain", f"Most zeros {below}: {listed(names)}, {most}.")
+    if compressor := shared_compressor(*(one.model for one in near)):
+        sizes = [(getattr(one.model.storage, compressor), one.run.name) for one in near]
         size, name = min(sizes)
-        text = f"Smallest with {compressor} at less than a point below dense: {name}"
-        yield Finding("info", f"{text}, {bytes_text(size)}.")
+        yield Finding("info", f"Smallest with {compressor} {below}: {name}, {bytes_text(size)}.")
 
 
 def _fastest(runs: Sequence[Run]) -> Iterator[Finding]:
@@ -133,7 +132,3 @@ def _fastest(runs: Sequence[Run]) -> Iterator[Finding]:
         yield Finding("same", "No model is measurably faster than its dense model.")
     elif compared:
         yield Finding("info", "No model's speed could be measured against its dense model.")
-
-
-def _zeros(run: Run) -> float:
-    return pruned_sparsity(run.result.layers) or 0.0
