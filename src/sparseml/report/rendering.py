@@ -137,7 +137,7 @@ def _subtitle(runs: Sequence[Run]) -> str:
         return f"{written}, sparseml {__version__}"
     info, seed = runs[0].info, runs[0].config.get("seed")
     parts = [
-        info.status,
+        "not finished" if info.status == "running" else info.status,
         f"begun {info.created[:16].replace('T', ' ')} UTC" if info.created else "",
         f"seed {seed}" if seed is not None else "no seed recorded",
         written,

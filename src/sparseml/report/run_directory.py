@@ -244,4 +244,4 @@ def _write_json(path: Path, content: Any) -> None:
 
 def utc_now() -> str:
     """Return date and time, ISO 8601."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

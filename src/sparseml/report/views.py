@@ -124,7 +124,8 @@ def _latency(final: Variant, before: Variant | None) -> Cell:
     shown = final.latency[-1]
     was = {id(taken): dense for taken, dense in latency_pairs(final, before or Variant())}
     against = f", dense {ms_text(was[id(shown)].median_ms)}" if id(shown) in was else ""
-    return ms_text(shown.median_ms), f"batch of {shown.batch_size}{against}"
+    hint = ", not settled" if shown.settled is False else ""
+    return ms_text(shown.median_ms), f"batch of {shown.batch_size}{against}{hint}"
 
 
 def _facts(content: dict[str, Any], above: str = "") -> list[tuple[str, str]]:
