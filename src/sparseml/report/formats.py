@@ -23,6 +23,7 @@ __all__ = [
     "prefers_low",
     "quartiles_text",
     "ratio_text",
+    "setting_text",
 ]
 
 _MINUS, _TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
@@ -111,6 +112,13 @@ def bytes_text(value: float) -> str:
 def ms_text(value: float) -> str:
     """Milliseconds, with three digits."""
     return f"{value:.3g} ms" if value < 100 else f"{value:,.0f} ms"
+
+
+def setting_text(latency: Latency) -> str:
+    """What was timed, and where."""
+    threads = f" with {latency.threads} thread{'s' * (latency.threads != 1)}"
+    where = f"batch of {latency.batch_size} on {latency.device}"
+    return f"{where}{threads}" if latency.threads else where
 
 
 def quartiles_text(latency: Latency) -> str:

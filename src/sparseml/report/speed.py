@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from sparseml.report.formats import ms_text, quartiles_text, ratio_text
+from sparseml.report.formats import ms_text, quartiles_text, ratio_text, setting_text
 from sparseml.report.reading import Run
 from sparseml.report.schema import Finding, Latency, Variant
 
@@ -84,10 +84,8 @@ def _ratio(before: float, after: float) -> float:
 
 
 def _speed_text(name: str, taken: Latency, before: Latency, kind: str, ratio: float) -> str:
-    threads = f" with {taken.threads} thread{'s' * (taken.threads != 1)}" if taken.threads else ""
-    where = f"a batch of {taken.batch_size} on {taken.device}{threads}"
     times = f"{ms_text(taken.median_ms)} against {ms_text(before.median_ms)}"
-    said = f"{where} takes the {name} model {times}"
+    said = f"a {setting_text(taken)} takes the {name} model {times}"
     if kind == "gain":
         return f"Faster: {said}, {ratio_text(ratio)} as fast as dense."
     if kind == "loss":

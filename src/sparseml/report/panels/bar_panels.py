@@ -10,6 +10,7 @@ from sparseml.report.formats import (
     ms_text,
     percent_text,
     quartiles_text,
+    setting_text,
 )
 from sparseml.report.panels.charts import Bar, BarGroup, Text
 from sparseml.report.reading import Run
@@ -160,7 +161,7 @@ def latency_bars(measured: Sequence[Timed], key: str) -> BarGroup:
     """
     settings: dict[str, list[Timed]] = {}
     for timed in measured:
-        settings.setdefault(_setting(timed[1]), []).append(timed)
+        settings.setdefault(setting_text(timed[1]), []).append(timed)
     rounds = sorted({latency.rounds for _, latency, _ in measured}) or [0]
     taken = f"{rounds[0]:,}" if len(rounds) == 1 else f"{rounds[0]:,} to {rounds[-1]:,}"
     note = f"Median of {taken} rounds"
@@ -175,12 +176,6 @@ def latency_bars(measured: Sequence[Timed], key: str) -> BarGroup:
     parts = [(setting, _latency_part(found)) for setting, found in settings.items()]
     heads = ("model", "median", "quartiles", "samples/s")
     return BarGroup(key, "Latency and throughput", heads, parts, note)
-
-
-def _setting(latency: Latency) -> str:
-    plural = "" if latency.threads == 1 else "s"
-    threads = f", {latency.threads} thread{plural}" if latency.threads else ""
-    return f"batch of {latency.batch_size} on {latency.device}{threads}"
 
 
 def _latency_part(found: Sequence[Timed]) -> list[Bar]:
