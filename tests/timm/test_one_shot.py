@@ -238,7 +238,7 @@ def test_the_report_compares_all_sparsities(
     assert "0.9" in json.dumps(data)
     result = json.loads((workplace / "out/run/sparsity=0.9/result.json").read_text())
     sparse = result["variants"]["sparse"]
-    assert sparse["latency"][0]["rounds"] == 2 and math.isfinite(sparse["metrics"]["loss"])
+    assert sparse["latency"][0]["rounds"] >= 2 and math.isfinite(sparse["metrics"]["loss"])
     assert {layer["name"] for layer in result["layers"] if layer["asked"]} == set(PRUNED)
 
 
