@@ -7,6 +7,7 @@ from sparseml.pytorch.optim.manager import ScheduledModifierManager
 from sparseml.pytorch.optim.optimizer import ScheduledOptimizer
 from sparseml.pytorch.optim.step_driver import Position, StepDriver
 from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
+from sparseml.pytorch.optim.summary import PruningSummary, RunSummary
 from sparseml.pytorch.utils.layer_tracking import ASLayerTracker
 
 _MOVED = {
@@ -34,7 +35,9 @@ _MOVED = {
 __all__ = [
     "ASLayerTracker",
     "Position",
+    "PruningSummary",
     "RecipeManagerStepWrapper",
+    "RunSummary",
     "ScheduledModifierManager",
     "ScheduledOptimizer",
     "StepDriver",

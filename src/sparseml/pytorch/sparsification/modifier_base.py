@@ -213,6 +213,10 @@ class Modifier(BaseModifier):
             return []
         return select_params(module, params, getattr(self, "params_strict", True))
 
+    def needs(self) -> dict[str, str]:
+        """Return the extras of :meth:`initialize` that are asked for → what happens without."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must hold beside model and optimizer; mostly nothing."""
         return {}

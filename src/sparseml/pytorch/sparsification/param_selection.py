@@ -10,6 +10,7 @@ from sparseml.pytorch.utils.layers import get_prunable_layers
 from sparseml.pytorch.utils.params import NamedLayerParam, get_named_layers_and_params_by_regex
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, ALL_TOKEN
 from sparseml.utils.iterables import validate_names
+from sparseml.utils.text import shown
 
 __all__ = ["select_params"]
 
@@ -39,7 +40,9 @@ def select_params(
     has_any = next(module.parameters(), None) is not None
     found = get_named_layers_and_params_by_regex(module, wanted, strict and has_any)
     if strict and not found:
-        raise ValueError(f"params {params!r} select no parameter of the {type(module).__name__}")
+        raise ValueError(
+            f"params {shown(params)} select no parameter of the {type(module).__name__}"
+        )
     return found
 
 

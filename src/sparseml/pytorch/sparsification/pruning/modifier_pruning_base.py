@@ -21,7 +21,7 @@ from sparseml.pytorch.sparsification.modifier import Loggers, ScheduledUpdateMod
 from sparseml.pytorch.sparsification.param_selection import select_params
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
-from sparseml.pytorch.sparsification.pruning.methods.asking import attached, outcomes, reach
+from sparseml.pytorch.sparsification.pruning.methods.asking import attached, lent, outcomes, reach
 from sparseml.pytorch.sparsification.pruning.methods.elementwise import Magnitude
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
 from sparseml.pytorch.sparsification.pruning.old_form import decide_in_old_form, with_old_form
@@ -126,6 +126,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
     min_sparsity_per_param = field(as_optional_fraction)
 
     sparsification_types = of_types(SparsificationTypes.pruning)
+    needs = lent
 
     @property
     def masks(self) -> MaskSet:

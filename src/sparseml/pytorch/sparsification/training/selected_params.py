@@ -16,6 +16,7 @@ from sparseml.pytorch.sparsification.param_selection import select_params
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.iterables import validate_names
+from sparseml.utils.text import shown
 
 __all__ = ["SelectedParams"]
 
@@ -27,7 +28,7 @@ def _checked_params(name: str, params: str | Iterable[str]) -> str | list[str]:
     if not checked:
         raise ValueError(
             f"{name} must name at least one parameter or pattern (or be '__ALL__' or "
-            f"'__ALL_PRUNABLE__'), found {params!r}"
+            f"'__ALL_PRUNABLE__'), found {shown(params)}"
         )
     return checked
 

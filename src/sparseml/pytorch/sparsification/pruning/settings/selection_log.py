@@ -9,6 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from sparseml.pytorch.sparsification.param_selection import select_params
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
+from sparseml.utils.text import shown
 
 _MOST_ENTRIES = 12
 
@@ -52,7 +53,7 @@ def describe_selection(
         parts.append(f"matched by {len(listed)} names and patterns")
     elif listed != names or len(listed) > 1:
         caught = (
-            f"{entry!r}: {_counts(select_params(module, [entry], strict=False))}"
+            f"{shown(entry)}: {_counts(select_params(module, [entry], strict=False))}"
             for entry in listed
         )
         parts.append(f"matched by {', '.join(caught)}")
