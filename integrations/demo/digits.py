@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     write_json(options.out / "results.json", {"seed": options.seed, "runs": runs.results})
     plot(runs.results, runs.histories, options.out / "curves.png")
     shown = table(runs.results)
-    explained = notes(runs.results, LATENCY_BATCH, rounds)
+    explained = notes(runs.results, LATENCY_BATCH, len(runs.digits.test_labels))
     console.print(shown)
     console.print(explained, highlight=False, soft_wrap=True)
     console.print(

@@ -50,7 +50,7 @@ def table(results: list[dict[str, Any]]) -> Table:
         shown.add_row(
             result["name"],
             f"{result['accuracy']:.2%}",
-            "" if result is dense else f"{lost:+.2f}",
+            "" if result is dense else f"{lost:+.2f}{' =' if result['equal'] else '  '}",
             f"{result['sparsity']:.1%}",
             f"{result['compressed_bytes'] / 1024:.0f} ({smaller:.1f}x)",
             f"{median:.3g} ({low:.3g}-{high:.3g})",
@@ -58,23 +58,25 @@ def table(results: list[dict[str, Any]]) -> Table:
     return shown
 
 
-def notes(results: list[dict[str, Any]], batch: int, rounds: int) -> str:
+def notes(results: list[dict[str, Any]], batch: int, samples: int) -> str:
     """What the columns of the table mean, and what they do not show."""
     medians = [result["latency_ms"][1] for result in results]
-    differ = max(medians) / min(medians) - 1
+    differ, rounds = max(medians) / min(medians) - 1, results[0]["latency_rounds"]
+    unsettled = "" if results[0]["latency_settled"] else ", which had not settled"
     return f"""\
 run        uniform and FastCAP take the same fraction from every layer; global and CAP rank the
            weights of all layers together. Uniform and global go by size alone; FastCAP and CAP
            sample gradients on training images, and the weights that stay make up for those that
            go. Only gradual trains on
-accuracy   on test images that training never saw; vs dense in percentage points
+accuracy   on test images that training never saw; vs dense in percentage points, and with a = if
+           it is equal to dense within what {samples} images can tell
 zeros      among the weights that the recipes may prune (not: embedding, norms, biases, head)
 gzip KiB   of all weights as float32, level 6, and how many times smaller than dense;
            uncompressed {results[0]["bytes"] / 1024:.0f} KiB
 ms         of {batch} images on one thread: the median of {rounds} rounds, the models taking turns.
-           The medians differ by up to {differ:.0%}, and not because of the zeros: a dense CPU
-           kernel multiplies by zero as slowly as by any other number. Scattered zeros save
-           storage and transfer; they save time only with kernels made for sparse weights.
+           The medians{unsettled} differ by up to {differ:.0%}, and not because of the
+           zeros: a dense CPU kernel multiplies by zero as slowly as by any other number. Scattered
+           zeros save storage and transfer; time only with kernels made for sparse weights.
 """
 
 

@@ -23,6 +23,7 @@ from sparseml.report import (
     layer_sparsities,
     measure_latency,
 )
+from sparseml.report.quality import compare_metric
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "demo"
 DENSE = "dense"
@@ -95,7 +96,8 @@ class Runs:
             name = result["name"]
             mine, dense = taken[name], taken[DENSE]
             quartiles = (mine.lower_quartile_ms, mine.median_ms, mine.upper_quartile_ms)
-            result["latency_ms"] = quartiles
+            result |= {"latency_ms": quartiles, "latency_rounds": mine.rounds}
+            result["latency_settled"] = mine.settled
             final = {} if name == DENSE else {"sparse": {"latency": [mine]}}
             self.folders[name].write_result({"dense": {"latency": [dense]}, **final})
 
@@ -137,7 +139,10 @@ class Runs:
     ) -> Result:
         right = accuracy(model, self.digits)
         images = self.digits.test_images[:LATENCY_BATCH]
-        described = describe_model(model, {"accuracy": right}, images)
+        samples = len(self.digits.test_labels)
+        described = describe_model(
+            model, {"accuracy": right}, images, samples=samples, trained=True
+        )
         final = {} if name == DENSE else {"sparse": described}
         self.baseline = self.baseline or described
         run.save_model(model, recipe=manager)
@@ -147,6 +152,7 @@ class Runs:
             "name": name,
             "method": method,
             "accuracy": right,
+            "equal": compare_metric("accuracy", described, self.baseline).kind == "same",
             "sparsity": self._sparsity(model),
             "bytes": described.storage.dense,
             "compressed_bytes": described.storage.gzip,

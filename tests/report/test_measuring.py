@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import gzip
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,7 +51,8 @@ def test_latency_is_ordered_and_leaves_no_trace() -> None:
     model = Recorder()
     model.frozen.eval()
     found = measure_latency({"a": model}, torch.ones(4, 2), rounds=7, warmup=3)["a"]
-    assert (found.batch_size, found.device, found.rounds, found.warmup) == (4, "cpu", 7, 3)
+    assert (found.batch_size, found.device, found.warmup) == (4, "cpu", 3)
+    assert found.rounds >= 7
     assert found.threads == torch.get_num_threads()
     times = [
         found.fastest_ms,
@@ -61,7 +63,7 @@ def test_latency_is_ordered_and_leaves_no_trace() -> None:
     ]
     assert times == sorted(times)
     assert found.samples_per_second == pytest.approx(4 * 1000 / found.median_ms)
-    assert model.seen == [(False, True, False)] * 10
+    assert model.seen == [(False, True, False)] * (found.rounds + 3)
     assert model.training
     assert not model.frozen.training
     assert gc.isenabled()
@@ -83,6 +85,33 @@ def test_models_take_turns() -> None:
     rounds = [calls[start : start + 3] for start in range(0, len(calls), 3)]
     assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
     assert len({tuple(one) for one in rounds}) > 1
+
+
+@pytest.mark.parametrize(
+    ("drifts", "seconds", "rounds", "settled"),
+    [
+        (0, 5.0, 8, True),
+        (10, 5.0, 96, True),  # the slow ones are less than a quarter of the earlier half
+        (10, 0.0, 8, False),  # there is no time to wait for that
+        (10**9, 0.5, 16, False),  # and it does not come
+    ],
+)
+def test_rounds_go_on_until_the_quartiles_settle(
+    monkeypatch: pytest.MonkeyPatch, drifts: int, seconds: float, rounds: int, settled: bool
+) -> None:
+    clock = SimpleNamespace(now=0.0, calls=0)
+
+    class Slow(nn.Module):
+        """Takes ten milliseconds, and longer and longer in its first passes."""
+
+        def forward(self, batch: Tensor) -> Tensor:
+            clock.calls += 1
+            clock.now += 0.01 + 0.005 * clock.calls * (clock.calls <= drifts)
+            return batch
+
+    monkeypatch.setattr("sparseml.report.latency.time.perf_counter", lambda: clock.now)
+    found = measure_latency({"a": Slow()}, torch.ones(1, 1), 8, 0, seconds)["a"]
+    assert (found.rounds, found.settled) == (rounds, settled)
 
 
 @pytest.mark.parametrize("inputs", [{"first": 1, "second": 2}, (1, 2)])

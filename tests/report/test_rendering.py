@@ -12,6 +12,7 @@ import pytest
 
 from sparseml.report import Run, RunDirectory, read_run, write_report
 from sparseml.report.formats import metric_text, percent_text
+from sparseml.report.panels.series_panels import line_charts
 
 VOID = {"meta", "link", "path", "rect", "br", "hr", "img", "input"}
 HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp; | pipe\nline"
@@ -239,3 +240,31 @@ def test_contrasts(scheme: str) -> None:
     for series in range(8):
         assert contrast(found[f"s{series}"], found["bg"]) >= 3
         assert contrast(found[f"s{series}"], found["track"]) >= 3
+
+
+def test_equal_series_are_drawn_once_and_on_one_scale(run_path: Path) -> None:
+    log = RunDirectory(run_path).metrics()
+    for step in (8, 16, 24, 32):
+        for group in range(1, 4):
+            rate = 0.05 - step / 1000
+            log.log_scalar(f"Rate/lr/ParamGroup{group}/lr", rate, step=step)
+        log.log_scalar("epoch/sparsity_percent", 80.0, step=step)
+    charts = {chart.title: chart for chart in line_charts(read_run(run_path), "key")[0]}
+    labels = [line.label for line in charts["Learning rate"].lines]
+    assert len(labels) == 2  # the modifier's own, and the three that are equal
+    assert labels[1] == "Rate/lr/ParamGroup1/lr, Rate/lr/ParamGroup2/lr and Rate/lr/ParamGroup3/lr"
+    values = [y for line in charts["Sparsity"].lines for _, y in line.points]
+    assert max(values) <= 1.0
+    assert charts["Sparsity"].y_text(0.8) == "80%"
+
+
+def test_bar_charts_of_many_runs_hide_nothing(tmp_path: Path) -> None:
+    for number in range(30):
+        run = RunDirectory.start(tmp_path / str(number), f"run {number}")
+        size = {"dense": 4000, "zstd": 100 * (30 - number)}
+        run.write_result({"sparse": {"metrics": {"accuracy": 0.5}, "storage": size}})
+    text = write_report(tmp_path).html.read_text()
+    figure = re.search(r'<figure id="sizes">(.*?)</figure>', text, re.DOTALL)
+    assert figure is not None
+    assert figure[1].count('role="rowheader"') > 30
+    assert "scroll" not in figure[1]

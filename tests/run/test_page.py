@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from sparseml.run import Processes, load_recipe, masks_in_force, masks_of_run, train
+from sparseml.run import Processes, load_recipe, masks_in_force, masks_of_run, prune, train
 from sparseml.run.settings import parse
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/running.md").read_text(encoding="utf-8")
@@ -65,3 +66,32 @@ def test_masks_are_carried_as_shown(flags: list[str], glue: Any) -> None:
     for name, mask in masks.items():
         assert torch.equal(mask != 0, kept[name]) and 0 < mask.mean() < 1
         assert bool((model.get_parameter(name)[mask == 0] == 0).all())
+
+
+def test_the_page_of_a_finished_run_says_so(
+    monkeypatch: pytest.MonkeyPatch, glue: Any, flags: list[str]
+) -> None:
+    flags = [flag for flag in flags if flag != "--no-report"]
+    assert train(flags, glue) == 0
+    page = Path("out/run/report.md").read_text(encoding="utf-8")
+    assert page.startswith("# run\n\nfinished")
+    assert "has not finished" not in page
+    assert prune([*flags, "--overwrite", "--sparsities", "0.5", "--latency-rounds", "0"], glue) == 0
+    assert "# run sparsity 0.5\n\nfinished" in Path("out/run/sparsity=0.5/../report.md").read_text()
+
+
+def test_reports_are_told_what_the_session_knows(
+    monkeypatch: pytest.MonkeyPatch, glue: Any, flags: list[str]
+) -> None:
+    open_session = glue.open_session
+
+    def telling(*given: Any) -> Any:
+        session = open_session(*given)
+        session.evaluated_samples, session.weights_loaded = 32, False
+        return session
+
+    monkeypatch.setattr(glue, "open_session", telling)
+    assert train(flags, glue) == 0
+    variants = json.loads(Path("out/run/result.json").read_text())["variants"]
+    assert [variants[name]["samples"] for name in ("dense", "sparse")] == [32, 32]
+    assert variants["dense"]["trained"] is False

@@ -8,8 +8,9 @@ no torch, so nothing is imported before it is used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sparseml.lazy import lazy_names
 
 if TYPE_CHECKING:
     from sparseml.report.describe import describe_model, layer_sparsities
@@ -49,26 +50,18 @@ __all__ = [
     "write_report",
 ]
 
-_MODULES = {
-    "describe": ("describe_model", "layer_sparsities"),
-    "environment": ("describe_environment",),
-    "flops": ("count_flops",),
-    "latency": ("measure_latency",),
-    "reading": ("Run", "find_runs", "read_run"),
-    "rendering": ("WrittenReport", "report_data", "write_report"),
-    "run_directory": ("NotARunError", "RunDirectory", "is_run"),
-    "schedule": ("asked_schedule",),
-    "schema": ("Flops", "Latency", "Layer", "Result", "RunInfo", "Storage", "Variant"),
-    "storage": ("measure_storage",),
+_HOMES = {
+    "describe": "describe_model layer_sparsities",
+    "environment": "describe_environment",
+    "flops": "count_flops",
+    "latency": "measure_latency",
+    "reading": "Run find_runs read_run",
+    "rendering": "WrittenReport report_data write_report",
+    "run_directory": "NotARunError RunDirectory is_run",
+    "schedule": "asked_schedule",
+    "schema": "Flops Latency Layer Result RunInfo Storage Variant",
+    "storage": "measure_storage",
 }
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(
+    __name__, {f"{__name__}.{home}": names for home, names in _HOMES.items()}
+)

@@ -26,18 +26,26 @@ def describe_model(
     metrics: Mapping[str, float] | None = None,
     inputs: Any = None,
     description: str | None = None,
+    samples: int | None = None,
+    trained: bool | None = None,
 ) -> Variant:
     """Count and measure what does not depend on the machine.
 
     :param metrics: what evaluation found, the most telling first; fractions rather than per cent
     :param inputs: a batch to count floating-point operations on; None to leave that out
     :param description: what this form of the model is, in a few words
+    :param samples: how many the metrics were measured on; without, reports cannot tell differences
+        from chance
+    :param trained: whether the weights were trained or loaded, rather than just initialised;
+        reports measure other models only against one that was
     """
     params = [found.param for found in distinct_params(model)]
     total = sum(param.numel() for param in params)
     return Variant(
         description=description,
         metrics=dict(metrics or {}),
+        samples=samples,
+        trained=trained,
         parameters=total,
         nonzero=total - sum(map(count_zeros, params)),
         storage=measure_storage(unwrap_module(model, root=True).state_dict()),

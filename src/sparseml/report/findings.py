@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
-from sparseml.report.finding import Finding
 from sparseml.report.formats import (
     bytes_text,
+    capital,
     count_text,
-    difference_text,
     metric_text,
     percent_text,
-    prefers_low,
     ratio_text,
 )
+from sparseml.report.quality import compare_metric
 from sparseml.report.reading import Run
-from sparseml.report.schema import Layer
+from sparseml.report.schema import Finding, Layer, Variant
 from sparseml.report.speed import speed_findings
 
 __all__ = [
-    "COMPRESSORS",
     "considered_weights",
     "headline_metric",
     "pruned_sparsity",
     "run_findings",
+    "shared_compressor",
 ]
 
 _REACHED = 0.005
@@ -82,17 +80,19 @@ def _quality(run: Run) -> Iterator[Finding]:
         return
     name, value = headline
     said = f"{name} is {metric_text(name, value)}"
-    dense = run.variant("dense")
-    before = dense.metrics.get(name) if dense and run.variant("sparse") else None
-    if before is None:
-        yield Finding("info", f"{_capital(said)}.")
+    sparse, dense = run.variant("sparse"), run.variant("dense")
+    if sparse is None or dense is None or name not in dense.metrics:
+        yield Finding("info", f"{capital(said)}.")
         return
-    better = (before - value) if prefers_low(name) else (value - before)
-    kind = "same" if better == 0 or math.isnan(better) else ("gain" if better > 0 else "loss")
-    difference = difference_text(name, value, before)
-    yield Finding(
-        kind, f"{_capital(said)}, {difference} the dense model's {metric_text(name, before)}."
-    )
+    if dense.trained is False:
+        text = f"{capital(said)}. The run began with weights that were not trained: there is no"
+        yield Finding("info", f"{text} dense model to measure it by.")
+        return
+    kind, difference, note, _ = compare_metric(name, sparse, dense)
+    if dense.trained is None and kind == "gain":
+        kind, note = "info", f"{note}; that one's weights are not recorded as trained"
+    before = metric_text(name, dense.metrics[name])
+    yield Finding(kind, f"{capital(said)}, {difference} the dense model's {before}{note}.")
 
 
 def _sparsity(run: Run) -> Iterator[Finding]:
@@ -113,19 +113,19 @@ def _sparsity(run: Run) -> Iterator[Finding]:
     yield Finding(kind, f"{percent_text(reached, 1)} of {weights} are zero, {tail}.")
 
 
+def shared_compressor(*models: Variant | None) -> str | None:
+    """Return the first of the compressors that the sizes of all models are known with."""
+    storages = [model.storage if model else None for model in models]
+    return next((c for c in COMPRESSORS if all(getattr(s, c, None) for s in storages)), None)
+
+
 def _size(run: Run) -> Iterator[Finding]:
-    dense, sparse = run.variant("dense"), run.variant("sparse")
-    if not (dense and sparse and dense.storage and sparse.storage):
-        return
-    for compressor in COMPRESSORS:
-        before, after = (getattr(v.storage, compressor) for v in (dense, sparse))
-        if before and after:
-            kind = "gain" if after < 0.97 * before else "same"
-            size = (
-                f"{bytes_text(after)} compressed with {compressor} instead of {bytes_text(before)}"
-            )
-            yield Finding(kind, f"The model takes {size}: {_times(before / after, 'smaller')}.")
-            return
+    models = run.variant("dense"), run.variant("sparse")
+    if compressor := shared_compressor(*models):
+        before, after = (getattr(model and model.storage, compressor) for model in models)
+        kind = "gain" if after < 0.97 * before else "same"
+        size = f"{bytes_text(after)} compressed with {compressor} instead of {bytes_text(before)}"
+        yield Finding(kind, f"The model takes {size}: {_times(before / after, 'smaller')}.")
 
 
 def _operations(run: Run) -> Iterator[Finding]:
@@ -149,7 +149,3 @@ def _operations(run: Run) -> Iterator[Finding]:
 
 def _times(ratio: float, comparative: str) -> str:
     return f"{ratio_text(ratio)} {comparative}" if ratio > 1 else f"not {comparative}"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+
+from sparseml.report.schema import Latency
 
 __all__ = [
     "bytes_text",
+    "capital",
     "count_text",
     "difference_text",
     "is_fraction_metric",
+    "listed",
     "metric_text",
     "ms_text",
     "number_text",
     "percent_text",
+    "points_text",
     "prefers_low",
+    "quartiles_text",
     "ratio_text",
+    "setting_text",
 ]
 
 _MINUS, _TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
@@ -71,8 +79,13 @@ def difference_text(name: str, value: float, before: float) -> str:
         return "equal to"
     amount = number_text(abs(change))
     if is_fraction_metric(name, value, before):
-        amount = f"{abs(100 * change):.2f} points"
+        amount = points_text(abs(change))
     return f"{amount} {'above' if change > 0 else 'below'}"
+
+
+def points_text(value: float) -> str:
+    """A difference of fractions in percentage points."""
+    return f"{100 * value:.2f} points"
 
 
 def count_text(value: float) -> str:
@@ -99,6 +112,30 @@ def bytes_text(value: float) -> str:
 def ms_text(value: float) -> str:
     """Milliseconds, with three digits."""
     return f"{value:.3g} ms" if value < 100 else f"{value:,.0f} ms"
+
+
+def setting_text(latency: Latency) -> str:
+    """What was timed, and where."""
+    threads = f" with {latency.threads} thread{'s' * (latency.threads != 1)}"
+    where = f"batch of {latency.batch_size} on {latency.device}"
+    return f"{where}{threads}" if latency.threads else where
+
+
+def quartiles_text(latency: Latency) -> str:
+    """The range that half of the rounds took, in milliseconds."""
+    ends = (latency.lower_quartile_ms, latency.upper_quartile_ms)
+    return " to ".join(number_text(float(f"{value:.3g}")) for value in ends)
+
+
+def capital(text: str) -> str:
+    """Text with its first letter in upper case."""
+    return text[:1].upper() + text[1:]
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """``a, b and c``; of many the first ones, and how many more there are."""
+    shown = list(names) if len(names) <= most + 1 else [*names[:most], f"{len(names) - most} more"]
+    return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
 
 
 def ratio_text(ratio: float) -> str:

@@ -22,26 +22,35 @@ from sparseml.report.schema import Latency
 
 __all__ = ["evaluating", "measure_latency"]
 
-_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_QUARTILES = (0.25, 0.5, 0.75)
+_QUANTILES = (0.0, *_QUARTILES, 1.0)
+_DRIFT = 0.05
 
 
 def measure_latency(
-    models: Mapping[str, nn.Module], inputs: Any, rounds: int = 40, warmup: int = 5
+    models: Mapping[str, nn.Module],
+    inputs: Any,
+    rounds: int = 40,
+    warmup: int = 5,
+    seconds: float = 3.0,
 ) -> dict[str, Latency]:
     """Time the forward pass of every model over one batch.
 
     The models take turns, in another order each round, so that whatever else slows the machine
-    down slows all of them; the first ``warmup`` rounds are not counted. The models run in eval
-    mode and without gradients, and end in the modes they had. Settings such as
-    ``torch.set_num_threads`` are the caller's.
+    down slows all of them; the first ``warmup`` rounds are not counted. After ``rounds`` there are
+    more until the quartiles of each model have settled: those of the earlier half of its rounds and
+    those of the later half differ by no more than 5% of its median. The models run in eval mode and
+    without gradients, and end in the modes they had. Settings such as ``torch.set_num_threads`` are
+    the caller's.
 
     :param models: name → model, all on the device of ``inputs``
     :param inputs: a batch: tensor, or tuple, list or dict of tensors that the models are called
         with; the first dimension is the batch
-    :param rounds: how often each model is timed, at least 2
+    :param rounds: how often each model is timed at least, 2 or more
     :param warmup: rounds before
-    :return: name → median, quartiles and extremes in milliseconds, and samples per second at the
-        median
+    :param seconds: after which no more than ``rounds`` are taken, settled or not
+    :return: name → median, quartiles and extremes in milliseconds, samples per second at the
+        median, and whether the quartiles of all models have settled
     :raises ValueError: for no models, too few rounds or negative ``warmup``
     """
     if not models or rounds < 2 or warmup < 0:
@@ -49,18 +58,32 @@ def measure_latency(
             "measure_latency needs at least one model, rounds >= 2 and warmup >= 0, "
             f"found {len(models)} models, rounds={rounds}, warmup={warmup}"
         )
-    device = device_of(inputs)
+    device, end = device_of(inputs), time.perf_counter() + seconds
     taken: dict[str, list[float]] = {name: [] for name in models}
     order, shuffled = list(models.items()), random.Random(0)
+    left, settled = warmup + rounds, False
     with evaluating(*models.values()), torch.inference_mode(), _uncollected():
-        for counted in range(-warmup, rounds):
+        while left:
             shuffled.shuffle(order)
             for name, model in order:
-                seconds = _time_forward(model, inputs, device)
-                if counted >= 0:
-                    taken[name].append(seconds)
+                taken[name].append(_time_forward(model, inputs, device))
+            left -= 1
+            if not left:
+                settled = all(_settled(times[warmup:]) for times in taken.values())
+                counted = min(map(len, taken.values())) - warmup
+                late = settled or time.perf_counter() > end
+                left = 0 if late else max(rounds, counted // 4)
     batch = tensors_batch_size(inputs)
-    return {name: _summary(times, batch, device, warmup) for name, times in taken.items()}
+    return {
+        name: _summary(times[warmup:], batch, device, warmup, settled)
+        for name, times in taken.items()
+    }
+
+
+def _settled(times: list[float]) -> bool:
+    half = len(times) // 2
+    earlier, later = (numpy.quantile(part, _QUARTILES) for part in (times[:half], times[half:]))
+    return bool(abs(later - earlier).max() <= _DRIFT * numpy.median(times))
 
 
 def _time_forward(model: nn.Module, inputs: Any, device: torch.device) -> float:
@@ -71,7 +94,9 @@ def _time_forward(model: nn.Module, inputs: Any, device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def _summary(times: list[float], batch: int, device: torch.device, warmup: int) -> Latency:
+def _summary(
+    times: list[float], batch: int, device: torch.device, warmup: int, settled: bool
+) -> Latency:
     fastest, lower, median, upper, slowest = 1000 * numpy.quantile(times, _QUANTILES)
     return Latency(
         batch_size=batch,
@@ -85,6 +110,7 @@ def _summary(times: list[float], batch: int, device: torch.device, warmup: int) 
         fastest_ms=fastest,
         slowest_ms=slowest,
         samples_per_second=1000 * batch / median,
+        settled=settled,
     )
 
 

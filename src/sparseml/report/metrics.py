@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -119,10 +120,6 @@ def decimated(points: Points, most: int = 400) -> Points:
     for start in range(0, len(points), size):
         stretch = [point for point in points[start : start + size] if math.isfinite(point[1])]
         if stretch:
-            ends = {min(stretch, key=_value), max(stretch, key=_value)}
+            ends = {min(stretch, key=itemgetter(1)), max(stretch, key=itemgetter(1))}
             kept += sorted(ends)
     return [*kept, points[-1]] if kept and kept[-1] != points[-1] else kept
-
-
-def _value(point: tuple[float, float]) -> float:
-    return point[1]

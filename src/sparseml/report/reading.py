@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sparseml.report.metrics import Metrics, read_metrics
 from sparseml.report.run_directory import RUN_FILES, NotARunError, is_run, not_a_run
@@ -25,11 +25,16 @@ from sparseml.report.schema import (
 __all__ = ["Run", "find_runs", "read_run"]
 
 _MODEL = "model.safetensors"
+_Read = TypeVar("_Read")
 
 
 @dataclass
 class Run:
-    """All that is known of a run. ``problems`` says what is missing or cannot be read."""
+    """All that is known of a run. ``problems`` says what is missing or cannot be read.
+
+    ``label`` and ``group`` are what it is called and belongs to among the runs that it is shown
+    with.
+    """
 
     path: Path
     info: RunInfo
@@ -40,16 +45,27 @@ class Run:
     metrics: Metrics = field(default_factory=Metrics)
     result: Result = field(default_factory=Result)
     problems: list[str] = field(default_factory=list)
+    label: str = ""
+    group: str = ""
 
     @property
     def name(self) -> str:
         """What the run is called."""
-        return self.info.name
+        return self.label or self.info.name
 
     @property
     def final(self) -> Variant | None:
-        """The model that the run ended with: the sparse one, or the dense one if that is all."""
-        return self.variant("sparse") or self.variant("dense")
+        """The model that the run ended with: the sparse one or, if a run that has come to its end
+        has no other, the dense one."""
+        ended = self.info.status == "finished"
+        return self.variant("sparse") or (self.variant("dense") if ended else None)
+
+    @property
+    def baseline(self) -> Variant | None:
+        """The model before pruning, if the run ended with another and it was not untrained."""
+        dense = self.variant("dense")
+        known = dense is not None and dense is not self.final and dense.trained is not False
+        return dense if known else None
 
     def variant(self, name: str) -> Variant | None:
         """One form of the model, None if nothing is known of it."""
@@ -70,8 +86,8 @@ def find_runs(path: str | os.PathLike[str]) -> list[Path]:
     return sorted(below, key=lambda run: (_created(run), run.name))
 
 
-def _created(run: Path) -> str:
-    info, _ = _parsed(run, "run", RunInfo)
+def _created(folder: Path) -> str:
+    info = _model(Run(folder, RunInfo(name="")), "run", RunInfo)
     return (info and info.created) or ""
 
 
@@ -85,82 +101,61 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     folder = Path(path).expanduser().absolute()
     if not is_run(folder):
         raise NotARunError(not_a_run(folder))
-    info, problems = _parsed(folder, "run", RunInfo)
-    run = Run(folder, info or RunInfo(name=folder.name, status="unknown"))
-    run.problems += problems
+    run = Run(folder, RunInfo(name=folder.name, status="unknown"))
+    run.info = _model(run, "run", RunInfo) or run.info
     if run.info.format != FORMAT:
         run.problems.append(
             f"run.json: format {run.info.format!r} is not {FORMAT!r}, which is what this version "
             "reads; some parts may be missing or wrong"
         )
-    run.config = _object(run, "config")
-    run.environment = _object(run, "environment")
-    run.recipe = _recipe(run)
-    _add_metrics(run)
-    run.schedule, problems = _parsed(folder, "schedule", Schedule)
-    # a model that was pruned in one shot has none
-    if run.metrics.lines or (folder / RUN_FILES["schedule"]).exists():
-        run.problems += problems
-    result, problems = _parsed(folder, "result", Result)
-    run.problems += problems
-    run.result = result or Result()
+    run.config, run.environment = _object(run, "config"), _object(run, "environment")
+    run.recipe = _content(run, "recipe", lambda file: file.read_text("utf-8", errors="replace"))
+    # a model that was pruned in one shot logged nothing, and had nothing to plan
+    trained = [(folder / RUN_FILES[what]).exists() for what in ("metrics", "schedule")]
+    if any(trained) or run.recipe is None:
+        run.metrics = _content(run, "metrics", read_metrics) or run.metrics
+    if any(trained):
+        run.schedule = _model(run, "schedule", Schedule)
+    if run.metrics.unreadable:
+        run.problems.append(
+            f"{RUN_FILES['metrics']}: {run.metrics.unreadable} of {run.metrics.lines} lines are "
+            "cut short or malformed and left out"
+        )
+    run.result = _model(run, "result", Result) or run.result
     if not run.result.layers:
         _count_from_weights(run)
     return run
 
 
-def _load(folder: Path, what: str) -> tuple[Any, list[str]]:
-    file = folder / RUN_FILES[what]
+def _content(run: Run, what: str, read: Callable[[Path], _Read]) -> _Read | None:
+    """Read a file; if that fails, note why."""
+    file = run.path / RUN_FILES[what]
     try:
-        return json.loads(file.read_text(encoding="utf-8")), []
+        return read(file)
     except FileNotFoundError:
-        return None, [f"{file.name} is missing"]
+        logged = ": the run logged nothing while training" if what == "metrics" else ""
+        run.problems.append(f"{file.name} is missing{logged}")
     except (OSError, ValueError, RecursionError) as error:
-        return None, [f"{file.name} cannot be read: {error}"]
+        run.problems.append(f"{file.name} cannot be read: {error}")
+    return None
 
 
-def _parsed(folder: Path, what: str, kind: type[Model]) -> tuple[Model | None, list[str]]:
-    content, problems = _load(folder, what)
-    if problems:
-        return None, problems
-    parsed, faults = validated(kind, content)
-    return parsed, [f"{RUN_FILES[what]}: {fault}" for fault in faults]
+def _json(file: Path) -> tuple[Any]:
+    return (json.loads(file.read_text(encoding="utf-8")),)
+
+
+def _model(run: Run, what: str, kind: type[Model]) -> Model | None:
+    content = _content(run, what, _json)
+    parsed, faults = validated(kind, *content) if content else (None, [])
+    run.problems += [f"{RUN_FILES[what]}: {fault}" for fault in faults]
+    return parsed
 
 
 def _object(run: Run, what: str) -> dict[str, Any]:
-    content, problems = _load(run.path, what)
-    run.problems += problems
-    if problems or isinstance(content, dict):
-        return content or {}
-    run.problems.append(f"{RUN_FILES[what]} holds no JSON object")
-    return {}
-
-
-def _recipe(run: Run) -> str | None:
-    file = run.path / RUN_FILES["recipe"]
-    try:
-        return file.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        fault = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
-        run.problems.append(f"{file.name} {fault}")
-        return None
-
-
-def _add_metrics(run: Run) -> None:
-    file = run.path / RUN_FILES["metrics"]
-    try:
-        run.metrics = read_metrics(file)
-    except FileNotFoundError:
-        run.problems.append(f"{file.name} is missing: the run logged nothing while training")
-        return
-    except OSError as error:
-        run.problems.append(f"{file.name} cannot be read: {error}")
-        return
-    if run.metrics.unreadable:
-        run.problems.append(
-            f"{file.name}: {run.metrics.unreadable} of {run.metrics.lines} lines are cut short or "
-            "malformed and left out"
-        )
+    content = _content(run, what, _json)
+    if content and not isinstance(content[0], dict):
+        run.problems.append(f"{RUN_FILES[what]} holds no JSON object")
+    return content[0] if content and isinstance(content[0], dict) else {}
 
 
 def _count_from_weights(run: Run) -> None:
@@ -186,7 +181,9 @@ def _count_from_weights(run: Run) -> None:
 
 
 def _layers(state: dict[str, Any]) -> Iterator[Layer]:
+    from sparseml.pytorch.utils.tensors.stats import count_zeros
+
     for name, tensor in state.items():
         if tensor.ndim > 1 and name.endswith("weight"):
-            zeros = int((tensor == 0).sum())
-            yield Layer(name=name, shape=list(tensor.shape), parameters=tensor.numel(), zeros=zeros)
+            shape, zeros = list(tensor.shape), count_zeros(tensor)
+            yield Layer(name=name, shape=shape, parameters=tensor.numel(), zeros=zeros)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sparseml.report.comparing import compare_runs
 from sparseml.report.comparison import comparison_view
+from sparseml.report.findings import run_findings
+from sparseml.report.grouping import arranged
 from sparseml.report.reading import Run, find_runs, read_run
-from sparseml.report.run_directory import REPORT_FILES
+from sparseml.report.run_directory import REPORT_FILES, utc_now
+from sparseml.report.schema import Finding
 from sparseml.report.views import run_view
 from sparseml.utils.atomic import atomic_path
 from sparseml.utils.plain import plain_data
@@ -51,7 +54,7 @@ def write_report(
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     folders = list(dict.fromkeys(run for path in given for run in find_runs(path)))
     target = Path(out).expanduser().absolute() if out else _common_folder(folders)
-    runs = [read_run(folder) for folder in folders]
+    runs = arranged([read_run(folder) for folder in folders])
     context = _context(runs)
     files = WrittenReport(*(target / name for name in REPORT_FILES))
     environment = _environment()
@@ -84,24 +87,24 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
         {
             "format": REPORT_FORMAT,
             "written_by": f"sparseml {__version__}",
-            "written": _now(),
-            "comparison": [finding._asdict() for finding in _comparison(runs)["findings"]],
+            "written": utc_now(),
+            "comparison": _plain(compare_runs(runs) if len(runs) > 1 else []),
             "runs": [_run_data(run) for run in runs],
         }
     )
 
 
-def _comparison(runs: Sequence[Run]) -> dict[str, Any]:
-    keys = _keys(runs)
-    return comparison_view(runs, keys) if len(runs) > 1 else {"findings": []}
+def _plain(findings: Iterable[Finding]) -> list[dict[str, str]]:
+    return [finding._asdict() for finding in findings]
 
 
 def _run_data(run: Run) -> dict[str, Any]:
-    view = run_view(run, "")
     return {
         "folder": run.path.name,
         **run.info.model_dump(),
-        "findings": [finding._asdict() for finding in view["findings"]],
+        "label": run.name,
+        "group": run.group,
+        "findings": _plain(run_findings(run)),
         "missing": run.problems,
         "config": run.config,
         "environment": run.environment,
@@ -118,7 +121,7 @@ def _run_data(run: Run) -> dict[str, Any]:
 
 def _context(runs: Sequence[Run]) -> dict[str, Any]:
     several = len(runs) > 1
-    keys = _keys(runs)
+    keys = [f"run-{number}" for number, _ in enumerate(runs)]
     return {
         "title": f"{len(runs)} runs compared" if several else runs[0].name,
         "subtitle": _subtitle(runs),
@@ -128,26 +131,18 @@ def _context(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _keys(runs: Sequence[Run]) -> list[str]:
-    return [f"run-{number}" for number, _ in enumerate(runs)]
-
-
 def _subtitle(runs: Sequence[Run]) -> str:
-    written = f"Report of {_now()[:10]}"
+    written = f"Report of {utc_now()[:10]}"
     if len(runs) > 1:
         return f"{written}, sparseml {__version__}"
     info, seed = runs[0].info, runs[0].config.get("seed")
     parts = [
-        info.status,
+        "not finished" if info.status == "running" else info.status,
         f"begun {info.created[:16].replace('T', ' ')} UTC" if info.created else "",
         f"seed {seed}" if seed is not None else "no seed recorded",
         written,
     ]
     return " · ".join(filter(None, parts))
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @lru_cache(maxsize=1)
@@ -167,15 +162,4 @@ def _environment() -> Environment:
     )
     environment.filters["percent"] = lambda value: f"{min(max(value, 0.0), 100.0):.2f}"
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
-    folder = Path(__file__).parent / "templates"
-    for kind in ("css", "js"):
-        # ours, not the user's: not to be escaped
-        text = (folder / f"report.{kind}").read_text(encoding="utf-8")
-        environment.globals[kind] = _unescaped(text)
     return environment
-
-
-def _unescaped(text: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(text)

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
@@ -21,7 +20,15 @@ from sparseml.utils.plain import plain_data
 if TYPE_CHECKING:
     from sparseml.pytorch.utils.logger import JSONLinesLogger
 
-__all__ = ["REPORT_FILES", "RUN_FILES", "NotARunError", "RunDirectory", "is_run", "not_a_run"]
+__all__ = [
+    "REPORT_FILES",
+    "RUN_FILES",
+    "NotARunError",
+    "RunDirectory",
+    "is_run",
+    "not_a_run",
+    "utc_now",
+]
 
 #: Names of a run directory's files, by what they hold.
 RUN_FILES = {
@@ -105,26 +112,22 @@ class RunDirectory:
                 )
             _remove_run(folder)
         info = {"format": FORMAT, "name": name or folder.name, "group": group, "status": "running"}
-        _write_json(folder / RUN_FILES["run"], {**info, "created": _now()})
+        _write_json(folder / RUN_FILES["run"], {**info, "created": utc_now()})
         run = cls(folder)
         run.write_config(config or {}, seed)
         run.write_environment()
         return run
 
     def __enter__(self) -> Self:
+        self._note(status="running", error=None)  # also where it goes on after a failure
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is None:
             self.finish()
         else:
             status = "failed" if isinstance(error, Exception) else "interrupted"
-            self._note(status=status, error=f"{type(error).__name__}: {error}", finished=_now())
+            self._note(status=status, error=f"{type(error).__name__}: {error}", finished=utc_now())
 
     @property
     def checkpoints(self) -> Path:
@@ -204,7 +207,7 @@ class RunDirectory:
 
     def finish(self) -> None:
         """Mark the run as finished."""
-        self._note(status="finished", error=None, finished=_now())
+        self._note(status="finished", error=None, finished=utc_now())
 
     def _note(self, **entries: Any) -> None:
         self._write("run", {**self._read("run"), **entries})
@@ -239,5 +242,6 @@ def _write_json(path: Path, content: Any) -> None:
         part.write_text(text + "\n", encoding="utf-8")
 
 
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+def utc_now() -> str:
+    """Return date and time, ISO 8601."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError
 
 __all__ = [
     "FORMAT",
+    "Finding",
     "Flops",
     "Latency",
     "Layer",
@@ -27,6 +27,15 @@ FORMAT = "sparseml-run/1"
 
 Model = TypeVar("Model", bound=BaseModel)
 _Place = tuple[int | str, ...]
+_GONE = object()
+
+
+class Finding(NamedTuple):
+    """A sentence, and whether it tells a ``gain``, a ``loss``, that things are the ``same``, or
+    just a fact (``info``)."""
+
+    kind: str
+    text: str
 
 
 class _Part(BaseModel):
@@ -91,7 +100,8 @@ class Flops(_Part):
 
 
 class Latency(_Part):
-    """Milliseconds of a forward pass over a batch."""
+    """Milliseconds of a forward pass over a batch; ``settled`` tells whether the quartiles stayed
+    where they were when more rounds were taken."""
 
     batch_size: NonNegativeInt
     device: str
@@ -104,6 +114,7 @@ class Latency(_Part):
     fastest_ms: NonNegativeFloat | None = None
     slowest_ms: NonNegativeFloat | None = None
     samples_per_second: NonNegativeFloat
+    settled: bool | None = None
 
 
 class Layer(_Part):
@@ -120,10 +131,16 @@ class Layer(_Part):
 
 
 class Variant(_Part):
-    """One form of the model: ``dense`` (before), ``sparse`` (the run's own), ``shrunk``."""
+    """One form of the model: ``dense`` (before), ``sparse`` (the run's own), ``shrunk``.
+
+    ``samples`` is how many its metrics were measured on; ``trained`` is false for weights that were
+    just initialised.
+    """
 
     description: str | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
+    samples: NonNegativeInt | None = None
+    trained: bool | None = None
     parameters: NonNegativeInt | None = None
     nonzero: NonNegativeInt | None = None
     storage: Storage | None = None
@@ -145,22 +162,20 @@ def validated(kind: type[Model], content: Any) -> tuple[Model | None, list[str]]
     :return: the model without its malformed parts, None if nothing is left of it; and a line for
         every part that was left out
     """
-    left, problems = copy.deepcopy(content), []
-    while isinstance(outcome := _attempt(kind, left), ValidationError):
-        malformed = _malformed(outcome)
+    left = copy.deepcopy(content)
+    problems: list[str] = []
+    while True:
+        try:
+            return kind.model_validate(left), problems
+        except ValidationError as error:
+            malformed = _malformed(error)
         for place, faults in malformed.items():
             named = ".".join(str(key) for key in place) or "the content"
             problems.append(f"{named}: {', '.join(faults)}")
-        if not _without(left, malformed):
+        marked = [_mark(left, place) for place in malformed]
+        if not any(marked):
             return None, problems
-    return outcome, problems
-
-
-def _attempt(kind: type[Model], content: Any) -> Model | ValidationError:
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        return error
+        left = _without_marked(left)
 
 
 def _malformed(error: ValidationError) -> dict[_Place, list[str]]:
@@ -174,22 +189,21 @@ def _malformed(error: ValidationError) -> dict[_Place, list[str]]:
     return found
 
 
-def _without(content: Any, places: Collection[_Place]) -> bool:
-    """Take the values at ``places`` out of nested dicts and lists; whether any was there."""
-    outermost = [p for p in places if not any(p[:depth] in places for depth in range(len(p)))]
-    # from behind, so that the numbers of list items stay right
-    outermost.sort(key=lambda place: [(isinstance(key, str), key) for key in place], reverse=True)
-    removed = [_remove(content, place) for place in outermost]
-    return any(removed)
-
-
-def _remove(content: Any, place: _Place) -> bool:
-    if not place:
-        return False
+def _mark(content: Any, place: _Place) -> bool:
+    """Put a mark in place of a value in nested dicts and lists; whether there was one."""
     try:
         for key in place[:-1]:
             content = content[key]
-        del content[place[-1]]
+        there = content[place[-1]] is not _GONE
+        content[place[-1]] = _GONE
     except (LookupError, TypeError):
         return False
-    return True
+    return there
+
+
+def _without_marked(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {k: _without_marked(v) for k, v in content.items() if v is not _GONE}
+    if isinstance(content, list):
+        return [_without_marked(value) for value in content if value is not _GONE]
+    return content

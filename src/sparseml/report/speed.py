@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from sparseml.report.finding import Finding
-from sparseml.report.formats import ms_text, ratio_text
+from sparseml.report.formats import ms_text, quartiles_text, ratio_text, setting_text
 from sparseml.report.reading import Run
-from sparseml.report.schema import Latency, Variant
+from sparseml.report.schema import Finding, Latency, Variant
 
-__all__ = ["compare_latency", "latency_pairs", "speed_findings"]
+__all__ = ["SAME", "compare_latency", "latency_pairs", "speed_findings"]
 
 #: Differences below this are taken for none, however small the spread is.
-_SAME = 0.03
+SAME = 0.03
+# and this is the most that may be put down to the spread
+_ALIKE = 0.1
 _FEWEST_ROUNDS = 10
 
 
@@ -60,33 +61,42 @@ def compare_latency(taken: Latency, before: Latency) -> tuple[str, float]:
 
     It counts as faster or slower if the ranges between the quartiles do not overlap and both the
     medians and the fastest rounds, which other work on the machine disturbs least, differ by more
-    than 3%. Fewer than ten rounds tell nothing (``info``).
+    than 3%. Else it is the same if the medians differ by no more than 10%. It is not known
+    (``info``) if they do, after fewer than ten rounds, and if the quartiles did not settle.
     """
     ratio = fastest = _ratio(before.median_ms, taken.median_ms)
-    if min(taken.rounds, before.rounds) < _FEWEST_ROUNDS:
+    if min(taken.rounds, before.rounds) < _FEWEST_ROUNDS or False in (
+        taken.settled,
+        before.settled,
+    ):
         return "info", ratio
     if taken.fastest_ms is not None and before.fastest_ms is not None:
         fastest = _ratio(before.fastest_ms, taken.fastest_ms)
-    if min(ratio, fastest) > 1 + _SAME and taken.upper_quartile_ms < before.lower_quartile_ms:
+    if min(ratio, fastest) > 1 + SAME and taken.upper_quartile_ms < before.lower_quartile_ms:
         return "gain", ratio
-    if max(ratio, fastest) * (1 + _SAME) < 1 and taken.lower_quartile_ms > before.upper_quartile_ms:
+    if max(ratio, fastest) * (1 + SAME) < 1 and taken.lower_quartile_ms > before.upper_quartile_ms:
         return "loss", ratio
-    return "same", ratio
+    return ("same" if max(ratio, 1 / ratio) <= 1 + _ALIKE else "info"), ratio
 
 
 def _ratio(before: float, after: float) -> float:
-    return before / after if after else math.inf
+    return before / after if before and after else (math.inf if before else 1.0)
 
 
 def _speed_text(name: str, taken: Latency, before: Latency, kind: str, ratio: float) -> str:
-    threads = f" with {taken.threads} thread{'s' * (taken.threads != 1)}" if taken.threads else ""
-    where = f"a batch of {taken.batch_size} on {taken.device}{threads}"
     times = f"{ms_text(taken.median_ms)} against {ms_text(before.median_ms)}"
-    said = f"{where} takes the {name} model {times}"
+    said = f"a {setting_text(taken)} takes the {name} model {times}"
     if kind == "gain":
         return f"Faster: {said}, {ratio_text(ratio)} as fast as dense."
     if kind == "loss":
         return f"Slower: {said}, {ratio_text(1 / ratio)} as long as dense."
-    if kind == "info":
-        return f"Not told apart: {said}, but {taken.rounds} rounds are too few to tell."
-    return f"Not faster: {said}; that is within the spread."
+    if kind == "same":
+        return f"Not faster: {said}, a difference of {abs(1 / ratio - 1):.0%}."
+    spread = f"half of the rounds took {quartiles_text(taken)} against {quartiles_text(before)} ms"
+    if taken.rounds < _FEWEST_ROUNDS:
+        reason = f"{taken.rounds} rounds are too few to tell"
+    elif False in (taken.settled, before.settled):
+        reason = f"after {taken.rounds} rounds the times had not settled"
+    else:
+        reason = "that is too wide a spread to tell"
+    return f"Could not be measured: {said}; {spread}, and {reason}."

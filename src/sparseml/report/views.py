@@ -6,16 +6,15 @@ import json
 from typing import Any
 
 from sparseml.report.findings import (
-    COMPRESSORS,
     considered_weights,
     headline_metric,
     pruned_sparsity,
     run_findings,
+    shared_compressor,
 )
 from sparseml.report.formats import (
     bytes_text,
     count_text,
-    difference_text,
     metric_text,
     ms_text,
     percent_text,
@@ -24,8 +23,10 @@ from sparseml.report.formats import (
 from sparseml.report.panels.bar_panels import bar_groups
 from sparseml.report.panels.charts import drawn_line_chart
 from sparseml.report.panels.series_panels import line_charts
+from sparseml.report.quality import compare_metric
 from sparseml.report.reading import Run
 from sparseml.report.schema import Variant
+from sparseml.report.speed import latency_pairs
 
 __all__ = ["Cell", "run_view", "summary_cells"]
 
@@ -72,7 +73,7 @@ def summary_cells(run: Run) -> dict[str, Cell]:
     before = dense if dense is not None and dense is not run.final else None
     headline = headline_metric(run)
     return {
-        (headline[0] if headline else "metric"): _quality(headline, before),
+        (headline[0] if headline else "metric"): _quality(headline, final, run.baseline),
         "zeros": _zeros(run),
         "size": _size(final, before),
         "operations": _operations(final),
@@ -80,13 +81,14 @@ def summary_cells(run: Run) -> dict[str, Cell]:
     }
 
 
-def _quality(headline: tuple[str, float] | None, before: Variant | None) -> Cell:
+def _quality(headline: tuple[str, float] | None, final: Variant, baseline: Variant | None) -> Cell:
     if headline is None:
         return "", ""
     name, value = headline
-    if before is None or name not in before.metrics:
+    if baseline is None or name not in baseline.metrics:
         return metric_text(name, value), ""
-    return metric_text(name, value), f"{difference_text(name, value, before.metrics[name])} dense"
+    difference = compare_metric(name, final, baseline)
+    return metric_text(name, value), f"{difference.text} dense{difference.hint}"
 
 
 def _zeros(run: Run) -> Cell:
@@ -99,13 +101,13 @@ def _zeros(run: Run) -> Cell:
 
 
 def _size(final: Variant, before: Variant | None) -> Cell:
-    for compressor in COMPRESSORS:
-        size = getattr(final.storage, compressor, None)
-        if size:
-            was = getattr(before.storage, compressor, None) if before else None
-            smaller = f", {ratio_text(was / size)} smaller" if was and was > size else ""
-            return bytes_text(size), f"{compressor}{smaller}"
-    return "", ""
+    compressor = shared_compressor(final)
+    if compressor is None:
+        return "", ""
+    size = getattr(final.storage, compressor)
+    was = getattr(before and before.storage, compressor, None)
+    smaller = f", {ratio_text(was / size)} smaller" if was and was > size else ""
+    return bytes_text(size), f"{compressor}{smaller}"
 
 
 def _operations(final: Variant) -> Cell:
@@ -120,13 +122,10 @@ def _latency(final: Variant, before: Variant | None) -> Cell:
     if not final.latency:
         return "", ""
     shown = final.latency[-1]
-    was = (
-        [found for found in before.latency if found.batch_size == shown.batch_size]
-        if before
-        else []
-    )
-    against = f", dense {ms_text(was[0].median_ms)}" if was else ""
-    return ms_text(shown.median_ms), f"batch of {shown.batch_size}{against}"
+    was = {id(taken): dense for taken, dense in latency_pairs(final, before or Variant())}
+    against = f", dense {ms_text(was[id(shown)].median_ms)}" if id(shown) in was else ""
+    hint = ", not settled" if shown.settled is False else ""
+    return ms_text(shown.median_ms), f"batch of {shown.batch_size}{against}{hint}"
 
 
 def _facts(content: dict[str, Any], above: str = "") -> list[tuple[str, str]]:

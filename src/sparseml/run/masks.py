@@ -13,6 +13,7 @@ from torch import Tensor
 from sparseml.pytorch.functional.masks import pack_mask, unpack_mask
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.pytorch.utils.saving.files import CheckpointError, read_safetensors, write_safetensors
+from sparseml.pytorch.utils.tensors.stats import count_zeros
 
 __all__ = ["MASKS_FILE", "SUFFIX", "masked_sparsity", "masks_in_force", "read_masks", "write_masks"]
 
@@ -47,7 +48,7 @@ def masks_in_force(manager: Any) -> dict[str, Tensor]:
 def masked_sparsity(manager: Any) -> float:
     """Return the fraction of masked weights among all that the recipe prunes sooner or later."""
     sizes = {name: mask.numel() for name, mask, _ in _masks(manager)}
-    masked = sum(int((mask == 0).sum()) for mask in masks_in_force(manager).values())
+    masked = sum(map(count_zeros, masks_in_force(manager).values()))
     return masked / sum(sizes.values()) if sizes else 0.0
 
 

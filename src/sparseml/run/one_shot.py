@@ -27,6 +27,7 @@ from sparseml.run.results import (
     LATENCY_BATCH,
     describe_dense,
     experiment_folder,
+    experiment_name,
     start_run,
     write_latency,
     write_outcome,
@@ -132,8 +133,8 @@ class _Outcome:
         settings, session = self.settings, self.session
         name = _named(pruned.sparsity)
         folder = self.folder / name.replace(" ", "=")
-        title, group = f"{session.model_name} {name}", Path(settings.run.sparseml_recipe).stem
-        with start_run(folder, settings.run, self.config, session.packages, title, group) as run:
+        title = f"{experiment_name(settings.run, session.model_name)} {name}"
+        with start_run(folder, settings.run, self.config, session.packages, title) as run:
             run.write_recipe(pruned.manager)
             weights = write_outcome(run, session, pruned.manager, self.variant, pruned.model, found)
             write_masks(folder / "masks.safetensors", pruned.masks)

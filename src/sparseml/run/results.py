@@ -26,6 +26,7 @@ __all__ = [
     "LATENCY_BATCH",
     "describe_dense",
     "experiment_folder",
+    "experiment_name",
     "start_run",
     "write_latency",
     "write_outcome",
@@ -35,10 +36,14 @@ __all__ = [
 LATENCY_BATCH = 1
 
 
+def experiment_name(settings: RunSettings, model_name: str) -> str:
+    """Return what the run is called; by default after model and recipe."""
+    return settings.experiment or f"{model_name}-{Path(settings.sparseml_recipe).stem}"
+
+
 def experiment_folder(settings: RunSettings, model_name: str) -> Path:
-    """Return ``<output>/<experiment>``, where the run goes; named after model and recipe."""
-    recipe = Path(settings.sparseml_recipe).stem
-    return Path(settings.output) / (settings.experiment or f"{model_name}-{recipe}")
+    """Return ``<output>/<experiment>``, where the run goes."""
+    return Path(settings.output) / experiment_name(settings, model_name)
 
 
 def start_run(
@@ -47,7 +52,6 @@ def start_run(
     config: Mapping[str, Any],
     packages: Sequence[str],
     name: str,
-    group: str | None,
 ) -> RunDirectory:
     """Begin a run directory.
 
@@ -57,7 +61,7 @@ def start_run(
     """
     try:
         run = RunDirectory.start(
-            folder, name, group, config=config, seed=settings.seed, overwrite=settings.overwrite
+            folder, name, config=config, seed=settings.seed, overwrite=settings.overwrite
         )
     except FileExistsError as error:
         raise RunError(
@@ -92,7 +96,8 @@ def write_outcome(
 
 def describe_dense(session: Session, found: Found) -> Variant:
     """Return what the model that pruning starts from is like."""
-    return _described(session, session.model, found)
+    described = _described(session, session.model, found)
+    return described.model_copy(update={"trained": getattr(session, "weights_loaded", None)})
 
 
 def write_latency(
@@ -120,4 +125,5 @@ def write_page(runs: Sequence[Path], folder: Path, settings: RunSettings) -> Non
 
 def _described(session: Session, model: Module, found: Found) -> Variant:
     told = {metric.name: found[metric.name] for metric in session.metrics}
-    return describe_model(model, told, session.sample_inputs(LATENCY_BATCH))
+    samples = getattr(session, "evaluated_samples", None)
+    return describe_model(model, told, session.sample_inputs(LATENCY_BATCH), samples=samples)

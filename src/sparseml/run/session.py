@@ -67,6 +67,10 @@ class Session(Protocol):
     :ivar packages: whose versions are worth to be kept with the results
     :ivar training_size: how many inputs there are to train on
     :ivar gradient_batch: how many are in a batch that :meth:`grad_sampler` gives
+
+    It may also have ``evaluated_samples``, how many :meth:`evaluate` measures on, and
+    ``weights_loaded``, whether the dense model was trained rather than just initialised: without
+    them reports call no difference a gain.
     """
 
     model: nn.Module

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
+from sparseml.pytorch.utils.tensors.stats import tensor_list_sparsity
 from sparseml.run.errors import RunError
 from sparseml.run.masks import masks_in_force
 
@@ -36,8 +37,7 @@ class Pruned:
     @property
     def zeros(self) -> float:
         """Return the fraction of weights that the masks take away."""
-        masked = sum(int((mask == 0).sum()) for mask in self.masks.values())
-        return masked / max(1, sum(mask.numel() for mask in self.masks.values()))
+        return tensor_list_sparsity(self.masks.values())
 
 
 def asked_sparsities(values: Sequence[float]) -> list[float]:

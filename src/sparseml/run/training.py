@@ -32,6 +32,7 @@ from sparseml.run.results import (
     LATENCY_BATCH,
     describe_dense,
     experiment_folder,
+    experiment_name,
     start_run,
     write_latency,
     write_outcome,
@@ -112,6 +113,8 @@ class _Run:
             self._train()
             if self.directory is not None:
                 self._finish(variant, dense)
+        if self.directory is not None:  # which now says that the run has finished
+            write_page([self.folder], self.folder, self.settings.run)
 
     def _train(self) -> None:
         for epoch in range(self.done, self.training.epochs):
@@ -186,9 +189,8 @@ class _Run:
         if goes_on:
             self.directory = RunDirectory(self.folder)
         else:
-            group = f"{session.model_name} {Path(run.sparseml_recipe).stem}"
-            name, packages = self.folder.name, session.packages
-            self.directory = start_run(self.folder, run, config, packages, name, group)
+            name = experiment_name(run, session.model_name)
+            self.directory = start_run(self.folder, run, config, session.packages, name)
         stack.enter_context(self.directory)
         steps = self.training.steps if self.resumed is not None else None
         services = stack.enter_context(service_loggers(run, config, self.folder, goes_on))
@@ -217,7 +219,6 @@ class _Run:
         if dense is not None:
             inputs = session.sample_inputs(LATENCY_BATCH)
             write_latency(self.directory, dense, model, inputs, LATENCY_ROUNDS)
-        write_page([self.folder], self.folder, self.settings.run)
 
 
 def _folder_of(checkpoint: Path, otherwise: Path) -> Path:

@@ -29,7 +29,7 @@ from sparseml.timm.image_settings import (
 )
 from sparseml.timm.models import data_config, load_model, model_kwargs, output_classes, short_name
 from sparseml.timm.settings import OneShotSettings, TrainingSettings
-from sparseml.utils.references import described
+from sparseml.utils.references import described, is_reference
 
 __all__ = ["ImageSession", "autocast_of", "half_type", "open_session"]
 
@@ -45,6 +45,7 @@ class ImageSession:
 
     :param training_batch: how many images :meth:`training_batches` has in each batch
     :param gradient_batch: how many there are in each batch that gradients are sampled on
+    :param weights_loaded: whether the model has weights that were trained, None if nobody knows
     """
 
     run: RunSettings
@@ -59,6 +60,7 @@ class ImageSession:
     augmentation: TrainingImageSettings
     training_batch: int
     gradient_batch: int
+    weights_loaded: bool | None = None
 
     metrics: Sequence[Metric] = (
         Metric("top1", "val/acc"),
@@ -71,6 +73,11 @@ class ImageSession:
     def training_size(self) -> int:
         """Return how many images there are to train on."""
         return len(self.training_data)
+
+    @property
+    def evaluated_samples(self) -> int:
+        """Return how many images :meth:`evaluate` measures on."""
+        return len(self.validation_loader.dataset)
 
     def evaluate(self, model: nn.Module, name: str = "evaluating") -> dict[str, float]:
         """Return loss and accuracies on the validation images, the same in all processes."""
@@ -160,7 +167,21 @@ def open_session(settings: OneShotSettings | TrainingSettings, where: Processes)
         settings.augmentation,
         run.bn_retune_batch_size or training_batch,
         settings.sampler.gs_batch_size or gradient_batch,
+        _weights_loaded(settings.model, model),
     )
+
+
+def _weights_loaded(chosen: ModelSettings, model: nn.Module) -> bool | None:
+    """Return whether the model was given all its weights; the user's own may have loaded some.
+
+    Pretrained weights leave the classifier out where it has another number of classes.
+    """
+    if chosen.checkpoint:
+        return True
+    if is_reference(chosen.model.removeprefix("timm:")):
+        return None
+    told = getattr(model, "pretrained_cfg", {}).get("num_classes")
+    return chosen.pretrained is not False and told == output_classes(model)
 
 
 def _model(

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from sparseml.report.formats import bytes_text, count_text, ms_text, number_text, percent_text
-from sparseml.report.panels.charts import Bar, BarGroup
+from sparseml.report.formats import (
+    bytes_text,
+    count_text,
+    ms_text,
+    percent_text,
+    quartiles_text,
+    setting_text,
+)
+from sparseml.report.panels.charts import Bar, BarGroup, Text
 from sparseml.report.reading import Run
 from sparseml.report.schema import Latency, Layer, Storage, Variant
 
@@ -16,8 +23,10 @@ _STORAGE = {"dense": "as it is", "gzip": "gzip", "zstd": "zstd", "bitmask": "bit
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
 Variants = Sequence[tuple[str, Variant]]
-# for each variant: what is counted, and how many
-Counts = Sequence[tuple[str, Sequence[tuple[str, int | None]]]]
+# what was measured, how long it took, and how long the dense model took
+Timed = tuple[str, Latency, Latency | None]
+# what is counted, how many there are, and of which variant
+Row = tuple[str, int | None, str]
 
 
 def bar_groups(run: Run, key: str) -> list[BarGroup]:
@@ -28,7 +37,7 @@ def bar_groups(run: Run, key: str) -> list[BarGroup]:
     known = run.result.variants
     order = [*_VARIANTS, *(name for name in known if name not in _VARIANTS)]
     variants = [(name, known[name]) for name in order if name in known]
-    measured = [(name, latency) for name, variant in variants for latency in variant.latency]
+    measured = [(name, latency, None) for name, variant in variants for latency in variant.latency]
     groups = [
         _layers(run.result.layers, f"{key}-layers"),
         _storage(variants, f"{key}-storage"),
@@ -79,23 +88,20 @@ def _layer_bar(layer: Layer) -> Bar:
 
 
 def _storage(variants: Variants, key: str) -> BarGroup:
-    sizes = {
-        name: {kind: size for kind in _STORAGE if (size := getattr(variant.storage, kind, None))}
-        for name, variant in variants
+    rows = {
+        name: [(title, getattr(v.storage, kind, None), name) for kind, title in _STORAGE.items()]
+        for name, v in variants
     }
-    largest = max((size for found in sizes.values() for size in found.values()), default=0)
+    largest = max((size or 0 for found in rows.values() for _, size, _ in found), default=0)
     parts = [
         (
             f"{name}: {variant.description}" if variant.description else name,
-            [
-                _share_bar(_STORAGE[kind], size, largest, bytes_text(size), name)
-                for kind, size in sizes[name].items()
-            ],
+            _share_bars(rows[name], bytes_text, largest),
         )
         for name, variant in variants
     ]
     heads = ("stored", "size", "of largest")
-    return BarGroup(key, "Size", heads, [(title, bars) for title, bars in parts if bars])
+    return BarGroup(key, "Size", heads, [part for part in parts if part[1]])
 
 
 def size_bars(sizes: Sequence[tuple[str, Storage | None]], key: str) -> BarGroup:
@@ -103,104 +109,105 @@ def size_bars(sizes: Sequence[tuple[str, Storage | None]], key: str) -> BarGroup
     apart; gzip only where there is no zstd."""
     parts = []
     for kind, title in _STORAGE.items():
-        found = [(name, size) for name, storage in sizes if (size := getattr(storage, kind, None))]
+        rows = [(name, getattr(storage, kind, None), name) for name, storage in sizes]
         zstd_too = kind == "gzip" and all(storage.zstd for _, storage in sizes if storage)
-        largest = max((size for _, size in found), default=0)
-        if zstd_too or all(size == largest for _, size in found):
-            continue
-        bars = [_share_bar(name, size, largest, bytes_text(size), name) for name, size in found]
-        parts.append((title, bars))
+        if not zstd_too and len({size for _, size, _ in rows if size}) > 1:
+            parts.append((title, _share_bars(rows, bytes_text)))
     return BarGroup(key, "Size", ("run", "size", "of largest"), parts)
 
 
-def _share_bar(label: str, count: int, largest: int, text: str, variant: str) -> Bar:
-    share = 100 * count / largest
-    return Bar(label, share, (text, f"{share:.1f}%"), style=_style(variant), tip=f"{count:,}")
-
-
 def _counts(variants: Variants, key: str) -> BarGroup:
-    parameters: Counts = [
-        (name, [("", v.parameters), (", not zero", v.nonzero)])
-        for name, v in variants
-        if v.parameters
-    ]
-    flops: Counts = [
-        (name, [("", v.flops.dense), (", zeros skipped", v.flops.sparse)])
-        for name, v in variants
-        if v.flops
-    ]
+    """The whole of each variant and, where it is less, what is left without zeros."""
+    parameters: list[Row] = []
+    operations: list[Row] = []
+    for name, v in variants:
+        left = v.nonzero if v.nonzero != v.parameters else None
+        parameters += [(name, v.parameters, name), (f"{name}, not zero", left, name)]
+        if v.flops:
+            left = v.flops.sparse if v.flops.sparse != v.flops.dense else None
+            operations += [(name, v.flops.dense, name), (f"{name}, zeros skipped", left, name)]
     batches = {v.flops.batch_size for _, v in variants if v.flops and v.flops.batch_size}
     batch = f" for a batch of {batches.pop()}" if len(batches) == 1 else ""
     parts = [
-        ("Parameters", list(_count_bars(parameters))),
-        (f"Floating-point operations{batch}", list(_count_bars(flops))),
+        ("Parameters", _share_bars(parameters, count_text)),
+        (f"Floating-point operations{batch}", _share_bars(operations, count_text)),
     ]
     heads = ("model", "count", "of largest")
     return BarGroup(key, "Parameters and operations", heads, [part for part in parts if part[1]])
 
 
-def _count_bars(counts: Counts) -> Iterator[Bar]:
-    """The whole of each variant and, where it is less, what is left without zeros."""
-    largest = max((count or 0 for _, found in counts for _, count in found), default=0)
-    for name, found in counts:
-        whole = found[0][1]
-        for what, count in found:
-            if count is not None and largest and (not what or count != whole):
-                yield _share_bar(f"{name}{what}", count, largest, count_text(count), name)
+def _share_bars(rows: Sequence[Row], text: Text, largest: int = 0) -> list[Bar]:
+    """Return bars for the counts that are known, by default relative to the largest of them."""
+    known = [(label, count, name) for label, count, name in rows if count is not None]
+    largest = largest or max((count for _, count, _ in known), default=0)
+    return [
+        Bar(
+            label,
+            100 * count / largest,
+            (text(count), f"{100 * count / largest:.1f}%"),
+            style=_style(name),
+            tip=f"{count:,}",
+        )
+        for label, count, name in known
+        if largest
+    ]
 
 
-def latency_bars(measured: Sequence[tuple[str, Latency]], key: str) -> BarGroup:
+def latency_bars(measured: Sequence[Timed], key: str) -> BarGroup:
     """Latencies under the same conditions side by side.
 
-    :param measured: what was measured, and how long it took
+    :param measured: what was measured, how long it took, and how long the dense model that it took
+        turns with, unless that is among them
     """
-    settings: dict[str, list[tuple[str, Latency]]] = {}
-    for name, latency in measured:
-        settings.setdefault(_setting(latency), []).append((name, latency))
-    rounds = " or ".join(str(rounds) for rounds in sorted({found.rounds for _, found in measured}))
-    note = (
-        f"Median of {rounds} rounds in which the models take turns; the whisker spans the "
-        "quartiles. Throughput is the batch divided by the median."
-    )
+    settings: dict[str, list[Timed]] = {}
+    for timed in measured:
+        settings.setdefault(setting_text(timed[1]), []).append(timed)
+    rounds = sorted({latency.rounds for _, latency, _ in measured}) or [0]
+    taken = f"{rounds[0]:,}" if len(rounds) == 1 else f"{rounds[0]:,} to {rounds[-1]:,}"
+    note = f"Median of {taken} rounds"
+    if any(before for *_, before in measured):
+        note += (
+            ". Each model took turns with the dense model of its own run, whose median is the "
+            "upright line: compare a bar with its line, not with bars of other runs"
+        )
+    else:
+        note += " in which the models take turns"
+    note += "; the whisker spans the quartiles. Throughput is the batch divided by the median."
     parts = [(setting, _latency_part(found)) for setting, found in settings.items()]
     heads = ("model", "median", "quartiles", "samples/s")
     return BarGroup(key, "Latency and throughput", heads, parts, note)
 
 
-def _setting(latency: Latency) -> str:
-    plural = "" if latency.threads == 1 else "s"
-    threads = f", {latency.threads} thread{plural}" if latency.threads else ""
-    return f"batch of {latency.batch_size} on {latency.device}{threads}"
-
-
-def _latency_part(found: Sequence[tuple[str, Latency]]) -> list[Bar]:
-    longest = max(latency.upper_quartile_ms for _, latency in found) or 1.0
+def _latency_part(found: Sequence[Timed]) -> list[Bar]:
+    known = [latency for _, *both in found for latency in both if latency]
+    longest = max(latency.upper_quartile_ms for latency in known) or 1.0
     return [
         Bar(
             name,
             100 * latency.median_ms / longest,
-            (ms_text(latency.median_ms), _spread(latency), count_text(latency.samples_per_second)),
+            (
+                ms_text(latency.median_ms),
+                quartiles_text(latency),
+                count_text(latency.samples_per_second),
+            ),
+            mark=100 * before.median_ms / longest if before else None,
             low=100 * latency.lower_quartile_ms / longest,
             high=100 * latency.upper_quartile_ms / longest,
             style=_style(name),
-            tip=_latency_tip(latency),
+            tip=_latency_tip(latency, before),
         )
-        for name, latency in found
+        for name, latency, before in found
     ]
 
 
-def _spread(latency: Latency) -> str:
-    low, high = (
-        number_text(float(f"{value:.3g}"))
-        for value in (latency.lower_quartile_ms, latency.upper_quartile_ms)
-    )
-    return f"{low} to {high}"
-
-
-def _latency_tip(latency: Latency) -> str:
+def _latency_tip(latency: Latency, before: Latency | None) -> str:
     facts = [f"{latency.rounds} rounds after {latency.warmup} to warm up"]
     if latency.fastest_ms is not None and latency.slowest_ms is not None:
         facts.append(
             f"fastest {ms_text(latency.fastest_ms)}, slowest {ms_text(latency.slowest_ms)}"
         )
+    if latency.settled is False:
+        facts.append("the quartiles had not settled when the time was up")
+    if before:
+        facts.append(f"dense {ms_text(before.median_ms)}")
     return "\n".join(facts)

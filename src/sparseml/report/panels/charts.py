@@ -8,7 +8,7 @@ to see it. The script only adds a readout under the pointer and for the arrow ke
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,13 +30,14 @@ Text = Callable[[float], str]
 @dataclass(frozen=True)
 class Line:
     """A series; ``stepped`` ones keep their value until the next point, and those that others are
-    compared with are a ``reference``, drawn grey and dashed."""
+    compared with are a ``reference``, drawn grey and dashed. ``beside`` are more dots."""
 
     label: str
     points: Points
     stepped: bool = False
     dots: bool = False
     reference: bool = False
+    beside: Points = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def drawn_line_chart(chart: LineChart) -> dict[str, Any] | None:
         (line, [(x, y) for x, y in decimated(line.points) if math.isfinite(x)])
         for line in chart.lines
     ]
-    ys = [y for _, points in lines for _, y in points if _drawable(y)]
+    ys = [y for line, points in lines for _, y in [*points, *line.beside] if _drawable(y)]
     if not ys:
         return None
     xs = [*_all_x(lines), *(chart.x_range or ())]
@@ -130,8 +131,7 @@ def drawn_line_chart(chart: LineChart) -> dict[str, Any] | None:
             for index, (line, points) in enumerate(lines)
         ],
         "events": _events(chart, place),
-        "table": _table(chart, lines),
-        "readout": _readout(chart, lines, place),
+        **_data(chart, lines, place),
     }
 
 
@@ -175,8 +175,13 @@ def _paths(line: Line, points: Points, place: _Places) -> dict[str, str]:
         else:
             path.append(f"H{to_x}V{to_y}" if line.stepped else f"L{to_x} {to_y}")
         pen_down = True
-        dots.append(f"M{to_x} {to_y}h0")  # a line of no length has round ends: a dot
+        dots.append(_dot(to_x, to_y))
+    dots += [_dot(place.x(x), place.y(y)) for x, y in line.beside if _drawable(y)]
     return {"path": "".join(path), "dots": "".join(dots) if line.dots else ""}
+
+
+def _dot(x: float, y: float) -> str:
+    return f"M{x} {y}h0"  # a line of no length has round ends
 
 
 def _events(chart: LineChart, place: _Places) -> dict[str, Any]:
@@ -200,43 +205,31 @@ def _summary(chart: LineChart, lines: Sequence[tuple[Line, Points]]) -> str:
     return f"{chart.title} over {chart.x_label}. {'; '.join(said)}."
 
 
-def _table(chart: LineChart, lines: Sequence[tuple[Line, Points]]) -> dict[str, Any]:
+def _data(chart: LineChart, lines: Sequence[tuple[Line, Points]], place: _Places) -> dict[str, Any]:
+    """Return a table of the points, and what the script shows at each x: where it is, and the text
+    of every line there."""
     xs = _all_x(lines)
+    heads = [chart.x_text(x) for x in xs]
+    shown = []
+    for line, points in lines:
+        values = list(map(dict(points).get, xs))
+        places = [None if y is None or not _drawable(y) else place.y(y) for y in values]
+        texts = [None if y is None else chart.y_text(y) for y in values]
+        shown.append({"label": line.label, "y": places, "text": texts})
     every = -(-len(xs) // _MOST_TABLE_ROWS)
-    shown = xs[::every] if not xs or xs[::every][-1] == xs[-1] else [*xs[::every], xs[-1]]
-    values = [dict(points) for _, points in lines]
+    rows = list(zip(heads, *(line["text"] for line in shown), strict=True))
+    kept = rows[::every] if (len(rows) - 1) % every == 0 else [*rows[::every], rows[-1]]
     return {
-        "heads": [chart.x_label, *(line.label for line, _ in lines)],
-        "rows": [
-            [chart.x_text(x), *(chart.y_text(at[x]) if x in at else "" for at in values)]
-            for x in shown
-        ],
-        "thinned": every > 1,
-    }
-
-
-def _readout(
-    chart: LineChart, lines: Sequence[tuple[Line, Points]], place: _Places
-) -> dict[str, Any]:
-    """What the script shows at each x: where it is, and the text of every line there."""
-    xs = _all_x(lines)
-    return {
-        "x": [place.x(x) for x in xs],
-        "head": [f"{chart.x_label} {chart.x_text(x)}" for x in xs],
-        "lines": [
-            {"label": line.label, **_at(xs, dict(points), place, chart.y_text)}
-            for line, points in lines
-        ],
-    }
-
-
-def _at(
-    xs: Iterable[float], values: dict[float, float], place: _Places, text: Text
-) -> dict[str, Any]:
-    found = [values.get(x) for x in xs]
-    return {
-        "y": [None if y is None or not _drawable(y) else place.y(y) for y in found],
-        "text": [None if y is None else text(y) for y in found],
+        "table": {
+            "heads": [chart.x_label, *(line.label for line, _ in lines)],
+            "rows": [[cell or "" for cell in row] for row in kept],
+            "thinned": every > 1,
+        },
+        "readout": {
+            "x": [place.x(x) for x in xs],
+            "head": [f"{chart.x_label} {head}" for head in heads],
+            "lines": shown,
+        },
     }
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from sparseml.report.formats import is_fraction_metric, number_text, percent_text
+from sparseml.report.formats import is_fraction_metric, listed, number_text, percent_text
 from sparseml.report.metrics import Points
-from sparseml.report.panels.charts import Line, LineChart
+from sparseml.report.panels.charts import Line, LineChart, Text
 from sparseml.report.reading import Run
 
-__all__ = ["line_charts", "percent_tick"]
+__all__ = ["axis_text", "line_charts", "percent_tick"]
 
 _MOST_OTHER_CHARTS = 12
 _MOST_DOTS = 60
@@ -45,17 +46,17 @@ def line_charts(run: Run, key: str) -> tuple[list[LineChart], list[LineChart]]:
 
     :param key: to tell the ids of this run's charts from those of others on the page
     """
-    left, main = dict(run.metrics.series), []
+    left, main = {name: _line(name, points) for name, points in run.metrics.series.items()}, []
     for title, belongs in _CHARTS.items():
-        names = [name for name, points in left.items() if belongs(name, [y for _, y in points])]
-        lines = [_line(name, left.pop(name)) for name in names]
+        names = [n for n, line in left.items() if belongs(n, [y for _, y in line.points])]
+        lines = [left.pop(name) for name in names]
         if title == "Sparsity":
             lines = _sparsity_lines(run) + lines
         if lines:
-            main.append(_chart(run, f"{key}-{_bare(title)}", title, lines))
+            main.append(_chart(run, f"{key}-{_bare(title)}", title, _each_once(lines)))
     others = [
-        _chart(run, f"{key}-other-{number}", name, [_line(name, points)])
-        for number, (name, points) in enumerate(left.items())
+        _chart(run, f"{key}-other-{number}", name, [line])
+        for number, (name, line) in enumerate(left.items())
     ]
     return main, others[:_MOST_OTHER_CHARTS]
 
@@ -65,23 +66,58 @@ def _bare(name: str) -> str:
 
 
 def _line(name: str, points: Points) -> Line:
+    """A series; what is logged in per cent becomes fractions, as all else is."""
+    if "sparsity" in name.lower() and name.lower().endswith("percent"):
+        points = [(x, y / 100) for x, y in points]
     return Line(name, points, dots=len(points) <= _MOST_DOTS)
 
 
+def _each_once(lines: Sequence[Line]) -> list[Line]:
+    """Draw lines that are equal wherever both have points once, under all of their names."""
+    kept: list[tuple[Line, list[str]]] = []
+    for line in lines:
+        same = next((entry for entry in kept if _equal(line, entry[0])), None)
+        if same is None:
+            kept.append((line, [line.label]))
+            continue
+        first, names = same
+        names.append(line.label.removeprefix(f"{first.label.rpartition('/')[0]}/"))
+        points = sorted((dict(line.points) | dict(first.points)).items())
+        kept[kept.index(same)] = replace(first, points=points), names
+    return [replace(line, label=listed(names)) for line, names in kept]
+
+
+def _equal(one: Line, other: Line) -> bool:
+    """Whether lines that are drawn in the same way are equal in at least half of their points."""
+    first, second = dict(one.points), dict(other.points)
+    shared = first.keys() & second.keys()
+    return (
+        (one.reference, one.stepped) == (other.reference, other.stepped)
+        and 2 * len(shared) >= min(len(first), len(second)) > 0
+        and all(math.isclose(first[x], second[x], rel_tol=1e-6, abs_tol=1e-12) for x in shared)
+    )
+
+
 def _chart(run: Run, key: str, title: str, lines: Sequence[Line]) -> LineChart:
-    values = [y for line in lines for _, y in line.points]
-    as_percent = all(is_fraction_metric(f"{title} {line.label}", *values) for line in lines)
     return LineChart(
         key=key,
         title=title,
         x_label="step",
         lines=lines,
-        y_text=percent_tick if as_percent else number_text,
+        y_text=axis_text([f"{title} {line.label}" for line in lines], lines),
         events=_pruning_steps(run),
         event_label="pruning update",
         from_zero=title in ("Sparsity", "Learning rate"),
         x_range=(0.0, run.metrics.last_step or 0.0),
     )
+
+
+def axis_text(names: Sequence[str], lines: Sequence[Line]) -> Text:
+    """Return how the values of lines are written: as per cent if all are fractions, by the names of
+    metrics."""
+    values = [y for line in lines for _, y in line.points]
+    fractions = all(is_fraction_metric(name, *values) for name in names)
+    return percent_tick if fractions else number_text
 
 
 def percent_tick(value: float) -> str:

@@ -75,7 +75,7 @@ class SweepSettings(Group):
         [], "fractions to prune, in place of the recipe's", nargs="*", metavar="S"
     )
     save_model: bool = flag(False, "no longer needed: always saved")
-    latency_rounds: int = flag(10, "0 takes no times", at_least=0)
+    latency_rounds: int = flag(10, "at least, until times settle; 0 takes none", at_least=0)
 
 
 @dataclass
