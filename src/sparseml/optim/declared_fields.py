@@ -132,20 +132,33 @@ def _default(value: Any) -> Any:
     return REQUIRED if isinstance(value, ModifierProp) else value
 
 
-def _signature(declared: Mapping[str, tuple[Any, Any]]) -> inspect.Signature:
+def _fields_for_all(clazz: type, names: Iterable[str]) -> dict[str, Any]:
+    """The default of each of the arguments that base classes take for all that derive from them."""
+    props = {name: inspect.getattr_static(clazz, name, None) for name in sorted(names)}
+    return {
+        name: prop.default
+        for name, prop in props.items()
+        if isinstance(prop, Property) and prop.for_all
+    }
+
+
+def _signature(
+    declared: Mapping[str, tuple[Any, Any]], for_all: Mapping[str, Any]
+) -> inspect.Signature:
     receiver = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
     parameters = [
         receiver.replace(name=name, default=_default(value), annotation=annotation)
         for name, (annotation, value) in declared.items()
         if not isinstance(value, NoProperty) or value.accepted
     ]
-    return inspect.Signature([receiver, *parameters], return_annotation="None")
+    last = [Parameter(name, Parameter.KEYWORD_ONLY, default=v) for name, v in for_all.items()]
+    return inspect.Signature([receiver, *parameters, *last], return_annotation="None")
 
 
 def _constructor(clazz: type, synonyms: Mapping[str, str]) -> Callable[..., None]:
     declared, new = _all_declared(clazz), vars(clazz)[_DECLARED]
-    signature = _signature(declared)
     known = accepted_arguments(clazz.__mro__[1:])
+    signature = _signature(declared, _fields_for_all(clazz, known - declared.keys()))
     special = {name: v for name, (_, v) in declared.items() if isinstance(v, NoProperty)}
     replaced = {name: v.default for name, v in special.items() if name in known and name in new}
     checked = special.keys() - (known - replaced.keys())

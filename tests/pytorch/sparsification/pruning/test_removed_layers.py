@@ -235,6 +235,7 @@ def test_pickled_whole() -> None:
 
 
 @pytest.mark.parametrize("called", [False, True])
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
 def test_compiled_exported_and_traced(called: bool) -> None:
     make, _, inputs = MODELS["bert"]
     model = make().eval()

@@ -16,9 +16,16 @@ from torch.optim import Optimizer
 from sparseml.lazy import lazy_names
 from sparseml.pytorch.functional.budgets import Budget, all_after_removal
 from sparseml.pytorch.functional.patterns import Pattern
-from sparseml.pytorch.sparsification.fields import as_flag, as_names, field, of_types
+from sparseml.pytorch.sparsification.fields import (
+    as_flag,
+    as_names,
+    as_optional_names,
+    field,
+    for_all,
+    of_types,
+)
 from sparseml.pytorch.sparsification.modifier import Loggers, ScheduledUpdateModifier
-from sparseml.pytorch.sparsification.param_selection import select_params
+from sparseml.pytorch.sparsification.param_selection import left_out
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.asking import attached, outcomes, reach
@@ -67,6 +74,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
     :param max_sparsity_per_param: with ``global_sparsity``, no parameter gets sparser than this
     :param min_sparsity_per_param: with ``global_sparsity``, at the end no parameter is denser than
         ``1 - min_sparsity_per_param``; on the way there the limit grows with the sparsity
+    :param exclude: parameters to leave dense although ``params`` selects them, in the same syntax
     :param parent_class_kwarg_names: of the keyword arguments not listed here, those to hand on to
         the next class; None hands on all
     """
@@ -76,6 +84,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
     _global_sparsity: bool
     _mask_type: MaskType = "unstructured"
     _grad_sampler_kwargs: dict[str, Any] | None = None
+    _masks_params = True
     _decides_once = False  # at the start
     _observes = False  # whether the method looks at the gradients of each step
     _fisher_samples = "batch"
@@ -100,13 +109,14 @@ class BasePruningModifier(ScheduledUpdateModifier):
         *,
         max_sparsity_per_param: float | None = None,
         min_sparsity_per_param: float | None = None,
+        exclude: str | Iterable[str] | None = None,
         **kwargs: Any,
     ) -> None:
         if parent_class_kwarg_names is not None:
             kwargs = {name: kwargs[name] for name in parent_class_kwarg_names if name in kwargs}
         kwargs |= {"update_frequency": update_frequency, "min_frequency": min_frequency}
         super().__init__(start_epoch, min_start, end_epoch, min_end, end_comparator, **kwargs)
-        self.params = params
+        self.params, self.exclude = params, exclude
         self._global_sparsity = convert_to_bool(global_sparsity)
         self.allow_reintroduction = allow_reintroduction
         self._leave_enabled = convert_to_bool(leave_enabled)
@@ -120,6 +130,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._observed = False
 
     params = field(as_names)
+    exclude = for_all(as_optional_names, default=None)
     leave_enabled = field(as_flag)
     global_sparsity = field(as_flag)
     max_sparsity_per_param = field(as_optional_fraction)
@@ -228,8 +239,11 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._observes = type(self._method).observe is not Method.observe
         super().initialize(module, epoch, loggers, **kwargs)
         self.initialize_extras(module)
-        what = describe_selection(module, self.selecting_entries(), selected)
-        _LOGGER.info("%s %s", type(self).__name__, what)
+        entries = self.selecting_entries()
+        _LOGGER.info("%s %s", type(self).__name__, describe_selection(module, entries, selected))
+        if out := left_out(module, entries, self.exclude):
+            dense = "; ".join(f"{name} ({reason})" for name, reason in out.items())
+            _LOGGER.warning("%s leaves dense what it cannot mask: %s", type(self).__name__, dense)
         if takes := self._method.describe(self.problem(module)):
             _LOGGER.info("%s: %s", type(self).__name__, takes)
         if math.isinf(epoch):
@@ -396,4 +410,4 @@ class BasePruningModifier(ScheduledUpdateModifier):
             self._masks = None
 
     def _create_named_layers_and_params(self, module: Module) -> list[NamedLayerParam]:
-        return select_params(module, self._params)
+        return self.select(module, self._params)

@@ -71,6 +71,8 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
         leave_enabled: bool = True,
         inter_func: str = "cubic",
         mask_type: str = "filter",
+        *,
+        exclude: str | Iterable[str] | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -82,6 +84,7 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
             update_frequency=update_frequency,
             end_comparator=-1,
             leave_enabled=leave_enabled,
+            exclude=exclude,
         )
         self.mask_type = mask_type
         self.param_groups = param_groups

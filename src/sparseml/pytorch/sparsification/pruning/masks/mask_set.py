@@ -17,6 +17,7 @@ from sparseml.pytorch.functional.masks import apply_masks, pack_mask, unpack_mas
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.utils.distributed import collective, is_distributed
 from sparseml.pytorch.utils.layer_kinds import is_swapped
+from sparseml.pytorch.utils.parametrized import parameter_of, rescued
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.sharded import full_value, is_sharded, local_part, shard_like
 
@@ -102,7 +103,7 @@ class MaskSet(Mapping[str, Tensor]):
     def params(self) -> list[Parameter]:
         """The parameters as they are now."""
         owners = zip(self.layers, self.param_names, strict=True)
-        return [getattr(layer, name) for layer, name in owners]
+        return [parameter_of(layer, name) for layer, name in owners]
 
     @property
     def found(self) -> list[NamedLayerParam]:
@@ -146,6 +147,8 @@ class MaskSet(Mapping[str, Tensor]):
 
         In a distributed run all ranks take the masks of rank 0.
 
+        Of a row that a weight norm would divide by zero for, the largest weight stays.
+
         :param outcome: of all the parameters; masks in their own layout and whole, also where
             parameters are sharded
         :param optimizer: forgets what it remembers of entries whose mask changes
@@ -155,11 +158,15 @@ class MaskSet(Mapping[str, Tensor]):
         masks, before = [change.mask for change in changes], self.bits
         if dist.is_available() and dist.is_initialized():
             masks = broadcast_masks(masks)
-        self._replace(masks)
+        keep = [rescued(*one) for one in zip(self.layers, self.param_names, masks, strict=True)]
+        self._replace(
+            [mask if k is None else mask | k for mask, k in zip(masks, keep, strict=True)]
+        )
         with torch.no_grad():
-            for param, change in zip(self.params, changes, strict=True):
+            for param, change, kept in zip(self.params, changes, keep, strict=True):
                 if change.weight is not None:
                     new = change.weight.to(param.device, param.dtype)
+                    new = new if kept is None else torch.where(kept, param, new)
                     param.copy_(shard_like(new, param) if self.sharded else new)
         self.apply(plain_zeros=True)
         if optimizer is not None:

@@ -55,11 +55,13 @@ def describe_selection(
     if len(listed) > _MOST_ENTRIES:
         parts.append(f"matched by {len(listed)} names and patterns")
     elif listed != names or len(listed) > 1:
-        caught = (
-            f"{entry!r}: {_counts(select_params(module, [entry], strict=False))}"
-            for entry in listed
+        known = {id(found.param) for found in selected}
+        caught = {entry: select_params(module, [entry], strict=False) for entry in listed}
+        counts = (
+            f"{entry!r}: {_counts([one for one in found if id(one.param) in known])}"
+            for entry, found in caught.items()
         )
-        parts.append(f"matched by {', '.join(caught)}")
+        parts.append(f"matched by {', '.join(counts)}")
     tied = _tied_names(module, selected)
     if tied:
         parts.append(f"tied weights count once: {_some(tied)}")
