@@ -8,7 +8,6 @@ from torch.nn import Module
 
 from sparseml.pytorch.utils.layers import get_prunable_layers
 from sparseml.pytorch.utils.names import REGEX_PREFIX, canonical_name
-from sparseml.pytorch.utils.parametrized import computed_tensor, original_of
 from sparseml.pytorch.utils.params import (
     NamedLayerParam,
     get_named_layers_and_params_by_regex,
@@ -16,6 +15,7 @@ from sparseml.pytorch.utils.params import (
     names_of,
     unmaskable_weights,
 )
+from sparseml.pytorch.utils.tensors.parametrized import computed_tensor, original_of
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, ALL_TOKEN
 from sparseml.utils.iterables import validate_names
 
@@ -102,7 +102,8 @@ def _maskable(found: list[NamedLayerParam], entries: Sequence[str]) -> list[Name
 
     :raises ValueError: for such a tensor that an entry names in full
     """
-    kept, refused = [], []
+    kept: list[NamedLayerParam] = []
+    refused: list[NamedLayerParam] = []
     for one in found:
         tensor = computed_tensor(one.layer, one.param_name)
         chosen = original_of(one.layer, tensor).name if tensor is not None else one.param_name

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from sparseml.pytorch.utils.parametrized import computed_tensor
+from sparseml.pytorch.utils.tensors.parametrized import computed_tensor
 
 __all__ = [
     "INPUTS",

@@ -15,7 +15,7 @@ from sparseml.pytorch.utils.names import (
     canonical_name,
     canonical_named_modules,
 )
-from sparseml.pytorch.utils.parametrized import computed_tensor, original_of
+from sparseml.pytorch.utils.tensors.parametrized import computed_tensor, original_of
 from sparseml.utils.text import did_you_mean
 
 __all__ = [

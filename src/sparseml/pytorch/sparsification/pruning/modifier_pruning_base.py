@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from abc import abstractmethod
 from collections import OrderedDict
@@ -25,7 +24,6 @@ from sparseml.pytorch.sparsification.fields import (
     of_types,
 )
 from sparseml.pytorch.sparsification.modifier import Loggers, ScheduledUpdateModifier
-from sparseml.pytorch.sparsification.param_selection import left_out
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.asking import attached, outcomes, reach
@@ -41,7 +39,7 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
 )
 from sparseml.pytorch.sparsification.pruning.settings.limits import budget_of, require_room
 from sparseml.pytorch.sparsification.pruning.settings.selection_log import (
-    describe_selection,
+    log_selection,
     require_values,
 )
 from sparseml.pytorch.utils.params import NamedLayerParam
@@ -53,7 +51,6 @@ __all__ = ["BasePruningModifier"]
 
 _GRADUAL = f"{__package__}.modifier_pruning_gradual"
 __getattr__, __dir__ = lazy_names(__name__, {_GRADUAL: "BaseGradualPruningModifier"})
-_LOGGER = logging.getLogger(__name__)
 
 
 @with_old_form
@@ -64,7 +61,6 @@ class BasePruningModifier(ScheduledUpdateModifier):
     (:meth:`_get_method`), what is pruned together (:meth:`_get_pattern`), how much goes from which
     parameter (:meth:`_get_budget`) and how sparse the parameters shall be
     (:meth:`get_applied_sparsity_for_epoch`). ``docs/adding_a_pruner.md`` shows a complete one.
-
     Classes of SparseML 1.x, with :meth:`_get_scorer` and :meth:`_get_mask_creator`, work as well.
 
     :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
@@ -75,8 +71,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
     :param min_sparsity_per_param: with ``global_sparsity``, at the end no parameter is denser than
         ``1 - min_sparsity_per_param``; on the way there the limit grows with the sparsity
     :param exclude: parameters to leave dense although ``params`` selects them, in the same syntax
-    :param parent_class_kwarg_names: of the keyword arguments not listed here, those to hand on to
-        the next class; None hands on all
+    :param parent_class_kwarg_names: which other keyword arguments to hand on; None for all
     """
 
     _params: str | list[str]
@@ -239,16 +234,9 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._observes = type(self._method).observe is not Method.observe
         super().initialize(module, epoch, loggers, **kwargs)
         self.initialize_extras(module)
-        entries = self.selecting_entries()
-        _LOGGER.info("%s %s", type(self).__name__, describe_selection(module, entries, selected))
-        if out := left_out(module, entries, self.exclude):
-            dense = "; ".join(f"{name} ({reason})" for name, reason in out.items())
-            _LOGGER.warning("%s leaves dense what it cannot mask: %s", type(self).__name__, dense)
-        if takes := self._method.describe(self.problem(module)):
-            _LOGGER.info("%s: %s", type(self).__name__, takes)
+        log_selection(self, module, selected)
         if math.isinf(epoch):
-            extras = {name: value for name, value in kwargs.items() if name != "steps_per_epoch"}
-            self.check_mask_update(module, epoch, steps_per_epoch=1, **extras)
+            self.check_mask_update(module, epoch, **{**kwargs, "steps_per_epoch": 1})
             self._observed = False
 
     def finalize(
@@ -266,9 +254,8 @@ class BasePruningModifier(ScheduledUpdateModifier):
         :param kwargs: as for :meth:`initialize`, unless that was called before
         """
         with attached(self, module, kwargs):
-            if sparsity is None:
-                sparsity = self.get_applied_sparsity_for_epoch(math.inf, 1)
-            return next(outcomes(self, module, [sparsity]))
+            ends = self.get_applied_sparsity_for_epoch(math.inf, 1)
+            return next(outcomes(self, module, [ends if sparsity is None else sparsity]))
 
     def sweep(
         self, module: Module, sparsities: Sequence[float], **kwargs: Any

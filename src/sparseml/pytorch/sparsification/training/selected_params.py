@@ -18,8 +18,8 @@ from sparseml.pytorch.sparsification.fields import (
     of_types,
 )
 from sparseml.pytorch.sparsification.modifier import Loggers, Modifier
-from sparseml.pytorch.utils.parametrized import parameter_of
 from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.pytorch.utils.tensors.parametrized import parameter_of
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.iterables import validate_names
 

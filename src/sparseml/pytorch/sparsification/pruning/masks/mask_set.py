@@ -17,8 +17,8 @@ from sparseml.pytorch.functional.masks import apply_masks, pack_mask, unpack_mas
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.utils.distributed import collective, is_distributed
 from sparseml.pytorch.utils.layer_kinds import is_swapped
-from sparseml.pytorch.utils.parametrized import parameter_of, rescued
 from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.pytorch.utils.tensors.parametrized import computed_tensor, parameter_of, rescued
 from sparseml.pytorch.utils.tensors.sharded import full_value, is_sharded, local_part, shard_like
 
 __all__ = ["MaskSet", "broadcast_masks", "misfit"]
@@ -62,6 +62,7 @@ class MaskSet(Mapping[str, Tensor]):
         self.sharded = any(is_sharded(param) for param in params)
         self.swapped = any(is_swapped(one.layer, one.param_name) for one in found)
         """Whether a parameter has another layout than ``[out, in, *kernel]``."""
+        self._computed = any(computed_tensor(one.layer, one.param_name) for one in found)
         self._gradients_only = gradients_only
         self._store_unmasked = False  # keep what masks take away without reintroducing it
         self._taken: list[Tensor | None] = [None] * len(params)
@@ -103,7 +104,8 @@ class MaskSet(Mapping[str, Tensor]):
     def params(self) -> list[Parameter]:
         """The parameters as they are now."""
         owners = zip(self.layers, self.param_names, strict=True)
-        return [parameter_of(layer, name) for layer, name in owners]
+        found = [(layer._parameters.get(name), layer, name) for layer, name in owners]
+        return [parameter_of(*rest) if one is None else one for one, *rest in found]
 
     @property
     def found(self) -> list[NamedLayerParam]:
@@ -158,10 +160,12 @@ class MaskSet(Mapping[str, Tensor]):
         masks, before = [change.mask for change in changes], self.bits
         if dist.is_available() and dist.is_initialized():
             masks = broadcast_masks(masks)
-        keep = [rescued(*one) for one in zip(self.layers, self.param_names, masks, strict=True)]
-        self._replace(
-            [mask if k is None else mask | k for mask, k in zip(masks, keep, strict=True)]
-        )
+        keep: Sequence[Tensor | None] = [None] * len(masks)
+        if self._computed:
+            keep = [rescued(*one) for one in zip(self.layers, self.param_names, masks, strict=True)]
+            pairs = zip(masks, keep, strict=True)
+            masks = [mask if kept is None else mask | kept for mask, kept in pairs]
+        self._replace(masks)
         with torch.no_grad():
             for param, change, kept in zip(self.params, changes, keep, strict=True):
                 if change.weight is not None:

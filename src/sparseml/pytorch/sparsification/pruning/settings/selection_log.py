@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
-from sparseml.pytorch.sparsification.param_selection import select_params
+from sparseml.pytorch.sparsification.param_selection import left_out, select_params
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
 
 _MOST_ENTRIES = 12
 
-__all__ = ["describe_selection", "require_values"]
+_LOGGER = logging.getLogger(__name__)
+
+__all__ = ["describe_selection", "log_selection", "require_values"]
 
 
 def require_values(selected: Sequence[NamedLayerParam]) -> None:
@@ -39,6 +43,17 @@ def require_values(selected: Sequence[NamedLayerParam]) -> None:
             f"only parameters of floating point with at least 16 bits can be pruned, found "
             f"{_some(others)}"
         )
+
+
+def log_selection(modifier: Any, module: Module, selected: Sequence[NamedLayerParam]) -> None:
+    """Log what a modifier prunes and what that takes, and warn of what masks do not fit."""
+    name, entries = type(modifier).__name__, modifier.selecting_entries()
+    _LOGGER.info("%s %s", name, describe_selection(module, entries, selected))
+    if out := left_out(module, entries, modifier.exclude):
+        dense = "; ".join(f"{one} ({reason})" for one, reason in out.items())
+        _LOGGER.warning("%s leaves dense what it cannot mask: %s", name, dense)
+    if takes := modifier.method.describe(modifier.problem(module)):
+        _LOGGER.info("%s: %s", name, takes)
 
 
 def describe_selection(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ __all__ = ["Original", "computed_tensor", "original_of", "parameter_of", "rescue
 _PLACE = "parametrizations"
 _V, _ORIGINAL = "_v", "_orig"  # as the hooks of torch.nn.utils name what they compute from
 _SEED = 0
+_WARNED: WeakSet[nn.Module] = WeakSet()
+_LOGGER = logging.getLogger(__name__)
 
 
 class Original(NamedTuple):
@@ -49,8 +52,9 @@ def computed_tensor(layer: nn.Module, name: str) -> str | None:
     if name.startswith(f"{_PLACE}."):
         return name.split(".")[1]
     tensor, mark, suffix = name.rpartition("_")
-    known = mark + suffix in (_V, "_g", _ORIGINAL)
-    return tensor if known and isinstance(getattr(layer, tensor, None), Tensor) else None
+    if mark + suffix not in (_V, "_g", _ORIGINAL) or {name, tensor} <= layer._parameters.keys():
+        return None
+    return tensor if isinstance(getattr(layer, tensor, None), Tensor) else None
 
 
 def original_of(layer: nn.Module, tensor: str) -> Original:
@@ -81,6 +85,15 @@ def rescued(layer: nn.Module, name: str, mask: Tensor) -> Tensor | None:
     dims = _norm_dims(layer, name)
     if dims is None or bool((alive := mask.any(dim=dims, keepdim=True)).all()):
         return None
+    if layer not in _WARNED:
+        _WARNED.add(layer)
+        _LOGGER.warning(
+            "%d rows of %s (of a %s) would be zero, by whose norm weight norm divides: the largest "
+            "weight of each stays; torch.nn.utils.parametrize.remove_parametrizations would help",
+            int((~alive).sum()),
+            name,
+            type(layer).__name__,
+        )
     sizes = parameter_of(layer, name).detach().abs()
     return ~alive & (sizes == sizes.amax(dim=dims, keepdim=True))
 
