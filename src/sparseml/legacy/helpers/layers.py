@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from sparseml.pytorch.utils.layers import get_layer
+from sparseml.pytorch.utils.layers import evaluating, get_layer
 from sparseml.pytorch.utils.names import canonical_named_modules, unwrap_module
 
 __all__ = ["get_conv_layers", "get_dependency_order", "get_layer_param", "get_linear_layers"]
@@ -52,7 +52,8 @@ def get_dependency_order(
 ) -> list[str]:
     """Return the names in ``subset`` in the order in which one forward pass reaches them.
 
-    :param layer: the module to run, as ``layer(an_input, **kwargs)``, without gradients
+    :param layer: the module to run, as ``layer(an_input, **kwargs)``, in eval mode without
+        gradients
     :param subset: names of layers inside ``layer``
     :return: each name once, at its first call; layers that never run are left out
     """
@@ -63,7 +64,7 @@ def get_dependency_order(
         for name in names:
             hook = _recorder(order, name)
             handles.append(get_layer(name, layer).register_forward_pre_hook(hook))
-        with torch.no_grad():
+        with evaluating(layer), torch.no_grad():
             layer(an_input, **kwargs)
     finally:
         for handle in handles:

@@ -184,7 +184,7 @@ class ConstantPruningModifier(_Repeating):
         update_frequency: float = -1.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(start_epoch, end_epoch, update_frequency=-1.0, **kwargs)
+        super().__init__(start_epoch, end_epoch, update_frequency=-1, **kwargs)
         self._params = validate_names(params, f"params of {type(self).__name__}")
 
 
@@ -192,12 +192,12 @@ class GMPruningModifier(_Repeating):
     """
     Prunes by magnitude, gradually.
 
-    :param params: names and patterns, or a token for all
     :param init_sparsity: the fraction of zeros to begin with
     :param final_sparsity: the fraction of zeros to end with
     :param start_epoch: when to start
     :param end_epoch: when to stop
     :param update_frequency: epochs between updates
+    :param params: names and patterns, or a token for all
     :param leave_enabled: keep zeros at zero after the end
     :param inter_func: the curve that leads from the first to the last fraction
     :param mask_type: the pattern that zeros follow
@@ -213,12 +213,12 @@ class GMPruningModifier(_Repeating):
 
     def __init__(
         self,
-        params: str | Iterable[str],
         init_sparsity: float | str,
         final_sparsity: float | dict[float, list[str]],
         start_epoch: float,
         end_epoch: float,
         update_frequency: float,
+        params: str | Iterable[str],
         leave_enabled: bool = True,
         inter_func: str = "cubic",
         mask_type: str | list[int] = "unstructured",

@@ -66,7 +66,7 @@ def _as_counts(name: str, value: Any) -> int | dict[float, int]:
 def _counts(num_grads: int | Mapping[float, int]) -> int | dict[float, int]:
     if not isinstance(num_grads, Mapping):
         return num_grads
-    return {float(sparsity): int(count) for sparsity, count in num_grads.items()}
+    return {float(sparsity): int(float(count)) for sparsity, count in num_grads.items()}
 
 
 def _as_optional_flag(name: str, value: Any) -> bool | None:

@@ -12,6 +12,7 @@ from sparseml.pytorch.functional.layer_densities import DENSITY_RULES, density_c
 from sparseml.pytorch.functional.schedules import CURVES, cosine_fraction
 from sparseml.pytorch.sparsification.fields import (
     as_flag,
+    between,
     declared_fields,
     field,
     ignored,
@@ -23,7 +24,6 @@ from sparseml.pytorch.sparsification.pruning.methods.rigl import DropAndGrow
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
     as_count,
-    as_fraction,
     as_inner_fraction,
     as_keywords,
     supported,
@@ -84,7 +84,7 @@ class RigLPruningModifier(BasePruningModifier):
     momentum_buffer_reset: bool = field(as_flag, default=True)
     mask_type: str = field(supported("unstructured"), default="unstructured")
     sparsity_strategy: str = field(supported(*DENSITY_RULES), default="erdos_renyi_kernel")
-    init_update_fraction: float = field(as_fraction, default=0.3)
+    init_update_fraction: float = field(between(0.0, 1.0), default=0.3)
     grad_sampler_kwargs: Mapping[str, Any] | None = field(as_keywords, default=None)
     inter_func: str = field(one_of(CURVES), default="cubic")
 
@@ -96,6 +96,16 @@ class RigLPruningModifier(BasePruningModifier):
     def init_sparsity(self) -> float:
         """``final_sparsity``."""
         return self.final_sparsity
+
+    @property
+    def applied_sparsity(self) -> Any:
+        """The sparsity of each parameter, None before the first update.
+
+        With ``uniform`` it is ``final_sparsity``, as each has it but for rounding.
+        """
+        asked = super().applied_sparsity
+        even = self.sparsity_strategy == "uniform" and isinstance(asked, list)
+        return [self.final_sparsity] * len(asked) if even else asked
 
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> list[float]:
         """Return the sparsity of each parameter; before they are known, that of all together."""

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from sparseml.pytorch.sparsification.fields import (
     as_given,
     as_number,
+    between,
     declared_fields,
     field,
     fixed,
@@ -21,7 +22,6 @@ from sparseml.pytorch.sparsification.pruning.methods.method import Problem
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
     MaskType,
-    as_fraction,
     as_inner_fraction,
 )
 from sparseml.pytorch.sparsification.pruning.settings.limits import require_sensible_limits
@@ -58,7 +58,7 @@ class TopKASTPruningModifier(BasePruningModifier):
     """
 
     forward_sparsity: float = field(as_inner_fraction)
-    backward_sparsity: float = field(as_fraction)
+    backward_sparsity: float = field(between(0.0, 1.0))
     start_epoch: float
     end_epoch: float
     update_frequency: float

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sparseml.pytorch.nn import Identity
+from sparseml.pytorch.utils.layer_tracking import in_order
 
 __all__ = ["RemovedLayer"]
 
@@ -68,9 +68,8 @@ class RemovedLayer(Identity):
     def _first(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         if args:
             return args[0]
-        first = next(iter(inspect.signature(self._outlines[0].forward).parameters), "")
-        tensors = (value for value in kwargs.values() if isinstance(value, Tensor))
-        return kwargs[first] if first in kwargs else next(tensors, next(iter(kwargs.values())))
+        values = in_order(self._outlines[0], kwargs)
+        return next((value for value in values if isinstance(value, Tensor)), values[0])
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _learn(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Form:
