@@ -104,8 +104,9 @@ class RigLPruningModifier(BasePruningModifier):
         With ``uniform`` it is ``final_sparsity``, as each has it but for rounding.
         """
         asked = super().applied_sparsity
-        even = self.sparsity_strategy == "uniform" and isinstance(asked, list)
-        return [self.final_sparsity] * len(asked) if even else asked
+        if self.sparsity_strategy != "uniform" or not isinstance(asked, list):
+            return asked
+        return [self.final_sparsity] * len(asked)
 
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> list[float]:
         """Return the sparsity of each parameter; before they are known, that of all together."""

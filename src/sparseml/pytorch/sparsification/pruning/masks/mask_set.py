@@ -105,7 +105,7 @@ class MaskSet(Mapping[str, Tensor]):
         """The parameters as they are now."""
         owners = zip(self.layers, self.param_names, strict=True)
         found = [(layer._parameters.get(name), layer, name) for layer, name in owners]
-        return [parameter_of(*rest) if one is None else one for one, *rest in found]
+        return [parameter_of(layer, name) if one is None else one for one, layer, name in found]
 
     @property
     def found(self) -> list[NamedLayerParam]:
