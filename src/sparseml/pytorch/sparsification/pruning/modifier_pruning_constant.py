@@ -40,7 +40,6 @@ class ConstantPruningModifier(BasePruningModifier):
     |       end_epoch: 10.0
     |       params: ['re:.*weight']
 
-    :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
     :param update_frequency: accepted for the sake of old recipes; the masks never change
     :param leave_enabled: always False
     :param global_sparsity: always False

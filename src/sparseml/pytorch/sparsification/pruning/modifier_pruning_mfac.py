@@ -111,9 +111,6 @@ class MFACPruningModifier(BaseGradualPruningModifier):
     :param available_devices: where to compute; None for the first GPU, or else the CPU
     :param block_implementation: ``auto``, ``block`` or ``small_block``; all give the same
     :param mask_type: as of :class:`GMPruningModifier`
-    :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
-    :param min_sparsity_per_param: with global_sparsity, at the end no parameter is denser than
-        ``1 - min_sparsity_per_param``
     :raises ValueError: for a field out of its range
     """
 

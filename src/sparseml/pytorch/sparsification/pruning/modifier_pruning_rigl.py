@@ -60,9 +60,7 @@ class RigLPruningModifier(BasePruningModifier):
     |       num_grads: 8
 
     :param final_sparsity: of all weights together, from the start on; strictly inside (0, 1)
-    :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
     :param num_grads: samples whose gradients decide what grows at an update
-    :param leave_enabled: keep the masks in force after the end
     :param global_sparsity: always False, as the shapes decide how sparse each parameter is
     :param momentum_buffer_reset: keep the optimizer's moments of weights that are zero at zero
     :param mask_type: must be ``unstructured``

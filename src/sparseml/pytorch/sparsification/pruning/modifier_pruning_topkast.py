@@ -48,13 +48,9 @@ class TopKASTPruningModifier(BasePruningModifier):
 
     :param forward_sparsity: of the weights that the model computes with, strictly inside (0, 1)
     :param backward_sparsity: of the weights that are updated, in [0, 1]; at most the other one
-    :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
     :param global_sparsity: rank all weights together; at initialisation that may mask whole layers
-    :param leave_enabled: keep the masks in force after the end
     :param mask_type: what is masked together, as in other pruning modifiers
     :param active_weight_decay: strength of the decay that makes weights compete
-    :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
-    :param min_sparsity_per_param: with global_sparsity, none is denser than one minus this
     """
 
     forward_sparsity: float = field(as_inner_fraction)
