@@ -14,6 +14,7 @@ from torch.nn import Parameter
 
 from sparseml.pytorch.functional.scores import magnitude
 from sparseml.pytorch.sparsification.pruning.methods.elementwise import (
+    DropAndGrow,
     GradientTimesWeight,
     KeepZeros,
     Magnitude,
@@ -23,7 +24,6 @@ from sparseml.pytorch.sparsification.pruning.methods.fast_cap import FastCAP
 from sparseml.pytorch.sparsification.pruning.methods.method import Method
 from sparseml.pytorch.sparsification.pruning.methods.mfac import MFAC
 from sparseml.pytorch.sparsification.pruning.methods.obs import OptimalBrainSurgeon
-from sparseml.pytorch.sparsification.pruning.methods.rigl import DropAndGrow
 from sparseml.pytorch.utils.distributed import is_distributed, sum_over_ranks
 
 __all__ = [

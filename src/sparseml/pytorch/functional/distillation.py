@@ -31,12 +31,7 @@ def kl_logsoftmax(x: Tensor, y: Tensor, temperature: float, dim: int = -1) -> Te
     :param temperature: above 0; a high one makes small probabilities count
     :return: 0-d, at least float32
     """
-    divergence = F.kl_div(
-        F.log_softmax(_wide(x) / temperature, dim=dim),
-        F.log_softmax(_wide(y) / temperature, dim=dim),
-        reduction="sum",
-        log_target=True,
-    )
+    divergence = _divergence(_wide(x) / temperature, _wide(y) / temperature, dim, "sum")
     return divergence * temperature**2 / (x.numel() / y.size(dim))
 
 
@@ -59,12 +54,7 @@ def softened_divergence(
     :param temp_teacher: temperature of the teacher's logits
     :param same_size: multiply by the factor, which keeps gradients of one size at all temperatures
     """
-    loss = F.kl_div(
-        F.log_softmax(student / temp_student, dim=dim),
-        F.log_softmax(teacher / temp_teacher, dim=dim),
-        reduction="batchmean",
-        log_target=True,
-    )
+    loss = _divergence(student / temp_student, teacher / temp_teacher, dim, "batchmean")
     return loss * ((temp_student + temp_teacher) / 2) ** 2 if same_size else loss
 
 
@@ -167,6 +157,11 @@ def _checked(name: str, student: Any, teacher: Any) -> tuple[str, Tensor, Tensor
             "in the teacher"
         )
     return name, student, teacher
+
+
+def _divergence(student: Tensor, teacher: Tensor, dim: int, reduction: str) -> Tensor:
+    predicted, wanted = F.log_softmax(student, dim=dim), F.log_softmax(teacher, dim=dim)
+    return F.kl_div(predicted, wanted, reduction=reduction, log_target=True)
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -18,18 +18,10 @@ __all__ = ["DENSITY_RULES", "density_counts", "layer_densities", "rounded"]
 Shape = Sequence[int]
 
 
-def _erdos_renyi(shape: Shape) -> float:
-    return (shape[0] + shape[1]) / (shape[0] * shape[1])
-
-
-def _erdos_renyi_kernel(shape: Shape) -> float:
-    return sum(shape) / math.prod(shape)
-
-
 DENSITY_RULES: dict[str, Callable[[Shape], float]] = {
     "uniform": lambda shape: 1.0,
-    "erdos_renyi": _erdos_renyi,
-    "erdos_renyi_kernel": _erdos_renyi_kernel,
+    "erdos_renyi": lambda shape: (shape[0] + shape[1]) / (shape[0] * shape[1]),
+    "erdos_renyi_kernel": lambda shape: sum(shape) / math.prod(shape),
 }
 """What the density of a layer is proportional to, given the shape of its weight."""
 
@@ -65,8 +57,6 @@ def layer_densities(
         for shape, size in zip(shapes, sizes, strict=True)
     ]
     volume = (1.0 - sparsity) * sum(sizes)
-    if not least:
-        return _filled_up(sizes, ratios, volume)
     return _filled_from(least, sizes, ratios, volume)
 
 
@@ -105,9 +95,7 @@ def _filled_from(
     densities = [least] * len(sizes)
     rising = list(range(len(sizes)))
     while rising:
-        found = _filled_up(
-            [sizes[place] for place in rising], [ratios[place] for place in rising], volume
-        )
+        found = _filled_up([sizes[p] for p in rising], [ratios[p] for p in rising], volume)
         low = [place for place, density in zip(rising, found, strict=True) if density < least]
         if not low:
             for place, density in zip(rising, found, strict=True):

@@ -53,7 +53,9 @@ def select(
     """
     if live is not None:
         _require_live(scores, live)
-    chosen = list(range(len(scores))) if only is None else _checked(only, len(scores))
+    chosen = list(range(len(scores))) if only is None else list(only)
+    if len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(len(scores))):
+        raise ValueError(f"only names positions of {len(scores)} tensors once, found {chosen}")
     asked = _asked(target, len(scores), chosen, pattern)
     for place in chosen:
         require_numbers(scores[place], f"scores of {names[place]}" if names else "scores")
@@ -111,12 +113,6 @@ def _asked(target: Target, count: int, chosen: Sequence[int], pattern: Pattern) 
     if len(set(goals)) == 1:
         return min(goals[0], full)
     return [min(goal, full) for goal in goals]
-
-
-def _checked(only: Sequence[int], count: int) -> list[int]:
-    if len(set(only)) < len(only) or not set(only) <= set(range(count)):
-        raise ValueError(f"only names positions of {count} tensors once, found {list(only)}")
-    return list(only)
 
 
 def _require_live(scores: Sequence[Tensor], live: Sequence[Tensor]) -> None:

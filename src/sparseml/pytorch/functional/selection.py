@@ -1,9 +1,4 @@
-"""Choosing exactly k entries of a tensor by their scores.
-
-Everything that prunes ends here, so the rules for ties and bad numbers live in one place: the
-lowest scores go; among equal scores the first (in row-major order) are kept; a score that is not a
-number is an error.
-"""
+"""Choosing exactly k entries of a tensor by their scores, by the rules of :mod:`.select`."""
 
 from __future__ import annotations
 
@@ -63,7 +58,7 @@ def lowest_mask(scores: Tensor, count: int, *, spread_ties: bool = False) -> Ten
     """Prune the ``count`` entries with the lowest scores.
 
     Among equal scores the first entries in row-major order are kept, so the result depends on
-    nothing but the scores, and the count is exact whatever ties there are.
+    nothing but the scores, and the count is exact.
 
     :param scores: any shape, any floating or integer dtype
     :param count: how many entries to prune, 0 to numel

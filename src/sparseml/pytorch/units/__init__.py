@@ -7,15 +7,17 @@ to the pruners, :func:`dependency_groups` finds the channels of a model that mus
 :func:`compress_strucure_pruned_module` removes what is zero.
 """
 
-from sparseml.pytorch.units.compress import compress_strucure_pruned_module
-from sparseml.pytorch.units.dependencies import DependencyGroups, dependency_groups
+from sparseml.pytorch.units.dependencies import ChannelGroup, DependencyGroups, dependency_groups
 from sparseml.pytorch.units.group import Member, UnitGroup
 from sparseml.pytorch.units.index_maps import identity, offset, repeats, tiles
 from sparseml.pytorch.units.layers import shrink_layer
-from sparseml.pytorch.units.named import STRUCTURE_DIMS, groups_from_indices, groups_from_map
-from sparseml.pytorch.units.positions import positions
-from sparseml.pytorch.units.removal import remove
-from sparseml.pytorch.units.trace import ChannelGroup
+from sparseml.pytorch.units.named import (
+    STRUCTURE_DIMS,
+    groups_from_indices,
+    groups_from_map,
+    positions,
+)
+from sparseml.pytorch.units.removal import compress_strucure_pruned_module, remove
 
 __all__ = [
     "STRUCTURE_DIMS",

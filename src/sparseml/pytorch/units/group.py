@@ -68,9 +68,16 @@ class UnitGroup:
                 "members, allowed is at least one of each"
             )
         self.check_gate()
+        found = torch.zeros(self.size, dtype=torch.bool)
         for member in self.members:
             _check_index(self, member)
-        self._check_coverage()
+            found[member.index[member.index >= 0]] = True
+        if not bool(found.all()):
+            missing = (~found).nonzero()[:, 0].tolist()
+            raise ValueError(
+                f"unit group {self.name!r}: {len(missing)} of {self.size} units have no slice in "
+                f"any of its members, the first is unit {missing[0]}"
+            )
 
     @property
     def masked(self) -> list[str]:
@@ -115,17 +122,6 @@ class UnitGroup:
             raise ValueError(
                 f"unit group {self.name!r}: found a gate of shape {tuple(self.gate.shape)}, "
                 f"allowed is ({self.size},)"
-            )
-
-    def _check_coverage(self) -> None:
-        found = torch.zeros(self.size, dtype=torch.bool)
-        for member in self.members:
-            found[member.index[member.index >= 0]] = True
-        if not bool(found.all()):
-            missing = (~found).nonzero()[:, 0].tolist()
-            raise ValueError(
-                f"unit group {self.name!r}: {len(missing)} of {self.size} units have no slice in "
-                f"any of its members, the first is unit {missing[0]}"
             )
 
 

@@ -9,20 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from sparseml.pytorch.units.entries import keep_entries
-from sparseml.pytorch.units.parallel import require_own_gradients, require_whole
-from sparseml.pytorch.utils.layer_kinds import (
-    INPUTS,
-    OUTPUTS,
-    axis_size,
-    own_axis,
-    tensor_axes,
-)
+from sparseml.pytorch.units.entries import keep_entries, require_own_gradients, require_whole
+from sparseml.pytorch.utils.layer_kinds import INPUTS, OUTPUTS, axis_size, own_axis, tensor_axes
 from sparseml.pytorch.utils.saving.resizing import set_layer_sizes
 
 __all__ = ["LayerCut", "shrink_layer"]
-
-TensorKeeps = dict[str, dict[int, Tensor]]
 
 
 class LayerCut:
@@ -60,15 +51,17 @@ class LayerCut:
         self._keeps[axis] = before & mask
         self._claimed[axis] = claimed_before | claimed
 
-    def tensors(self) -> TensorKeeps:
+    def tensors(self) -> dict[str, dict[int, Tensor]]:
         """For each tensor of the layer that shrinks: dimension -> bool mask of what stays.
 
         :raises ValueError: when a grouped convolution would get groups of different sizes, or an
             embedding another padding row
         """
-        self._check_padding()
+        row, rows = getattr(self.layer, "padding_idx", None), self._keeps.get(own_axis("weight", 0))
+        if row is not None and rows is not None and not bool(rows[: row + 1].all()):
+            raise ValueError(f"{self.name} must keep its rows up to number {row}, the padding")
         keeps = self._completed()
-        found: TensorKeeps = {}
+        found: dict[str, dict[int, Tensor]] = {}
         for name, axes in tensor_axes(self.layer).items():
             found[name] = {dim: keeps[axis] for dim, axis in enumerate(axes) if axis in keeps}
             if self._grouped and 1 in found[name]:
@@ -82,12 +75,6 @@ class LayerCut:
             name: {dim: keep for dim, keep in dims.items() if not bool(keep.all())}
             for name, dims in found.items()
         }
-
-    def _check_padding(self) -> None:
-        row = getattr(self.layer, "padding_idx", None)
-        rows = self._keeps.get(own_axis("weight", 0))
-        if row is not None and rows is not None and not bool(rows[: row + 1].all()):
-            raise ValueError(f"{self.name} must keep its rows up to number {row}, the padding")
 
     def groups_left(self) -> int | None:
         """How many groups a convolution keeps; None for what has no groups."""

@@ -1,4 +1,4 @@
-"""Unit groups of filters and channels, made from the lists of names that recipes hold."""
+"""Unit groups from the lists of names that recipes hold, and where they lie in the tensors."""
 
 from __future__ import annotations
 
@@ -6,17 +6,24 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
-from sparseml.pytorch.units.group import Member, UnitGroup
+from sparseml.pytorch.units.entries import require_whole
+from sparseml.pytorch.units.group import Member, UnitGroup, misfit
 from sparseml.pytorch.units.index_maps import repeats, tiles
-from sparseml.pytorch.units.parallel import require_whole
 from sparseml.pytorch.utils.layer_kinds import axis_of, axis_size, out_in_dim, to_out_in
 from sparseml.pytorch.utils.names import canonical_name
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
 from sparseml.utils.text import did_you_mean, quoted_list
 
-__all__ = ["STRUCTURE_DIMS", "groups_from_indices", "groups_from_map", "require_structure_type"]
+__all__ = [
+    "STRUCTURE_DIMS",
+    "axis_index",
+    "groups_from_indices",
+    "groups_from_map",
+    "positions",
+    "require_structure_type",
+]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -55,7 +62,11 @@ def groups_from_indices(
     groups = []
     for places in tensor_group_idxs:
         members = [params[place] for place in places]
-        sizes = [_masked_size(owner, dim, structure_type) for owner in members]
+        for owner in members:
+            if owner.param.ndim <= dim:
+                shape = tuple(owner.param.shape)
+                raise ValueError(f"{owner.name} of shape {shape} has no {structure_type}s")
+        sizes = [to_out_in(o.layer, o.param_name, o.param).shape[dim] for o in members]
         units = min((size for size in sizes if size > 1), default=0)
         if not units:
             continue
@@ -69,13 +80,6 @@ def groups_from_indices(
         alike = [_alike(owner, size, dim, units) for owner, size in pairs if size > 1]
         groups.append(UnitGroup(",".join(names), units, alike))
     return groups
-
-
-def _masked_size(owner: NamedLayerParam, dim: int, structure_type: str) -> int:
-    if owner.param.ndim <= dim:
-        shape = tuple(owner.param.shape)
-        raise ValueError(f"{owner.name} of shape {shape} has no {structure_type}s")
-    return to_out_in(owner.layer, owner.param_name, owner.param).shape[dim]
 
 
 def _alike(owner: NamedLayerParam, size: int, dim: int, units: int) -> Member:
@@ -116,23 +120,12 @@ def groups_from_map(
 
 
 class _Slices(NamedTuple):
-    """A parameter, seen as slices along one dimension as it is stored."""
+    """A parameter, seen as slices along one dimension as it is stored, and its layer's axis."""
 
     param: NamedLayerParam
     dim: int
-
-    @property
-    def axis(self) -> str:
-        return axis_of(self.param.layer, self.param.param_name, self.dim)
-
-    @property
-    def size(self) -> int:
-        return axis_size(self.param.layer, self.axis)
-
-    @property
-    def counts(self) -> bool:
-        """Whether they are the units; a depthwise convolution has but one channel."""
-        return self.param.param.shape[self.dim] == self.size
+    axis: str
+    size: int
 
 
 def _slices(
@@ -144,7 +137,8 @@ def _slices(
             param = params[name]
             require_whole(name, param.param)
             own = out_in_dim(param.layer, param.param_name, min(dim, param.param.ndim - 1))
-            found.append(_Slices(param, own))
+            axis = axis_of(param.layer, param.param_name, own)
+            found.append(_Slices(param, own, axis, axis_size(param.layer, axis)))
         elif strict:
             raise ValueError(
                 f"param_group_dependency_map names {name!r}, which is no parameter (with at least "
@@ -157,7 +151,9 @@ def _slices(
 
 
 def _group(key: str, masked: list[_Slices], followers: list[_Slices]) -> UnitGroup:
-    units = min((slices.size for slices in masked if slices.counts), default=0)
+    # a depthwise convolution has but one channel, which is none of the units
+    sizes = (one.size for one in masked if one.param.param.shape[one.dim] == one.size)
+    units = min(sizes, default=0)
     if not units:
         raise ValueError(f"no parameter of the group {key!r} has units along the dimension to thin")
     members = []
@@ -171,3 +167,79 @@ def _group(key: str, masked: list[_Slices], followers: list[_Slices]) -> UnitGro
         follows = place >= len(masked)
         members.append(Member(slices.param.name, slices.dim, index, follows))
     return UnitGroup(key, units, members)
+
+
+def positions(
+    groups: Sequence[UnitGroup], params: Sequence[NamedLayerParam], stored: bool = False
+) -> tuple[tuple[tuple[int, int, Tensor], ...], ...]:
+    """Describe units by positions in a list of tensors, as patterns of the selection take them.
+
+    Members that only follow, or whose parameter is not in the list, are left out.
+
+    :param params: the parameters that are pruned
+    :param stored: describe the tensors as they are stored, otherwise as ``[out, in, *kernel]``
+        (:func:`~sparseml.pytorch.utils.layer_kinds.to_out_in`)
+    :return: for each group, for each of its members: place in ``params``, dimension, and the unit
+        of every slice along it (int64 ``[slices]``, -1 = none)
+    :raises ValueError: naming group, parameter and dimension, for members that do not fit their
+        parameter, and for groups without a member in ``params``
+    """
+    places = {param.name: place for place, param in enumerate(params)}
+    found = []
+    for group in groups:
+        members = [
+            (places[member.param], *_located(group, member, params[places[member.param]], stored))
+            for member in group.members
+            if member.param in places and not member.follows
+        ]
+        if not members:
+            raise ValueError(
+                f"unit group {group.name!r}: none of {group.masked} is among the {len(params)} "
+                f"parameters to prune{did_you_mean((group.masked or [''])[0], list(places))}"
+            )
+        found.append(tuple(members))
+    return tuple(found)
+
+
+def axis_index(group: UnitGroup, member: Member, owner: NamedLayerParam) -> Tensor:
+    """Return the unit of everything along a layer's axis, int64 ``[axis_size]``.
+
+    That is the member's own map, but for the dimension of a grouped convolution's weight that
+    holds the channels of one group: a map of these speaks of the same channels in each group.
+
+    :raises ValueError: when the parameter has no such dimension, or another size along it
+    """
+    layer, name, tensor = owner.layer, owner.param_name, owner.param
+    if member.dim >= tensor.ndim:
+        found = f"a tensor of shape {tuple(tensor.shape)}"
+        raise misfit(group.name, member, found, f"one of at least {member.dim + 1} dimensions")
+    slices, units = tensor.shape[member.dim], axis_size(layer, axis_of(layer, name, member.dim))
+    if len(member.index) not in (slices, units):
+        also = f" (or all {units} of the layer)" if units != slices else ""
+        raise misfit(
+            group.name,
+            member,
+            f"an index map of {len(member.index)} slices",
+            f"one of the {slices} slices of shape {tuple(tensor.shape)}{also}",
+        )
+    return member.index.repeat(units // len(member.index))
+
+
+def _located(
+    group: UnitGroup, member: Member, owner: NamedLayerParam, stored: bool
+) -> tuple[int, Tensor]:
+    """The dimension and the index map of a member in the layout that is asked for."""
+    index = axis_index(group, member, owner)
+    shape, dim = owner.param.shape, member.dim
+    if not stored:
+        shape = to_out_in(owner.layer, owner.param_name, owner.param).shape
+        dim = out_in_dim(owner.layer, owner.param_name, dim)
+    by_group = index.reshape(-1, shape[dim])
+    if bool((by_group != by_group[0]).any()):
+        raise misfit(
+            group.name,
+            member,
+            f"slices that are different units in each of {len(by_group)} groups of channels",
+            "the same units in each; name the outputs instead, or let the member follow",
+        )
+    return dim, by_group[0]

@@ -6,18 +6,18 @@ one size, exactly the nearest number of units goes; where sizes differ, the near
 weights that whole units allow. Among equal scores earlier tensors and earlier units are kept.
 """
 
-from sparseml.pytorch.functional.budgets.base import Budget, Target, common_target, pool_target
-from sparseml.pytorch.functional.budgets.densities import Densities
-from sparseml.pytorch.functional.budgets.joint import Global
-from sparseml.pytorch.functional.budgets.limits import (
+from sparseml.pytorch.functional.budgets.base import (
+    Budget,
+    Target,
     after_removal,
     all_after_removal,
-    global_counts,
-    require_possible,
+    common_target,
+    pool_target,
     sparsity_bounds,
 )
-from sparseml.pytorch.functional.budgets.local import Counts, Uniform
+from sparseml.pytorch.functional.budgets.ranking import global_counts, require_possible
 from sparseml.pytorch.functional.budgets.reserving import Reserving
+from sparseml.pytorch.functional.budgets.rules import Counts, Densities, Global, Uniform
 
 __all__ = [
     "Budget",

@@ -1,4 +1,4 @@
-"""What every budget does, and how targets are given."""
+"""What every budget does, how targets are given, and how much may go from each tensor."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ __all__ = [
     "Budget",
     "Pools",
     "Target",
+    "after_removal",
+    "all_after_removal",
     "common_target",
     "one_size",
     "pool_target",
     "share_of_units",
+    "sparsity_bounds",
     "whole",
 ]
 
@@ -59,32 +62,27 @@ class Budget:
 def common_target(target: Target) -> float:
     """Return the one target that a ranking of all tensors together has.
 
-    :raises ValueError: when the targets differ, or for one outside [0, 1]
+    :raises ValueError: when the targets differ
     """
     targets = {target} if isinstance(target, (int, float)) else set(target)
     if len(targets) > 1:
         raise ValueError(f"global sparsity has one target, found different ones: {sorted(targets)}")
-    sparsity = targets.pop() if targets else 0.0
-    require_sparsity(sparsity)
-    return sparsity
+    return targets.pop() if targets else 0.0
 
 
 def pool_target(pool: Pool, target: Target) -> float:
     """Return the target of a pool's tensors.
 
-    :raises ValueError: when they have different ones, or for one outside [0, 1]
+    :raises ValueError: when they have different ones
     """
     if isinstance(target, (int, float)):
-        sparsity = target
-    else:
-        own = {target[member] for member in pool.members}
-        if len(own) > 1:
-            raise ValueError(
-                f"tensors {list(pool.members)} go together and need one target, found {sorted(own)}"
-            )
-        sparsity = own.pop()
-    require_sparsity(sparsity)
-    return sparsity
+        return target
+    own = {target[member] for member in pool.members}
+    if len(own) > 1:
+        raise ValueError(
+            f"tensors {list(pool.members)} go together and need one target, found {sorted(own)}"
+        )
+    return own.pop()
 
 
 def share_of_units(pool: Pool, sparsity: float) -> float:
@@ -105,3 +103,49 @@ def whole(number: Fraction) -> int:
 def one_size(pools: Pools) -> bool:
     """Whether a share of all units together is the same share of the weights."""
     return all(pool.even for pool in pools) and len({(p.size, p.full) for p in pools}) <= 1
+
+
+def after_removal(sparsity: float, removed: float) -> float:
+    """The sparsity to ask of what is left when a part of a tensor was physically removed.
+
+    Removed entries count as pruned: with half of a tensor gone, a sparsity of 0.75 means that half
+    of the rest is pruned.
+
+    :param removed: the fraction that was removed, in [0, 1)
+    """
+    return max((sparsity - removed) / (1.0 - removed), 0.0) if removed < 1.0 else 0.0
+
+
+def all_after_removal(
+    target: Target, sizes: Sequence[int], original_sizes: Sequence[int]
+) -> Target:
+    """As :func:`after_removal` for several tensors, one target for all or one for each.
+
+    :param sizes: what is left of each
+    :param original_sizes: what each had
+    """
+    if list(sizes) == list(original_sizes):
+        return target
+    targets = [target] * len(sizes) if isinstance(target, (int, float)) else target
+    return [
+        after_removal(sparsity, 1.0 - size / max(original, 1))
+        for sparsity, size, original in zip(targets, sizes, original_sizes, strict=True)
+    ]
+
+
+def sparsity_bounds(
+    sizes: Sequence[int], max_sparsity: float = 1.0, min_sparsity: float = 0.0
+) -> tuple[list[int], list[int]]:
+    """The fewest and the most units of each tensor that may be pruned.
+
+    :return: floors, ``ceil(size * min_sparsity)``, and caps, ``floor(size * max_sparsity)``, so
+        that no tensor is sparser than ``max_sparsity`` nor denser than ``1 - min_sparsity``
+    :raises ValueError: for bounds outside [0, 1] or in the wrong order
+    """
+    require_sparsity(max_sparsity, "max_sparsity")
+    require_sparsity(min_sparsity, "min_sparsity")
+    if min_sparsity > max_sparsity:
+        raise ValueError(f"min_sparsity {min_sparsity} is above max_sparsity {max_sparsity}")
+    # Decimal fractions are meant as written: 0.29 of 100 is 29, not 28.999...
+    low, high = Fraction(str(min_sparsity)), Fraction(str(max_sparsity))
+    return [math.ceil(size * low) for size in sizes], [math.floor(size * high) for size in sizes]

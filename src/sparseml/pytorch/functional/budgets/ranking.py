@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,15 @@ from torch import Tensor
 from sparseml.pytorch.functional.patterns.base import Pool
 from sparseml.pytorch.functional.selection import joined, require_numbers, shuffled
 
-__all__ = ["Ladder", "ladder_of", "lowest_weights", "nearest_fill", "shares", "sorted_values"]
+__all__ = [
+    "Ladder",
+    "global_counts",
+    "ladder_of",
+    "lowest_weights",
+    "nearest_fill",
+    "require_possible",
+    "shares",
+]
 
 _WINDOW = 50_000
 
@@ -99,19 +108,65 @@ def _threshold(ladders: Sequence[Ladder], total: int) -> float:
     """
     wide = any(ladder.values.dtype == torch.float64 for ladder in ladders)
     number, bits = (np.float64, np.int64) if wide else (np.float32, np.int32)
+
+    def value(place: int) -> float:
+        return math.copysign(float(bits(abs(place)).view(number)), place)
+
     highest = int(number(np.inf).view(bits))
     low, high = -highest - 1, highest
     while high - low > 1:
         middle = (low + high) // 2
-        value = _float_of(middle, number, bits)
-        reached = sum(ladder.weight(ladder.count(value, right=True)) for ladder in ladders)
+        reached = sum(each.weight(each.count(value(middle), right=True)) for each in ladders)
         low, high = (low, middle) if reached >= total else (middle, high)
-    return _float_of(high, number, bits)
+    return value(high)
 
 
-def _float_of(place: int, number: type, bits: type) -> float:
-    value = float(bits(abs(place)).view(number))
-    return value if place >= 0 else -value
+def require_possible(
+    total: int, sizes: Sequence[int], floors: Sequence[int], caps: Sequence[int]
+) -> None:
+    """Check that ``total`` units can be pruned within bounds.
+
+    :raises ValueError: naming how many can
+    """
+    if not sum(floors) <= total <= sum(caps):
+        raise ValueError(
+            f"{total} of {sum(sizes)} units cannot be pruned: the limits per tensor allow "
+            f"{sum(floors)} to {sum(caps)}"
+        )
+
+
+def global_counts(
+    scores: Sequence[Tensor],
+    total: int,
+    floors: Sequence[int] | None = None,
+    caps: Sequence[int] | None = None,
+) -> list[int]:
+    """Rank the units of all tensors together and prune the lowest ``total``, within bounds.
+
+    With bounds this is still the choice of lowest summed score: the floors are taken from the
+    lowest of each tensor, what lies beyond a cap is out of reach, and the rest compete. Among
+    equal scores those of earlier tensors are kept, within a tensor the first.
+
+    :param scores: unit scores per tensor, any shapes, comparable with each other
+    :param floors: at least this many in each tensor (default 0)
+    :param caps: at most this many in each tensor (default all)
+    :return: counts with ``floors[i] <= counts[i] <= caps[i]`` and a sum of exactly ``total``
+    :raises ValueError: for NaN scores, or when ``total`` cannot be met within the bounds
+    """
+    sizes = [tensor.numel() for tensor in scores]
+    floors = [0] * len(sizes) if floors is None else floors
+    caps = sizes if caps is None else caps
+    if not len(floors) == len(caps) == len(sizes):
+        raise ValueError(f"{len(sizes)} tensors, {len(floors)} floors and {len(caps)} caps")
+    require_possible(total, sizes, floors, caps)
+    for tensor in scores:
+        require_numbers(tensor)
+    ladders = [
+        Ladder(sorted_values(tensor)[floor:cap], 1)
+        for tensor, floor, cap in zip(scores, floors, caps, strict=True)
+    ]
+    added = shares(ladders, total - sum(floors))
+    return [floor + more for floor, more in zip(floors, added, strict=True)]
 
 
 def lowest_weights(

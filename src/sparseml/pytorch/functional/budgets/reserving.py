@@ -9,42 +9,31 @@ from fractions import Fraction
 from torch import Tensor
 
 from sparseml.pytorch.functional.budgets.base import (
-    Budget,
     Pools,
     Target,
     common_target,
     one_size,
     whole,
 )
-from sparseml.pytorch.functional.budgets.limits import global_counts, sparsity_bounds
-from sparseml.pytorch.functional.budgets.ranking import Ladder, ladder_of, lowest_weights, shares
-from sparseml.pytorch.functional.selection import lowest_mask
+from sparseml.pytorch.functional.budgets.ranking import Ladder, ladder_of, shares
+from sparseml.pytorch.functional.budgets.rules import Global, lowest_units
 
 __all__ = ["Reserving"]
 
 
 @dataclass(frozen=True)
-class Reserving(Budget):
-    """The lowest units of all tensors, as in Intel Neural Compressor's ``snip_momentum``.
+class Reserving(Global):
+    """A :class:`Global` budget as in Intel Neural Compressor's ``snip_momentum``.
 
     No tensor gets sparser than ``max_sparsity``. That none stays less sparse than ``min_sparsity``
     is seen to in advance: where a tensor would use up what the others still need to get there by
     the end of the schedule, it is held back. Whole units are rounded down.
 
-    :param max_sparsity: the upper limit; a target beyond it prunes as much as it allows
-    :param min_sparsity: the lower limit, which holds when the target is ``final``
-    :param final: the sparsity that the target grows to; None: the target itself
-    :raises ValueError: for limits outside [0, 1] or in the wrong order
+    :param max_sparsity: a target beyond it prunes as much as it allows
+    :param min_sparsity: holds when the target is ``final``
     """
 
     max_sparsity: float = 0.98
-    min_sparsity: float = 0.0
-    final: float | None = None
-
-    joint = True
-
-    def __post_init__(self) -> None:
-        sparsity_bounds([], self.max_sparsity, self.min_sparsity)
 
     def check(self, pools: Pools, target: Target) -> None:
         common_target(target)
@@ -56,14 +45,11 @@ class Reserving(Budget):
         even = one_size(pools)
         race = _Race(self, pools, sparsity, quantum=int(pools[0].size) if even else 1)
         counts = race.run()
-        scores = [pool.scores for pool in pools]
-        if even:
+        if even:  # what was held back for nothing goes, too
             total = min(max(race.total, sum(counts)), sum(race.caps))
-            if sum(counts) < total:  # held back for nothing
-                counts = global_counts(scores, total, counts, race.caps)
-            return [lowest_mask(each, count) for each, count in zip(scores, counts, strict=True)]
-        total = race.total - sum(pool.missing for pool in pools)
-        return lowest_weights(pools, total, first=counts, last=race.caps)
+        else:
+            total = race.total - sum(pool.missing for pool in pools)
+        return lowest_units(pools, total, counts, race.caps)
 
 
 class _Race:

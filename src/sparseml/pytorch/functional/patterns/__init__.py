@@ -20,12 +20,14 @@ from sparseml.pytorch.functional.patterns.base import (
 from sparseml.pytorch.functional.patterns.blocks import (
     CHANNEL,
     FILTER,
+    FOUR_BLOCK,
+    NM,
     Block,
+    RowMajorBlock,
+    Runs,
     Slice,
 )
-from sparseml.pytorch.functional.patterns.nm import NM
 from sparseml.pytorch.functional.patterns.parse import MaskType, parse_pattern
-from sparseml.pytorch.functional.patterns.row_major import FOUR_BLOCK, RowMajorBlock, Runs
 from sparseml.pytorch.functional.patterns.together import Together
 from sparseml.pytorch.functional.patterns.units import Member, Units
 

@@ -125,8 +125,7 @@ class PerTensor(Pattern):
     reduce: str = "mean"
 
     def check(self, shape: Sequence[int]) -> None:
-        """Check that a weight of this shape can be folded."""
-        self.fold(torch.zeros((), dtype=torch.bool).expand(tuple(shape)))
+        self.fold(torch.empty(tuple(shape), dtype=torch.bool, device="meta"))
 
     def fold(self, values: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Return a view in which units lie along some dimensions, and these.
@@ -160,7 +159,6 @@ class PerTensor(Pattern):
         return self.expand(torch.arange(1, units.numel() + 1).view(units.shape), like)
 
     def pools(self, scores: Tensors, live: Tensors | None = None) -> list[Pool]:
-        """Return one pool per tensor."""
         pools = []
         for place, tensor in enumerate(scores):
             there = None if live is None else live[place]
@@ -174,10 +172,9 @@ class PerTensor(Pattern):
         return pools
 
     def blank(self, shapes: Sequence[Sequence[int]]) -> list[Pool]:
-        """Return one pool per tensor, without ranking what is in a unit."""
-        pools = []
+        pools = []  # without ranking what is in a unit
         for place, shape in enumerate(map(tuple, shapes)):
-            folded, dims = self.fold(torch.zeros((), dtype=torch.bool).expand(shape))
+            folded, dims = self.fold(torch.empty(shape, dtype=torch.bool, device="meta"))
             inside = [dim % folded.ndim for dim in dims]
             outside = [size for dim, size in enumerate(folded.shape) if dim not in inside]
             units = torch.zeros(()).expand(outside)
@@ -186,7 +183,6 @@ class PerTensor(Pattern):
         return pools
 
     def masks(self, keep: Tensors, scores: Tensors, live: Tensors | None = None) -> list[Tensor]:
-        """Unfold each decision over its tensor."""
         return [self.expand(unit, tensor) for unit, tensor in zip(keep, scores, strict=True)]
 
 
@@ -200,26 +196,21 @@ class Unstructured(PerTensor):
         return "unstructured"
 
     def fold(self, values: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        """Return the values as they are."""
         return values, ()
 
     def expand(self, keep: Tensor, scores: Tensor) -> Tensor:
-        """Return the decisions as they are."""
         return keep
 
     def pools(self, scores: Tensors, live: Tensors | None = None) -> list[Pool]:
-        """Return one pool per tensor, of units of size 1."""
         pools = [
             Pool((place,), tensor.detach(), 1, tensor.numel(), (tuple(tensor.shape),))
             for place, tensor in enumerate(scores)
         ]
-        if live is None:
-            return pools
-        pairs = zip(pools, live, strict=True)
-        return [lowered(pool, there, there.numel() - int(there.sum())) for pool, there in pairs]
+        for place, there in enumerate(live or ()):
+            pools[place] = lowered(pools[place], there, there.numel() - int(there.sum()))
+        return pools
 
     def masks(self, keep: Tensors, scores: Tensors, live: Tensors | None = None) -> list[Tensor]:
-        """Return the decisions as they are."""
         return list(keep)
 
 
@@ -233,12 +224,9 @@ def lowered(pool: Pool, left: Tensor, lost: int) -> Pool:
     nothing_left = left == 0
     gone = int(nothing_left.sum())
     scores, size = pool.scores, pool.size
-    if isinstance(size, int):
-        nominal: int | Tensor = size
-        missing = max(lost - gone * size, 0)
-    else:
-        nominal = pool.sizes().reshape(left.shape)
-        missing = max(lost - int(nominal[nothing_left].sum()), 0)
+    nominal = size if isinstance(size, int) else size.reshape(left.shape).to(left.device)
+    taken = gone * nominal if isinstance(nominal, int) else int(nominal[nothing_left].sum())
+    missing = max(lost - taken, 0)
     if missing:
         size = torch.where(nothing_left, nominal, left.long())
     if gone:
@@ -264,11 +252,8 @@ def reduce_dims(values: Tensor, dims: tuple[int, ...], reduce: str) -> Tensor:
         return values
     if not values.numel():
         return values.sum(dims)  # the mean of nothing is no number, and it has no highest
-    if reduce == "max":
-        return values.amax(dims)
-    if reduce == "min":
-        return values.amin(dims)
-    return values.mean(dims) if reduce == "mean" else values.sum(dims)
+    reduced: Tensor = getattr(values, {"max": "amax", "min": "amin"}.get(reduce, reduce))(dims)
+    return reduced
 
 
 def shape_text(shape: Sequence[int]) -> str:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 
 from sparseml.pytorch.functional.patterns.base import Pattern, Unstructured
-from sparseml.pytorch.functional.patterns.blocks import CHANNEL, FILTER, Block
-from sparseml.pytorch.functional.patterns.nm import NM
-from sparseml.pytorch.functional.patterns.row_major import FOUR_BLOCK, RowMajorBlock
+from sparseml.pytorch.functional.patterns.blocks import (
+    CHANNEL,
+    FILTER,
+    FOUR_BLOCK,
+    NM,
+    Block,
+    RowMajorBlock,
+)
 from sparseml.utils.text import did_you_mean
 
 __all__ = ["MaskType", "parse_pattern"]
@@ -43,14 +48,10 @@ def parse_pattern(mask_type: MaskType) -> Pattern:
         if found := re.fullmatch(r"\s*(\d+)\s*:\s*(\d+)\s*", mask_type):
             return NM(int(found[1]), int(found[2]))
         if found := re.fullmatch(r"(\d+)x(\d+|channel)|(channel)x(\d+)", mask_type):
-            rows, cols = (_size(word) for word in mask_type.split("x"))
+            rows, cols = (-1 if w == "channel" else int(w) for w in mask_type.split("x"))
             return Block(rows, cols)
     hint = did_you_mean(mask_type, _WORDS) if isinstance(mask_type, str) else ""
     raise ValueError(
         f"mask_type must be one of {', '.join(_WORDS)}, 'N:M' as '2:4', 'RxC' as '4x1' or "
         f"'1xchannel', or [out, in]; found {mask_type!r}{hint}"
     )
-
-
-def _size(word: str) -> int:
-    return -1 if word == "channel" else int(word)

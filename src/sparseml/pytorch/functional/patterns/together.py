@@ -50,16 +50,15 @@ class Together(Pattern):
         :raises ValueError: for a group of which only a part is chosen
         """
         places = {place: index for index, place in enumerate(chosen)}
-        groups = []
-        for group in self.groups:
+        groups = [group for group in self.groups if places.keys() & set(group)]
+        for group in groups:
             inside = [place for place in group if place in places]
-            if inside and len(inside) < len(group):
+            if len(inside) < len(group):
                 raise ValueError(
                     f"tensors {list(group)} go together, but only {inside} of them are chosen"
                 )
-            if inside:
-                groups.append(tuple(places[place] for place in inside))
-        return Together(self.slices, tuple(groups))
+        moved = tuple(tuple(places[place] for place in group) for group in groups)
+        return Together(self.slices, moved)
 
     def pools(self, scores: Tensors, live: Tensors | None = None) -> list[Pool]:
         """One pool per group, one without units for each tensor that is left unmasked.

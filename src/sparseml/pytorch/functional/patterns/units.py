@@ -97,8 +97,7 @@ class Units(Pattern):
     def pools(self, scores: Tensors, live: Tensors | None = None) -> list[Pool]:
         """One pool per group.
 
-        :raises ValueError: for a member whose tensor or dimension does not exist or has another
-            size
+        :raises ValueError: for a member without its tensor, or a dimension of its size
         """
         return [self._pool(number, scores, live) for number in range(len(self.groups))]
 

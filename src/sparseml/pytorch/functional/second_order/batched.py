@@ -121,23 +121,17 @@ def eliminate(
     inverse: Tensor,
     floor: Tensor,
     live: Tensor,
-    *,
-    depth: int,
+    order: Tensor,
+    losses: Tensor,
     limit: float,
     group: int,
     nm: tuple[int, int] | None,
-) -> tuple[Tensor, Tensor]:
-    """Eliminate groups of R blocks of B entries in OBS order.
+) -> None:
+    """Eliminate groups of blocks, as :func:`.elimination.eliminate` says.
 
-    :param depth: most steps per block
-    :param limit: stop a block after the first step whose cumulative loss is above this
-    :param group: consecutive entries that are eliminated together in one step
-    :param nm: ``(keep, of)``: at most ``of - keep`` of every ``of`` consecutive entries may go
-    :return: order (int16, -1 = none) and cumulative losses (inf = none), both ``[R, depth]``
+    :param order: -1 (int16) and ``losses`` inf, ``[R, depth]``, to write into
     """
     rows, size = weights.shape
-    order = torch.full((rows, depth), -1, dtype=torch.int16, device=weights.device)
-    losses = torch.full((rows, depth), torch.inf, dtype=weights.dtype, device=weights.device)
     keep, of = nm or (0, 1)
 
     def work(start: int, stop: int) -> None:
@@ -145,7 +139,7 @@ def eliminate(
         front = _Front(weights[part], inverse[part], floor[part], live[part], group)
         gone = (~live[part]).view(stop - start, -1, of).sum(-1)
         total = losses.new_zeros(stop - start)
-        for step in range(depth):
+        for step in range(order.shape[1]):
             if nm is not None:
                 front.open &= gone.gather(1, front.place // of) < of - keep
             if front.filled + group > front.panel.shape[1]:
@@ -163,18 +157,18 @@ def eliminate(
 
     row_bytes = size * size * inverse.element_size()
     map_rows(work, rows, row_bytes, _CHUNK_BYTES[weights.is_cpu], weights.device)
-    return order, losses
 
 
 def joint_update(
-    weights: Tensor, inverse: Tensor, floor: Tensor, pruned: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Remove ``pruned`` from each block, jointly.
-
-    :return: new weights ``[R, B]`` and the loss of each block, ``[R]``
-    """
+    weights: Tensor,
+    inverse: Tensor,
+    floor: Tensor,
+    pruned: Tensor,
+    updated: Tensor,
+    losses: Tensor,
+) -> None:
+    """Write into ``updated`` and ``losses`` what :func:`.obs.joint_update` returns."""
     rows, size = weights.shape
-    updated, losses = torch.empty_like(weights), weights.new_empty(rows)
 
     def work(start: int, stop: int) -> None:
         chosen = pruned[start:stop]
@@ -192,4 +186,3 @@ def joint_update(
 
     row_bytes = size * size * inverse.element_size()
     map_rows(work, rows, row_bytes, _CHUNK_BYTES[weights.is_cpu], weights.device)
-    return updated, losses

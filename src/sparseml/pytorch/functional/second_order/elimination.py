@@ -23,11 +23,7 @@ import torch
 from torch import Tensor
 
 from sparseml.pytorch.functional.second_order.blocks import BlockInverse
-from sparseml.pytorch.functional.second_order.obs import (
-    kernels_for,
-    pivot_floor,
-    require_blocks,
-)
+from sparseml.pytorch.functional.second_order.obs import kernels_for, pivot_floor, require_blocks
 
 __all__ = ["Elimination", "eliminate", "eliminate_cheapest", "loss_limit"]
 
@@ -113,16 +109,12 @@ def eliminate(
     else:
         steps = (live.view(len(live), -1, nm[1]).sum(-1) - nm[0]).clamp_min(0).sum(1)
     deepest = int(steps.max()) if len(steps) else 0
-    order, losses = kernels_for(weights.device, backend).eliminate(
-        weights,
-        inverse,
-        pivot_floor(inverse) if floor is None else floor,
-        live,
-        depth=deepest if depth is None else max(0, min(depth, deepest)),
-        limit=limit,
-        group=group,
-        nm=nm,
-    )
+    shape = (len(weights), deepest if depth is None else max(0, min(depth, deepest)))
+    order = torch.full(shape, -1, dtype=torch.int16, device=weights.device)
+    losses = torch.full(shape, torch.inf, dtype=weights.dtype, device=weights.device)
+    floor = pivot_floor(inverse) if floor is None else floor
+    kernels = kernels_for(weights.device, backend)
+    kernels.eliminate(weights, inverse, floor, live, order, losses, limit, group, nm)
     return Elimination(order, losses, group, size)
 
 
@@ -158,10 +150,7 @@ def eliminate_cheapest(
         mine = sum(int(i.live.view(len(i.live), -1, group).any(-1).sum()) for i in inverses)
         everyone = add_up(mine)
         share = -(-steps * mine // everyone) if everyone else 0
-        limit = 0.0
-        if share:
-            limit = loss_limit(inverses, weights, share, look)
-        limit = highest(limit)
+        limit = highest(loss_limit(inverses, weights, share, look) if share else 0.0)
     while True:
         found = [
             look(one.blocks_of(weight), one.inverse, one.live, floor=one.floor, limit=limit)

@@ -11,14 +11,12 @@ the Sherman-Morrison recursion of WoodFisher (Singh & Alistarh, 2020) and oBERT 
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.second_order.blocks import (
-    BlockInverse,
-    BlockLayout,
-    block_layout,
-)
+from sparseml.pytorch.functional.second_order.blocks import BlockInverse, BlockLayout, block_layout
 from sparseml.pytorch.functional.second_order.linalg import (
     damped_cholesky,
     map_rows,
@@ -215,23 +213,20 @@ class EmpiricalBlockFisherInverse:
             raise ValueError(f"num_grads is at least 1, found {num_grads}")
         self._num_grads, self._damp = num_grads, damp
         self._fisher = BlockFisher(block_layout([num_weights], fisher_block_size), device=device)
-        self._inverse: BlockInverse | None = None
 
     def add_grad(self, g: Tensor) -> None:
         """Add a gradient ``[D]``.
 
         :raises RuntimeError: after the inverse has been formed
         """
-        if self._inverse is not None:
+        if "f_inv" in vars(self):
             raise RuntimeError("gradients cannot be added after diag() or mul()")
         self._fisher.accumulate(g)
 
-    @property
+    @cached_property
     def f_inv(self) -> BlockInverse:
         """The inverse, formed when it is first asked for."""
-        if self._inverse is None:
-            self._inverse = self._fisher.factor(self._damp, count=self._num_grads)
-        return self._inverse
+        return self._fisher.factor(self._damp, count=self._num_grads)
 
     def diag(self) -> Tensor:
         """Diagonal of the inverse, ``[D]``."""

@@ -41,9 +41,11 @@ Devices = Sequence[torch.device | str] | None
 class FisherInverse(ABC):
     """The inverse of a Fisher matrix over D weights."""
 
-    @abstractmethod
+    _diagonal: Tensor
+
     def diag(self) -> Tensor:
         """Its diagonal, ``[D]``."""
+        return self._diagonal.clone()
 
     @abstractmethod
     def mul(self, x: Tensor) -> Tensor:
@@ -102,12 +104,7 @@ class FisherInverseFast(FisherInverse):
                 own.copy_(1.0 / damp - solved.square().sum(0))
                 part.copy_(solved)
 
-    def diag(self) -> Tensor:
-        """See :meth:`FisherInverse.diag`."""
-        return self._diagonal.clone()
-
     def mul(self, x: Tensor) -> Tensor:
-        """See :meth:`FisherInverse.mul`."""
         with exact_arithmetic(x.device):
             x = x.detach().to(self._rows)
             return x / self._damp - self._rows.T @ (self._rows @ x)
@@ -155,12 +152,7 @@ class FisherInverseFastBlock(FisherInverse):
             for i, (part, diagonal) in enumerate(parts)
         ]
 
-    def diag(self) -> Tensor:
-        """See :meth:`FisherInverse.diag`."""
-        return self._diagonal.clone()
-
     def mul(self, x: Tensor) -> Tensor:
-        """See :meth:`FisherInverse.mul`."""
         parts = zip(self._blocks, x.split(self._block_size), strict=True)
         return torch.cat([block.mul(part) for block, part in parts])
 
@@ -188,8 +180,7 @@ class FisherInverseFastSmallBlocks(FisherInverse):
         _require_grads(grads, damp, block_size)
         if alpha != 0.0:
             raise ValueError(f"alpha is kept for old calls and must be 0, found {alpha!r}")
-        self._size = grads.shape[1]
-        self._home = grads.device
+        self._size, self._home = grads.shape[1], grads.device
         block_size = min(block_size, self._size)
         used = [torch.device(device) for device in devices or [grads.device]]
         blocks = -(-self._size // block_size)
@@ -219,12 +210,10 @@ class FisherInverseFastSmallBlocks(FisherInverse):
         return inverse
 
     def diag(self) -> Tensor:
-        """See :meth:`FisherInverse.diag`."""
         diagonals = [h.diagonal(dim1=1, dim2=2).flatten().to(self._home) for h in self._inverses]
         return torch.cat(diagonals)[: self._size]
 
     def mul(self, x: Tensor) -> Tensor:
-        """See :meth:`FisherInverse.mul`."""
         products = []
         for inverse, part in zip(self._inverses, x.detach().split(self._share), strict=True):
             rows, size, _ = inverse.shape

@@ -23,7 +23,6 @@ from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
-import torch
 from torch import Tensor
 
 from sparseml.pytorch.functional.second_order.linalg import map_rows
@@ -287,16 +286,14 @@ def eliminate(
     inverse: Tensor,
     floor: Tensor,
     live: Tensor,
-    *,
-    depth: int,
+    order: Tensor,
+    losses: Tensor,
     limit: float,
     group: int,
     nm: tuple[int, int] | None,
-) -> tuple[Tensor, Tensor]:
-    """Eliminate entries of each block in OBS order; see :func:`.batched.eliminate`."""
+) -> None:
+    """Eliminate groups of blocks; see :func:`.batched.eliminate`."""
     rows, size = weights.shape
-    order = torch.full((rows, depth), -1, dtype=torch.int16)
-    losses = torch.full((rows, depth), torch.inf, dtype=weights.dtype)
     keep, of = nm or (0, 0)
     w, h, f, on = (one.contiguous().numpy() for one in (weights, inverse, floor, live))
     results = (order.numpy(), losses.numpy())
@@ -308,7 +305,6 @@ def eliminate(
         _eliminate_rows(w, h, f, on, *rule, *results, score, bits, start, stop)
 
     map_rows(work, rows, size * size * inverse.element_size(), _CHUNK_BYTES, weights.device)
-    return order, losses
 
 
 @_compiled
@@ -359,11 +355,15 @@ def _joint_update_rows(
 
 
 def joint_update(
-    weights: Tensor, inverse: Tensor, floor: Tensor, pruned: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Remove ``pruned`` from each block, jointly; see :func:`.batched.joint_update`."""
+    weights: Tensor,
+    inverse: Tensor,
+    floor: Tensor,
+    pruned: Tensor,
+    updated: Tensor,
+    losses: Tensor,
+) -> None:
+    """Remove ``pruned`` from each block; see :func:`.batched.joint_update`."""
     rows, size = weights.shape
-    updated, losses = torch.empty_like(weights), torch.empty(rows, dtype=weights.dtype)
     w, h, f, gone = (one.contiguous().numpy() for one in (weights, inverse, floor, pruned))
     results = (updated.numpy(), losses.numpy())
 
@@ -371,4 +371,3 @@ def joint_update(
         _joint_update_rows(w, h, f, gone, *results, start, stop)
 
     map_rows(work, rows, size * size * inverse.element_size(), _CHUNK_BYTES, weights.device)
-    return updated, losses

@@ -11,7 +11,7 @@ removing a set P, with the best compensation by the rest, costs
 
 from __future__ import annotations
 
-import importlib.util
+from importlib.util import find_spec
 from types import ModuleType
 
 import torch
@@ -169,10 +169,10 @@ def joint_update(
     """
     require_blocks(weights, inverse)
     floor = pivot_floor(inverse) if floor is None else floor
-    found: tuple[Tensor, Tensor] = kernels_for(weights.device, backend).joint_update(
-        weights, inverse, floor, pruned
-    )
-    return found
+    updated, losses = torch.empty_like(weights), weights.new_empty(len(weights))
+    kernels = kernels_for(weights.device, backend)
+    kernels.joint_update(weights, inverse, floor, pruned, updated, losses)
+    return updated, losses
 
 
 def kernels_for(device: torch.device, backend: str = "auto") -> ModuleType:
@@ -187,9 +187,7 @@ def kernels_for(device: torch.device, backend: str = "auto") -> ModuleType:
     on_cpu = device.type == "cpu"
     if backend == "numba" and not on_cpu:
         raise ValueError(f"the numba kernels run on the CPU only, found tensors on {device}")
-    if backend == "auto" and not (on_cpu and importlib.util.find_spec("numba")):
-        return batched
-    if backend == "torch":
+    if backend == "torch" or not (on_cpu and (backend == "numba" or find_spec("numba"))):
         return batched
     # Imported here because numba is optional and slow to import.
     from sparseml.pytorch.functional.second_order import numba_cpu

@@ -20,7 +20,7 @@ from sparseml.pytorch.sparsification.fields import (
 )
 from sparseml.pytorch.sparsification.modifier import ModifierProp, PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.masks.optimizer_state import mask_moments
-from sparseml.pytorch.sparsification.pruning.methods.rigl import DropAndGrow
+from sparseml.pytorch.sparsification.pruning.methods.elementwise import DropAndGrow
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
     as_count,

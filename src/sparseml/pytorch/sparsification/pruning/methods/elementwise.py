@@ -1,4 +1,4 @@
-"""Methods that rank single weights: by magnitude, by movement, by gradient times weight."""
+"""Methods that rank single weights: by magnitude, movement, gradient; dropping and growing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.scores import movement, saliency
+from sparseml.pytorch.functional.scores import drop_and_grow_scores, movement, saliency
+from sparseml.pytorch.functional.selection import prune_count
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
@@ -16,7 +17,7 @@ from sparseml.pytorch.utils.distributed import sum_over_ranks
 from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.tensors.sharded import full_value
 
-__all__ = ["GradientTimesWeight", "KeepZeros", "Magnitude", "Movement"]
+__all__ = ["DropAndGrow", "GradientTimesWeight", "KeepZeros", "Magnitude", "Movement"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -35,7 +36,6 @@ class KeepZeros(Method):
     def decide(
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
     ) -> list[Outcome]:
-        """Return the masks of what is not zero."""
         kept = [weight != 0 for weight in problem.weights]
         return [problem.outcome(kept) for _ in targets]
 
@@ -54,7 +54,6 @@ class Movement(Method):
         self._sums: list[Tensor] = []
 
     def observe(self, masks: MaskSet) -> None:
-        """Add this step's movement."""
         self.add(masks.params)
 
     @torch.no_grad()
@@ -119,3 +118,48 @@ class GradientTimesWeight(Method):
             total.masked_fill(~live, -torch.inf)
             for total, live in zip(sum_over_ranks(sums), problem.live, strict=True)
         ]
+
+
+class DropAndGrow(Method):
+    """The largest weights stay; magnitudes of gradients, summed over samples, rank the others.
+
+    Evci et al., "Rigging the lottery: making all tickets winners" (2020).
+
+    :param num_grads: gradients to sum up, on all ranks together
+    """
+
+    samples = True
+
+    def __init__(self, num_grads: int) -> None:
+        self._num_grads = num_grads
+        self.replaced = 0.0
+        """The fraction of connections that the next decision drops and grows."""
+
+    def decide(
+        self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
+    ) -> list[Outcome]:
+        gradients = self._gradients(problem)
+        outcomes = []
+        for target in targets:
+            wanted, scores = problem.one_each(target), []
+            for weight, gradient, sparsity in zip(problem.weights, gradients, wanted, strict=True):
+                active = weight.numel() - prune_count(weight.numel(), sparsity)
+                kept = active - prune_count(active, self.replaced)
+                scores.append(drop_and_grow_scores(weight, gradient, kept))
+            outcomes.append(problem.outcome(problem.select(scores, wanted, only)))
+        return outcomes
+
+    def _gradients(self, problem: Problem) -> list[Tensor]:
+        sums = [torch.zeros_like(weight) for weight in problem.weights]
+        if not self.replaced:
+            return sums
+        # those of masked weights are let through
+        in_force, problem.masks.enabled = problem.masks.enabled, False
+        try:
+            for one in problem.gradients(self._num_grads):
+                for index, total in enumerate(sums):
+                    total.add_(one.of(index).sum(0))
+        finally:
+            problem.masks.enabled = in_force
+        problem.require_sound()
+        return sums if problem.same_gradients else sum_over_ranks(sums)

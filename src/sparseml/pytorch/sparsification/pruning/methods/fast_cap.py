@@ -49,10 +49,6 @@ class FastCAP(Method):
         self._columns, self._settings = columns, settings
 
     def describe(self, problem: Problem) -> str:
-        """How much memory it takes.
-
-        :raises RuntimeError: if that is not there
-        """
         layouts = [block_layout(weight.shape, self._block_size) for weight in problem.weights]
         needed: dict[torch.device, int] = {}
         for weight, layout in zip(problem.weights, layouts, strict=True):
@@ -60,9 +56,9 @@ class FastCAP(Method):
             size = layout.block_size**2 * self._settings.dtype.itemsize
             needed[device] = needed.get(device, 0) + size
         largest = max(weight.numel() for weight in problem.weights)
+        advice = "Use a smaller fisher_block_size, or fisher_inv_device: cpu"
         for device in needed:
             needed[device] += _COPIES * largest * self._settings.dtype.itemsize
-            advice = "Use a smaller fisher_block_size, or fisher_inv_device: cpu"
             require_free(self._owner, "Fisher matrices", needed[device], device, advice)
         total = describe_bytes(sum(needed.values()))
         return f"Fisher matrices of {len(layouts)} parameters take {total}, all at a time"
@@ -70,7 +66,6 @@ class FastCAP(Method):
     def decide(
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
     ) -> list[Outcome]:
-        """Return the outcome for each target, all from one estimate."""
         problem = problem.restricted(only)
         fishers = self._fishers(problem)
         outcomes = []

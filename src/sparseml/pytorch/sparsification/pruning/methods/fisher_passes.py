@@ -110,11 +110,8 @@ class FisherPasses:
                 f"fisher_memory must be {describe_bytes(least)} at least, which one block of "
                 f"{largest} weights takes, found {memory}; or use a smaller fisher_block_size"
             )
-        layouts = [self.layouts[index] for index in indices]
-        values = sum(one.num_blocks * one.block_size**2 for one in layouts)
-        needed = math.ceil(_OVERHEAD * values * self.settings.dtype.itemsize)
-        blocks = sum(one.num_blocks for one in layouts)
-        count = min(blocks, -(-needed // (parse_bytes(memory) * world_size())))
+        blocks = sum(self.layouts[index].num_blocks for index in indices)
+        count = min(blocks, -(-self._bytes(pieces) // (parse_bytes(memory) * world_size())))
         return [group for group in share_out(pieces, self.layouts, count) if group]
 
     def require_memory(self, group: Sequence[Piece]) -> int:
@@ -128,13 +125,15 @@ class FisherPasses:
             "Set fisher_memory: '{half}' to estimate them group by group, use a smaller "
             "fisher_block_size, or fisher_inv_device: cpu"
         )
-        values = sum(
-            (piece.rows.stop - piece.rows.start) * self.layouts[piece.index].block_size ** 2
-            for piece in group
-        )
-        needed = math.ceil(_OVERHEAD * values * self.settings.dtype.itemsize)
+        needed = self._bytes(group)
         require_free(self.owner, "Fisher matrices", needed / world_size(), device, advice)
         return needed
+
+    def _bytes(self, pieces: Iterable[Piece]) -> int:
+        """What the Fisher matrices of some blocks take."""
+        sizes = ((one.rows.stop - one.rows.start, self.layouts[one.index]) for one in pieces)
+        values = sum(rows * layout.block_size**2 for rows, layout in sizes)
+        return math.ceil(_OVERHEAD * values * self.settings.dtype.itemsize)
 
     def inverses(self, group: list[Piece]) -> Held:
         """Sample gradients for one group of blocks, and invert what is this rank's to hold.
@@ -173,25 +172,17 @@ class FisherPasses:
             (piece, fisher.factor(settings.damp, problem.live[piece.index]))
             for piece, fisher in zip(own, fishers, strict=True)
         ]
-        dampenings = [inverse.dampening for _, inverse in held]
-        if any(bool((one > settings.damp * (1 + 1e-6)).any()) for one in dampenings):
-            self._report(dampenings)
+        dampings = [inverse.dampening for _, inverse in held]
+        raised = sum(int((one > settings.damp * (1 + 1e-6)).sum()) for one in dampings)
+        if raised:
+            highest = max(float(one.max()) for one in dampings)
+            _LOGGER.warning(
+                f"{self.owner}: {raised} of {sum(map(len, dampings))} Fisher blocks were not "
+                f"positive definite with damp {settings.damp:g}; they got more dampening, at most "
+                f"{highest:g}. Set damp: {highest:g}, take more gradients, or use fisher_dtype: "
+                "float64"
+            )
         return held
-
-    def _report(self, dampenings: Sequence[Tensor]) -> None:
-        raised = sum(int((one > self.settings.damp * (1 + 1e-6)).sum()) for one in dampenings)
-        highest = max(float(one.max()) for one in dampenings)
-        _LOGGER.warning(
-            "%s: %d of %d Fisher blocks were not positive definite with damp %g; they got more "
-            "dampening, at most %g. Set damp: %g, take more gradients, or use fisher_dtype: "
-            "float64",
-            self.owner,
-            raised,
-            sum(map(len, dampenings)),
-            self.settings.damp,
-            highest,
-            highest,
-        )
 
     def joined(self, indices: Sequence[int], found: Iterable[tuple[Piece, Tensor]]) -> list[Tensor]:
         """Put the blocks that all ranks hold together to tensors of the weights' shapes.

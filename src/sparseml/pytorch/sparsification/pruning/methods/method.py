@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -131,24 +130,6 @@ class Problem:
                 require_numbers(weight, f"weights of {name}")
             raise
 
-    def select_of(
-        self, indices: Sequence[int], scores: Sequence[Tensor], targets: Sequence[float]
-    ) -> list[Tensor]:
-        """Decide on some parameters by themselves; what is gone stays gone.
-
-        :param scores: one tensor for each of ``indices``
-        :param targets: one for each parameter
-        """
-        return select(
-            scores,
-            self.pattern,
-            self.budget,
-            [targets[index] for index in indices],
-            live=[self.live[index] for index in indices],
-            spread_ties=self.spread_ties,
-            names=[self.names[index] for index in indices],
-        )
-
     def outcome(
         self, masks: Sequence[Tensor], weights: Sequence[Tensor | None] | None = None
     ) -> Outcome:
@@ -208,15 +189,6 @@ class Problem:
     def same_gradients(self) -> bool:
         """Whether gradients are the same in all processes."""
         return self.sampler is None or self.sampler.same_on_all_ranks
-
-    @contextlib.contextmanager
-    def unmasked_gradients(self) -> Iterator[None]:
-        """Within the block gradients of masked weights are let through."""
-        in_force, self.masks.enabled = self.masks.enabled, False
-        try:
-            yield
-        finally:
-            self.masks.enabled = in_force
 
     def restricted(self, only: Sequence[int] | None) -> Problem:
         """Return the problem of deciding on some of the parameters; None for all."""

@@ -11,11 +11,7 @@ import torch
 from torch import Tensor
 
 from sparseml.pytorch.functional.second_order.blocks import BlockLayout, block_layout
-from sparseml.pytorch.functional.second_order.mfac import (
-    mfac_inverse,
-    mfac_scores,
-    mfac_update,
-)
+from sparseml.pytorch.functional.second_order.mfac import mfac_inverse, mfac_scores, mfac_update
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import require_free
@@ -98,23 +94,18 @@ class MFAC(Method):
         params = masks.params
         if not self.buffers or any(param.grad is None for param in params):
             return
-        owners = zip(masks.layers, masks.param_names, params, strict=True)
         grads = [
-            to_out_in(layer, name, param.grad).flatten()
-            for layer, name, param in owners
-            if param.grad is not None
+            to_out_in(one.layer, one.param_name, one.param.grad)
+            for one in masks.found
+            if one.param.grad is not None
         ]
-        row = torch.cat([grad.to(self._settings.home, _dtype(params)) for grad in grads])
+        row = torch.cat([one.flatten().to(self._settings.home, _dtype(params)) for one in grads])
         if not bool(row.isfinite().all()):
             return
         most = self._settings.most
         self._recent = [*self._recent[-(most - 1) :], row] if most > 1 else [row]
 
     def describe(self, problem: Problem) -> str:
-        """How much memory the gradients take, with what is computed from them.
-
-        :raises RuntimeError: if that is not there
-        """
         size = sum(int(live.sum()) for live in problem.live)
         layout = block_layout([size], self._settings.block_size or size)
         columns = _own_columns(layout, size)
@@ -133,7 +124,7 @@ class MFAC(Method):
     def decide(
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
     ) -> list[Outcome]:
-        """Return the outcome for each target, all from one estimate.
+        """Decide on all targets by one estimate.
 
         :raises RuntimeError: while too few gradients of the training have been kept
         """
@@ -143,14 +134,8 @@ class MFAC(Method):
         layout = block_layout([size], self._settings.block_size or size)
         columns = _own_columns(layout, size)
         chosen, grads = self._settings, self._gradients(problem, layout, columns)
-        inverse = mfac_inverse(
-            grads,
-            chosen.damp,
-            chosen.block_size,
-            chosen.num_pages,
-            chosen.devices,
-            chosen.implementation,
-        )
+        how = (chosen.block_size, chosen.num_pages, chosen.devices, chosen.implementation)
+        inverse = mfac_inverse(grads, chosen.damp, *how)
         own = weights[columns].to(self._settings.home)
         scores = _spread(_everyones(mfac_scores(own, inverse), columns, size), live, -torch.inf)
         outcomes = []
@@ -201,12 +186,8 @@ class MFAC(Method):
 
 def _owners(layout: BlockLayout) -> list[list[Piece]]:
     """One block is everybody's: it takes products over all weights."""
-    everything, ranks = Piece(0, slice(0, layout.num_blocks)), world_size()
-    return (
-        [[everything]] * ranks
-        if layout.num_blocks == 1
-        else share_out([everything], [layout], ranks)
-    )
+    pieces, ranks = [Piece(0, slice(0, layout.num_blocks))], world_size()
+    return [pieces] * ranks if layout.num_blocks == 1 else share_out(pieces, [layout], ranks)
 
 
 def _own_columns(layout: BlockLayout, size: int) -> slice:

@@ -12,6 +12,7 @@ from sparseml.pytorch.functional.patterns import NM, Pattern, PerTensor
 from sparseml.pytorch.functional.second_order.blocks import block_layout
 from sparseml.pytorch.functional.second_order.elimination import eliminate_cheapest
 from sparseml.pytorch.functional.second_order.obs import obs_scores, part_scores
+from sparseml.pytorch.functional.select import select
 from sparseml.pytorch.functional.selection import prune_count
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import (
@@ -107,10 +108,6 @@ class OptimalBrainSurgeon(Method):
         return rule, FisherPasses(problem, layouts, self._settings, self._owner)
 
     def describe(self, problem: Problem) -> str:
-        """Return how much memory the Fisher matrices take, in how many groups.
-
-        :raises RuntimeError: if that is not there
-        """
         _, fishers = self._cut(problem)
         groups = [group for _, groups in fishers.sets() for group in groups]
         largest = describe_bytes(max(map(fishers.require_memory, groups)))
@@ -123,7 +120,6 @@ class OptimalBrainSurgeon(Method):
     def decide(
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
     ) -> list[Outcome]:
-        """Return the outcome for each target, all from one estimate."""
         problem = problem if only is None else problem.restricted(only)
         rule, fishers = self._cut(problem)
         wanted = [problem.one_each(target) for target in targets]
@@ -132,7 +128,16 @@ class OptimalBrainSurgeon(Method):
         for indices, groups in fishers.sets():
             scores, aside = self._scores(rule, fishers, indices, groups, wanted)
             for keep, target in zip(masks, wanted, strict=True):
-                keep.update(zip(indices, problem.select_of(indices, scores, target), strict=True))
+                chosen = select(
+                    scores,
+                    problem.pattern,
+                    problem.budget,
+                    [target[index] for index in indices],
+                    live=[problem.live[index] for index in indices],
+                    spread_ties=problem.spread_ties,
+                    names=[problem.names[index] for index in indices],
+                )
+                keep.update(zip(indices, chosen, strict=True))
             found: list[Scored] = [[] for _ in targets]
             for group, kept in zip(groups, aside, strict=True):
                 held = fishers.inverses(group) if kept is None else kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sparseml.pytorch.functional.patterns import parse_pattern
 from sparseml.pytorch.sparsification.fields import declared_fields, field, new_field
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.methods.obs import OptimalBrainSurgeon
@@ -11,15 +12,8 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     BaseGradualPruningModifier,
     GradualFields,
 )
+from sparseml.pytorch.sparsification.pruning.settings import fisher_fields
 from sparseml.pytorch.sparsification.pruning.settings.fields import as_count
-from sparseml.pytorch.sparsification.pruning.settings.fisher_fields import (
-    FisherFields,
-    as_optional_text,
-    as_weight_update,
-    block_rule,
-    fisher_settings,
-    require_runs,
-)
 
 __all__ = ["CAPruningModifier"]
 
@@ -29,7 +23,7 @@ def _as_int(name: str, value: Any) -> int:
 
 
 @PyTorchModifierYAML()
-@declared_fields(GradualFields, FisherFields, synonyms={"update": "weight_update"})
+@declared_fields(GradualFields, fisher_fields.FisherFields, synonyms={"update": "weight_update"})
 class CAPruningModifier(BaseGradualPruningModifier):
     """Removes weights one after another, always the one that costs least after those before it.
 
@@ -62,16 +56,21 @@ class CAPruningModifier(BaseGradualPruningModifier):
     """
 
     fisher_block_size: int = field(as_count, default=50)
-    weight_update: str = new_field(as_weight_update, default="joint")
+    weight_update: str = new_field(fisher_fields.as_weight_update, default="joint")
     blocks_in_parallel: int = field(_as_int, default=-1)
-    traces_backup_dir: str | None = field(as_optional_text, default=None)
+    traces_backup_dir: str | None = field(fisher_fields.as_optional_text, default=None)
     max_sparsity_per_param: float | None = None
     min_sparsity_per_param: float | None = None
 
     def _set_up(self) -> None:
-        require_runs(type(self).__name__, self._mask_type)
+        try:
+            fisher_fields.block_rule(self, eliminate=True).fitted(parse_pattern(self._mask_type))
+        except ValueError as error:
+            raise ValueError(
+                f"mask_type of {type(self).__name__} must be unstructured, block4, 1xk, [1, k] or "
+                f"N:M (N kept of M), found {self._mask_type!r}: {error}"
+            ) from None
 
     def _get_method(self) -> OptimalBrainSurgeon:
-        return OptimalBrainSurgeon(
-            type(self).__name__, block_rule(self, eliminate=True), fisher_settings(self)
-        )
+        rule, settings = fisher_fields.block_rule(self, True), fisher_fields.fisher_settings(self)
+        return OptimalBrainSurgeon(type(self).__name__, rule, settings)

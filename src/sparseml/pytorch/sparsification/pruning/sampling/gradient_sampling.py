@@ -37,12 +37,7 @@ from tqdm.auto import tqdm
 
 from sparseml.pytorch.sparsification.pruning.sampling.given import call_builder, parts_of
 from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import LayerCapture
-from sparseml.pytorch.utils.distributed import (
-    any_rank,
-    is_distributed,
-    process_rank,
-    world_size,
-)
+from sparseml.pytorch.utils.distributed import any_rank, is_distributed, process_rank, world_size
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.saving.rng import OwnRandomNumbers
@@ -133,11 +128,9 @@ class GradientSampler:
                 )
         alone = not is_distributed()
         self.same_on_all_ranks = alone or any(is_sharded(found.param) for found in params)
-        self._failure = ""
-        share = count
+        self._failure, share = "", count
         if not self.same_on_all_ranks:
-            ranks = world_size()
-            share = count // ranks + (process_rank() < count % ranks)
+            share = count // world_size() + (process_rank() < count % world_size())
         return self._sampled(unwrap_module(module, root=True), params, share)
 
     def _sampled(
@@ -226,8 +219,7 @@ class GradientSampler:
         return self._checked(params, grads)
 
     def _forward(self, module: Module, args: Any, kwargs: Any, target: Any) -> Tensor:
-        device = next(module.parameters()).device.type
-        dtype = self._autocast
+        device, dtype = next(module.parameters()).device.type, self._autocast
         with torch.enable_grad(), torch.autocast(device, dtype=dtype, enabled=dtype is not None):
             output = module(*args, **kwargs)
             if type(output) is tuple:  # a named tuple is a model's own kind of output
@@ -239,8 +231,8 @@ class GradientSampler:
         self, params: Sequence[NamedLayerParam], grads: Sequence[Tensor | None]
     ) -> Gradients | None:
         """One gradient for each parameter, or None if they are not finite."""
-        complete = []
         finite: dict[torch.device, list[Tensor]] = {}
+        complete: list[Tensor] = []
         for found, grad in zip(params, grads, strict=True):
             if grad is None:
                 raise RuntimeError(
@@ -269,18 +261,14 @@ class SamplingData:
     """
 
     def __init__(self, build: Callable[[], Any], owner: str) -> None:
-        self._build = build
-        self._owner = owner
+        self._build, self._owner = build, owner
         self._seed = torch.initial_seed()
         self._loader: Any = build()
-        self._used = False
-        self._batches: Iterator[Any] | None = None
         self._loader_state: Any = None
-        self._rounds = 0
-        self._drawn = 0
-        self._to_skip = 0
+        self._batches: Iterator[Any] | None = None
+        self._rounds = self._drawn = self._to_skip = 0
+        self._used = self._warned = False
         self.random_numbers = OwnRandomNumbers()
-        self._warned = False
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy opens the data again, and skips what has been drawn
@@ -296,10 +284,7 @@ class SamplingData:
 
         :raises RuntimeError: if the loader yields none
         """
-        if self._batches is None:
-            self._begin()
-        assert self._batches is not None
-        batch = next(self._batches, _END)
+        batch = next(self._begin() if self._batches is None else self._batches, _END)
         if batch is _END:
             if not self._warned:
                 _LOGGER.warning(

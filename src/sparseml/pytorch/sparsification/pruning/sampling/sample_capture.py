@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,13 +40,11 @@ class LayerCapture:
         self._hooks: list[RemovableHandle] = []
         for found in params:
             if found.param_name != "weight" or not _is_known(found.layer):
-                raise RuntimeError(
-                    self._refusal(found, f"a {type(found.layer).__name__} cannot be watched")
-                )
+                raise self._refusal(found, f"a {type(found.layer).__name__} cannot be watched")
 
     def __enter__(self) -> LayerCapture:
         for index, found in enumerate(self._params):
-            self._hooks.append(found.layer.register_forward_hook(self._keep(index)))
+            self._hooks.append(found.layer.register_forward_hook(partial(self._keep, index)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -59,7 +58,7 @@ class LayerCapture:
         """
         for found, output in zip(self._params, self._outputs, strict=True):
             if output is None:
-                raise RuntimeError(self._refusal(found, "its layer is not run"))
+                raise self._refusal(found, "its layer is not run")
         return [output for output in self._outputs if output is not None]
 
     def gradients(self, output_grad: Tensor, index: int, count: int) -> Tensor:
@@ -75,39 +74,25 @@ class LayerCapture:
         with exact_arithmetic(inputs.device):
             if isinstance(layer, nn.Linear):
                 return linear_sample_gradients(inputs, grads)
-            assert isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str)
-            return conv2d_sample_gradients(
-                inputs,
-                grads,
-                _pair(layer.kernel_size),
-                stride=_pair(layer.stride),
-                padding=_pair(layer.padding),
-                dilation=_pair(layer.dilation),
-                groups=layer.groups,
-            )
+            assert isinstance(layer, nn.Conv2d)
+            names = ("kernel_size", "stride", "padding", "dilation", "groups")
+            how = {name: getattr(layer, name) for name in names}
+            return conv2d_sample_gradients(inputs, grads, **how)
 
-    def _keep(self, index: int) -> Any:
-        def hook(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-            found = self._params[index]
-            if self._outputs[index] is not None:
-                raise RuntimeError(self._refusal(found, "its layer runs more than once"))
-            if args[0].ndim == 0 or args[0].shape[0] != self.samples:
-                raise RuntimeError(
-                    self._refusal(
-                        found,
-                        f"its layer's input of shape {tuple(args[0].shape)} does not begin with "
-                        f"the {self.samples} samples of the batch",
-                    )
-                )
-            self._inputs[index] = args[0].detach()
-            self._outputs[index] = output
-            # a copy goes on, so that what changes it in place does not change the one kept
-            return output.clone()
+    def _keep(self, index: int, layer: nn.Module, args: Any, output: Tensor) -> Tensor:
+        found = self._params[index]
+        if self._outputs[index] is not None:
+            raise self._refusal(found, "its layer runs more than once")
+        if args[0].ndim == 0 or args[0].shape[0] != self.samples:
+            reason = f"its layer's input of shape {tuple(args[0].shape)} does not begin with the "
+            raise self._refusal(found, reason + f"{self.samples} samples of the batch")
+        self._inputs[index] = args[0].detach()
+        self._outputs[index] = output
+        # a copy goes on, so that what changes it in place does not change the one kept
+        return output.clone()
 
-        return hook
-
-    def _refusal(self, found: NamedLayerParam, reason: str) -> str:
-        return (
+    def _refusal(self, found: NamedLayerParam, reason: str) -> RuntimeError:
+        return RuntimeError(
             f"{self._owner} cannot take the gradient of {found.name} for each sample: {reason}. "
             "Use fisher_samples: batch"
         )
@@ -117,7 +102,3 @@ def _is_known(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Conv2d):
         return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
     return isinstance(layer, nn.Linear)
-
-
-def _pair(value: Sequence[int]) -> tuple[int, int]:
-    return value[0], value[1]

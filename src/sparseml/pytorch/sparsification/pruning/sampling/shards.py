@@ -18,12 +18,7 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.second_order.blocks import BlockLayout
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import Gradients
-from sparseml.pytorch.utils.distributed import (
-    add_up,
-    process_rank,
-    transfer_device,
-    world_size,
-)
+from sparseml.pytorch.utils.distributed import add_up, process_rank, transfer_device
 
 __all__ = ["Piece", "add_numbers", "exchange", "highest", "share_out"]
 
@@ -80,7 +75,10 @@ def exchange(
     stream = iter(gradients)
     while True:
         one = next(stream, None)
-        counts = _gather_numbers(0 if one is None else one.count)
+        mine = torch.tensor([0 if one is None else one.count], device=transfer_device())
+        everyone = [torch.empty_like(mine) for _ in owners]
+        dist.all_gather(everyone, mine)
+        counts = [int(count) for count in everyone]
         if not any(counts):
             return
         parts = [] if one is None else _parts(one, owners, layouts)
@@ -110,13 +108,6 @@ def _parts(
             own = (piece for piece in pieces if piece.index == index)
             part += [blocks[:, piece.rows].reshape(count, -1) for piece in own]
     return [torch.cat(p, dim=1) if p else torch.zeros(count, 0) for p in parts]
-
-
-def _gather_numbers(number: int) -> list[int]:
-    mine = torch.tensor([number], device=transfer_device())
-    everyone = [torch.empty_like(mine) for _ in range(world_size())]
-    dist.all_gather(everyone, mine)
-    return [int(one) for one in everyone]
 
 
 def _all_to_all(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,6 +43,7 @@ __all__ = [
     "as_optional_fraction",
     "as_optional_keywords",
     "checked_pattern",
+    "optional",
     "out_in_shapes",
     "require_reachable",
     "supported",
@@ -70,6 +72,11 @@ def supported(*choices: str) -> Check:
     return check_supported
 
 
+def optional(check: Check) -> Check:
+    """Return the check that leaves None as it is."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
 def as_count(name: str, value: Any) -> int:
     """``value`` as a whole number of at least 1, which prints as it was given.
 
@@ -86,11 +93,6 @@ def as_count(name: str, value: Any) -> int:
     return value if isinstance(value, int) else WrittenCount(value)
 
 
-def as_optional_keywords(name: str, value: Any) -> dict[str, Any] | None:
-    """As :func:`as_keywords`, but None stays None, which recipes do not show."""
-    return None if value is None else as_keywords(name, value)
-
-
 def as_keywords(name: str, value: Any) -> dict[str, Any]:
     """``value`` as keyword arguments; None stands for none.
 
@@ -101,6 +103,9 @@ def as_keywords(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise TypeError(f"{name} must be a mapping of names to values, found {value!r}")
     return dict(value)
+
+
+as_optional_keywords = optional(as_keywords)
 
 
 @declared_fields()
@@ -130,10 +135,8 @@ def as_fraction(name: str, value: Any) -> float:
     :raises ValueError: outside [0, 1]
     """
     if isinstance(value, str):
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            raise TypeError(_no_fraction(name, value)) from None
     if not isinstance(value, float):
         raise TypeError(_no_fraction(name, value))
     if not 0.0 <= value <= 1.0:
@@ -141,9 +144,7 @@ def as_fraction(name: str, value: Any) -> float:
     return float(value)
 
 
-def as_optional_fraction(name: str, value: Any) -> float | None:
-    """As :func:`as_fraction`, but None stays None."""
-    return None if value is None else as_fraction(name, value)
+as_optional_fraction = optional(as_fraction)
 
 
 def as_initial_sparsity(name: str, value: Any) -> float | str:
@@ -183,8 +184,11 @@ def checked_pattern(mask_type: MaskType, selected: Sequence[NamedLayerParam]) ->
         places = positions(groups, selected)
         return Units(tuple(tuple(Member(*member) for member in group) for group in places))
     pattern = parse_pattern(mask_type)
-    for one in selected:
-        _require_fit(pattern, mask_type, one)
+    try:
+        for one in selected:
+            pattern.check(out_in_shapes([one])[0])
+    except ValueError as error:
+        raise ValueError(f"mask_type {mask_type!r} cannot mask {one.name}: {error}") from error
     return pattern
 
 
@@ -211,13 +215,6 @@ def out_in_shapes(selected: Sequence[NamedLayerParam]) -> list[torch.Size]:
         to_out_in(one.layer, one.param_name, tensor).shape
         for one, tensor in zip(selected, empty, strict=True)
     ]
-
-
-def _require_fit(pattern: Pattern, mask_type: MaskType, one: NamedLayerParam) -> None:
-    try:
-        pattern.check(out_in_shapes([one])[0])
-    except ValueError as error:
-        raise ValueError(f"mask_type {mask_type!r} cannot mask {one.name}: {error}") from error
 
 
 def _no_fraction(name: str, value: Any) -> str:

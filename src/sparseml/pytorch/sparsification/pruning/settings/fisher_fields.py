@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from sparseml.pytorch.functional.patterns import parse_pattern
 from sparseml.pytorch.functional.second_order.blocks import LAYOUTS
 from sparseml.pytorch.functional.second_order.linalg import require_damp
 from sparseml.pytorch.sparsification.fields import (
@@ -25,6 +24,7 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
     MaskType,
     as_count,
     as_optional_keywords,
+    optional,
 )
 from sparseml.pytorch.sparsification.pruning.settings.memory import as_memory
 
@@ -39,7 +39,6 @@ __all__ = [
     "as_weight_update",
     "block_rule",
     "fisher_settings",
-    "require_runs",
 ]
 
 
@@ -56,47 +55,20 @@ def as_damp(name: str, value: Any) -> float:
     return number
 
 
-def as_optional_count(name: str, value: Any) -> int | None:
-    """``value`` as a whole number of at least 1, or None."""
-    return None if value is None else as_count(name, value)
-
-
-def as_optional_text(name: str, value: Any) -> str | None:
-    """``value`` as text, or None."""
-    return None if value is None else str(value)
-
-
-def as_device(name: str, value: Any) -> str | None:
-    """``value`` as the name of a device, or None.
-
-    :raises ValueError: for a name that torch does not know
-    """
-    if value is None:
-        return None
+def _device(name: str, value: Any) -> str:
     try:
         return str(torch.device(value))
     except (RuntimeError, TypeError):
         raise ValueError(f"{name} must name a device, as cpu or cuda:0, found {value!r}") from None
 
 
+as_device = optional(_device)
+as_optional_count = optional(as_count)
+as_optional_text = optional(lambda name, value: str(value))
 as_layout = one_of(LAYOUTS)
 as_weight_update = one_of(("simultaneous", "joint"))
 as_samples = one_of(("batch", "sample"))
 as_fisher_dtype = one_of(("float32", "float64"))
-
-
-def require_runs(owner: str, mask_type: MaskType) -> None:
-    """Check that blocks of a Fisher matrix can carry the pattern of a ``mask_type``.
-
-    :raises ValueError: for one whose units are no runs of consecutive inputs
-    """
-    try:
-        BlockRule(1, eliminate=True).fitted(parse_pattern(mask_type))
-    except ValueError as error:
-        raise ValueError(
-            f"mask_type of {owner} must be unstructured, block4, 1xk, [1, k] or N:M (N kept of M), "
-            f"found {mask_type!r}: {error}"
-        ) from None
 
 
 def block_rule(fields: Any, eliminate: bool) -> BlockRule:

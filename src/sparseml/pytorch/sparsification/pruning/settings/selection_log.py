@@ -26,21 +26,17 @@ def require_values(selected: Sequence[NamedLayerParam]) -> None:
         an input, and those of a dtype without arithmetic or fractions (integers, 8-bit floats)
     """
     lazy = [found.name for found in selected if is_lazy(found.param)]
-    if lazy:
-        raise ValueError(
-            f"parameters of lazy layers have no values before the first forward pass, run one "
-            f"first: {_some(lazy)}"
-        )
     empty = [found.name for found in selected if found.param.is_meta]
-    if empty:
-        raise ValueError(
-            f"parameters on the meta device have no values to prune, load them first: "
-            f"{_some(empty)}"
-        )
+    for names, text in (
+        (lazy, "of lazy layers have no values before the first forward pass, run one first"),
+        (empty, "on the meta device have no values to prune, load them first"),
+    ):
+        if names:
+            raise ValueError(f"parameters {text}: {_some(names)}")
     others = [f"{found.name} ({found.param.dtype})" for found in selected if not _ranks(found)]
     if others:
         raise ValueError(
-            f"only parameters of floating point with at least 16 bits can be pruned, found "
+            "only parameters of floating point with at least 16 bits can be pruned, found "
             f"{_some(others)}"
         )
 

@@ -17,13 +17,13 @@ def as_param_groups(name: str, value: Any) -> list[list[str]]:
     :raises ValueError: for anything but a list of lists of names
     """
     groups = [] if value is None else value
-    is_nested = isinstance(groups, (list, tuple)) and all(
-        isinstance(group, (list, tuple)) and all(isinstance(entry, str) for entry in group)
-        for group in groups
-    )
-    if not is_nested:
+    if not isinstance(groups, (list, tuple)) or not all(map(_are_names, groups)):
         raise ValueError(f"{name} must be a list of lists of parameter names, found {value!r}")
     return [list(group) for group in groups]
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(entry, str) for entry in value)
 
 
 def as_dependency_map(name: str, value: Any) -> dict[str, list[str]]:
@@ -31,13 +31,9 @@ def as_dependency_map(name: str, value: Any) -> dict[str, list[str]]:
 
     :raises ValueError: for anything else
     """
-    is_map = isinstance(value, Mapping) and all(
-        isinstance(key, str)
-        and isinstance(names, (list, tuple))
-        and all(isinstance(entry, str) for entry in names)
-        for key, names in value.items()
-    )
-    if not is_map:
+    if not isinstance(value, Mapping) or not (
+        _are_names(list(value)) and all(map(_are_names, value.values()))
+    ):
         raise ValueError(
             f"{name} must map comma separated parameter names to lists of parameter names, "
             f"found {value!r}"
