@@ -32,11 +32,9 @@ _LAZY = {
         "execute_in_sparseml_framework get_version"
     ),
     "sparseml.legacy.frameworks.info": (
-        "FrameworkInferenceProviderInfo FrameworkInfo framework_info load_framework_info "
-        "save_framework_info"
-    ),
-    "sparseml.legacy.frameworks.sparsification": (
-        "SparsificationInfo load_sparsification_info save_sparsification_info sparsification_info"
+        "FrameworkInferenceProviderInfo FrameworkInfo SparsificationInfo framework_info "
+        "load_framework_info load_sparsification_info save_framework_info "
+        "save_sparsification_info sparsification_info"
     ),
     "sparseml.log": "get_main_logger get_nm_root_logger set_logging_level",
 }

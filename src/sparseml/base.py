@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
@@ -37,19 +37,8 @@ def _named(item: Any) -> Framework | None:
     return Framework.__members__.get(item.lower().strip()) if isinstance(item, str) else None
 
 
-def _supporting(item: Any) -> Iterator[Framework]:
-    for framework in Framework:
-        try:
-            package = importlib.import_module(f"{_PACKAGE}.{framework.value}")
-        except ImportError:
-            continue
-        if package.detect_framework(item) is framework:
-            yield framework
-
-
 def detect_frameworks(item: Any) -> list[Framework]:
-    """
-    Return the frameworks that something belongs to; none, if it belongs to none.
+    """Return the frameworks that something belongs to, if any.
 
     :param item: a framework, its name in any case, or anything that a framework may know, such as
         a model or the path of its file
@@ -57,7 +46,15 @@ def detect_frameworks(item: Any) -> list[Framework]:
     named = _named(item)
     if named is not None:
         return [] if named is Framework.unknown else [named]
-    return list(_supporting(item))
+    found = []
+    for framework in Framework:
+        try:
+            package = importlib.import_module(f"{_PACKAGE}.{framework.value}")
+        except ImportError:
+            continue
+        if package.detect_framework(item) is framework:
+            found.append(framework)
+    return found
 
 
 def detect_framework(item: Any) -> Framework:
@@ -68,8 +65,7 @@ def detect_framework(item: Any) -> Framework:
 def execute_in_sparseml_framework(
     framework: Any, function_name: str, *args: Any, **kwargs: Any
 ) -> Any:
-    """
-    Call ``sparseml.<framework>.<function_name>(*args, **kwargs)``.
+    """Call ``sparseml.<framework>.<function_name>(*args, **kwargs)``.
 
     :param framework: what :func:`detect_frameworks` takes
     :raises ValueError: if no framework is detected
@@ -81,18 +77,15 @@ def execute_in_sparseml_framework(
         known = ", ".join(member.value for member in Framework if member is not Framework.unknown)
         raise ValueError(f"no framework found for {framework!r}; known are {known}")
 
-    def execute_in(candidate: Framework) -> Any:
-        package = importlib.import_module(f"{_PACKAGE}.{candidate.value}")
-        return getattr(package, function_name)(*args, **kwargs)
-
-    if len(frameworks) == 1:
-        return execute_in(frameworks[0])
-    errors = {}
+    errors: dict[str, Exception] = {}
     for candidate in frameworks:
         try:
-            return execute_in(candidate)
-        except Exception as err:  # noqa: PERF203 - whatever it is, the next one is tried
-            errors[candidate.value] = err
+            package = importlib.import_module(f"{_PACKAGE}.{candidate.value}")
+            return getattr(package, function_name)(*args, **kwargs)
+        except Exception as error:  # noqa: PERF203 - whatever it is, the next one is tried
+            if len(frameworks) == 1:
+                raise
+            errors[candidate.value] = error
     raise RuntimeError(f"{function_name} failed in every framework: {errors}")
 
 
@@ -101,12 +94,10 @@ def get_version(
     raise_on_error: bool,
     alternate_package_names: Iterable[str] | None = None,
 ) -> str | None:
-    """
-    Return the version of an installed package.
+    """Return the version of an installed package.
 
     :param package_name: the distribution's name, as for pip. ``"sparseml"`` is this package,
         although its distribution is named sparseml-next
-    :param raise_on_error: raise if it is not installed
     :param alternate_package_names: names to look for if the first is not installed
     :raises ImportError: if it is not installed and ``raise_on_error`` is set
     """
@@ -135,10 +126,8 @@ def _comparable(version: str) -> tuple[tuple[int, ...], bool]:
     numbers = [int(piece) for piece in match[1].split(".")]
     while numbers and numbers[-1] == 0:
         numbers.pop()
-    before_release = re.match(
-        r"[._-]?(a|b|c|rc|alpha|beta|pre|preview|dev)", version[match.end() :]
-    )
-    return tuple(numbers), before_release is None
+    marks = r"[._-]?(a|b|c|rc|alpha|beta|pre|preview|dev)"
+    return tuple(numbers), re.match(marks, version[match.end() :]) is None
 
 
 def check_version(
@@ -149,14 +138,12 @@ def check_version(
     alternate_package_names: Iterable[str] | None = None,
     extra_error_message: str | None = None,
 ) -> bool:
-    """
-    Whether a package is installed in a version within bounds.
+    """Whether a package is installed in a version within bounds.
 
-    :param package_name: what :func:`get_version` takes
+    :param package_name: what :func:`get_version` takes, as ``alternate_package_names``
     :param min_version: the lowest version allowed, itself included
     :param max_version: the highest version allowed, itself included
     :param raise_on_error: raise instead of returning False
-    :param alternate_package_names: names to look for if the first is not installed
     :param extra_error_message: appended to the message of the error
     :raises ImportError: if it is not installed or out of bounds, and ``raise_on_error`` is set
     """

@@ -36,9 +36,13 @@ def lazy_names(module: str, homes: Mapping[str, str]) -> _Hooks:
 def moved(module: str, home: str) -> _Hooks:
     """Return ``__getattr__`` and ``__dir__`` for an old path: all names are those of ``home``.
 
+    The module's docstring says so.
+
     :param module: the old path, to be given as ``__name__``
     :param home: name of the module that has taken its place
     """
+
+    sys.modules[module].__doc__ = f"Old path: :mod:`{home}`."
 
     def get(name: str) -> Any:
         if not name.startswith("__") or name == "__all__":

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import runpy
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from sparseml.optim import RecipeTypeError
 from sparseml.pytorch.optim import ScheduledModifierManager
@@ -73,34 +76,184 @@ def test_the_loop_of_the_front_page(tmp_path: Path) -> None:
     assert int((model.weight == 0).sum()) == round(0.9 * 200)
 
 
-def test_the_page_on_loops_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = (ROOT / "docs" / "your_own_loop.md").read_text(encoding="utf-8")
-    (recipe,) = BLOCK.findall(page)
-    model = torch.nn.Linear(20, 10)
-    names: dict[str, Any] = {
-        "model": model,
-        "loader": [(torch.randn(4, 20), torch.randint(10, (4,)))] * 4,
-        "loss_function": torch.nn.functional.cross_entropy,
-        "scaler": torch.amp.GradScaler("cpu", init_scale=8.0),
-    }
-    program = tmp_path / "loop.py"
-    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    text = "\n".join(blocks).replace('"recipe.yaml"', repr(recipe))
-    # the reader goes on to train; the page's loop has finalized the manager
-    program.write_text(text.replace("manager.finalize(model)", ""))
-    names |= runpy.run_path(str(program), names)
-    assert int((model.weight == 0).sum()) == round(0.9 * 200)
+class OwnLoop:
+    """The page on loops of one's own: its recipe, and its code by the heading above it."""
+
+    def __init__(self, folder: Path) -> None:
+        page = (ROOT / "docs" / "your_own_loop.md").read_text(encoding="utf-8")
+        (self.recipe,) = BLOCK.findall(page)
+        (folder / "recipe.yaml").write_text(self.recipe)
+        parts = re.split(r"^#+ ([A-Z].*)$", page, flags=re.MULTILINE)[1:]
+        self.page, self.folder = page, folder
+        self.code = {
+            heading: "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+            for heading, text in zip(parts[::2], parts[1::2], strict=True)
+        }
+
+    def names(self, batches: int = 4) -> dict[str, Any]:
+        """What the page takes for granted."""
+        torch.manual_seed(0)
+        data = [(torch.randn(20), int(label)) for label in torch.randint(10, (4 * batches,))]
+        return {
+            "model": torch.nn.Linear(20, 10),
+            "loader": DataLoader(data, batch_size=4),  # type: ignore[arg-type]
+            "loss_function": torch.nn.functional.cross_entropy,
+            "scaler": torch.amp.GradScaler("cpu", init_scale=8.0),
+        }
+
+    def run(self, names: dict[str, Any], *headings: str, changes: Any = None) -> dict[str, Any]:
+        """Run the code below the headings; ``changes`` are pairs of old and new text."""
+        text = "\n".join(self.code[heading] for heading in headings)
+        for old, new in changes or ():
+            assert old in text
+            text = text.replace(old, new)
+        program = self.folder / "loop.py"
+        program.write_text(text)
+        return names | runpy.run_path(str(program), names)
+
+
+@pytest.fixture
+def own_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OwnLoop:
+    monkeypatch.chdir(tmp_path)
+    return OwnLoop(tmp_path)
+
+
+UNFINISHED = ("manager.finalize(model)", "")  # the reader goes on to train
+
+
+def _zeros(names: dict[str, Any]) -> int:
+    return int((names["model"].weight == 0).sum())
+
+
+def test_a_plain_loop_of_ones_own(
+    own_loop: OwnLoop, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    names = own_loop.run(own_loop.names(), "Your own loop")
+    assert _zeros(names) == 180 and names["manager"].summary().complete
+    (shown,) = re.findall(r"```text\n(.*?)```", own_loop.page, re.DOTALL)
+    assert shown in capsys.readouterr().out
+    assert not caplog.records
+
+
+def test_a_loop_with_a_driver(own_loop: OwnLoop, capsys: pytest.CaptureFixture[str]) -> None:
+    headings = ["Two calls instead", "A step that does not happen", "Stopping and going on"]
+    headings.append("Asking what will happen")
+    names = own_loop.run(own_loop.names(), *headings, changes=[UNFINISHED])
+    assert _zeros(names) == 180
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "4 1.0 True False" and lines[-1] == "weight: 0.825"
 
     taken = names["driver"].position.steps
-    names["save"](tmp_path / "checkpoint.pt")
-    names["train_step"](*names["loader"][0])
+    names["save"]("checkpoint.pt")
+    inputs, labels = next(iter(names["loader"]))
+    names["train_step"](inputs, labels)
     assert names["driver"].position.steps == taken + 1 == 25
-    names["train_step"](torch.full((4, 20), torch.inf), names["loader"][0][1])
+    names["train_step"](torch.full((4, 20), torch.inf), labels)
     assert names["driver"].position.steps == taken + 1
-    names["load"](tmp_path / "checkpoint.pt")
+    names["load"]("checkpoint.pt")
     assert names["driver"].position.steps == taken
+
+
+def test_averaging_in_a_loop_of_ones_own(own_loop: OwnLoop) -> None:
+    names = own_loop.names()
+    names["manager"] = manager = ScheduledModifierManager.from_yaml(own_loop.recipe)
+    names = own_loop.run(names, "Averaging weights", changes=[("0.999", "0.9")])
+    model, averaged, mask_average = names["model"], names["averaged"], names["mask_average"]
+    late = torch.optim.swa_utils.AveragedModel(model)
+    masked_always = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=averaged.multi_avg_fn)
+    optimizer = manager.modify(model, torch.optim.SGD(model.parameters(), lr=0.1), 4)
+    for epoch in range(6):
+        for inputs, labels in names["loader"]:
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(inputs), labels).backward()
+            optimizer.step()
+            averaged.update_parameters(model)
+            masked_always.update_parameters(model)
+            with torch.no_grad():
+                masked_always.module.weight.mul_(model.weight != 0)
+            if epoch >= 4:
+                late.update_parameters(model)
+    pruned = model.weight == 0
+    assert int(pruned.sum()) == 180
+    assert torch.equal(late.module.weight == 0, pruned)
+    assert not bool((averaged.module.weight[pruned] == 0).any())
+    mask_average()
+    assert torch.equal(averaged.module.weight == 0, pruned)
+    assert torch.equal(averaged.module.weight, masked_always.module.weight)
+
+
+def test_accelerate_in_a_loop_of_ones_own(own_loop: OwnLoop) -> None:
+    pytest.importorskip("accelerate")
+    saving = (
+        "    for inputs",
+        "    if epoch == 4:\n        accelerator.register_for_checkpointing(manager)\n"
+        "        accelerator.save_state('state')\n    for inputs",
+    )
+    names = own_loop.run(own_loop.names(6), "Accelerate", changes=[saving])
+    assert names["steps"] == 2 and names["manager"].summary().position == (12, 6.0, 2)
+    assert _zeros(names) == 180
+    names["manager"].initialize(names["model"])
+    names["accelerator"].load_state("state")
+    assert names["manager"].position == (8, 4.0, 2)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*training batches")
+@pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec", "ignore:.*tensorboardX")
+@pytest.mark.filterwarnings("ignore:.*Checkpoint directory")
+@pytest.mark.parametrize("callback", [None, "EMAWeightAveraging"])
+def test_lightning_in_a_loop_of_ones_own(own_loop: OwnLoop, callback: str | None) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("lightning")
+    quiet = "enable_progress_bar=False, enable_model_summary=False, logger=False, accelerator='cpu'"
+    extra = f", callbacks=[lightning.pytorch.callbacks.{callback}()]" if callback else ""
+    change = ("gradient_clip_val=1.0", f"gradient_clip_val=1.0, {quiet}{extra}")
+    names = own_loop.run(own_loop.names(), "Lightning", changes=[change])
+    summary = names["pruned"].manager.summary()
+    assert summary.position == (12, 6.0, 2) and summary.complete and _zeros(names) == 180
+    if callback:
+        return
+    shutil.rmtree("checkpoints")
+    shorter = [change, ("max_epochs=6", "max_epochs=3")]
+    own_loop.run(own_loop.names(), "Lightning", changes=shorter)
+    (checkpoint,) = own_loop.folder.rglob("*.ckpt")
+    going_on = [
+        change,
+        ("fit(pruned, loader)", f"fit(pruned, loader, ckpt_path={str(checkpoint)!r})"),
+    ]
+    resumed = own_loop.run(own_loop.names(), "Lightning", changes=going_on)
+    assert resumed["pruned"].manager.summary() == summary
+    assert torch.equal(resumed["model"].weight, names["model"].weight)
+
+
+def test_the_trainer_in_a_loop_of_ones_own(own_loop: OwnLoop) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        transformers = pytest.importorskip("transformers")
+
+    def names() -> dict[str, Any]:
+        tokens = torch.randint(16, (16, 4), generator=torch.Generator().manual_seed(0))
+        sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+        config = transformers.BertConfig(vocab_size=16, num_hidden_layers=1, **sizes)
+        torch.manual_seed(0)
+        model = transformers.BertForSequenceClassification(config)
+        examples = [{"input_ids": row, "labels": int(row[0] % 2)} for row in tokens]
+        return {"model": model, "examples": examples}
+
+    quiet = ('"output"', '"output", use_cpu=True, report_to=[], disable_tqdm=True, save_steps=7')
+    whole = own_loop.run(names(), "The Trainer of Transformers", changes=[quiet])
+    summary = whole["manager"].summary()
+    assert summary.position == (12, 6.0, 2) and summary.complete
+    assert summary.pruning[0].now == pytest.approx(0.9, abs=1e-3)
+
+    going_on = "manager.load_state_dict(torch.load('output/checkpoint-7/recipe_state.pt'))\n"
+    going_on += "trainer.train(resume_from_checkpoint='output/checkpoint-7')"
+    resumed = own_loop.run(
+        names(), "The Trainer of Transformers", changes=[quiet, ("trainer.train()", going_on)]
+    )
+    assert resumed["manager"].summary() == summary
+    for one, other in zip(*(run["model"].parameters() for run in (whole, resumed)), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_expressions_as_documented() -> None:

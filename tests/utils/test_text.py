@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparseml.utils import did_you_mean, nearest_names, quoted_list, shortened
+from sparseml.utils.text import shown
 
 NAMES = ["final_sparsity", "init_sparsity", "start_epoch", "end_epoch", "start_step"]
 
@@ -46,4 +47,9 @@ def test_did_you_mean() -> None:
 def test_shortened(value: object) -> None:
     text = shortened(value, 40)
     assert len(text) <= 43
-    assert text == repr(value) or text.endswith("...")
+    assert text == repr(value).replace(r"\\", "\\") or text.endswith("...")
+
+
+def test_patterns_are_shown_as_they_are_written() -> None:
+    assert shown(r"re:a\.b") == r"'re:a\.b'"
+    assert shortened([r"re:\d+", {"a": "b\n"}]) == r"['re:\d+', {'a': 'b\n'}]"

@@ -18,7 +18,14 @@ __all__ = ["main"]
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sparseml")
 def main() -> None:
-    """Sparsify neural networks while they train."""
+    """Sparsify neural networks while they train.
+
+    \b
+    Examples:
+      sparseml recipe list
+      sparseml recipe check recipe:timm/one_shot/cap/vit
+      sparseml prune --help
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             # names in a recipe may have letters that a terminal lacks

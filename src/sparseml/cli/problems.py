@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from sparseml.optim.errors import RecipeError
 
 __all__ = ["Problem", "reported"]
 
@@ -47,11 +44,7 @@ def reported(as_json: bool = False) -> Iterator[None]:
         problem.as_json = as_json
         raise
     except RecipeError as error:
-        raise _of_recipe(error, as_json) from error
-
-
-def _of_recipe(error: RecipeError, as_json: bool) -> Problem:
-    place = {"file": error.file, "line": error.line, "column": error.column, "key": error.key}
-    problem = Problem(str(error), kind=type(error).__name__, **place)
-    problem.as_json = as_json
-    return problem
+        place = {name: getattr(error, name) for name in ("file", "line", "column", "key")}
+        told = Problem(str(error), kind=type(error).__name__, **place)
+        told.as_json = as_json
+        raise told from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,16 +25,28 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for 
 
 @click.group()
 def recipe() -> None:
-    """List, check, show and combine recipes."""
+    """List, check, show and combine recipes.
+
+    \b
+    Examples:
+      sparseml recipe list vit cap
+      sparseml recipe check recipe:timm/one_shot/cap/vit
+    """
 
 
 @recipe.command("list")
 @click.argument("words", metavar="[WORD]...", nargs=-1)
 @_as_json
 def list_ready(words: tuple[str, ...], as_json: bool) -> None:
-    """List the recipes that come with sparseml, whose names have all WORDs in them.
+    """Name the recipes that come with sparseml.
 
-    Each can be given by its name wherever a recipe is asked for.
+    With WORDs only those with all of them in their names. Each can be given by its name wherever a
+    recipe is asked for.
+
+    \b
+    Examples:
+      sparseml recipe list
+      sparseml recipe list gradual resnet
     """
     from sparseml.utils.ready_recipes import READY_PREFIX, ready_recipes
 
@@ -55,8 +68,19 @@ def list_ready(words: tuple[str, ...], as_json: bool) -> None:
     metavar="SOURCE",
     help="Match the patterns on timm:NAME, hf:DIR, or module.path:callable (your own code).",
 )
-@click.option("--steps-per-epoch", type=click.IntRange(min=1), metavar="N")
-@click.option("--all", "all_updates", is_flag=True, help="Show every update of every modifier.")
+@click.option(
+    "--steps-per-epoch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Optimizer steps in an epoch; 100 if no part of the recipe depends on them.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Epochs to train for; by default as many as the recipe asks for.",
+)
+@click.option("--all", "everything", is_flag=True, help="Leave out no update and no parameter.")
 @click.option(
     "--allow-inert", is_flag=True, help="Accept modifiers that are loaded and cannot act yet."
 )
@@ -66,26 +90,32 @@ def check(
     recipe_path: str,
     model: str | None,
     steps_per_epoch: int | None,
-    all_updates: bool,
+    epochs: int | None,
+    everything: bool,
     allow_inert: bool,
     recipe_args: str | None,
     as_json: bool,
 ) -> None:
-    """Say whether RECIPE is valid, what it will do when, and to which weights.
+    """Say if RECIPE is valid, what it does when, and to what.
 
-    Exit code 2 and one line on stderr tell what is wrong.
+    With --model also which weights it prunes and which stay dense. Exit code 2 and one line on
+    stderr tell what is wrong.
+
+    \b
+    Examples:
+      sparseml recipe check recipe:timm/gradual/gm/resnet
+      sparseml recipe check recipe:timm/one_shot/cap/vit \\
+        --model timm:vit_tiny_patch16_224 --steps-per-epoch 500
     """
     with reported(as_json):
-        found = _findings(recipe_path, recipe_args, model, steps_per_epoch)
+        found = _findings(recipe_path, recipe_args, model, steps_per_epoch, epochs)
     problem = None if allow_inert else _inert(found, recipe_path)
     if as_json:
         error = {} if problem is None else {"error": problem.details}
         about = {"valid": problem is None, "recipe": recipe_path, "model": model}
         _echo_json({**about, **error, **found})
     else:
-        from sparseml.cli.recipe_tables import print_plan
-
-        print_plan(found, all_updates)
+        _print_findings(found, everything)
     if problem is not None:
         raise problem
 
@@ -95,7 +125,14 @@ def check(
 @_recipe_args
 @_as_json
 def show(recipe_path: str, recipe_args: str | None, as_json: bool) -> None:
-    """Print RECIPE as it is run: variables set, expressions evaluated, modifiers sorted."""
+    """Print RECIPE as it is run.
+
+    Its variables are set, expressions evaluated, and modifiers sorted.
+
+    \b
+    Example:
+      sparseml recipe show recipe:timm/one_shot/cap/vit --recipe-args sparsity=0.7
+    """
     with reported(as_json):
         manager = _load(recipe_path, recipe_args)
     _print_recipe(manager, as_json)
@@ -112,7 +149,15 @@ def show(recipe_path: str, recipe_args: str | None, as_json: bool) -> None:
 def chain(
     base: str, additional: str, output: str | None, keep_original_epochs: bool, as_json: bool
 ) -> None:
-    """Combine two recipes: first the work of BASE, then that of ADDITIONAL, as stages."""
+    """Make one recipe of two, one after the other.
+
+    First comes the work of BASE, then that of ADDITIONAL, as stages.
+
+    \b
+    Example:
+      sparseml recipe chain recipe:timm/one_shot/gm/resnet \\
+        recipe:demo/dense -o both.yaml
+    """
     with reported(as_json):
         from sparseml.pytorch.optim import ScheduledModifierManager
 
@@ -134,27 +179,46 @@ recipe.add_command(compose, "compose")
 
 
 def _findings(
-    recipe_path: str, recipe_args: str | None, model_source: str | None, steps: int | None
+    recipe_path: str,
+    recipe_args: str | None,
+    model_source: str | None,
+    steps: int | None,
+    epochs: int | None,
 ) -> dict[str, Any]:
     _refuse_repeated_keys(recipe_path)
     manager = _load(recipe_path, recipe_args)
+    from sparseml.cli.recipe_coverage import coverage
     from sparseml.cli.recipe_matches import check_patterns, matches, overlaps
     from sparseml.cli.recipe_plan import plan
 
     for modifier in manager.iter_modifiers():
         check_patterns(modifier, recipe_path)
     try:
-        found = plan(manager, steps)
+        found = plan(manager, steps, epochs)
     except ValueError as error:
         raise Problem(f"{recipe_path}: {error}", file=recipe_path) from error
     if model_source:
         from sparseml.cli.model_source import build_model
 
-        model = build_model(model_source)
-        for modifier, entry in zip(manager.iter_modifiers(), found["modifiers"], strict=True):
+        model, modifiers = build_model(model_source), list(manager.iter_modifiers())
+        for modifier, entry in zip(modifiers, found["modifiers"], strict=True):
             entry["matches"] = matches(modifier, model, recipe_path)
-        found["overlaps"] = overlaps(list(manager.iter_modifiers()), found["modifiers"])
+        found["overlaps"] = overlaps(modifiers, found["modifiers"])
+        if any("one_shot_sparsity" in entry for entry in found["modifiers"]):
+            found["coverage"] = coverage(modifiers, found["modifiers"], model)
     return found
+
+
+def _print_findings(found: dict[str, Any], everything: bool) -> None:
+    from sparseml.cli.recipe_notes import notes
+    from sparseml.cli.recipe_tables import tables
+    from sparseml.cli.tables import folded, terminal_width
+
+    for text in tables(found, everything):
+        click.echo(text)
+    for note in notes(found):
+        # what reads it from a file or a pipe finds whole lines
+        click.echo("\n".join(folded(note, terminal_width())) if sys.stdout.isatty() else note)
 
 
 def _inert(found: dict[str, Any], recipe_path: str) -> Problem | None:

@@ -23,7 +23,6 @@ __all__ = ["check_patterns", "matches", "overlaps"]
 def check_patterns(modifier: Modifier, recipe_path: str) -> None:
     """Check what can be said of a modifier's patterns without a model.
 
-    :param recipe_path: where the modifier comes from
     :raises Problem: for what is no regular expression, or no mask type
     """
     for entry in modifier.selecting_entries() + as_entries(getattr(modifier, "exclude", None)):
@@ -36,7 +35,6 @@ def check_patterns(modifier: Modifier, recipe_path: str) -> None:
 def matches(modifier: Modifier, model: Module, recipe_path: str) -> list[dict[str, Any]]:
     """Return, for every entry by which a modifier selects parameters, what it selects.
 
-    :param recipe_path: where the modifier comes from
     :raises Problem: for an entry that matches nothing although it must, and for parameters that the
         masks do not fit, pointing into the recipe
     """
@@ -71,7 +69,6 @@ def overlaps(
 
     Such a pair is allowed, but both masks together may leave fewer weights than either asks for.
 
-    :param modifiers: of a recipe
     :param found: for each its entry in the plan, with ``matches``
     :return: numbers of the two from 1, names, and the epochs, -1 for an open end
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from sparseml.optim.language.document import TAG_PREFIX, Document, Path, parse
@@ -39,7 +38,7 @@ def _tag_of(document: Document, modifier: Modifier) -> Path | None:
     """
     key = f"{TAG_PREFIX}{type(modifier).__name__}"
     differences = {
-        tag: sum(1 for _ in _different(document, tag, modifier))
+        tag: _differences(document, tag, modifier)
         for tag in document.marks
         if tag and tag[-1] == key
     }
@@ -47,12 +46,12 @@ def _tag_of(document: Document, modifier: Modifier) -> Path | None:
     return least[0] if len(least) == 1 else None
 
 
-def _different(document: Document, tag: Path, modifier: Modifier) -> Iterator[str]:
+def _differences(document: Document, tag: Path, modifier: Modifier) -> int:
     value = _value(document, tag)
     written = value if isinstance(value, dict) else _value(document, tag[:-1])
-    for name, known in modifier.props(only_serializable=True).items():
-        if name in written and not is_eval_string(written[name]) and written[name] != known:
-            yield name
+    known = modifier.props(only_serializable=True)
+    named = [name for name in known if name in written and not is_eval_string(written[name])]
+    return sum(written[name] != known[name] for name in named)
 
 
 def _field_in(message: str, modifier: Modifier) -> str | None:

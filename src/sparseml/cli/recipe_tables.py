@@ -1,19 +1,18 @@
-"""The findings of ``sparseml recipe check`` for people to read."""
+"""The findings of ``sparseml recipe check`` as tables."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from sparseml.cli.recipe_plan import Plan, last_of
+from sparseml.cli.tables import table
+from sparseml.utils.text import shown
 
-__all__ = ["print_plan"]
+__all__ = ["number_text", "tables"]
 
-PLAIN_WIDTH = 120
 MOST_ROWS = 12  # of one modifier, unless all are asked for
 # what the timeline shows already
 SCHEDULE = {
@@ -25,29 +24,26 @@ SCHEDULE = {
     "update_steps",
 }
 
-NUMBERS = {"#", "epoch", "step", "tensors", "weights"}
-
-Plan = dict[str, Any]
+Rows = Iterable[tuple[str, ...]]
 
 
-def print_plan(plan: Plan, all_updates: bool) -> None:
-    """Print the tables to stdout; as plain text where that is no terminal."""
-    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
-    console.print(_modifiers(plan), _timeline(plan, all_updates))
+def tables(plan: Plan, everything: bool) -> Iterator[str]:
+    """Yield the tables as text.
+
+    :param everything: leave out no update and no parameter
+    """
+    steps = plan["steps_per_epoch"]
+    yield table("Modifiers", (">#", "modifier", "fields"), _modifiers(plan))
+    yield table(
+        f"Timeline, {steps} optimizer steps per epoch",
+        (">epoch", ">step", ">#", "modifier", "acts", "sparsity"),
+        _timeline(plan, everything),
+    )
     if any(modifier.get("matches") for modifier in plan["modifiers"]):
-        console.print(_matches(plan))
-    for line in _notes(plan):
-        console.print(line, soft_wrap=True, markup=False)
-
-
-def _table(title: str, *headings: str) -> Table:
-    """Return an empty table; columns of the headings in ``NUMBERS`` are aligned to the right."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in headings:
-        table.add_column(
-            heading, justify="right" if heading in NUMBERS else "left", overflow="fold"
-        )
-    return table
+        headings = (">#", "modifier", "pattern", ">tensors", ">weights")
+        yield table("Matches", headings, _matches(plan))
+    if rows := list(_dense(plan.get("coverage", {}), everything)):
+        yield table("What stays dense", ("parameters", "of", ">tensors", ">weights"), rows)
 
 
 def _name(plan: Plan, number: int) -> str:
@@ -56,26 +52,21 @@ def _name(plan: Plan, number: int) -> str:
     return f"{stage}{modifier['modifier']}"
 
 
-def _modifiers(plan: Plan) -> Table:
-    table = _table("Modifiers", "#", "modifier", "fields")
+def _modifiers(plan: Plan) -> Rows:
     for number, modifier in enumerate(plan["modifiers"], start=1):
-        fields = (f"{k}={v}" for k, v in modifier["fields"].items() if k not in SCHEDULE)
-        table.add_row(str(number), escape(_name(plan, number)), escape(", ".join(fields)))
-    return table
+        fields = {key: v for key, v in modifier["fields"].items() if key not in SCHEDULE}
+        texts = (f"{key}={v if isinstance(v, str) else shown(v)}" for key, v in fields.items())
+        yield str(number), _name(plan, number), ", ".join(texts)
 
 
-def _timeline(plan: Plan, all_updates: bool) -> Table:
+def _timeline(plan: Plan, everything: bool) -> Rows:
     """Return the updates of all modifiers in the order in which they happen."""
-    title = f"Timeline, {plan['steps_per_epoch']} optimizer steps per epoch"
-    table = _table(title, "epoch", "step", "#", "modifier", "acts", "sparsity")
     rows: list[tuple[int, int, tuple[str, ...]]] = []
     for number, modifier in enumerate(plan["modifiers"], start=1):
         updates = modifier.get("updates", [])
-        shown = updates if all_updates else _shortened(updates)
+        shown = updates if everything else _shortened(updates)
         rows += [(update["step"], number, _row(plan, number, update)) for update in shown]
-    for _, _, row in sorted(rows, key=lambda item: item[:2]):
-        table.add_row(*row)
-    return table
+    return [row for _, _, row in sorted(rows, key=lambda item: item[:2])]
 
 
 def _shortened(updates: list[Plan]) -> list[Plan]:
@@ -89,68 +80,56 @@ def _shortened(updates: list[Plan]) -> list[Plan]:
 
 
 def _row(plan: Plan, number: int, update: Plan) -> tuple[str, ...]:
-    after = " (after the last step)" if update.get("after_training") else ""
+    after = " after run" if update.get("after_training") else ""
     return (
         _span(update, "epoch"),
         _span(update, "step"),
         str(number),
-        escape(_name(plan, number)),
+        _name(plan, number),
         f"{update['kind']}{after}",
         _span(update, "sparsity") if "sparsity" in update else "",
     )
 
 
 def _span(update: Plan, key: str) -> str:
-    first, last = _text(update[key]), update.get(f"until_{key}")
-    return first if last is None or _text(last) == first else f"{first} to {_text(last)}"
+    first, last = number_text(update[key]), number_text(last_of(update, key))
+    return first if last == first else f"{first}-{last}"
 
 
-def _text(value: Any) -> str:
+def number_text(value: Any) -> str:
+    """Return a number, or the range of several, as text; for None that nothing changes."""
+    if value is None:
+        return "as it is"
     if isinstance(value, list):
-        return f"{_text(min(value))} to {_text(max(value))}"
+        return f"{number_text(min(value))} to {number_text(max(value))}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _matches(plan: Plan) -> Table:
-    table = _table("Matches", "#", "modifier", "pattern", "tensors", "weights")
+def _matches(plan: Plan) -> Rows:
     for number, modifier in enumerate(plan["modifiers"], start=1):
         for match in modifier.get("matches", []):
-            table.add_row(
-                str(number),
-                escape(_name(plan, number)),
-                escape(match["pattern"]),
-                f"{match['tensors']:,}",
-                f"{match['weights']:,}",
-            )
-    return table
+            counts = (f"{match['tensors']:,}", f"{match['weights']:,}")
+            yield str(number), _name(plan, number), match["pattern"], *counts
 
 
-def _notes(plan: Plan) -> Iterator[str]:
-    yield from map(_overlap, plan.get("overlaps", []))
-    if plan["steps_per_epoch_assumed"]:
-        yield f"{plan['steps_per_epoch']} steps per epoch are assumed; --steps-per-epoch sets them."
-    for number, modifier in enumerate(plan["modifiers"], start=1):
-        if "inert" in modifier:
-            yield f"#{number} is loaded and cannot run: {modifier['inert']}."
-        if "one_shot_sparsity" not in modifier:
-            continue
-        at_once = _text(modifier["one_shot_sparsity"])
-        yield f"#{number} in one shot (manager.apply): sparsity {at_once}."
-        updates = modifier["updates"]
-        if len(updates) > 1 and updates[-1].get("after_training"):
-            reached = updates[-2].get("until_sparsity", updates[-2]["sparsity"])
-            yield (
-                f"#{number} ends when a run of {plan['epochs']} epochs is over: the last update "
-                f"within it asks for {_text(reached)}. End the modifier earlier, or train longer."
-            )
+def _dense(coverage: Plan, everything: bool) -> Rows:
+    for key, remark in (("not_selected", ""), ("by_name_only", " (by name only)")):
+        rows = [(_family(one["name"], everything), one) for one in coverage.get(key, [])]
+        rows.sort(key=lambda row: row[0])
+        families = [
+            (name, [one for _, one in members])
+            for name, members in groupby(rows, key=lambda row: row[0])
+        ]
+        families.sort(key=lambda family: -sum(one["weights"] for one in family[1]))
+        for name, members in families if everything else families[:MOST_ROWS]:
+            weights = sum(one["weights"] for one in members)
+            yield name, f"{members[0]['layer']}{remark}", f"{len(members):,}", f"{weights:,}"
+        if not everything and len(families) > MOST_ROWS:
+            left = [one for _, members in families[MOST_ROWS:] for one in members]
+            weights = sum(one["weights"] for one in left)
+            yield "... (--all shows them)", f"others{remark}", f"{len(left):,}", f"{weights:,}"
 
 
-def _overlap(pair: Plan) -> str:
-    first, second = pair["modifiers"]
-    names, until = pair["names"], pair["end_epoch"]
-    tensors = names[0] if len(names) == 1 else f"{len(names)} tensors ({names[0]}, ...)"
-    end = "the end" if until < 0 else f"epoch {_text(until)}"
-    return (
-        f"#{first} and #{second} both prune {tensors} from epoch {_text(pair['start_epoch'])} to "
-        f"{end}: their masks multiply, and more may be pruned than either asks for."
-    )
+def _family(name: str, itself: bool) -> str:
+    """Return the name with stars for the numbers of layers, unless it is to stand for itself."""
+    return name if itself else re.sub(r"(?<![^._])\d+(?=\.)", "*", name)

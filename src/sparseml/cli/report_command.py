@@ -21,11 +21,16 @@ __all__ = ["report"]
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON for programs.")
 def report(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
-    """Show what runs gained: accuracy, sparsity, size, operations, speed.
+    """Show what runs gained in sparsity, size and speed.
 
     Every RUN_DIR is the folder of a run, or a folder of such folders. One run is shown in full,
     several side by side. Writes report.html (one page that needs no network), report.json and
     report.md. Exit code 2 and one line on stderr tell what is wrong.
+
+    \b
+    Examples:
+      sparseml report output/my-run
+      sparseml report output/one-shot/gm output/one-shot/cap --out pages
     """
     from sparseml.report import NotARunError, write_report
 

@@ -36,7 +36,7 @@ class FlagsAsGiven(click.Command):
 
 @click.command(cls=FlagsAsGiven)
 def prune(flags: tuple[str, ...]) -> None:
-    """Prune a model in one shot, without training it, and evaluate it."""
+    """Prune a model in one shot and evaluate it."""
     from sparseml.run.commands import prune
 
     sys.exit(prune(flags, find_glue(flags), "sparseml prune"))

@@ -1,5 +1,3 @@
-"""Old path: :mod:`sparseml.legacy.frameworks.info`."""
-
 from sparseml.lazy import moved
 
 __getattr__, __dir__ = moved(__name__, "sparseml.legacy.frameworks.info")

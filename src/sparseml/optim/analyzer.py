@@ -1,5 +1,3 @@
-"""Old path: :mod:`sparseml.legacy.analysis.layer_desc`."""
-
 from sparseml.lazy import moved
 
 __getattr__, __dir__ = moved(__name__, "sparseml.legacy.analysis.layer_desc")

@@ -1,5 +1,4 @@
-"""
-What every modifier of every framework has in common.
+"""What every modifier of every framework has in common.
 
 A modifier is one change to the training or to the model. Its fields are ``ModifierProp``
 properties, which are what a recipe gives and what is printed.
@@ -58,8 +57,7 @@ class BaseModifier(BaseObject):
         self._enabled = value
 
     def validate(self) -> None:
-        """
-        Check the schedule once more; other values are checked when they are given.
+        """Check the schedule once more; other values are checked when they are given.
 
         :raises ValueError: for a schedule that makes no sense
         """
@@ -69,8 +67,7 @@ class BaseModifier(BaseObject):
     def props(
         self, only_serializable: bool, format_str: bool = False, format_repr: bool = False
     ) -> dict[str, Any]:
-        """
-        The properties and their values, in alphabetical order.
+        """The properties and their values, in alphabetical order.
 
         :param only_serializable: leave out those that recipes do not show
         :param format_str: give ``str(value)`` instead of the value
@@ -92,23 +89,14 @@ class BaseModifier(BaseObject):
         return values
 
     def identifier(self, extra: Any = "") -> str:
-        """
-        A name that depends on the class and on all serializable properties.
-
-        :param extra: text to append
-        """
+        """A name that depends on the class and on all serializable properties."""
         fields = sorted(f"{key}:{value}" for key, value in self.props(True).items())
         digest = hashlib.md5(str(fields).encode(), usedforsecurity=False).hexdigest()
         name = f"{type(self).__name__}-{digest}"
         return f"{name}-{extra}" if extra else name
 
     def to_lines(self, bullet: str = "", indent: str = "    ") -> list[str]:
-        """
-        The modifier as lines of a recipe.
-
-        :param bullet: what to write before the tag
-        :param indent: what to write before each field
-        """
+        """The modifier as lines of a recipe."""
         fields = self.props(only_serializable=True).items()
         return [
             f"{bullet}{tag_of(type(self))}",

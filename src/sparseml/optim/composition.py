@@ -60,8 +60,7 @@ def _shift(first: Stages, second: Stages, epochs: int) -> None:
 def compose(
     base: Ordered, additional: Ordered, keep_original_epochs: bool
 ) -> tuple[Stages, dict[str, Any]]:
-    """
-    Return the stages and metadata of ``additional`` following ``base``; change both's modifiers.
+    """Return the stages and metadata of ``additional`` following ``base``; change both's modifiers.
 
     :param keep_original_epochs: leave all epochs as they are, instead of ending the base's endless
         modifiers where the base ends and starting the additional ones from there

@@ -72,13 +72,14 @@ def accepted_arguments(classes: Iterable[type]) -> set[str]:
     eq_default=False, field_specifiers=(field, new_field, argument, fixed, stated, ignored)
 )
 def declared_fields(
-    *first: type, synonyms: Mapping[str, str] | None = None
+    *first: type, synonyms: Mapping[str, str] | None = None, hands_on: bool = False
 ) -> Callable[[_Class], _Class]:
     """
     Class decorator: make a constructor of the fields of a modifier.
 
     :param first: classes, decorated as well, whose fields come before those of the class
     :param synonyms: further arguments, None by default, and the fields that they are other names of
+    :param hands_on: whether classes that follow in the order of inheritance get any other argument
     :raises TypeError: (by the decorator) for what is neither a field nor known to the base class,
         and for a class with a constructor of its own
     """
@@ -109,7 +110,7 @@ def declared_fields(
         setattr(clazz, _DECLARED, declared)
         setattr(clazz, FIELD_GROUPS, first)
         if issubclass(clazz, BaseObject):
-            clazz.__init__ = _constructor(clazz, synonyms or {})  # type: ignore[method-assign]
+            clazz.__init__ = _constructor(clazz, synonyms or {}, hands_on)  # type: ignore[method-assign]
         return clazz
 
     return decorate
@@ -143,7 +144,7 @@ def _fields_for_all(clazz: type, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _signature(
-    declared: Mapping[str, tuple[Any, Any]], for_all: Mapping[str, Any]
+    declared: Mapping[str, tuple[Any, Any]], for_all: Mapping[str, Any], hands_on: bool
 ) -> inspect.Signature:
     receiver = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
     parameters = [
@@ -152,13 +153,14 @@ def _signature(
         if not isinstance(value, NoProperty) or value.accepted
     ]
     last = [Parameter(name, Parameter.KEYWORD_ONLY, default=v) for name, v in for_all.items()]
-    return inspect.Signature([receiver, *parameters, *last], return_annotation="None")
+    rest = [Parameter("kwargs", Parameter.VAR_KEYWORD, annotation="Any")] if hands_on else []
+    return inspect.Signature([receiver, *parameters, *last, *rest], return_annotation="None")
 
 
-def _constructor(clazz: type, synonyms: Mapping[str, str]) -> Callable[..., None]:
+def _constructor(clazz: type, synonyms: Mapping[str, str], hands_on: bool) -> Callable[..., None]:
     declared, new = _all_declared(clazz), vars(clazz)[_DECLARED]
     known = accepted_arguments(clazz.__mro__[1:])
-    signature = _signature(declared, _fields_for_all(clazz, known - declared.keys()))
+    signature = _signature(declared, _fields_for_all(clazz, known - declared.keys()), hands_on)
     special = {name: v for name, (_, v) in declared.items() if isinstance(v, NoProperty)}
     replaced = {name: v.default for name, v in special.items() if name in known and name in new}
     checked = special.keys() - (known - replaced.keys())
@@ -174,12 +176,13 @@ def _constructor(clazz: type, synonyms: Mapping[str, str]) -> Callable[..., None
             raise TypeError(f"{type(self).__name__}() {error}") from None
         bound.apply_defaults()
         values = bound.arguments
+        rest = values.pop("kwargs") if hands_on else {}
         for name, check in checks.items():
             check(name, values[name])
         for name, other in synonyms.items():
             values[other] = values[other] if values[name] is None else values[name]
         handed_on = {name: value for name, value in values.items() if name in known}
-        super(clazz, self).__init__(**{**handed_on, **replaced})  # type: ignore[arg-type]
+        super(clazz, self).__init__(**{**handed_on, **replaced, **rest})  # type: ignore[arg-type]
         for name in fields:
             setattr(self, name, values[name])
         if set_up is not None:

@@ -1,5 +1,4 @@
-"""
-The errors of recipes.
+"""The errors of recipes.
 
 Each says where in which file the trouble is. Each is also an instance of the plain class that
 code written for SparseML 1.x catches (``ValueError``, ``TypeError``, ...).
@@ -33,8 +32,7 @@ __all__ = [
 
 
 class RecipeError(Exception):
-    """
-    Something is wrong with a recipe.
+    """Something is wrong with a recipe.
 
     :param message: what is wrong, without the place
     :param file: path of the recipe, None for raw text
@@ -107,8 +105,7 @@ class RecipeFileNotFoundError(RecipeError, FileNotFoundError):
 
 
 class RecipeVariableError(RecipeError, UnknownVariableException):
-    """
-    An expression of a modifier names an unknown variable.
+    """An expression of a modifier names an unknown variable.
 
     ``var_name`` holds the name.
     """

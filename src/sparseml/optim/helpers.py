@@ -37,12 +37,9 @@ def _document(text: str) -> Document:
 
 
 def load_recipe_yaml_str(file_path: Any, **variable_overrides: Any) -> str:
-    """
-    Return the text of a recipe.
+    """Return the text of a recipe.
 
     :param file_path: path of a ``.yaml``, ``.yml`` or ``.md`` file, or the text itself
-    :param variable_overrides: new values for variables of the recipe
-    :return: the text; of a ``.md`` file the front matter
     :raises RecipeError: if there is no such recipe
     """
     text = read_source(file_path).text
@@ -50,32 +47,24 @@ def load_recipe_yaml_str(file_path: Any, **variable_overrides: Any) -> str:
 
 
 def load_recipe_yaml_str_no_classes(recipe_yaml_str: str) -> Any:
-    """
-    Return a recipe as plain data.
+    """Return a recipe as plain data.
 
     ``!Name`` becomes a key ``OBJECT.Name``. If the fields stand at the same column as the tag, they
     are keys beside it, and its value is None; otherwise they are its value.
 
-    :param recipe_yaml_str: the recipe's text
     :raises RecipeError: if it is not valid
     """
     return _document(recipe_yaml_str).container
 
 
 def rewrite_recipe_yaml_string_with_classes(recipe_contianer: Any) -> str:
-    """
-    The opposite of :func:`load_recipe_yaml_str_no_classes`; keys come in alphabetical order.
-
-    :param recipe_contianer: the recipe as plain data
-    """
+    """The opposite of :func:`load_recipe_yaml_str_no_classes`; keys come in alphabetical order."""
     return _TAG_KEY.sub(r"\1!\2\3", dump(recipe_contianer))
 
 
 def load_global_recipe_variables_from_yaml(file_path: Any) -> dict[str, Any]:
-    """
-    The variables at the root of a recipe, expressions not evaluated.
+    """The variables at the root of a recipe, expressions not evaluated.
 
-    :param file_path: path or text of the recipe
     :raises RecipeError: if it is not valid
     """
     container = parse(read_source(file_path)).container
@@ -90,10 +79,8 @@ def load_global_recipe_variables_from_yaml(file_path: Any) -> dict[str, Any]:
 
 
 def update_recipe_variables(recipe_yaml_str: str, variables: dict[str, Any]) -> str:
-    """
-    Give new values to variables of a recipe.
+    """Give new values to variables of a recipe.
 
-    :param recipe_yaml_str: the recipe's text
     :param variables: new values by name, in stages too; they may be expressions
     :return: the changed text, keys in alphabetical order
     :raises RecipeValueError: if the recipe has no such variable
@@ -104,10 +91,8 @@ def update_recipe_variables(recipe_yaml_str: str, variables: dict[str, Any]) -> 
 
 
 def evaluate_recipe_yaml_str_equations(recipe_yaml_str: str) -> str:
-    """
-    Replace all ``eval(...)`` in a recipe by their values.
+    """Replace all ``eval(...)`` in a recipe by their values.
 
-    :param recipe_yaml_str: the recipe's text
     :return: the changed text, keys in alphabetical order; what is not a mapping stays as it is
     :raises RecipeRuntimeError: if an expression or a variable cannot be evaluated
     :raises RecipeVariableError: if a modifier uses an unknown variable

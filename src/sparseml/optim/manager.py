@@ -18,7 +18,7 @@ from sparseml.optim.timeline import TimelineMixin
 from sparseml.utils.atomic import atomic_path
 from sparseml.utils.paths import clean_path
 
-__all__ = ["BaseManager"]
+__all__ = ["BaseManager", "span_of", "with_added"]
 
 ModifierList = list[BaseModifier]
 ManagerT = TypeVar("ManagerT", bound="BaseManager")
@@ -35,6 +35,27 @@ def _sorted(modifiers: Any) -> ModifierList | OrderedDict[str, ModifierList]:
         "modifiers must be a list, or a dict of stage names to lists, "
         f"found {type(modifiers).__name__}"
     )
+
+
+def with_added(modifiers: Any, more: Any) -> Any:
+    """Return ``modifiers`` and ``more``, which without stages of its own joins the last stage.
+
+    :raises ValueError: for a stage that the modifiers do not have
+    """
+    if not isinstance(modifiers, Mapping):
+        if isinstance(more, Mapping):
+            raise ValueError(
+                f"add_modifiers is by stage ({sorted(more)}), but the recipe has no stages"
+            )
+        return [*modifiers, *more]
+    if not isinstance(more, Mapping):
+        more = {list(modifiers)[-1]: more}
+    unknown = sorted(set(more) - set(modifiers))
+    if unknown:
+        raise ValueError(
+            f"add_modifiers is for the stages {unknown}, the recipe has {list(modifiers)}"
+        )
+    return {stage: [*members, *more.get(stage, [])] for stage, members in modifiers.items()}
 
 
 class BaseManager(TimelineMixin, BaseObject):
@@ -62,6 +83,13 @@ class BaseManager(TimelineMixin, BaseObject):
 
     def __str__(self) -> str:
         return "\n".join(self.to_string_lines())
+
+    def __repr__(self) -> str:
+        members = (
+            f"{'' if stage is None else f'{stage}: '}{type(modifier).__name__} {span_of(modifier)}"
+            for stage, modifier in self.iter_staged_modifiers()
+        )
+        return f"{type(self).__name__}({', '.join(map(str.rstrip, members))})"
 
     def __eq__(self, compare: object) -> bool:
         return str(self) == str(compare)
@@ -197,6 +225,20 @@ class BaseManager(TimelineMixin, BaseObject):
     def modifiers_list_to_string_lines(self, modifiers: ModifierList) -> list[str]:
         """Return the items of one group as lines."""
         return modifier_lines(modifiers)
+
+
+def span_of(modifier: Any) -> str:
+    """Return where a modifier starts and ends, as far as it says: "epoch 1..4", "step 9..30"."""
+    bounds = []
+    for bound in ("start", "end"):
+        step, epoch = (getattr(modifier, f"{bound}_{unit}", None) for unit in ("step", "epoch"))
+        if step is not None:
+            bounds.append(f"step {step}")
+        else:
+            bounds.append("" if epoch in (None, -1) else f"epoch {epoch:g}")
+    start, end = bounds
+    unit = start.partition(" ")[0]
+    return f"{start}..{end.removeprefix(f'{unit} ')}" if start or end else ""
 
 
 def _immediate(modifier: BaseModifier) -> BaseModifier:

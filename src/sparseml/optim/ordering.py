@@ -1,5 +1,4 @@
-"""
-The order in which modifiers act.
+"""The order in which modifiers act.
 
 Modifiers that end first act first, those without an end last; then those that start first; the
 rest is decided by their identifiers, so that the order never depends on how a recipe was written.

@@ -13,8 +13,7 @@ Setter = Callable[[Any, Any], None]
 
 
 class BaseObject:
-    """
-    The end of every chain of ``super().__init__(**kwargs)``.
+    """The end of every chain of ``super().__init__(**kwargs)``.
 
     :raises ValueError: for a keyword that no class in the chain has taken
     """
@@ -53,8 +52,7 @@ class BaseProp(ABC):
 
 
 class ModifierProp(BaseProp):
-    """
-    A field of a modifier.
+    """A field of a modifier.
 
     Used as a decorator: ``@ModifierProp()`` above the getter, then ``@name.setter`` above the
     setter.
@@ -67,6 +65,7 @@ class ModifierProp(BaseProp):
     :param func_get: the getter, if not given by decoration
     :param func_set: the setter, if not given by decoration
     :param doc: the docstring, by default the getter's
+    :ivar restrictions: names of the attributes that freeze the property while they are true
     """
 
     def __init__(
@@ -80,13 +79,13 @@ class ModifierProp(BaseProp):
         func_set: Setter | None = None,
         doc: str | None = None,
     ) -> None:
-        self._serializable = serializable
-        self._restrictions = [
+        self.serializable = serializable
+        self.restrictions = [
             *(["_initialized"] if restrict_initialized else []),
             *(["_enabled"] if restrict_enabled else []),
             *(restrict_extras or []),
         ]
-        self._no_serialize_val = no_serialize_val
+        self.no_serialize_val = no_serialize_val
         self._func_get = func_get
         self._func_set = func_set
         self._name = "the property"
@@ -117,26 +116,11 @@ class ModifierProp(BaseProp):
     def __set__(self, obj: Any, value: Any) -> None:
         if self._func_set is None:
             raise AttributeError(f"{self._name} cannot be set")
-        for restriction in self._restrictions:
+        for restriction in self.restrictions:
             if getattr(obj, restriction, False):
                 state = restriction.lstrip("_")
                 raise AttributeError(f"{self._name} of {type(obj).__name__} is frozen: {state}")
         self._func_set(obj, value)
-
-    @property
-    def serializable(self) -> bool:
-        """Whether the property is written into recipes."""
-        return self._serializable
-
-    @property
-    def restrictions(self) -> list[str]:
-        """Names of the attributes that freeze the property while they are true."""
-        return self._restrictions
-
-    @property
-    def no_serialize_val(self) -> Any:
-        """The value for which the property is left out of recipes."""
-        return self._no_serialize_val
 
     def getter(self, func_get: Getter) -> ModifierProp:
         return self._with(func_get, self._func_set)
@@ -146,10 +130,10 @@ class ModifierProp(BaseProp):
 
     def _with(self, func_get: Getter | None, func_set: Setter | None) -> ModifierProp:
         return type(self)(
-            serializable=self._serializable,
+            serializable=self.serializable,
             restrict_initialized=False,
-            restrict_extras=self._restrictions,
-            no_serialize_val=self._no_serialize_val,
+            restrict_extras=self.restrictions,
+            no_serialize_val=self.no_serialize_val,
             func_get=func_get,
             func_set=func_set,
             doc=self.__doc__,

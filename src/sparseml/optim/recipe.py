@@ -1,12 +1,4 @@
-"""
-Reading recipes.
-
-Managers call::
-
-    recipe = load_recipe(file_path, "pytorch", recipe_variables=..., metadata=...)
-    recipe.modifiers   # list, or dict of stage name -> list; not yet sorted
-    recipe.metadata    # always a dict, for the manager's constructor
-"""
+"""Reading recipes."""
 
 from __future__ import annotations
 
@@ -30,8 +22,7 @@ Modifiers = list[BaseModifier] | dict[str, list[BaseModifier]]
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """
-    What a recipe says.
+    """What a recipe says.
 
     :param modifiers: the modifiers in the order of the text, or those of each stage
     :param metadata: ``{"__metadata__": entry}``, or an entry for each stage; entries may be None
@@ -52,8 +43,7 @@ def load_recipe(
     metadata: dict[str, Any] | None = None,
     framework_metadata: dict[str, Any] | None = None,
 ) -> LoadedRecipe:
-    """
-    Read a recipe, give values to its variables and make its modifiers.
+    """Read a recipe, give values to its variables and make its modifiers.
 
     :param file_path: path of a ``.yaml``, ``.yml`` or ``.md`` file, or the recipe's text
     :param framework: whose modifiers the tags name; the package that registers them must have been

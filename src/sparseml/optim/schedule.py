@@ -1,5 +1,4 @@
-"""
-When something starts, repeats and ends, as a value that may be asked about any moment.
+"""When something starts, repeats and ends, as a value that may be asked about any moment.
 
 Epochs are floats, progress within the epoch included. An optimizer step is known by the epoch at
 which a training loop takes it.
@@ -27,8 +26,7 @@ def is_one_shot(epoch: float) -> bool:
 
 
 def epoch_of_step(step: int, steps_per_epoch: int) -> float:
-    """
-    Return the epoch at which a training loop takes its optimizer step ``step``, counted from 0.
+    """Return the epoch at which a training loop takes its optimizer step ``step``, counted from 0.
 
     Every part of a run computes it in this way, so that equal steps give equal floats.
     """
@@ -53,8 +51,7 @@ class Curve(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """
-    When to start, how often to repeat, and when to end.
+    """When to start, how often to repeat, and when to end.
 
     What has started counts its intervals from the last update, so that a frequency that is no
     multiple of a step is in effect rounded up to one; ``update_steps`` is exact.
@@ -104,12 +101,10 @@ class Schedule:
         started: bool = False,
         ended: bool = False,
     ) -> Reason:
-        """
-        Return why an update is due at ``epoch``; an empty, hence false, text if none is.
+        """Return why an update is due at ``epoch``; an empty, hence false, text if none is.
 
         :param epoch: infinity for a one-shot application, which ``steps_per_epoch`` is not needed
             for
-        :param steps_per_epoch: optimizer steps in an epoch
         :param last_update: the epoch of the last update, negative if there was none
         :param started: whether an update has started it
         :param ended: whether an update has ended it
@@ -139,10 +134,8 @@ class Schedule:
         return ""
 
     def updates(self, steps_per_epoch: int, steps: int) -> Iterator[PlannedUpdate]:
-        """
-        Yield the updates of a training run, by the rule that training itself goes by.
+        """Yield the updates of a training run, by the rule that training itself goes by.
 
-        :param steps_per_epoch: optimizer steps in an epoch
         :param steps: the first step not to ask about
         """
         schedule = self.in_epochs(steps_per_epoch)
@@ -160,8 +153,7 @@ class Schedule:
                 return
 
     def target(self, epoch: float, curve: Curve) -> float:
-        """
-        Return the value of a curve, such as the sparsity of a ``Ramp``, at ``epoch``.
+        """Return the value of a curve, such as the sparsity of a ``Ramp``, at ``epoch``.
 
         :raises ValueError: if start or end are given in steps; see :meth:`in_epochs`
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 from sparseml.optim.base_modifier import BaseModifier
@@ -30,9 +31,13 @@ def _as_epochs(modifier: Any, field: str, value: Any) -> Any:
         raise ValueError(problem) from None
 
 
+def _in_steps(attribute: str, what: str) -> ModifierProp:
+    doc = f"{what}, in place of its twin in epochs."
+    return ModifierProp(func_get=operator.attrgetter(attribute), doc=doc)
+
+
 class BaseScheduled(BaseModifier, metaclass=StepsMeta):
-    """
-    A modifier that starts and ends at given epochs.
+    """A modifier that starts and ends at given epochs.
 
     Whatever it takes in epochs may be given in optimizer steps instead, ``start_step``,
     ``end_step`` and, if it repeats, ``update_steps``: the metaclass sees to it.
@@ -90,20 +95,9 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
         self._end_epoch = _as_epochs(self, "end_epoch", value)
         self.validate_schedule()
 
-    @ModifierProp()
-    def start_step(self) -> int | None:
-        """The optimizer step to start at, in place of ``start_epoch``."""
-        return self._start_step
-
-    @ModifierProp()
-    def end_step(self) -> int | None:
-        """The optimizer step to end at, in place of ``end_epoch``."""
-        return self._end_step
-
-    @ModifierProp()
-    def update_steps(self) -> int | None:
-        """Optimizer steps between updates, in place of ``update_frequency``."""
-        return self._update_steps
+    start_step = _in_steps("_start_step", "The optimizer step to start at")
+    end_step = _in_steps("_end_step", "The optimizer step to end at")
+    update_steps = _in_steps("_update_steps", "Optimizer steps between updates")
 
     @property
     def has_steps(self) -> bool:
@@ -116,10 +110,8 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
         return self._steps_resolved
 
     def resolve_steps(self, steps_per_epoch: int) -> None:
-        """
-        Compute the epochs of what is given in steps. Calling it again changes nothing.
+        """Compute the epochs of what is given in steps. Calling it again changes nothing.
 
-        :param steps_per_epoch: optimizer steps in an epoch
         :raises ValueError: if it is not a positive whole number, or the schedule does not hold
             with it
         """
@@ -142,8 +134,7 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
         self._steps_resolved = True
 
     def check_steps_resolved(self, epoch: float = 0.0) -> None:
-        """
-        Check, before the schedule is used, that its epochs are the real ones.
+        """Check, before the schedule is used, that its epochs are the real ones.
 
         :param epoch: the current epoch; a one-shot application needs no schedule
         :raises RuntimeError: if the steps have not been resolved and there is need for them
@@ -155,8 +146,7 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
             )
 
     def validate_schedule(self) -> None:
-        """
-        Check start and end against each other and against their limits.
+        """Check start and end against each other and against their limits.
 
         :raises ValueError: if a rule is broken
         """
@@ -170,15 +160,14 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
         for field, epoch in (("start_epoch", start), ("end_epoch", end)):
             if math.isinf(epoch):
                 raise ValueError(f"{field} of {name} must be finite, found {epoch}")
-        comparator = self._end_comparator
-        if comparator is None and end != self._init_end:
+        if self._end_comparator is None and end != self._init_end:
             raise ValueError(f"end_epoch of {name} must stay {self._init_end}, found {end}")
-        rules = {
+        rules: dict[int | None, tuple[str, bool]] = {
             -1: ("-1 or at least", end == -1 or end >= start),
             0: ("at least", end >= start),
             1: ("greater than", end > start),
         }
-        rule, kept = rules.get(comparator, ("", True)) if comparator is not None else ("", True)
+        rule, kept = rules.get(self._end_comparator, ("", True))
         if not kept:
             raise ValueError(
                 f"end_epoch of {name} must be {rule} start_epoch, "
@@ -186,8 +175,7 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
             )
 
     def advance_epochs(self, ref_start_epoch: float | None = None) -> None:
-        """
-        Shift the schedule, as when the modifier joins a longer recipe.
+        """Shift the schedule, as when the modifier joins a longer recipe.
 
         :param ref_start_epoch: epochs to add; None changes nothing
         :raises ValueError: if start or end are given in steps, which know no epoch
@@ -218,8 +206,7 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
 
 
 class BaseUpdate(BaseModifier):
-    """
-    A modifier that repeats.
+    """A modifier that repeats.
 
     :param update_frequency: epochs between updates; -1 for every step
     :param min_frequency: the least value allowed for ``update_frequency``
@@ -228,8 +215,7 @@ class BaseUpdate(BaseModifier):
 
     def __init__(self, update_frequency: float, min_frequency: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        frequency = _as_epochs(self, "update_frequency", update_frequency)
-        self._update_frequency = self._init_update_frequency = frequency
+        self._update_frequency = _as_epochs(self, "update_frequency", update_frequency)
         self._min_frequency = float(min_frequency)
         self.validate_update()
 
@@ -244,8 +230,7 @@ class BaseUpdate(BaseModifier):
         self.validate_update()
 
     def validate_update(self) -> None:
-        """
-        Check how often to update against its limit.
+        """Check how often to update against its limit.
 
         :raises ValueError: if ``update_frequency`` is too small
         """
@@ -255,5 +240,4 @@ class BaseUpdate(BaseModifier):
                 f"{self._min_frequency}, found {self._update_frequency}"
             )
         if math.isinf(self._update_frequency):
-            name = type(self).__name__
-            raise ValueError(f"update_frequency of {name} must be finite, found inf")
+            raise ValueError(f"update_frequency of {type(self).__name__} must be finite, found inf")

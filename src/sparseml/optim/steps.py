@@ -1,5 +1,4 @@
-"""
-Constructors that also take a schedule in optimizer steps.
+"""Constructors that also take a schedule in optimizer steps.
 
 Wherever a scheduled modifier takes ``start_epoch``, ``end_epoch`` or ``update_frequency`` it also
 takes ``start_step``, ``end_step`` or ``update_steps``. How many steps make an epoch is known only
@@ -37,8 +36,7 @@ def _whole_steps(name: str, field: str, value: Any) -> int:
 
 
 def _provisional_epochs(steps: dict[str, int]) -> dict[str, float]:
-    """
-    Return epochs that a constructor accepts if any number of steps per epoch would do.
+    """Return epochs that a constructor accepts if any number of steps per epoch would do.
 
     An epoch has at least one step, so the number of steps bounds ends and frequencies from above
     and 0 bounds a start from below.

@@ -20,6 +20,13 @@ def _ends(modifiers: Iterable[Any]) -> list[float]:
     return [m.end_epoch for m in modifiers if getattr(m, "end_epoch", -1) > -1]
 
 
+def _of_type(kind: SparsificationTypes, what: str) -> Any:
+    return property(
+        lambda self: [m for m in self.iter_modifiers() if kind in m.sparsification_types],
+        doc=f"The modifiers that {what}.",
+    )
+
+
 class TimelineMixin:
     """Questions about a recipe's modifiers and their epochs."""
 
@@ -29,38 +36,12 @@ class TimelineMixin:
         """Return all modifiers, stage by stage."""
         raise NotImplementedError
 
-    def _of_type(self, kind: SparsificationTypes) -> list[Any]:
-        return [m for m in self.iter_modifiers() if kind in m.sparsification_types]
-
-    @property
-    def epoch_modifiers(self) -> list[Any]:
-        """The modifiers that only set the range of epochs."""
-        return self._of_type(SparsificationTypes.epoch)
-
-    @property
-    def learning_rate_modifiers(self) -> list[Any]:
-        """The modifiers that set the learning rate."""
-        return self._of_type(SparsificationTypes.learning_rate)
-
-    @property
-    def pruning_modifiers(self) -> list[Any]:
-        """The modifiers that prune."""
-        return self._of_type(SparsificationTypes.pruning)
-
-    @property
-    def quantization_modifiers(self) -> list[Any]:
-        """The modifiers that quantize."""
-        return self._of_type(SparsificationTypes.quantization)
-
-    @property
-    def distillation_modifiers(self) -> list[Any]:
-        """The modifiers that distil knowledge from a teacher."""
-        return self._of_type(SparsificationTypes.distillation)
-
-    @property
-    def structured_modifiers(self) -> list[Any]:
-        """The modifiers that change the model's structure."""
-        return self._of_type(SparsificationTypes.structured)
+    epoch_modifiers = _of_type(SparsificationTypes.epoch, "only set the range of epochs")
+    learning_rate_modifiers = _of_type(SparsificationTypes.learning_rate, "set the learning rate")
+    pruning_modifiers = _of_type(SparsificationTypes.pruning, "prune")
+    quantization_modifiers = _of_type(SparsificationTypes.quantization, "quantize")
+    distillation_modifiers = _of_type(SparsificationTypes.distillation, "distil from a teacher")
+    structured_modifiers = _of_type(SparsificationTypes.structured, "change the structure")
 
     def _resolved_modifiers(self) -> list[Any]:
         modifiers = list(self.iter_modifiers())
@@ -73,8 +54,7 @@ class TimelineMixin:
 
     @property
     def min_epochs(self) -> int:
-        """
-        The epoch in which the first modifier starts; -1 if none says.
+        """The epoch in which the first modifier starts; -1 if none says.
 
         :raises RuntimeError: if a schedule in steps has not been resolved
         """
@@ -82,8 +62,7 @@ class TimelineMixin:
 
     @property
     def max_epochs(self) -> int:
-        """
-        The number of epochs after which nothing starts or ends any more; -1 if none says.
+        """The number of epochs after which nothing starts or ends any more; -1 if none says.
 
         :raises RuntimeError: if a schedule in steps has not been resolved
         """
@@ -96,8 +75,7 @@ class TimelineMixin:
         return bool(starts) and min(starts) < epoch + 1
 
     def phase(self, epoch: float) -> str | None:
-        """
-        Return what the model is like at an epoch.
+        """Return what the model is like at an epoch.
 
         :return: ``"dense"``, ``"pruned"``, ``"dense_quantized"``, ``"pruned_quantized"``,
             ``"quantized_pruned"`` (pruning ended last), or None while it is changing
@@ -117,8 +95,7 @@ class TimelineMixin:
         return "quantized_pruned" if pruning_end >= last_quantized else "pruned_quantized"
 
     def get_start_end_epochs(self) -> OrderedDict[str, tuple[float, float]]:
-        """
-        Return where each stage starts and ends; a recipe without stages is one, named ``"all"``.
+        """Return where each stage starts and ends; a recipe without stages is one, named ``"all"``.
 
         A stage that does not say where it ends, ends where the next one starts.
         """

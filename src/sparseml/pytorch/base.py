@@ -41,25 +41,22 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def __getattr__(name: str) -> Any:
     if name not in ("torchvision", "torchvision_err"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module: Any = None
-    error: Exception | None = None
+    found: dict[str, Any] = {"torchvision": None, "torchvision_err": None}
     try:
-        module = importlib.import_module("torchvision")
-    except ImportError as caught:
-        error = caught
-    globals()["torchvision"], globals()["torchvision_err"] = module, error
-    return globals()[name]
+        found["torchvision"] = importlib.import_module("torchvision")
+    except ImportError as error:
+        found["torchvision_err"] = error
+    globals().update(found)
+    return found[name]
 
 
 def _check_install(
     package: str, min_version: str | None, max_version: str | None, raise_on_error: bool
 ) -> bool:
     error = getattr(sys.modules[__name__], f"{package}_err")
-    if error is not None:
-        if raise_on_error:
-            raise error
-        return False
-    return check_version(package, min_version, max_version, raise_on_error)
+    if error is not None and raise_on_error:
+        raise error
+    return error is None and check_version(package, min_version, max_version, raise_on_error)
 
 
 def check_torch_install(
@@ -79,10 +76,7 @@ def check_torchvision_install(
     max_version: str | None = None,
     raise_on_error: bool = True,
 ) -> bool:
-    """Whether torchvision is installed in a version within the (inclusive) bounds.
-
-    :raises ImportError: if it is not and ``raise_on_error`` is set
-    """
+    """Whether torchvision is, as :func:`check_torch_install` says of torch."""
     return _check_install("torchvision", min_version, max_version, raise_on_error)
 
 

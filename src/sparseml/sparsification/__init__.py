@@ -6,7 +6,7 @@ from sparseml.lazy import lazy_names
 from sparseml.sparsification.types import SparsificationTypes
 
 _MOVED = {
-    "sparseml.legacy.frameworks.sparsification": (
+    "sparseml.legacy.frameworks.info": (
         "ModifierInfo ModifierPropInfo ModifierType SparsificationInfo "
         "load_sparsification_info save_sparsification_info sparsification_info"
     ),

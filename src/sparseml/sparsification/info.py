@@ -1,5 +1,5 @@
-"""Old path: :mod:`sparseml.legacy.frameworks.sparsification`."""
+"""Old path: :mod:`sparseml.legacy.frameworks.info`."""
 
 from sparseml.lazy import moved
 
-__getattr__, __dir__ = moved(__name__, "sparseml.legacy.frameworks.sparsification")
+__getattr__, __dir__ = moved(__name__, "sparseml.legacy.frameworks.info")

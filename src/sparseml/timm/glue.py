@@ -21,10 +21,22 @@ if TYPE_CHECKING:
 
 __all__ = ["GLUE", "TimmGlue"]
 
-_ONE_SHOT = (
-    "Prune a model in one shot, without training, to one or several sparsities, and evaluate each."
-)
-_TRAINING = "Train a model while a recipe prunes it: gradually, or in one shot before fine-tuning."
+_ONE_SHOT = """\
+Prune a model in one shot, without training, to one or several sparsities, and
+evaluate each.
+
+Example:
+  %(prog)s --model resnet18 --pretrained --data-dir imagenet \\
+    --sparseml-recipe recipe:timm/one_shot/cap/resnet --sparsities 0.5 0.7
+"""
+_TRAINING = """\
+Train a model while a recipe prunes it: gradually, or in one shot before
+fine-tuning.
+
+Example:
+  %(prog)s --model resnet18 --pretrained --data-dir imagenet \\
+    --sparseml-recipe recipe:timm/gradual/gm/resnet --lr 0.01
+"""
 
 
 class TimmGlue:

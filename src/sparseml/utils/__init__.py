@@ -25,15 +25,13 @@ _MOVED = {
     "sparseml.legacy.export.arrays": (
         "NumpyArrayBatcher load_numpy save_numpy tensor_export tensors_export"
     ),
-    "sparseml.legacy.helpers.interpolation": "interpolate_list_linear interpolated_integral",
-    "sparseml.legacy.helpers.iterables": "bucket_iterable parse_kwarg_tuples wrapper_decorator",
-    "sparseml.legacy.helpers.parallel": "ParallelWorker",
-    "sparseml.legacy.helpers.paths": (
-        "create_unique_dir is_package_available is_url path_file_count path_file_size"
+    "sparseml.legacy.helpers.iterables": (
+        "ParallelWorker bucket_iterable interpolate_list_linear interpolated_integral "
+        "parse_kwarg_tuples wrapper_decorator"
     ),
     "sparseml.legacy.helpers.samples": (
-        "NDARRAY_KEY ROOT_PATH deprecation_warning json_to_jsonl load_labeled_data "
-        "parse_optimization_str"
+        "NDARRAY_KEY ROOT_PATH create_unique_dir deprecation_warning is_package_available is_url "
+        "json_to_jsonl load_labeled_data parse_optimization_str path_file_count path_file_size"
     ),
 }
 __all__ = [

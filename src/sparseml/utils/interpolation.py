@@ -19,8 +19,7 @@ INTERPOLATION_FUNCS = list(_CURVES)
 def interpolate(
     x_cur: float, x0: float, x1: float, y0: float, y1: float, inter_func: str = "linear"
 ) -> float:
-    r"""
-    Return the value at ``x_cur`` of a curve that leads from ``(x0, y0)`` to ``(x1, y1)``.
+    r"""Return the value at ``x_cur`` of a curve that leads from ``(x0, y0)`` to ``(x1, y1)``.
 
     With :math:`p = (x - x_0) / (x_1 - x_0)`, clamped to [0, 1], the curve is
     :math:`y_0 + (y_1 - y_0) f(p)` where f is p (linear), :math:`1 - (1 - p)^3` (cubic: Zhu and
@@ -45,8 +44,7 @@ def interpolate(
 def scheduled_sparsity(
     time: float, start: float, end: float, initial: float, final: float, curve: str = "cubic"
 ) -> float:
-    """
-    Return the sparsity asked for at ``time``.
+    """Return the sparsity asked for at ``time``.
 
     Exactly ``initial`` up to ``start``, exactly ``final`` from ``end`` on. A negative start means
     time 0; an end before the start means that there is no ramp: ``final`` at once. Infinite time

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, ALL_TOKEN
-from sparseml.utils.text import shortened
+from sparseml.utils.text import did_you_mean, shortened
 
 __all__ = ["convert_to_bool", "flatten_iterable", "validate_names", "validate_str_iterable"]
 
@@ -23,8 +23,7 @@ def flatten_iterable(li: Iterable[Any]) -> list[Any]:
 
 
 def convert_to_bool(val: Any) -> bool:
-    """
-    Read a flag as recipes and command lines give it.
+    """Read a flag as recipes and command lines give it.
 
     A text is false if it contains ``f`` or ``0``, in any case; other values count by their truth.
     """
@@ -34,8 +33,7 @@ def convert_to_bool(val: Any) -> bool:
 
 
 def validate_str_iterable(val: str | Iterable[Any], error_desc: str = "") -> str | list[str]:
-    """
-    Read a token for all layers or parameters, or a possibly nested list.
+    """Read a token for all layers or parameters, or a possibly nested list.
 
     :param val: ``__ALL__`` or ``__ALL_PRUNABLE__`` in any case, or an iterable, whose elements are
         not looked at; see :func:`validate_names`
@@ -47,9 +45,11 @@ def validate_str_iterable(val: str | Iterable[Any], error_desc: str = "") -> str
     if isinstance(val, str):
         if val.upper() in (ALL_TOKEN, ALL_PRUNABLE_TOKEN):
             return val.upper()
+        entry = shortened(val)
+        hint = did_you_mean(val, (ALL_TOKEN, ALL_PRUNABLE_TOKEN)) or f"; write it [{entry}]"
         raise ValueError(
             f"a list of names, {ALL_TOKEN} or {ALL_PRUNABLE_TOKEN} is needed{where}, "
-            f"found {shortened(val)}"
+            f"found {entry}{hint}"
         )
     if not isinstance(val, Iterable):
         raise ValueError(f"a list of names is needed{where}, found {shortened(val)}")
@@ -57,8 +57,7 @@ def validate_str_iterable(val: str | Iterable[Any], error_desc: str = "") -> str
 
 
 def validate_names(val: str | Iterable[Any], error_desc: str = "") -> str | list[str]:
-    """
-    Read names of layers or parameters, like :func:`validate_str_iterable`.
+    """Read names of layers or parameters, like :func:`validate_str_iterable`.
 
     :raises ValueError: for what is no text among the names, too
     """

@@ -23,11 +23,7 @@ Number = int | float
 
 
 class UnknownVariableException(Exception):
-    """
-    An expression names a variable that does not exist.
-
-    :param var_name: the missing name
-    """
+    """An expression names a variable that does not exist."""
 
     def __init__(self, var_name: str) -> None:
         super().__init__(f"unknown variable {var_name!r}")
@@ -136,8 +132,7 @@ def _parse(expression: str) -> ast.expr:
 
 
 def expression_variables(expression: str) -> set[str]:
-    """
-    Return the names of the variables in an expression.
+    """Return the names of the variables in an expression.
 
     :param expression: what :func:`restricted_eval` takes
     :raises RuntimeError: if it is no expression
@@ -148,8 +143,7 @@ def expression_variables(expression: str) -> set[str]:
 
 
 def restricted_eval(expression: str, variables: Mapping[str, Any] | None = None) -> Any:
-    """
-    Evaluate an arithmetic expression.
+    """Evaluate an arithmetic expression.
 
     Allowed are numbers, variables, ``+ - * / // ** %``, signs, parentheses and calls of
     ``abs``, ``float``, ``int``, ``max``, ``min`` and ``round``. Nothing else is, in particular

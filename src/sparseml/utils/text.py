@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["did_you_mean", "nearest_names", "quoted_list", "shortened"]
+__all__ = ["did_you_mean", "nearest_names", "quoted_list", "shortened", "shown"]
 
 # difflib compares in quadratic time, and names worth suggesting are short
 _LONGEST_NAME = 200
@@ -14,16 +14,9 @@ _MARGIN = 0.1
 
 
 def nearest_names(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
-    """
-    Return the candidates that look most like ``name``, best first.
+    """Return up to ``limit`` candidates that look most like ``name``, best first.
 
-    Upper and lower case count as equal while comparing.
-
-    :param name: the name that was not found
-    :param candidates: the names that exist
-    :param limit: return at most this many
-    :return: up to ``limit`` candidates, none much less similar than the best; empty if none is
-        similar
+    None is much less similar than the best. Upper and lower case count as equal.
     """
     if len(name) > _LONGEST_NAME:
         return []
@@ -40,9 +33,14 @@ def nearest_names(name: str, candidates: Iterable[str], limit: int = 3) -> list[
     ]
 
 
+def shown(value: object) -> str:
+    """Return ``repr(value)``, in which patterns have the backslashes that were written, once."""
+    return repr(value).replace("\\\\", "\\")
+
+
 def shortened(value: object, length: int = 80) -> str:
-    """Return text that fits into an error message: ``repr(value)``, cut after ``length``."""
-    text = repr(value[: length + 1] if isinstance(value, str) else value)
+    """Return text that fits into an error message: :func:`shown`, cut after ``length``."""
+    text = shown(value[: length + 1] if isinstance(value, str) else value)
     return text if len(text) <= length else f"{text[:length]}..."
 
 
@@ -55,13 +53,6 @@ def quoted_list(names: Iterable[str], last: str = "or") -> str:
 
 
 def did_you_mean(name: str, candidates: Iterable[str], limit: int = 3) -> str:
-    """
-    Return the tail of an error message: ``"; did you mean 'final_sparsity'?"``.
-
-    :param name: the name that was not found
-    :param candidates: the names that exist
-    :param limit: suggest at most this many
-    :return: text to append to a message, empty if no candidate is similar
-    """
+    """Return the tail of an error message: ``"; did you mean 'final_sparsity'?"``."""
     matches = nearest_names(name, candidates, limit)
     return f"; did you mean {quoted_list(matches)}?" if matches else ""

@@ -8,13 +8,11 @@ __all__ = ["WrittenCount", "WrittenNumber", "as_written"]
 
 
 class WrittenNumber(float):
-    """
-    A number that prints as the text that it was written as, such as ``1e-4``.
+    """A number that prints as the text that it was written as, such as ``1e-4``.
 
     YAML 1.1, and with it SparseML 1.x, takes numbers with an exponent but without a dot for text.
     Recipes show such a text as it stood, and the identifiers of modifiers depend on it.
 
-    :param text: the number
     :raises ValueError: if it is none
     """
 
@@ -59,8 +57,7 @@ class WrittenCount(int):
 
 
 def as_written(value: Any) -> Any:
-    """
-    Return a number as it is, and the text of one as a number that prints as this text.
+    """Return a number as it is, and the text of one as a number that prints as this text.
 
     :raises ValueError: for a text that is no number
     :raises TypeError: for what cannot be made a number

@@ -8,6 +8,7 @@ from torch import nn
 
 from sparseml.legacy.analysis.layer_flops import layer_flops
 from sparseml.optim import AnalyzedLayerDesc
+from sparseml.pytorch.nn import FATReLU, Hardswish, ReLU, Swish
 from sparseml.pytorch.optim import ModuleAnalyzer
 
 
@@ -198,3 +199,9 @@ def test_flops_of_lookups_and_of_nothing():
     embedding, index = nn.Embedding(4, 2), torch.tensor([1, 2])
     assert layer_flops(embedding, (index,), embedding(index)) == 0
     assert layer_flops(nn.ReLU(), (), None) == 0
+
+
+def test_activations_of_1x_take_an_operation_for_each_value() -> None:
+    x = torch.ones(2, 3)
+    for layer in (Hardswish(), Swish(), ReLU(), FATReLU()):
+        assert layer_flops(layer, (x,), layer(x)) == 6

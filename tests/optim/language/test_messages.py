@@ -48,12 +48,23 @@ pruning_modifiers:
         ("eval(epochs)", "0.5", ValueError, ":9: end_epoch of GMPruning"),
         ("update_frequency: 0.5", "update_frequency: half", ValueError,
             ":10: update_frequency of GMPruningModifier must be a number of epochs, found 'half'"),
-        ("[a.weight]", "a.weight", ValueError, ":5: a list of names"),
+        ("[a.weight]", r"re:a\..*weight", ValueError, ":5: a list of names, __ALL__ or "
+            r"__ALL_PRUNABLE__ is needed for params of GMPruningModifier, found "
+            r"'re:a\..*weight'; write it ['re:a\..*weight']"),
+        ("[a.weight]", "ALL_PRUNABLE", ValueError, ":5: a list of names, __ALL__ or "
+            "__ALL_PRUNABLE__ is needed for params of GMPruningModifier, found "
+            "'ALL_PRUNABLE'; did you mean '__ALL_PRUNABLE__'?"),
         ("start_epoch: 1.0", "start_epoch: 1.0\n    start_step: 3", ValueError,
             ":8: GMPruningModifier takes start_epoch or start_step, not both"),
         ("start_epoch: 1.0", "start_step: 1.5", ValueError, ":8: start_step"),
         ("eval(epochs)", "eval(epcohs)", Exception,
             ":9: unknown variable 'epcohs' in eval(epcohs); did you mean 'epochs'?"),
+        ("eval(epochs)", "epochs * 0.5", ValueError,
+            ":9: end_epoch of GMPruningModifier must be a number of epochs, found 'epochs * 0.5'; "
+            "to use variables, write eval(epochs * 0.5)"),
+        ("    params: [a", "  params: [a", yaml.YAMLError,
+            ":5: not valid YAML: while parsing a block collection, did not find expected '-' "
+            "indicator (is the line indented as those that it belongs to?)"),
         ("epochs: 10", "epochs: eval(epochs)", RuntimeError, ":2: circular variables"),
         ("eval(epochs)", "eval(epochs +)", RuntimeError, ":9: 'epochs +' is not arithmetic"),
         ("pruning_modifiers", "pruning", ValueError,
@@ -88,6 +99,13 @@ def test_place_and_text(
     assert isinstance(error, kind)
     assert str(error).startswith(f"{path}{text}"), str(error)
     assert error.file == str(path)
+
+
+def test_recipes_of_another_language(error_of: Any) -> None:
+    error = error_of("stage:\n  obcq_modifiers:\n    SparseGPTModifier:\n      sparsity: 0.5\n")
+    assert isinstance(error, ValueError) and error.line == 2
+    assert "'obcq_modifiers' must be a list of modifiers, each '- !Name'" in str(error)
+    assert "as in recipes of llm-compressor" in str(error)
 
 
 def test_constructors_may_take_more_than_their_signature_tells(load: Any, error_of: Any) -> None:

@@ -96,6 +96,41 @@ def test_other_paths(path: str) -> None:
     assert isinstance(info.value, RecipeError)
 
 
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("recipes/foo.yaml", "recipes/foo.yamlLACKS; did you mean 'food.yaml'?"),
+        ("recipes/other.md", "recipes/other.mdLACKS"),
+        ("none/a.yaml", "none/a.yamlLACKS; there is no folder 'none'"),
+        ("~/recipes/fod.yml", "HOME/recipes/fod.ymlLACKS; did you mean 'food.yaml'?"),
+        ("recipes/timm/one_shot/cap/vit.yaml", "recipes/timm/one_shot/cap/vit.yamlLACKS; did "
+            "you mean 'recipe:timm/one_shot/cap/vit'?"),
+        ("recipes", "recipes: this is a folder; MUST, one in it is 'food.yaml'"),
+        ("~/recipes/", "HOME/recipes/: this is a folder; MUST, one in it is 'food.yaml'"),
+        ("empty", "empty: this is a folder; MUST, there is none in it"),
+        ("recipes/food", "recipes/foodNOWHERE; did you mean 'food.yaml'?"),
+        ("notes.txt", "notes.txt: MUST"),
+        ("modifiers: []", "MUST, or text of several lines; found 'modifiers: []'"),
+        ("https://a.b/c.txt", "MUST, or text of several lines; found 'https://a.b/c.txt'"),
+    ],
+)  # fmt: skip
+def test_paths_that_lead_nowhere(
+    path: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for folder in ("recipes", "empty"):
+        (tmp_path / folder).mkdir()
+    for file in ("recipes/food.yaml", "notes.txt"):
+        (tmp_path / file).write_text(TEXT)
+    with pytest.raises(RecipeError) as info:
+        load_recipe_yaml_str(path)
+    text = text.replace("LACKS", ": the recipe does not exist")
+    text = text.replace("NOWHERE", ": MUST, and there is no such file")
+    text = text.replace("MUST", "a recipe must be the path of a .yaml, .yml or .md file")
+    assert str(info.value) == text.replace("HOME", str(tmp_path))
+
+
 @pytest.mark.parametrize("value", [None, 3, b"a: 1\n", ["a"], object()])
 def test_what_is_neither_text_nor_path(value: Any) -> None:
     with pytest.raises(ValueError, match="must be text or a path, found"):

@@ -107,6 +107,7 @@ class TestConstruction:
         for _ in range(4):
             assert model.bias.requires_grad
             driver.before_step()
+            optimizer.step()
             driver.after_step()
         assert not model.bias.requires_grad
 

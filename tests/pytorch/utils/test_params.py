@@ -49,12 +49,12 @@ def test_tied_weights_are_one_parameter() -> None:
 
 def test_entry_without_match(model: nn.Sequential) -> None:
     with pytest.raises(RuntimeError) as caught:
-        _names(model, ["0.weight", "0.weigth", "re:.*gamma"])
+        _names(model, ["0.weight", "0.weigth", r"re:.*\.gamma"])
     text = str(caught.value)
     assert "name '0.weigth' matches no parameter; did you mean '0.weight'" in text
-    assert "pattern 're:.*gamma' matches no parameter" in text
+    assert r"pattern 're:.*\.gamma' matches no parameter" in text
     assert "tried on: 0.weight, 0.bias, 2.0.weight, 2.0.bias" in text
-    assert _names(model, ["0.weigth", "re:.*gamma"], strict=False) == []
+    assert _names(model, ["0.weigth", r"re:.*\.gamma"], strict=False) == []
 
 
 def test_long_lists_of_names_are_cut() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import InitVar, dataclass, field, fields
+from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -28,17 +30,7 @@ class ASResultType(enum.Enum):
     outputs_sample = "outputs_sample"
 
 
-def _results(kind: ASResultType) -> Any:
-    return property(lambda self: self.results(kind), doc=f"The {kind.value} of each pass.")
-
-
-def _summary(kind: ASResultType, how: str) -> Any:
-    def get(self: ModuleASAnalyzer) -> Tensor:
-        return getattr(self, f"results_{how}")(kind)
-
-    return property(get, doc=f"The {how} of {kind.value} over all passes.")
-
-
+@dataclass(eq=False, repr=False)
 class ModuleASAnalyzer:
     """Measures the activations of a layer in every forward pass.
 
@@ -46,6 +38,10 @@ class ModuleASAnalyzer:
     one result a pass, on the CPU: its fraction of exact zeros, or values drawn from it at random.
     Means and the like raise a RuntimeError where nothing was measured. What is measured may be
     changed at any time.
+
+    ``inputs_sparsity``, ``inputs_sample``, ``outputs_sparsity`` and ``outputs_sample`` are the
+    :meth:`results` of each pass; with ``_mean``, ``_std``, ``_max`` or ``_min`` behind the name,
+    what they come to over all passes.
 
     :param module: the layer
     :param dim: measure for each index of this dimension or these dimensions; None for whole tensors
@@ -57,41 +53,28 @@ class ModuleASAnalyzer:
     :param seed: of the drawing
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        dim: int | Sequence[int] | None = None,
-        track_inputs_sparsity: bool = False,
-        track_outputs_sparsity: bool = False,
-        inputs_sample_size: int = 0,
-        outputs_sample_size: int = 0,
-        enabled: bool = True,
-        *,
-        seed: int = 0,
-    ) -> None:
-        self._module = module
-        self._dim = dim
-        self.track_inputs_sparsity = track_inputs_sparsity
-        self.track_outputs_sparsity = track_outputs_sparsity
-        self.inputs_sample_size = inputs_sample_size
-        self.outputs_sample_size = outputs_sample_size
-        self._seed = seed
+    module: nn.Module
+    dim: int | Sequence[int] | None = None
+    track_inputs_sparsity: bool = False
+    track_outputs_sparsity: bool = False
+    inputs_sample_size: int = 0
+    outputs_sample_size: int = 0
+    enabled: InitVar[bool] = True
+    seed: int = field(default=0, kw_only=True)
+
+    def __post_init__(self, enabled: bool) -> None:
         self._generators: dict[torch.device, torch.Generator] = {}
-        self._tracker = ASLayerTracker(
-            module, True, True, self._measure("inputs"), self._measure("outputs")
-        )
-        self._enabled = False
+        seen = partial(self._measure, "inputs"), partial(self._measure, "outputs")
+        self._tracker = ASLayerTracker(self.module, True, True, *seen)
         self.clear()
+        self._enabled = False
         if enabled:
             self.enable()
 
     def __repr__(self) -> str:
-        names = (
-            "dim track_inputs_sparsity track_outputs_sparsity inputs_sample_size "
-            "outputs_sample_size enabled"
-        )
-        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in names.split())
-        return f"{type(self).__name__}(module={type(self._module).__name__}, {settings})"
+        shown = [*(one.name for one in fields(self)[1:-1]), "enabled"]
+        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
+        return f"{type(self).__name__}(module={type(self.module).__name__}, {settings})"
 
     @staticmethod
     def analyze_layers(
@@ -104,40 +87,14 @@ class ModuleASAnalyzer:
         outputs_sample_size: int = 0,
         enabled: bool = True,
     ) -> list[ModuleASAnalyzer]:
-        """Return an analyzer for each of the named layers of ``module``, in the order named.
-
-        :raises AttributeError: naming the nearest names, if there is no such layer
-        """
+        """Return an analyzer for each named layer; an AttributeError names those nearest."""
         tracked = (track_inputs_sparsity, track_outputs_sparsity)
-        sizes = (inputs_sample_size, outputs_sample_size)
-        return [
-            ModuleASAnalyzer(get_layer(name, module), dim, *tracked, *sizes, enabled)
-            for name in layers
-        ]
+        rest = (dim, *tracked, inputs_sample_size, outputs_sample_size, enabled)
+        return [ModuleASAnalyzer(get_layer(name, module), *rest) for name in layers]
 
-    module = property(attrgetter("_module"), doc="The layer.")
-    dim = property(attrgetter("_dim"), doc="What is measured index by index.")
-    enabled = property(attrgetter("_enabled"), doc="Whether forward passes are measured.")
-    inputs_sparsity = _results(ASResultType.inputs_sparsity)
-    inputs_sparsity_mean = _summary(ASResultType.inputs_sparsity, "mean")
-    inputs_sparsity_std = _summary(ASResultType.inputs_sparsity, "std")
-    inputs_sparsity_max = _summary(ASResultType.inputs_sparsity, "max")
-    inputs_sparsity_min = _summary(ASResultType.inputs_sparsity, "min")
-    inputs_sample = _results(ASResultType.inputs_sample)
-    inputs_sample_mean = _summary(ASResultType.inputs_sample, "mean")
-    inputs_sample_std = _summary(ASResultType.inputs_sample, "std")
-    inputs_sample_max = _summary(ASResultType.inputs_sample, "max")
-    inputs_sample_min = _summary(ASResultType.inputs_sample, "min")
-    outputs_sparsity = _results(ASResultType.outputs_sparsity)
-    outputs_sparsity_mean = _summary(ASResultType.outputs_sparsity, "mean")
-    outputs_sparsity_std = _summary(ASResultType.outputs_sparsity, "std")
-    outputs_sparsity_max = _summary(ASResultType.outputs_sparsity, "max")
-    outputs_sparsity_min = _summary(ASResultType.outputs_sparsity, "min")
-    outputs_sample = _results(ASResultType.outputs_sample)
-    outputs_sample_mean = _summary(ASResultType.outputs_sample, "mean")
-    outputs_sample_std = _summary(ASResultType.outputs_sample, "std")
-    outputs_sample_max = _summary(ASResultType.outputs_sample, "max")
-    outputs_sample_min = _summary(ASResultType.outputs_sample, "min")
+    if TYPE_CHECKING:  # the properties that are set below
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def enable(self) -> None:
         """Measure from now on."""
@@ -157,18 +114,11 @@ class ModuleASAnalyzer:
             self._results[specific_result_type] = []
 
     def results(self, result_type: ASResultType) -> list[Tensor]:
-        """Return the results of one kind.
-
-        :return: for each pass ``[1]`` or ``[*dims]``, for drawn values ``[size]`` or
-            ``[*dims, size]``
-        """
+        """Return for each pass ``[1]`` or ``[*dims]``; for drawn values ``[*dims, size]``."""
         return self._results[result_type]
 
     def results_mean(self, result_type: ASResultType) -> Tensor:
-        """Return the mean of one kind of results, put together and taken along dimension 0.
-
-        :return: 0-d for results of one dimension; for others, ``[*dims, size]`` without the first
-        """
+        """Return the mean along dimension 0 of all results of one kind put together."""
         return self._together(result_type).mean(0)
 
     def results_std(self, result_type: ASResultType) -> Tensor:
@@ -190,23 +140,32 @@ class ModuleASAnalyzer:
             raise RuntimeError(f"no {kind.value} was measured: enable it and run a forward pass")
         return torch.cat(results)
 
-    def _measure(self, side: str) -> Callable[[Any], None]:
-        def measure(values: Any) -> None:
-            tensor = next(iter_tensors(values), None)
-            if tensor is None:
-                return
-            tensor, size = tensor.detach(), getattr(self, f"{side}_sample_size")
-            if getattr(self, f"track_{side}_sparsity"):
-                found = torch.atleast_1d(tensor_sparsity(tensor, self._dim).cpu())
-                self._results[ASResultType[f"{side}_sparsity"]].append(found)
-            if size > 0:
-                generator = self._generator(tensor.device)
-                drawn = tensor_sample(tensor, size, self._dim, generator=generator)
-                self._results[ASResultType[f"{side}_sample"]].append(drawn.cpu())
-
-        return measure
+    def _measure(self, side: str, values: Any) -> None:
+        tensor = next(iter_tensors(values), None)
+        if tensor is None:
+            return
+        tensor, size = tensor.detach(), getattr(self, f"{side}_sample_size")
+        if getattr(self, f"track_{side}_sparsity"):
+            found = torch.atleast_1d(tensor_sparsity(tensor, self.dim).cpu())
+            self._results[ASResultType[f"{side}_sparsity"]].append(found)
+        if size > 0:
+            drawn = tensor_sample(tensor, size, self.dim, generator=self._generator(tensor.device))
+            self._results[ASResultType[f"{side}_sample"]].append(drawn.cpu())
 
     def _generator(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:
-            self._generators[device] = torch.Generator(device).manual_seed(self._seed)
+            self._generators[device] = torch.Generator(device).manual_seed(self.seed)
         return self._generators[device]
+
+
+def _property(kind: ASResultType, what: str) -> property:
+    return property(lambda self: getattr(self, what)(kind), doc=f"{what} of {kind.value}")
+
+
+_PROPERTIES = {"enabled": property(attrgetter("_enabled"), doc="Whether passes are measured.")}
+for _kind in ASResultType:
+    _PROPERTIES[_kind.value] = _property(_kind, "results")
+    for _how in ("mean", "std", "max", "min"):
+        _PROPERTIES[f"{_kind.value}_{_how}"] = _property(_kind, f"results_{_how}")
+for _name, _found in _PROPERTIES.items():
+    setattr(ModuleASAnalyzer, _name, _found)

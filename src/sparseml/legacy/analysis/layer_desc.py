@@ -20,8 +20,7 @@ _SUMMED = ("params", "zeroed_params", "prunable_params", "flops", "total_flops")
 
 @dataclasses.dataclass
 class AnalyzedLayerDesc:
-    """
-    A layer of a model, or a part of a model made of layers.
+    """A layer of a model, or a part of a model made of layers.
 
     :param name: name in the model, empty for the model itself
     :param type_: name of the layer's class
@@ -65,30 +64,18 @@ class AnalyzedLayerDesc:
 
     def dict(self) -> _Plain:
         """Return the fields as plain data; ``type_`` is called ``type``."""
-        values = plain_data(dataclasses.asdict(self))
-        return {name.rstrip("_"): value for name, value in values.items()}
+        fields = dataclasses.asdict(self)
+        return plain_data({name.rstrip("_"): value for name, value in fields.items()})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AnalyzedLayerDesc:
-        """
-        Undo :meth:`dict`.
-
-        :raises ValueError: for names that are no fields, or without a name or type
-        """
+        """Undo :meth:`dict`; a ValueError names fields that are unknown or missing."""
         given = {"type_" if name == "type" else name: value for name, value in values.items()}
         known = {field.name for field in dataclasses.fields(cls)}
         wrong = sorted((given.keys() - known) | ({"name", "type_"} - given.keys()))
         if wrong:
             raise ValueError(f"no description of a layer: unknown or missing fields {wrong}")
-        for name in ("params_dims", "prunable_params_dims"):
-            if given.get(name) is not None:
-                given[name] = {param: tuple(shape) for param, shape in given[name].items()}
-        for name in ("input_shape", "output_shape"):
-            if given.get(name) is not None:
-                given[name] = tuple(tuple(shape) for shape in given[name])
-        if isinstance(given.get("stride"), list):
-            given["stride"] = tuple(given["stride"])
-        return cls(**given)
+        return cls(**_with_tuples(given))
 
     @staticmethod
     def save_descs(descs: Iterable[AnalyzedLayerDesc], path: str | os.PathLike[str]) -> None:
@@ -98,11 +85,7 @@ class AnalyzedLayerDesc:
 
     @staticmethod
     def load_descs(path: str) -> list[AnalyzedLayerDesc]:
-        """
-        Read what :meth:`save_descs` has written.
-
-        :raises FileNotFoundError: if there is no such file
-        """
+        """Read what :meth:`save_descs` has written."""
         layers = json.loads(read_json_text(path))["layers"]
         return [AnalyzedLayerDesc.from_dict(values) for values in layers]
 
@@ -110,7 +93,14 @@ class AnalyzedLayerDesc:
     def merge_descs(
         orig: AnalyzedLayerDesc, descs: Iterable[AnalyzedLayerDesc]
     ) -> AnalyzedLayerDesc:
-        """``orig`` with the counts and operations of ``descs`` added to its own."""
+        """Return ``orig`` with the counts and operations of ``descs`` added to its own."""
         parts = [orig, *descs]
         sums = {name: sum(getattr(part, name) for part in parts) for name in _SUMMED}
         return dataclasses.replace(orig, **sums)
+
+
+def _with_tuples(value: Any) -> Any:
+    """Return plain data with its lists, which are all shapes, as tuples."""
+    if isinstance(value, dict):
+        return {name: _with_tuples(item) for name, item in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

@@ -11,7 +11,6 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
 
-from sparseml.legacy.nn.activations import Swish
 from sparseml.legacy.nn.fatrelu import FATReLU
 
 __all__ = ["layer_flops"]
@@ -20,7 +19,6 @@ _ACTIVATIONS: tuple[type[nn.Module], ...] = (
     nn.CELU, nn.ELU, nn.GELU, nn.GLU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh,
     nn.LeakyReLU, nn.LogSigmoid, nn.Mish, nn.PReLU, nn.ReLU, nn.SELU, nn.SiLU, nn.Sigmoid,
     nn.Softplus, nn.Softshrink, nn.Softsign, nn.Tanh, nn.Tanhshrink, nn.Threshold, FATReLU,
-    Swish,
 )  # fmt: skip
 _POOLS = (_AvgPoolNd, _MaxPoolNd)
 _ADAPTIVE_POOLS = (_AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -21,17 +22,6 @@ from sparseml.pytorch.utils.tensors.stats import count_zeros
 __all__ = ["ModuleAnalyzer"]
 
 _Shapes = tuple[tuple[int, ...], ...]
-
-
-@dataclasses.dataclass
-class _Calls:
-    """What was seen of the calls of a module."""
-
-    execution_order: int = -1
-    input_shape: _Shapes | None = None
-    output_shape: _Shapes | None = None
-    flops: int = 0
-    total_flops: int = 0
 
 
 class ModuleAnalyzer:
@@ -53,16 +43,17 @@ class ModuleAnalyzer:
         ignore_zero: bool = True,
         multiply_adds: bool = True,
     ) -> None:
-        self._module = module
-        self._ignore_zero = ignore_zero
-        self._multiply_adds = multiply_adds
-        self._calls = {name: _Calls() for name, _ in canonical_named_modules(module)}
+        self.module = module
+        self.ignore_zero = ignore_zero
+        self.multiply_adds = multiply_adds
+        self._descs = {
+            name: AnalyzedLayerDesc(name, type(layer).__name__)
+            for name, layer in canonical_named_modules(module)
+        }
         self._count = 0
         self._seen = False
         self._handles: list[RemovableHandle] = []
         self.enabled = enabled
-
-    module = property(attrgetter("_module"), doc="The model.")
 
     @property
     def enabled(self) -> bool:
@@ -73,18 +64,12 @@ class ModuleAnalyzer:
     def enabled(self, value: bool) -> None:
         if value == self.enabled:
             return
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-        for name, layer in canonical_named_modules(self._module) if value else ():
-            self._handles.append(layer.register_forward_pre_hook(self._before(name)))
-            self._handles.append(layer.register_forward_hook(self._after(name)))
-
-    ignore_zero = property(attrgetter("_ignore_zero"), doc="Whether zeros cost nothing.")
-    multiply_adds = property(
-        attrgetter("_multiply_adds"),
-        doc="Whether a multiply-add counts as two.",
-    )
+        while self._handles:
+            self._handles.pop().remove()
+        for name, layer in canonical_named_modules(self.module) if value else ():
+            before, after = partial(self._before, name), partial(self._after, name)
+            self._handles.append(layer.register_forward_pre_hook(before))
+            self._handles.append(layer.register_forward_hook(after))
 
     def layer_desc(self, name: str | None = None) -> AnalyzedLayerDesc:
         """Describe a layer, or a part of the model together with all layers in it.
@@ -98,23 +83,18 @@ class ModuleAnalyzer:
                 "nothing was analyzed yet: set enabled = True and run a forward pass first"
             )
         name = canonical_name(name or "")
-        layer = unwrap_module(get_layer(name, self._module), root=not name)
+        layer = unwrap_module(get_layer(name, self.module), root=not name)
         prefix = f"{name}." if name else ""
         inside = [
             self._own_desc(inner_name, inner)
-            for inner_name, inner in canonical_named_modules(self._module)
+            for inner_name, inner in canonical_named_modules(self.module)
             if inner is not layer and inner_name.startswith(prefix)
         ]
         return AnalyzedLayerDesc.merge_descs(self._own_desc(name, layer), inside)
 
     def ks_layer_descs(self) -> list[AnalyzedLayerDesc]:
-        """Describe each layer whose weight pruning usually acts on, in the order of execution.
-
-        Layers that did not run come first.
-
-        :raises RuntimeError: before the first forward pass while enabled
-        """
-        descs = [self.layer_desc(name) for name, _ in get_prunable_layers(self._module)]
+        """Describe each prunable layer in the order of execution, those that did not run first."""
+        descs = [self.layer_desc(name) for name, _ in get_prunable_layers(self.module)]
         return sorted(descs, key=attrgetter("execution_order"))
 
     def _own_desc(self, name: str, layer: nn.Module) -> AnalyzedLayerDesc:
@@ -123,42 +103,33 @@ class ModuleAnalyzer:
         prunable = _weight(layer)
         weights = [param.detach() for name, param in params.items() if "bias" not in name]
         is_layer = not any(True for _ in layer.children())
-        return AnalyzedLayerDesc(
-            name=name,
-            type_=type(layer).__name__,
+        return dataclasses.replace(
+            self._descs[name],
             params=sum(param.numel() for param in params.values()),
             zeroed_params=sum(map(count_zeros, weights)),
             prunable_params=sum(param.numel() for param in prunable.values()),
             params_dims=_dims(params) if is_layer else None,
             prunable_params_dims=_dims(prunable) if is_layer else None,
             stride=getattr(layer, "stride", None),
-            **vars(self._calls[name]),
         )
 
-    def _before(self, name: str) -> Any:
-        def number(_layer: nn.Module, _inputs: Any) -> None:
-            self._count = 0 if not name else self._count + 1
-            self._calls[name].execution_order = self._count
+    def _before(self, name: str, _layer: nn.Module, _inputs: Any) -> None:
+        self._count = 0 if not name else self._count + 1
+        self._descs[name].execution_order = self._count
 
-        return number
-
-    def _after(self, name: str) -> Any:
-        def measure(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            calls = self._calls[name]
-            calls.input_shape, calls.output_shape = _shapes(inputs), _shapes(output)
-            calls.flops = layer_flops(layer, inputs, output, self._ignore_zero, self._multiply_adds)
-            calls.total_flops += calls.flops
-            self._seen = True
-
-        return measure
+    def _after(self, name: str, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        desc = self._descs[name]
+        desc.input_shape, desc.output_shape = _shapes(inputs), _shapes(output)
+        desc.flops = layer_flops(layer, inputs, output, self.ignore_zero, self.multiply_adds)
+        desc.total_flops += desc.flops
+        self._seen = True
 
 
 def _weight(layer: nn.Module) -> dict[str, Tensor]:
-    is_prunable = isinstance(layer, _BatchNorm) or get_prunable_layers(layer)
-    if not is_prunable or any(True for _ in layer.children()):
-        return {}
     weight = getattr(layer, "weight", None)
-    return {"weight": weight} if isinstance(weight, Tensor) else {}
+    is_prunable = isinstance(layer, _BatchNorm) or get_prunable_layers(layer)
+    is_layer = not any(True for _ in layer.children())
+    return {"weight": weight} if is_prunable and is_layer and isinstance(weight, Tensor) else {}
 
 
 def _dims(params: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -18,11 +19,7 @@ Arrays = Any  # an array, or mappings and iterables of arrays, nested at will
 
 
 def load_numpy(file_path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarray]:
-    """
-    Return the array in a ``.npy`` file, or the named arrays in a ``.npz`` file.
-
-    :param file_path: the file; pickled objects in it are refused
-    """
+    """Return the array in a ``.npy`` file or those in a ``.npz`` by name; no pickled objects."""
     import numpy as np
 
     content = np.load(clean_path(file_path), allow_pickle=False)
@@ -35,14 +32,12 @@ def load_numpy(file_path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.n
 def save_numpy(
     array: Arrays, export_dir: str | os.PathLike[str], name: str, npz: bool = True
 ) -> str:
-    """
-    Write an array, or several with ``npz``, to a file.
+    """Write an array, or several with ``npz``, to a file; return its path.
 
     :param array: an array, a mapping of names to arrays, or an iterable of arrays
     :param export_dir: the folder, created if needed
     :param name: the file's name without extension
     :param npz: write ``.npz``; otherwise ``.npy``, which holds a single array
-    :return: the file's path
     """
     import numpy as np
 
@@ -62,7 +57,7 @@ def save_numpy(
 def tensor_export(
     tensor: Arrays, export_dir: str | os.PathLike[str], name: str, npz: bool = True
 ) -> str:
-    """Call :func:`save_numpy`; exports of samples know it by this name."""
+    """Do what :func:`save_numpy` does."""
     return save_numpy(tensor, export_dir, name, npz)
 
 
@@ -73,23 +68,25 @@ def tensors_export(
     counter: int = 0,
     break_batch: bool = False,
 ) -> list[str]:
-    """
-    Write arrays to files ``<prefix>-<four digits>.npz``, one file for each array.
+    """Write each array to a file ``<prefix>-<four digits>.npz``; return the files' paths.
 
     :param tensors: an array, or mappings and iterables of arrays, nested at will
     :param export_dir: the folder, created if needed
-    :param name_prefix: what file names start with
     :param counter: the first number
     :param break_batch: write a file for each element along an array's first dimension
-    :return: the files' paths
     """
     arrays = [
         part for array in _flat_arrays(tensors) for part in (array if break_batch else [array])
     ]
-    return [
-        save_numpy(array, export_dir, f"{name_prefix}-{number:04d}")
-        for number, array in enumerate(arrays, start=counter)
-    ]
+    return save_numbered(arrays, export_dir, name_prefix, counter)
+
+
+def save_numbered(
+    arrays: Iterable[Arrays], export_dir: str | os.PathLike[str], name_prefix: str, counter: int
+) -> list[str]:
+    """Call :func:`save_numpy` for each, with names ``<prefix>-<four digits>``; return paths."""
+    numbers = itertools.count(counter)
+    return [save_numpy(a, export_dir, f"{name_prefix}-{next(numbers):04d}") for a in arrays]
 
 
 def _flat_arrays(tensors: Arrays) -> Iterable[np.ndarray]:
@@ -116,17 +113,13 @@ class NumpyArrayBatcher:
         return len(next(iter(self._items.values()), []))
 
     def append(self, item: Mapping[str, np.ndarray]) -> None:
-        """
-        Add a sample.
-
-        :raises ValueError: if its names or shapes differ from those of the first sample
-        """
+        """Add a sample; a ValueError if its names or shapes are not those of the first."""
         if self._items and set(item) != set(self._items):
             raise ValueError(f"names must be {sorted(self._items)}, found {sorted(item)}")
-        for name, array in item.items():
-            held = self._items.get(name)
-            if held and held[0].shape != array.shape:
-                raise ValueError(f"{name} must have shape {held[0].shape}, found {array.shape}")
+        for name, held in self._items.items():
+            wanted, found = held[0].shape, item[name].shape
+            if wanted != found:
+                raise ValueError(f"{name} must have shape {wanted}, found {found}")
         for name, array in item.items():
             self._items.setdefault(name, []).append(array)
 

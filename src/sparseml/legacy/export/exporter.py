@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import logging
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,42 +22,39 @@ from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.saving.files import atomic_path, write_torch_file
 from sparseml.pytorch.utils.tensors.nested import tensors_batch_size, tensors_module_forward
 
-__all__ = ["ModuleExporter", "script_model", "trace_model"]
+__all__ = ["ModuleExporter", "export_onnx", "script_model", "trace_model"]
+
+
+_LEAST_OPSET = 18
+_LOGGER = logging.getLogger(__name__)
 
 
 def trace_model(path: str | Path, model: nn.Module, sample_batch: Any) -> None:
     """Trace ``model`` on ``sample_batch`` with TorchScript and save that."""
-    traced = torch.jit.trace_module(model, {"forward": sample_batch})
-    with atomic_path(path) as part:
-        torch.jit.save(traced, str(part))
+    _save_script(path, torch.jit.trace_module(model, {"forward": sample_batch}))
 
 
 def script_model(path: str | Path, model: nn.Module) -> None:
     """Compile ``model`` with TorchScript and save that."""
-    scripted = torch.jit.script(model)
+    _save_script(path, torch.jit.script(model))
+
+
+def _save_script(path: str | Path, script: Any) -> None:
     with atomic_path(path) as part:
-        torch.jit.save(scripted, str(part))
+        torch.jit.save(script, str(part))
 
 
 class ModuleExporter:
-    """Exports a copy of a module, on the CPU and in eval mode, below one folder.
+    """Exports a copy of a module, on the CPU and in eval mode, below the folder ``output_dir``.
 
     Wrappers such as DDP are taken off. Nothing is written before something is exported.
-
-    :param module: the model
-    :param output_dir: the folder
     """
 
     def __init__(self, module: nn.Module, output_dir: str | Path):
-        self._module = copy.deepcopy(unwrap_module(module)).to("cpu").eval()
+        self.module = copy.deepcopy(unwrap_module(module)).to("cpu").eval()
         self._output_dir = Path(output_dir).expanduser().absolute()
 
-    module = property(attrgetter("_module"), doc="The copy that is exported.")
-
-    @property
-    def output_dir(self) -> str:
-        """The folder, as an absolute path."""
-        return str(self._output_dir)
+    output_dir = property(lambda self: str(self._output_dir), doc="The folder's absolute path.")
 
     def export_pytorch(
         self,
@@ -69,19 +67,17 @@ class ModuleExporter:
         export_entire_model: bool = False,
         arch_key: str | None = None,
     ) -> str:
-        """Save the weights as ``training/<name>``; see ``save_model`` for the arguments.
+        """Save the weights as ``training/<name>`` and return its path; see ``save_model``.
 
         :param export_entire_model: pickle the whole module instead. ``load_model`` does not read
             such a file, since unpickling it runs code.
-        :return: path of the file
         """
-        path = self._output_dir / "training" / name
+        path, zipped = self._output_dir / "training" / name, use_zipfile_serialization_if_available
         if export_entire_model:
-            write_torch_file(path, self._module, zipped=use_zipfile_serialization_if_available)
+            write_torch_file(path, self.module, zipped=zipped)
         else:
-            zipped = use_zipfile_serialization_if_available
             rest = (optimizer, recipe, epoch, zipped, include_modifiers, arch_key)
-            save_model(path, self._module, *rest)
+            save_model(path, self.module, *rest)
         return str(path)
 
     def export_samples(
@@ -94,28 +90,21 @@ class ModuleExporter:
         """Save batches and the module's outputs for them, one numpy file per sample.
 
         Files are ``sample-inputs/inp-0000.npz``, ``sample-outputs/out-0000.npz``,
-        ``sample-labels/lab-0000.npz`` and ``sample_originals/org-0000.npz``.
-
-        :param sample_batches: batches as the module takes them
-        :param sample_labels: labels of each batch
-        :param sample_originals: each batch before preprocessing
-        :param exp_counter: number of the first sample
+        ``sample-labels/lab-0000.npz`` and ``sample_originals/org-0000.npz``, those of each batch
+        before preprocessing; ``exp_counter`` is the first number.
         """
-        batches = [tensors_to_device(batch, "cpu") for batch in sample_batches]
+        inputs = [tensors_to_device(batch, "cpu") for batch in sample_batches]
         with torch.no_grad():
-            outputs = [
-                tensors_module_forward(batch, self._module, check_feat_lab_inp=False)
-                for batch in batches
-            ]
-        self._export("sample-inputs", "inp", batches, exp_counter)
-        self._export("sample-outputs", "out", outputs, exp_counter)
-        self._export("sample-labels", "lab", sample_labels or (), exp_counter)
-        self._export("sample_originals", "org", sample_originals or (), exp_counter)
-
-    def _export(self, folder: str, prefix: str, batches: Iterable[Any], counter: int) -> None:
-        for batch in batches:
-            path = self._output_dir / folder
-            counter += len(tensors_export(batch, path, prefix, counter, break_batch=True))
+            outputs = [tensors_module_forward(batch, self.module, False) for batch in inputs]
+        for folder, prefix, batches in (
+            ("sample-inputs", "inp", inputs),
+            ("sample-outputs", "out", outputs),
+            ("sample-labels", "lab", sample_labels or ()),
+            ("sample_originals", "org", sample_originals or ()),
+        ):
+            path, number = self._output_dir / folder, exp_counter
+            for batch in batches:
+                number += len(tensors_export(batch, path, prefix, number, break_batch=True))
 
     def export_onnx(
         self,
@@ -133,7 +122,7 @@ class ModuleExporter:
 
         :param sample_batch: a batch as the module takes it; one sample will do
         :param opset: ONNX opset, torch's default if None
-        :param disable_bn_fusing: kept for old callers; fusing is up to torch's exporter
+        :param disable_bn_fusing: without effect: fusing is up to torch's exporter
         :param convert_qat: not supported, must be False
         :param export_kwargs: further arguments of ``torch.onnx.export``, which win
         :return: path of the file
@@ -146,11 +135,11 @@ class ModuleExporter:
         args, kwargs = _as_arguments(sample_batch)
         if "dynamic_shapes" not in export_kwargs or "dynamic_axes" in export_kwargs:
             args, kwargs = _at_least_two((args, kwargs))
-        names = list(kwargs) or _numbered("input", len(args))
         with torch.no_grad():
-            outputs = self._module(*args, **kwargs)
+            outputs = self.module(*args, **kwargs)
         settings = {
-            "input_names": names,
+            "kwargs": kwargs,
+            "input_names": list(kwargs) or _numbered("input", len(args)),
             "output_names": _output_names(outputs),
             "opset_version": opset,
             "dynamic_shapes": _dynamic_shapes(args, kwargs),
@@ -160,22 +149,16 @@ class ModuleExporter:
         }
         path = self._output_dir / name
         with atomic_path(path) as part:
-            torch.onnx.export(
-                self._module, args, str(part), kwargs=kwargs, **{**settings, **export_kwargs}
-            )
+            torch.onnx.export(self.module, args, str(part), **settings | export_kwargs)
         return str(path)
 
     def export_torchscript(self, name: str = "model.pts", sample_batch: Any = None) -> str:
-        """Export to TorchScript as ``framework/<name>``.
-
-        :param sample_batch: trace with this batch; compile from source if None
-        :return: path of the file
-        """
+        """Export to TorchScript as ``framework/<name>``, traced with a batch if there is one."""
         path = self._output_dir / "framework" / name
         if sample_batch is None:
-            script_model(path, self._module)
+            script_model(path, self.module)
         else:
-            trace_model(path, self._module, sample_batch)
+            trace_model(path, self.module, sample_batch)
         return str(path)
 
     def create_deployment_folder(
@@ -209,9 +192,8 @@ class ModuleExporter:
 def _require_onnx() -> None:
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(
-            f"exporting to ONNX needs {' and '.join(missing)}: pip install {' '.join(missing)}"
-        )
+        needed, install = " and ".join(missing), f"pip install {' '.join(missing)}"
+        raise ImportError(f"exporting to ONNX needs {needed}: {install}")
 
 
 def _as_arguments(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -232,22 +214,51 @@ def _output_names(outputs: Any) -> list[str]:
 
 
 def _at_least_two(tensors: Any) -> Any:
-    """Return the arguments for a batch of one with every tensor doubled, others as they are.
-
-    Torch takes a first dimension of 1 for a constant and would refuse to make it dynamic.
-    """
+    """Return a batch of one doubled, as torch would take a first dimension of 1 for a constant."""
     if tensors_batch_size(tensors) != 1:
         return tensors
     return map_tensors(tensors, lambda x: torch.cat([x, x]) if x.ndim and len(x) == 1 else x)
 
 
 def _dynamic_shapes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def batch_axis(value: Any) -> dict[int, str] | None:
+        return {0: "batch"} if isinstance(value, Tensor) and value.ndim else None
+
     if tensors_batch_size([*args, *kwargs.values()]) < 1:
         return None
-    if kwargs:
-        return {key: _batch_axis(value) for key, value in kwargs.items()}
-    return tuple(_batch_axis(value) for value in args)
+    return {key: batch_axis(kwargs[key]) for key in kwargs} or tuple(map(batch_axis, args))
 
 
-def _batch_axis(value: Any) -> dict[int, str] | None:
-    return {0: "batch"} if isinstance(value, Tensor) and value.ndim else None
+def export_onnx(
+    module: nn.Module,
+    sample_batch: Any,
+    file_path: str | os.PathLike[str],
+    opset: int | None = None,
+    disable_bn_fusing: bool = True,
+    convert_qat: bool = False,
+    dynamic_axes: Any = None,
+    skip_input_quantize: bool = False,
+    **export_kwargs: Any,
+) -> str:
+    """Export a model to a file; for what is not said here see :meth:`ModuleExporter.export_onnx`.
+
+    :param file_path: the file; folders above it are created
+    :param opset: ONNX opset; torch's default if None. Torch writes 18 and later, which is what
+        smaller numbers lead to, with a warning; SparseML 1.x took 14
+    :param dynamic_axes: which dimensions of which inputs may change, instead of the first of each;
+        for :func:`torch.onnx.export`
+    :param skip_input_quantize: must be False, as is ``convert_qat``
+    """
+    if skip_input_quantize:
+        raise ValueError("skip_input_quantize is not supported: graphs are not rewritten")
+    if isinstance(dynamic_axes, dict):
+        # torch lets only one of the two say so
+        export_kwargs = {"dynamic_axes": dynamic_axes, "dynamic_shapes": None, **export_kwargs}
+    if opset is not None and opset < _LEAST_OPSET:
+        _LOGGER.warning("torch writes opset %d or later, not %d", _LEAST_OPSET, opset)
+        opset = _LEAST_OPSET
+    path = Path(file_path).expanduser().absolute()
+    exporter = ModuleExporter(module, path.parent)
+    return exporter.export_onnx(
+        sample_batch, path.name, opset, disable_bn_fusing, convert_qat, **export_kwargs
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseml.legacy.export.arrays import save_numpy
+from sparseml.legacy.export.arrays import save_numbered, save_numpy
 from sparseml.legacy.export.arrays import tensors_export as arrays_export
 
 __all__ = ["tensor_export", "tensors_export"]
@@ -50,36 +50,28 @@ def tensors_export(
     counter: int = 0,
     break_batch: bool = False,
 ) -> list[str]:
-    """Save ``tensors`` as numpy files named ``<name_prefix>-<counter, four digits>.npz``.
-
-    Each tensor of a collection gets a file of its own, with the counter rising.
+    """Save each tensor as ``<name_prefix>-<counter, four digits>.npz``; return paths of the files.
 
     :param break_batch: save one file per sample instead: the collection is a batch, whose tensors
         are split along the first dimension and kept together
-    :return: paths of the files
     :raises ValueError: for something that is neither a tensor nor a collection
     """
     arrays = _to_numpy(tensors)
     if not break_batch:
         return arrays_export(arrays, export_dir, name_prefix, counter)
-    return [
-        save_numpy(sample, export_dir, f"{name_prefix}-{number:04d}")
-        for number, sample in enumerate(_break_batch(arrays), start=counter)
-    ]
+    return save_numbered(_break_batch(arrays), export_dir, name_prefix, counter)
 
 
 def _break_batch(arrays: Any) -> list[Any]:
     if isinstance(arrays, np.ndarray):
         return list(arrays)
-    if isinstance(arrays, dict):
-        return [dict(zip(arrays, row, strict=True)) for row in _rows(list(arrays.values()))]
-    if isinstance(arrays, list):
-        return _rows(arrays)
-    raise ValueError(f"expected a tensor or a collection, found {type(arrays).__name__}")
-
-
-def _rows(columns: Sequence[Any]) -> list[Any]:
-    sizes = {len(column) for column in columns}
+    if not isinstance(arrays, (dict, list)):
+        raise ValueError(f"expected a tensor or a collection, found {type(arrays).__name__}")
+    columns = list(arrays.values()) if isinstance(arrays, dict) else arrays
+    sizes = sorted({len(column) for column in columns})
     if len(sizes) > 1:
-        raise ValueError(f"the tensors of a batch differ in their first dimension: {sorted(sizes)}")
-    return [list(row) for row in zip(*columns, strict=True)]
+        raise ValueError(f"the tensors of a batch differ in their first dimension: {sizes}")
+    rows = zip(*columns, strict=True)
+    if isinstance(arrays, dict):
+        return [dict(zip(arrays, row, strict=True)) for row in rows]
+    return [list(row) for row in rows]

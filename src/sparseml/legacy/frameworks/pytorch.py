@@ -40,11 +40,7 @@ def is_supported(item: Any) -> bool:
 
 
 def framework_info() -> FrameworkInfo:
-    """Describe the installed packages, the devices and what can be done.
-
-    Exporting to ONNX further needs the packages onnx and onnxscript, whose versions are None
-    where they are not installed.
-    """
+    """Describe installed packages (exporting needs onnx and onnxscript), devices, abilities."""
     providers = [
         FrameworkInferenceProviderInfo(
             name=name,
@@ -52,8 +48,6 @@ def framework_info() -> FrameworkInfo:
             device=device,
             supported_sparsification=sparsification_info(),
             available=available,
-            properties={},
-            warnings=[],
         )
         for name, device, description, available in (
             ("cpu", "cpu", "the CPU", True),

@@ -1,27 +1,38 @@
-"""Samples and their labels from files, and other small things that SparseML 1.x had."""
+"""Samples and labels from files, new folders, what is installed, and the like of SparseML 1.x."""
 
 from __future__ import annotations
 
+import fnmatch
 import glob
+import importlib.metadata
+import importlib.util
+import itertools
 import json
 import logging
 import os
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import sparseml
 from sparseml.legacy.export.arrays import load_numpy
-from sparseml.utils.paths import clean_path
+from sparseml.utils.paths import clean_path, create_parent_dirs
 
 __all__ = [
     "NDARRAY_KEY",
     "ROOT_PATH",
+    "create_unique_dir",
     "deprecation_warning",
+    "is_package_available",
+    "is_url",
     "json_to_jsonl",
     "load_labeled_data",
     "parse_optimization_str",
+    "path_file_count",
+    "path_file_size",
 ]
 
 _LOGGER = logging.getLogger(__name__)
@@ -32,12 +43,11 @@ ROOT_PATH = str(Path(sparseml.__file__).parent)
 """The folder of this package."""
 
 
-def _loaded(source: Any) -> list[Any]:
-    if isinstance(source, (str, os.PathLike)):
-        path = clean_path(source)
-        pattern = os.path.join(path, "*") if os.path.isdir(path) else path
-        return sorted(glob.glob(pattern))
-    return list(source)
+def _listed(source: Any) -> list[Any]:
+    if not isinstance(source, (str, os.PathLike)):
+        return list(source)
+    path = clean_path(source)
+    return sorted(glob.glob(os.path.join(path, "*") if os.path.isdir(path) else path))
 
 
 def _read(value: Any) -> Any:
@@ -49,18 +59,16 @@ def load_labeled_data(
     labels: str | Iterable[Any] | None,
     raise_on_error: bool = True,
 ) -> list[tuple[Any, Any]]:
-    """
-    Return samples with their labels, matched by their order.
+    """Return pairs of a sample and its label, matched by their order.
 
     :param data: a folder or a pattern of ``.npy`` and ``.npz`` files, which are taken in the order
         of their names; or an iterable of paths of such files and of samples
-    :param labels: the same for the labels; None for none
+    :param labels: the same for the labels; None for none, and pairs with None
     :param raise_on_error: raise if a file cannot be read; otherwise leave that sample out, and log
-    :return: pairs of a sample and its label, None without labels
     :raises ValueError: for as many labels as there are not samples
     """
-    samples = _loaded(data)
-    marks = [None] * len(samples) if labels is None else _loaded(labels)
+    samples = _listed(data)
+    marks = [None] * len(samples) if labels is None else _listed(labels)
     if len(samples) != len(marks):
         raise ValueError(f"{len(samples)} samples, but {len(marks)} labels")
     pairs = []
@@ -75,11 +83,9 @@ def load_labeled_data(
 
 
 def parse_optimization_str(optim_full_name: str) -> tuple[str, str, Any]:
-    """
-    Return the parts of a name such as ``pruned-moderate-deepsparse`` by which models were kept.
+    """Return name, category and target of a kind such as ``pruned-moderate-deepsparse``.
 
-    :param optim_full_name: name, category and target, of which the last ones may be missing
-    :return: the three; ``base``, ``none`` and None where they are missing
+    Where the last ones are missing they are ``base``, ``none`` and None.
     """
     parts = [part for part in optim_full_name.split("-", 2) if part]
     name, category, target = parts + ["base", "none", ""][len(parts) :]
@@ -87,12 +93,9 @@ def parse_optimization_str(optim_full_name: str) -> tuple[str, str, Any]:
 
 
 def json_to_jsonl(json_file_path: str | os.PathLike[str], overwrite: bool = True) -> None:
-    """
-    Write the objects in a JSON list one per line.
+    """Write the objects in the list (else a ValueError) of a JSON file one per line.
 
-    :param json_file_path: the file
     :param overwrite: replace the file; otherwise write beside it, with the ending ``.jsonl``
-    :raises ValueError: if the file does not hold a list
     """
     source = Path(clean_path(json_file_path))
     items = json.loads(source.read_text(encoding="utf-8"))
@@ -105,3 +108,51 @@ def json_to_jsonl(json_file_path: str | os.PathLike[str], overwrite: bool = True
 def deprecation_warning(message: str) -> None:
     """Warn the caller's caller of something that will go."""
     warnings.warn(message, DeprecationWarning, stacklevel=3)
+
+
+def create_unique_dir(path: str | os.PathLike[str], check_number: int = 0) -> str:
+    """Create the first of ``path-0000``, ... from ``check_number`` that is not there; return it."""
+    create_parent_dirs(path)
+    for number in itertools.count(check_number):
+        unique = f"{clean_path(path)}-{number:04d}"
+        with suppress(FileExistsError):
+            os.mkdir(unique)
+            break
+    return unique
+
+
+def path_file_count(path: str | os.PathLike[str], pattern: str = "*") -> int:
+    """Return how many entries of a folder match a shell pattern."""
+    return len(fnmatch.filter(os.listdir(clean_path(path)), pattern))
+
+
+def path_file_size(path: str | os.PathLike[str]) -> int:
+    """Return the size in bytes of a file, or of all files below a folder."""
+    top = Path(clean_path(path))
+    files = top.rglob("*") if top.is_dir() else [top]
+    return sum(file.stat().st_size for file in files if file.is_file() or file is top)
+
+
+def is_url(val: str) -> bool:
+    """Whether a text is a URL with a scheme and a host."""
+    try:
+        parts = urlparse(val)
+    except ValueError:
+        return False
+    return bool(parts.scheme and parts.netloc)
+
+
+def is_package_available(
+    package_name: str, return_version: bool = False
+) -> bool | tuple[bool, str]:
+    """Whether a package is there to be imported, and, if asked for, its version or ``"N/A"``."""
+    try:
+        available = importlib.util.find_spec(package_name) is not None
+    except (ModuleNotFoundError, ValueError):
+        available = False
+    if not return_version:
+        return available
+    try:
+        return available, importlib.metadata.version(package_name) if available else "N/A"
+    except importlib.metadata.PackageNotFoundError:
+        return available, "N/A"

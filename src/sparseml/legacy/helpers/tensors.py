@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -28,7 +29,10 @@ MEMORY_BOUNDED = "MEMORY_BOUNDED"
 
 
 def map_tensors(tensors: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """Return ``tensors`` with ``function`` applied to each; collections keep their kind.
+    """Return ``tensors`` with ``function`` applied to each.
+
+    Collections keep their kind (``OrderedDict``, mapping, tuple, named tuple); other iterables
+    become lists.
 
     :raises ValueError: for something that is neither a tensor nor a collection
     """
@@ -49,33 +53,18 @@ def map_tensors(tensors: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 
 def tensors_to_device(tensors: Any, device: str | torch.device) -> Any:
-    """Return ``tensors`` with every tensor moved to ``device``.
-
-    Collections keep their kind (``OrderedDict``, mapping, tuple, named tuple); other iterables
-    become lists.
-
-    :raises ValueError: for something that is neither a tensor nor a collection
-    """
+    """Return ``tensors`` with every tensor moved to ``device``, as :func:`map_tensors` does."""
     return map_tensors(tensors, lambda tensor: tensor.to(device))
 
 
 def tensors_to_precision(tensors: Any, full_precision: bool) -> Any:
-    """Return ``tensors`` with floating-point values as float32, or float16 if not full.
-
-    Integer and boolean tensors (labels, masks) stay as they are. Collections are treated as by
-    :func:`tensors_to_device`.
-
-    :raises ValueError: for something that is neither a tensor nor a collection
-    """
+    """Return ``tensors`` with floats, not integers, as float32, or float16 if not full."""
     dtype = torch.float32 if full_precision else torch.float16
     return map_tensors(tensors, lambda t: t.to(dtype) if t.is_floating_point() else t)
 
 
 def detach(x: Any) -> Any:
-    """Detach a tensor, or every tensor of a list or tuple (nested ones too).
-
-    :raises ValueError: for anything else
-    """
+    """Detach a tensor, or every tensor of a list or tuple (nested ones too); else a ValueError."""
     if isinstance(x, Tensor):
         return x.detach()
     if isinstance(x, (list, tuple)):
@@ -114,19 +103,14 @@ def tensor_sample(
 
 
 def memory_aware_threshold(tensor: Tensor, idx: int) -> Tensor:
-    """Return the value at index ``idx`` of the sorted, flattened ``tensor`` (0-d).
+    """Return the value at index ``idx``, else an IndexError, of the sorted, flat ``tensor`` (0-d).
 
-    Sorts, which is fast; when the environment variable ``MEMORY_BOUNDED`` is ``true``, or when
-    sorting fails (out of memory), selects with ``kthvalue`` instead. Both give the same value.
-
-    :raises IndexError: for an index outside the tensor
+    It is sorted; where ``MEMORY_BOUNDED`` is ``true`` or memory runs out, ``kthvalue`` finds it.
     """
     values = tensor.reshape(-1)
     if not 0 <= idx < values.numel():
         raise IndexError(f"index {idx} is out of range for a tensor of {values.numel()} values")
-    if os.environ.get(MEMORY_BOUNDED, "").lower() == "true":
-        return values.kthvalue(idx + 1).values
-    try:
-        return values.sort().values[idx]
-    except RuntimeError:
-        return values.kthvalue(idx + 1).values
+    if os.environ.get(MEMORY_BOUNDED, "").lower() != "true":
+        with suppress(RuntimeError):
+            return values.sort().values[idx]
+    return values.kthvalue(idx + 1).values

@@ -40,12 +40,7 @@ class PruningMaskCreator(mask_creator.PruningMaskCreator):
     def create_sparsity_masks(
         self, tensors: list[Tensor], sparsity: Target, global_sparsity: bool = False
     ) -> list[Tensor]:
-        """Return masks that prune what has the lowest scores.
-
-        :param tensors: scores, higher = more important
-        :param sparsity: fraction to prune, one float for all or a list with one for each
-        :param global_sparsity: rank the entries of all tensors together
-        """
+        """Return masks as of :meth:`mask_creator.PruningMaskCreator.create_sparsity_masks`."""
 
     @abstractmethod
     def create_sparsity_masks_from_tensor(self, tensors: list[Tensor]) -> list[Tensor]:
@@ -66,7 +61,6 @@ class UnstructuredPruningMaskCreator(
     def create_sparsity_masks(
         self, tensors: list[Tensor], sparsity: Target, global_sparsity: bool = False
     ) -> list[Tensor]:
-        """Return masks as the base class."""
         return super().create_sparsity_masks(tensors, sparsity, global_sparsity)
 
     def create_sparsity_masks_from_tensor(self, tensors: list[Tensor]) -> list[Tensor]:
@@ -76,7 +70,6 @@ class UnstructuredPruningMaskCreator(
     def create_sparsity_masks_from_threshold(
         self, tensors: list[Tensor], threshold: float | Tensor
     ) -> list[Tensor]:
-        """Return masks that keep the scores above a threshold."""
         return self._masks_where(lambda units: units > threshold, tensors)
 
     def _masks_where(self, kept: Callable[[Tensor], Tensor], tensors: list[Tensor]) -> list[Tensor]:
@@ -98,24 +91,17 @@ class GroupedPruningMaskCreator(
     def create_sparsity_masks(
         self, tensors: list[Tensor], sparsity: Target, global_sparsity: bool = False
     ) -> list[Tensor]:
-        """Return masks as the base class, made of the groups' scores as of single entries'."""
-        single = mask_creator.UnstructuredPruningMaskCreator()
-        groups = [self.group_tensor(tensor.detach()) for tensor in tensors]
-        return self._spread(
-            single.create_sparsity_masks(groups, sparsity, global_sparsity), tensors
-        )
+        return super().create_sparsity_masks(tensors, sparsity, global_sparsity)
 
     def _masks_where(self, kept: Callable[[Tensor], Tensor], tensors: list[Tensor]) -> list[Tensor]:
         return self._spread([kept(self.group_tensor(each.detach())) for each in tensors], tensors)
 
     def _spread(self, masks: Sequence[Tensor], tensors: list[Tensor]) -> list[Tensor]:
         spread: Any = self._map_mask_to_tensor
-        takes_place = len(inspect.signature(spread).parameters) > 2
-        found = [
-            spread(mask, tensor.shape, *([place] if takes_place else []))
-            for place, (mask, tensor) in enumerate(zip(masks, tensors, strict=True))
-        ]
-        return in_dtypes_of(tensors, [torch.as_tensor(mask) != 0 for mask in found])
+        given: list[Any] = [masks, [tensor.shape for tensor in tensors]]
+        if len(inspect.signature(spread).parameters) > 2:
+            given.append(range(len(tensors)))
+        return in_dtypes_of(tensors, [torch.as_tensor(mask) != 0 for mask in map(spread, *given)])
 
 
 class FourBlockMaskCreator(mask_creator.FourBlockMaskCreator, GroupedPruningMaskCreator):
@@ -134,10 +120,7 @@ class DimensionSparsityMaskCreator(
 ):
     """Prunes whole filters or channels.
 
-    :param dim: ``"filter"``, 0 or [0]; ``"channel"``, 1 or [1]
-    :param grouping_fn_name: ``l2`` or ``mean`` of a slice's scores
-    :param tensor_group_idxs: indices of the tensors that are masked alike
-    :raises ValueError: for another ``dim``
+    :param dim: ``"filter"``, 0 or [0]; ``"channel"``, 1 or [1]; else a ValueError
     """
 
     def __init__(
@@ -154,7 +137,6 @@ class DimensionSparsityMaskCreator(
     def create_sparsity_masks(
         self, tensors: list[Tensor], sparsity: Target, global_sparsity: bool = False
     ) -> list[Tensor]:
-        """Return masks as the base class."""
         return super().create_sparsity_masks(tensors, sparsity, global_sparsity)
 
     # its pattern knows which tensors are masked alike
@@ -162,10 +144,9 @@ class DimensionSparsityMaskCreator(
 
 
 def load_mask_creator(obj: Any) -> PruningMaskCreator:
-    """Return the mask creator that a text, a list or a mask creator stands for.
+    """Return the mask creator that a text or a list stands for, or a mask creator as it is.
 
-    :param obj: ``"unstructured"``, ``"block"``, ``"channel"``, ``"filter"``, a block as ``[1, 4]``
-        or ``"[1, 4]"``, or a mask creator, which is returned as it is
+    :param obj: ``"unstructured"``, ``"block"``, ``"channel"``, ``"filter"``, ``[1, 4]`` or its text
     :raises ValueError: for anything else
     """
     if isinstance(obj, PruningMaskCreator):
@@ -180,7 +161,5 @@ def load_mask_creator(obj: Any) -> PruningMaskCreator:
         return FourBlockMaskCreator()
     if obj in ("channel", "filter"):
         return DimensionSparsityMaskCreator(obj)
-    raise ValueError(
-        "a mask creator is 'unstructured', 'block', 'channel', 'filter' or a block as [1, 4], "
-        f"found {obj!r}"
-    )
+    known = "'unstructured', 'block', 'channel', 'filter' or a block as [1, 4]"
+    raise ValueError(f"a mask creator is {known}, found {obj!r}")

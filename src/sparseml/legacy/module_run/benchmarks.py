@@ -5,24 +5,20 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from operator import attrgetter
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from sparseml.legacy.helpers.devices import device_to_name_ids, model_to_device
+from sparseml.legacy.helpers.layers import device_to_name_ids, model_to_device
 from sparseml.legacy.helpers.tensors import tensors_to_device, tensors_to_precision
-from sparseml.legacy.module_run.loaders import infinite_data_loader
+from sparseml.legacy.module_run.parts import infinite_data_loader
 from sparseml.pytorch.utils.tensors.nested import tensors_batch_size, tensors_module_forward
 
 __all__ = ["BatchBenchmarkResults", "ModuleBenchmarker"]
 
 _Get = Callable[[Any], Any]
-
-
-def _timings(kind: str) -> _Get:
-    return lambda results: results._taken[kind]
 
 
 def _seconds(kind: str, item: bool = False) -> _Get:
@@ -38,55 +34,47 @@ def _rate(kind: str, item: bool = False) -> _Get:
     return lambda results: 1.0 / seconds(results) if seconds(results) else 0.0
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class BatchBenchmarkResults:
-    """Timings of batches of one size, in seconds.
+    """Timings of batches of ``batch_size`` samples each, in seconds.
 
     ``model_*`` covers the forward pass alone, ``e2e_*`` also moving the batch to the device and
     the result back; means and rates are 0 without timings.
-
-    :param batch_size: samples per batch
     """
 
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
-        self._taken: dict[str, list[float]] = {"model": [], "e2e": []}
+    batch_size: int
+    _taken: dict[str, list[float]] = field(
+        init=False, default_factory=lambda: {"model": [], "e2e": []}
+    )
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}(batch_size={self._batch_size}, "
+            f"{type(self).__name__}(batch_size={self.batch_size}, "
             f"model_batch_seconds={self.model_batch_seconds}, "
             f"e2e_batch_seconds={self.e2e_batch_seconds})"
         )
 
-    batch_size = property(attrgetter("_batch_size"), doc="Samples per batch.")
-
     def add(self, model_sec: float, e2e_sec: float, batch_size: int) -> None:
-        """Add the timings of one batch.
-
-        :raises ValueError: if it has another size
-        """
-        if batch_size != self._batch_size:
-            raise ValueError(f"batch_size must be {self._batch_size}, found {batch_size}")
+        """Add the timings of one batch; a ValueError if it has another size."""
+        if batch_size != self.batch_size:
+            raise ValueError(f"batch_size must be {self.batch_size}, found {batch_size}")
         self._taken["model"].append(model_sec)
         self._taken["e2e"].append(e2e_sec)
 
-    model_batch_timings = property(_timings("model"), doc="Seconds of each forward pass.")
-    e2e_batch_timings = property(_timings("e2e"), doc="Seconds from batch to result of each.")
-    model_batch_seconds = property(_seconds("model"), doc="Mean seconds of the forward pass.")
-    e2e_batch_seconds = property(_seconds("e2e"), doc="Mean seconds from batch to result.")
-    model_batches_per_second = property(_rate("model"), doc="Batches per second, forward only.")
-    e2e_batches_per_second = property(_rate("e2e"), doc="Batches per second, batch to result.")
-    model_item_seconds = property(_seconds("model", True), doc="Mean seconds per sample.")
-    e2e_item_seconds = property(_seconds("e2e", True), doc="Mean seconds per sample, all in all.")
-    model_items_per_second = property(_rate("model", True), doc="Samples per second.")
-    e2e_items_per_second = property(_rate("e2e", True), doc="Samples per second, all in all.")
+    model_batch_timings = property(lambda self: self._taken["model"])
+    e2e_batch_timings = property(lambda self: self._taken["e2e"])
+    model_batch_seconds = property(_seconds("model"))
+    e2e_batch_seconds = property(_seconds("e2e"))
+    model_batches_per_second = property(_rate("model"))
+    e2e_batches_per_second = property(_rate("e2e"))
+    model_item_seconds = property(_seconds("model", item=True))
+    e2e_item_seconds = property(_seconds("e2e", item=True))
+    model_items_per_second = property(_rate("model", item=True))
+    e2e_items_per_second = property(_rate("e2e", item=True))
 
 
 class ModuleBenchmarker:
-    """Measures a module; it is left in eval mode on the device of the last measurement.
-
-    :param module: the model
-    """
+    """Measures a module; it is left in eval mode on the device of the last measurement."""
 
     def __init__(self, module: nn.Module):
         self._module = module
@@ -102,7 +90,6 @@ class ModuleBenchmarker:
         """Time ``test_size`` forward passes, after ``warmup_size`` that are not counted.
 
         :param batches: batches of one size, repeated as often as needed
-        :param device: such as ``"cpu"`` or ``"cuda:0"``
         :param full_precision: float32; otherwise module and batches are turned to float16
         :raises ValueError: without batches, or for a device that is not available
         """
@@ -125,17 +112,17 @@ class ModuleBenchmarker:
 
 def _time_batch(module: nn.Module, batch: Any, device: Any) -> tuple[float, float]:
     """Return seconds of the forward pass and of the whole."""
+    on_gpu = torch.device(device).type == "cuda"
+
+    def now() -> float:
+        if on_gpu:
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
     start = time.perf_counter()
     moved = tensors_to_device(batch, device)
-    _synchronize(device)
-    before = time.perf_counter()
+    before = now()
     output = tensors_module_forward(moved, module)
-    _synchronize(device)
-    after = time.perf_counter()
+    after = now()
     tensors_to_device(output, "cpu")
     return after - before, time.perf_counter() - start
-
-
-def _synchronize(device: Any) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)

@@ -36,7 +36,8 @@ class LossWrapper:
     """Computes a loss and any number of metrics from a batch and the model's output for it.
 
     Subclasses override :meth:`forward`, or how it finds predictions and labels
-    (:meth:`get_preds`, :meth:`get_labels`).
+    (:meth:`get_preds`, :meth:`get_labels`); these raise a TypeError for what is neither a tensor
+    nor an iterable that holds something.
 
     :param loss_fn: called as ``loss_fn(predictions, labels)``, returns a scalar tensor
     :param extras: metrics by name, called in the same way
@@ -64,15 +65,10 @@ class LossWrapper:
         return (DEFAULT_LOSS_KEY, *self._extras)
 
     def __call__(self, data: Any, pred: Any) -> dict[str, Tensor]:
-        """Return what :meth:`forward` returns."""
         return self.forward(data, pred)
 
     def forward(self, data: Any, pred: Any) -> dict[str, Tensor]:
-        """Return the loss under ``__loss__`` and each metric under its name.
-
-        :param data: the batch
-        :param pred: the model's output for it
-        """
+        """Return the loss of a batch and its output as ``__loss__``, each metric by its name."""
         functions = {DEFAULT_LOSS_KEY: self._loss_fn, **self._extras}
         return {
             name: function(self.get_preds(data, pred, name), self.get_labels(data, pred, name))
@@ -80,26 +76,15 @@ class LossWrapper:
         }
 
     def get_inputs(self, data: Any, pred: Any, name: str) -> Any:
-        """Return the features of a batch: the first element of an iterable, or the tensor.
-
-        :raises TypeError: if the batch is neither a tensor nor an iterable that holds something
-        """
+        """Return the features of a batch: the first element of an iterable, or the tensor."""
         return _element(data, 0, "a batch")
 
     def get_preds(self, data: Any, pred: Any, name: str) -> Any:
-        """Return the predictions for the loss ``name``: the first element of an iterable.
-
-        Without ``deconstruct_tensors``, the output as it is.
-
-        :raises TypeError: if the output is neither a tensor nor an iterable that holds something
-        """
+        """Return the first element of an output, all of it without ``deconstruct_tensors``."""
         return _element(pred, 0, "an output") if self._deconstruct_tensors else pred
 
     def get_labels(self, data: Any, pred: Any, name: str) -> Any:
-        """Return the labels for the loss ``name``: the last element of the batch.
-
-        :raises TypeError: if the batch is a tensor, not iterable, or empty
-        """
+        """Return the last element of a batch; a TypeError for a tensor, too."""
         if isinstance(data, Tensor):
             raise TypeError("a batch must be an iterable with the labels last, found a Tensor")
         return _element(data, -1, "a batch")
@@ -155,11 +140,7 @@ class InceptionCrossEntropyLossWrapper(LossWrapper):
         return pred if name == DEFAULT_LOSS_KEY else _heads(pred)[0]
 
     def loss(self, preds: Any, labels: Tensor) -> Tensor:
-        """Return the loss (0-d).
-
-        :param preds: the model's output, ``[batch, classes]`` per head
-        :param labels: indices of classes, ``[batch]``
-        """
+        """Return the loss (0-d) for heads ``[batch, classes]`` and class indices ``[batch]``."""
         logits, auxiliary = _heads(preds)
         loss = F.cross_entropy(logits, labels)
         for head in auxiliary:
@@ -169,23 +150,20 @@ class InceptionCrossEntropyLossWrapper(LossWrapper):
 
 def _heads(preds: Any) -> tuple[Tensor, list[Tensor]]:
     """Return the logits and the auxiliary heads' of an output."""
+    if isinstance(preds, Tensor):
+        return preds, []
     fields = preds if isinstance(preds, Mapping) else getattr(preds, "_asdict", dict)()
     if "logits" in fields:
         found = [fields[name] for name in fields if name.startswith("aux_logits")]
         return fields["logits"], [head for head in found if head is not None]
-    if isinstance(preds, Tensor):
-        return preds, []
     heads = list(preds.values() if isinstance(preds, Mapping) else preds)
     return (heads[1], heads[:1]) if len(heads) > 1 else (_element(heads, 0, "an output"), [])
 
 
 @dataclass(frozen=True, eq=False)
 class KDSettings:
-    """How to distil; read-only.
+    """How to distil from a teacher, with temperatures of both models' logits; read-only.
 
-    :param teacher: the model to learn from
-    :param temp_student: temperature of the student's logits
-    :param temp_teacher: temperature of the teacher's logits
     :param weight: weight of the distillation loss, that of the task being ``1 - weight``
     :param contradict_hinton: leave out the factor that keeps the gradient's size independent of
         the temperature
@@ -238,7 +216,7 @@ class KDLossWrapper(LossWrapper):
         )
         weight = settings.weight
         total = weight * kd_loss + (1.0 - weight) * losses[DEFAULT_LOSS_KEY]
-        return {**losses, DEFAULT_LOSS_KEY: total}
+        return losses | {DEFAULT_LOSS_KEY: total}
 
 
 class Accuracy(nn.Module):
@@ -249,15 +227,11 @@ class Accuracy(nn.Module):
         """Return the percentage (0-d) for predictions and labels of one shape."""
         return ((pred >= 0.5) == (lab >= 0.5)).float().mean() * 100.0
 
-    def forward(self, pred: Tensor, lab: Tensor) -> Tensor:
-        return self.calculate(pred, lab)
+    forward = calculate
 
 
 class TopKAccuracy(nn.Module):
-    """Percentage of samples whose label is among the ``topk`` highest predictions.
-
-    :param topk: how many predictions count
-    """
+    """Percentage of samples whose label is among the ``topk`` highest predictions."""
 
     def __init__(self, topk: int = 1):
         super().__init__()
@@ -266,11 +240,7 @@ class TopKAccuracy(nn.Module):
     @staticmethod
     @torch.no_grad()
     def calculate(pred: Tensor, lab: Tensor, topk: int) -> Tensor:
-        """Return the percentage, ``[1]``.
-
-        :param pred: scores, ``[batch, classes]``
-        :param lab: indices of classes, ``[batch]``
-        """
+        """Return the percentage, ``[1]``, for scores ``[batch, classes]``, labels ``[batch]``."""
         best = pred.topk(topk, dim=1).indices
         return (best == lab.reshape(-1, 1)).any(dim=1).float().mean(0, keepdim=True) * 100.0
 

@@ -1,11 +1,12 @@
-"""The parts of a run of a module over data: hooks, replaceable steps, results, devices."""
+"""The parts of a run of a module over data: batches, hooks, replaceable steps, results, devices."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from itertools import cycle, islice
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,13 @@ __all__ = [
     "ModuleRunHooks",
     "ModuleRunResults",
     "def_model_backward",
+    "early_stop_data_loader",
+    "infinite_data_loader",
+    "repeated_batches",
 ]
 
+_Batch = TypeVar("_Batch")
 _Hook = Callable[..., Any]
-_Losses = Mapping[str, Tensor]
 _DATA = "counter, step_count, batch_size, data"
 
 
@@ -36,10 +40,8 @@ def def_model_backward(losses: Mapping[str, Tensor], model: nn.Module, scaler: A
 
 @dataclass
 class ModuleDeviceContext:
-    """How a run uses its devices.
+    """How a run uses its devices: ``torch.autocast`` or not, and the number of processes.
 
-    :param use_mixed_precision: run forward and loss under ``torch.autocast``
-    :param world_size: number of processes in the run
     :raises AssertionError: for a precision that is no bool, a size that is no positive int
     """
 
@@ -55,7 +57,7 @@ class ModuleDeviceContext:
 
     @classmethod
     def default_context(cls) -> ModuleDeviceContext:
-        """One process in full precision."""
+        """Return that of one process in full precision."""
         return cls()
 
 
@@ -70,11 +72,26 @@ def _registering(point: str, doc: str) -> Any:
     return register
 
 
+def _invoking(point: str) -> Any:
+    def invoke(
+        self: ModuleRunHooks,
+        counter: int,
+        step_count: int,
+        batch_size: int,
+        data: Any,
+        pred: Any,
+        losses: Mapping[str, Tensor],
+    ) -> None:
+        self._invoke(point, counter, step_count, batch_size, data, pred, losses)
+
+    return invoke
+
+
 class ModuleRunHooks:
     """Functions called at five points of every batch, in the order of registration.
 
-    They are called with ``(counter, step_count, batch_size, data)``, the batch being on its device,
-    from the forward pass on also with the output, and from the loss on also with the losses.
+    ``invoke_batch_*`` calls them with ``(counter, step_count, batch_size, data)``, the batch being
+    on its device, from the forward pass on also with the output, from the loss on with the losses.
     """
 
     def __init__(self) -> None:
@@ -89,32 +106,16 @@ class ModuleRunHooks:
     register_batch_end_hook = _registering("end", f"{_DATA}, pred, losses")
 
     def invoke_batch_start(self, counter: int, step_count: int, batch_size: int, data: Any) -> None:
-        """Call the hooks at the start of a batch."""
         self._invoke("start", counter, step_count, batch_size, data)
 
     def invoke_batch_forward(
         self, counter: int, step_count: int, batch_size: int, data: Any, pred: Any
     ) -> None:
-        """Call the hooks after the forward pass."""
         self._invoke("forward", counter, step_count, batch_size, data, pred)
 
-    def invoke_batch_loss(
-        self, counter: int, step_count: int, batch_size: int, data: Any, pred: Any, losses: _Losses
-    ) -> None:
-        """Call the hooks after the loss."""
-        self._invoke("loss", counter, step_count, batch_size, data, pred, losses)
-
-    def invoke_batch_backward(
-        self, counter: int, step_count: int, batch_size: int, data: Any, pred: Any, losses: _Losses
-    ) -> None:
-        """Call the hooks after the backward pass."""
-        self._invoke("backward", counter, step_count, batch_size, data, pred, losses)
-
-    def invoke_batch_end(
-        self, counter: int, step_count: int, batch_size: int, data: Any, pred: Any, losses: _Losses
-    ) -> None:
-        """Call the hooks at the end of a batch."""
-        self._invoke("end", counter, step_count, batch_size, data, pred, losses)
+    invoke_batch_loss = _invoking("loss")
+    invoke_batch_backward = _invoking("backward")
+    invoke_batch_end = _invoking("end")
 
     def _invoke(self, point: str, *args: Any) -> None:
         for hook in list(self._hooks[point].values()):  # a copy, since a hook may remove itself
@@ -138,42 +139,32 @@ class ModuleRunFuncs:
 
     def copy(self, run_funcs: ModuleRunFuncs) -> None:
         """Take over the functions of ``run_funcs``."""
-        self.batch_size = run_funcs.batch_size
-        self.to_device = run_funcs.to_device
-        self.model_forward = run_funcs.model_forward
-        self.model_backward = run_funcs.model_backward
+        for field in fields(ModuleRunFuncs):
+            setattr(self, field.name, getattr(run_funcs, field.name))
 
 
 class ModuleRunResults:
     """The losses and metrics of a run, one value per sample."""
 
     def __init__(self) -> None:
-        self._results: dict[str, list[Tensor]] = {}
+        self.results: dict[str, list[Tensor]] = {}
+        """By name one tensor a batch, of its size, on the CPU."""
 
     def __repr__(self) -> str:
-        means = {key: round(float(self.result_mean(key)), 6) for key in self._results}
+        means = {key: round(float(self.result_mean(key)), 6) for key in self.results}
         return f"{type(self).__name__}({means})"
-
-    @property
-    def results(self) -> dict[str, list[Tensor]]:
-        """Per name one tensor a batch, of the batch's size, on the CPU."""
-        return self._results
 
     def append(self, losses: Mapping[str, Tensor], batch_size: int) -> None:
         """Add the values of a batch; each is repeated ``batch_size`` times."""
         for key, value in losses.items():
-            self._results.setdefault(key, []).append(
-                value.detach().cpu().reshape(1).repeat(batch_size)
-            )
+            values = value.detach().cpu().reshape(1).repeat(batch_size)
+            self.results.setdefault(key, []).append(values)
 
     def result(self, key: str) -> list[Tensor]:
-        """Return the tensors of ``key``, one a batch.
-
-        :raises KeyError: naming the keys that there are
-        """
-        if key not in self._results:
-            raise KeyError(f"no result {key!r}; there are {', '.join(self._results) or 'none'}")
-        return self._results[key]
+        """Return the tensors of ``key``, one a batch; a KeyError names the keys that there are."""
+        if key not in self.results:
+            raise KeyError(f"no result {key!r}; there are {', '.join(self.results) or 'none'}")
+        return self.results[key]
 
     def result_list_tensor(self, key: str) -> Tensor:
         """Return the values of ``key`` for all samples, ``[samples]``."""
@@ -186,3 +177,39 @@ class ModuleRunResults:
     def result_std(self, key: str) -> Tensor:
         """Return the standard deviation of ``key`` over the samples (0-d)."""
         return self.result_list_tensor(key).float().std()
+
+
+def early_stop_data_loader(
+    data_loader: Iterable[_Batch], early_stop_steps: int
+) -> Iterator[_Batch]:
+    """Yield at most ``early_stop_steps`` batches of ``data_loader``; all of them when below 1."""
+    yield from islice(data_loader, early_stop_steps if early_stop_steps > 0 else None)
+
+
+def infinite_data_loader(
+    data_loader: Iterable[_Batch], early_stop_steps: int = -1, cache: bool = False
+) -> Iterator[_Batch]:
+    """Yield the batches of ``data_loader`` again and again.
+
+    :param early_stop_steps: begin anew after this many batches; after all when < 1
+    :param cache: repeat the batches of the first pass
+    :raises RuntimeError: if a pass over the loader yields nothing (an exhausted generator, say)
+    """
+    first = early_stop_data_loader(data_loader, early_stop_steps)
+    source = list(first) if cache else data_loader
+    while True:
+        empty = True
+        for batch in early_stop_data_loader(source, early_stop_steps):
+            empty = False
+            yield batch
+        if empty:
+            hint = "an iterator can be repeated only with cache"
+            raise RuntimeError(f"the data loader yielded no batches; {hint}")
+
+
+def repeated_batches(data_loader: Iterable[_Batch], steps: int) -> list[_Batch]:
+    """Return the first ``steps`` batches, beginning anew where there are fewer; all when < 1."""
+    batches = list(early_stop_data_loader(data_loader, steps))
+    if not batches:
+        raise ValueError("data yielded no batches")
+    return list(islice(cycle(batches), steps if steps > 0 else len(batches)))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence, Sized
-from operator import attrgetter
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from sparseml.legacy.module_run.loaders import early_stop_data_loader
 from sparseml.legacy.module_run.losses import DEFAULT_LOSS_KEY, LossWrapper
 from sparseml.legacy.module_run.parts import (
     ModuleDeviceContext,
@@ -19,6 +18,7 @@ from sparseml.legacy.module_run.parts import (
     ModuleRunHooks,
     ModuleRunResults,
     def_model_backward,
+    early_stop_data_loader,
 )
 from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
 from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
@@ -39,12 +39,11 @@ _Batch = tuple[int, int, int, Any, Any, dict[str, Tensor]]
 
 
 class ModuleRunner:
-    """Runs a module over the batches of a loader; :class:`ModuleTrainer` and
-    :class:`ModuleTester` say what happens to each.
+    """Runs a module over the batches of a loader.
 
-    The module is not moved: put it on ``device`` first.
+    :class:`ModuleTrainer` and :class:`ModuleTester` say what happens to each.
 
-    :param module: the model
+    :param module: the model, which is not moved: put it on ``device`` first
     :param device: where the batches are put
     :param loss: a :class:`~sparseml.legacy.module_run.losses.LossWrapper`; another callable, as
         ``torch.nn.functional.cross_entropy``, is called with the whole output and the labels, which
@@ -57,34 +56,27 @@ class ModuleRunner:
     :param device_context: precision and number of processes, one in full precision if None
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        device: str | torch.device,
-        loss: LossWrapper | Callable[[Any, Any], Tensor],
-        loggers: Sequence[BaseLogger] | LoggerManager | None = None,
-        log_name: str = "Test",
-        log_steps: int = 100,
-        log_summary: bool = True,
-        device_context: ModuleDeviceContext | None = None,
-    ):
-        self._module = module
-        self._device = device
-        self._loss = loss if isinstance(loss, LossWrapper) else LossWrapper(loss, None, False)
-        self._loggers = _as_manager(loggers)
-        self._log_name = log_name
-        self._log_steps = log_steps
-        self._log_summary = log_summary
-        self._device_context = device_context or ModuleDeviceContext.default_context()
-        self._run_hooks = ModuleRunHooks()
-        self._run_funcs = ModuleRunFuncs()
+    module: nn.Module
+    device: str | torch.device
+    loss: Any
+    loggers: Any
+    log_name: str
+    log_steps: int
+    log_summary: bool
+    device_context: Any
 
-    module = property(attrgetter("_module"), doc="The model.")
-    device = property(attrgetter("_device"), doc="Where the batches are put.")
-    loss = property(attrgetter("_loss"), doc="The loss.")
-    device_context = property(attrgetter("_device_context"), doc="Precision and processes.")
-    run_hooks = property(attrgetter("_run_hooks"), doc="Functions called at points of every batch.")
-    run_funcs = property(attrgetter("_run_funcs"), doc="The replaceable steps of a run.")
+    def __post_init__(self) -> None:
+        if not isinstance(self.loss, LossWrapper):
+            self.loss = LossWrapper(self.loss, None, deconstruct_tensors=False)
+        if not isinstance(self.loggers, LoggerManager):
+            self.loggers = LoggerManager(self.loggers, log_python=False)
+        self.device_context = self.device_context or ModuleDeviceContext.default_context()
+        self.run_hooks, self.run_funcs = ModuleRunHooks(), ModuleRunFuncs()
+        self._epoch_accumulation = 1
+
+    @property
+    def _mixed_precision(self) -> bool:
+        return self.device_context.use_mixed_precision
 
     def run_epoch(
         self,
@@ -98,15 +90,14 @@ class ModuleRunner:
     ) -> ModuleRunResults | None:
         """Run over the loader as epoch ``epoch`` of ``max_epochs``; see :meth:`run`.
 
-        :param gradient_accum_steps: batches per optimizer step in this epoch, if more than the
-            trainer's own ``num_accumulated_batches``
+        More ``gradient_accum_steps`` than ``num_accumulated_batches`` take the place of those.
         """
-        desc = f"{self._log_name} epoch {epoch + 1}/{max_epochs}"
-        self._set_accumulation(gradient_accum_steps)
+        desc = f"{self.log_name} epoch {epoch + 1}/{max_epochs}"
+        self._epoch_accumulation = gradient_accum_steps
         try:
             return self.run(data_loader, desc, epoch, show_progress, track_results, max_steps)
         finally:
-            self._set_accumulation(1)
+            self._epoch_accumulation = 1
 
     def run(
         self,
@@ -127,7 +118,7 @@ class ModuleRunner:
         :return: the losses, or None unless ``track_results``
         :raises ValueError: if a summary is to be logged without ``track_results``
         """
-        if self._log_summary and not track_results:
+        if self.log_summary and not track_results:
             raise ValueError("log_summary needs track_results=True: there is nothing to sum up")
         results = ModuleRunResults() if track_results else None
         size = len(data_loader) if isinstance(data_loader, Sized) else None
@@ -142,13 +133,13 @@ class ModuleRunner:
                 batch_sizes.append(batch_size)
                 if results is not None:
                     results.append(losses, batch_size)
-                if self._loggers and self._log_steps > 0 and step % self._log_steps == 0:
+                if self.loggers and self.log_steps > 0 and step % self.log_steps == 0:
                     numbers = {key: value.detach().item() for key, value in losses.items()}
                     numbers |= {"Epoch Counter": max(counter, 0), "Batch Size": batch_size}
                     numbers |= _pace(time.perf_counter() - start, step + 1, total)
                     self._log(numbers | self._extra_numbers(), max(counter, 0) * (size or 0) + step)
         self._end_run()
-        if self._loggers and self._log_summary and results is not None and batch_sizes:
+        if self.loggers and self.log_summary and results is not None and batch_sizes:
             seconds = time.perf_counter() - start
             self._log(self._summary(results, batch_sizes, seconds), max(counter, 0))
         return results
@@ -158,39 +149,34 @@ class ModuleRunner:
     ) -> dict[str, float]:
         """Return what is logged at the end of a run of so many seconds."""
         means = {key: float(results.result_mean(key)) for key in results.results}
-        means["Batch Size"] = sum(batch_sizes) / len(batch_sizes)
-        numbers = {f"{key} Summary": n for key, n in (means | self._extra_numbers()).items()}
+        means |= {"Batch Size": sum(batch_sizes) / len(batch_sizes)} | self._extra_numbers()
+        numbers = {f"{key} Summary": number for key, number in means.items()}
         return {**numbers, "Minutes per epoch": seconds / 60.0}
 
     def _run_batch(
         self, data: Any, counter: int, step: int, last: bool
     ) -> tuple[dict[str, Tensor], int]:
-        batch_size = self._run_funcs.batch_size(data)
-        data = self._run_funcs.to_device(data, self._device)
-        self._run_hooks.invoke_batch_start(counter, step, batch_size, data)
-        with torch.autocast(
-            torch.device(self._device).type, enabled=self._device_context.use_mixed_precision
-        ):
-            pred = self._run_funcs.model_forward(data, self._module)
-            self._run_hooks.invoke_batch_forward(counter, step, batch_size, data, pred)
-            losses = self._loss(data, pred)
+        batch_size = self.run_funcs.batch_size(data)
+        data = self.run_funcs.to_device(data, self.device)
+        self.run_hooks.invoke_batch_start(counter, step, batch_size, data)
+        with torch.autocast(torch.device(self.device).type, enabled=self._mixed_precision):
+            pred = self.run_funcs.model_forward(data, self.module)
+            self.run_hooks.invoke_batch_forward(counter, step, batch_size, data, pred)
+            losses = self.loss(data, pred)
         batch = (counter, step, batch_size, data, pred, losses)
-        self._run_hooks.invoke_batch_loss(*batch)
+        self.run_hooks.invoke_batch_loss(*batch)
         self._learn(batch, last)
-        self._run_hooks.invoke_batch_end(*batch)
+        self.run_hooks.invoke_batch_end(*batch)
         return losses, batch_size
 
     def _log(self, numbers: dict[str, float], step: int) -> None:
         now = time.time()
         for name, number in numbers.items():
-            self._loggers.log_scalar(f"{self._log_name}/{name}", number, step, now)
+            self.loggers.log_scalar(f"{self.log_name}/{name}", number, step, now)
 
     def _extra_numbers(self) -> dict[str, float]:
         """Return what is logged beside the losses, by name."""
         return {}
-
-    def _set_accumulation(self, batches: int) -> None:
-        """Set the batches per optimizer step asked for by one epoch."""
 
     def _start_run(self) -> None:
         """Prepare the module for a run."""
@@ -202,6 +188,7 @@ class ModuleRunner:
         """Do what follows the losses of a batch, the ``last`` one of the run or not."""
 
 
+@dataclass(eq=False, repr=False)
 class ModuleTrainer(ModuleRunner):
     """Trains a module.
 
@@ -216,47 +203,31 @@ class ModuleTrainer(ModuleRunner):
     :raises RuntimeError: for a closure together with mixed precision
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        device: str | torch.device,
-        loss: LossWrapper | Callable[[Any, Any], Tensor],
-        optimizer: Any,
-        num_accumulated_batches: int = 1,
-        optim_closure: Callable[[], Any] | None = None,
-        loggers: Sequence[BaseLogger] | LoggerManager | None = None,
-        log_name: str = "Train",
-        log_steps: int = 100,
-        log_summary: bool = True,
-        device_context: ModuleDeviceContext | None = None,
-    ):
-        super().__init__(
-            module, device, loss, loggers, log_name, log_steps, log_summary, device_context
-        )
-        self._optimizer = optimizer
-        self._num_accumulated_batches = num_accumulated_batches
-        self._epoch_accumulation = 1
-        self._optim_closure = optim_closure
+    module: nn.Module
+    device: str | torch.device
+    loss: LossWrapper | Callable[[Any, Any], Tensor]
+    optimizer: Any
+    num_accumulated_batches: int = 1
+    optim_closure: Callable[[], Any] | None = None
+    loggers: Sequence[BaseLogger] | LoggerManager | None = None
+    log_name: str = "Train"
+    log_steps: int = 100
+    log_summary: bool = True
+    device_context: ModuleDeviceContext | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._accumulated = 0
         self._learning_rate = 0.0
         self._scaler: Any = None
-        if self._device_context.use_mixed_precision:
-            if optim_closure is not None:
+        if self._mixed_precision:
+            if self.optim_closure is not None:
                 raise RuntimeError("mixed precision cannot run an optim_closure: scale the loss")
-            self._scaler = torch.amp.GradScaler(torch.device(device).type)
-
-    optimizer = property(attrgetter("_optimizer"), doc="The optimizer.")
-    num_accumulated_batches = property(
-        attrgetter("_num_accumulated_batches"), doc="Batches per step."
-    )
-    optim_closure = property(attrgetter("_optim_closure"), doc="The closure of ``optimizer.step``.")
-
-    def _set_accumulation(self, batches: int) -> None:
-        self._epoch_accumulation = batches
+            self._scaler = torch.amp.GradScaler(torch.device(self.device).type)
 
     def _start_run(self) -> None:
-        self._module.train()
-        self._optimizer.zero_grad()
+        self.module.train()
+        self.optimizer.zero_grad()
         self._accumulated = 0
 
     def _end_run(self) -> None:
@@ -267,46 +238,50 @@ class ModuleTrainer(ModuleRunner):
         return {"Learning Rate": self._learning_rate}
 
     def _learn(self, batch: _Batch, last: bool) -> None:
-        wanted = max(self._num_accumulated_batches, self._epoch_accumulation)
+        wanted = max(self.num_accumulated_batches, self._epoch_accumulation)
         losses = batch[-1]
         if wanted > 1:
             losses = {**losses, DEFAULT_LOSS_KEY: losses[DEFAULT_LOSS_KEY] / wanted}
-        self._run_funcs.model_backward(losses, self._module, scaler=self._scaler)
-        self._run_hooks.invoke_batch_backward(*batch)
+        self.run_funcs.model_backward(losses, self.module, scaler=self._scaler)
+        self.run_hooks.invoke_batch_backward(*batch)
         self._accumulated += 1
         if last or self._accumulated >= wanted:
             self._step()
         # after the step, in which a recipe sets it, and before hooks that set the next one
-        self._learning_rate = get_optim_learning_rate(self._optimizer)
+        self._learning_rate = get_optim_learning_rate(self.optimizer)
 
     def _step(self) -> None:
         if self._scaler is not None:
-            self._scaler.step(self._optimizer)
+            self._scaler.step(self.optimizer)
             self._scaler.update()
         else:
-            self._optimizer.step(closure=self._optim_closure)
-        self._optimizer.zero_grad()
+            self.optimizer.step(closure=self.optim_closure)
+        self.optimizer.zero_grad()
         self._accumulated = 0
 
 
+@dataclass(eq=False, repr=False)
 class ModuleTester(ModuleRunner):
     """Evaluates a module: eval mode, no gradients; the mode is put back afterwards."""
 
+    module: nn.Module
+    device: str | torch.device
+    loss: LossWrapper | Callable[[Any, Any], Tensor]
+    loggers: Sequence[BaseLogger] | LoggerManager | None = None
+    log_name: str = "Test"
+    log_steps: int = 100
+    log_summary: bool = True
+    device_context: ModuleDeviceContext | None = None
+
     def run(self, *args: Any, **kwargs: Any) -> ModuleRunResults | None:
         """Run over the batches of a loader without gradients; see :meth:`ModuleRunner.run`."""
-        was_training = self._module.training
-        self._module.eval()
+        was_training = self.module.training
+        self.module.eval()
         try:
             with torch.no_grad():
                 return super().run(*args, **kwargs)
         finally:
-            self._module.train(was_training)
-
-
-def _as_manager(loggers: Sequence[BaseLogger] | LoggerManager | None) -> LoggerManager:
-    if isinstance(loggers, LoggerManager):
-        return loggers
-    return LoggerManager(loggers, log_python=False)
+            self.module.train(was_training)
 
 
 def _pace(seconds: float, steps: int, total: int | None) -> dict[str, float]:

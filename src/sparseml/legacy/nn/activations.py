@@ -1,13 +1,14 @@
-"""Activations with a place to note their number of channels, by name, and exchanged for others."""
+"""Activations with a place to note their channels, exchanged for others, and in a layer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from sparseml.legacy.nn.fatrelu import FATReLU
+from sparseml.legacy.nn.fatrelu import FATReLU, replace_layers
 from sparseml.pytorch.utils.layers import get_layer, swap_modules
 from sparseml.utils.text import did_you_mean, quoted_list
 
@@ -15,6 +16,7 @@ __all__ = [
     "Hardswish",
     "ReLU",
     "ReLU6",
+    "SqueezeExcite",
     "Swish",
     "create_activation",
     "hard_swish",
@@ -25,71 +27,42 @@ __all__ = [
 ]
 
 
-class ReLU(nn.ReLU):
-    """``max(0, x)``.
-
-    :param num_channels: number of channels that it acts on, for the reader only
-    :param inplace: overwrite the input
-    """
+class _Noted(nn.Module):
+    """An activation that can note how many channels it acts on, for the reader only."""
 
     def __init__(self, num_channels: int = -1, inplace: bool = False):
         super().__init__(inplace=inplace)
         self.num_channels = num_channels
 
 
-class ReLU6(nn.ReLU6):
-    """``min(max(0, x), 6)``.
-
-    :param num_channels: number of channels that it acts on, for the reader only
-    :param inplace: overwrite the input
-    """
-
-    def __init__(self, num_channels: int = -1, inplace: bool = False):
-        super().__init__(inplace=inplace)
-        self.num_channels = num_channels
+class ReLU(_Noted, nn.ReLU):
+    """``max(0, x)``."""
 
 
-def swish(x_tens: Tensor) -> Tensor:
-    """Return ``x * sigmoid(x)`` (Ramachandran et al., 2017), torch's SiLU."""
-    return nn.functional.silu(x_tens)
+class ReLU6(_Noted, nn.ReLU6):
+    """``min(max(0, x), 6)``."""
 
 
-class Swish(nn.Module):
-    """``x * sigmoid(x)`` (Ramachandran et al., 2017).
-
-    :param num_channels: number of channels that it acts on, for the reader only
-    """
+class Swish(nn.SiLU):
+    """``x * sigmoid(x)`` (Ramachandran et al., 2017); ``num_channels`` is for the reader only."""
 
     def __init__(self, num_channels: int = -1):
         super().__init__()
         self.num_channels = num_channels
 
-    def forward(self, inp: Tensor) -> Tensor:
-        return swish(inp)
+
+class Hardswish(_Noted, nn.Hardswish):
+    """``x * min(max(x + 3, 0), 6) / 6`` (Howard et al., "Searching for MobileNetV3", 2019)."""
+
+
+def swish(x_tens: Tensor) -> Tensor:
+    """Return what :class:`Swish` does."""
+    return nn.functional.silu(x_tens)
 
 
 def hard_swish(x_tens: Tensor, inplace: bool = False) -> Tensor:
-    """Return ``x * min(max(x + 3, 0), 6) / 6`` (Howard et al., 2019).
-
-    :param inplace: overwrite ``x_tens``
-    """
+    """Return what :class:`Hardswish` does, in place of ``x_tens`` if ``inplace``."""
     return nn.functional.hardswish(x_tens, inplace=inplace)
-
-
-class Hardswish(nn.Module):
-    """``x * min(max(x + 3, 0), 6) / 6`` (Howard et al., "Searching for MobileNetV3", 2019).
-
-    :param num_channels: number of channels that it acts on, for the reader only
-    :param inplace: overwrite the input
-    """
-
-    def __init__(self, num_channels: int = -1, inplace: bool = False):
-        super().__init__()
-        self.num_channels = num_channels
-        self.inplace = inplace
-
-    def forward(self, inp: Tensor) -> Tensor:
-        return hard_swish(inp, self.inplace)
 
 
 def _prelu(inplace: bool, num_channels: int, **kwargs: Any) -> nn.Module:
@@ -105,20 +78,16 @@ _MAKERS: dict[str, Callable[..., nn.Module]] = {
     "hardswish": lambda inplace, num_channels, **kw: Hardswish(num_channels, inplace, **kw),
     "silu": lambda inplace, num_channels, **kw: nn.SiLU(inplace=inplace, **kw),
 }
-_KINDS = (
-    nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.SiLU, nn.Hardswish, Swish, Hardswish, FATReLU,
-)  # fmt: skip
+_KINDS = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.SiLU, nn.Hardswish, FATReLU)
 
 
 def create_activation(act_type: str, inplace: bool, num_channels: int, **kwargs: Any) -> nn.Module:
     """Return a new activation.
 
     :param act_type: ``relu``, ``relu6``, ``prelu``, ``lrelu``, ``swish``, ``hardswish`` or
-        ``silu``, in any case
+        ``silu``, in any case; else a ValueError
     :param inplace: overwrite the input, where the activation can
     :param num_channels: number of channels, which PReLU has parameters for (one if below 1)
-    :param kwargs: further arguments of the layer
-    :raises ValueError: for another type
     """
     name = act_type.lower() if isinstance(act_type, str) else act_type
     if name not in _MAKERS:
@@ -128,7 +97,7 @@ def create_activation(act_type: str, inplace: bool, num_channels: int, **kwargs:
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Tell whether a layer is one of the activations that :func:`create_activation` knows."""
+    """Whether a layer is one of the activations that :func:`create_activation` knows."""
     return isinstance(module, _KINDS)
 
 
@@ -140,15 +109,11 @@ def replace_activation(
     num_channels: int | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """Put a new activation in the place of a layer.
+    """Put a new activation in the place of a layer and return it; see :func:`create_activation`.
 
-    :param module: the model
     :param name: dotted name of the layer
-    :param act_type: as for :func:`create_activation`, as are ``inplace`` and ``kwargs``
     :param num_channels: number of channels; None for that of the old layer, -1 if it has none
-    :return: the new layer
     :raises AttributeError: if there is no such layer
-    :raises ValueError: for another type
     """
     old = get_layer(name, module)
     if num_channels is None:
@@ -168,17 +133,31 @@ def replace_activations(
 ) -> nn.Module:
     """Put new activations in the place of all layers that :func:`is_activation` knows.
 
-    :param module: the model; arguments are those of :func:`replace_activation`
-    :return: the model; a new activation if it is one itself
+    Return the model, or a new activation if it is one; see :func:`replace_activation`.
     """
-    if is_activation(module):
-        holder = nn.Sequential(module)
-        return replace_activation(holder, "0", act_type, inplace, num_channels, **kwargs)
-    made: dict[int, nn.Module] = {}  # a layer that has several names stays one layer
-    for name, layer in list(module.named_modules(remove_duplicate=False)):
-        if is_activation(layer):
-            made[id(layer)] = made.get(id(layer)) or replace_activation(
-                module, name, act_type, inplace, num_channels, **kwargs
-            )
-            swap_modules(module, name, made[id(layer)])
-    return module
+    holder, how = nn.Sequential(module), (act_type, inplace, num_channels)
+    replace_layers(holder, _KINDS, lambda name: replace_activation(holder, name, *how, **kwargs))
+    return holder[0]
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel: Hu et al., "Squeeze-and-Excitation Networks" (CVPR 2018).
+
+    The mean of each channel goes through two 1x1 convolutions, to ``squeezed_channels`` and back,
+    with an activation between them, and a sigmoid; the result, one factor per channel, multiplies
+    the input.
+    """
+
+    def __init__(
+        self, expanded_channels: int, squeezed_channels: int, act_type: str = "relu"
+    ) -> None:
+        super().__init__()
+        self.squeeze = nn.AdaptiveAvgPool2d(1)
+        self.conv1 = nn.Conv2d(expanded_channels, squeezed_channels, kernel_size=1)
+        self.act1 = create_activation(act_type, inplace=False, num_channels=squeezed_channels)
+        self.conv2 = nn.Conv2d(squeezed_channels, expanded_channels, kernel_size=1)
+
+    def forward(self, inp: Tensor) -> Tensor:
+        """Return a tensor of the shape ``[batch, channels, height, width]`` of the input."""
+        factors = torch.sigmoid(self.conv2(self.act1(self.conv1(self.squeeze(inp)))))
+        return inp * factors

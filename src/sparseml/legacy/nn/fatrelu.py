@@ -6,8 +6,9 @@ Kurtz et al., "Inducing and exploiting activation sparsity for fast neural netwo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +26,11 @@ __all__ = [
 ]
 
 
-def fat_relu(tens: Tensor, threshold: float | Tensor = 0.0, inplace: bool = False) -> Tensor:
-    """Return ``x`` where it is at least the threshold, 0 below it.
+_Layer = TypeVar("_Layer", bound=nn.Module)
 
-    :param tens: values of any shape
-    :param threshold: a number, or one per channel (dimension 1)
-    :param inplace: overwrite ``tens``
-    """
+
+def fat_relu(tens: Tensor, threshold: float | Tensor = 0.0, inplace: bool = False) -> Tensor:
+    """Return ``x`` where it is at least the threshold, one for all or per channel, 0 below it."""
     below = tens < _per_channel(threshold, tens)
     return tens.masked_fill_(below, 0.0) if inplace else tens.masked_fill(below, 0.0)
 
@@ -41,10 +40,8 @@ def fat_pw_relu(
 ) -> Tensor:
     """Return a continuous, piecewise linear approximation of :func:`fat_relu`.
 
-    0 up to ``t - t / c``, ``c * (x - (t - t / c))`` from there to the threshold t, ``x`` beyond it.
-
-    :param compression: slope c of the ramp, above 1
-    :param inplace: overwrite ``tens``
+    0 up to ``t - t / c``, ``c * (x - (t - t / c))`` from there to the threshold t, ``x`` beyond it;
+    the slope c, the compression, is above 1.
     """
     limit, slope = _per_channel(threshold, tens), _per_channel(compression, tens)
     start = limit - limit / slope
@@ -54,11 +51,7 @@ def fat_pw_relu(
 
 
 def fat_sig_relu(tens: Tensor, threshold: float | Tensor, compression: float | Tensor) -> Tensor:
-    """Return the smooth approximation ``x * sigmoid(c * (x - t))`` of :func:`fat_relu`.
-
-    :param threshold: t
-    :param compression: c, the steepness
-    """
+    """Return ``x * sigmoid(c * (x - t))``, a smooth :func:`fat_relu`; c is the compression."""
     limit, slope = _per_channel(threshold, tens), _per_channel(compression, tens)
     return tens * torch.sigmoid(slope * (tens - limit))
 
@@ -66,9 +59,8 @@ def fat_sig_relu(tens: Tensor, threshold: float | Tensor, compression: float | T
 def fat_exp_relu(tens: Tensor, threshold: float | Tensor, compression: float | Tensor) -> Tensor:
     """Return a continuous, piecewise exponential approximation of :func:`fat_relu`.
 
-    0 up to 0, ``x * exp(c * (x - t))`` from there to the threshold t, ``x`` beyond it.
-
-    :param compression: c, the steepness
+    0 up to 0, ``x * exp(c * (x - t))`` from there to the threshold t, ``x`` beyond it; c is the
+    compression.
     """
     limit, slope = _per_channel(threshold, tens), _per_channel(compression, tens)
     # the exponent is at most 0, so that large inputs leave no infinite gradients behind
@@ -95,13 +87,9 @@ class FATReLU(nn.Module):
     def __init__(self, threshold: float | Sequence[float] = 0.0, inplace: bool = False):
         super().__init__()
         self.register_buffer("threshold", torch.as_tensor(threshold, dtype=torch.float32))
-        self._dynamic = self.channel_wise and not self.num_channels
+        # whether the first input decides how many channels there are
+        self.dynamic = self.channel_wise and not self.num_channels
         self.inplace = inplace
-
-    @property
-    def dynamic(self) -> bool:
-        """Whether the first input decides how many channels there are."""
-        return self._dynamic
 
     @property
     def channel_wise(self) -> bool:
@@ -114,11 +102,7 @@ class FATReLU(nn.Module):
         return self.threshold.numel() if self.channel_wise else -1
 
     def set_threshold(self, threshold: float | Sequence[float]) -> None:
-        """Set the threshold.
-
-        :param threshold: a number, which becomes that of every channel; or one for each of them
-        :raises ValueError: for another number of thresholds than there are
-        """
+        """Set that of every channel to a number, or of each to its own; a ValueError for others."""
         value = torch.as_tensor(threshold, dtype=torch.float32)
         if value.ndim and value.shape != self.threshold.shape:
             one = f"{self.num_channels} thresholds" if self.channel_wise else "a single threshold"
@@ -132,12 +116,12 @@ class FATReLU(nn.Module):
         return found
 
     def forward(self, inp: Tensor) -> Tensor:
-        if self._dynamic and not self.num_channels:
+        if self.dynamic and not self.num_channels:
             self.threshold = self.threshold.new_zeros(inp.shape[1])
         if self.channel_wise and self.num_channels != inp.shape[1]:
+            has, shape = f"{self.num_channels} thresholds, one per channel", tuple(inp.shape)
             raise ValueError(
-                f"this layer has {self.num_channels} thresholds, one per channel, but the input "
-                f"of shape {tuple(inp.shape)} has {inp.shape[1]} channels"
+                f"this layer has {has}, but the input of shape {shape} has {shape[1]} channels"
             )
         return fat_relu(inp, self.threshold, self.inplace)
 
@@ -148,20 +132,13 @@ class FATReLU(nn.Module):
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         stored = state_dict.get(f"{prefix}threshold")
-        if self._dynamic and isinstance(stored, Tensor) and not self.num_channels:
+        if self.dynamic and isinstance(stored, Tensor) and not self.num_channels:
             self.threshold = self.threshold.new_zeros(stored.shape)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def set_relu_to_fat(module: nn.Module, layer_name: str, **kwargs: Any) -> FATReLU:
-    """Put a FATReLU in the place of a layer.
-
-    :param module: the model
-    :param layer_name: dotted name of the layer
-    :param kwargs: for :class:`FATReLU`
-    :return: the new layer
-    :raises AttributeError: if there is no such layer
-    """
+    """Put a new ``FATReLU(**kwargs)`` in the place of the layer of a dotted name; return it."""
     old = get_layer(layer_name, module)
     fat = FATReLU(**kwargs).train(old.training)
     swap_modules(module, layer_name, fat)
@@ -169,19 +146,26 @@ def set_relu_to_fat(module: nn.Module, layer_name: str, **kwargs: Any) -> FATReL
 
 
 def convert_relus_to_fat(module: nn.Module, **kwargs: Any) -> dict[str, FATReLU]:
-    """Put a FATReLU in the place of each ``ReLU`` and ``ReLU6`` layer; functions are not seen.
+    """Put a ``FATReLU(**kwargs)`` in place of each layer ``ReLU`` or ``ReLU6``, not of functions.
 
-    :param module: the model
-    :param kwargs: for each :class:`FATReLU`
-    :return: the new layers by name
+    Return them by name.
     """
-    places = [
-        (name, layer)
-        for name, layer in module.named_modules(remove_duplicate=False)
-        if name and isinstance(layer, (nn.ReLU, nn.ReLU6))
-    ]
-    made: dict[int, FATReLU] = {}  # a layer that has several names stays one layer
-    for name, layer in places:
-        made[id(layer)] = made.get(id(layer)) or set_relu_to_fat(module, name, **kwargs)
-        swap_modules(module, name, made[id(layer)])
-    return {name: made[id(layer)] for name, layer in places}
+    new = partial(set_relu_to_fat, module, **kwargs)
+    return replace_layers(module, (nn.ReLU, nn.ReLU6), new)
+
+
+def replace_layers(
+    module: nn.Module, kinds: tuple[type, ...], replace: Callable[[str], _Layer]
+) -> dict[str, _Layer]:
+    """Replace the layers of some kinds; return the new ones by name.
+
+    :param replace: puts the new layer of that name into the module, and returns it; not called for
+        further names of the same layer
+    """
+    made: dict[int, _Layer] = {}
+    found: dict[str, _Layer] = {}
+    for name, layer in list(module.named_modules(remove_duplicate=False)):
+        if name and isinstance(layer, kinds):
+            made[id(layer)] = found[name] = made.get(id(layer)) or replace(name)
+            swap_modules(module, name, found[name])
+    return found

@@ -21,10 +21,7 @@ __all__ = ["Door", "ScorerMethod"]
 
 
 class Door:
-    """What 1.x calls mask creator, scorer, module masks and analyzers of a modifier.
-
-    :param modifier: initialised
-    """
+    """What 1.x calls mask creator, scorer, masks and analyzers of an initialised modifier."""
 
     def __init__(self, modifier: Any) -> None:
         masks: MaskSet = modifier.masks
@@ -60,16 +57,12 @@ class ScorerMethod(Method):
     def decide(
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
     ) -> list[Outcome]:
-        """Return the outcome for each target.
-
-        :raises ValueError: for ``only``, which a mask creator does not know
-        """
+        """Return the outcome for each target; a ValueError refuses ``only``."""
         if only is not None:
             raise ValueError("mask creators of SparseML 1.x decide on all parameters together")
         return [self._decided(problem, target) for target in targets]
 
     def end(self) -> None:
-        """Tell the scorer."""
         self.scorer.on_pruning_end()
 
     def _decided(self, problem: Problem, target: Target) -> Outcome:
@@ -78,17 +71,15 @@ class ScorerMethod(Method):
         scores = checked_scores(masks, self.scorer)
         if self._creator is None:
             found = problem.outcome(problem.select(problem.turned(scores), target))
-            new = [
-                change.mask.to(score.dtype)
-                for change, score in zip(found.values(), scores, strict=True)
-            ]
+            pairs = zip(found.values(), scores, strict=True)
+            new = [change.mask.to(score.dtype) for change, score in pairs]
         else:
             new = self._creator.create_parameter_masks(scores, target, self._joint)
         new = broadcast_masks(new)
         self.scorer.update_last_applied_sparsity(tensor_list_sparsity(new))
         old = [full_value(mask) for mask in masks.param_masks]
-        like = [mask.to(before.device, before.dtype) for mask, before in zip(new, old, strict=True)]
-        diffs = [mask_difference(before, mask) for before, mask in zip(old, like, strict=True)]
+        like = [mask.to(before) for mask, before in zip(new, old, strict=True)]
+        diffs = list(map(mask_difference, old, like))
         weights = self._compensated(masks, like, diffs)
         changes = zip(masks.full_names, like, weights, strict=True)
         return Outcome((name, Change(mask != 0, weight)) for name, mask, weight in changes)
@@ -97,7 +88,7 @@ class ScorerMethod(Method):
     def _compensated(
         self, masks: MaskSet, new: list[Tensor], diffs: list[Tensor]
     ) -> list[Tensor | None]:
-        """The weights that the scorer makes of the present ones, which it changes in place."""
+        """Return what the scorer makes of the weights, which it changes in place."""
         if type(self.scorer).mask_update is PruningParamsScorer.mask_update:
             return [None] * len(new)
         params = masks.params

@@ -6,7 +6,7 @@ They say what is pruned; :func:`~sparseml.pytorch.functional.select.select` deci
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -38,22 +38,17 @@ class PruningMaskCreator(ABC):
     def create_sparsity_masks(
         self, tensors: list[Tensor], target: Target, global_sparsity: bool = False
     ) -> list[Tensor]:
-        """Return masks for several tensors of scores.
+        """Return a mask for each tensor of scores, of its shape and dtype.
 
         :param tensors: scores, any shapes, higher = more important
         :param target: fraction to prune, one float for all or a list with one for each
         :param global_sparsity: rank the entries of all tensors together
-        :return: a mask per tensor, of its shape and dtype
         """
 
     def create_parameter_masks(
         self, tensors: list[Tensor], target: Target, global_sparsity: bool = False
     ) -> list[Tensor]:
-        """Return masks ready to be multiplied with the parameters that the scores belong to.
-
-        This is what pruning calls. It differs from :meth:`create_sparsity_masks` only in classes
-        that say so.
-        """
+        """Return masks in the layout of the parameters that are scored; pruning calls this."""
         return self.create_sparsity_masks(tensors, target, global_sparsity)
 
 
@@ -76,8 +71,7 @@ class UnstructuredPruningMaskCreator(PruningMaskCreator):
         """Return masks as the base class; a sparsity of at most 0 or above 1 prunes nothing.
 
         :raises TypeError: for a target that is neither a float nor a list
-        :raises ValueError: for as many targets as there are not tensors, for differing targets with
-            ``global_sparsity``, and for scores that are NaN
+        :raises ValueError: for targets that do not fit the tensors or differ globally, and NaNs
         """
         targets = one_target_each(target, len(tensors))
         asked = [sparsity if 0.0 < sparsity <= 1.0 else 0.0 for sparsity in targets]
@@ -90,12 +84,7 @@ class UnstructuredPruningMaskCreator(PruningMaskCreator):
 
 
 class NMPruningMaskCreator(PruningMaskCreator):
-    """Keeps N of every M consecutive inputs; the sparsity can only be ``1 - N/M``.
-
-    :param N: how many of a group are kept
-    :param M: the size of a group
-    :raises ValueError: unless 0 < N < M
-    """
+    """Keeps N of every M consecutive inputs (0 < N < M); the sparsity can only be ``1 - N/M``."""
 
     def __init__(self, N: int = 2, M: int = 4) -> None:
         self._pattern = NM(N, M)
@@ -126,10 +115,8 @@ class NMPruningMaskCreator(PruningMaskCreator):
                 raise ValueError(f"a {self} mask has a sparsity of {full:g}, found {sparsity}")
         groups = [self._flat_groups(tensor) for tensor in tensors]
         masks = in_dtypes_of(tensors, select(groups, self._pattern, Uniform(), full))
-        return [
-            mask.reshape(tensor.movedim(1, -1).shape)
-            for mask, tensor in zip(masks, tensors, strict=True)
-        ]
+        pairs = zip(masks, tensors, strict=True)
+        return [mask.reshape(tensor.movedim(1, -1).shape) for mask, tensor in pairs]
 
     def create_parameter_masks(
         self, tensors: list[Tensor], target: Target, global_sparsity: bool = False
@@ -137,27 +124,21 @@ class NMPruningMaskCreator(PruningMaskCreator):
         """Return masks in the layout of the parameters, by the scores as they are.
 
         Groups run along the second dimension, for convolutions at each kernel position. A target
-        between 0 and ``1 - N/M`` puts that share of the groups into the pattern, those that lose
-        least; the others stay dense. So a gradual schedule may lead up to the pattern.
-
-        :raises ValueError: for a target beyond ``1 - N/M``, an input dimension that is no multiple
-            of M, and NaN scores
+        between 0 and ``1 - N/M``, and not beyond, puts that share of the groups into the pattern,
+        those that lose least; the others stay dense. So a gradual schedule may lead up to it.
         """
         asked = [max(sparsity, 0.0) for sparsity in one_target_each(target, len(tensors))]
         masks = select(tensors, self._pattern, _budget(global_sparsity), asked)
         return in_dtypes_of(tensors, masks)
 
     def _flat_groups(self, tensor: Tensor) -> Tensor:
-        """Absolute values, one group per row."""
-        size = self._pattern.group
+        """Return absolute values, one group per row."""
+        size, shape = self._pattern.group, tuple(tensor.shape)
         if tensor.numel() % size:
-            raise ValueError(
-                f"a tensor of shape {tuple(tensor.shape)} cannot be cut into groups of {size}"
-            )
-        if tensor.ndim not in (2, 4):
-            raise NotImplementedError(
-                f"{self} masks are made for two or four dimensions, found {tensor.ndim}"
-            )
+            raise ValueError(f"a tensor of shape {shape} cannot be cut into groups of {size}")
+        if len(shape) not in (2, 4):
+            found = f"two or four dimensions, found {len(shape)}"
+            raise NotImplementedError(f"{self} masks are made for {found}")
         return tensor.detach().movedim(1, -1).reshape(-1, size).abs()
 
 
@@ -172,23 +153,18 @@ class ConstantMaskCreator(PruningMaskCreator):
 
 
 def one_target_each(target: Target, count: int) -> list[float]:
-    """Return a target for each of ``count`` tensors.
-
-    :raises TypeError: for a target that is neither a float nor a list
-    :raises ValueError: for a list of another length
-    """
+    """Return a target for each of ``count`` tensors."""
     if isinstance(target, float):
         return [target] * count
     if not isinstance(target, (list, tuple)):
-        raise TypeError(
-            f"target must be a float or a list of floats, found {type(target).__name__} {target!r}"
-        )
+        found = f"{type(target).__name__} {target!r}"
+        raise TypeError(f"target must be a float or a list of floats, found {found}")
     if len(target) != count:
         raise ValueError(f"{count} tensors, but {len(target)} target sparsities")
     return list(target)
 
 
-def in_dtypes_of(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+def in_dtypes_of(tensors: Sequence[Tensor], masks: Iterable[Tensor]) -> list[Tensor]:
     """Return masks as 1 and 0, each in the dtype of its tensor."""
     return [mask.to(tensor.dtype) for mask, tensor in zip(masks, tensors, strict=True)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ class ModuleParamPruningMask(MaskSet):
     :param mask_creator: makes masks of scores
     :param scorer: scores the parameters; None takes their values as scores
     :param param_names: the parameter's name in its layer, for all or one per layer
-    :param store_init: keep the initial values, for :meth:`reset`
+    :param store_init: keep the initial values in ``params_init``, for :meth:`reset`
     :param store_unmasked: remember the values that masks take away
     :param mask_gradients_only: leave the weights alone
     :param track_grad_mom: momentum in [0, 1) of a running mean of the gradients, kept in
@@ -65,12 +66,9 @@ class ModuleParamPruningMask(MaskSet):
         forward_hooks: bool = True,
     ) -> None:
         found = named_params(layers, param_names, layer_names)
-        super().__init__(
-            found, reintroduce=allow_reintroduction, gradients_only=mask_gradients_only
-        )
-        self._params_init: list[Tensor | None] = [
-            one.param.detach().clone() if store_init else None for one in found
-        ]
+        how = {"reintroduce": allow_reintroduction, "gradients_only": mask_gradients_only}
+        super().__init__(found, **how)
+        self.params_init = [one.param.detach().clone() if store_init else None for one in found]
         self._set_old_form(mask_creator, scorer, global_sparsity)
         self.store_init = store_init
         self._store_unmasked = store_unmasked or allow_reintroduction
@@ -91,10 +89,9 @@ class ModuleParamPruningMask(MaskSet):
         self.global_sparsity = global_sparsity
         self._layer_handles: list[RemovableHandle] = []
         self.store_init, self.track_grad_mom = False, -1.0
-        self._grad_means: list[Tensor | None] = [None] * len(self)
+        self.params_grad: list[Tensor | None] = [None] * len(self)
         self._forward_hooks = False
-        if "_params_init" not in vars(self):
-            self._params_init = [None] * len(self)
+        vars(self).setdefault("params_init", [None] * len(self))
 
     @property
     def store_unmasked(self) -> bool:
@@ -107,29 +104,14 @@ class ModuleParamPruningMask(MaskSet):
         return [param.data for param in self.params]
 
     @property
-    def params_init(self) -> list[Tensor | None]:
-        """The initial values, None each unless ``store_init``."""
-        return list(self._params_init)
-
-    @property
     def params_unmasked(self) -> list[Any]:
         """The values as they would be without the masks, None each unless ``store_unmasked``."""
         return super().params_unmasked if self.store_unmasked else [None] * len(self)
 
-    @property
-    def params_grad(self) -> list[Tensor | None]:
-        """The running means of the gradients, None each before the first or without momentum."""
-        return list(self._grad_means)
-
-    @property
-    def _params(self) -> list[Any]:
-        return self.params
+    _params = property(attrgetter("params"))
 
     def set_param_data(self, value: Tensor, param_idx: int) -> None:
-        """Copy new values into a parameter.
-
-        :raises ValueError: for None or another shape
-        """
+        """Copy new values into a parameter; a ValueError for None or another shape."""
         param = self.params[param_idx]
         if value is None or value.shape != param.shape:
             raise misfit(self.full_names[param_idx], param, value)
@@ -139,17 +121,15 @@ class ModuleParamPruningMask(MaskSet):
             self.apply()
 
     def set_param_masks(self, masks: Sequence[Tensor]) -> list[Tensor]:
-        """Set new masks, tell the scorer, and apply them.
+        """Set new masks, tell the scorer, and apply them; a ValueError for another shape.
 
         :return: per mask 1 where newly kept, -1 where newly pruned, 0 elsewhere
-        :raises ValueError: for None or another shape
         """
-        old_masks = self.param_masks
+        before = self.param_masks
         self._replace(masks)
-        new_masks = self.param_masks
-        diffs = [mask_difference(old, new) for old, new in zip(old_masks, new_masks, strict=True)]
+        diffs = list(map(mask_difference, before, self.param_masks))
         if self._scorer is not None:
-            self._scorer.mask_update(new_masks, diffs)
+            self._scorer.mask_update(self.param_masks, diffs)
         self.apply(plain_zeros=True)
         return diffs
 
@@ -174,9 +154,8 @@ class ModuleParamPruningMask(MaskSet):
             sizes = [param.numel() for param in self.params]
             asked = target if isinstance(target, float) else list(target)
             target = all_after_removal(asked, sizes, self.original_sizes)
-        masks = broadcast_masks(
-            self._mask_creator.create_parameter_masks(scores, target, self.global_sparsity)
-        )
+        create = self._mask_creator.create_parameter_masks
+        masks = broadcast_masks(create(scores, target, self.global_sparsity))
         if self._scorer is not None:
             self._scorer.update_last_applied_sparsity(tensor_list_sparsity(masks))
         return self.set_param_masks(masks)
@@ -188,7 +167,7 @@ class ModuleParamPruningMask(MaskSet):
         super().apply(plain_zeros)
 
     def restore_param_masks(self, masks: Sequence[Tensor]) -> None:
-        """Set masks from a checkpoint and mask the weights, whether enabled or not."""
+        """Do what :meth:`restore` does."""
         self.restore(masks)
 
     def pre_optim_step_update(self) -> None:
@@ -203,13 +182,10 @@ class ModuleParamPruningMask(MaskSet):
             self._scorer.on_pruning_end()
 
     def reset(self) -> None:
-        """Put the initial values back.
-
-        :raises RuntimeError: unless ``store_init``
-        """
+        """Put the initial values back; a RuntimeError unless ``store_init``."""
         if not self.store_init:
             raise RuntimeError("initial values were not kept; construct with store_init=True")
-        for index, initial in enumerate(self._params_init):
+        for index, initial in enumerate(self.params_init):
             if initial is not None:
                 self.set_param_data(initial, index)
 
@@ -217,13 +193,13 @@ class ModuleParamPruningMask(MaskSet):
         """Return what a resumed run needs beside the masks, scorer and mean gradients included."""
         return {
             **super().progress_state(),
-            "grad_means": list(self._grad_means),
+            "grad_means": list(self.params_grad),
             "scorer": {} if self._scorer is None else self._scorer.progress_state(),
         }
 
     def load_progress_state(self, state: Any) -> None:
         """Restore :meth:`progress_state`."""
-        self._grad_means = list(state["grad_means"])
+        self.params_grad = list(state["grad_means"])
         if self._scorer is not None:
             self._scorer.load_progress_state(state["scorer"])
         super().load_progress_state(state)
@@ -236,9 +212,8 @@ class ModuleParamPruningMask(MaskSet):
 
     def _unhook(self) -> None:
         super()._unhook()
-        for handle in self._layer_handles:
-            handle.remove()
-        self._layer_handles = []
+        while self._layer_handles:
+            self._layer_handles.pop().remove()
 
     def _before_forward(self, _layer: Module, _inputs: Any) -> None:
         self.apply()
@@ -249,11 +224,9 @@ class ModuleParamPruningMask(MaskSet):
         if self.allow_reintroduction and self._forward_hooks:
             self._put_back(index, param)
         if param.grad is not None and self.track_grad_mom >= 0.0:
-            mean, grad = self._grad_means[index], param.grad.detach()
-            mean = torch.zeros_like(grad) if mean is None else mean
-            self._grad_means[index] = (
-                self.track_grad_mom * mean + (1.0 - self.track_grad_mom) * grad
-            )
+            mean, share = self.params_grad[index], 1.0 - self.track_grad_mom
+            mean = torch.zeros_like(param.grad) if mean is None else mean
+            self.params_grad[index] = self.track_grad_mom * mean + share * param.grad.detach()
 
 
 def named_params(
@@ -261,10 +234,8 @@ def named_params(
     param_names: str | Sequence[str] = "weight",
     layer_names: Sequence[str] | None = None,
 ) -> list[NamedLayerParam]:
-    """Return the parameters of layers.
+    """Return the parameters of layers; for names see :class:`ModuleParamPruningMask`.
 
-    :param param_names: the parameter's name in its layer, for all or one per layer
-    :param layer_names: by default the positions
     :raises RuntimeError: for a layer without the parameter
     :raises ValueError: for lists of different lengths
     """
@@ -272,25 +243,22 @@ def named_params(
     owners = list(map(str, range(len(layers)))) if layer_names is None else list(layer_names)
     for what, given in (("param_names", names), ("layer_names", owners)):
         if len(given) != len(layers):
-            raise ValueError(
-                f"{what} must hold one name for each of {len(layers)} layers, found {given}"
-            )
+            needed = f"one name for each of {len(layers)} layers"
+            raise ValueError(f"{what} must hold {needed}, found {given}")
     found = []
     for owner, layer, name in zip(owners, layers, names, strict=True):
         param = getattr(layer, name, None)
         one = NamedLayerParam(owner, layer, name, param)  # type: ignore[arg-type]
         if not isinstance(param, Tensor):
-            raise RuntimeError(
-                f"{type(layer).__name__} has no parameter {name!r}, wanted for {one.name!r}"
-            )
+            kind = type(layer).__name__
+            raise RuntimeError(f"{kind} has no parameter {name!r}, wanted for {one.name!r}")
         found.append(one)
     return found
 
 
 def checked_scores(masks: MaskSet, scorer: Any) -> list[Tensor]:
-    """Return a scorer's scores of the present parameters, whole where they are sharded.
+    """Return a scorer's scores of the present parameters, or for None their values, whole.
 
-    :param scorer: None takes the parameters' values
     :raises ValueError: naming the parameter, for scores that are not numbers
     """
     params = masks.params

@@ -44,13 +44,11 @@ _GROUP_TIMEOUT = timedelta(seconds=7200)
 
 
 class PruningParamsScorer(ABC):
-    """Scores parameters; those with the lowest scores are pruned.
+    """Scores parameters, in the order of all lists here; the lowest scores are pruned.
 
     At every optimizer step :meth:`pre_optim_step_update` sees the gradients. When a mask is due,
     :meth:`score_parameters` ranks the weights, and :meth:`mask_update` is told the new masks while
     the newly pruned weights still have their values, so that it may compensate the remaining ones.
-
-    :param params: the parameters to score, in the order of all lists here
     """
 
     def __init__(self, params: Sequence[Parameter]) -> None:
@@ -59,18 +57,14 @@ class PruningParamsScorer(ABC):
 
     @abstractmethod
     def score_parameters(self) -> list[Tensor]:
-        """A score per weight, one tensor of the parameter's shape for each parameter."""
+        """Return a score per weight, one tensor of the parameter's shape for each parameter."""
 
     def pre_optim_step_update(self, masks: list[Tensor]) -> None:  # noqa: B027
-        """Called at every optimizer step with the gradients in place, before the weights move.
-
-        :param masks: the present masks
-        """
+        """Called at every optimizer step with its gradients, before the weights move."""
 
     def mask_update(self, masks: list[Tensor], mask_diffs: list[Tensor]) -> None:  # noqa: B027
-        """Called when the masks have been decided, before they are applied.
+        """Called with the masks decided on, before they are applied.
 
-        :param masks: the new masks
         :param mask_diffs: 1 where newly kept, -1 where newly pruned, 0 elsewhere
         """
 
@@ -100,30 +94,23 @@ class PruningParamsScorer(ABC):
 class PruningParamsGradScorer(PruningParamsScorer):
     """A scorer that uses gradients, and therefore has to agree with other processes.
 
-    :param dist_backend: in a distributed run, the backend of a process group of its own (as
-        ``gloo``, which moves CPU tensors); None uses the default group
+    In a distributed run ``dist_backend`` is that of a process group of its own (as ``gloo``, which
+    moves CPU tensors); None uses the default group.
     """
 
     def __init__(self, params: Sequence[Parameter], dist_backend: str | None = None) -> None:
         super().__init__(params)
         self._is_ddp = is_distributed()
         self._is_main_proc = not self._is_ddp or dist.get_rank() == 0
-        self._group: Any = (
-            dist.new_group(backend=dist_backend, timeout=_GROUP_TIMEOUT)
-            if self._is_ddp and dist_backend
-            else None
-        )
+        self._group: Any = None
+        if self._is_ddp and dist_backend:
+            self._group = dist.new_group(backend=dist_backend, timeout=_GROUP_TIMEOUT)
 
     def __getstate__(self) -> dict[str, Any]:
-        # a process group belongs to the process it was made in
-        return {name: value for name, value in vars(self).items() if name != "_group"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._group = None
+        return {**vars(self), "_group": None}  # it belongs to the process that made it
 
     def _broadcast_list_from_main(self, val: list[Any]) -> list[Any]:
-        """The list that rank 0 holds, on every rank."""
+        """Return the list that rank 0 holds, on every rank."""
         if not self._is_ddp:
             return val
         message = list(val) if self._is_main_proc else [None] * len(val)
@@ -135,7 +122,6 @@ class MagnitudePruningParamsScorer(PruningParamsScorer):
     """Absolute values."""
 
     def score_parameters(self) -> list[Tensor]:
-        """``abs(weight)`` of each parameter, of its shape and dtype."""
         return [magnitude(param) for param in self._params]
 
 
@@ -164,28 +150,22 @@ class MovementPruningParamsScorer(PruningParamsGradScorer):
         return self._method.sums_of(self._params)
 
     def pre_optim_step_update(self, masks: list[Tensor]) -> None:
-        """Add this step's movement; parameters without a gradient have none."""
         self._masks = masks
         self._method.add(self._params)
 
     def score_parameters(self) -> list[Tensor]:
         """Return the sums over all steps and ranks, minus infinity where pruned."""
-        return [
-            score.masked_fill(mask.to(score.device) == 0, -torch.inf)
-            for score, mask in zip(sum_over_ranks(self._movement_scores), self._masks, strict=True)
-        ]
+        pairs = zip(sum_over_ranks(self._movement_scores), self._masks, strict=True)
+        return [score.masked_fill(mask.to(score.device) == 0, -torch.inf) for score, mask in pairs]
 
     def mask_update(self, masks: list[Tensor], mask_diffs: list[Tensor]) -> None:
-        """Remember what is pruned."""
         self._masks = masks
 
     def progress_state(self) -> dict[str, Any]:
-        """Return the sums, too."""
         scores = [score.detach().clone() for score in self._movement_scores]
         return {**super().progress_state(), "movement_scores": scores}
 
     def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the sums, too."""
         super().load_progress_state(state)
         self._method.load_progress_state({"sums": state["movement_scores"]})
 
@@ -198,10 +178,7 @@ class MethodScorer(PruningParamsScorer):
         self.method = method
 
     def score_parameters(self) -> list[Tensor]:
-        """Refuse.
-
-        :raises RuntimeError: in any case
-        """
+        """Refuse with a RuntimeError."""
         raise RuntimeError(
             f"{type(self).__name__} has no scores, as its method finds them only while it decides; "
             "call the modifier's outcome(model) for masks and weights"

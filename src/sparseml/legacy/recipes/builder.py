@@ -6,6 +6,7 @@ import copy
 import os
 import textwrap
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -21,11 +22,7 @@ _GROUP_WORD = "modifiers"
 
 
 def to_yaml_str(val: Any) -> str:
-    """
-    Write a value as YAML: ``str(val)`` for text and numbers; lists and dicts on new lines.
-
-    :param val: the value
-    """
+    """Write a value as YAML: ``str(val)`` for text and numbers; lists and dicts on new lines."""
     if isinstance(val, (str, int, float, bool)):
         return str(val)
     text = yaml.safe_dump(val, sort_keys=False).removesuffix("...\n").rstrip("\n")
@@ -42,12 +39,9 @@ class _UnknownFieldError(ValueError, AttributeError):
 
 
 class ModifierYAMLBuilder:
-    """
-    A modifier in a recipe being written. Its fields are read and set as attributes.
+    """A modifier in a recipe being written. Its fields are read and set as attributes.
 
-    :param modifier_class: the modifier's class
-    :param kwargs: values of fields
-    :raises ValueError: for what is not a field of that class that recipes show
+    A ValueError refuses what is not a field that recipes show.
     """
 
     def __init__(self, modifier_class: type[BaseModifier], **kwargs: Any) -> None:
@@ -103,19 +97,15 @@ def _checked_group(name: str, builders: Any) -> Group:
         raise ValueError(f"the group {name!r} must be a list, found {type(builders).__name__}")
     for builder in builders:
         if not isinstance(builder, ModifierYAMLBuilder):
-            raise ValueError(
-                f"the group {name!r} must hold ModifierYAMLBuilders, found {type(builder).__name__}"
-            )
+            found = type(builder).__name__
+            raise ValueError(f"the group {name!r} must hold ModifierYAMLBuilders, found {found}")
     return builders
 
 
 class RecipeYAMLBuilder:
-    """
-    A recipe being written.
+    """A recipe being written, of values and of lists of ``ModifierYAMLBuilder`` by name.
 
-    :param variables: values by name
-    :param modifier_groups: lists of ``ModifierYAMLBuilder`` by name; names contain ``modifiers``
-    :raises ValueError: if an argument is anything else
+    :raises ValueError: if an argument is anything else, or a group's name lacks ``modifiers``
     """
 
     def __init__(
@@ -134,17 +124,11 @@ class RecipeYAMLBuilder:
     def add_modifier_group(
         self, name: str, modifier_builders: Group | None = None
     ) -> RecipeYAMLBuilder:
-        """
-        Add a group of modifiers.
-
-        :raises KeyError: if there is one of that name
-        :raises ValueError: for a name without ``modifiers``, or anything but builders
-        """
+        """Add a group; a KeyError if there is one of that name, a ValueError for anything else."""
         if name in self._groups:
             raise KeyError(f"the recipe already has a group {name!r}")
-        self._groups[name] = _checked_group(
-            name, modifier_builders if modifier_builders is not None else []
-        )
+        builders = [] if modifier_builders is None else modifier_builders
+        self._groups[name] = _checked_group(name, builders)
         return self
 
     def get_modifier_group(self, name: str) -> Group | None:
@@ -156,22 +140,19 @@ class RecipeYAMLBuilder:
         modifier_type: type[BaseModifier] | str | None = None,
         modifier_groups: str | Iterable[str] | None = None,
     ) -> Group:
-        """
-        Return builders from all groups.
+        """Return builders from all groups.
 
         :param modifier_type: only those of this class or a class derived from it, or of exactly
             the class of this name
         :param modifier_groups: only those of this group or these groups
         """
         names = [modifier_groups] if isinstance(modifier_groups, str) else modifier_groups
-        names = None if names is None else list(names)
-        return [
-            builder
-            for name, group in self._groups.items()
-            if names is None or name in names
-            for builder in group
-            if _is_of_type(builder.modifier_class, modifier_type)
-        ]
+        names = list(self._groups if names is None else names)
+        groups = [group for name, group in self._groups.items() if name in names]
+        found = [builder for group in groups for builder in group]
+        if isinstance(modifier_type, str):
+            return [each for each in found if each.modifier_class.__name__ == modifier_type]
+        return [each for each in found if issubclass(each.modifier_class, modifier_type or object)]
 
     def get_variable(self, name: str, default: Any = None) -> Any:
         """Return the value of a variable."""
@@ -197,20 +178,11 @@ class RecipeYAMLBuilder:
         return "\n\n".join(parts) + "\n"
 
     def save_yaml(self, file_path: str | os.PathLike[str]) -> None:
-        """
-        Write the recipe.
-
-        :param file_path: the file; ``.yaml`` is appended to a path without a dot
-        """
+        """Write the recipe to a file; ``.yaml`` is appended to a path without a dot."""
         self._write(file_path, ".yaml", self.build_yaml_str())
 
     def save_markdown(self, file_path: str | os.PathLike[str], desc: str = "") -> None:
-        """
-        Write the recipe as the front matter of a description.
-
-        :param file_path: the file; ``.md`` is appended to a path without a dot
-        :param desc: the description
-        """
+        """Write the recipe above a text; ``.md`` is appended to a path without a dot."""
         self._write(file_path, ".md", f"---\n{self.build_yaml_str()}---\n{desc}")
 
     @staticmethod
@@ -218,11 +190,4 @@ class RecipeYAMLBuilder:
         path = os.fspath(file_path)
         path = clean_path(path if "." in path else f"{path}{extension}")
         create_parent_dirs(path)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-
-
-def _is_of_type(clazz: type[BaseModifier], wanted: type[BaseModifier] | str | None) -> bool:
-    if wanted is None:
-        return True
-    return clazz.__name__ == wanted if isinstance(wanted, str) else issubclass(clazz, wanted)
+        Path(path).write_text(text, encoding="utf-8")

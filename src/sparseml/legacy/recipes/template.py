@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,26 +16,70 @@ from sparseml.utils.text import did_you_mean, quoted_list
 
 __all__ = ["recipe_template"]
 
-Fields = dict[str, Any]
-Item = tuple[str, Fields]
-
 PRUNING_KINDS = ("true", "false", "gmp", "acdc", "mfac", "movement", "obs", "constant")
 """What ``pruning`` may be, besides True, False and None."""
 LR_FUNCTIONS = (
     "linear", "cosine", "cyclic_linear", "cyclic", "constant", "stepped", "exponential",
 )  # fmt: skip
-_LR_NAMES = {"cyclic": "cyclic_linear"}
 MASK_TYPES = {"vnni": "block4", "tensorrt": "2:4"}
 """The pattern that a target computes faster."""
 _SECOND_ORDER = {
     "mfac": {"num_grads": 64, "fisher_block_size": 10000},
     "obs": {"num_grads": 1024, "fisher_block_size": 50},
 }
-_GRADUAL = {
-    "mfac": "MFACPruningModifier",
-    "movement": "MovementPruningModifier",
-    "obs": "OBSPruningModifier",
+_SCHEDULE = {
+    "end_epoch": "num_pruning_active_epochs",
+    "update_frequency": "pruning_update_frequency",
+    "mask_type": "mask_type",
 }
+_GRADUAL = {
+    **_SCHEDULE,
+    "init_sparsity": "pruning_init_sparsity",
+    "final_sparsity": "pruning_final_sparsity",
+}
+_SAMPLED = {**_GRADUAL, **{n: n for n in ("global_sparsity", "num_grads", "fisher_block_size")}}
+_PHASED = {"compression_sparsity": "pruning_final_sparsity", "global_sparsity": "global_sparsity"}
+_PRUNERS: dict[str, tuple[str, dict[str, str]]] = {
+    "constant": ("ConstantPruningModifier", {}),
+    "acdc": ("ACDCPruningModifier", {**_SCHEDULE, **_PHASED}),
+    "gmp": ("MagnitudePruningModifier", _GRADUAL),
+    "movement": ("MovementPruningModifier", _GRADUAL),
+    "mfac": ("MFACPruningModifier", _SAMPLED),
+    "obs": ("OBSPruningModifier", _SAMPLED),
+}
+"""Class of each kind of pruning, and its fields with the variables that they are set to."""
+_TRAINING = """training_modifiers:
+  - !EpochRangeModifier
+    start_epoch: 0.0
+    end_epoch: eval(num_epochs)
+
+  - !{name}
+    start_epoch: 0.0
+{fields}"""
+_RATE_FUNCTION = """    end_epoch: eval(num_epochs)
+    lr_func: eval(lr_func)
+    init_lr: eval(init_lr)
+    final_lr: eval(final_lr)"""
+_RATE_SCHEDULE = """    init_lr: eval(init_lr)
+    lr_class: {}
+    lr_kwargs:
+      gamma: {}"""
+_PRUNING = """pruning_modifiers:
+  - !{name}
+    params:{params}
+    start_epoch: 0.0{fields}"""
+_QUANTIZATION = """quantization_modifiers:
+  - !QuantizationModifier
+    start_epoch: eval(num_epochs - num_qat_epochs)
+    submodules: eval(quantization_submodules)
+    disable_quantization_observer_epoch: eval(num_epochs - num_qat_finetuning_epochs)
+    freeze_bn_stats_epoch: eval(num_epochs - num_qat_finetuning_epochs)"""
+_DISTILLATION = """distillation_modifiers:
+  - !DistillationModifier
+    start_epoch: 0.0
+    end_epoch: eval(num_epochs)
+    hardness: eval(distillation_hardness)
+    temperature: eval(distillation_temperature)"""
 _DESCRIPTION = """
 # A recipe to start from
 
@@ -65,8 +108,7 @@ def recipe_template(
 ) -> str:
     """Return a recipe to start from, whose variables are what to adapt.
 
-    Pruning takes half of the epochs that quantization leaves, training the pruned model the other
-    half.
+    Pruning takes half of the epochs that quantization leaves, training the pruned model the rest.
 
     :param pruning: one of ``PRUNING_KINDS``, True for magnitude, None for nothing; False keeps
         zeros at zero where the model is quantized
@@ -78,8 +120,6 @@ def recipe_template(
     :param model: a model, or a path of one in TorchScript, whose layers the recipe shall name,
         except for those with ``input`` or ``output`` in their names
     :param file_name: the file to write, too; ``.md`` with a description
-    :param num_epochs: epochs of the whole run
-    :param init_lr: the first learning rate, as ``final_lr`` is the last
     :param sparsity: fraction of zeros in the end
     :param distillation: whether a teacher helps, with ``hardness`` and ``temperature``
     :raises ValueError: for a value that is not offered, or does not go with another
@@ -87,25 +127,38 @@ def recipe_template(
     quantized = _as_flag("quantization", quantization)
     kind = _pruning_kind(pruning, quantized)
     _check_choices(lr, mask_type, target, kind, global_sparsity)
-    epochs = num_epochs - _qat_epochs(quantized, num_epochs)
-    rates: Fields = {"init_lr": init_lr, "final_lr": final_lr}
-    variables = {"lr_func": _LR_NAMES.get(lr, lr), **rates, "num_epochs": num_epochs}
-    groups: dict[str, list[Item]] = {"training_modifiers": _training(lr, num_epochs)}
+    qat_epochs = _qat_epochs(quantized, num_epochs)
+    variables: dict[str, Any] = {"lr_func": "cyclic_linear" if lr == "cyclic" else lr}
+    variables |= {"init_lr": init_lr, "final_lr": final_lr, "num_epochs": num_epochs}
+    groups = [_training(lr, num_epochs)]
     if quantized:
-        variables |= _quantization_variables(num_epochs - epochs)
+        variables |= {"num_qat_epochs": qat_epochs, "num_qat_finetuning_epochs": qat_epochs / 2}
+        variables |= {"quantization_submodules": None}
     if kind:
         chosen = {"mask_type": mask_type, "global_sparsity": global_sparsity}
-        variables |= _pruning_variables(kind, epochs, sparsity, chosen)
-        groups["pruning_modifiers"] = [_pruning(kind, global_sparsity, _params(model))]
+        variables |= _pruning_variables(kind, num_epochs - qat_epochs, sparsity, chosen)
+        groups.append(_pruning(kind, global_sparsity, _params(model)))
     if quantized:
-        groups["quantization_modifiers"] = [_quantization()]
+        groups.append(_QUANTIZATION)
     if _as_flag("distillation", distillation):
         variables |= {"distillation_hardness": hardness, "distillation_temperature": temperature}
-        groups["distillation_modifiers"] = [_distillation()]
-    text = _written(variables, groups)
+        groups.append(_DISTILLATION)
+    text = "\n\n".join([_written(variables), *groups]) + "\n"
     if file_name:
         _save(file_name, text)
     return text
+
+
+def _written(variables: Mapping[str, Any]) -> str:
+    lines = [f"{name}: {'null' if value is None else value}" for name, value in variables.items()]
+    return "\n".join(lines)
+
+
+def _save(file_name: str | os.PathLike[str], text: str) -> None:
+    path = Path(clean_path(file_name))
+    create_parent_dirs(path)
+    filed = f"---\n{text}---\n{_DESCRIPTION}" if path.suffix == ".md" else text
+    path.write_text(filed, encoding="utf-8")
 
 
 def _as_flag(name: str, value: Any) -> bool:
@@ -144,49 +197,22 @@ def _check_choices(
         raise ValueError("movement pruning has no global_sparsity: it must be False")
 
 
-def _eval(expression: str) -> str:
-    return f"eval({expression})"
-
-
-def _params(model: str | nn.Module | None) -> str | list[str]:
+def _params(model: str | nn.Module | None) -> str:
+    """Return which parameters to prune, as it stands behind the colon."""
     if model is None:
-        return "__ALL_PRUNABLE__"
+        return " __ALL_PRUNABLE__"
     net: Any = model
     if not isinstance(net, nn.Module):
         net = torch.jit.load(clean_path(net), map_location="cpu")
     if isinstance(net, torch.jit.ScriptModule):
         kinds = ("Linear", "Embedding", "Conv1d", "Conv2d", "Conv3d")
-        layers = [
-            (name, layer)
-            for name, layer in net.named_modules()
-            if getattr(layer, "original_name", "") in kinds
-        ]
+        found = net.named_modules()
+        layers = [each for each in found if getattr(each[1], "original_name", "") in kinds]
     else:
         layers = get_prunable_layers(net)
     names = [name for name, _ in layers if "input" not in name and "output" not in name]
-    return [f"{name}.weight" if name else "weight" for name in names]
-
-
-def _training(lr: str, num_epochs: float) -> list[Item]:
-    span: Fields = {"start_epoch": 0.0, "end_epoch": _eval("num_epochs")}
-    stepwise = {"start_epoch": 0.0, "init_lr": _eval("init_lr")}
-    item: Item
-    if lr == "constant":
-        item = "SetLearningRateModifier", {"start_epoch": 0.0, "learning_rate": _eval("init_lr")}
-    elif lr == "stepped":
-        milestones = [round(num_epochs / 2, 4), round(num_epochs * 3 / 4, 4)]
-        kwargs: Fields = {"gamma": 0.1, "milestones": milestones}
-        item = "LearningRateModifier", {**stepwise, "lr_class": "MultiStepLR", "lr_kwargs": kwargs}
-    elif lr == "exponential":
-        kwargs = {"gamma": 0.9}
-        item = (
-            "LearningRateModifier",
-            {**stepwise, "lr_class": "ExponentialLR", "lr_kwargs": kwargs},
-        )
-    else:
-        names = ("lr_func", "init_lr", "final_lr")
-        item = "LearningRateFunctionModifier", {**span, **{name: _eval(name) for name in names}}
-    return [("EpochRangeModifier", span), item]
+    weights = [f"{name}.weight" if name else "weight" for name in names]
+    return "".join(f"\n      - {weight}" for weight in weights) or " []"
 
 
 def _qat_epochs(quantized: bool, num_epochs: float) -> float:
@@ -196,15 +222,22 @@ def _qat_epochs(quantized: bool, num_epochs: float) -> float:
     return epochs
 
 
-def _quantization_variables(epochs: float) -> Fields:
-    return {
-        "num_qat_epochs": epochs,
-        "num_qat_finetuning_epochs": epochs / 2,
-        "quantization_submodules": None,
-    }
+def _training(lr: str, num_epochs: float) -> str:
+    name, fields = "LearningRateFunctionModifier", _RATE_FUNCTION
+    if lr == "constant":
+        name, fields = "SetLearningRateModifier", "    learning_rate: eval(init_lr)"
+    elif lr == "stepped":
+        milestones = [round(num_epochs / 2, 4), round(num_epochs * 3 / 4, 4)]
+        name, fields = "LearningRateModifier", _RATE_SCHEDULE.format("MultiStepLR", 0.1)
+        fields += f"\n      milestones: {milestones}"
+    elif lr == "exponential":
+        name, fields = "LearningRateModifier", _RATE_SCHEDULE.format("ExponentialLR", 0.9)
+    return _TRAINING.format(name=name, fields=fields)
 
 
-def _pruning_variables(kind: str, epochs: float, sparsity: float, chosen: Fields) -> Fields:
+def _pruning_variables(
+    kind: str, epochs: float, sparsity: float, chosen: dict[str, Any]
+) -> dict[str, Any]:
     active = epochs / 2
     frequency: float = 1.0 if active > 20 else active / 20
     if kind == "acdc":
@@ -220,81 +253,14 @@ def _pruning_variables(kind: str, epochs: float, sparsity: float, chosen: Fields
         "pruning_final_sparsity": sparsity,
         "pruning_update_frequency": frequency,
         **chosen,
-        "_num_pruning_epochs": _eval("num_pruning_active_epochs + num_pruning_finetuning_epochs"),
+        "_num_pruning_epochs": "eval(num_pruning_active_epochs + num_pruning_finetuning_epochs)",
         **second_order,
     }
 
 
-def _pruning(kind: str, global_sparsity: bool, params: str | list[str]) -> Item:
-    fields: Fields = {"params": params, "start_epoch": 0.0}
-    if kind == "constant":
-        return "ConstantPruningModifier", fields
-    fields["end_epoch"] = _eval("num_pruning_active_epochs")
-    fields["update_frequency"] = _eval("pruning_update_frequency")
-    fields["mask_type"] = _eval("mask_type")
-    if kind == "acdc":
-        fields["compression_sparsity"] = _eval("pruning_final_sparsity")
-        fields["global_sparsity"] = _eval("global_sparsity")
-        return "ACDCPruningModifier", fields
-    fields["init_sparsity"] = _eval("pruning_init_sparsity")
-    fields["final_sparsity"] = _eval("pruning_final_sparsity")
-    if kind == "gmp":
-        name = "GlobalMagnitudePruningModifier" if global_sparsity else "MagnitudePruningModifier"
-        return name, fields
-    if kind in _SECOND_ORDER:
-        fields["global_sparsity"] = _eval("global_sparsity")
-        fields |= {name: _eval(name) for name in _SECOND_ORDER[kind]}
-    return _GRADUAL[kind], fields
-
-
-def _quantization() -> Item:
-    return "QuantizationModifier", {
-        "start_epoch": _eval("num_epochs - num_qat_epochs"),
-        "submodules": _eval("quantization_submodules"),
-        "disable_quantization_observer_epoch": _eval("num_epochs - num_qat_finetuning_epochs"),
-        "freeze_bn_stats_epoch": _eval("num_epochs - num_qat_finetuning_epochs"),
-    }
-
-
-def _distillation() -> Item:
-    return "DistillationModifier", {
-        "start_epoch": 0.0,
-        "end_epoch": _eval("num_epochs"),
-        "hardness": _eval("distillation_hardness"),
-        "temperature": _eval("distillation_temperature"),
-    }
-
-
-def _scalar(value: Any) -> str:
-    return "null" if value is None else str(value)
-
-
-def _lines(fields: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            lines += [f"{name}:", *(f"  {line}" for line in _lines(value))]
-        elif isinstance(value, list) and value and isinstance(value[0], str):
-            lines += [f"{name}:", *(f"  - {one}" for one in value)]
-        else:
-            lines.append(f"{name}: {_scalar(value)}")
-    return lines
-
-
-def _written(variables: Fields, groups: Mapping[str, list[Item]]) -> str:
-    parts = ["\n".join(_lines(variables))]
-    for name, items in groups.items():
-        texts = [
-            "\n".join([f"  - !{clazz}", textwrap.indent("\n".join(_lines(fields)), " " * 4)])
-            for clazz, fields in items
-        ]
-        parts.append(f"{name}:\n" + "\n\n".join(texts))
-    return "\n\n".join(parts) + "\n"
-
-
-def _save(file_name: str | os.PathLike[str], text: str) -> None:
-    path = Path(clean_path(file_name))
-    create_parent_dirs(path)
-    if path.suffix == ".md":
-        text = f"---\n{text}---\n{_DESCRIPTION}"
-    path.write_text(text, encoding="utf-8")
+def _pruning(kind: str, global_sparsity: bool, params: str) -> str:
+    name, fields = _PRUNERS[kind]
+    if kind == "gmp" and global_sparsity:
+        name = f"Global{name}"
+    lines = [f"\n    {field}: eval({variable})" for field, variable in fields.items()]
+    return _PRUNING.format(name=name, params=params, fields="".join(lines))

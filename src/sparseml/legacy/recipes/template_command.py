@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from sparseml.legacy.recipes.template import (
@@ -13,7 +15,12 @@ from sparseml.legacy.recipes.template import (
 
 __all__ = ["main"]
 
-_FLAG = click.Choice(["true", "false"], case_sensitive=False)
+_FLAG: dict[str, Any] = {
+    "type": click.Choice(["true", "false"], case_sensitive=False),
+    "is_flag": False,
+    "flag_value": "true",
+    "default": "false",
+}
 
 
 class _Pruning(click.Choice[str]):
@@ -26,20 +33,10 @@ class _Pruning(click.Choice[str]):
 @click.command(context_settings={"show_default": True})
 @click.option(
     "--pruning",
-    type=_Pruning(PRUNING_KINDS, case_sensitive=False),
-    is_flag=False,
-    flag_value="true",
-    default=None,
+    **{**_FLAG, "type": _Pruning(PRUNING_KINDS, case_sensitive=False), "default": None},
     help="How to prune; alone or 'true' for magnitude.",
 )
-@click.option(
-    "--quantization",
-    type=_FLAG,
-    is_flag=False,
-    flag_value="true",
-    default="false",
-    help="Whether to quantize at the end.",
-)
+@click.option("--quantization", **_FLAG, help="Whether to quantize at the end.")
 @click.option(
     "--lr",
     "--learning_rate",
@@ -52,17 +49,9 @@ class _Pruning(click.Choice[str]):
 @click.option(
     "--target",
     type=click.Choice(list(MASK_TYPES), case_sensitive=False),
-    default=None,
     help="What the model will run on, which decides the pattern of zeros.",
 )
-@click.option(
-    "--distillation",
-    type=_FLAG,
-    is_flag=False,
-    flag_value="true",
-    default="false",
-    help="Whether a teacher helps.",
-)
+@click.option("--distillation", **_FLAG, help="Whether a teacher helps.")
 @click.option(
     "--file_name",
     "--file-name",

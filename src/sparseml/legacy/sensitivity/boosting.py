@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from operator import attrgetter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,39 +21,20 @@ __all__ = ["LayerBoostResults", "ModuleASOneShootBooster"]
 _MOST_HALVINGS = 60  # float64 tells no finer steps apart
 
 
+@dataclass(frozen=True, eq=False)
 class LayerBoostResults:
     """What boosting has done to a layer.
 
-    :param name: the layer
-    :param threshold: the threshold found
-    :param boosted_as: fraction of zeros of its output with that threshold, one value for each batch
-    :param boosted_loss: losses of the model with it
-    :param baseline_as: the fraction of zeros before
-    :param baseline_loss: losses before
+    Fractions of zeros of its output (``as``), one value for each batch, and losses of the model,
+    with the threshold found (``boosted``) and before (``baseline``).
     """
 
-    def __init__(
-        self,
-        name: str,
-        threshold: float,
-        boosted_as: Tensor,
-        boosted_loss: ModuleRunResults,
-        baseline_as: Tensor,
-        baseline_loss: ModuleRunResults,
-    ) -> None:
-        self._name = name
-        self._threshold = threshold
-        self._boosted_as = boosted_as
-        self._boosted_loss = boosted_loss
-        self._baseline_as = baseline_as
-        self._baseline_loss = baseline_loss
-
-    name = property(attrgetter("_name"), doc="The layer.")
-    threshold = property(attrgetter("_threshold"), doc="The threshold found.")
-    boosted_as = property(attrgetter("_boosted_as"), doc="Fractions of zeros with it.")
-    boosted_loss = property(attrgetter("_boosted_loss"), doc="The model's losses with it.")
-    baseline_as = property(attrgetter("_baseline_as"), doc="Fractions of zeros before.")
-    baseline_loss = property(attrgetter("_baseline_loss"), doc="The model's losses before.")
+    name: str
+    threshold: float
+    boosted_as: Tensor
+    boosted_loss: ModuleRunResults
+    baseline_as: Tensor
+    baseline_loss: ModuleRunResults
 
 
 class ModuleASOneShootBooster:
@@ -66,7 +46,6 @@ class ModuleASOneShootBooster:
     :param module: the model, which is changed
     :param device: where the model is and the batches are put
     :param dataset: samples to measure with
-    :param batch_size: samples in a batch
     :param loss: as for :class:`~sparseml.legacy.module_run.runners.ModuleTester`
     :param data_loader_kwargs: further arguments of the ``DataLoader``
     """
@@ -101,19 +80,14 @@ class ModuleASOneShootBooster:
         :param metric_increases: whether a worse model has a greater metric, as a loss does; False
             for an accuracy
         :param precision: how exactly a threshold is looked for
-        :return: what has become of each layer
         :raises AttributeError: for a layer that the model does not have
         :raises KeyError: for a metric that the loss does not give
         :raises ValueError: for a precision that is not above 0
         """
         if precision <= 0:
             raise ValueError(f"precision must be above 0, found {precision}")
-        return {
-            name: self._boosted(
-                name, max_target_metric_loss, metric_key, metric_increases, precision
-            )
-            for name in layers
-        }
+        how = (max_target_metric_loss, metric_key, metric_increases, precision)
+        return {name: self._boosted(name, *how) for name in layers}
 
     def _boosted(
         self, name: str, allowed: float, key: str, increases: bool, precision: float
@@ -148,24 +122,14 @@ class ModuleASOneShootBooster:
 
     def _measured(self, layer: nn.Module) -> tuple[ModuleRunResults, Tensor, float]:
         """Return losses, fraction of zeros of each batch, and the greatest activation."""
-        with _watched(layer) as seen:
+        seen: list[tuple[Tensor, float]] = []
+
+        def watch(_layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+            seen.append((tensor_sparsity(output).detach().cpu(), float(output.max())))
+
+        with layer.register_forward_hook(watch):
             results = self._tester.run(self._loader, "boosting", show_progress=False)
         if results is None or not seen:
             raise ValueError("no batch of the dataset has gone through the layer")
         fractions = torch.stack([fraction for fraction, _ in seen])
         return results, fractions, max(most for _, most in seen)
-
-
-@contextmanager
-def _watched(layer: nn.Module) -> Iterator[list[tuple[Tensor, float]]]:
-    """Collect fraction of zeros and greatest value of what comes out of a layer."""
-    seen: list[tuple[Tensor, float]] = []
-
-    def watch(_layer: nn.Module, _inputs: Any, output: Tensor) -> None:
-        seen.append((tensor_sparsity(output).detach().cpu(), float(output.max())))
-
-    handle = layer.register_forward_hook(watch)
-    try:
-        yield seen
-    finally:
-        handle.remove()

@@ -1,5 +1,4 @@
-"""
-How a model's loss or speed reacts to pruning its layers one by one, and to learning rates.
+"""How a model's loss or speed reacts to pruning its layers one by one, and to learning rates.
 
 These classes hold, save, print and plot measurements; they do not take any.
 """
@@ -8,19 +7,20 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections import OrderedDict
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 from typing import Any
 
 from sparseml.legacy.sensitivity.measurements import (
+    COMPARED,
     Analysis,
     NoResultError,
+    PruningSensitivityResult,
     Table,
     draw,
     draw_bars,
+    mean,
 )
-from sparseml.legacy.sensitivity.result import COMPARED, PruningSensitivityResult, mean
 from sparseml.utils.text import did_you_mean
 
 __all__ = [
@@ -35,85 +35,64 @@ __all__ = [
 _Plain = dict[str, Any]
 _Path = str | os.PathLike[str]
 _COARSE = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99)
-_FOR_SPEED = (0.0, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.975, 0.99)
 _MODEL = "__model__"
 _DEFAULT_TITLE = "__default__"
 
 
 def default_pruning_sparsities_loss(extended: bool) -> tuple[float, ...]:
-    """
-    Return sparsities at which to measure the loss.
-
-    :param extended: every hundredth from 0 to 0.99 instead of a choice of ten
-    """
+    """Return sparsities at which to measure the loss: ten, or if extended all hundredths."""
     return tuple(step / 100 for step in range(100)) if extended else _COARSE
 
 
 def default_pruning_sparsities_perf() -> tuple[float, ...]:
     """Return sparsities at which to measure the speed."""
-    return _FOR_SPEED
+    return (0.0, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.975, 0.99)
 
 
 class _PruningSensitivityAnalysis(Analysis):
     """Results of one layer each."""
 
     def __init__(self) -> None:
-        self._results: list[PruningSensitivityResult] = []
-
-    results = property(attrgetter("_results"), doc="One for each layer, in the order added.")
+        self.results: list[PruningSensitivityResult] = []
 
     def add_result(
-        self,
-        id_: Any,
-        name: str,
-        index: int,
-        sparsity: float,
-        measurement: float,
-        baseline: bool,
+        self, id_: Any, name: str, index: int, sparsity: float, measurement: float, baseline: bool
     ) -> None:
-        """
-        Add a measurement to the layer's result, which is made as needed.
-
-        :param id_: identifies the layer; None if its name does
-        :param baseline: whether the layer was dense
-        """
-        for result in self._results:
+        """Add a measurement to the result, made as needed, of the layer of this id or else name."""
+        for result in self.results:
             if result.name == name if id_ is None else result.id_ == id_:
                 break
         else:
             result = PruningSensitivityResult(id_, name, index)
-            self._results.append(result)
+            self.results.append(result)
         result.add_measurement(sparsity, measurement, baseline)
 
     def get_result(self, id_or_name: Any) -> PruningSensitivityResult:
-        """
-        Return the result of a layer.
-
-        :raises ValueError: naming the nearest names, if there is none (a KeyError too)
-        """
-        for result in self._results:
+        """Return the result of a layer; a ValueError that is a KeyError names the nearest."""
+        for result in self.results:
             if id_or_name == result.name or (result.id_ is not None and id_or_name == result.id_):
                 return result
-        hint = did_you_mean(str(id_or_name), [result.name for result in self._results])
+        hint = did_you_mean(str(id_or_name), [result.name for result in self.results])
         raise NoResultError(f"no result of {id_or_name!r}{hint}")
 
     def dict(self) -> _Plain:
         """Return all of it as plain data."""
-        return {"results": [result.dict() for result in self._results]}
+        return {"results": [result.dict() for result in self.results]}
 
-    def _read(self, dictionary: Mapping[str, Any]) -> None:
-        self._results = [PruningSensitivityResult.from_dict(r) for r in dictionary["results"]]
+    @classmethod
+    def from_dict(cls, dictionary: Mapping[str, Any]) -> Any:
+        """Undo :meth:`dict`; what this package wrote before it is read as well."""
+        analysis = cls()
+        analysis.results = [PruningSensitivityResult.from_dict(r) for r in dictionary["results"]]
+        return analysis
 
     def table(self) -> Table:
         """Return layers with their averages' integral and what 90 % sparsity costs."""
-        rows = [
-            (
-                result.name,
-                result.sparse_integral,
-                result.sparse_comparison() if result.has_baseline else None,
-            )
-            for result in self._results
-        ]
+
+        def cost(result: PruningSensitivityResult) -> float | None:
+            return result.sparse_comparison() if result.has_baseline else None
+
+        rows = [(result.name, result.sparse_integral, cost(result)) for result in self.results]
         return ("layer", "integral", f"at {COMPARED} against dense"), rows
 
 
@@ -123,23 +102,14 @@ class PruningLossSensitivityAnalysis(_PruningSensitivityAnalysis):
     @property
     def results_model(self) -> PruningSensitivityResult:
         """For each sparsity the sum of the layers' averages."""
-        sums: OrderedDict[float, float] = OrderedDict()
-        baselines = set()
-        for result in self._results:
-            for sparsity, average in result.averages.items():
-                sums[sparsity] = sums.get(sparsity, 0.0) + average
-            baselines.add(result.baseline_measurement_key)
+        sums: Counter[float] = Counter()
+        for result in self.results:
+            sums.update(result.averages)
+        baselines = {result.baseline_measurement_key for result in self.results}
         model = PruningSensitivityResult(_MODEL, _MODEL, -1)
         for sparsity, total in sums.items():
             model.add_measurement(sparsity, total, baseline=sparsity in baselines)
         return model
-
-    @classmethod
-    def from_dict(cls, dictionary: Mapping[str, Any]) -> PruningLossSensitivityAnalysis:
-        """Undo :meth:`dict`."""
-        analysis = cls()
-        analysis._read(dictionary)
-        return analysis
 
     def plot(
         self,
@@ -148,83 +118,58 @@ class PruningLossSensitivityAnalysis(_PruningSensitivityAnalysis):
         normalize: bool = True,
         title: str | None = None,
     ) -> tuple[Any, Any]:
-        """
-        Draw a bar for each layer; needs matplotlib.
+        """Draw a bar for each layer with :func:`draw`.
 
-        :param path: where to save the picture; None to show it
         :param plot_integral: draw the integrals over sparsity, otherwise the averages
         :param normalize: take the mean off and divide by the standard deviation
-        :return: ``(None, None)`` if it was saved, otherwise figure and axes
-        :raises ImportError: without matplotlib
         """
         label = "integral" if plot_integral else "average"
-        bars = {result.name: getattr(result, f"sparse_{label}") for result in self._results}
-        if normalize:
-            bars = _standardised(bars)
+        bars = {result.name: getattr(result, f"sparse_{label}") for result in self.results}
+        if normalize and bars:
+            middle, spread = mean(list(bars.values())), statistics.pstdev(bars.values())
+            bars = {name: (bar - middle) / (spread or 1.0) for name, bar in bars.items()}
         title = "Pruning Loss Sensitivity" if title == _DEFAULT_TITLE else title
         return draw_bars(bars, path, title, f"{label} of the loss{', standardised' * normalize}")
 
 
-def _standardised(bars: Mapping[str, float]) -> dict[str, float]:
-    middle = mean(list(bars.values()))
-    spread = statistics.pstdev(bars.values()) if bars else 0.0
-    return {name: (value - middle) / spread if spread else 0.0 for name, value in bars.items()}
-
-
 class PruningPerfSensitivityAnalysis(_PruningSensitivityAnalysis):
-    """
-    How long a batch takes, in seconds, when layers, or all of the model, are pruned.
+    """How long a batch takes, in seconds, when layers, or all of the model, are pruned.
 
-    :param num_cores: processor cores that were used; -1 where unknown
-    :param batch_size: samples per batch; -1 where unknown
+    Numbers of cores, and of samples per batch, are -1 where unknown.
     """
 
     def __init__(self, num_cores: int, batch_size: int) -> None:
         super().__init__()
-        self._num_cores = num_cores
-        self._batch_size = batch_size
-        self._results_model = PruningSensitivityResult(_MODEL, "model", -1)
-
-    num_cores = property(attrgetter("_num_cores"), doc="Processor cores that were used.")
-    batch_size = property(attrgetter("_batch_size"), doc="Samples per batch.")
-    results_model = property(attrgetter("_results_model"), doc="The measurements of the model.")
+        self.num_cores = num_cores
+        self.batch_size = batch_size
+        self.results_model = PruningSensitivityResult(_MODEL, "model", -1)
 
     def add_model_result(self, sparsity: float, measurement: float, baseline: bool) -> None:
-        """
-        Add a measurement of the whole model.
-
-        :param baseline: whether it was dense
-        """
-        self._results_model.add_measurement(sparsity, measurement, baseline)
+        """Add a measurement of the whole model, ``baseline`` saying whether it was dense."""
+        self.results_model.add_measurement(sparsity, measurement, baseline)
 
     def dict(self) -> _Plain:
         """Return all of it as plain data."""
         return {
-            "num_cores": self._num_cores,
-            "batch_size": self._batch_size,
+            "num_cores": self.num_cores,
+            "batch_size": self.batch_size,
             **super().dict(),
-            "results_model": self._results_model.dict(),
+            "results_model": self.results_model.dict(),
         }
 
     @classmethod
     def from_dict(cls, dictionary: Mapping[str, Any]) -> PruningPerfSensitivityAnalysis:
         """Undo :meth:`dict`; what this package wrote before it is read as well."""
         analysis = cls(dictionary.get("num_cores", -1), dictionary.get("batch_size", -1))
-        analysis._read(dictionary)
+        analysis.results = PruningLossSensitivityAnalysis.from_dict(dictionary).results
         if "results_model" in dictionary:
             model = PruningSensitivityResult.from_dict(dictionary["results_model"])
-            analysis._results_model = model
+            analysis.results_model = model
         return analysis
 
     def plot(self, path: _Path | None, title: str | None = None) -> tuple[Any, Any]:
-        """
-        Draw for each layer what 90 % sparsity changes; needs matplotlib.
-
-        :param path: where to save the picture; None to show it
-        :return: ``(None, None)`` if it was saved, otherwise figure and axes
-        :raises ImportError: without matplotlib
-        """
-        bars = {result.name: result.sparse_comparison() for result in self._results}
+        """Draw for each layer what 90 % sparsity changes, with :func:`draw`."""
+        bars = {result.name: result.sparse_comparison() for result in self.results}
         title = "Pruning Performance Sensitivity" if title == _DEFAULT_TITLE else title
         return draw_bars(bars, path, title, f"seconds at {COMPARED} against dense")
 
@@ -233,41 +178,27 @@ class LRLossSensitivityAnalysis(Analysis):
     """What the loss is after some steps at a learning rate."""
 
     def __init__(self) -> None:
-        self._results: list[_Plain] = []
-
-    results = property(
-        attrgetter("_results"),
-        doc="``lr``, ``loss_measurements`` and ``loss_avg`` of each measurement, in their order.",
-    )
+        self.results: list[_Plain] = []
 
     def add_result(self, lr: float, loss_measurements: Sequence[float]) -> None:
-        """
-        Add losses measured at a learning rate; earlier ones of the same rate stay apart.
-
-        :raises ValueError: without a loss
-        """
+        """Add losses at a learning rate, at least one; earlier ones of the same rate stay apart."""
         losses = [float(loss) for loss in loss_measurements]
         if not losses:
             raise ValueError(f"no loss was measured at the learning rate {lr}")
-        self._results.append(
-            {"lr": float(lr), "loss_measurements": losses, "loss_avg": mean(losses)}
-        )
+        entry = {"lr": float(lr), "loss_measurements": losses, "loss_avg": mean(losses)}
+        self.results.append(entry)
 
     def get_result(self, lr: float) -> _Plain:
-        """
-        Return the first entry of :attr:`results` for a learning rate.
-
-        :raises ValueError: listing the rates that were measured (a KeyError too)
-        """
-        for result in self._results:
+        """Return the first entry of :attr:`results` for a rate; an error lists the rates."""
+        for result in self.results:
             if result["lr"] == lr:
                 return result
-        rates = [result["lr"] for result in self._results]
+        rates = [result["lr"] for result in self.results]
         raise NoResultError(f"no result at {lr}, there are {rates}")
 
     def dict(self) -> _Plain:
         """Return all of it as plain data."""
-        return {"results": self._results}
+        return {"results": self.results}
 
     @classmethod
     def from_dict(cls, dictionary: Mapping[str, Any]) -> LRLossSensitivityAnalysis:
@@ -279,19 +210,15 @@ class LRLossSensitivityAnalysis(Analysis):
 
     def table(self) -> Table:
         """Return rates and average losses."""
-        rows = [(str(result["lr"]), result["loss_avg"]) for result in self._results]
+        rows = [(str(result["lr"]), result["loss_avg"]) for result in self.results]
         return ("learning rate", "loss"), rows
 
     def plot(self, path: _Path | None, title: str | None = None) -> tuple[Any, Any]:
-        """
-        Draw the average losses over the rates, on a logarithmic axis; needs matplotlib.
+        """Draw the average losses over the rates, on a logarithmic axis, with :func:`draw`.
 
-        :param path: where to save the picture; None to show it
         :param title: ``__default__`` for ``LR Sensitivity``
-        :return: ``(None, None)`` if it was saved, otherwise figure and axes
-        :raises ImportError: without matplotlib
         """
-        points = sorted((result["lr"], result["loss_avg"]) for result in self._results)
+        points = sorted((result["lr"], result["loss_avg"]) for result in self.results)
         heading = "LR Sensitivity" if title == _DEFAULT_TITLE else title or ""
 
         def fill(axes: Any) -> None:

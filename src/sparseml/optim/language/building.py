@@ -1,5 +1,4 @@
-"""
-Modifiers made from a recipe that was read and evaluated.
+"""Modifiers made from a recipe that was read and evaluated.
 
 Of which class they are the tags say; nothing here knows more of them than their fields.
 """
@@ -105,6 +104,7 @@ class _Builder:
                 f"found the stages {list(stages)} and a group beside them"
             )
         if not at_root and not any(stages.values()):
+            self._refuse_mappings(root, ())
             fault = "has no modifiers" if self._document.source.text.strip() else "is empty"
             raise self._error(
                 f"the recipe {fault}: it needs a list of them under a key whose name contains "
@@ -112,17 +112,26 @@ class _Builder:
             )
         return stages or at_root
 
+    def _refuse_mappings(self, value: Any, path: Path) -> None:
+        """Say of modifiers that are written as mappings how they are written here."""
+        for key, item in children(value):
+            if is_group_key(key) and isinstance(item, dict) and item:
+                raise self._error(
+                    f"{shortened(key)} must be a list of modifiers, each '- !Name' with its fields "
+                    "below; found a mapping, as in recipes of llm-compressor and "
+                    "sparseml.modifiers, which are another language",
+                    (*path, key),
+                )
+            self._refuse_mappings(item, (*path, key))
+
     def _error(self, message: str, path: Path = (), **details: Any) -> RecipeValueError:
         return self._document.error(RecipeValueError, message, path, **details)
 
 
 def build_modifiers(document: Document, container: Any, framework: str) -> Modifiers:
-    """
-    Make all modifiers of a recipe.
+    """Make all modifiers of a recipe.
 
-    :param document: the recipe, for the places of errors
     :param container: the recipe as plain data, evaluated
-    :param framework: whose modifiers the tags name
     :return: the modifiers in the order of the text, or those of each stage, stages by name
     :raises RecipeTagError: if one of them is not known
     :raises RecipeError: if there are none, or one refuses its fields
@@ -131,12 +140,9 @@ def build_modifiers(document: Document, container: Any, framework: str) -> Modif
 
 
 def load_modifiers(yaml_str: str, framework: str) -> Modifiers:
-    """
-    Make the modifiers of a recipe's text, its variables being what it says.
+    """Make the modifiers of a recipe's text, its variables being what it says.
 
     :param yaml_str: the text, never a path
-    :param framework: whose modifiers the tags name
-    :return: as :func:`build_modifiers`
     :raises RecipeError: if anything is wrong with the recipe
     """
     document = parse(RecipeSource(yaml_str))
@@ -144,11 +150,8 @@ def load_modifiers(yaml_str: str, framework: str) -> Modifiers:
 
 
 def load_modifier(yaml_str: str, framework: str) -> Any:
-    """
-    Make the one modifier of a text; expressions are not evaluated.
+    """Make the one modifier of a text; expressions are not evaluated.
 
-    :param yaml_str: a tag and its fields
-    :param framework: whose modifiers the tags name
     :raises RecipeError: if the text is anything else
     """
     document = parse(RecipeSource(yaml_str))

@@ -15,6 +15,7 @@ from sparseml.optim.errors import (
 )
 from sparseml.optim.language.document import Document, Path
 from sparseml.optim.language.registration import IGNORED_FIELDS, registered_modifiers
+from sparseml.optim.language.structure import variables_of
 from sparseml.optim.steps import STEP_TWINS
 from sparseml.utils.text import did_you_mean, shortened
 
@@ -66,18 +67,21 @@ def _field_in(message: str, fields: Fields) -> list[str]:
     return sorted(starts, key=lambda name: starts[name])[:1]
 
 
+def _variable_hint(found: Any, document: Document) -> str:
+    """Return what to write for a text that seems to mean variables."""
+    if not isinstance(found, str) or not isinstance(document.container, dict):
+        return ""
+    words = set(re.findall(r"[^\W\d]\w*", found))
+    named = words and words <= set(map(str, variables_of(document.container)))
+    return f"; to use variables, write eval({found})" if named else ""
+
+
 def construct(
     document: Document, name: str, fields: Fields, tag_path: Path, field_path: Path, framework: str
 ) -> Any:
-    """
-    Make a modifier.
+    """Make a modifier.
 
-    :param document: the recipe, for the places of errors
-    :param name: the name in the tag
-    :param fields: the fields, by name
-    :param tag_path: where the tag is
     :param field_path: what the paths of the fields begin with
-    :param framework: whose modifiers the tags name
     :raises RecipeTagError: if no such modifier is known
     :raises RecipeTypeError: if a field is unknown or missing
     :raises RecipeError: if the constructor refuses the fields; also an instance of what it raised
@@ -109,4 +113,5 @@ def construct(
             str(err) if len(str(err)) <= _LONGEST_MESSAGE else f"{str(err)[:_LONGEST_MESSAGE]}..."
         )
         message = text if name in text else f"!{name}: {text}"
+        message += _variable_hint(found, document)
         raise document.error(matching_recipe_error(err), message, path, found=found) from err

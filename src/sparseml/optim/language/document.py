@@ -1,5 +1,4 @@
-"""
-A recipe as plain data, with the place in the text of every part.
+"""A recipe as plain data, with the place in the text of every part.
 
 Tags become keys: ``!Name`` turns into ``OBJECT.Name``, with the fields either beside it or, if they
 are indented further than the tag or in braces, below it.
@@ -57,7 +56,6 @@ _SCALARS = {
 class Repeated:
     """A key that occurs twice in one mapping; its last value holds.
 
-    :param path: the path of the key
     :param first: the line in which it occurs first
     :param again: the line in which it occurs again
     """
@@ -73,8 +71,7 @@ class Repeated:
 
 @dataclass
 class Document:
-    """
-    A recipe as plain data.
+    """A recipe as plain data.
 
     :param source: the text it was read from
     :param container: dicts, lists and scalars
@@ -232,10 +229,8 @@ class _Reader:
 
 
 def parse(source: RecipeSource, *, warn: bool = True) -> Document:
-    """
-    Read a recipe's text. Of a key that occurs twice in one mapping the last value holds.
+    """Read a recipe's text. Of a key that occurs twice in one mapping the last value holds.
 
-    :param source: the text
     :param warn: log a warning about such keys
     :raises RecipeError: if it is not YAML, exceeds a limit, or has a tag that does not stand before
         fields

@@ -1,5 +1,4 @@
-"""
-``eval(...)`` in recipes: arithmetic on the recipe's variables.
+"""``eval(...)`` in recipes: arithmetic on the recipe's variables.
 
 Variables at the root may use each other, in any order. So may variables of a stage, which hide
 those at the root of the same name; ``eval(name)`` alone, and nothing longer, may take a variable
@@ -181,10 +180,8 @@ class _Evaluator:
 
 
 def evaluate(document: Document) -> tuple[Any, Variables]:
-    """
-    Replace every expression by its value.
+    """Replace every expression by its value.
 
-    :param document: the recipe
     :return: the recipe as plain data, and the variables at its root
     :raises RecipeRuntimeError: if an expression is not arithmetic, or variables depend on each
         other in a circle or on one that does not exist

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sparseml.optim.errors import RecipeValueError
@@ -54,20 +54,13 @@ def _own_metadata(document: Document) -> dict[Any, Any]:
     return own
 
 
-def _given_for(parts: Iterable[Any], metadata: Any) -> dict[Any, Any]:
-    names = list(parts)
-    staged = names != [RECIPE_METADATA_KEY]
-    if staged and isinstance(metadata, Mapping) and set(metadata) == set(names):
-        return {name: metadata[name] for name in names}
-    return dict.fromkeys(names, metadata)
-
-
 def merge_metadata(document: Document, metadata: dict[str, Any] | None) -> dict[str, Any]:
     """Return what :func:`validate_metadata` does, for a recipe already read."""
     own = _own_metadata(document)
     if metadata is None:
         return own
-    given = _given_for(own, metadata)
+    by_stage = RECIPE_METADATA_KEY not in own and metadata.keys() == own.keys()
+    given = {name: metadata[name] if by_stage else metadata for name in own}
     for name, entry in own.items():
         if entry is not None:
             where = "the recipe" if name == RECIPE_METADATA_KEY else f"stage {name}"
@@ -76,11 +69,9 @@ def merge_metadata(document: Document, metadata: dict[str, Any] | None) -> dict[
 
 
 def validate_metadata(metadata: dict[str, Any] | None, yaml_str: str) -> dict[str, Any]:
-    """
-    Return the metadata for a recipe: what is given, else the recipe's own.
+    """Return the metadata for a recipe: what is given, else the recipe's own.
 
     :param metadata: the metadata given; for a recipe with stages possibly for each by its name
-    :param yaml_str: the recipe's text
     :return: ``{"__metadata__": entry}``, or an entry for each stage; entries may be None. Where
         given metadata differ from the recipe's, each difference is logged as a warning
     :raises RecipeValueError: if only some stages have metadata
@@ -89,12 +80,10 @@ def validate_metadata(metadata: dict[str, Any] | None, yaml_str: str) -> dict[st
 
 
 def add_framework_metadata(metadata: dict[str, Any], **extra: Any) -> dict[str, Any]:
-    """
-    Add to each entry with which versions it was made.
+    """Add to each entry with which versions it was made.
 
     :param metadata: as of :func:`validate_metadata`, changed in place
     :param extra: what to note besides the versions of Python and of this package
-    :return: the same dict
     """
     versions = {
         "python_version": platform.python_version(),

@@ -1,5 +1,4 @@
-"""
-The text of a recipe, made from its modifiers, and of single values in it.
+"""The text of a recipe, made from its modifiers, and of single values in it.
 
 The text is stable to the character: it is stored in checkpoints and compared with.
 """
@@ -53,8 +52,7 @@ def _equal(read: Any, value: Any) -> bool:
 
 
 def field_text(value: Any) -> str:
-    """
-    The value of a modifier's field as it stands in a recipe.
+    """The value of a modifier's field as it stands in a recipe.
 
     That is ``str(value)`` wherever YAML reads this text as the same value, which it does for
     numbers, plain words and most lists and dicts; otherwise YAML on one line.
@@ -63,8 +61,7 @@ def field_text(value: Any) -> str:
 
 
 def metadata_text(value: Any) -> str:
-    """
-    A value of a recipe's metadata as it stands in a recipe.
+    """A value of a recipe's metadata as it stands in a recipe.
 
     Metadata informs people, so this is ``str(value)`` as long as YAML reads something that looks
     the same; None stands as ``None``.
@@ -91,11 +88,9 @@ def _nested_lines(items: Mapping[str, Any], indent: int) -> list[str]:
 
 
 def metadata_lines(metadata: Mapping[str, Any] | None, stage: str | None = None) -> list[str]:
-    """
-    The metadata of a recipe or of one stage, and an empty line; nothing if there is none.
+    """The metadata of a recipe or of one stage, and an empty line; nothing if there is none.
 
     :param metadata: ``{"__metadata__": entry}``, or an entry for each stage
-    :param stage: the stage, None for a recipe without stages
     """
     if not metadata:
         return []
@@ -121,10 +116,8 @@ def _stage_lines(
 
 
 def recipe_lines(modifiers: Modifiers, metadata: Mapping[str, Any] | None) -> list[str]:
-    """
-    A recipe as lines; the last one is empty, so that joined text ends with a line break.
+    """A recipe as lines; the last one is empty, so that joined text ends with a line break.
 
-    :param modifiers: the modifiers, or those of each stage
     :param metadata: as of :func:`metadata_lines`; None to leave it out
     """
     lines = [_VERSION_LINE, ""]

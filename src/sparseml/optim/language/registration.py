@@ -24,8 +24,7 @@ def tag_of(clazz: type, framework: str | None = None) -> str:
 
 @dataclass(frozen=True)
 class Registration:
-    """
-    A class known to recipes.
+    """A class known to recipes.
 
     :param clazz: the class
     :param swap_class: chooses another class depending on the fields of a recipe
@@ -65,13 +64,11 @@ def _constructor(registration: Registration) -> Callable[[Any, yaml.Node], Itera
 def ModifierYAML(
     framework: str, swap_class_by_state_fn: SwapClass | None = None
 ) -> Callable[[ClassT], ClassT]:
-    """
-    Class decorator that makes a modifier known to recipes.
+    """Class decorator that makes a modifier known to recipes.
 
     ``!Class`` in a recipe of ``framework``, and ``!framework.Class`` in any YAML read by PyYAML's
     default or safe loader, then stand for an instance of the class.
 
-    :param framework: the framework, for example ``"pytorch"``
     :param swap_class_by_state_fn: called with the fields; returns the class to make instead
     :raises ValueError: without a framework
     """

@@ -16,23 +16,21 @@ from sparseml.optim.errors import (
 )
 from sparseml.optim.language.yaml_text import MAX_CHARACTERS
 from sparseml.utils.ready_recipes import READY_PREFIX, ready_recipes
-from sparseml.utils.text import did_you_mean
+from sparseml.utils.text import did_you_mean, shortened, shown
 
 __all__ = ["RecipeSource", "read_source"]
 
 # a character of UTF-8 has four bytes at most
 MAX_BYTES = 4 * MAX_CHARACTERS
 _LONGEST_PATH = 4096  # what Linux allows; more must have been meant as something else
-_YAML_EXTENSIONS = ("yaml", "yml")
+_EXTENSIONS = ("yaml", "yml", "md")
 _DELIMITERS = ("---", "+++")
 
 
 @dataclass(frozen=True)
 class RecipeSource:
-    """
-    The text of a recipe.
+    """The text of a recipe.
 
-    :param text: YAML
     :param file: the path of the file, None for raw text
     :param first_line: the line of the file at which the text begins, counted from 1
     """
@@ -54,6 +52,46 @@ def _front_matter(text: str, file: str | None) -> RecipeSource | None:
     return RecipeSource(f"{inner}\n", file, first_line=begin + 2)
 
 
+def _extension(path: str) -> str:
+    return os.path.splitext(f"_{path}")[1][1:].lower()
+
+
+def _recipes_in(folder: str) -> list[str]:
+    """Return the names of the recipes in a folder; none if it cannot be looked into."""
+    try:
+        return sorted(name for name in os.listdir(folder or ".") if _extension(name) in _EXTENSIONS)
+    except (OSError, ValueError):
+        return []
+
+
+def _near(path: str) -> str:
+    """Return the tail of a message about a path that does not exist: what is there instead."""
+    folder, name = os.path.split(path)
+    ready = os.path.splitext(path)[0].removeprefix("recipes/")
+    if ready in ready_recipes():
+        return f"; did you mean '{READY_PREFIX}{ready}'?"
+    if folder and not os.path.isdir(folder):
+        return f"; there is no folder {shown(folder)}"
+    return did_you_mean(name, _recipes_in(folder))
+
+
+def _no_recipe(path: str) -> RecipeValueError:
+    """Return the error about one line of text that cannot be the path of a recipe."""
+    must = "a recipe must be the path of a .yaml, .yml or .md file"
+    if len(path) > _LONGEST_PATH or re.search(r"[!{]|:\s|://|^$", path):
+        message = f"{must}, or text of several lines; found {shortened(path, 200)}"
+        return RecipeValueError(message, found=path)
+    if os.path.isdir(path):
+        names = _recipes_in(path)
+        inside = f"one in it is {shown(names[0])}" if names else "there is none in it"
+        problem = f"this is a folder; {must}, {inside}"
+    elif os.path.exists(path):
+        problem = must
+    else:
+        problem = f"{must}, and there is no such file{_near(path)}"
+    return RecipeValueError(problem, file=path, found=path)
+
+
 def _read_text(path: str) -> str:
     try:
         status = os.stat(path)
@@ -68,9 +106,7 @@ def _read_text(path: str) -> str:
         with open(path, encoding="utf-8-sig") as file:
             text = file.read(MAX_CHARACTERS + 1)
     except FileNotFoundError as err:
-        raise RecipeFileNotFoundError(
-            "the recipe does not exist (a recipe's text must have more than one line)", file=path
-        ) from err
+        raise RecipeFileNotFoundError(f"the recipe does not exist{_near(path)}", file=path) from err
     except UnicodeDecodeError as err:
         raise RecipeValueError(
             f"the file is not text in UTF-8: {err.reason} at byte {err.start}", file=path
@@ -99,18 +135,14 @@ def _read_file(path: str) -> RecipeSource:
         path = _ready(path.removeprefix(READY_PREFIX))
     if path.startswith("zoo:"):
         raise RecipeValueError(
-            f"{path!r} names a recipe of the model zoo, which was shut down; give the path of a "
-            "local .yaml or .md file, or the recipe's text",
+            f"{shown(path)} names a recipe of the model zoo, which was shut down; give the path of "
+            "a local .yaml or .md file, or the recipe's text",
             found=path,
         )
-    extension = os.path.splitext(f"_{path}")[1][1:].lower()
-    if extension not in (*_YAML_EXTENSIONS, "md") or len(path) > _LONGEST_PATH:
-        raise RecipeValueError(
-            f"a recipe must be the path of a .yaml, .yml or .md file, or text of several lines; "
-            f"found {path[:200]!r}",
-            found=path,
-        )
+    extension = _extension(path)
     path = os.path.expanduser(path)
+    if extension not in _EXTENSIONS or len(path) > _LONGEST_PATH:
+        raise _no_recipe(path)
     text = _read_text(path)
     if extension != "md":
         return RecipeSource(text, path)
@@ -124,8 +156,7 @@ def _read_file(path: str) -> RecipeSource:
 
 
 def read_source(file_path: Any) -> RecipeSource:
-    """
-    The text of a recipe given in one of several ways.
+    """The text of a recipe given in one of several ways.
 
     A string with a line break is the recipe itself; if two of its lines are ``---`` or ``+++``,
     only what stands between them is used. Any other string, or path object, is the path of a
@@ -133,7 +164,6 @@ def read_source(file_path: Any) -> RecipeSource:
     whatever comes before; or it is ``recipe:`` and the name of a recipe that comes with the
     package.
 
-    :param file_path: text or path
     :raises RecipeValueError: if it is neither, names a recipe of the model zoo, or the file is too
         large or no text
     :raises RecipeFileNotFoundError: if the file does not exist

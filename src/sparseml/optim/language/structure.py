@@ -19,11 +19,7 @@ def is_group_key(key: Any) -> bool:
 
 
 def stages_of(container: Mapping[Any, Any]) -> dict[Any, Any]:
-    """
-    The stages of a recipe: those values of root keys that are mappings with a group in them.
-
-    :param container: the recipe as plain data
-    """
+    """The stages of a recipe: those values of root keys that are mappings with a group in them."""
     return {
         key: value
         for key, value in container.items()
@@ -35,20 +31,12 @@ def stages_of(container: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def check_if_staged_recipe(container: Mapping[Any, Any]) -> bool:
-    """
-    Whether a recipe has stages.
-
-    :param container: the recipe as plain data
-    """
+    """Whether a recipe has stages."""
     return bool(stages_of(container))
 
 
 def variables_of(container: Mapping[Any, Any]) -> dict[Any, Any]:
-    """
-    The variables at the root of a recipe, or in a stage.
-
-    :param container: the recipe or stage as plain data
-    """
+    """The variables at the root of a recipe, or in a stage."""
     stages = stages_of(container)
     return {
         key: value

@@ -37,8 +37,7 @@ def _parse_csv(text: str) -> dict[str, Any]:
 def parse_recipe_variables(
     recipe_variables: dict[str, Any] | str | None = None,
 ) -> dict[str, Any]:
-    """
-    Return recipe variables as a dict.
+    """Return recipe variables as a dict.
 
     :param recipe_variables: a dict, a JSON object, or text ``"name=value, name=value"`` (also with
         ``:`` for ``=``), in which values become floats where possible
@@ -107,7 +106,6 @@ def override_variables(document: Document, variables: Mapping[str, Any]) -> None
     """
     Replace variables of a recipe, at its root and, if it has stages, in each stage that has them.
 
-    :param document: the recipe, changed in place
     :param variables: the new values by name; they may be expressions
     :raises RecipeValueError: if the recipe has no such variable
     :raises RecipeTypeError: if a value cannot stand in a recipe

@@ -1,5 +1,4 @@
-"""
-YAML as recipes use it: safe, limited, and with numbers that look like numbers.
+"""YAML as recipes use it: safe, limited, and with numbers that look like numbers.
 
 Beyond YAML 1.1, ``1e-3`` and ``1.5e3`` are numbers. Against it, ``2:4`` is text and not a number
 to base 60, and dates are text.
@@ -110,10 +109,8 @@ def is_yaml_number(text: str) -> bool:
 
 
 def dump(container: Any, one_line: bool = False) -> str:
-    """
-    Return plain data as YAML.
+    """Return plain data as YAML.
 
-    :param container: dicts, lists and scalars
     :param one_line: in flow style without a line break; otherwise in block style, keys sorted
     """
     text: str = yaml.dump(
@@ -128,10 +125,8 @@ def dump(container: Any, one_line: bool = False) -> str:
 
 @contextmanager
 def syntax_errors(text: str, file: str | None = None, first_line: int = 1) -> Iterator[None]:
-    """
-    Turn PyYAML's errors into recipe errors.
+    """Turn PyYAML's errors into recipe errors.
 
-    :param text: the YAML that is read
     :param file: the file that is read, None for raw text
     :param first_line: the line of the file at which the YAML begins
     """
@@ -147,6 +142,8 @@ def syntax_errors(text: str, file: str | None = None, first_line: int = 1) -> It
         problem = ", ".join(part for part in parts if part) or str(err).splitlines()[0]
         if mark and "\t" in "".join(text.splitlines()[mark.line :][:1])[: mark.column + 1]:
             problem += " (there is a tab; indent with spaces)"
+        elif "block" in (parts[0] or ""):
+            problem += " (is the line indented as those that it belongs to?)"
         raise RecipeSyntaxError(
             f"not valid YAML: {problem}",
             file=file,
@@ -173,12 +170,8 @@ def _check_limits(text: str, file: str | None, first_line: int) -> None:
 
 
 def compose(text: str, file: str | None = None, first_line: int = 1) -> yaml.Node | None:
-    """
-    Return the node graph of a text; None if there is nothing in it.
+    """Return the node graph of a text; None if there is nothing in it.
 
-    :param text: YAML
-    :param file: the file it comes from, for error messages
-    :param first_line: the line of the file at which the text begins
     :raises RecipeSyntaxError: if it is not YAML, or several documents
     :raises RecipeValueError: if it exceeds a limit
     """

@@ -11,14 +11,13 @@ from sparseml.lazy import lazy_names
 
 _MOVED = {
     "sparseml.legacy.nn.activations": (
-        "Hardswish ReLU ReLU6 Swish create_activation hard_swish is_activation "
+        "Hardswish ReLU ReLU6 SqueezeExcite Swish create_activation hard_swish is_activation "
         "replace_activation replace_activations swish"
     ),
     "sparseml.legacy.nn.fatrelu": (
         "FATReLU convert_relus_to_fat fat_exp_relu fat_pw_relu fat_relu fat_sig_relu "
         "set_relu_to_fat"
     ),
-    "sparseml.legacy.nn.se": "SqueezeExcite",
 }
 __all__ = ["Identity"]
 __all__ += " ".join(_MOVED.values()).split()

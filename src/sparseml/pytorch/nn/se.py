@@ -1,5 +1,3 @@
-"""Old path: :mod:`sparseml.legacy.nn.se`."""
-
 from sparseml.lazy import moved
 
-__getattr__, __dir__ = moved(__name__, "sparseml.legacy.nn.se")
+__getattr__, __dir__ = moved(__name__, "sparseml.legacy.nn.activations")

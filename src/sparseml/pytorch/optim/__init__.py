@@ -7,6 +7,7 @@ from sparseml.pytorch.optim.manager import ScheduledModifierManager
 from sparseml.pytorch.optim.optimizer import ScheduledOptimizer
 from sparseml.pytorch.optim.step_driver import Position, StepDriver
 from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
+from sparseml.pytorch.optim.summary import PruningSummary, RunSummary
 from sparseml.pytorch.utils.layer_tracking import ASLayerTracker
 
 _MOVED = {
@@ -17,24 +18,23 @@ _MOVED = {
         "GroupedPruningMaskCreator PruningMaskCreator UnstructuredPruningMaskCreator "
         "load_mask_creator"
     ),
-    "sparseml.legacy.masks.module_mask": "ModuleParamPruningMask",
     "sparseml.legacy.masks.scorers": (
-        "AVALIABLE_SCORER_CLASSES MagnitudePruningParamsScorer MovementPruningParamsScorer "
-        "PruningParamsScorer create_pruning_param_scorer"
+        "AVALIABLE_SCORER_CLASSES MagnitudePruningParamsScorer ModuleParamPruningMask "
+        "MovementPruningParamsScorer PruningParamsScorer create_pruning_param_scorer"
     ),
     "sparseml.legacy.pruning.analyzer": "ModulePruningAnalyzer",
     "sparseml.legacy.sensitivity.boosting": "LayerBoostResults ModuleASOneShootBooster",
-    "sparseml.legacy.sensitivity.learning_rates": (
-        "default_exponential_check_lrs lr_loss_sensitivity"
-    ),
     "sparseml.legacy.sensitivity.pruning": (
-        "model_prunability_magnitude pruning_loss_sens_magnitude pruning_loss_sens_one_shot"
+        "default_exponential_check_lrs lr_loss_sensitivity model_prunability_magnitude "
+        "pruning_loss_sens_magnitude pruning_loss_sens_one_shot"
     ),
 }
 __all__ = [
     "ASLayerTracker",
     "Position",
+    "PruningSummary",
     "RecipeManagerStepWrapper",
+    "RunSummary",
     "ScheduledModifierManager",
     "ScheduledOptimizer",
     "StepDriver",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import weakref
 from collections.abc import Mapping
@@ -13,12 +15,14 @@ from torch.nn import Module
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
-from sparseml.optim.manager import BaseManager
+from sparseml.optim.manager import BaseManager, with_added
 from sparseml.optim.recipe import load_recipe
 from sparseml.optim.schedule import ONE_SHOT, epoch_of_step
 from sparseml.pytorch.optim import progress
+from sparseml.pytorch.optim.progress import Modifiers
 from sparseml.pytorch.optim.step_driver import Position, StepDriver
 from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
+from sparseml.pytorch.optim.summary import RunSummary, summarize
 from sparseml.pytorch.sparsification.modifier import (
     PYTORCH_FRAMEWORK,
     Loggers,
@@ -27,8 +31,7 @@ from sparseml.pytorch.sparsification.modifier import (
 
 __all__ = ["ScheduledModifierManager"]
 
-ModifierList = list[Any]
-Modifiers = ModifierList | Mapping[str, ModifierList]
+_LOGGER = logging.getLogger(__name__)
 
 
 class ScheduledModifierManager(BaseManager, Modifier):
@@ -55,12 +58,13 @@ class ScheduledModifierManager(BaseManager, Modifier):
     ) -> None:
         super().__init__(modifiers=modifiers, metadata=metadata)
         own: Any = self._modifiers  # not copied: a plain list of modifiers is one to change
-        self._members: ModifierList = own if isinstance(own, list) else list(self.iter_modifiers())
+        self._members: list[Any] = own if isinstance(own, list) else list(self.iter_modifiers())
         self._initialize_epoch: float = 0
         self._has_progress = False
-        self._position: Position | None = None
-        self._last_step: tuple[float, int] | None = None
-        self._resumes = False
+        self.position: Position | None = None
+        """Where the run stands; None before this manager has taken part in a step."""
+        self._resumes = self._stepped = False
+        self._last_summary: RunSummary | None = None
         self._driver: weakref.ref[StepDriver] | None = None
 
     def __del__(self) -> None:
@@ -99,7 +103,9 @@ class ScheduledModifierManager(BaseManager, Modifier):
         manager = ScheduledModifierManager(recipe.modifiers, recipe.metadata)
         if not add_modifiers:
             return manager
-        return ScheduledModifierManager(_added(manager.modifiers, add_modifiers), recipe.metadata)
+        return ScheduledModifierManager(
+            with_added(manager.modifiers, add_modifiers), recipe.metadata
+        )
 
     def initialize(
         self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
@@ -171,19 +177,6 @@ class ScheduledModifierManager(BaseManager, Modifier):
             steps_per_epoch,
         )
 
-    @property
-    def position(self) -> Position | None:
-        """Where the run stands; None before this manager has taken part in a step."""
-        if self._last_step is None:
-            return self._position
-        steps, _, steps_per_epoch = Position.at(*self._last_step)
-        epoch = epoch_of_step(steps + 1, steps_per_epoch)
-        return Position(steps + 1, epoch, steps_per_epoch)
-
-    @position.setter
-    def position(self, position: Position | None) -> None:
-        self._position, self._last_step = position, None
-
     def attach_driver(self, driver: StepDriver) -> Position:
         """Remember who counts the steps, so that :meth:`load_state_dict` can set the count.
 
@@ -237,14 +230,32 @@ class ScheduledModifierManager(BaseManager, Modifier):
     ) -> None:
         """Finalise all modifiers; ``kwargs`` are handed to each.
 
+        A run that took no step, or that stopped before the recipe's end, is warned of.
+
         :raises RuntimeError: if the manager is not initialised, or was finalised before
         """
+        self._require_initialized("finalize")
+        self._last_summary = self.summary()
+        training = self._driver is not None and math.isfinite(self._initialize_epoch)
+        only_loaded = self.position is not None and not self._stepped
+        shortfall = self._last_summary.shortfall
+        if training and self._enabled and not only_loaded and shortfall:
+            _LOGGER.warning("%s", shortfall)
         super().finalize(module, reset_loggers)
-        self._has_progress = self._resumes = False
+        self._has_progress = self._resumes = self._stepped = False
         self.position = None
         for modifier in self.iter_modifiers():
             if modifier.initialized:
                 modifier.finalize(module, reset_loggers, **kwargs)
+
+    def summary(self, module: Module | None = None) -> RunSummary:
+        """Return where the run stands, to be printed; once finalised, where it has ended.
+
+        :param module: the model, to tell what would be pruned before this manager is initialised
+        """
+        if self._last_summary is not None and not self._initialized:
+            return self._last_summary
+        return summarize(self.iter_modifiers(), self.position, module)
 
     def update(
         self,
@@ -301,7 +312,10 @@ class ScheduledModifierManager(BaseManager, Modifier):
         for modifier in self._members:
             if modifier._enabled:
                 modifier.optimizer_post_step(module, optimizer, epoch, steps_per_epoch)
-        self._last_step = epoch, steps_per_epoch
+        if steps_per_epoch > 0 and epoch < math.inf:
+            steps = round(epoch * steps_per_epoch) + 1
+            self.position = Position(steps, epoch_of_step(steps, steps_per_epoch), steps_per_epoch)
+        self._stepped = True
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of every modifier by its identifier; if staged, by stage before that.
@@ -367,25 +381,7 @@ class ScheduledModifierManager(BaseManager, Modifier):
             driver.resume(self.position)
         self._resumes = driver is None
 
-    def _groups(self) -> list[ModifierList]:
+    def _groups(self) -> list[list[Any]]:
         if isinstance(self._modifiers, Mapping):
             return list(self._modifiers.values())
         return [[modifier] for modifier in self._modifiers]
-
-
-def _added(modifiers: Modifiers, more: Modifiers) -> Modifiers:
-    """Return ``modifiers`` and ``more``, which without stages of its own joins the last stage."""
-    if not isinstance(modifiers, Mapping):
-        if isinstance(more, Mapping):
-            raise ValueError(
-                f"add_modifiers is by stage ({sorted(more)}), but the recipe has no stages"
-            )
-        return [*modifiers, *more]
-    if not isinstance(more, Mapping):
-        more = {list(modifiers)[-1]: more}
-    unknown = sorted(set(more) - set(modifiers))
-    if unknown:
-        raise ValueError(
-            f"add_modifiers is for the stages {unknown}, the recipe has {list(modifiers)}"
-        )
-    return {stage: [*members, *more.get(stage, [])] for stage, members in modifiers.items()}

@@ -1,5 +1,3 @@
-"""Old path: :mod:`sparseml.legacy.masks.scorers`."""
-
 from sparseml.lazy import moved
 
 __getattr__, __dir__ = moved(__name__, "sparseml.legacy.masks.scorers")

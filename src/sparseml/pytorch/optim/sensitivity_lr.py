@@ -1,5 +1,3 @@
-"""Old path: :mod:`sparseml.legacy.sensitivity.learning_rates`."""
-
 from sparseml.lazy import moved
 
-__getattr__, __dir__ = moved(__name__, "sparseml.legacy.sensitivity.learning_rates")
+__getattr__, __dir__ = moved(__name__, "sparseml.legacy.sensitivity.pruning")

@@ -5,10 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.utils.hooks import RemovableHandle
 
-from sparseml.optim.schedule import epoch_of_step
+from sparseml.pytorch.optim.real_steps import (
+    after_closure,
+    stepping_optimizers,
+    take_gradient_scale,
+)
 
 __all__ = ["Driven", "Position", "StepDriver"]
 
@@ -40,9 +46,13 @@ class Position(NamedTuple):
 
 @runtime_checkable
 class Driven(Protocol):
-    """What a driver needs of a manager; for each see :class:`ScheduledModifierManager`."""
+    """What a driver needs of a manager; for each see :class:`ScheduledModifierManager`.
+
+    ``optimizer_post_step`` sets ``position`` to where the run stands after the step.
+    """
 
     _enabled: bool
+    _initialized: bool
     position: Any
 
     def _require_initialized(self, caller: str) -> None: ...
@@ -59,7 +69,8 @@ class StepDriver:
 
     There are two, one on either side of each optimizer step; nothing is wrapped. It counts
     optimizer steps, and from them the epoch: accumulating gradients over several batches, or a step
-    that a gradient scaler leaves out, does not move a schedule. While the manager is disabled, the
+    that a gradient scaler or a library leaves out, does not move a schedule. Whether there was a
+    step is told by the hooks of the innermost torch optimizer. While the manager is disabled, the
     two calls do nothing.
 
     .. code-block:: python
@@ -101,6 +112,9 @@ class StepDriver:
         self.optimizer = optimizer
         self.manager = manager
         self._position = Position.at(0.0 if epoch is None else epoch, steps_per_epoch)
+        self._stepping = stepping_optimizers(optimizer)
+        self._hooks: list[RemovableHandle] = []  # of the step under way
+        self._state = "idle"  # or "awaits closure", "begun", "stepped"
         manager.resolve_steps(steps_per_epoch)
         start = manager.attach_driver(self)
         if epoch is None:
@@ -116,27 +130,38 @@ class StepDriver:
 
         :raises RuntimeError: unless the manager is initialised
         """
-        manager, (_, epoch, steps_per_epoch) = self.manager, self._position
-        if manager._enabled:  # not by the property, as this is asked at every step
-            manager.update(self.module, self.optimizer, epoch, steps_per_epoch)
-            manager.optimizer_pre_step(self.module, self.optimizer, epoch, steps_per_epoch)
+        if not self.manager._enabled:  # not by the property, as this is asked at every step
+            return
+        while self._hooks:  # of a step that an error has ended
+            self._hooks.pop().remove()
+        self._state = "idle"
+        self._begin(None, (), {})
+        told = [o for o in self._stepping if getattr(o.step, "hooked", None) is True]
+        self._hooks = [optimizer.register_step_pre_hook(self._note) for optimizer in told]
+        if not told:
+            self._state = "stepped"
 
-    def after_step(self, skipped: bool = False) -> None:
+    def after_step(self, skipped: bool | None = None) -> None:
         """Bring the masks back into force, and count the step.
 
         :param skipped: the optimizer's step did not happen after all, so that it does not count;
-            the modifiers only undo what they have prepared for it
+            the modifiers only undo what they have prepared for it. By default what the optimizer
+            has told by its hooks since :meth:`before_step`; False, for one that has none
         :raises RuntimeError: unless the manager is initialised
         """
-        manager, (steps, epoch, steps_per_epoch) = self.manager, self._position
+        manager, (_, epoch, steps_per_epoch) = self.manager, self._position
         if not manager._enabled:
             return
+        if skipped is None:
+            skipped = self._state != "stepped"
+        self._state = "idle"
+        while self._hooks:
+            self._hooks.pop().remove()
         manager.optimizer_post_step(self.module, self.optimizer, epoch, steps_per_epoch)
         if skipped:
             manager.position = self._position
         else:
-            epoch = epoch_of_step(steps + 1, steps_per_epoch)
-            self._position = Position(steps + 1, epoch, steps_per_epoch)
+            self._position = manager.position
 
     def loss_update(self, loss: Tensor, **kwargs: Any) -> Tensor:
         """Return the loss to differentiate, after every enabled modifier has had its say.
@@ -160,3 +185,41 @@ class StepDriver:
             # with another batch size: as far in epochs, which is what schedules go by
             position = Position(round(position.epoch * own), position.epoch, own)
         self._position = position
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_hooks": []}  # a copy is not in the midst of a step
+
+    def _begin(
+        self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Run the modifiers, once; as a hook, before the step of the optimizer.
+
+        :return: other arguments for the step, if its closure has to come first
+        """
+        # A gradient scaler steps a fused optimizer in any case, having told it what it has found.
+        if self._state != "idle" or getattr(optimizer, "found_inf", None):
+            return None
+        if len(args) > 1 or kwargs:
+            changed = after_closure(self._begin_in_closure, args, kwargs)
+            if changed is not None:
+                self._state = "awaits closure"
+                return changed
+        if not torch.is_grad_enabled():  # modifiers may sample gradients
+            with torch.enable_grad():
+                return self._begin(optimizer, args[:1], {})
+        if isinstance(getattr(optimizer, "grad_scale", None), Tensor):
+            self._hooks.append(take_gradient_scale(optimizer))
+        self._state = "begun"
+        manager, (_, epoch, steps_per_epoch) = self.manager, self._position
+        manager.update(self.module, self.optimizer, epoch, steps_per_epoch)
+        manager.optimizer_pre_step(self.module, self.optimizer, epoch, steps_per_epoch)
+        return None
+
+    def _begin_in_closure(self) -> None:
+        if self._state == "awaits closure":
+            self._state = "idle"
+            self._begin(None, (), {})
+
+    def _note(self, optimizer: Any, *_: Any) -> None:
+        if not getattr(optimizer, "found_inf", None):
+            self._state = "stepped"

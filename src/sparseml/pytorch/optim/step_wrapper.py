@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 from torch.nn import Module
+from torch.optim import Optimizer
 
-from sparseml.pytorch.optim.grad_scaling import (
-    fused_step_overflows,
-    true_gradients,
-    unscale_and_check,
-)
+from sparseml.pytorch.optim.real_steps import stepping_optimizers
 from sparseml.pytorch.optim.step_driver import Driven, StepDriver
 
-__all__ = ["RecipeManagerStepWrapper"]
+__all__ = ["RecipeManagerStepWrapper", "WrappedOptimizer"]
+
+_HANDED_ON = ("grad_scale", "found_inf")
+"""What a gradient scaler tells an optimizer by attributes that it did not have before."""
 
 
 class RecipeManagerStepWrapper:
     """A stand-in for what a training loop steps, so that each step also runs the modifiers.
 
-    Everything else is read from and written to the wrapped object. The modifiers are run by a
-    :class:`~sparseml.pytorch.optim.step_driver.StepDriver`, which also counts the steps; here are
-    only forwarding, closures and gradient scaling.
+    Attributes that the wrapped object has are read from it and written to it; others stay here. If
+    it is a torch optimizer, so is this: a :class:`WrappedOptimizer` is made. The modifiers are run
+    by a :class:`~sparseml.pytorch.optim.step_driver.StepDriver`, which also counts the steps that
+    happen.
 
     With a closure, the modifiers run inside the step, once the closure has computed the gradients
     for the first time. An optimizer that reads its learning rate before it calls the closure (as
@@ -39,7 +37,9 @@ class RecipeManagerStepWrapper:
     :raises ValueError: for a ``wrap`` without ``step``, and as the driver does
     """
 
-    _wrapped: Any
+    def __new__(cls, wrap: Any = None, *args: Any, **kwargs: Any) -> RecipeManagerStepWrapper:
+        plain = cls is RecipeManagerStepWrapper and isinstance(wrap, Optimizer)
+        return super().__new__(WrappedOptimizer if plain else cls)
 
     def __init__(
         self,
@@ -50,13 +50,15 @@ class RecipeManagerStepWrapper:
         epoch: float | None,
         steps_per_epoch: int,
     ) -> None:
-        if not callable(getattr(wrap, "step", None)):
+        if not hasattr(wrap, "step"):
             raise ValueError(
-                f"wrap must have a method 'step', as an optimizer or a gradient scaler has; "
+                "wrap must have a method 'step', as an optimizer or a gradient scaler has; "
                 f"{type(wrap).__name__} has none"
             )
         self._wrapped = wrap
         self._wrapped_driver = StepDriver(module, optimizer, manager, steps_per_epoch, epoch)
+        if not isinstance(wrap, GradScaler):  # which is given the optimizer to step
+            self._wrapped_driver._stepping = stepping_optimizers(wrap, optimizer)
 
     def __getattr__(self, name: str) -> Any:
         # Reached for names that neither this object nor its class has. Copying and pickling ask
@@ -66,18 +68,27 @@ class RecipeManagerStepWrapper:
         return getattr(self._wrapped, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("_wrapped"):
-            super().__setattr__(name, value)
-        elif isinstance(getattr(type(self), name, None), property):
+        of_class = getattr(type(self), name, None)
+        if isinstance(of_class, property) and of_class.fset is None:
             raise AttributeError(f"'{name}' of {type(self).__name__} is read-only")
-        else:
+        own = name.startswith("_wrapped") or name in self.__dict__ or of_class is not None
+        if name in _HANDED_ON or (not own and hasattr(self._wrapped, name)):
             setattr(self._wrapped, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
-        if name.startswith("_wrapped"):
+        if name.startswith("_wrapped") or name in self.__dict__:
             super().__delattr__(name)
         else:
             delattr(self._wrapped, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # As with torch's optimizers: what others have attached to this one is not copied.
+        return {name: value for name, value in vars(self).items() if name.startswith("_wrapped")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
 
     @property
     def wrapped(self) -> Any:
@@ -120,92 +131,69 @@ class RecipeManagerStepWrapper:
         return self._wrapped_driver.position.steps
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
-        """Update the modifiers, then step the wrapped object with the arguments given.
+        """Step the wrapped object with the arguments given; before that, update the modifiers.
+
+        What the optimizer leaves out is no step: the modifiers do not act, and it does not count.
 
         :return: what the wrapped ``step`` returns
         :raises RuntimeError: after the manager was finalised
         """
         wrapped, driver = self._wrapped, self._wrapped_driver
-        scaled = getattr(wrapped, "found_inf", None) is not None or isinstance(wrapped, GradScaler)
-        if args or kwargs or scaled or getattr(wrapped, "grad_scale", None) is not None:
-            return self._special_step(args, kwargs)
-        driver.before_step()
-        result = wrapped.step()
-        driver.after_step()
+        if not driver.manager._enabled:
+            return wrapped.step(*args, **kwargs)
+        if not driver.manager._initialized:
+            driver.manager._require_initialized("step")
+        driver._state = "idle"
+        # a ``step`` that others have put in the place of torch's own may run no hooks
+        told = [o for o in driver._stepping if getattr(o.step, "hooked", None) is True]
+        driver._hooks = [optimizer.register_step_pre_hook(driver._begin) for optimizer in told]
+        if not driver._hooks:
+            given = (wrapped, *args), kwargs
+            changed = driver._begin(None, *given) or given
+            args, kwargs = changed[0][1:], changed[1]
+        try:
+            result = wrapped.step(*args, **kwargs)
+        finally:
+            while driver._hooks:
+                driver._hooks.pop().remove()
+        if driver._state == "awaits closure":  # which was not called
+            driver._begin_in_closure()
+        if driver._state == "begun":
+            driver.after_step(skipped=False)
         return result
 
     def emulated_step(self) -> None:
         """Do all that :meth:`step` does but for stepping the wrapped object."""
         self._wrapped_driver.before_step()
-        self._wrapped_driver.after_step()
+        self._wrapped_driver.after_step(skipped=False)
 
     def loss_update(self, loss: Tensor) -> Tensor:
         """Return the loss to differentiate, after every modifier has had its say."""
         return self._wrapped_driver.loss_update(loss)
 
-    def _special_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Step with a closure, a gradient scaler, or what else is given."""
-        driver, optimizer = self._wrapped_driver, self._stepped_optimizer(args, kwargs)
-        if not driver.manager._enabled or not self._is_own(optimizer):
-            return self._wrapped.step(*args, **kwargs)
-        driver.manager._require_initialized("step")
-        if not self._will_step(optimizer):
-            return self._wrapped.step(*args, **kwargs)
-        before_step = _once(driver.before_step)
-        args, kwargs, deferred = self._defer_to_closure(before_step, args, kwargs)
-        with nullcontext() if deferred else true_gradients(self._wrapped):
-            if not deferred:
-                before_step()
-            result = self._wrapped.step(*args, **kwargs)
-        before_step()  # for an optimizer that was given a closure and did not call it
-        driver.after_step()
-        return result
 
-    def _stepped_optimizer(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not isinstance(self._wrapped, GradScaler):
-            return self._wrapped
-        return args[0] if args else kwargs.get("optimizer")
+class _OfWrapped:
+    """A method of the wrapped optimizer, in place of the one that ``Optimizer`` would give."""
 
-    def _is_own(self, stepped: Any) -> bool:
-        # One scaler may step several optimizers. Libraries that put an optimizer into an object of
-        # their own hand on its parameter groups.
-        optimizer = self._wrapped_driver.optimizer
-        if stepped is self._wrapped or stepped is optimizer:
-            return True
-        groups = getattr(optimizer, "param_groups", None)
-        return groups is not None and getattr(stepped, "param_groups", None) is groups
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
 
-    def _will_step(self, optimizer: Any) -> bool:
-        if not isinstance(self._wrapped, GradScaler):
-            return not fused_step_overflows(self._wrapped)
-        return not self._wrapped.is_enabled() or unscale_and_check(self._wrapped, optimizer)
-
-    def _defer_to_closure(
-        self, before_step: Callable[[], None], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any], bool]:
-        """Return the arguments with their closure, if any, followed by ``before_step``."""
-        if callable(kwargs.get("closure")):
-            return args, {**kwargs, "closure": _then(kwargs["closure"], before_step)}, True
-        if args and callable(args[0]) and not isinstance(self._wrapped, GradScaler):
-            return (_then(args[0], before_step), *args[1:]), kwargs, True
-        return args, kwargs, False
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return getattr(Optimizer if instance is None else instance._wrapped, self.name)
 
 
-def _once(function: Callable[[], None]) -> Callable[[], None]:
-    pending = [function]
+class WrappedOptimizer(RecipeManagerStepWrapper, Optimizer):
+    """A :class:`RecipeManagerStepWrapper` that libraries take as a torch optimizer.
 
-    def call() -> None:
-        if pending:
-            pending.pop()()
+    Parameter groups, state, hooks and methods are those of the wrapped optimizer, but ``step``.
+    """
 
-    return call
+    def __repr__(self) -> str:
+        return repr(self._wrapped)
 
 
-def _then(closure: Callable[..., Any], follow: Callable[[], None]) -> Callable[..., Any]:
-    @functools.wraps(closure)
-    def evaluate(*args: Any, **kwargs: Any) -> Any:
-        result = closure(*args, **kwargs)
-        follow()
-        return result
-
-    return evaluate
+for _name in vars(Optimizer):
+    if not _name.startswith("__") and not hasattr(RecipeManagerStepWrapper, _name):
+        _method = _OfWrapped()
+        _method.__set_name__(WrappedOptimizer, _name)
+        setattr(WrappedOptimizer, _name, _method)

@@ -14,7 +14,7 @@ from sparseml.pytorch.utils.names import (
 )
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, ALL_TOKEN
 from sparseml.utils.iterables import validate_names
-from sparseml.utils.text import did_you_mean
+from sparseml.utils.text import did_you_mean, shown
 
 __all__ = ["select_layers"]
 
@@ -36,7 +36,7 @@ def select_layers(module: Module, layers: str | Iterable[str]) -> list[str]:
         if not found:
             text = entry.removeprefix(REGEX_PREFIX)
             raise RuntimeError(
-                f"layers: {entry!r} matches no layer of {type(module).__name__}"
+                f"layers: {shown(entry)} matches no layer of {type(module).__name__}"
                 f"{did_you_mean(text, known)}"
             )
         chosen.update(found)

@@ -222,6 +222,10 @@ class Modifier(BaseModifier):
         exclude, masked = getattr(self, "exclude", None), self._masks_params
         return select_params(module, params, strict, exclude=exclude, masked=masked)
 
+    def needs(self) -> dict[str, str]:
+        """Return the extras of :meth:`initialize` that are asked for → what happens without."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must hold beside model and optimizer; mostly nothing."""
         return {}

@@ -144,6 +144,13 @@ class ScheduledModifier(Modifier, BaseScheduled):
             )
         self._last_update_epoch = epoch
 
+    def share_at(self, epoch: float) -> float:
+        """Return how much of what it leads to is done by an update at ``epoch``, from 0 to 1.
+
+        A modifier that leads to nothing, or whose sparsity may be asked for, is always done.
+        """
+        return 1.0
+
     def scheduled_log_update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
     ) -> None:

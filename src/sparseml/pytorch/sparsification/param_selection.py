@@ -18,6 +18,7 @@ from sparseml.pytorch.utils.params import (
 from sparseml.pytorch.utils.tensors.parametrized import computed_tensor, original_of
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, ALL_TOKEN
 from sparseml.utils.iterables import validate_names
+from sparseml.utils.text import shown
 
 __all__ = ["as_entries", "left_out", "select_params"]
 
@@ -55,12 +56,14 @@ def select_params(
         except RuntimeError as error:
             raise RuntimeError(f"exclude: {error}") from error
         if found and all(id(one.param) in out for one in found):
-            raise ValueError(f"exclude {exclude!r} leaves nothing of what params {params!r} select")
+            raise ValueError(
+                f"exclude {shown(exclude)} leaves nothing of what params {shown(params)} select"
+            )
         found = [one for one in found if id(one.param) not in out]
     if strict and not found:
         why = "".join(f"; {name}: {reason}" for name, reason in left_out(module, entries).items())
         raise ValueError(
-            f"params {params!r} select no parameter of the {type(module).__name__}{why}"
+            f"params {shown(params)} select no parameter of the {type(module).__name__}{why}"
         )
     return found
 

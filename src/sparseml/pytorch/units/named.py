@@ -14,7 +14,7 @@ from sparseml.pytorch.units.index_maps import repeats, tiles
 from sparseml.pytorch.utils.layer_kinds import axis_of, axis_size, out_in_dim, to_out_in
 from sparseml.pytorch.utils.names import canonical_name
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
-from sparseml.utils.text import did_you_mean, quoted_list
+from sparseml.utils.text import did_you_mean, quoted_list, shown
 
 __all__ = [
     "STRUCTURE_DIMS",
@@ -141,8 +141,8 @@ def _slices(
             found.append(_Slices(param, own, axis, axis_size(param.layer, axis)))
         elif strict:
             raise ValueError(
-                f"param_group_dependency_map names {name!r}, which is no parameter (with at least "
-                "one dimension) of the module"
+                f"param_group_dependency_map names {shown(name)}, which is no parameter "
+                "(with at least one dimension) of the module"
                 f"{did_you_mean(name, list(params))}"
             )
         else:

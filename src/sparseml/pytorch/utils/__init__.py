@@ -60,21 +60,18 @@ from sparseml.pytorch.utils.tensors.stats import (
 )
 
 _MOVED = {
-    "sparseml.legacy.export.exporter": "ModuleExporter script_model trace_model",
-    "sparseml.legacy.export.onnx": "export_onnx",
+    "sparseml.legacy.export.exporter": "ModuleExporter export_onnx script_model trace_model",
     "sparseml.legacy.export.samples": "tensor_export tensors_export",
-    "sparseml.legacy.helpers.devices": (
-        "default_device device_to_name_ids is_parallel_model model_to_device parallelize_model"
-    ),
     "sparseml.legacy.helpers.layers": (
-        "get_conv_layers get_dependency_order get_layer_param get_linear_layers"
+        "default_device device_to_name_ids get_conv_layers get_dependency_order get_layer_param "
+        "get_linear_layers is_parallel_model model_to_device parallelize_model"
     ),
     "sparseml.legacy.helpers.tensors": (
         "MEMORY_BOUNDED detach memory_aware_threshold tensor_density tensor_sample "
         "tensors_to_device tensors_to_precision"
     ),
     "sparseml.legacy.module_run.benchmarks": "BatchBenchmarkResults ModuleBenchmarker",
-    "sparseml.legacy.module_run.loaders": "early_stop_data_loader infinite_data_loader",
+    "sparseml.legacy.module_run.parts": "early_stop_data_loader infinite_data_loader",
     "sparseml.legacy.module_run.losses": (
         "Accuracy BinaryCrossEntropyLossWrapper CrossEntropyLossWrapper DEFAULT_LOSS_KEY "
         "InceptionCrossEntropyLossWrapper KDLossWrapper KDSettings LossWrapper "

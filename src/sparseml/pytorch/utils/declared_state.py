@@ -22,10 +22,7 @@ def gather_progress(owner: Any) -> dict[str, Any]:
 
 
 def restore_progress(owner: Any, state: Mapping[str, Any]) -> None:
-    """Set the declared attributes to what :func:`gather_progress` returned.
-
-    :raises KeyError: for a state that lacks one
-    """
+    """Set the declared attributes to what :func:`gather_progress` returned; none may lack."""
     for name in _declared(owner):
         own, value = getattr(owner, name), state[name.lstrip("_")]
         if hasattr(own, "load_progress_state"):

@@ -124,10 +124,7 @@ def gather_objects(value: Any) -> list[Any]:
 
 @contextmanager
 def torch_distributed_zero_first(local_rank: int | None) -> Iterator[None]:
-    """Let local rank 0 run the block before the other processes of a distributed run.
-
-    :param local_rank: rank on this machine; -1 or None for a run of one process
-    """
+    """Let local rank 0 (None or -1 for a run of one process) run the block before all others."""
     waits = local_rank is not None and dist.is_available() and dist.is_initialized()
     if waits and local_rank not in (-1, 0):
         dist.barrier()

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from sparseml.pytorch.utils.names import canonical_name, canonical_named_modules, unwrap_module
-from sparseml.utils.text import nearest_names
+from sparseml.utils.text import nearest_names, shown
 
 __all__ = [
     "evaluating",
@@ -31,7 +31,7 @@ def _missing(name: str, piece: str, module: nn.Module) -> AttributeError:
     known = [layer_name for layer_name, _ in canonical_named_modules(module) if layer_name]
     near = nearest_names(name, known) or known[:5]
     hint = f"; nearest layers: {', '.join(near)}" if near else "; the module has no layers"
-    return AttributeError(f"no layer {name!r} in {type(module).__name__}: no {piece!r}{hint}")
+    return AttributeError(f"no layer {shown(name)} in {type(module).__name__}: no {piece!r}{hint}")
 
 
 def _child(layer: Any, piece: str, is_root: bool) -> Any:

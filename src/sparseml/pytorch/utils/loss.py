@@ -1,5 +1,3 @@
-"""Old path: :mod:`sparseml.legacy.module_run.losses`."""
-
 from sparseml.lazy import moved
 
 __getattr__, __dir__ = moved(__name__, "sparseml.legacy.module_run.losses")

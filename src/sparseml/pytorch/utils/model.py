@@ -154,10 +154,9 @@ def _check_names(model: nn.Module, own: set[str], given: set[str], tolerated: se
     missing = sorted(key for key in own - given if canonical_name(key) not in tolerated)
     unexpected = sorted(key for key in given - own if canonical_name(key) not in tolerated)
     if missing or unexpected:
-        raise RuntimeError(
-            f"the weights do not fit {type(unwrap_module(model)).__name__}: "
-            f"missing {missing}, unexpected {unexpected}"
-        )
+        kind = type(unwrap_module(model)).__name__
+        what = f"missing {missing}, unexpected {unexpected}"
+        raise RuntimeError(f"the weights do not fit {kind}: {what}")
 
 
 def _match_names(state: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,10 +169,7 @@ def _match_names(state: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, 
 
 
 def load_optimizer(path: _PathLike, optimizer: Optimizer, map_location: Any = "cpu") -> None:
-    """Load the optimizer state that :func:`save_model` stored.
-
-    :raises CheckpointError: if the file is damaged or unsafe to read, or has no optimizer in it
-    """
+    """Load the optimizer state that :func:`save_model` stored; a CheckpointError if it cannot."""
     content = read_model_file(path, map_location)
     if "optimizer" not in content:
         raise CheckpointError(f"{path} holds no optimizer state, found {sorted(content)}")

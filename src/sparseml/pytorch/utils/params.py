@@ -16,7 +16,7 @@ from sparseml.pytorch.utils.names import (
     canonical_named_modules,
 )
 from sparseml.pytorch.utils.tensors.parametrized import computed_tensor, original_of
-from sparseml.utils.text import did_you_mean
+from sparseml.utils.text import did_you_mean, shown
 
 __all__ = [
     "NamedLayerParam",
@@ -128,7 +128,7 @@ def get_named_layers_and_params_by_regex(
     :raises ValueError: for a pattern that is no regular expression, or entries given as one str
     """
     if isinstance(param_names, str):
-        raise ValueError(f"param_names must be a list of names, found the string {param_names!r}")
+        raise ValueError(f"param_names must be a list of names, found {shown(param_names)}")
     patterns = NamePatterns(param_names)
     quant_wrappers = {
         name
@@ -152,11 +152,11 @@ def get_named_layers_and_params_by_regex(
 
 def _no_match_message(entries: list[str], names: list[str]) -> str:
     if not names:
-        return f"nothing matches {entries}: the module has no parameters"
+        return f"nothing matches {shown(entries)}: the module has no parameters"
     parts = []
     for entry in entries:
         kind = "pattern" if entry.startswith(REGEX_PREFIX) else "name"
         hint = did_you_mean(canonical_name(entry.removeprefix(REGEX_PREFIX)), names)
-        parts.append(f"{kind} {entry!r} matches no parameter{hint}")
-    shown = ", ".join(names[:10]) + (f", ... ({len(names)} in all)" if len(names) > 10 else "")
-    return "\n".join([*parts, f"tried on: {shown}"])
+        parts.append(f"{kind} {shown(entry)} matches no parameter{hint}")
+    tried = ", ".join(names[:10]) + (f", ... ({len(names)} in all)" if len(names) > 10 else "")
+    return "\n".join([*parts, f"tried on: {tried}"])

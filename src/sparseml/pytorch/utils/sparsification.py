@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from torch import Tensor, nn
@@ -152,10 +153,8 @@ class GradSampler:
         loss_fn: Callable[[Any, Any], Tensor],
     ):
         if not isinstance(data_loader, Iterable) and not callable(data_loader):
-            raise ValueError(
-                "data_loader must be an iterable or a callable that returns one, "
-                f"found {type(data_loader).__name__}"
-            )
+            needed, found = "an iterable or a callable that returns one", type(data_loader).__name__
+            raise ValueError(f"data_loader must be {needed}, found {found}")
         if not callable(loss_fn):
             raise ValueError(f"loss_fn must be callable, found {type(loss_fn).__name__}")
         self._data_loader = data_loader
@@ -171,22 +170,16 @@ class GradSampler:
         generator ends.
         """
         loader = self._data_loader() if callable(self._data_loader) else self._data_loader
-        count = 0
+        count, samples = 0, islice(loader, max(num_grads, 0))
         with tqdm(total=num_grads, disable=not progress_bar, desc="Sampling gradients") as bar:
-            for args, kwargs, target in loader if num_grads > 0 else ():
+            for count, (args, kwargs, target) in enumerate(samples, start=1):
                 module.zero_grad()
                 self.backward(module, args, kwargs, target)
-                count += 1
                 bar.update(1)
                 yield count
-                if count >= num_grads:
-                    break
         if count < num_grads:
-            _LOGGER.warning(
-                "the data ended after %d of %d gradients; give more data or ask for fewer",
-                count,
-                num_grads,
-            )
+            hint = "the data ended after %d of %d gradients; give more data or ask for fewer"
+            _LOGGER.warning(hint, count, num_grads)
         module.zero_grad()
 
     def backward(

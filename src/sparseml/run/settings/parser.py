@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import types
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING
@@ -29,7 +29,12 @@ def parser_for(
     kind: type[Settings], description: str = "", prog: str | None = None
 ) -> ArgumentParser:
     """Return a parser with a flag for each setting."""
-    parser = ArgumentParser(prog=prog, description=description, allow_abbrev=False)
+    parser = ArgumentParser(
+        prog=prog,
+        description=description,
+        allow_abbrev=False,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
     hints, targets = get_type_hints(kind), {"": parser}
     for leaf in leaves(kind):
         if leaf.group not in targets:

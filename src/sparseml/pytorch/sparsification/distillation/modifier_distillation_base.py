@@ -194,6 +194,10 @@ class BaseDistillationModifier(ScheduledUpdateModifier):
         self._teacher_state = state["teacher"] if self._teaches_itself else None
         self._load_teacher_state()
 
+    def needs(self) -> dict[str, str]:
+        """Return the extras of :meth:`initialize` that are asked for → what happens without."""
+        return {"distillation_teacher": "it does nothing"}
+
     def _take_teacher(self, teacher: Any) -> None:
         known = teacher in (_DISABLE, _SELF) if isinstance(teacher, str) else callable(teacher)
         if not known:

@@ -26,7 +26,7 @@ from sparseml.pytorch.sparsification.fields import (
 from sparseml.pytorch.sparsification.modifier import Loggers, ScheduledUpdateModifier
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
-from sparseml.pytorch.sparsification.pruning.methods.asking import attached, outcomes, reach
+from sparseml.pytorch.sparsification.pruning.methods.asking import attached, lent, outcomes, reach
 from sparseml.pytorch.sparsification.pruning.methods.elementwise import Magnitude
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
 from sparseml.pytorch.sparsification.pruning.old_form import decide_in_old_form, with_old_form
@@ -132,6 +132,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
     min_sparsity_per_param = field(as_optional_fraction)
 
     sparsification_types = of_types(SparsificationTypes.pruning)
+    needs = lent
 
     @property
     def masks(self) -> MaskSet:
@@ -347,8 +348,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the masks, ``<layer>.<param>.sparsity_mask``; ones where none is in force."""
-        masks = self._masks
-        return OrderedDict() if masks is None else OrderedDict(masks.named_state(self._ended))
+        return OrderedDict({} if self._masks is None else self._masks.named_state(self._ended))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
         """Restore masks, and mask the weights at once."""

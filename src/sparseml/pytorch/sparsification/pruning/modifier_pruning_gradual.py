@@ -23,6 +23,7 @@ from sparseml.pytorch.utils.tensors.sharded import full_value
 from sparseml.pytorch.utils.tensors.stats import tensor_list_sparsity, tensor_sparsity
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, FROM_PARAM_TOKEN
 from sparseml.utils.interpolation import INTERPOLATION_FUNCS, scheduled_sparsity
+from sparseml.utils.text import shown
 
 __all__ = ["BaseGradualPruningModifier", "GradualFields"]
 
@@ -120,7 +121,7 @@ class BaseGradualPruningModifier(BasePruningModifier):
         if isinstance(final_sparsity, Mapping) and self._params:
             raise ValueError(
                 f"{self._describe('params')} must be empty ([]) when final_sparsity says which "
-                f"parameters it is for, found {self._params!r}"
+                f"parameters it is for, found {shown(self._params)}"
             )
         self.init_sparsity = init_sparsity
         self.final_sparsity = final_sparsity
@@ -194,7 +195,7 @@ class BaseGradualPruningModifier(BasePruningModifier):
         if self._global_sparsity:
             raise ValueError(
                 f"{self._describe('final_sparsity')} must be one number, as global_sparsity ranks "
-                f"the weights of all parameters together; found {final!r}"
+                f"the weights of all parameters together; found {shown(final)}"
             )
         chosen: dict[int, tuple[NamedLayerParam, float]] = {}
         for sparsity, entries in final.items():

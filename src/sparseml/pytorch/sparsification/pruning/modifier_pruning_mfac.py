@@ -135,6 +135,14 @@ class MFACPruningModifier(BaseGradualPruningModifier):
             return None
         return super()._get_sampler(given)
 
+    def needs(self) -> dict[str, str]:
+        """Return the extras of :meth:`initialize` that are asked for → what happens without."""
+        if self.use_gradient_buffering is False:
+            return super().needs()
+        if self.use_gradient_buffering:
+            return {}
+        return {"grad_sampler": "it takes the gradients of the training steps before each update"}
+
     def _get_method(self) -> MFAC:
         settings = MFACSettings(
             num_grads=_counts(self.num_grads),

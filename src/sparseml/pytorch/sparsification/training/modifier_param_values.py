@@ -120,10 +120,17 @@ class GradualParamModifier(SelectedParams, ScheduledUpdateModifier):
     ) -> None:
         """Set the parameters to the value that belongs to ``epoch``."""
         super().update(module, optimizer, epoch, steps_per_epoch)
-        start = max(self._start_epoch, 0.0)
-        share = interpolate(epoch, start, self._end_epoch, 0.0, 1.0, self.inter_func)
+        share = self._share(epoch)
         first, last = self._values().values()
         self._write(last if share == 1.0 else torch.lerp(first, last, share))
+
+    def share_at(self, epoch: float) -> float:
+        """Return how much of the way from ``init_val`` to ``final_val`` is done at ``epoch``."""
+        return 1.0 if self.init_val == self.final_val else self._share(epoch)
+
+    def _share(self, epoch: float) -> float:
+        start = max(self._start_epoch, 0.0)
+        return interpolate(epoch, start, self._end_epoch, 0.0, 1.0, self.inter_func)
 
     def _values(self) -> dict[str, Tensor]:
         return {name: _tensor(name, getattr(self, name)) for name in ("init_val", "final_val")}

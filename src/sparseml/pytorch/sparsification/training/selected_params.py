@@ -22,6 +22,7 @@ from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.parametrized import parameter_of
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.iterables import validate_names
+from sparseml.utils.text import shown
 
 __all__ = ["SelectedParams"]
 
@@ -33,7 +34,7 @@ def _checked_params(name: str, params: str | Iterable[str]) -> str | list[str]:
     if not checked:
         raise ValueError(
             f"{name} must name at least one parameter or pattern (or be '__ALL__' or "
-            f"'__ALL_PRUNABLE__'), found {params!r}"
+            f"'__ALL_PRUNABLE__'), found {shown(params)}"
         )
     return checked
 

@@ -74,14 +74,13 @@ def read_torch_file(path: _PathLike, map_location: Any = "cpu", check: bool = Fa
 
 
 def _unreadable(file: Path, error: Exception) -> CheckpointError:
-    text = str(error)
-    if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in text.upper():
+    first = (str(error).splitlines() or ["no details"])[0]
+    if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error).upper():
         return CheckpointError(
             f"{file} holds pickled classes, and unpickling those can run any code; it is not read. "
             "Save state dicts instead of whole objects (model.state_dict(), save_model). "
-            f"torch says: {text.splitlines()[0]}"
+            f"torch says: {first}"
         )
-    first = text.splitlines()[0] if text else "no details"
     return CheckpointError(
         f"{file} is not a file of torch.save, or is damaged or cut short "
         f"({type(error).__name__}: {first})"

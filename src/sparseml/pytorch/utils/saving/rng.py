@@ -40,27 +40,19 @@ def get_rng_state() -> dict[str, Any]:
 def set_rng_state(state: Mapping[str, Any]) -> None:
     """Put the generators back into a state of :func:`get_rng_state`.
 
-    With another number of GPUs than when it was taken, those that there are get theirs, and a
-    warning is logged.
+    A warning is logged where there were more or fewer GPUs; those there are get their states.
     """
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
-    numpy_state = state["numpy"]
-    np.random.set_state(  # noqa: NPY002
-        (
-            numpy_state["name"],
-            numpy_state["keys"].cpu().numpy().astype(np.uint32),
-            numpy_state["position"],
-            numpy_state["has_gauss"],
-            numpy_state["cached"],
-        )
-    )
+    saved = state["numpy"]
+    keys = saved["keys"].cpu().numpy().astype(np.uint32)
+    rest = (saved["position"], saved["has_gauss"], saved["cached"])
+    np.random.set_state((saved["name"], keys, *rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"].cpu())
     devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if len(state["cuda"]) != devices:
-        _LOGGER.warning(
-            "the random state was taken with %d GPUs, here are %d", len(state["cuda"]), devices
-        )
+        text = "the random state was taken with %d GPUs, here are %d"
+        _LOGGER.warning(text, len(state["cuda"]), devices)
     for index, device_state in enumerate(state["cuda"][:devices]):
         torch.cuda.set_rng_state(device_state.cpu(), index)
 

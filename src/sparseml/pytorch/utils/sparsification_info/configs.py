@@ -122,18 +122,15 @@ class SparsificationSummaries(SparsificationInfo):
     def loggable_items(
         self, percentages_only: bool = True, non_zero_only: bool = False
     ) -> Iterator[tuple[str, Any]]:
-        for name, counts in (
-            ("OperationCounts", self.operation_counts),
-            ("ParameterCounts", self.parameter_counts),
-        ):
-            yield (
-                self._tag(name),
-                {key: value for key, value in counts.items() if value or not non_zero_only},
-            )
-        for name, part in (
-            ("QuantizedOperations", self.quantized),
-            ("PrunedParameters", self.pruned),
-        ):
+        counted = {
+            "OperationCounts": self.operation_counts,
+            "ParameterCounts": self.parameter_counts,
+        }
+        for name, counts in counted.items():
+            shown = {key: value for key, value in counts.items() if value or not non_zero_only}
+            yield self._tag(name), shown
+        parts = {"QuantizedOperations": self.quantized, "PrunedParameters": self.pruned}
+        for name, part in parts.items():
             yield from part.items(self._tag(name), percentages_only, non_zero_only)
 
 
@@ -145,13 +142,9 @@ class SparsificationPruning(SparsificationInfo):
     @classmethod
     def from_module(cls, module: nn.Module) -> SparsificationPruning:
         """Count the zeros; a tied parameter is listed once, under its first name."""
-        zeros = {
-            canonical_name(found.name): CountAndPercent.of(
-                count_zeros(found.param), found.param.numel()
-            )
-            for found in distinct_params(module)
-        }
-        return cls(sparse_parameters=zeros)
+        params = {canonical_name(found.name): found.param for found in distinct_params(module)}
+        of = CountAndPercent.of
+        return cls(sparse_parameters={n: of(count_zeros(p), p.numel()) for n, p in params.items()})
 
     def loggable_items(
         self, percentages_only: bool = False, non_zero_only: bool = False
@@ -205,6 +198,4 @@ class SparsificationQuantization(SparsificationInfo):
 def _precision(scheme: Any) -> dict[str, int | None] | int | None:
     parts = {part: getattr(scheme, part, None) for part in ("weights", "input_activations")}
     bits = {part: getattr(args, "num_bits", None) for part, args in parts.items()}
-    if bits["input_activations"] is None:
-        return bits["weights"]
-    return bits
+    return bits["weights"] if bits["input_activations"] is None else bits

@@ -52,12 +52,7 @@ class ModuleSparsificationInfo(BaseModel):
 
 
 def log_module_sparsification_info(module: nn.Module, logger: Any, step: Any = None) -> None:
-    """Log every item of the report on ``module``.
-
-    :param logger: a ``BaseLogger`` or ``LoggerManager``: dicts go to its ``log_scalars``, other
-        values to ``log_scalar``
-    :param step: the step to log under
-    """
+    """Log the report on ``module``: dicts by ``log_scalars``, others by ``log_scalar``."""
     for tag, value in ModuleSparsificationInfo.from_module(module).loggable_items():
         if isinstance(value, Mapping):
             logger.log_scalars(tag=tag, values=value, step=step)

@@ -54,10 +54,7 @@ def tensors_module_forward(
 
 
 def device_of(inputs: Any) -> torch.device:
-    """Return the device of the first tensor in a tensor, mapping or iterable, depth first.
-
-    :raises RuntimeError: if there is no tensor
-    """
+    """Return the device of the first tensor in a collection, depth first; else a RuntimeError."""
     for tensor in iter_tensors(inputs):
         return tensor.device
     raise RuntimeError(f"no tensor in the inputs, found {type(inputs).__name__}")

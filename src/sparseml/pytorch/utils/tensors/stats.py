@@ -60,10 +60,7 @@ def tensor_sparsity(tens: Tensor, dim: int | Sequence[int] | None = None) -> Ten
 
 
 def count_zeros(tensor: Tensor) -> int:
-    """Return how many values are exactly zero.
-
-    :raises ValueError: for a tensor on the meta device, which has no values
-    """
+    """Return how many values are exactly zero; a ValueError on the meta device, which has none."""
     _check_has_values(tensor)
     return tensor.numel() - int(torch.count_nonzero(tensor))
 

@@ -15,7 +15,13 @@ from sparseml.pytorch.sparsification.pruning.methods.method import Target
 from sparseml.pytorch.utils.tensors.sharded import full_value
 from sparseml.utils.interpolation import interpolate
 
-__all__ = ["attached", "outcomes", "reach"]
+__all__ = ["attached", "lent", "outcomes", "reach"]
+
+
+def lent(modifier: Any) -> dict[str, str]:
+    """Return what a pruner asks for when it is initialised → what happens without."""
+    samples = modifier._get_method().samples
+    return {"grad_sampler": "it refuses to prune"} if samples else {}
 
 
 def reach(modifier: Any, module: Module, target: Target) -> None:

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from sparseml.pytorch.sparsification.param_selection import left_out, select_params
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
+from sparseml.utils.text import shown
 
 _MOST_ENTRIES = 12
 
@@ -69,7 +70,7 @@ def describe_selection(
         known = {id(found.param) for found in selected}
         caught = {entry: select_params(module, [entry], strict=False) for entry in listed}
         counts = (
-            f"{entry!r}: {_counts([one for one in found if id(one.param) in known])}"
+            f"{shown(entry)}: {_counts([one for one in found if id(one.param) in known])}"
             for entry, found in caught.items()
         )
         parts.append(f"matched by {', '.join(counts)}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparseml.pytorch.utils.names import canonical_name
-from sparseml.utils.text import did_you_mean
+from sparseml.utils.text import did_you_mean, shown
 
 __all__ = ["as_dependency_map", "as_param_groups", "group_indices"]
 
@@ -18,7 +18,7 @@ def as_param_groups(name: str, value: Any) -> list[list[str]]:
     """
     groups = [] if value is None else value
     if not isinstance(groups, (list, tuple)) or not all(map(_are_names, groups)):
-        raise ValueError(f"{name} must be a list of lists of parameter names, found {value!r}")
+        raise ValueError(f"{name} must be a list of lists of parameter names, found {shown(value)}")
     return [list(group) for group in groups]
 
 
@@ -36,7 +36,7 @@ def as_dependency_map(name: str, value: Any) -> dict[str, list[str]]:
     ):
         raise ValueError(
             f"{name} must map comma separated parameter names to lists of parameter names, "
-            f"found {value!r}"
+            f"found {shown(value)}"
         )
     return {key: list(names) for key, names in value.items()}
 
@@ -56,11 +56,11 @@ def group_indices(
         for name in group:
             if name not in places:
                 raise ValueError(
-                    f"param_groups names {name!r}, which is none of the {len(names)} parameters "
-                    f"that params selects{did_you_mean(name, names)}"
+                    f"param_groups names {shown(name)}, which is none of the "
+                    f"{len(names)} parameters that params selects{did_you_mean(name, names)}"
                 )
             if name in seen:
-                raise ValueError(f"param_groups names {name!r} twice")
+                raise ValueError(f"param_groups names {shown(name)} twice")
             seen.add(name)
         found.append(tuple(places[name] for name in group))
     return tuple(found)

@@ -1,0 +1,93 @@
+"""What may stand between a loop's call of ``step`` and the step of a torch optimizer.
+
+Libraries put optimizers into objects of their own, which leave steps out (gradient accumulation,
+overflows of half-precision gradients) or take them elsewhere (closures). Only the innermost torch
+optimizer knows whether a step happens; it says so by the hooks of its step.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+__all__ = ["after_closure", "stepping_optimizers", "take_gradient_scale"]
+
+
+def stepping_optimizers(stepped: Any, optimizer: Any = None) -> list[Optimizer]:
+    """Return the torch optimizers that really step when ``stepped`` does.
+
+    They are looked for in its attributes, also in lists there, and in theirs: those innermost that
+    share parameters with it, or itself. Several, where each steps a part of the parameters; none,
+    where no torch optimizer is found.
+
+    :param optimizer: what it has the parameters of, if it has no ``param_groups`` itself
+    """
+    return _stepping(stepped, _parameters(stepped) or _parameters(optimizer), {id(stepped)})
+
+
+def _stepping(stepped: Any, params: set[int], seen: set[int]) -> list[Optimizer]:
+    found: list[Optimizer] = []
+    for inner in _optimizers_in(stepped):
+        if id(inner) not in seen and not (params and params.isdisjoint(_parameters(inner))):
+            seen.add(id(inner))
+            found += _stepping(inner, params, seen)
+    return found or ([stepped] if isinstance(stepped, Optimizer) else [])
+
+
+def _optimizers_in(stepped: Any) -> Iterator[Optimizer]:
+    for value in getattr(stepped, "__dict__", {}).values():
+        for inner in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(inner, Optimizer):
+                yield inner
+
+
+def _parameters(stepped: Any) -> set[int]:
+    groups = getattr(stepped, "param_groups", None) or ()
+    return {id(param) for group in groups for param in group["params"]}
+
+
+@torch.no_grad()
+def take_gradient_scale(optimizer: Any) -> RemovableHandle:
+    """Divide gradients by the ``grad_scale`` of a fused optimizer here instead of in its kernel.
+
+    A scaler that steps a fused optimizer neither unscales nor skips; it hands ``grad_scale`` and
+    ``found_inf`` to the optimizer, whose kernel acts on them.
+
+    :return: the handle of the hook that gives ``grad_scale`` back after the step
+    """
+    scale = optimizer.grad_scale
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            if param.grad is not None:
+                param.grad.div_(scale.to(param.grad.device))
+    optimizer.grad_scale = None
+    give_back = functools.partial(setattr, optimizer, "grad_scale", scale)
+    handle: RemovableHandle = optimizer.register_step_post_hook(lambda *_: give_back())
+    return handle
+
+
+def after_closure(
+    follow: Callable[[], None], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Return the arguments of a step, its closure followed by ``follow``; None without a closure.
+
+    :param args: the positional arguments; the first one is the optimizer
+    """
+    closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+    if not callable(closure):
+        return None
+
+    @functools.wraps(closure)
+    def evaluate(*arguments: Any, **named: Any) -> Any:
+        result = closure(*arguments, **named)
+        follow()
+        return result
+
+    if "closure" in kwargs:
+        return args, {**kwargs, "closure": evaluate}
+    return (args[0], evaluate, *args[2:]), kwargs

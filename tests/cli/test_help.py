@@ -1,0 +1,74 @@
+"""What ``--help`` prints, for every command."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from sparseml.cli import main
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, child in getattr(command, "commands", {}).items():
+        if child.hidden:
+            continue
+        yield from commands(child, (*path, name))
+
+
+def shown(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("COLUMNS", "80")
+    return CliRunner().invoke(main, [*path, "--help"], prog_name="sparseml").stdout
+
+
+def examples(text: str) -> list[list[str]]:
+    joined = re.sub(r"\\\n\s*", "", text)
+    return [shlex.split(line)[1:] for line in joined.splitlines() if re.match(" +sparseml ", line)]
+
+
+PATHS = [path for path in commands(main) if path[-1:] not in (("prune",), ("train",))]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=" ".join)
+def test_every_command_has_full_lines_and_examples(
+    path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = shown(path, monkeypatch)
+    assert "..." not in re.sub(r"\[\w+\]\.\.\.|RUN_DIR\.\.\.", "", text)
+    assert max(map(len, text.splitlines())) <= 80
+    found = examples(text)
+    assert found and all(tuple(example[: len(path)]) == path or path == () for example in found)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=" ".join)
+def test_examples_run(
+    path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("timm")
+    monkeypatch.chdir(tmp_path)
+    for example in examples(shown(path, monkeypatch)):
+        if example[0] == "recipe" and path != ():
+            done = CliRunner().invoke(main, example)
+            assert done.exit_code == 0, done.output
+        else:  # needs runs that have been made
+            assert main.get_command(click.Context(main), example[0])
+
+
+@pytest.mark.parametrize("command", ["prune", "train"])
+def test_examples_of_runs_are_flags_that_there_are(command: str, capsys: Any) -> None:
+    pytest.importorskip("timm")
+    from sparseml.timm.glue import GLUE
+
+    parse = GLUE.one_shot_settings if command == "prune" else GLUE.training_settings
+    with pytest.raises(SystemExit):
+        parse(["--help"], f"sparseml {command}")
+    (example,) = examples(capsys.readouterr().out)
+    settings = parse(example[1:], None)
+    assert settings.model.model == "resnet18"
