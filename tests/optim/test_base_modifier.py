@@ -103,7 +103,7 @@ def test_sort_order() -> None:
         EpochRangeModifier(0.0, 5.0),
         EpochRangeModifier(0.0, 2.0),
         ConstantPruningModifier("__ALL__"),
-        GMPruningModifier("__ALL__", 0.05, 0.8, 0.0, 5.0, 1.0),
+        GMPruningModifier(0.05, 0.8, 0.0, 5.0, 1.0, "__ALL__"),
     ]
     ordered = sorted(modifiers, key=lambda m: (m.end_epoch < 0, m.end_epoch, m.start_epoch))
     for earlier, later in zip(ordered, ordered[2:], strict=False):

@@ -17,7 +17,7 @@ from sparseml.sparsification import (
 
 
 def pruner(start: float = 1.0, end: float = 4.0) -> GMPruningModifier:
-    return GMPruningModifier(["re:.*weight"], 0.05, 0.8, start, end, 0.5)
+    return GMPruningModifier(0.05, 0.8, start, end, 0.5, ["re:.*weight"])
 
 
 def names(modifiers: list[BaseModifier]) -> list[str]:
@@ -229,7 +229,7 @@ def test_structured_modifiers_alone(
         def sparsification_types(self) -> list[SparsificationTypes]:
             return [SparsificationTypes.pruning, SparsificationTypes.structured]
 
-    shrinking = Shrinking("__ALL__", 0.05, 0.8, 1.0, 4.0, 0.5)
+    shrinking = Shrinking(0.05, 0.8, 1.0, 4.0, 0.5, "__ALL__")
     manager_class([pruner(), shrinking]).finalize_and_save_structured_modifiers(
         tmp_path / "structure.yaml"
     )

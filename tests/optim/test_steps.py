@@ -20,7 +20,7 @@ from sparseml.sparsification import (
 
 
 def pruner(**schedule: Any) -> GMPruningModifier:
-    return GMPruningModifier("__ALL__", 0.05, 0.8, **schedule)
+    return GMPruningModifier(0.05, 0.8, params="__ALL__", **schedule)
 
 
 def test_steps_replace_required_epochs_of_a_constructor_that_knows_none() -> None:

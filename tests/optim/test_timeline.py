@@ -24,7 +24,7 @@ class Quantizer(BaseScheduled):
 
 
 def pruner(start: float, end: float) -> GMPruningModifier:
-    return GMPruningModifier("__ALL__", 0.05, 0.8, start, end, 0.5)
+    return GMPruningModifier(0.05, 0.8, start, end, 0.5, "__ALL__")
 
 
 def test_epochs_are_rounded_outwards() -> None:
@@ -100,5 +100,5 @@ def test_bounds_of_stages() -> None:
 
 
 def test_update_steps_say_nothing_about_bounds() -> None:
-    frequent = GMPruningModifier("__ALL__", 0.05, 0.8, 0.0, 4.0, update_steps=3)
+    frequent = GMPruningModifier(0.05, 0.8, 0.0, 4.0, params="__ALL__", update_steps=3)
     assert BaseManager([frequent]).max_epochs == 4

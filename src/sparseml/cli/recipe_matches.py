@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from typing import Any
@@ -13,7 +13,7 @@ from torch.nn import Module
 from sparseml.cli.problems import Problem
 from sparseml.cli.recipe_places import line_of
 from sparseml.pytorch.sparsification.modifier import Modifier, ScheduledModifier
-from sparseml.pytorch.sparsification.param_selection import select_params
+from sparseml.pytorch.sparsification.param_selection import as_entries, select_params
 from sparseml.pytorch.sparsification.pruning.mask_creator import get_mask_creator
 from sparseml.pytorch.utils.names import NamePatterns
 
@@ -25,7 +25,7 @@ def check_patterns(modifier: Modifier, recipe_path: str) -> None:
 
     :raises Problem: for what is no regular expression, or no mask type
     """
-    for entry in modifier.selecting_entries():
+    for entry in modifier.selecting_entries() + as_entries(getattr(modifier, "exclude", None)):
         with _pointing_at(recipe_path, modifier, entry):
             NamePatterns([entry])
     with _pointing_at(recipe_path, modifier, "mask_type"):
@@ -39,17 +39,21 @@ def matches(modifier: Modifier, model: Module, recipe_path: str) -> list[dict[st
         masks do not fit, pointing into the recipe
     """
     entries = modifier.selecting_entries()
+    for entry in as_entries(getattr(modifier, "exclude", None)):
+        with _pointing_at(recipe_path, modifier, entry):
+            select_params(model, [entry], getattr(modifier, "params_strict", True))
     if getattr(modifier, "params_strict", True):
         for entry in entries:
             with _pointing_at(recipe_path, modifier, entry):
                 select_params(model, [entry])
     with _pointing_at(recipe_path, modifier):
-        modifier.selects(model)
-    return [_catch(entry, model) for entry in entries]
+        selected = {id(one.param) for one in modifier.selects(model)}
+    return [_catch(entry, model, selected) for entry in entries]
 
 
-def _catch(entry: str, model: Module) -> dict[str, Any]:
-    selected = select_params(model, [entry], strict=False)
+def _catch(entry: str, model: Module, among: Container[int]) -> dict[str, Any]:
+    found = select_params(model, [entry], strict=False)
+    selected = [one for one in found if id(one.param) in among]
     return {
         "pattern": entry,
         "tensors": len(selected),

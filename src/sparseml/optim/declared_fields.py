@@ -133,21 +133,34 @@ def _default(value: Any) -> Any:
     return REQUIRED if isinstance(value, ModifierProp) else value
 
 
-def _signature(declared: Mapping[str, tuple[Any, Any]], hands_on: bool) -> inspect.Signature:
+def _fields_for_all(clazz: type, names: Iterable[str]) -> dict[str, Any]:
+    """The default of each of the arguments that base classes take for all that derive from them."""
+    props = {name: inspect.getattr_static(clazz, name, None) for name in sorted(names)}
+    return {
+        name: prop.default
+        for name, prop in props.items()
+        if isinstance(prop, Property) and prop.for_all
+    }
+
+
+def _signature(
+    declared: Mapping[str, tuple[Any, Any]], for_all: Mapping[str, Any], hands_on: bool
+) -> inspect.Signature:
     receiver = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
     parameters = [
         receiver.replace(name=name, default=_default(value), annotation=annotation)
         for name, (annotation, value) in declared.items()
         if not isinstance(value, NoProperty) or value.accepted
     ]
+    last = [Parameter(name, Parameter.KEYWORD_ONLY, default=v) for name, v in for_all.items()]
     rest = [Parameter("kwargs", Parameter.VAR_KEYWORD, annotation="Any")] if hands_on else []
-    return inspect.Signature([receiver, *parameters, *rest], return_annotation="None")
+    return inspect.Signature([receiver, *parameters, *last, *rest], return_annotation="None")
 
 
 def _constructor(clazz: type, synonyms: Mapping[str, str], hands_on: bool) -> Callable[..., None]:
     declared, new = _all_declared(clazz), vars(clazz)[_DECLARED]
-    signature = _signature(declared, hands_on)
     known = accepted_arguments(clazz.__mro__[1:])
+    signature = _signature(declared, _fields_for_all(clazz, known - declared.keys()), hands_on)
     special = {name: v for name, (_, v) in declared.items() if isinstance(v, NoProperty)}
     replaced = {name: v.default for name, v in special.items() if name in known and name in new}
     checked = special.keys() - (known - replaced.keys())

@@ -22,6 +22,7 @@ __all__ = [
     "described_fields",
     "field",
     "fixed",
+    "for_all",
     "ignored",
     "new_field",
     "of_types",
@@ -50,6 +51,7 @@ class Property(ModifierProp):
     ) -> None:
         super().__init__(**options)
         self.check, self.default, self._unset = check, default, unset
+        self.for_all = False
 
     def __set_name__(self, owner: type, name: str) -> None:
         super().__set_name__(owner, name)
@@ -100,6 +102,16 @@ def field(
 def new_field(check: Check, *, default: Any) -> Any:
     """Return a field that SparseML 1.x does not have: recipes show it unless it is the default."""
     return Property(check, default, no_serialize_val=default)
+
+
+def for_all(check: Check, *, default: Any) -> Any:
+    """Return what :func:`new_field` does, for a base class that takes it by keyword.
+
+    All classes with declared fields that derive from it take it, too, as their last argument.
+    """
+    prop = Property(check, default, no_serialize_val=default)
+    prop.for_all = True
+    return prop
 
 
 def argument(check: Check, *, default: Any = REQUIRED) -> Any:

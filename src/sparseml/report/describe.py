@@ -8,9 +8,8 @@ from typing import Any
 from torch import nn
 
 from sparseml.pytorch.sparsification.planning import Prunes, final_sparsities
-from sparseml.pytorch.utils.layers import get_prunable_layers
 from sparseml.pytorch.utils.names import unwrap_module
-from sparseml.pytorch.utils.params import distinct_params
+from sparseml.pytorch.utils.params import distinct_params, prunable_params
 from sparseml.pytorch.utils.tensors.stats import count_zeros
 from sparseml.report.flops import count_flops
 from sparseml.report.schema import Layer, Variant
@@ -63,7 +62,7 @@ def layer_sparsities(model: nn.Module, manager: Any = None) -> list[Layer]:
     :raises RuntimeError: if a pattern of the recipe matches nothing in the model
     """
     asked = _asked(model, manager)
-    prunable = {id(layer.weight) for _, layer in get_prunable_layers(model)}
+    prunable = {id(found.param) for found in prunable_params(model)}
     found = []
     for owned in distinct_params(model):
         if id(owned.param) not in prunable | asked.keys():

@@ -12,10 +12,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from sparseml.pytorch.utils.layers import evaluating
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.tensors.nested import tensors_batch_size, tensors_module_forward
 from sparseml.pytorch.utils.tensors.stats import tensor_list_sparsity
-from sparseml.report.latency import evaluating
 from sparseml.report.schema import Flops
 
 __all__ = ["count_flops"]

@@ -13,6 +13,7 @@ import numpy
 import torch
 from torch import nn
 
+from sparseml.pytorch.utils.layers import evaluating
 from sparseml.pytorch.utils.tensors.nested import (
     device_of,
     tensors_batch_size,
@@ -117,19 +118,6 @@ def _summary(
 def _synchronize(device: torch.device) -> None:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-
-
-@contextmanager
-def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Put models into eval mode, and at the end each of their layers into the mode it had."""
-    modes = [(layer, layer.training) for model in models for layer in model.modules()]
-    try:
-        for model in models:
-            model.eval()
-        yield
-    finally:
-        for layer, training in modes:
-            layer.training = training
 
 
 @contextmanager

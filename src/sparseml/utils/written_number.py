@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["WrittenNumber", "as_written"]
+__all__ = ["WrittenCount", "WrittenNumber", "as_written"]
 
 
 class WrittenNumber(float):
@@ -25,6 +25,32 @@ class WrittenNumber(float):
 
     def __str__(self) -> str:
         return self._text
+
+    __repr__ = __str__
+
+    def __getnewargs__(self) -> Any:
+        return (self._text,)
+
+
+class WrittenCount(int):
+    """
+    A whole number that prints as it was written, such as ``64.0``.
+
+    :param given: the number, or the text of one
+    :raises ValueError: if it is none
+    """
+
+    def __new__(cls, given: float | str) -> WrittenCount:
+        number = super().__new__(cls, float(given))
+        number._text = str(given).strip()
+        return number
+
+    _text: str
+
+    def __str__(self) -> str:
+        return self._text
+
+    __repr__ = __str__
 
     def __getnewargs__(self) -> Any:
         return (self._text,)

@@ -134,3 +134,10 @@ def test_layers_by_name():
     assert not off.outputs_sparsity
     with pytest.raises(AttributeError, match="no layer '9'"):
         ModuleASAnalyzer.analyze_layers(net, ["9"])
+
+
+def test_inputs_given_by_keyword_are_measured() -> None:
+    layer = nn.Bilinear(2, 3, 4)
+    analyzer = ModuleASAnalyzer(layer, track_inputs_sparsity=True)
+    layer(input2=torch.ones(1, 3), input1=torch.tensor([[0.0, 1.0]]))
+    assert analyzer.inputs_sparsity == [torch.tensor([0.5])]

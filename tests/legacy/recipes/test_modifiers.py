@@ -44,7 +44,7 @@ CASES: list[tuple[Any, dict[str, Any], set[SparsificationTypes]]] = [
     ),
     (
         ConstantPruningModifier,
-        {"params": "__ALL__", "start_epoch": 0.0, "end_epoch": 2.0, "update_frequency": -1.0},
+        {"params": "__ALL__", "start_epoch": 0.0, "end_epoch": 2.0, "update_frequency": -1},
         {SparsificationTypes.pruning},
     ),
     (

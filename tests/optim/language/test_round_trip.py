@@ -45,7 +45,7 @@ def test_fields_read_back(value: Any) -> None:
     text = field_text(value)
     assert "\n" not in text
     read = key_of(text)
-    assert read == value and type(read) is type(value)
+    assert read == value and isinstance(read, type(value))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_managers_read_back_with_the_same_text(
         start, end = sorted((one, two))
         modifiers += [
             EpochRangeModifier(start, end),
-            GMPruningModifier(params, sparsity, 0.8, start, end, 0.5, mask_type="2:4"),
+            GMPruningModifier(sparsity, 0.8, start, end, 0.5, params, mask_type="2:4"),
         ]
     content: Any = {"stage": modifiers} if staged else modifiers
     entry = {"stage" if staged else "__metadata__": metadata}

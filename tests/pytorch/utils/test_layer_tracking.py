@@ -38,6 +38,17 @@ def test_keeps_inputs_and_output_of_the_last_pass(layer):
     assert tracker.tracked_output is None
 
 
+def test_inputs_given_by_keyword(layer):
+    tracker = ASLayerTracker(layer, track_input=True, track_output=True)
+    tracker.enable()
+    first, second = torch.ones(1, 2), torch.ones(1, 3)
+    output = layer(input2=second, input1=first)
+    assert [id(x) for x in tracker.tracked_input] == [id(first), id(second)]
+    assert tracker.tracked_output is output
+    layer(first, input2=second)
+    assert len(tracker.tracked_input) == 1 and tracker.tracked_input[0] is first
+
+
 def test_only_what_is_asked_for(layer):
     tracker = ASLayerTracker(layer, track_output=True)
     tracker.enable()

@@ -133,4 +133,7 @@ def test_dependency_order() -> None:
     net = _Net()
     order = get_dependency_order(net, ["head", "body", "embed", "norm"], torch.tensor([[1]]))
     assert order == ["embed", "norm", "head"]  # body never runs
-    assert not net.head._forward_pre_hooks
+    assert not net.head._forward_pre_hooks and net.training
+    norm = nn.Sequential(nn.BatchNorm1d(3))
+    get_dependency_order(norm, ["0"], torch.ones(2, 3))
+    assert norm[0].num_batches_tracked == 0

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from sparseml.pytorch.utils.layers import get_layer
+from sparseml.pytorch.utils.layers import evaluating, get_layer
 from sparseml.pytorch.utils.names import canonical_named_modules, unwrap_module
 
 __all__ = [
@@ -56,9 +56,12 @@ def get_linear_layers(module: nn.Module) -> dict[str, nn.Module]:
 def get_dependency_order(
     layer: nn.Module, subset: Iterable[str], an_input: Any, **kwargs: Any
 ) -> list[str]:
-    """Return each name in ``subset`` that ``layer(an_input, **kwargs)`` reaches, in that order."""
+    """Return the names in ``subset`` in the order that ``layer(an_input, **kwargs)`` reaches them.
+
+    The layer runs in eval mode.
+    """
     order: dict[str, None] = {}
-    with ExitStack() as hooks, torch.no_grad():
+    with ExitStack() as hooks, evaluating(layer), torch.no_grad():
         for name in subset:
             record: Any = lambda *_, name=name: order.setdefault(name)  # noqa: E731
             hooks.enter_context(get_layer(name, layer).register_forward_pre_hook(record))

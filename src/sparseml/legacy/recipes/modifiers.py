@@ -132,7 +132,7 @@ class ConstantPruningModifier(_Repeating):
     params: str | Iterable[str] = field(_names("ConstantPruningModifier"))
     start_epoch: float = -1.0
     end_epoch: float = -1.0
-    update_frequency: float = ignored(default=-1.0)
+    update_frequency: float = ignored(default=-1)
     end_comparator: int = fixed(-1)
     min_frequency: float = fixed(-1.0)
 
@@ -143,21 +143,21 @@ class ConstantPruningModifier(_Repeating):
 class GMPruningModifier(_Repeating):
     """Prunes by magnitude, gradually.
 
-    :param params: names and patterns, or a token for all
     :param init_sparsity: the fraction of zeros to begin with
     :param final_sparsity: the fraction of zeros to end with
     :param update_frequency: epochs between updates
+    :param params: names and patterns, or a token for all
     :param leave_enabled: keep zeros at zero after the end
     :param inter_func: the curve that leads from the first to the last fraction
     :param mask_type: the pattern that zeros follow
     """
 
-    params: str | Iterable[str] = field(_names("GMPruningModifier"))
     init_sparsity: float | str = field(_plain)
     final_sparsity: float | dict[float, list[str]] = field(_plain)
     start_epoch: float
     end_epoch: float
     update_frequency: float
+    params: str | Iterable[str] = field(_names("GMPruningModifier"))
     leave_enabled: bool = field(_flag, default=True)
     inter_func: str = field(_plain, default="cubic")
     mask_type: str | list[int] = field(_plain, default="unstructured")

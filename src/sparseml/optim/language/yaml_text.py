@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from sparseml.optim.errors import RecipeSyntaxError, RecipeValueError
-from sparseml.utils.written_number import WrittenNumber
+from sparseml.utils.written_number import WrittenCount, WrittenNumber
 
 __all__ = [
     "MAX_CHARACTERS",
@@ -92,10 +92,15 @@ RecipeDumper.add_representer(
     WrittenNumber,
     lambda dumper, number: dumper.represent_scalar("tag:yaml.org,2002:float", str(number)),
 )
+RecipeDumper.add_representer(
+    WrittenCount,
+    lambda dumper, count: dumper.represent_scalar("tag:yaml.org,2002:float", str(count)),
+)
 for _dumper in (yaml.Dumper, yaml.SafeDumper):  # that knows only exact types
     _dumper.add_representer(
         WrittenNumber, lambda dumper, number: dumper.represent_float(float(number))
     )
+    _dumper.add_representer(WrittenCount, lambda dumper, count: dumper.represent_int(int(count)))
 
 
 def is_yaml_number(text: str) -> bool:

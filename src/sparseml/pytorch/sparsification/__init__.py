@@ -59,20 +59,18 @@ from sparseml.pytorch.sparsification.training import (
     TrainableParamsModifier,
 )
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "sparseml.pytorch.sparsification.pruning": "BlockMaskCreator ConstantMaskCreator "
-        "EmpiricalBlockFisherInverse FastCAPruningParamsScorer FisherInverse FisherInverseFast "
-        "FisherInverseFastBlock FisherInverseFastPageSwap FisherInverseFastSmallBlocks "
-        "FourBlockMaskCreator GWProdPruningParamsScorer GroupedPruningMaskCreator "
-        "MFACPruningParamsScorer MagnitudePruningParamsScorer ModuleParamPruningMask "
-        "ModulePruningAnalyzer MovementPruningParamsScorer NMPruningMaskCreator "
-        "OBSPruningParamsScorer PatternMaskCreator PruningMaskCreator PruningParamsGradScorer "
-        "PruningParamsScorer RigLPruningParamsScorer StructuredPruningMaskCreator "
-        "UnstructuredPruningMaskCreator",
-    },
-)
+_MOVED = {
+    "sparseml.pytorch.sparsification.pruning": "BlockMaskCreator ConstantMaskCreator "
+    "EmpiricalBlockFisherInverse FastCAPruningParamsScorer FisherInverse FisherInverseFast "
+    "FisherInverseFastBlock FisherInverseFastPageSwap FisherInverseFastSmallBlocks "
+    "FourBlockMaskCreator GWProdPruningParamsScorer GroupedPruningMaskCreator "
+    "MFACPruningParamsScorer MagnitudePruningParamsScorer ModuleParamPruningMask "
+    "ModulePruningAnalyzer MovementPruningParamsScorer NMPruningMaskCreator "
+    "OBSPruningParamsScorer PatternMaskCreator PruningMaskCreator PruningParamsGradScorer "
+    "PruningParamsScorer RigLPruningParamsScorer StructuredPruningMaskCreator "
+    "UnstructuredPruningMaskCreator",
+}
+__getattr__, __dir__ = lazy_names(__name__, _MOVED)
 
 __all__ = [
     "DISTILL_PARAM_GROUP_KEY",
@@ -84,66 +82,41 @@ __all__ = [
     "BaseDistillationModifier",
     "BaseGradualPruningModifier",
     "BasePruningModifier",
-    "BlockMaskCreator",
     "CAPruningModifier",
-    "ConstantMaskCreator",
     "ConstantPruningModifier",
     "DistillationModifier",
-    "EmpiricalBlockFisherInverse",
     "EpochRangeModifier",
     "FastCAPruningModifier",
-    "FastCAPruningParamsScorer",
-    "FisherInverse",
-    "FisherInverseFast",
-    "FisherInverseFastBlock",
-    "FisherInverseFastPageSwap",
-    "FisherInverseFastSmallBlocks",
-    "FourBlockMaskCreator",
     "GMPruningModifier",
     "GWProdPruningModifier",
-    "GWProdPruningParamsScorer",
     "GlobalMagnitudePruningModifier",
     "GradualParamModifier",
-    "GroupedPruningMaskCreator",
     "LayerPruningModifier",
     "LayerThinningModifier",
     "LearningRateFunctionModifier",
     "LearningRateModifier",
     "MFACPruningModifier",
-    "MFACPruningParamsScorer",
     "MagnitudePruningModifier",
-    "MagnitudePruningParamsScorer",
     "Modifier",
     "ModifierProp",
-    "ModuleParamPruningMask",
-    "ModulePruningAnalyzer",
     "MovementPruningModifier",
-    "MovementPruningParamsScorer",
-    "NMPruningMaskCreator",
     "OBSPruningModifier",
-    "OBSPruningParamsScorer",
-    "PatternMaskCreator",
     "PerLayerDistillationModifier",
     "PowerpropagationModifier",
     "PowerpropagationWrapper",
-    "PruningMaskCreator",
-    "PruningParamsGradScorer",
-    "PruningParamsScorer",
     "PyTorchModifierYAML",
     "QuantizationModifier",
     "RigLPruningModifier",
-    "RigLPruningParamsScorer",
     "ScheduledModifier",
     "ScheduledUpdateModifier",
     "SetLearningRateModifier",
     "SetParamModifier",
     "SetWeightDecayModifier",
     "SparsificationLoggingModifier",
-    "StructuredPruningMaskCreator",
     "StructuredPruningModifier",
     "TopKASTPruningModifier",
     "TrainableParamsModifier",
-    "UnstructuredPruningMaskCreator",
     "compress_strucure_pruned_module",
     "sparsification_info",
 ]
+__all__ += " ".join(_MOVED.values()).split()

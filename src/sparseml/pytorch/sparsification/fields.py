@@ -17,6 +17,7 @@ from sparseml.optim.fields import (
     argument,
     field,
     fixed,
+    for_all,
     ignored,
     new_field,
     of_types,
@@ -33,10 +34,12 @@ __all__ = [
     "as_given",
     "as_names",
     "as_number",
+    "as_optional_names",
     "between",
     "declared_fields",
     "field",
     "fixed",
+    "for_all",
     "ignored",
     "list_or_none",
     "new_field",
@@ -63,6 +66,11 @@ def as_names(name: str, value: Any) -> str | list[str]:
     :raises ValueError: for another text, and for what is no list of texts
     """
     return validate_names(value, name)
+
+
+def as_optional_names(name: str, value: Any) -> str | list[str] | None:
+    """As :func:`as_names`, but what names nothing becomes None."""
+    return (as_names(name, value) or None) if value else None
 
 
 def as_number(name: str, value: Any) -> float:

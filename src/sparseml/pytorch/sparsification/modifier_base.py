@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from sparseml.optim.modifier import BaseModifier, ModifierProp, ModifierYAML
 from sparseml.optim.schedule import ONE_SHOT
-from sparseml.pytorch.sparsification.param_selection import select_params
+from sparseml.pytorch.sparsification.param_selection import as_entries, select_params
 from sparseml.pytorch.utils.declared_state import gather_progress, restore_progress
 from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
 from sparseml.pytorch.utils.params import NamedLayerParam
@@ -52,6 +52,7 @@ class Modifier(BaseModifier):
     """
 
     _progress: ClassVar[tuple[str, ...]] = ()
+    _masks_params = False  # whether what it selects is to be masked
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -196,8 +197,7 @@ class Modifier(BaseModifier):
 
         They are those of the field ``params``; a modifier without it has none.
         """
-        entries = getattr(self, "params", None) or []
-        return [entries] if isinstance(entries, str) else list(entries)
+        return as_entries(getattr(self, "params", None))
 
     def selects(self, module: Module) -> list[NamedLayerParam]:
         """Return the parameters that this modifier selects, checked as initialising checks them.
@@ -209,9 +209,18 @@ class Modifier(BaseModifier):
         :raises ValueError: if nothing is selected at all, or what is selected does not fit
         """
         params = getattr(self, "params", None)
-        if params is None:
-            return []
-        return select_params(module, params, getattr(self, "params_strict", True))
+        return [] if params is None else self.select(module, params)
+
+    def select(
+        self, module: Module, params: str | Iterable[str], strict: bool | None = None
+    ) -> list[NamedLayerParam]:
+        """Return the parameters that entries mean to this modifier, without those it excludes.
+
+        :param strict: demand that every entry matches something; by default as ``params_strict``
+        """
+        strict = getattr(self, "params_strict", True) if strict is None else strict
+        exclude, masked = getattr(self, "exclude", None), self._masks_params
+        return select_params(module, params, strict, exclude=exclude, masked=masked)
 
     def needs(self) -> dict[str, str]:
         """Return the extras of :meth:`initialize` that are asked for → what happens without."""

@@ -10,7 +10,16 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from sparseml.optim.schedule import Schedule
-from sparseml.pytorch.sparsification.fields import as_flag, as_number, field, of_types, one_of
+from sparseml.pytorch.sparsification.fields import (
+    as_flag,
+    as_number,
+    declared_fields,
+    field,
+    fixed,
+    ignored,
+    of_types,
+    one_of,
+)
 from sparseml.pytorch.sparsification.modifier import (
     PyTorchModifierYAML,
     ScheduledModifier,
@@ -32,6 +41,7 @@ def _ascending(name: str, value: Any) -> list[float]:
 
 
 @PyTorchModifierYAML()
+@declared_fields()
 class LayerThinningModifier(ScheduledModifier):
     """Removes the filters or channels that a structured pruning modifier has set to zero.
 
@@ -60,26 +70,16 @@ class LayerThinningModifier(ScheduledModifier):
     _strict: bool
     _progress = ("_last_update_epoch", "_thinned")
 
-    def __init__(
-        self,
-        param_group_dependency_map: Mapping[str, Sequence[str]],
-        structure_type: str = "filter",
-        start_epoch: float = -1.0,
-        update_epochs: Iterable[float] = (),
-        strict: bool = True,
-        end_epoch: float = -1.0,
-    ) -> None:
-        super().__init__(start_epoch=start_epoch, end_epoch=-1.0, end_comparator=None)
-        self.param_group_dependency_map = param_group_dependency_map
-        self.structure_type = structure_type
-        self.update_epochs = update_epochs
-        self.strict = strict
-        self._thinned = False
+    param_group_dependency_map: Mapping[str, Sequence[str]] = field(as_dependency_map)
+    structure_type: str = field(one_of(STRUCTURE_DIMS), default="filter")
+    start_epoch: float = -1.0
+    update_epochs: Iterable[float] = field(_ascending, default=())
+    strict: bool = field(as_flag, default=True)
+    end_epoch: float = ignored(default=-1.0)
+    end_comparator: None = fixed(None)
 
-    param_group_dependency_map = field(as_dependency_map)
-    structure_type = field(one_of(STRUCTURE_DIMS))
-    update_epochs = field(_ascending)
-    strict = field(as_flag)
+    def _set_up(self) -> None:
+        self._thinned = False
 
     sparsification_types = of_types(SparsificationTypes.pruning, SparsificationTypes.structured)
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from sparseml.pytorch.utils.tensors.parametrized import computed_tensor
+
 __all__ = [
     "INPUTS",
     "OUTPUTS",
@@ -189,4 +191,5 @@ def out_in_dim(layer: nn.Module, param_name: str, dim: int) -> int:
 
 def is_swapped(layer: nn.Module, param_name: str) -> bool:
     """Whether a parameter has another layout than ``[out, in, *kernel]``."""
-    return _kind(layer).axes.get(param_name, ())[:2] == (INPUTS, OUTPUTS)
+    tensor = computed_tensor(layer, param_name) or param_name
+    return _kind(layer).axes.get(tensor, ())[:2] == (INPUTS, OUTPUTS)

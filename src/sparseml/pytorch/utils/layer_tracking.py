@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["ASLayerTracker"]
+__all__ = ["ASLayerTracker", "in_order"]
 
 _Function = Callable[[Any], Any]
+
+
+def in_order(layer: nn.Module, named: Mapping[str, Any]) -> list[Any]:
+    """Return inputs given by keyword in the order of a layer's arguments, unknown ones last."""
+    names = list(inspect.signature(layer.forward).parameters)
+    known = [name for name in names if name in named]
+    return [named[name] for name in [*known, *(name for name in named if name not in known)]]
 
 
 class _Watch:
@@ -19,13 +27,15 @@ class _Watch:
     def __init__(self, tracker: ASLayerTracker | None = None) -> None:
         self._tracker = tracker
 
-    def __call__(self, _layer: nn.Module, inputs: tuple[Any, ...], *output: Any) -> None:
+    def __call__(
+        self, layer: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any], *output: Any
+    ) -> None:
         if self._tracker is None:
             return
         if output:
             self._tracker._saw_output(*output)
         else:
-            self._tracker._saw_input(inputs)
+            self._tracker._saw_input(inputs or tuple(in_order(layer, named)))
 
     def __reduce__(self) -> tuple[type[_Watch], tuple[()]]:
         return _Watch, ()
@@ -36,10 +46,12 @@ class ASLayerTracker:
 
     Gradients flow through what is kept. A layer that runs several times in a pass is seen the last
     time. Inputs are seen before the layer runs; of a layer that works in place, or holds one that
-    does, a copy is taken.
+    does, a copy is taken. The output is kept as it is, so what comes after the layer may change it
+    in place; ``output_func=Tensor.clone`` keeps a copy.
 
     :param layer: the layer
-    :param track_input: keep the tuple of positional inputs
+    :param track_input: keep the tuple of positional inputs; without any, that of the inputs given
+        by keyword, in the order of the layer's arguments
     :param track_output: keep the output
     :param input_func: keep what this makes of the tuple of inputs instead
     :param output_func: keep what this makes of the output instead
@@ -76,9 +88,11 @@ class ASLayerTracker:
         if self._handles:
             return
         if self._track_input:
-            self._handles.append(self._layer.register_forward_pre_hook(_Watch(self)))
+            self._handles.append(
+                self._layer.register_forward_pre_hook(_Watch(self), with_kwargs=True)
+            )
         if self._track_output:
-            self._handles.append(self._layer.register_forward_hook(_Watch(self)))
+            self._handles.append(self._layer.register_forward_hook(_Watch(self), with_kwargs=True))
 
     def disable(self) -> None:
         """Stop watching, and forget what was seen."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -12,6 +14,7 @@ from sparseml.pytorch.utils.names import canonical_name, canonical_named_modules
 from sparseml.utils.text import nearest_names, shown
 
 __all__ = [
+    "evaluating",
     "get_layer",
     "get_prunable_layers",
     "get_quantizable_layers",
@@ -103,6 +106,19 @@ def is_quantized_layer(layer: nn.Module) -> bool:
 def get_quantized_layers(module: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return ``(name, layer)`` for every quantizable layer that is quantized."""
     return [pair for pair in get_quantizable_layers(module) if is_quantized_layer(pair[1])]
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Put models into eval mode, and at the end each of their layers into the mode it had."""
+    modes = [(layer, layer.training) for model in models for layer in model.modules()]
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
 
 
 def swap_modules(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple
 
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 
+from sparseml.pytorch.utils.layers import get_prunable_layers
 from sparseml.pytorch.utils.names import (
     REGEX_PREFIX,
     NamePatterns,
     canonical_name,
     canonical_named_modules,
 )
+from sparseml.pytorch.utils.tensors.parametrized import computed_tensor, original_of
 from sparseml.utils.text import did_you_mean, shown
 
 __all__ = [
@@ -20,11 +23,18 @@ __all__ = [
     "distinct_params",
     "get_named_layers_and_params_by_regex",
     "iter_layer_params",
+    "names_of",
+    "prunable_params",
+    "unmaskable_weights",
 ]
 
 
 class NamedLayerParam(NamedTuple):
-    """A parameter with the layer that owns it; names are canonical."""
+    """A parameter with the layer that owns it; names are canonical.
+
+    What the weight of a parametrized layer is computed from belongs to that layer, under a name
+    with dots in it (``parametrizations.weight.original1``).
+    """
 
     layer_name: str
     layer: nn.Module
@@ -42,9 +52,15 @@ def iter_layer_params(module: nn.Module) -> Iterator[NamedLayerParam]:
 
     A tied parameter comes once for each layer that owns it, so that either name can be matched.
     """
-    for layer_name, layer in canonical_named_modules(module):
-        for param_name, param in layer.named_parameters(recurse=False, remove_duplicate=False):
-            yield NamedLayerParam(layer_name, layer, param_name, param)
+    owners = {}
+    for path, part in canonical_named_modules(module):
+        owners[path] = part
+        layer_name, prefix = path, ""
+        if isinstance(part, ParametrizationList):
+            pieces = path.split(".")
+            layer_name, prefix = ".".join(pieces[:-2]), ".".join(pieces[-2:]) + "."
+        for name, param in part.named_parameters(recurse=False, remove_duplicate=False):
+            yield NamedLayerParam(layer_name, owners[layer_name], f"{prefix}{name}", param)
 
 
 def distinct_params(module: nn.Module) -> list[NamedLayerParam]:
@@ -55,13 +71,44 @@ def distinct_params(module: nn.Module) -> list[NamedLayerParam]:
     return list(found.values())
 
 
-def _aliases(found: NamedLayerParam, quant_wrappers: set[str]) -> list[str]:
-    """Return names that ``found`` answers to: its own and, inside a QuantWrapper, the plain one."""
+def prunable_params(module: nn.Module) -> list[NamedLayerParam]:
+    """Return the weights of the prunable layers, in the model's order, as far as masks fit them.
+
+    In the place of a weight that is computed of other parameters stands the one of them whose zeros
+    are its zeros; without such a one (see :func:`unmaskable_weights`) the layer is left out.
+    """
+    names = {
+        id(layer): original_of(layer, "weight").name for _, layer in get_prunable_layers(module)
+    }
+    return [
+        found
+        for found in iter_layer_params(module)
+        if names.get(id(found.layer)) == found.param_name
+    ]
+
+
+def unmaskable_weights(module: nn.Module) -> dict[str, str]:
+    """Return the weights of prunable layers that :func:`prunable_params` leaves out, with why."""
+    originals = {
+        f"{name}.weight" if name else "weight": original_of(layer, "weight")
+        for name, layer in get_prunable_layers(module)
+    }
+    return {name: reason for name, (chosen, reason) in originals.items() if chosen is None}
+
+
+def names_of(found: NamedLayerParam, quant_wrappers: Container[str] = ()) -> list[str]:
+    """Return the names that a parameter answers to.
+
+    They are its own, that of the tensor that is computed from it and, in a QuantWrapper, the plain
+    one.
+    """
+    prefix = f"{found.layer_name}." if found.layer_name else ""
+    tensor = computed_tensor(found.layer, found.param_name)
+    names = [found.name] if tensor is None else [found.name, f"{prefix}{tensor}"]
     parent, _, last = found.layer_name.rpartition(".")
     if last == "module" and parent in quant_wrappers:
-        plain = f"{parent}.{found.param_name}" if parent else found.param_name
-        return [found.name, plain]
-    return [found.name]
+        names.append(f"{parent}.{found.param_name}" if parent else found.param_name)
+    return names
 
 
 def get_named_layers_and_params_by_regex(
@@ -73,7 +120,7 @@ def get_named_layers_and_params_by_regex(
     parameter comes once however many entries match it. Tied weights are one parameter: it is
     reported under the first of its names that an entry matches, and an entry that matches any of
     its names has matched. A layer ``X.module`` inside a ``QuantWrapper`` ``X`` also answers to
-    ``X``.
+    ``X``, and what a tensor is computed from to the name of the tensor.
 
     :param params_strict: demand that each entry matches at least one parameter
     :raises RuntimeError: with ``params_strict``, naming the entries that match nothing, the
@@ -92,7 +139,7 @@ def get_named_layers_and_params_by_regex(
     found: dict[int, NamedLayerParam] = {}
     matched: set[str] = set()
     for candidate in candidates:
-        for name in _aliases(candidate, quant_wrappers):
+        for name in names_of(candidate, quant_wrappers):
             entries = patterns.matching(name)
             matched.update(entries)
             if entries:

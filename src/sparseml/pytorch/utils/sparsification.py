@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sparseml.pytorch.utils.layers import (
-    get_prunable_layers,
     get_quantizable_layers,
     get_quantized_layers,
     is_quantized_layer,
 )
 from sparseml.pytorch.utils.names import canonical_name
-from sparseml.pytorch.utils.params import distinct_params
+from sparseml.pytorch.utils.params import distinct_params, names_of, prunable_params
 from sparseml.pytorch.utils.tensors.stats import count_zeros, tensor_sparsity
 
 __all__ = ["GradSampler", "ModuleSparsificationInfo"]
@@ -112,13 +111,13 @@ class ModuleSparsificationInfo:
     def params_info(self) -> dict[str, dict[str, Any]]:
         """Per prunable layer: ``"<layer>.weight"`` → ``numel``, ``sparsity`` and ``quantized``."""
         return {
-            f"{name}.weight" if name else "weight": {
+            names_of(found)[-1]: {
                 "numel": value.numel(),
                 "sparsity": float(tensor_sparsity(value)),
-                "quantized": is_quantized_layer(layer),
+                "quantized": is_quantized_layer(found.layer),
             }
-            for name, layer in get_prunable_layers(self.module)
-            for value in self._values_of([layer.weight])
+            for found in prunable_params(self.module)
+            for value in self._values_of([found.param])
         }
 
     def _values_of(self, params: Iterable[Any]) -> list[Tensor]:
@@ -126,7 +125,7 @@ class ModuleSparsificationInfo:
         return [value for value in known.values() if value is not None]
 
     def _prunable_weights(self) -> list[Tensor]:
-        return self._values_of(layer.weight for _, layer in get_prunable_layers(self.module))
+        return self._values_of(found.param for found in prunable_params(self.module))
 
     def _params_of(self, layers: Sequence[tuple[str, nn.Module]]) -> list[Tensor]:
         return self._values_of(

@@ -429,3 +429,33 @@ class TestState:
     def test_unknown_keys(self):
         with pytest.raises(IndexError, match="keeps no state"):
             PerLayerDistillationModifier().load_state_dict({"masks": {}})
+
+
+class _InPlace(nn.Sequential):
+    """A model that changes the outputs of its layers in place, by layers and by functions."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self[0](x).mul_(-1.0)
+        return self[2](self[1](x)).mul_(2.0)
+
+
+def test_features_are_what_the_layers_gave_whatever_changes_them_afterwards() -> None:
+    torch.manual_seed(0)
+    student, teacher = (
+        _InPlace(nn.Linear(4, 4), nn.ReLU(inplace=True), nn.Linear(4, 4)) for _ in range(2)
+    )
+    x = torch.randn(8, 4)
+    modifier = PerLayerDistillationModifier(project_features=False, normalize=False)
+    modifier.initialize(student, distillation_teacher=teacher)
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+    outputs = student(x)
+    loss = modifier.loss_update(
+        outputs.sum() * 0, student, optimizer, 0.0, 4, student_outputs=outputs, student_inputs=x
+    )
+    taught = [teacher[0](x), teacher[2]((-teacher[0](x)).relu())]
+    own = [student[0](x), student[2]((-student[0](x)).relu())]
+    expected = sum(((a - b.detach()) ** 2).mean() for a, b in zip(own, taught, strict=True))
+    torch.testing.assert_close(loss, 1.5 * expected)
+    found = torch.autograd.grad(loss, list(student.parameters()))
+    wanted = torch.autograd.grad(1.5 * expected, list(student.parameters()))
+    torch.testing.assert_close(found, wanted)

@@ -18,6 +18,8 @@ __all__ = ["PairedFeatures"]
 class PairedFeatures:
     """The outputs of pairs of layers, one of the student and one of the teacher.
 
+    Kept are copies of them as the layers gave them, whatever changes them in place afterwards.
+
     :param student_names: layers of the student; None for those of the teacher or, without either,
         for all ``Conv2d`` and ``Linear`` of each model
     :param teacher_names: layers of the teacher, in the same order
@@ -87,10 +89,18 @@ def _trackers(module: Module, names: Sequence[str], argument: str) -> dict[str, 
         layers = {name: get_layer(name, module) for name in names}
     except AttributeError as error:
         raise RuntimeError(f"{argument}: {error}") from error
-    trackers = {name: ASLayerTracker(layer, track_output=True) for name, layer in layers.items()}
+    trackers = {
+        name: ASLayerTracker(layer, track_output=True, output_func=_copied)
+        for name, layer in layers.items()
+    }
     for tracker in trackers.values():
         tracker.enable()
     return trackers
+
+
+def _copied(output: Any) -> Any:
+    # a layer after it may work in place, as most ReLUs do, and functions do so unseen
+    return output.clone() if isinstance(output, Tensor) else output
 
 
 def _feature(name: str, whose: str, tracker: ASLayerTracker) -> Tensor:

@@ -50,7 +50,6 @@ class PerLayerDistillationModifier(BaseDistillationModifier):
     :param teacher_layer_names: their counterparts, by default of the same names
     :param project_features: map the student's features to the teacher's width
     :param epsilon: added to what ``normalize`` divides by
-    :param update_frequency: accepted for the sake of old recipes; every step is distilled
     :raises ValueError: for lists of names that differ in length
     """
 

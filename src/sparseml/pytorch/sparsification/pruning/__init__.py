@@ -67,20 +67,18 @@ from sparseml.pytorch.sparsification.pruning.sampled.modifier_pruning_gradprod i
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
 from sparseml.pytorch.sparsification.pruning.settings.fields import PatternFields
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "sparseml.legacy.pruning.analyzer": "ModulePruningAnalyzer",
-        "sparseml.legacy.pruning.mask_creator": "BlockMaskCreator ConstantMaskCreator "
-        "FourBlockMaskCreator GroupedPruningMaskCreator NMPruningMaskCreator PatternMaskCreator "
-        "PruningMaskCreator StructuredPruningMaskCreator UnstructuredPruningMaskCreator",
-        "sparseml.legacy.pruning.mask_params": "ModuleParamPruningMask",
-        "sparseml.legacy.pruning.scorer": "FastCAPruningParamsScorer GWProdPruningParamsScorer "
-        "MFACPruningParamsScorer MagnitudePruningParamsScorer MovementPruningParamsScorer "
-        "OBSPruningParamsScorer PruningParamsGradScorer PruningParamsScorer "
-        "RigLPruningParamsScorer",
-    },
-)
+_MOVED = {
+    "sparseml.legacy.pruning.analyzer": "ModulePruningAnalyzer",
+    "sparseml.legacy.pruning.mask_creator": "BlockMaskCreator ConstantMaskCreator "
+    "FourBlockMaskCreator GroupedPruningMaskCreator NMPruningMaskCreator PatternMaskCreator "
+    "PruningMaskCreator StructuredPruningMaskCreator UnstructuredPruningMaskCreator",
+    "sparseml.legacy.pruning.mask_params": "ModuleParamPruningMask",
+    "sparseml.legacy.pruning.scorer": "FastCAPruningParamsScorer GWProdPruningParamsScorer "
+    "MFACPruningParamsScorer MagnitudePruningParamsScorer MovementPruningParamsScorer "
+    "OBSPruningParamsScorer PruningParamsGradScorer PruningParamsScorer "
+    "RigLPruningParamsScorer",
+}
+__getattr__, __dir__ = lazy_names(__name__, _MOVED)
 
 __all__ = [
     "REG_FUNCTIONS",
@@ -89,54 +87,35 @@ __all__ = [
     "ASRegModifier",
     "BaseGradualPruningModifier",
     "BasePruningModifier",
-    "BlockMaskCreator",
     "CAPruningModifier",
     "Change",
-    "ConstantMaskCreator",
     "ConstantPruningModifier",
     "EmpiricalBlockFisherInverse",
     "FastCAPruningModifier",
-    "FastCAPruningParamsScorer",
     "FisherInverse",
     "FisherInverseFast",
     "FisherInverseFastBlock",
     "FisherInverseFastPageSwap",
     "FisherInverseFastSmallBlocks",
-    "FourBlockMaskCreator",
     "GMPruningModifier",
     "GWProdPruningModifier",
-    "GWProdPruningParamsScorer",
     "GlobalMagnitudePruningModifier",
     "GradientSampler",
     "GradualFields",
-    "GroupedPruningMaskCreator",
     "LayerPruningModifier",
     "MFACPruningModifier",
-    "MFACPruningParamsScorer",
     "MagnitudePruningModifier",
-    "MagnitudePruningParamsScorer",
     "MaskSet",
     "Method",
-    "ModuleParamPruningMask",
-    "ModulePruningAnalyzer",
     "MovementPruningModifier",
-    "MovementPruningParamsScorer",
-    "NMPruningMaskCreator",
     "OBSPruningModifier",
-    "OBSPruningParamsScorer",
     "Outcome",
     "PatternFields",
-    "PatternMaskCreator",
     "PowerpropagationModifier",
     "PowerpropagationWrapper",
     "Problem",
-    "PruningMaskCreator",
-    "PruningParamsGradScorer",
-    "PruningParamsScorer",
     "RigLPruningModifier",
-    "RigLPruningParamsScorer",
-    "StructuredPruningMaskCreator",
     "StructuredPruningModifier",
     "TopKASTPruningModifier",
-    "UnstructuredPruningMaskCreator",
 ]
+__all__ += " ".join(_MOVED.values()).split()

@@ -14,16 +14,17 @@ from sparseml.pytorch.sparsification.fields import (
     as_given,
     as_names,
     as_number,
+    as_optional_names,
     declared_fields,
     field,
     fixed,
+    new_field,
 )
 from sparseml.pytorch.sparsification.modifier import (
     Loggers,
     PyTorchModifierYAML,
     ScheduledModifier,
 )
-from sparseml.pytorch.sparsification.param_selection import select_params
 from sparseml.pytorch.sparsification.pruning.layers.powerpropagation_wrapper import (
     PowerpropagationWrapper,
     require_alpha,
@@ -58,6 +59,7 @@ class PowerpropagationModifier(ScheduledModifier):
         ``__ALL__`` or ``__ALL_PRUNABLE__``
     :param alpha: the exponent, at least 1
     :param update_frequency: accepted for the sake of old recipes; nothing happens in between
+    :param exclude: parameters to leave alone although ``params`` selects them, in the same syntax
     :param strict: demand that every entry of ``params`` matches something
     """
 
@@ -68,6 +70,7 @@ class PowerpropagationModifier(ScheduledModifier):
     alpha: float = field(_as_alpha, default=1.0)
     strict: bool = field(as_flag, default=True, serializable=False)
     update_frequency: float = argument(as_given, default=-1.0)
+    exclude: str | Iterable[str] | None = new_field(as_optional_names, default=None)
 
     def _set_up(self) -> None:
         self._layers: dict[str, Module] = {}
@@ -82,7 +85,7 @@ class PowerpropagationModifier(ScheduledModifier):
         :raises ValueError: for layers other than ``Linear`` and ``Conv2d``
         """
         if not self._initialized:
-            found = select_params(module, self.params, self.strict)
+            found = self.select(module, self.params, self.strict)
             self._layers = {param.layer_name: param.layer for param in found}
             self._wrapped = False
             for name, layer in self._layers.items():

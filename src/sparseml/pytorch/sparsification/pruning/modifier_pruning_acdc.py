@@ -45,16 +45,10 @@ class ACDCPruningModifier(BasePruningModifier):
     :param start_epoch: a whole number, as are ``end_epoch`` and ``update_frequency``; what is given
         in optimizer steps instead may be any
     :param update_frequency: epochs in a phase, at least 1
-    :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
-    :param global_sparsity: rank the weights of all parameters together
-    :param leave_enabled: keep the masks in force after the end
     :param momentum_buffer_reset: zero the optimizer's momentum when a dense phase follows a sparse
         one
     :param mask_type: ``unstructured``, ``block4``, ``N:M``, ``filter``, ``channel``, ``RxC``, or
         ``[out, in]``
-    :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
-    :param min_sparsity_per_param: with global_sparsity, none is denser than one minus this in
-        sparse phases
     :raises ValueError: for a schedule that is not in whole epochs, or a sparsity out of range
     """
 

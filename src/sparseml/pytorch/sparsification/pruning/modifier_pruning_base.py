@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from abc import abstractmethod
 from collections import OrderedDict
@@ -16,9 +15,15 @@ from torch.optim import Optimizer
 from sparseml.lazy import lazy_names
 from sparseml.pytorch.functional.budgets import Budget, all_after_removal
 from sparseml.pytorch.functional.patterns import Pattern
-from sparseml.pytorch.sparsification.fields import as_flag, as_names, field, of_types
+from sparseml.pytorch.sparsification.fields import (
+    as_flag,
+    as_names,
+    as_optional_names,
+    field,
+    for_all,
+    of_types,
+)
 from sparseml.pytorch.sparsification.modifier import Loggers, ScheduledUpdateModifier
-from sparseml.pytorch.sparsification.param_selection import select_params
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.asking import attached, lent, outcomes, reach
@@ -34,7 +39,7 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
 )
 from sparseml.pytorch.sparsification.pruning.settings.limits import budget_of, require_room
 from sparseml.pytorch.sparsification.pruning.settings.selection_log import (
-    describe_selection,
+    log_selection,
     require_values,
 )
 from sparseml.pytorch.utils.params import NamedLayerParam
@@ -46,7 +51,6 @@ __all__ = ["BasePruningModifier"]
 
 _GRADUAL = f"{__package__}.modifier_pruning_gradual"
 __getattr__, __dir__ = lazy_names(__name__, {_GRADUAL: "BaseGradualPruningModifier"})
-_LOGGER = logging.getLogger(__name__)
 
 
 @with_old_form
@@ -57,7 +61,6 @@ class BasePruningModifier(ScheduledUpdateModifier):
     (:meth:`_get_method`), what is pruned together (:meth:`_get_pattern`), how much goes from which
     parameter (:meth:`_get_budget`) and how sparse the parameters shall be
     (:meth:`get_applied_sparsity_for_epoch`). ``docs/adding_a_pruner.md`` shows a complete one.
-
     Classes of SparseML 1.x, with :meth:`_get_scorer` and :meth:`_get_mask_creator`, work as well.
 
     :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
@@ -67,8 +70,8 @@ class BasePruningModifier(ScheduledUpdateModifier):
     :param max_sparsity_per_param: with ``global_sparsity``, no parameter gets sparser than this
     :param min_sparsity_per_param: with ``global_sparsity``, at the end no parameter is denser than
         ``1 - min_sparsity_per_param``; on the way there the limit grows with the sparsity
-    :param parent_class_kwarg_names: of the keyword arguments not listed here, those to hand on to
-        the next class; None hands on all
+    :param exclude: parameters to leave dense although ``params`` selects them, in the same syntax
+    :param parent_class_kwarg_names: which other keyword arguments to hand on; None for all
     """
 
     _params: str | list[str]
@@ -76,6 +79,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
     _global_sparsity: bool
     _mask_type: MaskType = "unstructured"
     _grad_sampler_kwargs: dict[str, Any] | None = None
+    _masks_params = True
     _decides_once = False  # at the start
     _observes = False  # whether the method looks at the gradients of each step
     _fisher_samples = "batch"
@@ -100,13 +104,14 @@ class BasePruningModifier(ScheduledUpdateModifier):
         *,
         max_sparsity_per_param: float | None = None,
         min_sparsity_per_param: float | None = None,
+        exclude: str | Iterable[str] | None = None,
         **kwargs: Any,
     ) -> None:
         if parent_class_kwarg_names is not None:
             kwargs = {name: kwargs[name] for name in parent_class_kwarg_names if name in kwargs}
         kwargs |= {"update_frequency": update_frequency, "min_frequency": min_frequency}
         super().__init__(start_epoch, min_start, end_epoch, min_end, end_comparator, **kwargs)
-        self.params = params
+        self.params, self.exclude = params, exclude
         self._global_sparsity = convert_to_bool(global_sparsity)
         self.allow_reintroduction = allow_reintroduction
         self._leave_enabled = convert_to_bool(leave_enabled)
@@ -120,6 +125,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._observed = False
 
     params = field(as_names)
+    exclude = for_all(as_optional_names, default=None)
     leave_enabled = field(as_flag)
     global_sparsity = field(as_flag)
     max_sparsity_per_param = field(as_optional_fraction)
@@ -229,13 +235,9 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._observes = type(self._method).observe is not Method.observe
         super().initialize(module, epoch, loggers, **kwargs)
         self.initialize_extras(module)
-        what = describe_selection(module, self.selecting_entries(), selected)
-        _LOGGER.info("%s %s", type(self).__name__, what)
-        if takes := self._method.describe(self.problem(module)):
-            _LOGGER.info("%s: %s", type(self).__name__, takes)
+        log_selection(self, module, selected)
         if math.isinf(epoch):
-            extras = {name: value for name, value in kwargs.items() if name != "steps_per_epoch"}
-            self.check_mask_update(module, epoch, steps_per_epoch=1, **extras)
+            self.check_mask_update(module, epoch, **{**kwargs, "steps_per_epoch": 1})
             self._observed = False
 
     def finalize(
@@ -253,9 +255,8 @@ class BasePruningModifier(ScheduledUpdateModifier):
         :param kwargs: as for :meth:`initialize`, unless that was called before
         """
         with attached(self, module, kwargs):
-            if sparsity is None:
-                sparsity = self.get_applied_sparsity_for_epoch(math.inf, 1)
-            return next(outcomes(self, module, [sparsity]))
+            ends = self.get_applied_sparsity_for_epoch(math.inf, 1)
+            return next(outcomes(self, module, [ends if sparsity is None else sparsity]))
 
     def sweep(
         self, module: Module, sparsities: Sequence[float], **kwargs: Any
@@ -347,8 +348,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the masks, ``<layer>.<param>.sparsity_mask``; ones where none is in force."""
-        masks = self._masks
-        return OrderedDict() if masks is None else OrderedDict(masks.named_state(self._ended))
+        return OrderedDict({} if self._masks is None else self._masks.named_state(self._ended))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
         """Restore masks, and mask the weights at once."""
@@ -397,4 +397,4 @@ class BasePruningModifier(ScheduledUpdateModifier):
             self._masks = None
 
     def _create_named_layers_and_params(self, module: Module) -> list[NamedLayerParam]:
-        return select_params(module, self._params)
+        return self.select(module, self._params)

@@ -11,7 +11,7 @@ from sparseml.pytorch.sparsification.fields import declared_fields, fixed, ignor
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.methods.elementwise import KeepZeros
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
-from sparseml.pytorch.utils.layers import get_prunable_layers
+from sparseml.pytorch.utils.params import names_of, prunable_params
 from sparseml.pytorch.utils.tensors.stats import tensor_sparsity
 
 __all__ = ["ConstantPruningModifier"]
@@ -40,7 +40,6 @@ class ConstantPruningModifier(BasePruningModifier):
     |       end_epoch: 10.0
     |       params: ['re:.*weight']
 
-    :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
     :param update_frequency: accepted for the sake of old recipes; the masks never change
     :param leave_enabled: always False
     :param global_sparsity: always False
@@ -59,9 +58,9 @@ class ConstantPruningModifier(BasePruningModifier):
     def from_sparse_model(model: Module) -> list[ConstantPruningModifier]:
         """A modifier for each prunable layer of which more than a tenth of the weights are zero."""
         return [
-            ConstantPruningModifier(params=[f"{name}.weight" if name else "weight"])
-            for name, layer in get_prunable_layers(model)
-            if tensor_sparsity(layer.get_parameter("weight").detach()) > _SPARSE
+            ConstantPruningModifier(params=[names_of(found)[-1]])
+            for found in prunable_params(model)
+            if tensor_sparsity(found.param.detach()) > _SPARSE
         ]
 
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> None:

@@ -10,7 +10,7 @@ from torch.nn import Module
 from sparseml.pytorch.functional.patterns import Pattern
 from sparseml.pytorch.sparsification.fields import declared_fields, field, one_of
 from sparseml.pytorch.sparsification.modifier import ModifierProp
-from sparseml.pytorch.sparsification.param_selection import select_params
+from sparseml.pytorch.sparsification.param_selection import as_entries
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
     as_final_sparsity,
@@ -179,8 +179,8 @@ class BaseGradualPruningModifier(BasePruningModifier):
         """Return the tokens, names and patterns by which parameters are selected, in order."""
         if isinstance(self._final_sparsity, Mapping):
             groups = self._final_sparsity.values()
-            return [entry for entries in groups for entry in _as_list(entries)]
-        return _as_list(self._params or ALL_PRUNABLE_TOKEN)
+            return [entry for entries in groups for entry in as_entries(entries)]
+        return as_entries(self._params or ALL_PRUNABLE_TOKEN)
 
     def _create_named_layers_and_params(self, module: Module) -> list[NamedLayerParam]:
         selected, self._final_targets = self._choose(module)
@@ -190,7 +190,7 @@ class BaseGradualPruningModifier(BasePruningModifier):
         """The parameters, and the final sparsity of each."""
         final = self._final_sparsity
         if not isinstance(final, Mapping):
-            selected = select_params(module, self._params or ALL_PRUNABLE_TOKEN)
+            selected = self.select(module, self._params or ALL_PRUNABLE_TOKEN)
             return selected, [float(final)] * len(selected)
         if self._global_sparsity:
             raise ValueError(
@@ -199,7 +199,7 @@ class BaseGradualPruningModifier(BasePruningModifier):
             )
         chosen: dict[int, tuple[NamedLayerParam, float]] = {}
         for sparsity, entries in final.items():
-            for found in select_params(module, _as_list(entries)):
+            for found in self.select(module, as_entries(entries), strict=True):
                 chosen.setdefault(id(found.param), (found, float(sparsity)))
         return [found for found, _ in chosen.values()], [one for _, one in chosen.values()]
 
@@ -223,10 +223,6 @@ class BaseGradualPruningModifier(BasePruningModifier):
         initial = self._initial()
         highest = max(initial, default=0.0) if isinstance(initial, list) else initial
         require_reachable(pattern, highest, self._describe("init_sparsity"), at_most=True)
-
-
-def _as_list(entries: str | Sequence[str]) -> list[str]:
-    return [entries] if isinstance(entries, str) else list(entries)
 
 
 def _sparsities(final_sparsity: float | Mapping[float, Sequence[str]]) -> list[float]:

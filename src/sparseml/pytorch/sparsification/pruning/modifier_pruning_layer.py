@@ -9,7 +9,6 @@ from typing import Any
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from sparseml.pytorch.nn import Identity
 from sparseml.pytorch.sparsification.fields import (
     as_names,
     declared_fields,
@@ -24,7 +23,8 @@ from sparseml.pytorch.sparsification.modifier import (
     PyTorchModifierYAML,
     ScheduledUpdateModifier,
 )
-from sparseml.pytorch.utils.layers import swap_modules
+from sparseml.pytorch.sparsification.pruning.layers.removed_layer import RemovedLayer
+from sparseml.pytorch.utils.layers import get_layer, swap_modules
 from sparseml.sparsification.types import SparsificationTypes
 
 __all__ = ["LayerPruningModifier"]
@@ -33,10 +33,11 @@ __all__ = ["LayerPruningModifier"]
 @PyTorchModifierYAML()
 @declared_fields()
 class LayerPruningModifier(ScheduledUpdateModifier):
-    """Replaces layers by an identity from start to end; at the end they come back as they were.
+    """Takes layers out from start to end; at the end they come back as they were.
 
-    Only layers whose output has the shape of their input can go, as the blocks of a residual
-    network.
+    A layer that is out hands on its first input, in the form (a tensor, a tuple, ...) of its
+    output. Only layers whose output has the shape of their input can go, as the blocks of a
+    residual network or a Transformer; for others the first forward pass raises a ValueError.
 
     | Sample yaml:
     |   !LayerPruningModifier
@@ -130,7 +131,8 @@ class LayerPruningModifier(ScheduledUpdateModifier):
     def _set_pruned(self, module: Module, pruned: bool) -> None:
         for name, layer in self._layer_modules.items():
             if pruned and layer is None:
-                removed = swap_modules(module, name, Identity())
+                removed = get_layer(name, module)
+                swap_modules(module, name, RemovedLayer(removed, name))
                 for param in removed.parameters():
                     param.grad = None  # or momentum would go on moving it
                 self._layer_modules[name] = removed

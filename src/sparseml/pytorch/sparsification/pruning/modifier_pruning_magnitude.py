@@ -60,15 +60,10 @@ class GMPruningModifier(BaseGradualPruningModifier):
     |       update_frequency: 1.0
     |       params: ['re:.*weight']
 
-    :param leave_enabled: keep the masks in force after the end, so that nothing grows back
     :param mask_type: what is pruned together: ``unstructured``, ``block4``, ``N:M``, ``filter``,
         ``channel``, ``RxC``, ``1xchannel``, ``channelx1``, or ``[out, in]``
-    :param global_sparsity: rank the weights of all parameters together
     :param phased: must be False; kept for the message to old recipes
     :param score_type: must be ``magnitude``; kept for the message to old recipes
-    :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
-    :param min_sparsity_per_param: with global_sparsity, at the end no parameter is denser than
-        ``1 - min_sparsity_per_param``; on the way there the limit grows with the sparsity
     :raises ValueError: for fields that contradict each other
     """
 

@@ -66,7 +66,7 @@ def _as_counts(name: str, value: Any) -> int | dict[float, int]:
 def _counts(num_grads: int | Mapping[float, int]) -> int | dict[float, int]:
     if not isinstance(num_grads, Mapping):
         return num_grads
-    return {float(sparsity): int(count) for sparsity, count in num_grads.items()}
+    return {float(sparsity): int(float(count)) for sparsity, count in num_grads.items()}
 
 
 def _as_optional_flag(name: str, value: Any) -> bool | None:
@@ -111,9 +111,6 @@ class MFACPruningModifier(BaseGradualPruningModifier):
     :param available_devices: where to compute; None for the first GPU, or else the CPU
     :param block_implementation: ``auto``, ``block`` or ``small_block``; all give the same
     :param mask_type: as of :class:`GMPruningModifier`
-    :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
-    :param min_sparsity_per_param: with global_sparsity, at the end no parameter is denser than
-        ``1 - min_sparsity_per_param``
     :raises ValueError: for a field out of its range
     """
 

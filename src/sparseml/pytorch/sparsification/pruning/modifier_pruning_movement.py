@@ -49,10 +49,6 @@ class MovementPruningModifier(BaseGradualPruningModifier):
     |       params: ['re:.*weight']
 
     :param mask_type: as of :class:`GMPruningModifier`
-    :param global_sparsity: rank the weights of all parameters together
-    :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
-    :param min_sparsity_per_param: with global_sparsity, at the end no parameter is denser than
-        ``1 - min_sparsity_per_param``
     """
 
     mask_type: MaskType = field(as_given, default="unstructured")

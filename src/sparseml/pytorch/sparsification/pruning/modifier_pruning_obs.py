@@ -53,9 +53,6 @@ class OBSPruningModifier(BaseGradualPruningModifier):
 
     :param mask_type: as of :class:`GMPruningModifier`. Units that do not lie in one block of the
         Fisher matrix cost what their parts in each block cost together
-    :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
-    :param min_sparsity_per_param: with global_sparsity, at the end no parameter is denser than
-        ``1 - min_sparsity_per_param``
     :raises ValueError: for a field out of its range
     """
 

@@ -12,6 +12,7 @@ from sparseml.pytorch.functional.layer_densities import DENSITY_RULES, density_c
 from sparseml.pytorch.functional.schedules import CURVES, cosine_fraction
 from sparseml.pytorch.sparsification.fields import (
     as_flag,
+    between,
     declared_fields,
     field,
     ignored,
@@ -23,7 +24,6 @@ from sparseml.pytorch.sparsification.pruning.methods.elementwise import DropAndG
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
     as_count,
-    as_fraction,
     as_inner_fraction,
     as_keywords,
     supported,
@@ -60,9 +60,7 @@ class RigLPruningModifier(BasePruningModifier):
     |       num_grads: 8
 
     :param final_sparsity: of all weights together, from the start on; strictly inside (0, 1)
-    :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
     :param num_grads: samples whose gradients decide what grows at an update
-    :param leave_enabled: keep the masks in force after the end
     :param global_sparsity: always False, as the shapes decide how sparse each parameter is
     :param momentum_buffer_reset: keep the optimizer's moments of weights that are zero at zero
     :param mask_type: must be ``unstructured``
@@ -84,7 +82,7 @@ class RigLPruningModifier(BasePruningModifier):
     momentum_buffer_reset: bool = field(as_flag, default=True)
     mask_type: str = field(supported("unstructured"), default="unstructured")
     sparsity_strategy: str = field(supported(*DENSITY_RULES), default="erdos_renyi_kernel")
-    init_update_fraction: float = field(as_fraction, default=0.3)
+    init_update_fraction: float = field(between(0.0, 1.0), default=0.3)
     grad_sampler_kwargs: Mapping[str, Any] | None = field(as_keywords, default=None)
     inter_func: str = field(one_of(CURVES), default="cubic")
 
@@ -96,6 +94,17 @@ class RigLPruningModifier(BasePruningModifier):
     def init_sparsity(self) -> float:
         """``final_sparsity``."""
         return self.final_sparsity
+
+    @property
+    def applied_sparsity(self) -> Any:
+        """The sparsity of each parameter, None before the first update.
+
+        With ``uniform`` it is ``final_sparsity``, as each has it but for rounding.
+        """
+        asked = super().applied_sparsity
+        if self.sparsity_strategy != "uniform" or not isinstance(asked, list):
+            return asked
+        return [self.final_sparsity] * len(asked)
 
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> list[float]:
         """Return the sparsity of each parameter; before they are known, that of all together."""

@@ -13,7 +13,14 @@ from torch.nn import Module
 from sparseml.pytorch.functional.budgets import Budget
 from sparseml.pytorch.functional.patterns import Pattern, Pool, Slice, Together
 from sparseml.pytorch.functional.selection import lowest_mask, prune_count
-from sparseml.pytorch.sparsification.fields import as_flag, field, of_types, one_of
+from sparseml.pytorch.sparsification.fields import (
+    as_flag,
+    declared_fields,
+    field,
+    fixed,
+    of_types,
+    one_of,
+)
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     BaseGradualPruningModifier,
@@ -33,6 +40,7 @@ __all__ = ["StructuredPruningModifier"]
 
 
 @PyTorchModifierYAML()
+@declared_fields()
 class StructuredPruningModifier(BaseGradualPruningModifier):
     """Gradual magnitude pruning of whole filters or channels, the same ones throughout a group.
 
@@ -59,36 +67,21 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
     _mask_type: str
     _progress: ClassVar[tuple[str, ...]] = ("_initial_units",)
 
-    def __init__(
-        self,
-        init_sparsity: float | str,
-        final_sparsity: float | Mapping[float, Sequence[str]],
-        start_epoch: float,
-        end_epoch: float,
-        update_frequency: float,
-        param_groups: Sequence[Sequence[str]] | None = None,
-        params: str | Iterable[str] = ALL_PRUNABLE_TOKEN,
-        leave_enabled: bool = True,
-        inter_func: str = "cubic",
-        mask_type: str = "filter",
-    ) -> None:
-        super().__init__(
-            params,
-            init_sparsity,
-            final_sparsity,
-            inter_func,
-            start_epoch=start_epoch,
-            end_epoch=end_epoch,
-            update_frequency=update_frequency,
-            end_comparator=-1,
-            leave_enabled=leave_enabled,
-        )
-        self.mask_type = mask_type
-        self.param_groups = param_groups
+    init_sparsity: float | str
+    final_sparsity: float | Mapping[float, Sequence[str]]
+    start_epoch: float
+    end_epoch: float
+    update_frequency: float
+    param_groups: Sequence[Sequence[str]] | None = field(as_param_groups, default=None)
+    params: str | Iterable[str] = ALL_PRUNABLE_TOKEN
+    leave_enabled: bool = True
+    inter_func: str = "cubic"
+    mask_type: str = field(one_of(STRUCTURE_DIMS), default="filter")
+    end_comparator: int = fixed(-1)
+
+    def _set_up(self) -> None:
         self._initial_units: list[int] = []
 
-    param_groups = field(as_param_groups)
-    mask_type = field(one_of(STRUCTURE_DIMS))
     global_sparsity = field(as_flag, serializable=False, doc="Always False.")
 
     sparsification_types = of_types(SparsificationTypes.pruning, SparsificationTypes.structured)

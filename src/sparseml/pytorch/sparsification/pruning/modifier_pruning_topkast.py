@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from sparseml.pytorch.sparsification.fields import (
     as_given,
     as_number,
+    between,
     declared_fields,
     field,
     fixed,
@@ -21,7 +22,6 @@ from sparseml.pytorch.sparsification.pruning.methods.method import Problem
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
     MaskType,
-    as_fraction,
     as_inner_fraction,
 )
 from sparseml.pytorch.sparsification.pruning.settings.limits import require_sensible_limits
@@ -48,17 +48,13 @@ class TopKASTPruningModifier(BasePruningModifier):
 
     :param forward_sparsity: of the weights that the model computes with, strictly inside (0, 1)
     :param backward_sparsity: of the weights that are updated, in [0, 1]; at most the other one
-    :param params: names, ``re:`` patterns, ``__ALL__`` or ``__ALL_PRUNABLE__``
     :param global_sparsity: rank all weights together; at initialisation that may mask whole layers
-    :param leave_enabled: keep the masks in force after the end
     :param mask_type: what is masked together, as in other pruning modifiers
     :param active_weight_decay: strength of the decay that makes weights compete
-    :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
-    :param min_sparsity_per_param: with global_sparsity, none is denser than one minus this
     """
 
     forward_sparsity: float = field(as_inner_fraction)
-    backward_sparsity: float = field(as_fraction)
+    backward_sparsity: float = field(between(0.0, 1.0))
     start_epoch: float
     end_epoch: float
     update_frequency: float

@@ -66,13 +66,10 @@ class QuantizationModifier(BaseQuantizationModifier):
         outputs
     :param scheme_overrides: names or classes of layers → their scheme
     :param ignore: names or classes of layers to leave as they are
-    :param disable_quantization_observer_epoch: when to stop updating scales and zero points
-    :param freeze_bn_stats_epoch: when to freeze the statistics of batch norms
     :param model_fuse_fn_name: how layers are fused before
     :param model_fuse_fn_kwargs: arguments of the function that fuses
     :param num_calibration_steps: batches to calibrate with after training; None for all
     :param strict: demand that everything named exists
-    :param end_epoch: must be -1
     """
 
     start_epoch: float = -1.0

@@ -61,9 +61,7 @@ class SetParamModifier(SelectedParams, ScheduledModifier):
     |       val: [0.1, 0.1, 0.3]
     |       start_epoch: 0.0
 
-    :param params: ``__ALL__``, ``__ALL_PRUNABLE__``, or names and ``re:`` patterns
     :param val: a number or nested lists of numbers, in the shape of every selected parameter
-    :param params_strict: demand that every entry of ``params`` matches something
     :param end_epoch: without effect: the value is set once and not taken back
     """
 
@@ -101,11 +99,9 @@ class GradualParamModifier(SelectedParams, ScheduledUpdateModifier):
     |       end_epoch: 10.0
     |       update_frequency: 1.0
 
-    :param params: ``__ALL__``, ``__ALL_PRUNABLE__``, or names and ``re:`` patterns
     :param init_val: a number or nested lists of numbers, in the shape of every selected parameter
     :param final_val: likewise
     :param inter_func: ``linear``, ``cubic`` or ``inverse_cubic``
-    :param params_strict: demand that every entry of ``params`` matches something
     """
 
     params: str | Iterable[str]

@@ -28,9 +28,7 @@ class TrainableParamsModifier(SelectedParams, ScheduledModifier):
     |       start_epoch: 0.0
     |       end_epoch: 10.0
 
-    :param params: ``__ALL__``, ``__ALL_PRUNABLE__``, or names and ``re:`` patterns
     :param trainable: whether the parameters shall have gradients
-    :param params_strict: demand that every entry of ``params`` matches something
     """
 
     params: str | Iterable[str]

@@ -10,10 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from sparseml.pytorch.sparsification.fields import as_flag, field, of_types
+from sparseml.pytorch.sparsification.fields import (
+    as_flag,
+    as_optional_names,
+    field,
+    for_all,
+    of_types,
+)
 from sparseml.pytorch.sparsification.modifier import Loggers, Modifier
-from sparseml.pytorch.sparsification.param_selection import select_params
 from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.pytorch.utils.tensors.parametrized import parameter_of
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.iterables import validate_names
 from sparseml.utils.text import shown
@@ -38,16 +44,25 @@ class SelectedParams(Modifier):
 
     :param params: ``__ALL__``, ``__ALL_PRUNABLE__``, or names and ``re:`` patterns
     :param params_strict: demand that every entry of ``params`` matches something
+    :param exclude: parameters to leave alone although ``params`` selects them, in the same syntax
     :raises ValueError: for another string, and without any entry
     """
 
-    def __init__(self, params: str | Iterable[str], params_strict: bool, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        params: str | Iterable[str],
+        params_strict: bool,
+        *,
+        exclude: str | Iterable[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.params = params
+        self.params, self.exclude = params, exclude
         self.params_strict = params_strict
         self._selected: list[NamedLayerParam] = []
 
     params = field(_checked_params)
+    exclude = for_all(as_optional_names, default=None)
     params_strict = field(as_flag)
 
     sparsification_types = of_types(SparsificationTypes.general)
@@ -60,7 +75,7 @@ class SelectedParams(Modifier):
         :raises RuntimeError: with ``params_strict``, for entries that match nothing
         :raises ValueError: if a parameter cannot take the values meant for it
         """
-        self._selected = select_params(module, self.params, self.params_strict)
+        self._selected = self.select(module, self.params)
         if not self._selected:
             _LOGGER.warning("%s selects no parameter with %s", type(self).__name__, self.params)
         self._check_values()
@@ -100,4 +115,4 @@ class SelectedParams(Modifier):
     def _named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         # looked up through the layer, which may have got new parameters, as when cast or sharded
         for selected in self._selected:
-            yield selected.name, getattr(selected.layer, selected.param_name)
+            yield selected.name, parameter_of(selected.layer, selected.param_name)

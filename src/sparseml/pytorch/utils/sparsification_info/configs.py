@@ -82,7 +82,7 @@ def _operations(module: nn.Module) -> Iterator[nn.Module]:
             continue
         children = list(layer.children())
         stack.extend(reversed(children))
-        if not children and type(layer).__name__ != "Identity":
+        if not children and all(base.__name__ != "Identity" for base in type(layer).__mro__):
             yield layer
 
 

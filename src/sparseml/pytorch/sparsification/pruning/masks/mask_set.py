@@ -18,6 +18,7 @@ from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.utils.distributed import collective, is_distributed
 from sparseml.pytorch.utils.layer_kinds import is_swapped
 from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.pytorch.utils.tensors.parametrized import computed_tensor, parameter_of, rescued
 from sparseml.pytorch.utils.tensors.sharded import full_value, is_sharded, local_part, shard_like
 
 __all__ = ["MaskSet", "broadcast_masks", "misfit"]
@@ -61,6 +62,7 @@ class MaskSet(Mapping[str, Tensor]):
         self.sharded = any(is_sharded(param) for param in params)
         self.swapped = any(is_swapped(one.layer, one.param_name) for one in found)
         """Whether a parameter has another layout than ``[out, in, *kernel]``."""
+        self._computed = any(computed_tensor(one.layer, one.param_name) for one in found)
         self._gradients_only = gradients_only
         self._store_unmasked = False  # keep what masks take away without reintroducing it
         self._taken: list[Tensor | None] = [None] * len(params)
@@ -102,7 +104,8 @@ class MaskSet(Mapping[str, Tensor]):
     def params(self) -> list[Parameter]:
         """The parameters as they are now."""
         owners = zip(self.layers, self.param_names, strict=True)
-        return [getattr(layer, name) for layer, name in owners]
+        found = [(layer._parameters.get(name), layer, name) for layer, name in owners]
+        return [parameter_of(layer, name) if one is None else one for one, layer, name in found]
 
     @property
     def found(self) -> list[NamedLayerParam]:
@@ -146,6 +149,8 @@ class MaskSet(Mapping[str, Tensor]):
 
         In a distributed run all ranks take the masks of rank 0.
 
+        Of a row that a weight norm would divide by zero for, the largest weight stays.
+
         :param outcome: of all the parameters; masks in their own layout and whole, also where
             parameters are sharded
         :param optimizer: forgets what it remembers of entries whose mask changes
@@ -155,11 +160,17 @@ class MaskSet(Mapping[str, Tensor]):
         masks, before = [change.mask for change in changes], self.bits
         if dist.is_available() and dist.is_initialized():
             masks = broadcast_masks(masks)
+        keep: Sequence[Tensor | None] = [None] * len(masks)
+        if self._computed:
+            keep = [rescued(*one) for one in zip(self.layers, self.param_names, masks, strict=True)]
+            pairs = zip(masks, keep, strict=True)
+            masks = [mask if kept is None else mask | kept for mask, kept in pairs]
         self._replace(masks)
         with torch.no_grad():
-            for param, change in zip(self.params, changes, strict=True):
+            for param, change, kept in zip(self.params, changes, keep, strict=True):
                 if change.weight is not None:
                     new = change.weight.to(param.device, param.dtype)
+                    new = new if kept is None else torch.where(kept, param, new)
                     param.copy_(shard_like(new, param) if self.sharded else new)
         self.apply(plain_zeros=True)
         if optimizer is not None:

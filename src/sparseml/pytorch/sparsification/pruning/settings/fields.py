@@ -19,6 +19,7 @@ from sparseml.pytorch.functional.patterns import (
 from sparseml.pytorch.sparsification.fields import (
     Check,
     as_given,
+    as_number,
     declared_fields,
     field,
     one_of,
@@ -27,6 +28,7 @@ from sparseml.pytorch.units import UnitGroup, positions
 from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.utils.constants import FROM_PARAM_TOKEN
+from sparseml.utils.written_number import WrittenCount
 
 __all__ = [
     "MaskType",
@@ -76,15 +78,19 @@ def optional(check: Check) -> Check:
 
 
 def as_count(name: str, value: Any) -> int:
-    """``value`` as a whole number of at least 1.
+    """``value`` as a whole number of at least 1, which prints as it was given.
 
     :raises ValueError: for anything else
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
+    try:
+        number = as_number(name, value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if number != number // 1:
         raise ValueError(f"{name} must be a whole number, found {value!r}")
-    if not 1 <= value < math.inf:
+    if not 1 <= number < math.inf:
         raise ValueError(f"{name} must be at least 1, found {value!r}")
-    return int(value)
+    return value if isinstance(value, int) else WrittenCount(value)
 
 
 def as_keywords(name: str, value: Any) -> dict[str, Any]:

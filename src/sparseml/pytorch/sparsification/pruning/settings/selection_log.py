@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
-from sparseml.pytorch.sparsification.param_selection import select_params
+from sparseml.pytorch.sparsification.param_selection import left_out, select_params
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
 from sparseml.utils.text import shown
 
 _MOST_ENTRIES = 12
 
-__all__ = ["describe_selection", "require_values"]
+_LOGGER = logging.getLogger(__name__)
+
+__all__ = ["describe_selection", "log_selection", "require_values"]
 
 
 def require_values(selected: Sequence[NamedLayerParam]) -> None:
@@ -38,6 +42,17 @@ def require_values(selected: Sequence[NamedLayerParam]) -> None:
         )
 
 
+def log_selection(modifier: Any, module: Module, selected: Sequence[NamedLayerParam]) -> None:
+    """Log what a modifier prunes and what that takes, and warn of what masks do not fit."""
+    name, entries = type(modifier).__name__, modifier.selecting_entries()
+    _LOGGER.info("%s %s", name, describe_selection(module, entries, selected))
+    if out := left_out(module, entries, modifier.exclude):
+        dense = "; ".join(f"{one} ({reason})" for one, reason in out.items())
+        _LOGGER.warning("%s leaves dense what it cannot mask: %s", name, dense)
+    if takes := modifier.method.describe(modifier.problem(module)):
+        _LOGGER.info("%s: %s", name, takes)
+
+
 def describe_selection(
     module: Module, entries: str | Iterable[str], selected: Sequence[NamedLayerParam]
 ) -> str:
@@ -52,11 +67,13 @@ def describe_selection(
     if len(listed) > _MOST_ENTRIES:
         parts.append(f"matched by {len(listed)} names and patterns")
     elif listed != names or len(listed) > 1:
-        caught = (
-            f"{shown(entry)}: {_counts(select_params(module, [entry], strict=False))}"
-            for entry in listed
+        known = {id(found.param) for found in selected}
+        caught = {entry: select_params(module, [entry], strict=False) for entry in listed}
+        counts = (
+            f"{shown(entry)}: {_counts([one for one in found if id(one.param) in known])}"
+            for entry, found in caught.items()
         )
-        parts.append(f"matched by {', '.join(caught)}")
+        parts.append(f"matched by {', '.join(counts)}")
     tied = _tied_names(module, selected)
     if tied:
         parts.append(f"tied weights count once: {_some(tied)}")
