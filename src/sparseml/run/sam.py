@@ -63,9 +63,12 @@ class SharpnessAware:
             grad * param.abs() if self.adaptive else grad
             for param, grad in zip(params, grads, strict=True)
         ]
-        norm = torch.linalg.vector_norm(
-            torch.stack([torch.linalg.vector_norm(part.float()).cpu() for part in scaled])
-        )
+        # half precision would overflow; double stays
+        norms = [
+            torch.linalg.vector_norm(part, dtype=torch.promote_types(part.dtype, torch.float32))
+            for part in scaled
+        ]
+        norm = torch.linalg.vector_norm(torch.cat([norm.reshape(1).cpu() for norm in norms]))
         if not bool(norm.isfinite()):
             return False
         for param, part in zip(params, scaled, strict=True):
