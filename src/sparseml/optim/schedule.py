@@ -16,6 +16,9 @@ __all__ = ["ONE_SHOT", "PlannedUpdate", "Reason", "Schedule", "epoch_of_step", "
 ONE_SHOT = math.inf
 """The epoch that asks a modifier to act at once, without training; as in SparseML 1.x."""
 
+MOST_STEPS = 2_000_000
+"""Beyond these a run takes too long to go through, step by step, by :meth:`Schedule.updates`."""
+
 Reason = Literal["", "start", "update", "end"]
 """Why an update is due; empty where none is."""
 
