@@ -6,11 +6,10 @@ import re
 from typing import Any
 
 from sparseml.optim.errors import RecipeTypeError
-from sparseml.optim.language.document import Document, parse
+from sparseml.optim.language.document import Document, check_if_staged_recipe, parse, stages_of
 from sparseml.optim.language.expressions import evaluate, is_eval_string
 from sparseml.optim.language.metadata import add_framework_metadata, validate_metadata
 from sparseml.optim.language.source import RecipeSource, read_source
-from sparseml.optim.language.structure import check_if_staged_recipe, stages_of
 from sparseml.optim.language.variables import override_variables, parse_recipe_variables
 from sparseml.optim.language.yaml_text import dump
 

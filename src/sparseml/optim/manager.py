@@ -9,18 +9,19 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sparseml.optim.base_modifier import BaseModifier
-from sparseml.optim.composition import compose
 from sparseml.optim.language.recipe_text import metadata_lines, modifier_lines, recipe_lines
 from sparseml.optim.ordering import modifier_key, stage_key
 from sparseml.optim.props import BaseObject
 from sparseml.optim.scheduled import BaseScheduled
 from sparseml.optim.timeline import TimelineMixin
 from sparseml.utils.atomic import atomic_path
+from sparseml.utils.constants import RECIPE_METADATA_KEY
 from sparseml.utils.paths import clean_path
 
 __all__ = ["BaseManager", "span_of", "with_added"]
 
 ModifierList = list[BaseModifier]
+Stages = dict[str, ModifierList]
 ManagerT = TypeVar("ManagerT", bound="BaseManager")
 STRUCTURED_STAGE = "structured_initialize_stage"
 
@@ -122,13 +123,13 @@ class BaseManager(TimelineMixin, BaseObject):
         :param additional_recipe: text, path or manager of what follows
         :param keep_original_epochs: do not shift the additional recipe to the base's end
         :param save_path: where to write the result, if anywhere
-        :raises ValueError: if a stage name occurs in both recipes
+        :raises ValueError: if a stage name occurs in both, or a schedule to shift is in steps
         """
         base, additional = (
             cls.from_yaml(str(recipe) if isinstance(recipe, BaseManager) else recipe)
             for recipe in (base_recipe, additional_recipe)
         )
-        stages, metadata = compose(base, additional, keep_original_epochs)
+        stages, metadata = _composed(base, additional, keep_original_epochs)
         manager = cls(stages, metadata)
         if save_path:
             manager.save(save_path)
@@ -225,6 +226,47 @@ class BaseManager(TimelineMixin, BaseObject):
     def modifiers_list_to_string_lines(self, modifiers: ModifierList) -> list[str]:
         """Return the items of one group as lines."""
         return modifier_lines(modifiers)
+
+
+def _composed(
+    base: BaseManager, additional: BaseManager, keep_original_epochs: bool
+) -> tuple[Stages, dict[str, Any]]:
+    """Return the stages and metadata of what ``compose_staged`` makes; change both's modifiers.
+
+    Endless modifiers of the base end where the base ends, from where the additional ones start.
+    """
+    names = ("stage_0", "stage_1")
+    if isinstance(base.modifiers, Mapping):
+        names = ("", f"stage_{len(base.modifiers) + 1}")
+    elif isinstance(additional.modifiers, Mapping):
+        names = (f"pre_{next(iter(additional.modifiers))}", "")
+    (first, first_metadata), (second, second_metadata) = map(_staged, (base, additional), names)
+    shared = sorted(set(first) & set(second))
+    if shared:
+        raise ValueError(f"both recipes have stages named {shared}; rename those of one of them")
+    if not keep_original_epochs:
+        epochs = max(base.max_epochs, 0)
+        for modifier in _scheduled(first):
+            if modifier.end_epoch == -1:
+                # Also of modifiers that allow no end but -1: from here on they belong to a stage.
+                # Recipe texts of SparseML 1.x show this end as the whole number that it is.
+                modifier._end_epoch = modifier._init_end = epochs
+        for modifier in _scheduled(second):
+            modifier.advance_epochs(ref_start_epoch=epochs)
+    metadata = {**first_metadata, **second_metadata}
+    return {**first, **second}, metadata if base.metadata or additional.metadata else {}
+
+
+def _staged(recipe: BaseManager, name: str) -> tuple[Stages, dict[str, Any]]:
+    """Return stages and metadata of a recipe, which is one stage of that name if it has none."""
+    metadata = dict(recipe.metadata or {})
+    if isinstance(recipe.modifiers, Mapping):
+        return dict(recipe.modifiers), metadata
+    return {name: recipe.modifiers}, {name: metadata.get(RECIPE_METADATA_KEY)}
+
+
+def _scheduled(stages: Stages) -> list[BaseScheduled]:
+    return [m for stage in stages.values() for m in stage if isinstance(m, BaseScheduled)]
 
 
 def span_of(modifier: Any) -> str:

@@ -11,10 +11,19 @@ from typing import Any
 
 from sparseml.optim.errors import RecipeValueError
 from sparseml.optim.language.construction import construct
-from sparseml.optim.language.document import TAG_PREFIX, Document, Path, children, parse, tag_key
+from sparseml.optim.language.document import (
+    GROUP_WORD,
+    TAG_PREFIX,
+    Document,
+    Path,
+    children,
+    is_group_key,
+    parse,
+    stages_of,
+    tag_key,
+)
 from sparseml.optim.language.expressions import evaluate
 from sparseml.optim.language.source import RecipeSource
-from sparseml.optim.language.structure import GROUP_WORD, is_group_key, stages_of
 from sparseml.utils.text import shortened
 
 __all__ = ["Modifiers", "build_modifiers", "load_modifier", "load_modifiers"]

@@ -13,9 +13,8 @@ from sparseml.optim.errors import (
     RecipeTypeError,
     matching_recipe_error,
 )
-from sparseml.optim.language.document import Document, Path
+from sparseml.optim.language.document import Document, Path, variables_of
 from sparseml.optim.language.registration import IGNORED_FIELDS, registered_modifiers
-from sparseml.optim.language.structure import variables_of
 from sparseml.optim.steps import STEP_TWINS
 from sparseml.utils.text import did_you_mean, shortened
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,13 +17,28 @@ import yaml
 from sparseml.optim.errors import RecipeError, RecipeTagError, RecipeValueError
 from sparseml.optim.language.source import RecipeSource
 from sparseml.optim.language.yaml_text import MAX_DEPTH, MAX_NODES, compose, is_yaml_number
+from sparseml.utils.constants import RECIPE_METADATA_KEY
 from sparseml.utils.text import shortened
 from sparseml.utils.written_number import WrittenNumber
 
-__all__ = ["TAG_PREFIX", "Document", "Path", "Repeated", "children", "parse", "tag_key"]
+__all__ = [
+    "GROUP_WORD",
+    "TAG_PREFIX",
+    "Document",
+    "Path",
+    "Repeated",
+    "check_if_staged_recipe",
+    "children",
+    "is_group_key",
+    "parse",
+    "stages_of",
+    "tag_key",
+    "variables_of",
+]
 
 _LOGGER = logging.getLogger(__name__)
 
+GROUP_WORD = "modifiers"
 TAG_PREFIX = "OBJECT."
 _TAG = re.compile(r"^!(?P<name>[a-zA-Z_][a-zA-Z^._0-9]+)$")
 _STANDARD = "tag:yaml.org,2002:"
@@ -113,6 +128,39 @@ def tag_key(item: Any) -> str | None:
         return None
     keys = [key for key in item if isinstance(key, str) and key.startswith(TAG_PREFIX)]
     return keys[0] if len(keys) == 1 else None
+
+
+def is_group_key(key: Any) -> bool:
+    """Whether a key's text announces modifiers."""
+    return GROUP_WORD in str(key)
+
+
+def stages_of(container: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The stages of a recipe: those values of root keys that are mappings with a group in them."""
+    return {
+        key: value
+        for key, value in container.items()
+        if key != RECIPE_METADATA_KEY
+        and isinstance(value, Mapping)
+        and not tag_key(value)
+        and any(map(is_group_key, value))
+    }
+
+
+def check_if_staged_recipe(container: Mapping[Any, Any]) -> bool:
+    """Whether a recipe has stages."""
+    return bool(stages_of(container))
+
+
+def variables_of(container: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The variables at the root of a recipe, or in a stage."""
+    stages = stages_of(container)
+    return {
+        key: value
+        for key, value in container.items()
+        if not (is_group_key(key) and (isinstance(value, list) or value is None))
+        and key not in stages
+    }
 
 
 class _Reader:

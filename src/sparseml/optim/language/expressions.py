@@ -12,8 +12,14 @@ from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from sparseml.optim.errors import RecipeRuntimeError, RecipeValueError, RecipeVariableError
-from sparseml.optim.language.document import Document, Path, children, tag_key
-from sparseml.optim.language.structure import stages_of, variables_of
+from sparseml.optim.language.document import (
+    Document,
+    Path,
+    children,
+    stages_of,
+    tag_key,
+    variables_of,
+)
 from sparseml.optim.language.yaml_text import MAX_NODES
 from sparseml.utils.constants import RECIPE_METADATA_KEY
 from sparseml.utils.restricted_eval import (

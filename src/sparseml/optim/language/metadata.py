@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparseml.optim.errors import RecipeValueError
-from sparseml.optim.language.document import Document, parse
+from sparseml.optim.language.document import Document, parse, stages_of
 from sparseml.optim.language.source import RecipeSource
-from sparseml.optim.language.structure import stages_of
 from sparseml.utils.constants import FRAMEWORK_METADATA_KEY, RECIPE_METADATA_KEY
 from sparseml.version import __version__
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparseml.optim.errors import RecipeTypeError, RecipeValueError
-from sparseml.optim.language.document import TAG_PREFIX, Document
-from sparseml.optim.language.structure import is_group_key, stages_of
+from sparseml.optim.language.document import TAG_PREFIX, Document, is_group_key, stages_of
 from sparseml.utils.text import did_you_mean
 
 __all__ = ["override_variables", "parse_recipe_variables"]
