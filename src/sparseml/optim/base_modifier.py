@@ -17,8 +17,6 @@ from sparseml.optim.ordering import comparing, end_key, modifier_key, stage_key,
 from sparseml.optim.props import BaseObject, ModifierProp
 from sparseml.optim.types import SparsificationTypes
 
-__all__ = ["BaseModifier"]
-
 
 class BaseModifier(BaseObject):
     """A change to the training or to the model, described by its properties."""

@@ -37,26 +37,6 @@ from typing_extensions import dataclass_transform
 from sparseml.optim.props import BaseObject, ModifierProp
 from sparseml.optim.types import SparsificationTypes
 
-__all__ = [
-    "FIELD_GROUPS",
-    "REQUIRED",
-    "Check",
-    "NoProperty",
-    "Property",
-    "accepted_arguments",
-    "argument",
-    "declared_fields",
-    "described_arguments",
-    "described_fields",
-    "field",
-    "fixed",
-    "for_all",
-    "ignored",
-    "new_field",
-    "of_types",
-    "stated",
-]
-
 _DECLARED = "_declared_arguments"
 _Class = TypeVar("_Class", bound=type)
 

@@ -14,22 +14,6 @@ from yaml.error import MarkedYAMLError
 
 from sparseml.utils.restricted_eval import UnknownVariableException
 
-__all__ = [
-    "RecipeAssertionError",
-    "RecipeAttributeError",
-    "RecipeError",
-    "RecipeFileNotFoundError",
-    "RecipeIndexError",
-    "RecipeKeyError",
-    "RecipeRuntimeError",
-    "RecipeSyntaxError",
-    "RecipeTagError",
-    "RecipeTypeError",
-    "RecipeValueError",
-    "RecipeVariableError",
-    "matching_recipe_error",
-]
-
 
 class RecipeError(Exception):
     """Something is wrong with a recipe.

@@ -6,8 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, overload
 
-__all__ = ["BaseObject", "BaseProp", "ModifierProp"]
-
 Getter = Callable[[Any], Any]
 Setter = Callable[[Any, Any], None]
 

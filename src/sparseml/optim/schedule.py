@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol
 
-__all__ = ["ONE_SHOT", "PlannedUpdate", "Reason", "Schedule", "epoch_of_step", "is_one_shot"]
-
 ONE_SHOT = math.inf
 """The epoch that asks a modifier to act at once, without training; as in SparseML 1.x."""
 

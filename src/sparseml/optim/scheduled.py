@@ -13,8 +13,6 @@ from sparseml.optim.steps import STEP_TWINS, StepsMeta
 from sparseml.utils.text import shortened
 from sparseml.utils.written_number import as_written
 
-__all__ = ["BaseScheduled", "BaseUpdate"]
-
 
 def _as_epochs(modifier: Any, field: str, value: Any) -> Any:
     """Return a number of epochs as it was given: recipes show whole numbers as such."""

@@ -9,8 +9,6 @@ from typing import Any
 
 from sparseml.optim.types import SparsificationTypes
 
-__all__ = ["TimelineMixin"]
-
 
 def _starts(modifiers: Iterable[Any]) -> list[float]:
     return [m.start_epoch for m in modifiers if getattr(m, "start_epoch", -1) > -1]

@@ -21,20 +21,6 @@ import sparseml
 from sparseml.legacy.export.arrays import load_numpy
 from sparseml.utils.paths import clean_path, create_parent_dirs
 
-__all__ = [
-    "NDARRAY_KEY",
-    "ROOT_PATH",
-    "create_unique_dir",
-    "deprecation_warning",
-    "is_package_available",
-    "is_url",
-    "json_to_jsonl",
-    "load_labeled_data",
-    "parse_optimization_str",
-    "path_file_count",
-    "path_file_size",
-]
-
 _LOGGER = logging.getLogger(__name__)
 
 NDARRAY_KEY = "ndarray"

@@ -13,17 +13,6 @@ from torch import Tensor
 
 from sparseml.pytorch.utils.tensors.stats import kept_dims, tensor_sparsity
 
-__all__ = [
-    "MEMORY_BOUNDED",
-    "detach",
-    "map_tensors",
-    "memory_aware_threshold",
-    "tensor_density",
-    "tensor_sample",
-    "tensors_to_device",
-    "tensors_to_precision",
-]
-
 #: Environment variable; ``true`` (any case) makes thresholds use less memory and more time.
 MEMORY_BOUNDED = "MEMORY_BOUNDED"
 

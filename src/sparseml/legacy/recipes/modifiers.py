@@ -14,15 +14,6 @@ from sparseml.optim.scheduled import BaseScheduled, BaseUpdate
 from sparseml.optim.types import SparsificationTypes
 from sparseml.utils.iterables import convert_to_bool, validate_names
 
-__all__ = [
-    "ConstantPruningModifier",
-    "EpochRangeModifier",
-    "GMPruningModifier",
-    "LearningRateModifier",
-    "SetLearningRateModifier",
-    "TrainableParamsModifier",
-]
-
 
 def _plain(_name: str, value: Any) -> Any:
     return value

@@ -26,8 +26,6 @@ from sparseml.optim.language.expressions import evaluate
 from sparseml.optim.language.source import RecipeSource
 from sparseml.utils.text import shortened
 
-__all__ = ["Modifiers", "build_modifiers", "load_modifier", "load_modifiers"]
-
 Modifiers = list[Any] | dict[str, list[Any]]
 """The modifiers of a recipe, or those of each stage."""
 

@@ -18,8 +18,6 @@ from sparseml.optim.language.registration import IGNORED_FIELDS, registered_modi
 from sparseml.optim.steps import STEP_TWINS
 from sparseml.utils.text import did_you_mean, shortened
 
-__all__ = ["construct"]
-
 Fields = dict[str, Any]
 # some name what they found, however long it is
 _LONGEST_MESSAGE = 1000

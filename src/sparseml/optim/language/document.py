@@ -21,21 +21,6 @@ from sparseml.utils.constants import RECIPE_METADATA_KEY
 from sparseml.utils.text import shortened
 from sparseml.utils.written_number import WrittenNumber
 
-__all__ = [
-    "GROUP_WORD",
-    "TAG_PREFIX",
-    "Document",
-    "Path",
-    "Repeated",
-    "check_if_staged_recipe",
-    "children",
-    "is_group_key",
-    "parse",
-    "stages_of",
-    "tag_key",
-    "variables_of",
-]
-
 _LOGGER = logging.getLogger(__name__)
 
 GROUP_WORD = "modifiers"

@@ -29,8 +29,6 @@ from sparseml.utils.restricted_eval import (
 )
 from sparseml.utils.text import did_you_mean, shortened
 
-__all__ = ["evaluate", "is_eval_string"]
-
 _OPEN, _CLOSE = "eval(", ")"
 Variables = dict[Any, Any]
 

@@ -13,8 +13,6 @@ from sparseml.optim.language.source import RecipeSource
 from sparseml.utils.constants import FRAMEWORK_METADATA_KEY, RECIPE_METADATA_KEY
 from sparseml.version import __version__
 
-__all__ = ["add_framework_metadata", "merge_metadata", "validate_metadata"]
-
 # the root logger, because callers of old configure that one
 _LOGGER = logging.getLogger()
 

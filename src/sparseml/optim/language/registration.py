@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 
 import yaml
 
-__all__ = ["ModifierYAML", "Registration", "registered_modifiers", "tag_of"]
-
 # once known to every recipe, now without a meaning
 IGNORED_FIELDS = frozenset({"log_types"})
 

@@ -18,8 +18,6 @@ from sparseml.optim.language.yaml_text import MAX_CHARACTERS
 from sparseml.utils.ready_recipes import READY_PREFIX, ready_recipes
 from sparseml.utils.text import did_you_mean, shortened, shown
 
-__all__ = ["RecipeSource", "read_source"]
-
 # a character of UTF-8 has four bytes at most
 MAX_BYTES = 4 * MAX_CHARACTERS
 _LONGEST_PATH = 4096  # what Linux allows; more must have been meant as something else

@@ -10,8 +10,6 @@ from sparseml.optim.errors import RecipeTypeError, RecipeValueError
 from sparseml.optim.language.document import TAG_PREFIX, Document, is_group_key, stages_of
 from sparseml.utils.text import did_you_mean
 
-__all__ = ["override_variables", "parse_recipe_variables"]
-
 _MAX_TEXT = 1_000_000
 _MAX_DEPTH = 20
 

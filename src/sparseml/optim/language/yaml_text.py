@@ -16,18 +16,6 @@ import yaml
 from sparseml.optim.errors import RecipeSyntaxError, RecipeValueError
 from sparseml.utils.written_number import WrittenCount, WrittenNumber
 
-__all__ = [
-    "MAX_CHARACTERS",
-    "MAX_DEPTH",
-    "MAX_NODES",
-    "RecipeDumper",
-    "RecipeLoader",
-    "compose",
-    "dump",
-    "is_yaml_number",
-    "syntax_errors",
-]
-
 MAX_CHARACTERS = 1_000_000
 MAX_NODES = 50_000
 MAX_DEPTH = 40

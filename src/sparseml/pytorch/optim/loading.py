@@ -12,8 +12,6 @@ from torch import nn
 from sparseml.pytorch.optim.manager import ScheduledModifierManager
 from sparseml.pytorch.utils.model import load_model_state, read_model_file
 
-__all__ = ["load_model"]
-
 
 def load_model(
     path: str | os.PathLike[str],

@@ -12,8 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["PROGRESS_KEY", "check_keys", "collect", "restore", "with_known_keys"]
-
 _LOGGER = logging.getLogger(__name__)
 _IDENTIFIER = re.compile(r"(\w+)-[0-9a-f]{32}")
 

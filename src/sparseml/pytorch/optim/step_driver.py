@@ -16,8 +16,6 @@ from sparseml.pytorch.optim.real_steps import (
     take_gradient_scale,
 )
 
-__all__ = ["Driven", "Position", "StepDriver"]
-
 
 class Position(NamedTuple):
     """Where a run stands; immutable.

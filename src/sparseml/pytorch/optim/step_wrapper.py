@@ -12,8 +12,6 @@ from torch.optim import Optimizer
 from sparseml.pytorch.optim.real_steps import stepping_optimizers
 from sparseml.pytorch.optim.step_driver import Driven, StepDriver
 
-__all__ = ["RecipeManagerStepWrapper", "WrappedOptimizer"]
-
 _HANDED_ON = ("grad_scale", "found_inf")
 """What a gradient scaler tells an optimizer by attributes that it did not have before."""
 

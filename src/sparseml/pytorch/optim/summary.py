@@ -17,8 +17,6 @@ from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.sharded import local_part
 from sparseml.pytorch.utils.tensors.stats import tensor_list_sparsity
 
-__all__ = ["PruningSummary", "RunSummary", "summarize"]
-
 _SHOWN = 6  # names of parameters in a line
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["gather_progress", "restore_progress"]
-
 
 def gather_progress(owner: Any) -> dict[str, Any]:
     """Return the declared attributes of an object, as plain data and tensors.

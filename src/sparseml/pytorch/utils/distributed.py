@@ -17,21 +17,6 @@ from torch import Tensor
 
 from sparseml.pytorch.utils.tensors.sharded import is_sharded
 
-__all__ = [
-    "add_up",
-    "any_rank",
-    "collective",
-    "gather_objects",
-    "is_distributed",
-    "process_rank",
-    "record",
-    "set_deterministic_seeds",
-    "sum_over_ranks",
-    "torch_distributed_zero_first",
-    "transfer_device",
-    "world_size",
-]
-
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 

@@ -22,8 +22,6 @@ from sparseml.pytorch.utils.saving.files import (
 )
 from sparseml.pytorch.utils.saving.rng import get_rng_state, set_rng_state
 
-__all__ = ["CheckpointInfo", "load_checkpoint", "pack_masks", "save_checkpoint", "unpack_masks"]
-
 _LOGGER = logging.getLogger(__name__)
 _VERSION = 1
 _VERSION_KEY = "checkpoint_version"

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["device_of", "iter_tensors", "tensors_batch_size", "tensors_module_forward"]
-
 
 def iter_tensors(values: Any) -> Iterator[Tensor]:
     """Yield the tensors in a tensor, mapping or iterable, depth first; texts hold none."""

@@ -7,8 +7,6 @@ import logging
 from sparseml.pytorch.functional.scores import exploration_decay
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 
-__all__ = ["ExplorationMasks"]
-
 _LOGGER = logging.getLogger(__name__)
 
 

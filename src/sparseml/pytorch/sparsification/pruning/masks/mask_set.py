@@ -21,8 +21,6 @@ from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.parametrized import computed_tensor, parameter_of, rescued
 from sparseml.pytorch.utils.tensors.sharded import full_value, is_sharded, local_part, shard_like
 
-__all__ = ["MaskSet", "broadcast_masks", "misfit"]
-
 
 class MaskSet(Mapping[str, Tensor]):
     """The mask (bool, True = keep) of each parameter, by the parameter's name.

@@ -17,8 +17,6 @@ from sparseml.pytorch.utils.distributed import sum_over_ranks
 from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.tensors.sharded import full_value
 
-__all__ = ["DropAndGrow", "GradientTimesWeight", "KeepZeros", "Magnitude", "Movement"]
-
 _LOGGER = logging.getLogger(__name__)
 
 

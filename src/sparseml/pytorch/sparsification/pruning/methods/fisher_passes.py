@@ -27,15 +27,6 @@ from sparseml.pytorch.utils.distributed import (
     world_size,
 )
 
-__all__ = [
-    "FisherPasses",
-    "FisherSettings",
-    "Held",
-    "free_bytes",
-    "put_aside",
-    "require_free",
-]
-
 _LOGGER = logging.getLogger(__name__)
 _OVERHEAD = 1.25
 """Sums of products, and the gradients that wait to be multiplied in."""

@@ -25,8 +25,6 @@ from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.sharded import full_value
 
-__all__ = ["Method", "Problem", "Target"]
-
 Target = float | list[float]
 """A sparsity for all parameters, or one for each."""
 

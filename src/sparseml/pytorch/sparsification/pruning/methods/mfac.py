@@ -25,8 +25,6 @@ from sparseml.pytorch.utils.layer_kinds import to_out_in
 _OVERHEAD = 1.1
 """The gradient that is being taken, and what is computed in double precision a part at a time."""
 
-__all__ = ["MFAC", "MFACSettings"]
-
 
 @dataclass(frozen=True)
 class MFACSettings:

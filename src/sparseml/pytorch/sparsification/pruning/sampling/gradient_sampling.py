@@ -43,8 +43,6 @@ from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.saving.rng import OwnRandomNumbers
 from sparseml.pytorch.utils.tensors.sharded import full_value, is_sharded
 
-__all__ = ["GradientSampler", "Gradients", "undisturbed"]
-
 _LOGGER = logging.getLogger(__name__)
 _MOST_SKIPPED = 0.1
 _FLOAT16_SCALE = 1024.0

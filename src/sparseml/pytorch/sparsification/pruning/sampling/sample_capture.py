@@ -17,8 +17,6 @@ from sparseml.pytorch.functional.second_order.sample_gradients import (
 )
 from sparseml.pytorch.utils.params import NamedLayerParam
 
-__all__ = ["LayerCapture"]
-
 
 class LayerCapture:
     """Within its block, keeps inputs and outputs of the layers that own the parameters.

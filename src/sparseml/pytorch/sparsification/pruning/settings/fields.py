@@ -9,13 +9,8 @@ from typing import Any
 
 import torch
 
-from sparseml.pytorch.functional.patterns import (
-    MaskType,
-    Member,
-    Pattern,
-    Units,
-    parse_pattern,
-)
+from sparseml.pytorch.functional.patterns import MaskType as MaskType
+from sparseml.pytorch.functional.patterns import Member, Pattern, Units, parse_pattern
 from sparseml.pytorch.sparsification.fields import (
     Check,
     as_given,
@@ -29,25 +24,6 @@ from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.utils.constants import FROM_PARAM_TOKEN
 from sparseml.utils.written_number import WrittenCount
-
-__all__ = [
-    "MaskType",
-    "PatternFields",
-    "UnsupportedError",
-    "as_count",
-    "as_final_sparsity",
-    "as_fraction",
-    "as_initial_sparsity",
-    "as_inner_fraction",
-    "as_keywords",
-    "as_optional_fraction",
-    "as_optional_keywords",
-    "checked_pattern",
-    "optional",
-    "out_in_shapes",
-    "require_reachable",
-    "supported",
-]
 
 _FIXED_TOLERANCE = 1e-2
 

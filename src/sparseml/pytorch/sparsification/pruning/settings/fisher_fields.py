@@ -28,19 +28,6 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
 )
 from sparseml.pytorch.sparsification.pruning.settings.memory import as_memory
 
-__all__ = [
-    "FisherFields",
-    "as_damp",
-    "as_device",
-    "as_fisher_dtype",
-    "as_optional_count",
-    "as_optional_text",
-    "as_samples",
-    "as_weight_update",
-    "block_rule",
-    "fisher_settings",
-]
-
 
 def as_damp(name: str, value: Any) -> float:
     """``value`` as a dampening; YAML reads numbers such as ``1e-7`` as text.

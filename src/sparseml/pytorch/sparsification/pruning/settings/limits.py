@@ -11,8 +11,6 @@ from sparseml.pytorch.functional.select import check_selection
 from sparseml.pytorch.sparsification.pruning.settings.fields import out_in_shapes
 from sparseml.pytorch.utils.params import NamedLayerParam
 
-__all__ = ["budget_of", "require_room", "require_sensible_limits"]
-
 _FIELDS = ("max_sparsity_per_param", "min_sparsity_per_param")
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["as_memory", "describe_bytes", "parse_bytes"]
-
 _UNITS = {
     "": 1,
     "b": 1,

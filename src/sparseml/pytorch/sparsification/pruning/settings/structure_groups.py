@@ -8,8 +8,6 @@ from typing import Any
 from sparseml.pytorch.utils.names import canonical_name
 from sparseml.utils.text import did_you_mean, shown
 
-__all__ = ["as_dependency_map", "as_param_groups", "group_indices"]
-
 
 def as_param_groups(name: str, value: Any) -> list[list[str]]:
     """``value`` as lists of names; None as no groups.
