@@ -1,5 +1,4 @@
-"""
-Fields that a modifier declares once, and the constructor that follows from them.
+"""Fields that a modifier declares once, and the constructor that follows from them.
 
 .. code-block:: python
 
@@ -99,8 +98,7 @@ def field(
     doc: str | None = None,
     serializable: bool = True,
 ) -> Any:
-    """
-    Return a settable property; in an annotated line also an argument.
+    """Return a settable property; in an annotated line also an argument.
 
     :param default: without it the argument is required
     :param unset: what the property of a modifier is while None is kept, which is not checked
@@ -183,8 +181,7 @@ def accepted_arguments(classes: Iterable[type]) -> set[str]:
 def declared_fields(
     *first: type, synonyms: Mapping[str, str] | None = None, hands_on: bool = False
 ) -> Callable[[_Class], _Class]:
-    """
-    Class decorator: make a constructor of the fields of a modifier.
+    """Class decorator: make a constructor of the fields of a modifier.
 
     :param first: classes, decorated as well, whose fields come before those of the class
     :param synonyms: further arguments, None by default, and the fields that they are other names of

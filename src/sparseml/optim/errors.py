@@ -99,26 +99,20 @@ class RecipeVariableError(RecipeError, UnknownVariableException):
         self.var_name = var_name
 
 
-def _set_yaml_attributes(error: Any) -> None:
-    # what handlers of PyYAML's errors read
-    error.problem = error.message
-    error.context = error.context_mark = error.problem_mark = error.note = None
+class _YAMLError(RecipeError):
+    def __init__(self, message: str, **place: Any) -> None:
+        super().__init__(message, **place)
+        # what handlers of PyYAML's errors read
+        self.problem = message
+        self.context = self.context_mark = self.problem_mark = self.note = None
 
 
-class RecipeSyntaxError(RecipeError, MarkedYAMLError, ValueError):
+class RecipeSyntaxError(_YAMLError, MarkedYAMLError, ValueError):
     """The text is not YAML."""
 
-    def __init__(self, message: str, **place: Any) -> None:
-        super().__init__(message, **place)
-        _set_yaml_attributes(self)
 
-
-class RecipeTagError(RecipeError, ConstructorError):
+class RecipeTagError(_YAMLError, ConstructorError):
     """A tag names no modifier that is known."""
-
-    def __init__(self, message: str, **place: Any) -> None:
-        super().__init__(message, **place)
-        _set_yaml_attributes(self)
 
 
 # those with more particular plain classes first

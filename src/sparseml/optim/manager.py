@@ -60,8 +60,7 @@ def with_added(modifiers: Any, more: Any) -> Any:
 
 
 class BaseManager(TimelineMixin, BaseObject):
-    """
-    The modifiers of a recipe, in the order in which they act.
+    """The modifiers of a recipe, in the order in which they act.
 
     :param modifiers: the modifiers, or a dict with those of each stage
     :param metadata: what is known about the recipe, ``{"__metadata__": entry}`` or an entry for
@@ -99,8 +98,7 @@ class BaseManager(TimelineMixin, BaseObject):
 
     @classmethod
     def from_yaml(cls: type[ManagerT], file_path: Any, **kwargs: Any) -> ManagerT:
-        """
-        Return a manager for a recipe.
+        """Return a manager for a recipe.
 
         :param file_path: path or text of the recipe
         """
@@ -114,8 +112,7 @@ class BaseManager(TimelineMixin, BaseObject):
         keep_original_epochs: bool = False,
         save_path: str | os.PathLike[str] | None = None,
     ) -> ManagerT:
-        """
-        Return one recipe that does one recipe's work and then another's, as stages.
+        """Return one recipe that does one recipe's work and then another's, as stages.
 
         Neither recipe is changed; a manager is read anew from its text.
 
@@ -168,8 +165,7 @@ class BaseManager(TimelineMixin, BaseObject):
                 yield stage, modifier
 
     def resolve_steps(self, steps_per_epoch: int) -> None:
-        """
-        Compute the epochs of all schedules that are given in steps, and sort by them.
+        """Compute the epochs of all schedules that are given in steps, and sort by them.
 
         :param steps_per_epoch: optimizer steps in an epoch
         :raises ValueError: if a schedule does not hold with it
@@ -181,8 +177,7 @@ class BaseManager(TimelineMixin, BaseObject):
             self._modifiers = _sorted(self._modifiers)
 
     def save(self, file_path: str | os.PathLike[str], include_metadata: bool = True) -> None:
-        """
-        Write the recipe.
+        """Write the recipe.
 
         :param file_path: the file; folders above it are created
         :param include_metadata: also write the metadata
@@ -195,8 +190,7 @@ class BaseManager(TimelineMixin, BaseObject):
             part.write_text("\n".join(lines), encoding="utf-8")
 
     def finalize_and_save_structured_modifiers(self, file_path: str | os.PathLike[str]) -> None:
-        """
-        Write a recipe of only those modifiers that change the model's structure.
+        """Write a recipe of only those modifiers that change the model's structure.
 
         They act at once in it, so that it restores the structure of a model made from scratch
         before trained weights are loaded. Modifiers still in use are finalized first.

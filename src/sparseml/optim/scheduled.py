@@ -13,6 +13,8 @@ from sparseml.optim.steps import STEP_TWINS, StepsMeta
 from sparseml.utils.text import shortened
 from sparseml.utils.written_number import as_written
 
+_BOUNDS = ("start_epoch", "end_epoch")
+
 
 def _as_epochs(modifier: Any, field: str, value: Any) -> Any:
     """Return a number of epochs as it was given: recipes show whole numbers as such."""
@@ -27,6 +29,14 @@ def _as_epochs(modifier: Any, field: str, value: Any) -> Any:
         raise TypeError(problem) from None
     except (ValueError, OverflowError):
         raise ValueError(problem) from None
+
+
+def _in_epochs(name: str, what: str) -> Any:
+    def keep(modifier: Any, value: Any) -> None:
+        setattr(modifier, f"_{name}", _as_epochs(modifier, name, value))
+        (modifier.validate_schedule if name in _BOUNDS else modifier.validate_update)()
+
+    return ModifierProp(func_get=operator.attrgetter(f"_{name}"), func_set=keep, doc=what)
 
 
 def _in_steps(attribute: str, what: str) -> ModifierProp:
@@ -73,26 +83,8 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
         self._end_comparator = end_comparator
         self.validate_schedule()
 
-    @ModifierProp()
-    def start_epoch(self) -> float:
-        """The epoch at which the modifier starts; -1 for immediately."""
-        return self._start_epoch
-
-    @start_epoch.setter  # type: ignore[no-redef]
-    def start_epoch(self, value: float) -> None:
-        self._start_epoch = _as_epochs(self, "start_epoch", value)
-        self.validate_schedule()
-
-    @ModifierProp()
-    def end_epoch(self) -> float:
-        """The epoch at which the modifier ends; -1 for never."""
-        return self._end_epoch
-
-    @end_epoch.setter  # type: ignore[no-redef]
-    def end_epoch(self, value: float) -> None:
-        self._end_epoch = _as_epochs(self, "end_epoch", value)
-        self.validate_schedule()
-
+    start_epoch = _in_epochs("start_epoch", "The epoch to start at; -1 for immediately.")
+    end_epoch = _in_epochs("end_epoch", "The epoch to end at; -1 for never.")
     start_step = _in_steps("_start_step", "The optimizer step to start at")
     end_step = _in_steps("_end_step", "The optimizer step to end at")
     update_steps = _in_steps("_update_steps", "Optimizer steps between updates")
@@ -155,7 +147,7 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
             )
         if not end >= self._min_end:
             raise ValueError(f"end_epoch of {name} must be at least {self._min_end}, found {end}")
-        for field, epoch in (("start_epoch", start), ("end_epoch", end)):
+        for field, epoch in zip(_BOUNDS, (start, end), strict=True):
             if math.isinf(epoch):
                 raise ValueError(f"{field} of {name} must be finite, found {epoch}")
         if self._end_comparator is None and end != self._init_end:
@@ -217,15 +209,7 @@ class BaseUpdate(BaseModifier):
         self._min_frequency = float(min_frequency)
         self.validate_update()
 
-    @ModifierProp()
-    def update_frequency(self) -> float:
-        """Epochs between updates; -1 for every step."""
-        return self._update_frequency
-
-    @update_frequency.setter  # type: ignore[no-redef]
-    def update_frequency(self, value: float) -> None:
-        self._update_frequency = _as_epochs(self, "update_frequency", value)
-        self.validate_update()
+    update_frequency = _in_epochs("update_frequency", "Epochs between updates; -1: every step.")
 
     def validate_update(self) -> None:
         """Check how often to update against its limit.

@@ -33,8 +33,7 @@ class WrittenNumber(float):
 
 
 class WrittenCount(int):
-    """
-    A whole number that prints as it was written, such as ``64.0``.
+    """A whole number that prints as it was written, such as ``64.0``.
 
     :param given: the number, or the text of one
     :raises ValueError: if it is none
