@@ -99,7 +99,7 @@ class RecipeVariableError(RecipeError, UnknownVariableException):
         self.var_name = var_name
 
 
-class _YAMLError(RecipeError):
+class _YAMLError(RecipeError, MarkedYAMLError):
     def __init__(self, message: str, **place: Any) -> None:
         super().__init__(message, **place)
         # what handlers of PyYAML's errors read

@@ -8,8 +8,6 @@ from typing import Any
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, ALL_TOKEN
 from sparseml.utils.text import did_you_mean, shortened
 
-__all__ = ["convert_to_bool", "flatten_iterable", "validate_names", "validate_str_iterable"]
-
 
 def flatten_iterable(li: Iterable[Any]) -> list[Any]:
     """Return all elements of nested iterables in one list; strings stay whole."""

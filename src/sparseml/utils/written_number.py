@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["WrittenCount", "WrittenNumber", "as_written"]
-
 
 class WrittenNumber(float):
     """A number that prints as the text that it was written as, such as ``1e-4``.
