@@ -55,10 +55,7 @@ class BaseModifier(BaseObject):
         self._enabled = value
 
     def validate(self) -> None:
-        """Check the schedule once more; other values are checked when they are given.
-
-        :raises ValueError: for a schedule that makes no sense
-        """
+        """Check the schedule, else a ValueError; other values are checked when they are given."""
         for part in ("schedule", "update"):
             getattr(self, f"validate_{part}", lambda: None)()
 

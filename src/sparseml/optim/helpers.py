@@ -62,10 +62,7 @@ def rewrite_recipe_yaml_string_with_classes(recipe_contianer: Any) -> str:
 
 
 def load_global_recipe_variables_from_yaml(file_path: Any) -> dict[str, Any]:
-    """The variables at the root of a recipe, expressions not evaluated.
-
-    :raises RecipeError: if it is not valid
-    """
+    """The variables at the root of a recipe, else a RecipeError; expressions not evaluated."""
     container = parse(read_source(file_path)).container
     if not isinstance(container, dict):
         raise RecipeTypeError(f"a recipe must be a mapping, found {type(container).__name__}")

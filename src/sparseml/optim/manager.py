@@ -45,17 +45,15 @@ def with_added(modifiers: Any, more: Any) -> Any:
     """
     if not isinstance(modifiers, Mapping):
         if isinstance(more, Mapping):
-            raise ValueError(
-                f"add_modifiers is by stage ({sorted(more)}), but the recipe has no stages"
-            )
+            stages = sorted(more)
+            raise ValueError(f"add_modifiers is by stage ({stages}), but the recipe has no stages")
         return [*modifiers, *more]
     if not isinstance(more, Mapping):
         more = {list(modifiers)[-1]: more}
     unknown = sorted(set(more) - set(modifiers))
     if unknown:
-        raise ValueError(
-            f"add_modifiers is for the stages {unknown}, the recipe has {list(modifiers)}"
-        )
+        known = list(modifiers)
+        raise ValueError(f"add_modifiers is for the stages {unknown}, the recipe has {known}")
     return {stage: [*members, *more.get(stage, [])] for stage, members in modifiers.items()}
 
 
@@ -98,10 +96,7 @@ class BaseManager(TimelineMixin, BaseObject):
 
     @classmethod
     def from_yaml(cls: type[ManagerT], file_path: Any, **kwargs: Any) -> ManagerT:
-        """Return a manager for a recipe.
-
-        :param file_path: path or text of the recipe
-        """
+        """Return a manager for a recipe, given by its path or text."""
         raise NotImplementedError(f"{cls.__name__} belongs to no framework and reads no recipes")
 
     @classmethod
@@ -157,10 +152,8 @@ class BaseManager(TimelineMixin, BaseObject):
 
     def iter_staged_modifiers(self) -> Generator[tuple[str | None, Any], None, None]:
         """Yield all modifiers, each with the name of its stage; None in a recipe without stages."""
-        stages = (
-            self._modifiers if isinstance(self._modifiers, Mapping) else {None: self._modifiers}
-        )
-        for stage, members in stages.items():
+        own: Any = self._modifiers
+        for stage, members in (own if isinstance(own, Mapping) else {None: own}).items():
             for modifier in members:
                 yield stage, modifier
 
@@ -180,7 +173,6 @@ class BaseManager(TimelineMixin, BaseObject):
         """Write the recipe.
 
         :param file_path: the file; folders above it are created
-        :param include_metadata: also write the metadata
         """
         self._write(file_path, self.to_string_lines(include_metadata))
 

@@ -68,8 +68,7 @@ class Schedule:
     :param start: the epoch to start at; -1 for the first opportunity
     :param end: the epoch to end at; -1 for never
     :param frequency: epochs between two updates; -1 for every step, None for start and end only
-    :param start_step: the optimizer step to start at, in place of ``start``
-    :param end_step: the optimizer step to end at, in place of ``end``
+    :param start_step: in place of ``start``, an optimizer step, as ``end_step`` for ``end``
     :param update_steps: optimizer steps between two updates, in place of ``frequency``
     :param also: further epochs to update at, started or not
     """
@@ -104,11 +103,9 @@ class Schedule:
     ) -> Reason:
         """Return why an update is due at ``epoch``; an empty, hence false, text if none is.
 
-        :param epoch: infinity for a one-shot application, which ``steps_per_epoch`` is not needed
-            for
+        :param epoch: infinity for a one-shot application, which needs no ``steps_per_epoch``
         :param last_update: the epoch of the last update, negative if there was none
-        :param started: whether an update has started it
-        :param ended: whether an update has ended it
+        :param started: whether an update has started it, as ``ended`` whether one has ended it
         """
         if self.start_step is not None or self.end_step is not None:
             schedule = self.in_epochs(max(steps_per_epoch, 1))

@@ -18,9 +18,8 @@ _BOUNDS = ("start_epoch", "end_epoch")
 
 def _as_epochs(modifier: Any, field: str, value: Any) -> Any:
     """Return a number of epochs as it was given: recipes show whole numbers as such."""
-    problem = (
-        f"{field} of {type(modifier).__name__} must be a number of epochs, found {shortened(value)}"
-    )
+    owner, found = type(modifier).__name__, shortened(value)
+    problem = f"{field} of {owner} must be a number of epochs, found {found}"
     if isinstance(value, bool):
         raise TypeError(problem)
     try:
@@ -102,15 +101,13 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
     def resolve_steps(self, steps_per_epoch: int) -> None:
         """Compute the epochs of what is given in steps. Calling it again changes nothing.
 
-        :raises ValueError: if it is not a positive whole number, or the schedule does not hold
-            with it
+        :raises ValueError: if it is no positive whole number, or the schedule does not hold with it
         """
         if not self.has_steps:
             return
         if not isinstance(steps_per_epoch, int) or steps_per_epoch < 1:
-            raise ValueError(
-                f"steps_per_epoch must be a positive whole number, found {steps_per_epoch!r}"
-            )
+            found = repr(steps_per_epoch)
+            raise ValueError(f"steps_per_epoch must be a positive whole number, found {found}")
         if self._start_step is not None:
             self._start_epoch = self._init_start = epoch_of_step(self._start_step, steps_per_epoch)
         if self._end_step is not None:
@@ -136,18 +133,12 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
             )
 
     def validate_schedule(self) -> None:
-        """Check start and end against each other and against their limits.
-
-        :raises ValueError: if a rule is broken
-        """
+        """Check start and end against each other and their limits, or raise a ValueError."""
         name, start, end = type(self).__name__, self._start_epoch, self._end_epoch
-        if not start >= self._min_start:
-            raise ValueError(
-                f"start_epoch of {name} must be at least {self._min_start}, found {start}"
-            )
-        if not end >= self._min_end:
-            raise ValueError(f"end_epoch of {name} must be at least {self._min_end}, found {end}")
-        for field, epoch in zip(_BOUNDS, (start, end), strict=True):
+        least = (self._min_start, self._min_end)
+        for field, epoch, low in zip(_BOUNDS, (start, end), least, strict=True):
+            if not epoch >= low:
+                raise ValueError(f"{field} of {name} must be at least {low}, found {epoch}")
             if math.isinf(epoch):
                 raise ValueError(f"{field} of {name} must be finite, found {epoch}")
         if self._end_comparator is None and end != self._init_end:
@@ -212,10 +203,7 @@ class BaseUpdate(BaseModifier):
     update_frequency = _in_epochs("update_frequency", "Epochs between updates; -1: every step.")
 
     def validate_update(self) -> None:
-        """Check how often to update against its limit.
-
-        :raises ValueError: if ``update_frequency`` is too small
-        """
+        """Check that ``update_frequency`` is at least its limit, or raise a ValueError."""
         if not self._update_frequency >= self._min_frequency:
             raise ValueError(
                 f"update_frequency of {type(self).__name__} must be at least "

@@ -35,10 +35,8 @@ def map_tensors(tensors: Any, function: Callable[[Tensor], Tensor]) -> Any:
         return type(tensors)(*items) if hasattr(tensors, "_fields") else tuple(items)
     if isinstance(tensors, Iterable) and not isinstance(tensors, (str, bytes)):
         return [map_tensors(item, function) for item in tensors]
-    raise ValueError(
-        "expected a tensor, or a mapping, tuple or iterable of tensors, "
-        f"found {type(tensors).__name__}"
-    )
+    found = type(tensors).__name__
+    raise ValueError(f"expected a tensor, mapping, tuple or iterable of tensors, found {found}")
 
 
 def tensors_to_device(tensors: Any, device: str | torch.device) -> Any:

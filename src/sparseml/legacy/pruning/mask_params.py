@@ -33,7 +33,6 @@ class ModuleParamPruningMask(MaskSet):
     Masks are given and handed out as 1 and 0 in the parameters' dtype.
 
     :param layers: the layers that own the parameters, one per parameter
-    :param mask_creator: makes masks of scores
     :param scorer: scores the parameters; None takes their values as scores
     :param param_names: the parameter's name in its layer, for all or one per layer
     :param store_init: keep the initial values in ``params_init``, for :meth:`reset`

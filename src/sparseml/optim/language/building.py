@@ -59,9 +59,8 @@ class _Builder:
     def modifier(self, item: Any, path: Path) -> Any:
         key = tag_key(item)
         if key is None:
-            raise self._error(
-                f"a modifier must begin with its tag, as '- !Name'; found {shortened(item)}", path
-            )
+            must = "a modifier must begin with its tag, as '- !Name'"
+            raise self._error(f"{must}; found {shortened(item)}", path)
         nested = item[key]
         tag_path = (*path, key)
         # the fields stand below the tag's key or beside it
@@ -139,7 +138,7 @@ def build_modifiers(document: Document, container: Any, framework: str) -> Modif
     """Make all modifiers of a recipe.
 
     :param container: the recipe as plain data, evaluated
-    :return: the modifiers in the order of the text, or those of each stage, stages by name
+    :return: in the order of the text; stages by name
     :raises RecipeTagError: if one of them is not known
     :raises RecipeError: if there are none, or one refuses its fields
     """

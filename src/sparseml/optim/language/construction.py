@@ -106,9 +106,8 @@ def construct(
         about = _field_in(str(err), fields)
         path = (*field_path, *about) if about else tag_path
         found = fields[about[0]] if about else None
-        text = (
-            str(err) if len(str(err)) <= _LONGEST_MESSAGE else f"{str(err)[:_LONGEST_MESSAGE]}..."
-        )
+        text = str(err)
+        text = text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
         message = text if name in text else f"!{name}: {text}"
         message += _variable_hint(found, document)
         raise document.error(matching_recipe_error(err), message, path, found=found) from err

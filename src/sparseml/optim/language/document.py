@@ -54,11 +54,7 @@ _SCALARS = {
 
 @dataclass(frozen=True)
 class Repeated:
-    """A key that occurs twice in one mapping; its last value holds.
-
-    :param first: the line in which it occurs first
-    :param again: the line in which it occurs again
-    """
+    """A key that occurs in two lines of one mapping; its last value holds."""
 
     path: Path
     first: int
@@ -73,11 +69,9 @@ class Repeated:
 class Document:
     """A recipe as plain data.
 
-    :param source: the text it was read from
     :param container: dicts, lists and scalars
     :param marks: line and column, counted from 1, of keys and list items by their path of keys and
         indices
-    :param repeated: keys that occur twice in one mapping
     """
 
     source: RecipeSource
@@ -194,9 +188,8 @@ class _Reader:
         construct = _SCALARS.get(node.tag)
         if construct is None or not isinstance(node, yaml.ScalarNode):
             tag = node.tag.replace(_STANDARD, "!!")
-            raise self._error(
-                RecipeTagError, f"{tag:.80} is not allowed in a recipe", node, found=tag
-            )
+            message = f"{tag:.80} is not allowed in a recipe"
+            raise self._error(RecipeTagError, message, node, found=tag)
         try:
             return construct(node)
         except (ValueError, LookupError) as err:  # IndexError: a number without a digit
@@ -223,9 +216,8 @@ class _Reader:
 
     def _key(self, node: yaml.Node) -> Any:
         if self._is_tagged(node):
-            message = (
-                f"the fields of {node.tag:.80} must begin on a line of their own, or in braces"
-            )
+            where = "must begin on a line of their own, or in braces"
+            message = f"the fields of {node.tag:.80} {where}"
             raise self._error(RecipeTagError, message, node, found=node.tag)
         if not isinstance(node, yaml.ScalarNode):
             raise self._error(RecipeValueError, "a key must be a plain value", node)
@@ -244,8 +236,7 @@ class _Reader:
     def _read_tagged(self, node: yaml.Node, path: Path) -> dict[str, Any]:
         match = _TAG.match(node.tag)
         if match is None or isinstance(node, yaml.SequenceNode):
-            what = "needs fields" if match else "is not a valid tag"
-            message = f"{node.tag:.80} {what}"
+            message = f"{node.tag:.80} {'needs fields' if match else 'is not a valid tag'}"
             raise self._error(RecipeTagError, message, node, found=node.tag)
         key = f"{TAG_PREFIX}{match['name']}"
         tag_path = (*path, key)

@@ -28,9 +28,8 @@ def _warn_of_differences(own: Any, given: Any, where: str) -> None:
         elif key not in own:
             _LOGGER.warning("metadata of %s: %r is added", where, key)
         elif own[key] != given[key]:
-            _LOGGER.warning(
-                "metadata of %s: %r is replaced: %r by %r", where, key, own[key], given[key]
-            )
+            text = "metadata of %s: %r is replaced: %r by %r"
+            _LOGGER.warning(text, where, key, own[key], given[key])
 
 
 def _own_metadata(document: Document) -> dict[Any, Any]:
@@ -82,11 +81,8 @@ def add_framework_metadata(metadata: dict[str, Any], **extra: Any) -> dict[str, 
     :param metadata: as of :func:`validate_metadata`, changed in place
     :param extra: what to note besides the versions of Python and of this package
     """
-    versions = {
-        "python_version": platform.python_version(),
-        "sparseml_version": __version__,
-        **extra,
-    }
+    python = platform.python_version()
+    versions = {"python_version": python, "sparseml_version": __version__, **extra}
     seen: set[int] = set()
     for name, entry in metadata.items():
         if not isinstance(entry, dict):

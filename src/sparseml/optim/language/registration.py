@@ -22,11 +22,7 @@ def tag_of(clazz: type, framework: str | None = None) -> str:
 
 @dataclass(frozen=True)
 class Registration:
-    """A class known to recipes.
-
-    :param clazz: the class
-    :param swap_class: chooses another class depending on the fields of a recipe
-    """
+    """A class known to recipes; ``swap_class`` chooses another one by the fields of a recipe."""
 
     clazz: type
     swap_class: SwapClass | None = None

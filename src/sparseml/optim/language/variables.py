@@ -46,9 +46,9 @@ def parse_recipe_variables(
     if isinstance(recipe_variables, dict):
         return recipe_variables
     if not isinstance(recipe_variables, str):
+        kind, found = type(recipe_variables).__name__, recipe_variables
         raise RecipeValueError(
-            f"recipe variables must be a dict or text, found {type(recipe_variables).__name__}",
-            found=recipe_variables,
+            f"recipe variables must be a dict or text, found {kind}", found=found
         )
     if len(recipe_variables) > _MAX_TEXT:
         raise RecipeValueError(f"recipe variables are longer than {_MAX_TEXT} characters")
@@ -57,11 +57,8 @@ def parse_recipe_variables(
     except (ValueError, RecursionError):
         return _parse_csv(recipe_variables)
     if not isinstance(variables, dict):
-        raise RecipeValueError(
-            f"recipe variables must be a JSON object of names and values, "
-            f"found {recipe_variables[:100]!r}",
-            found=variables,
-        )
+        must = "recipe variables must be a JSON object of names and values"
+        raise RecipeValueError(f"{must}, found {recipe_variables[:100]!r}", found=variables)
     return variables
 
 

@@ -103,9 +103,8 @@ class StepDriver:
         epoch: float | None = None,
     ) -> None:
         if not isinstance(manager, Driven):
-            raise ValueError(
-                f"manager must be a ScheduledModifierManager, got {type(manager).__name__}"
-            )
+            found = type(manager).__name__
+            raise ValueError(f"manager must be a ScheduledModifierManager, got {found}")
         self.module = module
         self.optimizer = optimizer
         self.manager = manager

@@ -140,10 +140,8 @@ def summarize(
     bounds = (getattr(m, field) for m in known for field in ("start_epoch", "end_epoch"))
     epochs = max(bounds, default=-1.0)
     needed = None if position is None else steps_to(epochs, position.steps_per_epoch)
-    pruning = [m for m in enabled if isinstance(m, Prunes)]
-    return RunSummary(
-        position, epochs, needed, tuple(_summary_of(m, position, module) for m in pruning)
-    )
+    pruning = (_summary_of(m, position, module) for m in enabled if isinstance(m, Prunes))
+    return RunSummary(position, epochs, needed, tuple(pruning))
 
 
 def steps_to(epoch: float, steps_per_epoch: int) -> int:

@@ -130,10 +130,7 @@ def set_deterministic_seeds(seed: int = 0) -> None:
 
 
 def record(func: _Function) -> _Function:
-    """Decorate the main function of a process that torchrun starts, to report its errors.
-
-    ``func`` itself where torch has no elastic launcher.
-    """
+    """Decorate the main function of a process that torchrun starts, to report its errors."""
     try:
         from torch.distributed.elastic.multiprocessing.errors import record as torch_record
     except ImportError:

@@ -47,7 +47,6 @@ class PowerpropagationWrapper(nn.Module):
     def set_alpha(self, new_alpha: float) -> None:
         """Change the exponent, and the weights so that the layer computes the same as before.
 
-        :param new_alpha: the exponent, at least 1
         :raises ValueError: for an exponent below 1
         """
         old = float(self.alpha)

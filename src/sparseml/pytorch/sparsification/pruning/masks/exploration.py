@@ -20,12 +20,9 @@ class ExplorationMasks(MaskSet):
 
     def __init__(self, active: MaskSet, forward_sparsity: float, backward_sparsity: float) -> None:
         if backward_sparsity > forward_sparsity:
-            _LOGGER.warning(
-                "backward_sparsity %g is above forward_sparsity %g: some active weights do not "
-                "train, and no others do",
-                backward_sparsity,
-                forward_sparsity,
-            )
+            text = "backward_sparsity %g is above forward_sparsity %g: some active weights do not "
+            text += "train, and no others do"
+            _LOGGER.warning(text, backward_sparsity, forward_sparsity)
         super().__init__(active.found, gradients_only=True)
         self._active = active
         self._density = 1.0 - forward_sparsity

@@ -239,8 +239,7 @@ class MaskSet(Mapping[str, Tensor]):
     def named_state(self, lifted: bool) -> dict[str, Tensor]:
         """Return the masks as checkpoints hold them, by ``<layer>.<param>.sparsity_mask``.
 
-        Of parameters that several processes share, the whole masks; then all of them must call
-        this.
+        Of parameters that processes share, the whole masks; then all of them must call this.
 
         :param lifted: whether pruning has ended, so that masks not in force are given as ones
         """

@@ -80,11 +80,9 @@ class Movement(Method):
         """
         sums = [full_value(total) for total in sum_over_ranks(self.sums_of(problem.masks.params))]
         if not any(bool(total.any()) for total in sums):
-            _LOGGER.warning(
-                "%s: no weight has moved yet, so nothing tells which ones to prune; the choice is "
-                "arbitrary. Start later than the first step, and not in one shot",
-                self._owner,
-            )
+            text = "%s: no weight has moved yet, so nothing tells which ones to prune; the choice "
+            text += "is arbitrary. Start later than the first step, and not in one shot"
+            _LOGGER.warning(text, self._owner)
         return [
             to_out_in(one.layer, one.param_name, total.masked_fill(~full_value(mask), -torch.inf))
             for one, total, mask in zip(problem.found, sums, problem.masks.masks, strict=True)

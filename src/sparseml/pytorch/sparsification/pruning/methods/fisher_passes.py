@@ -60,9 +60,7 @@ class FisherSettings:
 class FisherPasses:
     """Estimates and inverts Fisher matrices of groups of blocks.
 
-    :param problem: the weights
-    :param layouts: how they are cut into blocks
-    :param settings: how matrices are estimated
+    :param layouts: how the problem's weights are cut into blocks
     :param owner: the modifier, for messages
     """
 

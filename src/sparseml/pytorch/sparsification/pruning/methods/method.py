@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -162,18 +162,11 @@ class Problem:
         if used == everything and not self.masks.swapped:
             return sampled
 
-        def turned(one: Gradients) -> Gradients:
-            return Gradients(
-                one.count,
-                lambda index: to_out_in(
-                    self.found[index].layer,
-                    self.found[index].param_name,
-                    one.of(used.index(index)),
-                    batch_dims=1,
-                ),
-            )
+        def turned(one: Gradients, index: int) -> Tensor:
+            found, grads = self.found[index], one.of(used.index(index))
+            return to_out_in(found.layer, found.param_name, grads, batch_dims=1)
 
-        return map(turned, sampled)
+        return (Gradients(one.count, partial(turned, one)) for one in sampled)
 
     def require_sound(self) -> None:
         """Check the gradients sampled last; all ranks raise if one of them has to.
@@ -224,10 +217,7 @@ class Method:
         return ""
 
     def observe(self, masks: MaskSet) -> None:
-        """Look at the gradients of a training step, before the optimizer moves the weights.
-
-        :param masks: the parameters with their present masks
-        """
+        """Look at the gradients of a training step, before the optimizer moves the weights."""
 
     def decide(
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None

@@ -110,10 +110,7 @@ class MFAC(Method):
         count = self._settings.most
         values = self._settings.values(columns.stop - columns.start)
         needed = math.ceil(_OVERHEAD * values * _dtype(problem.weights).itemsize)
-        advice = (
-            "Lower num_grads, use a smaller fisher_block_size, or keep gradients elsewhere by "
-            "grads_device"
-        )
+        advice = "Lower num_grads or fisher_block_size, or keep gradients elsewhere by grads_device"
         home = torch.device(self._settings.home)
         require_free(self._owner, f"{count} gradients", needed, home, advice)
         return f"{count} gradients of {size} weights take {describe_bytes(needed)} on {home}"

@@ -33,10 +33,7 @@ class UnsupportedError(ValueError, AssertionError):
 
 
 def supported(*choices: str) -> Check:
-    """A check that demands one of ``choices``.
-
-    :raises UnsupportedError: (by the check) naming the choices
-    """
+    """A check that demands one of ``choices``, or raises an UnsupportedError that names them."""
     check = one_of(choices)
 
     def check_supported(name: str, value: Any) -> Any:
@@ -70,10 +67,7 @@ def as_count(name: str, value: Any) -> int:
 
 
 def as_keywords(name: str, value: Any) -> dict[str, Any]:
-    """``value`` as keyword arguments; None stands for none.
-
-    :raises TypeError: for what is no mapping of names
-    """
+    """``value`` as keyword arguments; None stands for none, a TypeError for no mapping of names."""
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):

@@ -60,12 +60,8 @@ as_fisher_dtype = one_of(("float32", "float64"))
 
 def block_rule(fields: Any, eliminate: bool) -> BlockRule:
     """Return what the fields of a modifier say to do with the blocks of a Fisher matrix."""
-    return BlockRule(
-        fields.fisher_block_size,
-        layout=fields.fisher_block_layout,
-        eliminate=eliminate,
-        update=fields.weight_update,
-    )
+    layout, update = fields.fisher_block_layout, fields.weight_update
+    return BlockRule(fields.fisher_block_size, layout, eliminate, update)
 
 
 def fisher_settings(fields: Any) -> FisherSettings:
