@@ -89,10 +89,7 @@ class RecipeFileNotFoundError(RecipeError, FileNotFoundError):
 
 
 class RecipeVariableError(RecipeError, UnknownVariableException):
-    """An expression of a modifier names an unknown variable.
-
-    ``var_name`` holds the name.
-    """
+    """An expression of a modifier names an unknown variable, ``var_name``."""
 
     def __init__(self, message: str, *, var_name: str = "", **place: Any) -> None:
         super().__init__(message, **place)

@@ -170,10 +170,7 @@ class BaseManager(TimelineMixin, BaseObject):
             self._modifiers = _sorted(self._modifiers)
 
     def save(self, file_path: str | os.PathLike[str], include_metadata: bool = True) -> None:
-        """Write the recipe.
-
-        :param file_path: the file; folders above it are created
-        """
+        """Write the recipe to a file; folders above it are created."""
         self._write(file_path, self.to_string_lines(include_metadata))
 
     @staticmethod

@@ -11,10 +11,7 @@ Setter = Callable[[Any, Any], None]
 
 
 class BaseObject:
-    """The end of every chain of ``super().__init__(**kwargs)``.
-
-    :raises ValueError: for a keyword that no class in the chain has taken
-    """
+    """The end of every chain of ``super().__init__(**kwargs)``; a ValueError for what is left."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__()

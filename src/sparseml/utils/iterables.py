@@ -55,10 +55,7 @@ def validate_str_iterable(val: str | Iterable[Any], error_desc: str = "") -> str
 
 
 def validate_names(val: str | Iterable[Any], error_desc: str = "") -> str | list[str]:
-    """Read names of layers or parameters, like :func:`validate_str_iterable`.
-
-    :raises ValueError: for what is no text among the names, too
-    """
+    """Do what :func:`validate_str_iterable` does; a ValueError for no text among the names, too."""
     names = validate_str_iterable(val, error_desc)
     for name in [] if isinstance(names, str) else names:
         if not isinstance(name, str):

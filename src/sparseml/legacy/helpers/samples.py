@@ -69,10 +69,7 @@ def load_labeled_data(
 
 
 def parse_optimization_str(optim_full_name: str) -> tuple[str, str, Any]:
-    """Return name, category and target of a kind such as ``pruned-moderate-deepsparse``.
-
-    Where the last ones are missing they are ``base``, ``none`` and None.
-    """
+    """Return name, category and target of ``a-b-c``; ``base``, ``none`` and None where missing."""
     parts = [part for part in optim_full_name.split("-", 2) if part]
     name, category, target = parts + ["base", "none", ""][len(parts) :]
     return name, category, target or None

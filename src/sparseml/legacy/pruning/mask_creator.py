@@ -55,10 +55,7 @@ _DIMS = {"filter": 0, "channel": 1}
 
 
 class GroupedPruningMaskCreator(UnstructuredPruningMaskCreator):
-    """Prunes groups of entries by one score each; subclasses say what a group is.
-
-    Sparsities are fractions of the groups.
-    """
+    """Prunes a fraction of the groups of entries, which subclasses define, by one score each."""
 
     def __str__(self) -> str:
         own = vars(self).get("_pattern")
@@ -157,10 +154,7 @@ class BlockMaskCreator(_RowMajorMaskCreator):
 
 
 class PatternMaskCreator(UnstructuredPruningMaskCreator):
-    """Prunes the units of any pattern of :mod:`sparseml.pytorch.functional.patterns`.
-
-    Sparsities are fractions of the weights.
-    """
+    """Prunes units of any pattern; sparsities are fractions of the weights."""
 
     def __init__(self, pattern: Pattern) -> None:
         self._pattern = pattern

@@ -256,10 +256,7 @@ def named_params(
 
 
 def checked_scores(masks: MaskSet, scorer: Any) -> list[Tensor]:
-    """Return a scorer's scores of the present parameters, or for None their values, whole.
-
-    :raises ValueError: naming the parameter, for scores that are not numbers
-    """
+    """Return a scorer's scores, or for None the values, whole; a ValueError for a NaN in them."""
     params = masks.params
     if scorer is None:
         scores: list[Tensor] = [param.detach() for param in params]

@@ -156,9 +156,6 @@ def load_modifiers(yaml_str: str, framework: str) -> Modifiers:
 
 
 def load_modifier(yaml_str: str, framework: str) -> Any:
-    """Make the one modifier of a text; expressions are not evaluated.
-
-    :raises RecipeError: if the text is anything else
-    """
+    """Make the one modifier of a text, else a RecipeError; expressions are not evaluated."""
     document = parse(RecipeSource(yaml_str))
     return _Builder(document, framework, sort=False).modifier(document.container, ())

@@ -46,10 +46,8 @@ def parse_recipe_variables(
     if isinstance(recipe_variables, dict):
         return recipe_variables
     if not isinstance(recipe_variables, str):
-        kind, found = type(recipe_variables).__name__, recipe_variables
-        raise RecipeValueError(
-            f"recipe variables must be a dict or text, found {kind}", found=found
-        )
+        text = f"recipe variables must be a dict or text, found {type(recipe_variables).__name__}"
+        raise RecipeValueError(text, found=recipe_variables)
     if len(recipe_variables) > _MAX_TEXT:
         raise RecipeValueError(f"recipe variables are longer than {_MAX_TEXT} characters")
     try:

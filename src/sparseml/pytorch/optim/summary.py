@@ -131,10 +131,7 @@ class RunSummary:
 def summarize(
     modifiers: Iterable[Any], position: Position | None, module: Module | None = None
 ) -> RunSummary:
-    """Return where a run stands.
-
-    :param module: the model; by default what initialised modifiers know of it
-    """
+    """Return where a run stands; ``module`` tells of modifiers that are not initialised."""
     enabled = [modifier for modifier in modifiers if modifier.enabled]
     known = [m for m in enabled if getattr(m, "steps_resolved", False)]
     bounds = (getattr(m, field) for m in known for field in ("start_epoch", "end_epoch"))

@@ -22,10 +22,7 @@ def iter_tensors(values: Any) -> Iterator[Tensor]:
 
 
 def tensors_batch_size(tensors: Any) -> int:
-    """Return the first dimension of the first tensor found, depth first; -1 if there is none.
-
-    A tensor without dimensions does not count.
-    """
+    """Return the first dimension of the first tensor, depth first, that has any; -1 for none."""
     return next((tensor.shape[0] for tensor in iter_tensors(tensors) if tensor.ndim), -1)
 
 

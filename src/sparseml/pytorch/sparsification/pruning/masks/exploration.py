@@ -28,10 +28,7 @@ class ExplorationMasks(MaskSet):
         self._density = 1.0 - forward_sparsity
 
     def decay(self, rate: float) -> None:
-        """Shrink the weights, while what is masked away is put back.
-
-        :param rate: strength of the decay times the learning rate
-        """
+        """Shrink the weights, masked ones put back, by a rate: decay times learning rate."""
         if not (self._active.enabled and self._active.allow_reintroduction):
             return
         masks = zip(self._active.param_masks, self.param_masks, strict=True)

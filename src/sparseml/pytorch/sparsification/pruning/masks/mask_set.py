@@ -175,18 +175,12 @@ class MaskSet(Mapping[str, Tensor]):
             self.forget_changed(optimizer, before)
 
     def restore(self, masks: Sequence[Tensor]) -> None:
-        """Set masks from a checkpoint, and mask the weights whether enabled or not.
-
-        :raises ValueError: naming the parameter, for another shape
-        """
+        """Set masks, or raise a ValueError for a wrong shape, and mask weights, enabled or not."""
         self._replace(masks)
         self._mask_weights(plain_zeros=False)
 
     def apply(self, plain_zeros: bool = False) -> None:
-        """Mask the weights, if enabled.
-
-        :param plain_zeros: leave no -0.0; not needed at every step
-        """
+        """Mask the weights, if enabled; with ``plain_zeros``, in rare need, leave no -0.0."""
         if self._enabled:
             self._mask_weights(plain_zeros)
 

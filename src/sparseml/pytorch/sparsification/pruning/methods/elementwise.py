@@ -74,10 +74,7 @@ class Movement(Method):
         return [movement(param, torch.zeros_like(param)) for param in params]
 
     def scores(self, problem: Problem) -> list[Tensor]:
-        """Return the sums over all steps and ranks, minus infinity where weights are masked.
-
-        :return: at least float32
-        """
+        """Return sums over steps and ranks, minus infinity where masked; at least float32."""
         sums = [full_value(total) for total in sum_over_ranks(self.sums_of(problem.masks.params))]
         if not any(bool(total.any()) for total in sums):
             text = "%s: no weight has moved yet, so nothing tells which ones to prune; the choice "

@@ -169,10 +169,7 @@ class Problem:
         return (Gradients(one.count, partial(turned, one)) for one in sampled)
 
     def require_sound(self) -> None:
-        """Check the gradients sampled last; all ranks raise if one of them has to.
-
-        :raises RuntimeError: if too many were not finite
-        """
+        """Raise a RuntimeError, on all ranks, if too many sampled gradients were not finite."""
         if self.sampler is not None:
             self.sampler.require_sound()
 

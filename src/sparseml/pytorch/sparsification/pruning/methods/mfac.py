@@ -119,10 +119,7 @@ class MFAC(Method):
     def decide(
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
     ) -> list[Outcome]:
-        """Decide on all targets by one estimate.
-
-        :raises RuntimeError: while too few gradients of the training have been kept
-        """
+        """Decide by one estimate; a RuntimeError while too few gradients have been kept."""
         live = problem.live
         weights = _live_vector(problem.weights, live)
         size = len(weights)

@@ -154,10 +154,7 @@ class GradientSampler:
             _LOGGER.warning(text, self._owner, skipped)
 
     def require_sound(self) -> None:
-        """Check the last round of sampling; all ranks raise if one of them has to.
-
-        :raises RuntimeError: if too many gradients were not finite
-        """
+        """Raise a RuntimeError, on all ranks, if too many sampled gradients were not finite."""
         if any_rank(bool(self._failure)):
             raise RuntimeError(self._failure or f"{self._owner}: sampling failed on another rank")
 
@@ -274,10 +271,7 @@ class SamplingData:
         return state
 
     def next_batch(self) -> Any:
-        """Return the next batch; to be called within ``random_numbers.drawing()``.
-
-        :raises RuntimeError: if the loader yields none
-        """
+        """Return the next batch, within ``random_numbers.drawing()``; a RuntimeError for none."""
         batch = next(self._begin() if self._batches is None else self._batches, _END)
         if batch is _END:
             if not self._warned:

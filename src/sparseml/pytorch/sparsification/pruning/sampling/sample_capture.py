@@ -50,10 +50,7 @@ class LayerCapture:
             hook.remove()
 
     def outputs(self) -> list[Tensor]:
-        """The output of each layer.
-
-        :raises RuntimeError: naming the parameter of a layer that was not run
-        """
+        """The output of each layer; a RuntimeError names the parameter of one that was not run."""
         for found, output in zip(self._params, self._outputs, strict=True):
             if output is None:
                 raise self._refusal(found, "its layer is not run")

@@ -51,10 +51,7 @@ def optional(check: Check) -> Check:
 
 
 def as_count(name: str, value: Any) -> int:
-    """``value`` as a whole number of at least 1, which prints as it was given.
-
-    :raises ValueError: for anything else
-    """
+    """``value`` as a whole number, at least 1, printed as given; a ValueError for anything else."""
     try:
         number = as_number(name, value)
     except (TypeError, ValueError):

@@ -30,10 +30,7 @@ from sparseml.pytorch.sparsification.pruning.settings.memory import as_memory
 
 
 def as_damp(name: str, value: Any) -> float:
-    """``value`` as a dampening; YAML reads numbers such as ``1e-7`` as text.
-
-    :raises ValueError: unless it is a finite number above 0
-    """
+    """``value``, maybe a text such as ``1e-7``, as a finite dampening above 0; or a ValueError."""
     number = as_number(name, value)
     try:
         require_damp(float(number))
