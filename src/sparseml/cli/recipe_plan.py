@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sparseml.optim.modifier import BaseScheduled
-from sparseml.optim.schedule import ONE_SHOT, PlannedUpdate
+from sparseml.optim.schedule import MOST_STEPS, ONE_SHOT, PlannedUpdate
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification.modifier import Modifier, ScheduledModifier
 from sparseml.pytorch.sparsification.planning import Prunes, asked_sparsities
@@ -15,7 +15,6 @@ from sparseml.sparsification.types import SparsificationTypes
 __all__ = ["Plan", "last_of", "last_update", "plan"]
 
 ASSUMED_STEPS_PER_EPOCH = 100
-MOST_STEPS = 2_000_000
 
 Plan = dict[str, Any]
 
