@@ -12,7 +12,7 @@ import pytest
 from sparseml.report import Flops, Latency, Layer, Run, RunInfo, Storage, Variant
 from sparseml.report.comparing import compare_runs
 from sparseml.report.findings import run_findings
-from sparseml.report.speed import compare_latency
+from sparseml.report.quality import compare_latency
 from sparseml.report.views import summary_cells
 
 

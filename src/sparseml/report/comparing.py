@@ -16,10 +16,9 @@ from sparseml.report.formats import (
     prefers_low,
     ratio_text,
 )
-from sparseml.report.quality import compare_metric, is_near
+from sparseml.report.quality import SAME, compare_latency, compare_metric, is_near, latency_pairs
 from sparseml.report.reading import Run
 from sparseml.report.schema import Finding, Variant
-from sparseml.report.speed import SAME, compare_latency, latency_pairs
 
 __all__ = ["compare_runs"]
 

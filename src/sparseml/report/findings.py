@@ -9,13 +9,20 @@ from sparseml.report.formats import (
     capital,
     count_text,
     metric_text,
+    ms_text,
     percent_text,
+    quartiles_text,
     ratio_text,
+    setting_text,
 )
-from sparseml.report.quality import compare_metric
+from sparseml.report.quality import (
+    FEWEST_ROUNDS,
+    compare_latency,
+    compare_metric,
+    latency_pairs,
+)
 from sparseml.report.reading import Run
-from sparseml.report.schema import Finding, Layer, Variant
-from sparseml.report.speed import speed_findings
+from sparseml.report.schema import Finding, Latency, Layer, Variant
 
 __all__ = [
     "considered_weights",
@@ -58,7 +65,7 @@ def run_findings(run: Run) -> list[Finding]:
         *_sparsity(run),
         *_size(run),
         *_operations(run),
-        *speed_findings(run),
+        *_speed(run),
         *(Finding("info", note) for note in run.result.notes),
     ]
 
@@ -149,3 +156,48 @@ def _operations(run: Run) -> Iterator[Finding]:
 
 def _times(ratio: float, comparative: str) -> str:
     return f"{ratio_text(ratio)} {comparative}" if ratio > 1 else f"not {comparative}"
+
+
+def _speed(run: Run) -> Iterator[Finding]:
+    """What got faster than the dense model, where, and what did not."""
+    dense = run.variant("dense")
+    others = {name: v for name, v in run.result.variants.items() if name != "dense"}
+    measured = [
+        (name, taken, before)
+        for name, variant in others.items()
+        for taken, before in latency_pairs(variant, dense or Variant())
+    ]
+    if others and not measured:
+        text = "Nothing is known about speed: no latency was measured against the dense model."
+        yield Finding("info", text)
+    kinds = set()
+    for name, taken, before in measured:
+        kind, ratio = compare_latency(taken, before)
+        kinds.add(kind)
+        yield Finding(kind, _speed_text(name, taken, before, kind, ratio))
+    if kinds and not kinds & {"gain", "info"}:
+        yield Finding(
+            "info",
+            "Nothing got faster: dense kernels multiply by zero as slowly as by any other number. "
+            "Scattered zeros save storage and transfer; time only where kernels skip them, or "
+            "where whole rows, heads or channels are removed.",
+        )
+
+
+def _speed_text(name: str, taken: Latency, before: Latency, kind: str, ratio: float) -> str:
+    times = f"{ms_text(taken.median_ms)} against {ms_text(before.median_ms)}"
+    said = f"a {setting_text(taken)} takes the {name} model {times}"
+    if kind == "gain":
+        return f"Faster: {said}, {ratio_text(ratio)} as fast as dense."
+    if kind == "loss":
+        return f"Slower: {said}, {ratio_text(1 / ratio)} as long as dense."
+    if kind == "same":
+        return f"Not faster: {said}, a difference of {abs(1 / ratio - 1):.0%}."
+    spread = f"half of the rounds took {quartiles_text(taken)} against {quartiles_text(before)} ms"
+    if taken.rounds < FEWEST_ROUNDS:
+        reason = f"{taken.rounds} rounds are too few to tell"
+    elif False in (taken.settled, before.settled):
+        reason = f"after {taken.rounds} rounds the times had not settled"
+    else:
+        reason = "that is too wide a spread to tell"
+    return f"Could not be measured: {said}; {spread}, and {reason}."

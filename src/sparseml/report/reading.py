@@ -165,7 +165,7 @@ def _count_from_weights(run: Run) -> None:
         run.problems.append(f"no layers in {RUN_FILES['result']}, and no {_MODEL} to count in")
         return
     from sparseml.pytorch.utils.model import CheckpointError, read_model_file
-    from sparseml.report.storage import measure_storage
+    from sparseml.report.describe import measure_storage
 
     try:
         state = read_model_file(file)["state_dict"]

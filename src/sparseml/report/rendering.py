@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparseml.report.comparing import compare_runs
-from sparseml.report.comparison import comparison_view
 from sparseml.report.findings import run_findings
 from sparseml.report.grouping import arranged
 from sparseml.report.reading import Run, find_runs, read_run
 from sparseml.report.run_directory import REPORT_FILES, utc_now
 from sparseml.report.schema import Finding
-from sparseml.report.views import run_view
+from sparseml.report.views import comparison_view, run_view
 from sparseml.utils.atomic import atomic_path
 from sparseml.utils.plain import plain_data
 from sparseml.version import __version__

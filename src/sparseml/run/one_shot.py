@@ -18,8 +18,8 @@ from typing import Any
 from sparseml.run.batch_norm import retune_batch_norm
 from sparseml.run.errors import RunError
 from sparseml.run.files import atomic_text, make_folder
-from sparseml.run.fitting import load_recipe, require_fitting_patterns
-from sparseml.run.forecast import foretell, timed_sampler
+from sparseml.run.fitting import foretell, load_recipe, require_fitting_patterns, timed_sampler
+from sparseml.run.logs import service_loggers
 from sparseml.run.masks import write_masks
 from sparseml.run.processes import prepare, processes
 from sparseml.run.progress import say
@@ -33,7 +33,6 @@ from sparseml.run.results import (
     write_outcome,
     write_page,
 )
-from sparseml.run.service_logs import service_loggers
 from sparseml.run.session import Found, Glue, OneShotRunSettings, Session
 from sparseml.run.settings.groups import RunSettings
 from sparseml.run.sweep import Pruned, asked_sparsities, sweep_recipe

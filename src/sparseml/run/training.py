@@ -19,13 +19,20 @@ from torch import Tensor
 from sparseml.pytorch.utils.logger import BaseLogger
 from sparseml.report import RunDirectory
 from sparseml.run.batch_norm import retune_batch_norm
-from sparseml.run.carrying import carry_masks, mask_weights, masks_of_run, tell_carried
 from sparseml.run.checkpoints import Checkpoints, RunIdentity, find_checkpoint
-from sparseml.run.epoch_log import EpochLog
 from sparseml.run.errors import RunError
-from sparseml.run.fitting import load_recipe
-from sparseml.run.forecast import foretell
-from sparseml.run.masks import MASKS_FILE, masked_sparsity, masks_in_force, write_masks
+from sparseml.run.fitting import foretell, load_recipe
+from sparseml.run.logs import EpochLog, service_loggers
+from sparseml.run.masks import (
+    MASKS_FILE,
+    carry_masks,
+    mask_weights,
+    masked_sparsity,
+    masks_in_force,
+    masks_of_run,
+    tell_carried,
+    write_masks,
+)
 from sparseml.run.processes import prepare, processes
 from sparseml.run.progress import say
 from sparseml.run.results import (
@@ -38,7 +45,6 @@ from sparseml.run.results import (
     write_outcome,
     write_page,
 )
-from sparseml.run.service_logs import service_loggers
 from sparseml.run.session import Found, Glue, Session, Training, TrainingRunSettings
 
 __all__ = ["run_training"]

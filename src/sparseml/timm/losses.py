@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sparseml.pytorch.functional.distillation import softened_divergence
 from sparseml.run.errors import RunError
-from sparseml.timm.training_settings import AugmentationSettings
+from sparseml.timm.settings import AugmentationSettings
 
 __all__ = ["Distillation", "make_mixup", "training_loss"]
 

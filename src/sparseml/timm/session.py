@@ -1,12 +1,15 @@
-"""A model with its images: what timm lends to a run."""
+"""A model with its images, which timm lends to a run, after a check of the settings."""
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,11 +17,12 @@ from torch import nn
 
 from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_sampler
 from sparseml.run.errors import RunError
+from sparseml.run.files import require_room_for_run
 from sparseml.run.processes import Processes
 from sparseml.run.progress import shown_progress
+from sparseml.run.results import experiment_folder
 from sparseml.run.session import Metric
 from sparseml.run.settings.groups import RunSettings
-from sparseml.timm.checks import check_settings
 from sparseml.timm.data import DataSource, require_classes
 from sparseml.timm.evaluation import evaluate
 from sparseml.timm.image_settings import (
@@ -27,11 +31,18 @@ from sparseml.timm.image_settings import (
     SamplerSettings,
     TrainingImageSettings,
 )
-from sparseml.timm.models import data_config, load_model, model_kwargs, output_classes, short_name
+from sparseml.timm.models import (
+    data_config,
+    load_model,
+    model_kwargs,
+    output_classes,
+    require_model,
+    short_name,
+)
 from sparseml.timm.settings import OneShotSettings, TrainingSettings
 from sparseml.utils.references import described, is_reference
 
-__all__ = ["ImageSession", "autocast_of", "half_type", "open_session"]
+__all__ = ["ImageSession", "autocast_of", "check_settings", "half_type", "open_session"]
 
 _LOGGER = logging.getLogger(__name__)
 _INPUT_KEYS = ("img_size", "input_size", "in_chans", "crop_pct", "mean", "std", "interpolation")
@@ -238,3 +249,33 @@ def autocast_of(run: RunSettings, where: Processes) -> Autocast:
 def half_type(run: RunSettings, where: Processes) -> str:
     """Return the name of the type that mixed precision computes in."""
     return run.amp_dtype or ("float16" if where.device.type == "cuda" else "bfloat16")
+
+
+def check_settings(settings: OneShotSettings | TrainingSettings, where: Processes) -> None:
+    """Check the names of models and data, and that files are there and folders can be written.
+
+    :raises RunError: naming the flag
+    """
+    model, data, run = settings.model, settings.data, settings.run
+    names = [("--model", model.model)]
+    files = [("--checkpoint", model.checkpoint), ("--class-map", data.class_map)]
+    resumes = False
+    if isinstance(settings, TrainingSettings):
+        names.append(("--teacher", settings.extras.teacher or ""))
+        taught = settings.extras.teacher_checkpoint
+        if taught and not settings.extras.teacher:
+            raise RunError(f"--teacher-checkpoint {taught} needs --teacher MODEL")
+        files.append(("--teacher-checkpoint", taught))
+        resumes = bool(settings.checkpoints.resume)
+    for flag, name in names:
+        if name:
+            require_model(name, flag)
+    for flag, file in files:
+        if file and not Path(file).is_file():
+            reason = os.strerror(errno.EISDIR) if Path(file).is_dir() else "no such file"
+            raise RunError(f"{flag} {file}: {reason}")
+    options = {"download": data.dataset_download}
+    for split in (data.train_split, data.val_split):
+        DataSource(data.dataset, data.data_dir, {}, options=options).require(split)
+    if where.is_first and not resumes:  # the others may come when it has begun to write
+        require_room_for_run(experiment_folder(run, short_name(model.model)), run.overwrite)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.utils import dispatch_clip_grad
+from timm.utils import ModelEmaV3, dispatch_clip_grad
 from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.nn.parallel import DistributedDataParallel
@@ -19,16 +19,15 @@ from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
 from sparseml.run.batch_norm import frozen_statistics
 from sparseml.run.errors import RunError
-from sparseml.run.masks import masked_sparsity
+from sparseml.run.masks import masked_sparsity, masks_in_force
 from sparseml.run.progress import shown_progress
 from sparseml.run.sam import SharpnessAware
 from sparseml.run.session import LogStep
-from sparseml.timm.ema import MaskedEma
 from sparseml.timm.losses import Distillation, make_mixup, training_loss
 from sparseml.timm.session import ImageSession, autocast_of
 from sparseml.timm.settings import TrainingSettings
 
-__all__ = ["ImageTraining", "steps_in_epoch"]
+__all__ = ["ImageTraining", "MaskedEma", "steps_in_epoch"]
 
 _Group = list[tuple[Tensor, Tensor]]
 
@@ -213,3 +212,22 @@ class ImageTraining:
             self.scaler.unscale_(self.inner)
         held: list[Parameter] = [p for p in self.model.parameters() if p.grad is not None]
         dispatch_clip_grad(held, value=chosen.clip_grad, mode=chosen.clip_mode)
+
+
+class MaskedEma(ModelEmaV3):
+    """A moving average of the weights that is zero where the weights are masked.
+
+    A plain average would hold on to weights that were pruned, and would not be sparse.
+    """
+
+    @torch.no_grad()
+    def update_masked(self, model: nn.Module, manager: Any, step: int) -> None:
+        """Average in the present weights, then mask.
+
+        :param model: with or without wrappers around it
+        :param step: optimizer steps so far, for the warm-up of the decay
+        """
+        self.update(unwrap_module(model), step=step)
+        params = dict(self.module.named_parameters())
+        for name, mask in masks_in_force(manager).items():
+            params[name].mul_(mask.to(params[name].device, params[name].dtype))

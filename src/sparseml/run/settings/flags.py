@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, Literal, get_type_hints
 
-__all__ = ["Changes", "Flag", "Group", "Leaf", "Settings", "flag", "leaves"]
+__all__ = ["Changes", "Flag", "Group", "Leaf", "Settings", "flag", "harmless", "leaves"]
 
 Changes = Literal["nothing", "result", "optimizer"]
 """What depends on a setting: neither weights nor masks; these; or even the kind of state that an
@@ -79,6 +79,11 @@ def flag(default: Any = MISSING, help: str | None = None, **more: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
+def harmless(default: Any = MISSING, help: str | None = None, **more: Any) -> Any:
+    """Return the :func:`flag` of a setting that neither weights nor masks depend on."""
+    return flag(default, help, **more, changes="nothing")
+
+
 class Group:
     """Settings that belong together: the base of dataclasses whose fields are flags.
 
@@ -99,8 +104,8 @@ class Settings:
 
     DEFAULTS: ClassVar[Mapping[str, Any]] = {}
 
-    config: str | None = flag(
-        None, "YAML of defaults for all flags", also=("-c",), metavar="FILE", changes="nothing"
+    config: str | None = harmless(
+        None, "YAML of defaults for all flags", also=("-c",), metavar="FILE"
     )
     given: frozenset[str] = frozenset()
 
