@@ -52,16 +52,8 @@ REPORT_FILES = ("report.html", "report.json", "report.md")
 _PathLike = str | os.PathLike[str]
 
 _ALWAYS = ("sparseml-next", "torch", "numpy")
-# named only where the run has imported them: module, distribution
-_IF_USED = {
-    "timm": "timm",
-    "torchvision": "torchvision",
-    "transformers": "transformers",
-    "fairseq": "fairseq",
-    "sklearn": "scikit-learn",
-    "numba": "numba",
-    "triton": "triton",
-}
+# named only where the run has imported them
+_IF_USED = ("timm", "torchvision", "transformers", "fairseq", "scikit-learn", "numba", "triton")
 
 
 class NotARunError(FileNotFoundError):
@@ -270,7 +262,7 @@ def describe_environment(packages: Iterable[str] = ()) -> dict[str, Any]:
 
     :param packages: distributions to name the versions of, besides the usual ones
     """
-    used = [name for module, name in _IF_USED.items() if module in sys.modules]
+    used = [name for name in _IF_USED if name.replace("scikit-", "sk") in sys.modules]
     named = dict.fromkeys([*_ALWAYS, *used, *packages])
     return {
         "python": platform.python_version(),

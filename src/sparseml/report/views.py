@@ -52,11 +52,7 @@ def run_view(run: Run, key: str) -> dict[str, Any]:
         "name": run.name,
         "findings": run_findings(run),
         "problems": run.problems,
-        "cards": [
-            {"name": name, "value": value, "detail": detail}
-            for name, (value, detail) in summary_cells(run).items()
-            if value
-        ],
+        "cards": [(name, *cell) for name, cell in summary_cells(run).items() if cell[0]],
         "charts": _drawn(main),
         "others": _drawn(others),
         "bars": bar_groups(run, key),
@@ -67,7 +63,7 @@ def run_view(run: Run, key: str) -> dict[str, Any]:
     }
 
 
-def _drawn(charts: list[Any]) -> list[dict[str, Any]]:
+def _drawn(charts: Sequence[LineChart]) -> list[dict[str, Any]]:
     return [drawn for chart in charts if (drawn := drawn_line_chart(chart))]
 
 
@@ -102,9 +98,8 @@ def _zeros(run: Run) -> Cell:
     sparsity = pruned_sparsity(run.result.layers)
     if sparsity is None:
         return "", ""
-    return percent_text(
-        sparsity, 1
-    ), f"of {count_text(considered_weights(run.result.layers))} weights"
+    weights = count_text(considered_weights(run.result.layers))
+    return percent_text(sparsity, 1), f"of {weights} weights"
 
 
 def _size(final: Variant, before: Variant | None) -> Cell:
@@ -152,12 +147,11 @@ def comparison_view(runs: Sequence[Run], keys: Sequence[str]) -> dict[str, Any]:
 
     :param keys: one for each run, what its ids on the page begin with
     """
-    charts = [_tradeoff(runs), *_histories(runs)]
     bars = [size_bars(_sizes(runs), "sizes"), latency_bars(_latencies(runs), "latencies")]
     return {
         "findings": compare_runs(runs),
         **_table(runs, keys),
-        "charts": [drawn for chart in charts if (drawn := drawn_line_chart(chart))],
+        "charts": _drawn([_tradeoff(runs), *_histories(runs)]),
         "bars": [group for group in bars if group.parts],
     }
 
@@ -239,14 +233,8 @@ def _tradeoff(runs: Sequence[Run]) -> LineChart:
     if len(dense) == 1 and xs:
         level = next(iter(dense))
         lines.append(Line("dense", [(min(xs), level), (max(xs), level)], reference=True))
-    return LineChart(
-        key="tradeoff",
-        title=f"{capital(name)} over zeros",
-        x_label="zeros",
-        lines=lines,
-        x_text=percent_tick,
-        y_text=axis_text([name], lines),
-    )
+    title, text = f"{capital(name)} over zeros", axis_text([name], lines)
+    return LineChart("tradeoff", title, "zeros", lines, percent_tick, text)
 
 
 def _histories(runs: Sequence[Run]) -> list[LineChart]:
@@ -258,14 +246,8 @@ def _histories(runs: Sequence[Run]) -> list[LineChart]:
         lines = [
             Line(run.name, decimated(points, _MOST_POINTS)) for run, points in logged if points
         ]
-        chart = LineChart(
-            key=f"history-{len(charts)}",
-            title=f"{capital(wanted)} over steps",
-            x_label="step",
-            lines=lines,
-            y_text=axis_text([wanted], lines),
-        )
-        charts.append(chart)
+        key, title, text = f"history-{len(charts)}", capital(wanted), axis_text([wanted], lines)
+        charts.append(LineChart(key, f"{title} over steps", "step", lines, y_text=text))
     return charts
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import uuid
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from sparseml.pytorch.utils import (
     WANDBLogger,
 )
 from sparseml.run.errors import RunError, one_line
-from sparseml.run.files import atomic_text
+from sparseml.run.files import atomic_text, write_rows
 from sparseml.run.progress import say
 from sparseml.run.session import Found, Session, Training
 from sparseml.run.settings.groups import CheckpointSettings, RunSettings
@@ -176,10 +175,7 @@ class EpochLog:
         for logger in self.loggers:
             content = row if isinstance(logger, WANDBLogger) else numbers
             logger.log_scalars("epoch", content, step=step)
-        with atomic_text(self.folder / "summary.csv") as file:
-            writer = csv.DictWriter(file, list(self.rows[-1]), extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_rows(self.folder / "summary.csv", self.rows)
         if self.settings.log_sparsity and changed:
             self._write_distribution(row["epoch"])
         if self.settings.log_param_histogram:

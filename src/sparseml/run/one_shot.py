@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import csv
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
 from sparseml.run.batch_norm import retune_batch_norm
 from sparseml.run.errors import RunError
-from sparseml.run.files import atomic_text, make_folder
+from sparseml.run.files import atomic_text, make_folder, write_rows
 from sparseml.run.fitting import foretell, load_recipe, require_fitting_patterns, timed_sampler
 from sparseml.run.logs import service_loggers
 from sparseml.run.masks import write_masks
@@ -52,8 +50,6 @@ def run_one_shot(settings: OneShotRunSettings, glue: Glue) -> None:
     sparsities = asked_sparsities(settings.sweep.sparsities)
     load_recipe(run.sparseml_recipe, run.recipe_args)
     with processes(run.device, run.timeout) as where:
-        if not where.is_first:
-            logging.getLogger().setLevel(logging.WARNING)
         session = glue.open_session(settings, where)
         first = load_recipe(run.sparseml_recipe, run.recipe_args)
         require_fitting_patterns(first, session.model, run.sparseml_recipe)
@@ -160,10 +156,7 @@ class _Outcome:
         numbers = {key: value for key, value in row.items() if isinstance(value, float)}
         for logger in self.loggers:
             logger.log_scalars("one_shot", numbers, step=len(self.rows) - 1)
-        with atomic_text(self.folder / "results.csv") as out:
-            writer = csv.DictWriter(out, list(row))
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_rows(self.folder / "results.csv", self.rows)
         run = self.settings.run
         model = self.config.get("model", self.session.model_name)
         content = {"model": model, "recipe": run.sparseml_recipe, "seed": run.seed}
@@ -172,19 +165,13 @@ class _Outcome:
 
     def _table(self) -> str:
         metrics = self.session.metrics
-        names = " | ".join(f"{metric.name:>6}" for metric in metrics)
-        head = f"sparsity | {names} |  zeros"
-        lines = [
-            " | ".join(
-                [
-                    f"{'dense' if not row['file'] else format(row['sparsity'], '.4g'):>8}",
-                    *(metric.cell(row[metric.column]) for metric in metrics),
-                    f"{100 * row['zeros']:6.2f}",
-                ]
-            )
-            for row in self.rows
-        ]
-        return "\n".join([head, "-" * len(head), *lines])
+        head = " | ".join(["sparsity", *(f"{metric.name:>6}" for metric in metrics), " zeros"])
+        lines = [head, "-" * len(head)]
+        for row in self.rows:
+            sparsity = format(row["sparsity"], ".4g") if row["file"] else "dense"
+            cells = [metric.cell(row[metric.column]) for metric in metrics]
+            lines.append(" | ".join([f"{sparsity:>8}", *cells, f"{100 * row['zeros']:6.2f}"]))
+        return "\n".join(lines)
 
 
 def _named(sparsity: float | None) -> str:

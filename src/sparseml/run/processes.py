@@ -86,6 +86,8 @@ def prepare(seed: int, threads: int | None) -> None:
 def processes(device: str, timeout: float = 1800.0) -> Iterator[Processes]:
     """Join the processes that torchrun started, if it did, and part from them at the end.
 
+    All but the first then log nothing but warnings and errors.
+
     :param device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for a GPU where there is one; under
         torchrun each process gets the GPU of its local rank
     :param timeout: seconds that processes wait for one another
@@ -103,6 +105,8 @@ def processes(device: str, timeout: float = 1800.0) -> Iterator[Processes]:
     backend = "nccl" if place.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     _LOGGER.info("process %d of %d on %s", rank, count, place)
+    if rank:
+        logging.getLogger().setLevel(logging.WARNING)
     try:
         yield Processes(rank, count, place)
     finally:

@@ -18,6 +18,7 @@ from sparseml.report import (
     write_report,
 )
 from sparseml.run.errors import RunError
+from sparseml.run.files import holds_run
 from sparseml.run.progress import say
 from sparseml.run.session import Found, Session
 from sparseml.run.settings.groups import RunSettings
@@ -64,10 +65,7 @@ def start_run(
             folder, name, config=config, seed=settings.seed, overwrite=settings.overwrite
         )
     except FileExistsError as error:
-        raise RunError(
-            f"{folder} holds a run: give --resume {folder} to go on with it, --overwrite to "
-            "replace it, or another --experiment"
-        ) from error
+        raise holds_run(folder) from error
     except OSError as error:
         raise RunError(f"--output: {folder} cannot be written: {error.strerror}") from error
     run.write_environment(packages)
@@ -116,11 +114,9 @@ def write_page(runs: Sequence[Path], folder: Path, settings: RunSettings) -> Non
     if not settings.report:
         return
     try:
-        written = write_report(list(runs), folder)
+        say(f"report: {folder / write_report(runs, folder).html.name}")
     except ImportError as error:
         say(f"no report: {error}")
-        return
-    say(f"report: {folder / written.html.name}")
 
 
 def _described(session: Session, model: Module, found: Found) -> Variant:

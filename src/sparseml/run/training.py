@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,8 +64,6 @@ def run_training(settings: TrainingRunSettings, glue: Glue) -> None:
     carried = keeping.initial_masks if resumed is None else None
     masks = masks_of_run(carried) if carried else {}
     with processes(settings.run.device, settings.run.timeout) as where:
-        if not where.is_first:
-            logging.getLogger().setLevel(logging.WARNING)
         session = glue.open_session(settings, where)
         _Run(session, settings, glue, resumed, masks).run()
 
@@ -95,7 +92,16 @@ class _Run:
         self.epochs = EpochLog(
             session, self.training, settings.checkpoints, self.folder, self.loggers
         )
-        self.checkpoints = self._checkpoints()
+        extras = {} if self.training.averaged is None else {"ema": self.training.averaged}
+        self.checkpoints = Checkpoints(
+            self.folder / "checkpoints",
+            session.model_name,
+            session.model,
+            self.where,
+            self.training.parts,
+            extras,
+            RunIdentity.of(settings, self.where),
+        )
 
     def _set_up(self, glue: Glue, masks: Mapping[str, Tensor]) -> Training:
         mask_weights(self.session.model, masks)
@@ -164,19 +170,6 @@ class _Run:
     def _log(self, step: int, values: Found) -> None:
         for logger in self.loggers:
             logger.log_scalars("train", values, step=step)
-
-    def _checkpoints(self) -> Checkpoints:
-        training, session = self.training, self.session
-        extras = {} if training.averaged is None else {"ema": training.averaged}
-        return Checkpoints(
-            self.folder / "checkpoints",
-            session.model_name,
-            session.model,
-            self.where,
-            training.parts,
-            extras,
-            RunIdentity.of(self.settings, self.where),
-        )
 
     def _resume(self, path: Path) -> None:
         training, anew = self.training, self.settings.checkpoints.no_resume_opt

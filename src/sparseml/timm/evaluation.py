@@ -11,6 +11,7 @@ from timm.utils import accuracy
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from sparseml.pytorch.utils.layers import evaluating
 from sparseml.run.processes import Processes
 
 __all__ = ["evaluate"]
@@ -34,9 +35,8 @@ def evaluate(
     """
     images_in_all = len(loader.dataset)
     sums = torch.zeros(4, dtype=torch.float64)
-    was_training, seen = model.training, 0
-    model.eval()
-    try:
+    seen = 0
+    with evaluating(model):
         for number, (images, labels) in enumerate(loader, start=1):
             kept = _own_share(len(labels), seen, images_in_all, where)
             seen += len(labels)
@@ -46,8 +46,6 @@ def evaluate(
                     logits = model(images)
                 sums += _sums(logits.float(), labels)
             advance(number, f"top1 {_ratio(sums[1], sums[3]):.2%}")
-    finally:
-        model.train(was_training)
     loss, top1, top5, count = where.sum(sums.tolist())
     return {"loss": loss / count, "top1": top1 / count, "top5": top5 / count}
 

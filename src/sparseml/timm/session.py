@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_sampler
+from sparseml.pytorch.utils.layers import evaluating
 from sparseml.run.errors import RunError
 from sparseml.run.files import require_room_for_run
 from sparseml.run.processes import Processes
@@ -105,13 +106,13 @@ class ImageSession:
     def training_batches(self) -> Iterable[Any]:
         """Return training images in random order, augmented as in training, with their labels."""
         share = max(1, len(self.training_data) // self.where.count)
+        return self.training_loader(min(self.training_batch, share), use_prefetcher=False)
+
+    def training_loader(self, batch_size: int, **more: Any) -> Any:
+        """Return timm's loader of training images; ``more`` is for its ``create_loader``."""
+        keywords = self.augmentation.loader_keywords(self.where.several) | more
         return self.source.loader(
-            self.training_data,
-            min(self.training_batch, share),
-            self.where,
-            training=True,
-            use_prefetcher=False,
-            **self.augmentation.loader_keywords(self.where.several),
+            self.training_data, batch_size, self.where, training=True, **keywords
         )
 
     def grad_sampler(self) -> dict[str, Any]:
@@ -210,19 +211,14 @@ def _model(
 @torch.no_grad()
 def _outputs(model: nn.Module, name: str, size: Sequence[int], where: Processes) -> int:
     """Return how many outputs the model has for an image, which it must be able to take."""
-    was_training = model.training
     try:
-        return int(model.eval()(torch.zeros(1, *size, device=where.device)).shape[-1])
+        with evaluating(model):
+            return int(model(torch.zeros(1, *size, device=where.device)).shape[-1])
     except Exception as error:  # a model's code may raise anything
         reason = f"takes no images of {' x '.join(map(str, size))}: {described(error)}"
-        hint = (
-            "; --model-kwargs img_size=N builds it for others"
-            if hasattr(model, "patch_embed")
-            else ""
-        )
-        raise RunError(f"--model {name} {reason}{hint}") from error
-    finally:
-        model.train(was_training)
+        if hasattr(model, "patch_embed"):
+            reason += "; --model-kwargs img_size=N builds it for others"
+        raise RunError(f"--model {name} {reason}") from error
 
 
 def _source(data: DataSettings, config: dict[str, Any], where: Processes) -> DataSource:
@@ -274,8 +270,7 @@ def check_settings(settings: OneShotSettings | TrainingSettings, where: Processe
         if file and not Path(file).is_file():
             reason = os.strerror(errno.EISDIR) if Path(file).is_dir() else "no such file"
             raise RunError(f"{flag} {file}: {reason}")
-    options = {"download": data.dataset_download}
     for split in (data.train_split, data.val_split):
-        DataSource(data.dataset, data.data_dir, {}, options=options).require(split)
+        _source(data, {}, where).require(split)
     if where.is_first and not resumes:  # the others may come when it has begun to write
         require_room_for_run(experiment_folder(run, short_name(model.model)), run.overwrite)

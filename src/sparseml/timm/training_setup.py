@@ -51,14 +51,17 @@ def set_up_training(
     recipe, schedule, batches = run.sparseml_recipe, settings.schedule, settings.optimizer
     manager = load_recipe(recipe, run.recipe_args)
     require_fitting_patterns(manager, session.model, recipe)
-    loader = _training_loader(session, settings)
+    loader = session.training_loader(batches.batch_size)
     steps = steps_in_epoch(len(loader), batches.grad_accum_steps)
     manager.resolve_steps(steps)
     epochs = epochs_to_run(manager, schedule.epochs, "epochs" in settings.given, recipe)
     if batches.sync_bn and where.several:
         session.model = convert_sync_batchnorm(session.model)
-    ema = _averaged(session, settings.extras)
-    distillation = _distillation(session, settings.extras)
+    ema, extras = None, settings.extras
+    if extras.model_ema:
+        decay, warmup = extras.model_ema_decay, extras.model_ema_warmup
+        ema = MaskedEma(session.model, decay=decay, use_warmup=warmup)
+    distillation = _distillation(session, extras)
     inner = _optimizer(session, settings)
     if where.is_first:
         for line in schedule_findings(settings, manager, epochs, steps, recipe):
@@ -67,7 +70,9 @@ def set_up_training(
     if not manager.learning_rate_modifiers:
         scheduler, epochs = make_scheduler(settings, inner, epochs, steps)
     require_fitting_schedule(manager, steps, epochs, recipe)
-    model, scaler = where.share(session.model), _scaler(session)
+    model, scaler = where.share(session.model), None
+    if run.amp and half_type(run, where) == "float16":
+        scaler = torch.amp.GradScaler(where.device.type)
     lent: dict[str, Any] = {"loggers": loggers, "grad_sampler": session.grad_sampler()}
     if distillation is not None:
         lent["distillation_teacher"] = distillation.teacher
@@ -86,19 +91,9 @@ def set_up_training(
         scheduler=scheduler,
         # a modifier of the recipe does the same, by its own settings
         distillation=None if manager.distillation_modifiers else distillation,
-        sam=_sharpness(settings.extras),
+        sam=_sharpness(extras),
         ema=ema,
         log=log,
-    )
-
-
-def _training_loader(session: ImageSession, settings: TrainingSettings) -> Any:
-    return session.source.loader(
-        session.training_data,
-        settings.optimizer.batch_size,
-        session.where,
-        training=True,
-        **settings.augmentation.loader_keywords(session.where.several),
     )
 
 
@@ -121,19 +116,6 @@ def _optimizer(session: ImageSession, settings: TrainingSettings) -> torch.optim
         return create_optimizer_v2(session.model, **keywords)
     except (AssertionError, TypeError, ValueError) as error:
         raise RunError(f"--opt {chosen.opt}: {one_line(error)}") from error
-
-
-def _scaler(session: ImageSession) -> Any:
-    if not session.run.amp or half_type(session.run, session.where) != "float16":
-        return None
-    return torch.amp.GradScaler(session.where.device.type)
-
-
-def _averaged(session: ImageSession, extras: ExtraSettings) -> MaskedEma | None:
-    if not extras.model_ema:
-        return None
-    decay, warmup = extras.model_ema_decay, extras.model_ema_warmup
-    return MaskedEma(session.model, decay=decay, use_warmup=warmup)
 
 
 def _sharpness(extras: ExtraSettings) -> SharpnessAware | None:

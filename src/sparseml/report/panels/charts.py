@@ -119,10 +119,7 @@ def drawn_line_chart(chart: LineChart) -> dict[str, Any] | None:
     place = _Places(x_low, x_high, y_ticks[0], y_ticks[-1])
     x_ticks = [tick for tick in nice_ticks(x_low, x_high, 6) if x_low <= tick <= x_high]
     return {
-        "key": chart.key,
-        "title": chart.title,
-        "x_label": chart.x_label,
-        "event_label": chart.event_label,
+        **vars(chart),
         "summary": _summary(chart, lines),
         "x_ticks": [(place.x(tick), chart.x_text(tick)) for tick in x_ticks],
         "y_ticks": [(place.y(tick), chart.y_text(tick)) for tick in y_ticks],
@@ -185,14 +182,9 @@ def _dot(x: float, y: float) -> str:
 
 
 def _events(chart: LineChart, place: _Places) -> dict[str, Any]:
-    inside = [event for event in chart.events if place.x_low <= event <= place.x_high]
-    if len(inside) > _MOST_EVENTS:
-        return {
-            "marks": [],
-            "band": (place.x(min(inside)), place.x(max(inside))),
-            "count": len(inside),
-        }
-    return {"marks": [place.x(event) for event in inside], "band": None, "count": len(inside)}
+    marks = [place.x(event) for event in chart.events if place.x_low <= event <= place.x_high]
+    band = (min(marks), max(marks)) if len(marks) > _MOST_EVENTS else None
+    return {"marks": [] if band else marks, "band": band, "count": len(marks)}
 
 
 def _summary(chart: LineChart, lines: Sequence[tuple[Line, Points]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import logging
+import re
 import types
 from argparse import ArgumentParser, Namespace
 from collections import defaultdict
@@ -26,7 +27,7 @@ _Settings = TypeVar("_Settings", bound=Settings)
 
 def with_dashes(argv: Sequence[str]) -> list[str]:
     """Return arguments with dashes for underscores in names of flags: ``--data_dir`` also works."""
-    return [_dashed(text) if text.startswith("--") else text for text in argv]
+    return [re.sub("^--[^=]+", lambda name: name[0].replace("_", "-"), text) for text in argv]
 
 
 def parser_for(
@@ -216,8 +217,8 @@ def _name(leaf: Leaf) -> str:
 
 def _needed(leaf: Leaf) -> str:
     """Return a flag that must be given, as the usage has it."""
-    metavar = leaf.flag.metavar or leaf.name.upper()
-    return f"{metavar}" if leaf.flag.alone else f"{_name(leaf)} {metavar}"
+    metavar = str(leaf.flag.metavar or leaf.name.upper())
+    return metavar if leaf.flag.alone else f"{_name(leaf)} {metavar}"
 
 
 def _settings(kind: type[_Settings], found: Namespace, given: frozenset[str]) -> _Settings:
@@ -233,8 +234,3 @@ def _given(parser: ArgumentParser, argv: Sequence[str]) -> frozenset[str]:
     flags = {option: action.dest for action in parser._actions for option in action.option_strings}
     names = {text.partition("=")[0] for text in argv if text.startswith("-")}
     return frozenset(flags[name] for name in names if name in flags)
-
-
-def _dashed(text: str) -> str:
-    name, separator, value = text.partition("=")
-    return name.replace("_", "-") + separator + value
