@@ -123,12 +123,5 @@ def report(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(files.json.read_text(encoding="utf-8"), nl=False)
     else:
-        click.echo(_shown(files.html))
-
-
-def _shown(path: Path) -> str:
-    """Return the path as seen from here, if it lies below."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+        below = files.html.is_relative_to(Path.cwd())
+        click.echo(files.html.relative_to(Path.cwd()) if below else files.html)

@@ -6,7 +6,7 @@ import importlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,12 +109,6 @@ def _asked(model: nn.Module, manager: Any) -> dict[int, _Asked]:
     return asked
 
 
-class _Compressor(Protocol):
-    def compress(self, data: Any, /) -> bytes: ...
-
-    def flush(self) -> bytes: ...
-
-
 def measure_storage(state: Mapping[str, Tensor]) -> Storage:
     """Return the bytes that the tensors of a state dict take.
 
@@ -130,11 +124,16 @@ def measure_storage(state: Mapping[str, Tensor]) -> Storage:
     :raises ValueError: for a tensor without values (meta device) or with a sparse layout
     """
     tensors = list(_distinct(state))
-    itemsize = [tensor.element_size() for tensor in tensors]
+    gzip = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
+    try:
+        package = importlib.import_module("zstandard")
+        zstd = package.ZstdCompressor(level=_ZSTD_LEVEL).compressobj()
+    except ImportError:
+        zstd = None
     return Storage(
-        dense=sum(t.numel() * size for t, size in zip(tensors, itemsize, strict=True)),
-        gzip=_compressed(zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_FORMAT), tensors),
-        zstd=_compressed(_zstd(), tensors),
+        dense=sum(tensor.nbytes for tensor in tensors),
+        gzip=_compressed(gzip, tensors),
+        zstd=None if zstd is None else _compressed(zstd, tensors),
         bitmask=sum(map(_bitmask_bytes, tensors)),
     )
 
@@ -152,19 +151,10 @@ def _distinct(state: Mapping[str, Tensor]) -> Iterable[Tensor]:
 
 def _bitmask_bytes(tensor: Tensor) -> int:
     kept = (tensor.numel() - count_zeros(tensor)) * tensor.element_size()
-    return min(-(-tensor.numel() // 8) + kept, tensor.numel() * tensor.element_size())
+    return min(-(-tensor.numel() // 8) + kept, tensor.nbytes)
 
 
-def _zstd() -> _Compressor | None:
-    try:
-        return importlib.import_module("zstandard").ZstdCompressor(level=_ZSTD_LEVEL).compressobj()
-    except ImportError:
-        return None
-
-
-def _compressed(compressor: _Compressor | None, tensors: Iterable[Tensor]) -> int | None:
-    if compressor is None:
-        return None
+def _compressed(compressor: Any, tensors: Iterable[Tensor]) -> int:
     size = 0
     for tensor in tensors:
         # numpy knows no bfloat16, but every dtype has bytes

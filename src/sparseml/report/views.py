@@ -24,12 +24,11 @@ from sparseml.report.formats import (
     percent_text,
     ratio_text,
 )
-from sparseml.report.metrics import Points, decimated
 from sparseml.report.panels.bar_panels import bar_groups, latency_bars, size_bars
 from sparseml.report.panels.charts import Line, LineChart, drawn_line_chart
 from sparseml.report.panels.series_panels import axis_text, line_charts, percent_tick
 from sparseml.report.quality import compare_metric, latency_pairs
-from sparseml.report.reading import Run
+from sparseml.report.reading import Points, Run, decimated
 from sparseml.report.schema import Latency, Storage, Variant
 
 __all__ = ["Cell", "comparison_view", "run_view", "summary_cells"]

@@ -149,7 +149,8 @@ def foretell(
     first = 0
     for modifier in samplers:
         updates = len(list(modifier.schedule.updates(steps_per_epoch, steps)))
-        batches = _batches(modifier, session.gradient_batch)
+        per_sample = getattr(modifier, "fisher_samples", "batch") == "sample"
+        batches = math.ceil(_gradients(modifier) / (session.gradient_batch if per_sample else 1))
         say(_cost(modifier, session, batches, max(1, updates)), session.where.is_first)
         first = first or batches
     return first
@@ -188,11 +189,6 @@ def _gradients(modifier: Any) -> int:
         return 0
     count = getattr(modifier, "num_grads", 0)
     return int(max(count.values()) if isinstance(count, Mapping) else count or 0)
-
-
-def _batches(modifier: Any, size: int) -> int:
-    per_sample = getattr(modifier, "fisher_samples", "batch") == "sample"
-    return math.ceil(_gradients(modifier) / (size if per_sample else 1))
 
 
 def _cost(modifier: Any, session: Session, batches: int, updates: int) -> str:

@@ -177,7 +177,11 @@ class EpochLog:
             logger.log_scalars("epoch", content, step=step)
         write_rows(self.folder / "summary.csv", self.rows)
         if self.settings.log_sparsity and changed:
-            self._write_distribution(row["epoch"])
+            info = ModuleSparsificationInfo(self.session.model).params_info
+            summary = {key: value for key, value in self.rows[-1].items() if "/" not in key}
+            name = f"sparsity_distribution_epoch={row['epoch']}.json"
+            with atomic_text(self.folder / name) as file:
+                json.dump({"params_summary": summary, "params_info": info}, file, indent=2)
         if self.settings.log_param_histogram:
             log_histograms(self.loggers, self.session.model, row["epoch"], step)
 
@@ -188,10 +192,3 @@ class EpochLog:
         plain = {key: list(v) if isinstance(v, tuple) else v for key, v in settings.items()}
         with atomic_text(self.folder / "args.yaml") as file:
             yaml.safe_dump(plain, file)
-
-    def _write_distribution(self, epoch: int) -> None:
-        info = ModuleSparsificationInfo(self.session.model)
-        summary = {key: value for key, value in self.rows[-1].items() if "/" not in key}
-        content = {"params_summary": summary, "params_info": info.params_info}
-        with atomic_text(self.folder / f"sparsity_distribution_epoch={epoch}.json") as file:
-            json.dump(content, file, indent=2)

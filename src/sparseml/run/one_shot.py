@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -48,47 +49,30 @@ def run_one_shot(settings: OneShotRunSettings, glue: Glue) -> None:
     run = settings.run
     prepare(run.seed, run.threads)
     sparsities = asked_sparsities(settings.sweep.sparsities)
-    load_recipe(run.sparseml_recipe, run.recipe_args)
+    load = functools.partial(load_recipe, run.sparseml_recipe, run.recipe_args)
+    load()
     with processes(run.device, run.timeout) as where:
         session = glue.open_session(settings, where)
-        first = load_recipe(run.sparseml_recipe, run.recipe_args)
+        first = load()
         require_fitting_patterns(first, session.model, run.sparseml_recipe)
         batches = foretell(first, session, run) // where.count
         with contextlib.ExitStack() as stack:
             outcome = _Outcome(session, settings, stack) if where.is_first else None
             sampler = timed_sampler(session.grad_sampler(), batches, where.is_first)
-            _prune(session, settings, sparsities, sampler, outcome)
-
-
-def _prune(
-    session: Session,
-    settings: OneShotRunSettings,
-    sparsities: list[float],
-    sampler: dict[str, Any],
-    outcome: _Outcome | None,
-) -> None:
-    """Do all sparsities, and show them."""
-    run = settings.run
-    found = session.evaluate(session.model, "dense")
-    if outcome:
-        outcome.dense(found)
-    if run.bn_retune:
-        _tell_retuned(session, run)
-    for pruned in sweep_recipe(
-        lambda: load_recipe(run.sparseml_recipe, run.recipe_args),
-        session.model,
-        sparsities,
-        grad_sampler=sampler,
-    ):
-        if run.bn_retune:
-            retune_batch_norm(
-                pruned.model, session.training_batches(), run.bn_retune, session.where
-            )
-        found = session.evaluate(pruned.model, _named(pruned.sparsity))
-        if outcome:
-            outcome.add(pruned, found)
-    if outcome:
-        outcome.close()
+            found = session.evaluate(session.model, "dense")
+            if outcome:
+                outcome.dense(found)
+            if run.bn_retune:
+                _tell_retuned(session, run)
+            for pruned in sweep_recipe(load, session.model, sparsities, grad_sampler=sampler):
+                if run.bn_retune:
+                    images = session.training_batches()
+                    retune_batch_norm(pruned.model, images, run.bn_retune, where)
+                found = session.evaluate(pruned.model, _named(pruned.sparsity))
+                if outcome:
+                    outcome.add(pruned, found)
+            if outcome:
+                outcome.close()
 
 
 def _tell_retuned(session: Session, run: RunSettings) -> None:

@@ -96,7 +96,7 @@ def processes(device: str, timeout: float = 1800.0) -> Iterator[Processes]:
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if kind.startswith("cuda") and not torch.cuda.is_available():
         raise RunError(f"--device {device}: torch finds no GPU")
-    if not _started_with_others():
+    if _number(("WORLD_SIZE", "SLURM_NTASKS"), 1) < 2:  # neither has started others
         yield Processes(device=_selected(kind))
         return
     local, rank = _number(_LOCAL_RANK, 0), _number(_RANK, 0)
@@ -121,11 +121,6 @@ def _selected(name: str) -> torch.device:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     return device
-
-
-def _started_with_others() -> bool:
-    """Return whether torchrun, or SLURM, says that it has started several processes."""
-    return _number(("WORLD_SIZE", "SLURM_NTASKS"), 1) > 1
 
 
 def _number(names: Sequence[str], otherwise: int) -> int:

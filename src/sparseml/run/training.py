@@ -122,17 +122,14 @@ class _Run:
                 self._open_directory(stack)
             dense = copy.deepcopy(self.session.model) if self.resumed is None else None
             variant = self._dense_variant()
-            self._train()
+            for epoch in range(self.done, self.training.epochs):
+                self._epoch(epoch)
+            self.masks = masks_in_force(self.training.manager)
+            self.training.manager.finalize(self.training.model)
             if self.directory is not None:
                 self._finish(variant, dense)
         if self.directory is not None:  # which now says that the run has finished
             write_page([self.folder], self.folder, self.settings.run)
-
-    def _train(self) -> None:
-        for epoch in range(self.done, self.training.epochs):
-            self._epoch(epoch)
-        self.masks = masks_in_force(self.training.manager)
-        self.training.manager.finalize(self.training.model)
 
     def _epoch(self, epoch: int) -> None:
         training, session = self.training, self.session

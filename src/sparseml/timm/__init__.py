@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from sparseml.timm.data import DataSource, class_count, require_classes
     from sparseml.timm.evaluation import evaluate
     from sparseml.timm.glue import GLUE
-    from sparseml.timm.losses import Distillation, make_mixup, training_loss
     from sparseml.timm.models import (
         SplitLinear,
         data_config,
@@ -27,7 +26,14 @@ if TYPE_CHECKING:
     )
     from sparseml.timm.session import ImageSession, autocast_of, open_session
     from sparseml.timm.settings import IGNORED_SETTINGS, OneShotSettings, TrainingSettings
-    from sparseml.timm.training import ImageTraining, MaskedEma, steps_in_epoch
+    from sparseml.timm.training import (
+        Distillation,
+        ImageTraining,
+        MaskedEma,
+        make_mixup,
+        steps_in_epoch,
+        training_loss,
+    )
     from sparseml.timm.training_setup import set_up_training
 
 __all__ = [
@@ -62,13 +68,14 @@ _HOMES = {
     "timm.data": "DataSource class_count require_classes",
     "timm.evaluation": "evaluate",
     "timm.glue": "GLUE",
-    "timm.losses": "Distillation make_mixup training_loss",
     "timm.models": (
         "SplitLinear data_config load_model model_kwargs output_classes short_name split_qkv"
     ),
     "timm.session": "ImageSession autocast_of open_session",
     "timm.settings": "IGNORED_SETTINGS OneShotSettings TrainingSettings",
-    "timm.training": "ImageTraining MaskedEma steps_in_epoch",
+    "timm.training": (
+        "Distillation ImageTraining MaskedEma make_mixup steps_in_epoch training_loss"
+    ),
     "timm.training_setup": "set_up_training",
     # what every run has, whoever trains
     "pytorch.utils.batch_streams": "GradientBatches make_grad_sampler",

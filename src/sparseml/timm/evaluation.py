@@ -45,7 +45,7 @@ def evaluate(
                 with autocast():
                     logits = model(images)
                 sums += _sums(logits.float(), labels)
-            advance(number, f"top1 {_ratio(sums[1], sums[3]):.2%}")
+            advance(number, f"top1 {float(sums[1] / sums[3].clamp(min=1)):.2%}")
     loss, top1, top5, count = where.sum(sums.tolist())
     return {"loss": loss / count, "top1": top1 / count, "top5": top5 / count}
 
@@ -66,7 +66,3 @@ def _own_share(batch: int, seen: int, images: int, where: Processes) -> int:
     # the i-th image of this process is the (rank + i * count)-th of all
     own = -(-(images - where.rank) // where.count)
     return max(0, min(batch, own - seen))
-
-
-def _ratio(part: Tensor, whole: Tensor) -> float:
-    return float(part) / float(whole) if whole else 0.0

@@ -25,11 +25,10 @@ from sparseml.run.fitting import (
 )
 from sparseml.run.sam import SharpnessAware
 from sparseml.run.session import LogStep
-from sparseml.timm.losses import Distillation
 from sparseml.timm.models import load_model
 from sparseml.timm.session import ImageSession, half_type
 from sparseml.timm.settings import ExtraSettings, ScheduleSettings, TrainingSettings
-from sparseml.timm.training import ImageTraining, MaskedEma, steps_in_epoch
+from sparseml.timm.training import Distillation, ImageTraining, MaskedEma, steps_in_epoch
 
 __all__ = ["learning_rate", "make_scheduler", "schedule_findings", "set_up_training"]
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sparseml.report.formats import is_fraction_metric, listed, number_text, percent_text
-from sparseml.report.metrics import Points
 from sparseml.report.panels.charts import Line, LineChart, Text
-from sparseml.report.reading import Run
+from sparseml.report.reading import Points, Run
 
 __all__ = ["axis_text", "line_charts", "percent_tick"]
 
