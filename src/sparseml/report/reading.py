@@ -242,12 +242,8 @@ def read_metrics(path: Path) -> Metrics:
             for name, value in _scalars(entry):
                 found.setdefault(name, {})[step] = value
     for name, values in found.items():
-        target, name = (
-            (metrics.parameters, name.removeprefix(PRUNING_TAG))
-            if name.startswith(PRUNING_TAG)
-            else (metrics.series, name)
-        )
-        target[name] = sorted(values.items())
+        target = metrics.parameters if name.startswith(PRUNING_TAG) else metrics.series
+        target[name.removeprefix(PRUNING_TAG)] = sorted(values.items())
     return metrics
 
 

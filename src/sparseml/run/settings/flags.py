@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Literal, get_type_hints
 
 __all__ = ["Changes", "Flag", "Group", "Leaf", "Settings", "flag", "harmless", "leaves"]
@@ -138,18 +138,16 @@ def leaves(kind: type[Settings]) -> tuple[Leaf, ...]:
     found: list[Leaf] = []
     hints = get_type_hints(kind)
     for entry in fields(kind):
-        hint = hints[entry.name]
-        if _KEY in entry.metadata:
-            found.append(_leaf(entry, "", hint, kind.DEFAULTS))
-        elif isinstance(hint, type) and issubclass(hint, Group):
-            inner, group = get_type_hints(hint), entry.name
-            members: Any = hint
-            found += [_leaf(one, group, inner[one.name], kind.DEFAULTS) for one in fields(members)]
+        hint: Any = hints[entry.name]
+        in_group = isinstance(hint, type) and issubclass(hint, Group)
+        types = get_type_hints(hint) if in_group else hints
+        for one in fields(hint) if in_group else (entry,):
+            if _KEY not in one.metadata:
+                continue
+            default: Any = one.default
+            if one.default_factory is not MISSING:
+                default = one.default_factory()
+            default = kind.DEFAULTS.get(one.name, default)
+            group = entry.name if in_group else ""
+            found.append(Leaf(one.name, group, types[one.name], default, one.metadata[_KEY]))
     return tuple(found)
-
-
-def _leaf(entry: Field[Any], group: str, kind: Any, defaults: Mapping[str, Any]) -> Leaf:
-    default: Any = entry.default
-    if entry.default_factory is not MISSING:
-        default = entry.default_factory()
-    return Leaf(entry.name, group, kind, defaults.get(entry.name, default), entry.metadata[_KEY])
