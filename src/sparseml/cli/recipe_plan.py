@@ -221,19 +221,13 @@ def _asked(
             continue
         epoch = ONE_SHOT if last is None else last_of(last, "epoch")
         into = freed if "frees_at" in entry else held
-        for id_, sparsity in _sparsities(modifier, model, epoch):
-            into[id_] = max((into.get(id_), sparsity), key=lambda one: -1.0 if one is None else one)
+        sparsities = modifier.sparsities_at(model, epoch)
+        for owned, sparsity in zip(modifier.selects(model), sparsities, strict=True):
+            both = into.get(id(owned.param)), sparsity
+            into[id(owned.param)] = max(both, key=lambda one: -1.0 if one is None else one)
     # what one frees another may keep
     kept = {id_: freed.get(id_) for id_, sparsity in held.items() if sparsity is None}
     return {**dict.fromkeys(freed, 0.0), **held, **kept}
-
-
-def _sparsities(
-    modifier: Prunes, model: nn.Module, epoch: float
-) -> Iterator[tuple[int, float | None]]:
-    selected = modifier.selects(model)
-    for owned, sparsity in zip(selected, modifier.sparsities_at(model, epoch), strict=True):
-        yield id(owned.param), sparsity
 
 
 def _kind(owned: NamedLayerParam, prunable: bool) -> str:

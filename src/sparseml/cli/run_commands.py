@@ -82,13 +82,13 @@ def _model_in(file: str | None) -> Any:
     """Return the model that a file names; what else is wrong with the file is told later."""
     if file is None:
         return None
-    import yaml
+    from sparseml.run.errors import RunError
+    from sparseml.run.settings.parser import config_content
 
     try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return config_content(file).get("model")
+    except RunError:
         return None
-    return content.get("model") if isinstance(content, dict) else None
 
 
 @click.command()

@@ -9,8 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sparseml.report.comparing import compare_runs
-from sparseml.report.findings import run_findings
+from sparseml.report.findings import compare_runs, run_findings
 from sparseml.report.grouping import arranged
 from sparseml.report.reading import Run, find_runs, read_run
 from sparseml.report.run_directory import REPORT_FILES, utc_now

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from sparseml.report.comparing import compare_runs
 from sparseml.report.findings import (
+    compare_runs,
     considered_weights,
     headline_metric,
     pruned_sparsity,

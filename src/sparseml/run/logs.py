@@ -74,14 +74,12 @@ def service_loggers(
 
 def log_histograms(loggers: list[BaseLogger], model: Any, epoch: int, step: int) -> None:
     """Write a histogram of the weights of each parameter that are not zero."""
-    weights = {
-        name: param.detach()[param != 0].float().cpu() for name, param in model.named_parameters()
-    }
-    for logger in loggers:
-        for name, values in weights.items():
-            if isinstance(logger, TensorBoardLogger) and len(values):
+    for name, param in model.named_parameters():
+        values = param.detach()[param != 0].float().cpu()
+        for logger in loggers if len(values) else ():
+            if isinstance(logger, TensorBoardLogger):
                 logger.writer.add_histogram(name, values, epoch)
-            elif isinstance(logger, WANDBLogger) and len(values):
+            elif isinstance(logger, WANDBLogger):
                 histogram = logger.wandb.Histogram(values.numpy())
                 logger.wandb.log({f"histogram/{name}": histogram}, step=step)
 

@@ -23,7 +23,7 @@ from sparseml.pytorch.utils.saving.files import (
     read_torch_file,
     write_safetensors,
 )
-from sparseml.pytorch.utils.tensors.stats import count_zeros
+from sparseml.pytorch.utils.tensors.stats import count_zeros, tensor_list_sparsity
 from sparseml.run.checkpoints import find_checkpoint
 from sparseml.run.errors import RunError, few
 
@@ -196,9 +196,7 @@ def tell_carried(taken: Carried, steps_per_epoch: int, steps: int) -> None:
     :param steps: of the whole run
     """
     for modifier, masks in taken:
-        held = 1 - sum(int(m.sum()) for m in masks.values()) / sum(
-            map(Tensor.numel, masks.values())
-        )
+        held = tensor_list_sparsity(masks.values())
         updates = list(modifier.schedule.updates(steps_per_epoch, steps))
         asked: list[tuple[float, float]] = []
         for update in updates[:1] + updates[-1:]:

@@ -19,16 +19,13 @@ from sparseml.run.errors import RunError
 from sparseml.run.files import atomic_text, make_folder, write_rows
 from sparseml.run.fitting import foretell, load_recipe, require_fitting_patterns, timed_sampler
 from sparseml.run.logs import service_loggers
-from sparseml.run.masks import write_masks
 from sparseml.run.processes import prepare, processes
 from sparseml.run.progress import say
 from sparseml.run.results import (
-    LATENCY_BATCH,
     describe_dense,
     experiment_folder,
     experiment_name,
     start_run,
-    write_latency,
     write_outcome,
     write_page,
 )
@@ -115,11 +112,10 @@ class _Outcome:
         title = f"{experiment_name(settings.run, session.model_name)} {name}"
         with start_run(folder, settings.run, self.config, session.packages, title) as run:
             run.write_recipe(pruned.manager)
-            weights = write_outcome(run, session, pruned.manager, self.variant, pruned.model, found)
-            write_masks(folder / "masks.safetensors", pruned.masks)
-            inputs = session.sample_inputs(LATENCY_BATCH)
             rounds = settings.sweep.latency_rounds
-            write_latency(run, session.model, pruned.model, inputs, rounds)
+            weights = write_outcome(
+                run, session, pruned, found, self.variant, session.model, rounds
+            )
         self.runs.append(folder)
         zeros = pruned.zeros
         self._row(zeros if pruned.sparsity is None else pruned.sparsity, found, zeros, str(weights))

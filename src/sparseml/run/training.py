@@ -23,28 +23,25 @@ from sparseml.run.errors import RunError
 from sparseml.run.fitting import foretell, load_recipe
 from sparseml.run.logs import EpochLog, service_loggers
 from sparseml.run.masks import (
-    MASKS_FILE,
     carry_masks,
     mask_weights,
     masked_sparsity,
     masks_in_force,
     masks_of_run,
     tell_carried,
-    write_masks,
 )
 from sparseml.run.processes import prepare, processes
 from sparseml.run.progress import say
 from sparseml.run.results import (
-    LATENCY_BATCH,
     describe_dense,
     experiment_folder,
     experiment_name,
     start_run,
-    write_latency,
     write_outcome,
     write_page,
 )
 from sparseml.run.session import Found, Glue, Session, Training, TrainingRunSettings
+from sparseml.run.sweep import Pruned
 
 __all__ = ["run_training"]
 
@@ -208,13 +205,9 @@ class _Run:
 
     def _finish(self, variant: Any, dense: Any) -> None:
         assert self.directory is not None
-        session, found = self.session, self.epochs.last_found()
-        model, manager = session.model, self.training.manager
-        write_outcome(self.directory, session, manager, variant, model, found)
-        write_masks(self.folder / MASKS_FILE, self.masks)
-        if dense is not None:
-            inputs = session.sample_inputs(LATENCY_BATCH)
-            write_latency(self.directory, dense, model, inputs, LATENCY_ROUNDS)
+        pruned = Pruned(None, self.session.model, self.training.manager, self.masks)
+        found = self.epochs.last_found()
+        write_outcome(self.directory, self.session, pruned, found, variant, dense, LATENCY_ROUNDS)
 
 
 def _folder_of(checkpoint: Path, otherwise: Path) -> Path:

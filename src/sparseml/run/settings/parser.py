@@ -18,7 +18,7 @@ from sparseml.run.errors import RunError, one_line
 from sparseml.run.settings.flags import Leaf, Settings, leaves
 from sparseml.utils.text import did_you_mean, quoted_list
 
-__all__ = ["config_keys", "parse", "parser_for", "read_config", "with_dashes"]
+__all__ = ["config_content", "config_keys", "parse", "parser_for", "read_config", "with_dashes"]
 
 _LOGGER = logging.getLogger(__name__)
 _Settings = TypeVar("_Settings", bound=Settings)
@@ -257,7 +257,7 @@ def read_config(parser: ArgumentParser, file: str, others: Container[str] = ()) 
     """
     keys = config_keys(parser)
     settings, unknown = {}, []
-    for key, value in _content(file).items():
+    for key, value in config_content(file).items():
         name = str(key).replace("-", "_")
         action = keys.get(name)
         if action is None:
@@ -272,7 +272,11 @@ def read_config(parser: ArgumentParser, file: str, others: Container[str] = ()) 
     return settings
 
 
-def _content(file: str) -> dict[Any, Any]:
+def config_content(file: str) -> dict[Any, Any]:
+    """Return key → value of a file.
+
+    :raises RunError: if it cannot be read
+    """
     import yaml  # here, as the help of a command needs none
 
     try:
