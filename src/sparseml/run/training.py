@@ -121,10 +121,12 @@ class _Run:
             variant = self._dense_variant()
             for epoch in range(self.done, self.training.epochs):
                 self._epoch(epoch)
-            self.masks = masks_in_force(self.training.manager)
-            self.training.manager.finalize(self.training.model)
+            model, manager = self.session.model, self.training.manager
+            pruned = Pruned(None, model, manager, masks_in_force(manager))
+            manager.finalize(self.training.model)
             if self.directory is not None:
-                self._finish(variant, dense)
+                found, rounds = self.epochs.last_found(), LATENCY_ROUNDS
+                write_outcome(self.directory, self.session, pruned, found, variant, dense, rounds)
         if self.directory is not None:  # which now says that the run has finished
             write_page([self.folder], self.folder, self.settings.run)
 
@@ -202,12 +204,6 @@ class _Run:
         variant = describe_dense(self.session, found)
         self.directory.write_result({"dense": variant})
         return variant
-
-    def _finish(self, variant: Any, dense: Any) -> None:
-        assert self.directory is not None
-        pruned = Pruned(None, self.session.model, self.training.manager, self.masks)
-        found = self.epochs.last_found()
-        write_outcome(self.directory, self.session, pruned, found, variant, dense, LATENCY_ROUNDS)
 
 
 def _folder_of(checkpoint: Path, otherwise: Path) -> Path:

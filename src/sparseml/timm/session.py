@@ -148,30 +148,35 @@ def open_session(settings: OneShotSettings | TrainingSettings, where: Processes)
     :raises RunError: if there is no such model or data, or they do not fit together
     """
     check_settings(settings, where)
-    run, data = settings.run, settings.data
-    kwargs = model_kwargs(settings.model)
+    run, data, chosen = settings.run, settings.data, settings.model
+    kwargs = model_kwargs(chosen)
     # of a one-shot run, as far as it says nothing
     training_batch, gradient_batch = data.val_batch_size, 128
     if isinstance(settings, TrainingSettings):
         rates = settings.optimizer
-        kwargs = model_kwargs(settings.model, rates.drop_rate, rates.drop_path_rate)
+        kwargs = model_kwargs(chosen, rates.drop_rate, rates.drop_path_rate)
         training_batch = gradient_batch = rates.batch_size
-    model, config = _model(settings.model, kwargs, run, where)
+    model = load_model(
+        chosen.model, chosen.checkpoint, chosen.pretrained, chosen.split_qkv, kwargs
+    ).to(where.device)
+    if run.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    config = data_config(model, {key: getattr(chosen, key) for key in _INPUT_KEYS})
     source = _source(data, config, where)
     classes = output_classes(model)
     datasets = [source.dataset(split, run.seed) for split in (data.train_split, data.val_split)]
     for dataset in datasets:
-        require_classes(dataset, data.data_dir, classes, settings.model.model)
+        require_classes(dataset, data.data_dir, classes, chosen.model)
     validation = source.loader(datasets[1], data.val_batch_size, where)
     if where.is_first:
         _LOGGER.info("%d images to train on, %d to validate on", *map(len, datasets))
-    outputs = _outputs(model, settings.model.model, config["input_size"], where)
+    outputs = _outputs(model, chosen.model, config["input_size"], where)
     return ImageSession(
         run,
         settings.sampler,
         where,
         model,
-        short_name(settings.model.model),
+        short_name(chosen.model),
         source,
         datasets[0],
         validation,
@@ -179,7 +184,7 @@ def open_session(settings: OneShotSettings | TrainingSettings, where: Processes)
         settings.augmentation,
         run.bn_retune_batch_size or training_batch,
         settings.sampler.gs_batch_size or gradient_batch,
-        _weights_loaded(settings.model, model),
+        _weights_loaded(chosen, model),
     )
 
 
@@ -194,18 +199,6 @@ def _weights_loaded(chosen: ModelSettings, model: nn.Module) -> bool | None:
         return None
     told = getattr(model, "pretrained_cfg", {}).get("num_classes")
     return chosen.pretrained is not False and told == output_classes(model)
-
-
-def _model(
-    chosen: ModelSettings, kwargs: dict[str, Any], run: RunSettings, where: Processes
-) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the model on its device, and how its images are prepared."""
-    model = load_model(
-        chosen.model, chosen.checkpoint, chosen.pretrained, chosen.split_qkv, kwargs
-    ).to(where.device)
-    if run.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    return model, data_config(model, {key: getattr(chosen, key) for key in _INPUT_KEYS})
 
 
 @torch.no_grad()
