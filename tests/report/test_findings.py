@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from sparseml.report import Flops, Latency, Layer, Run, RunInfo, Storage, Variant
-from sparseml.report.comparing import compare_runs
-from sparseml.report.findings import run_findings
-from sparseml.report.speed import compare_latency
+from sparseml.report.findings import compare_runs, run_findings
+from sparseml.report.quality import compare_latency
 from sparseml.report.views import summary_cells
 
 

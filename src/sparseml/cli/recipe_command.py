@@ -167,7 +167,12 @@ def chain(
         except (RuntimeError, ValueError) as error:
             raise Problem(f"{base} and {additional} cannot be combined: {error}") from error
         if output:
-            _save(manager, output)
+            if Path(output).suffix.lower() not in (".yaml", ".yml"):
+                raise Problem(f"--output {output}: a recipe is written to a .yaml or .yml file")
+            try:
+                manager.save(output)
+            except OSError as error:
+                raise Problem(f"--output {output}: cannot be written: {error.strerror}") from error
     if not output or as_json:
         _print_recipe(manager, as_json)
 
@@ -187,9 +192,8 @@ def _findings(
 ) -> dict[str, Any]:
     _refuse_repeated_keys(recipe_path)
     manager = _load(recipe_path, recipe_args)
-    from sparseml.cli.recipe_coverage import coverage
     from sparseml.cli.recipe_matches import check_patterns, matches, overlaps
-    from sparseml.cli.recipe_plan import plan
+    from sparseml.cli.recipe_plan import coverage, plan
 
     for modifier in manager.iter_modifiers():
         check_patterns(modifier, recipe_path)
@@ -210,8 +214,7 @@ def _findings(
 
 
 def _print_findings(found: dict[str, Any], everything: bool) -> None:
-    from sparseml.cli.recipe_notes import notes
-    from sparseml.cli.recipe_tables import tables
+    from sparseml.cli.recipe_tables import notes, tables
     from sparseml.cli.tables import folded, terminal_width
 
     for text in tables(found, everything):
@@ -257,15 +260,6 @@ def _load(path: str, recipe_args: str | None) -> ScheduledModifierManager:
     if "\n" in path or "\r" in path:
         raise Problem(f"{path!r} is not the path of a recipe")
     return ScheduledModifierManager.from_yaml(path, recipe_variables=recipe_args)
-
-
-def _save(manager: ScheduledModifierManager, output: str) -> None:
-    if Path(output).suffix.lower() not in (".yaml", ".yml"):
-        raise Problem(f"--output {output}: a recipe is written to a .yaml or .yml file")
-    try:
-        manager.save(output)
-    except OSError as error:
-        raise Problem(f"--output {output}: cannot be written: {error.strerror}") from error
 
 
 def _print_recipe(manager: ScheduledModifierManager, as_json: bool) -> None:

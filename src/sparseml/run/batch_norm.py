@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sparseml.pytorch.utils.layers import evaluating
 from sparseml.run.errors import RunError
 from sparseml.run.processes import Processes
 
@@ -62,8 +63,7 @@ def retune_batch_norm(model: nn.Module, loader: Iterable, batches: int, where: P
     if not norms or batches < 1:
         return 0
     seen = 0
-    with _put_back(model.modules(), "training"), _put_back(norms, "momentum"):
-        model.eval()
+    with evaluating(model), _put_back(norms, "momentum"):
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over all batches
