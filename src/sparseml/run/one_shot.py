@@ -15,7 +15,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from sparseml.run.batch_norm import retune_batch_norm
+from sparseml.run.batch_norm import retune_batch_norm, tracked_norms
 from sparseml.run.errors import RunError
 from sparseml.run.files import atomic_text, make_folder
 from sparseml.run.fitting import load_recipe, require_fitting_patterns
@@ -39,6 +39,11 @@ from sparseml.run.settings.groups import RunSettings
 from sparseml.run.sweep import Pruned, asked_sparsities, sweep_recipe
 
 __all__ = ["run_one_shot"]
+
+OLD_NORMS = (
+    "Batch norms hold the statistics of the dense model, which can cost more than the pruning "
+    "does; --bn-retune measures them anew."
+)
 
 Row = dict[str, Any]
 
@@ -79,6 +84,8 @@ def _prune(
         outcome.dense(found)
     if run.bn_retune:
         _tell_retuned(session, run)
+    elif tracked_norms(session.model):
+        say(OLD_NORMS, session.where.is_first)
     for pruned in sweep_recipe(
         lambda: load_recipe(run.sparseml_recipe, run.recipe_args),
         session.model,
@@ -137,6 +144,8 @@ class _Outcome:
         with start_run(folder, settings.run, self.config, session.packages, title) as run:
             run.write_recipe(pruned.manager)
             weights = write_outcome(run, session, pruned.manager, self.variant, pruned.model, found)
+            if tracked_norms(pruned.model) and not settings.run.bn_retune:
+                run.write_result(notes=[OLD_NORMS])
             write_masks(folder / "masks.safetensors", pruned.masks)
             inputs = session.sample_inputs(LATENCY_BATCH)
             rounds = settings.sweep.latency_rounds
