@@ -272,5 +272,13 @@ def test_a_small_model_that_lost_much_is_no_gain() -> None:
     assert not any("mallest" in text for text in told(runs))
 
 
+def test_notes_of_several_runs_are_told_beside_the_comparison() -> None:
+    runs = [made_run(name) for name in "abc"]
+    for run, notes in zip(runs, (["both", "own"], ["both"], []), strict=True):
+        run.result.notes = notes
+    assert told(runs) == ["both (a and b)"]
+    assert told(runs[:2]) == ["both"]
+
+
 def test_runs_of_which_nothing_is_known() -> None:
     assert compare_runs([made_run("a"), made_run("b")]) == []

@@ -103,7 +103,7 @@ def _model_in(file: str | None) -> Any:
 def report(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
     """Show what runs gained in sparsity, size and speed.
 
-    Every RUN_DIR is the folder of a run, or a folder of such folders. One run is shown in full,
+    Every RUN_DIR is the folder of a run, or one that holds runs below it. One run is shown in full,
     several side by side. Writes report.html (one page that needs no network), report.json and
     report.md. Exit code 2 and one line on stderr tell what is wrong.
 

@@ -234,7 +234,7 @@ def compare_runs(runs: Sequence[Run]) -> list[Finding]:
         for run in runs
         if (model := run.variant("sparse")) and model.metrics
     ]
-    return [*_best(pruned), *_beside_dense(pruned), *_fastest(runs)]
+    return [*_best(pruned), *_beside_dense(pruned), *_fastest(runs), *_shared_notes(runs)]
 
 
 def _best(pruned: Sequence[_Pruned]) -> Iterator[Finding]:
@@ -319,3 +319,15 @@ def _fastest(runs: Sequence[Run]) -> Iterator[Finding]:
         yield Finding("same", "No model is measurably faster than its dense model.")
     elif compared:
         yield Finding("info", "No model's speed could be measured against its dense model.")
+
+
+def _shared_notes(runs: Sequence[Run]) -> Iterator[Finding]:
+    """What several runs say of themselves holds for the comparison: who says it, if not all do."""
+    said: dict[str, list[str]] = {}
+    for run in runs:
+        for note in dict.fromkeys(run.result.notes):
+            said.setdefault(note, []).append(run.name)
+    for note, names in said.items():
+        if len(names) > 1:
+            whose = "" if len(names) == len(runs) else f" ({listed(names)})"
+            yield Finding("info", f"{note}{whose}")

@@ -107,14 +107,14 @@ class Run:
 
 
 def find_runs(path: str | os.PathLike[str]) -> list[Path]:
-    """Return the run in a folder or, if it is none itself, the runs right below it, by age.
+    """Return the run in a folder or, if it is none itself, all runs below it, by age.
 
     :raises NotARunError: if there are none
     """
     folder = Path(path).expanduser().absolute()
     if is_run(folder):
         return [folder]
-    below = [entry for entry in folder.iterdir() if is_run(entry)] if folder.is_dir() else []
+    below = [file.parent for file in folder.rglob(RUN_FILES["run"]) if is_run(file.parent)]
     if not below:
         raise NotARunError(not_a_run(folder))
     return sorted(below, key=lambda run: (_created(run), run.name))

@@ -42,7 +42,7 @@ def write_report(
     """Write ``report.html``, ``report.json`` and ``report.md`` on one run or several.
 
     :param paths: run directories, or folders of run directories
-    :param out: folder for the files; by default that of the run or, for several, the folder that
+    :param out: folder for the files; by default the only path or, for several, the folder that
         they all lie in
     :raises NotARunError: for a folder that is missing or holds no run
     :raises ValueError: for several runs that do not lie in one folder, without ``out``
@@ -50,7 +50,8 @@ def write_report(
     """
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     folders = list(dict.fromkeys(run for path in given for run in find_runs(path)))
-    target = Path(out).expanduser().absolute() if out else _common_folder(folders)
+    chosen = out or (given[0] if len(given) == 1 else None)
+    target = Path(chosen).expanduser().absolute() if chosen else _common_folder(folders)
     runs = arranged([read_run(folder) for folder in folders])
     context = _context(runs)
     files = WrittenReport(*(target / name for name in REPORT_FILES))

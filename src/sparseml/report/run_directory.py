@@ -234,7 +234,7 @@ def not_a_run(folder: Path) -> str:
         return f"no such folder: {folder}"
     if not folder.is_dir():
         return f"{folder} is a file; a run is a folder"
-    return f"{folder} holds no run: there is no {RUN_FILES['run']} in it, nor in a folder below it"
+    return f"{folder} holds no run: there is no {RUN_FILES['run']} in it, nor below it"
 
 
 def _remove_run(folder: Path) -> None:

@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sparseml.run.batch_norm import retune_batch_norm
+from sparseml.run.batch_norm import retune_batch_norm, tracked_norms
 from sparseml.run.errors import RunError
 from sparseml.run.files import atomic_text, make_folder, write_rows
 from sparseml.run.fitting import foretell, load_recipe, require_fitting_patterns, timed_sampler
@@ -34,6 +34,11 @@ from sparseml.run.settings.groups import RunSettings
 from sparseml.run.sweep import Pruned, asked_sparsities, sweep_recipe
 
 __all__ = ["run_one_shot"]
+
+OLD_NORMS = (
+    "Batch norms hold the statistics of the dense model, which can cost more than the pruning "
+    "does; --bn-retune measures them anew."
+)
 
 Row = dict[str, Any]
 
@@ -61,6 +66,8 @@ def run_one_shot(settings: OneShotRunSettings, glue: Glue) -> None:
                 outcome.dense(found)
             if run.bn_retune:
                 _tell_retuned(session, run)
+            elif tracked_norms(session.model):
+                say(OLD_NORMS, where.is_first)
             for pruned in sweep_recipe(load, session.model, sparsities, grad_sampler=sampler):
                 if run.bn_retune:
                     images = session.training_batches()
@@ -116,6 +123,8 @@ class _Outcome:
             weights = write_outcome(
                 run, session, pruned, found, self.variant, session.model, rounds
             )
+            if tracked_norms(pruned.model) and not settings.run.bn_retune:
+                run.write_result(notes=[OLD_NORMS])
         self.runs.append(folder)
         zeros = pruned.zeros
         self._row(zeros if pruned.sparsity is None else pruned.sparsity, found, zeros, str(weights))
