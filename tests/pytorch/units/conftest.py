@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from sparseml.pytorch.units import Member, UnitGroup, identity, offset, repeats, tiles
 
@@ -33,19 +34,6 @@ def _zero(model: nn.Module, keeps: Mapping[UnitGroup, Tensor]) -> None:
 def zero() -> Callable[[nn.Module, Mapping[UnitGroup, Tensor]], None]:
     """Sets the slices of all units to zero that are not kept."""
     return _zero
-
-
-class Conv1D(nn.Module):
-    """As in Hugging Face's GPT-2: a Linear whose weight is ``[in, out]``."""
-
-    def __init__(self, nf: int, nx: int) -> None:
-        super().__init__()
-        self.nf, self.nx = nf, nx
-        self.weight = nn.Parameter(torch.randn(nx, nf))
-        self.bias = nn.Parameter(torch.randn(nf))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight + self.bias
 
 
 class Attention(nn.Module):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from sparseml.pytorch.units import shrink_layer
 
@@ -84,17 +85,7 @@ def test_layer_norm_and_embedding_lose_their_width() -> None:
 
 
 def test_linear_with_swapped_weight() -> None:
-    class Conv1D(nn.Module):  # as in Hugging Face's GPT-2
-        def __init__(self) -> None:
-            super().__init__()
-            self.nf, self.nx = 4, 3
-            self.weight = nn.Parameter(torch.randn(3, 4))
-            self.bias = nn.Parameter(torch.randn(4))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return x @ self.weight + self.bias
-
-    layer = Conv1D()
+    layer = Conv1D(4, 3)
     expected = layer(torch.tensor([[1.0, 0.0, 1.0]]))[:, 2:]
     shrink_layer(layer, outputs=torch.tensor([2, 3]), inputs=torch.tensor([0, 2]))
     assert torch.allclose(layer(torch.ones(1, 2)), expected)

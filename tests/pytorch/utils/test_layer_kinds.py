@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from sparseml.pytorch.utils.layer_kinds import (
     INPUTS,
@@ -19,20 +20,6 @@ from sparseml.pytorch.utils.layer_kinds import (
     tensor_axes,
     to_out_in,
 )
-
-
-class Conv1D(nn.Module):
-    """As in Hugging Face's GPT-2."""
-
-    def __init__(self, nf: int, nx: int) -> None:
-        super().__init__()
-        self.nf, self.nx = nf, nx
-        self.weight = nn.Parameter(torch.randn(nx, nf))
-        self.bias = nn.Parameter(torch.randn(nf))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight + self.bias
-
 
 TRANSPOSED: dict[int, Callable[..., nn.Module]] = {
     1: nn.ConvTranspose1d,

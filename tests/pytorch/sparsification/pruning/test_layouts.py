@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from sparseml.pytorch.sparsification import pruning
 from sparseml.pytorch.sparsification.pruning import GMPruningModifier
@@ -26,19 +27,6 @@ PRUNERS = {
     "CAPruningModifier": FISHER,
     "FastCAPruningModifier": {**FISHER, "damp": 1e-2},
 }
-
-
-class Conv1D(nn.Module):
-    """As GPT-2 has it: a linear layer with its weight the other way round."""
-
-    def __init__(self, nf: int, nx: int) -> None:
-        super().__init__()
-        self.nf, self.nx = nf, nx
-        self.weight = nn.Parameter(torch.empty(nx, nf))
-        self.bias = nn.Parameter(torch.zeros(nf))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x @ self.weight + self.bias
 
 
 def pair():
