@@ -132,10 +132,13 @@ class StepDriver:
         """
         if not self.manager._enabled:  # not by the property, as this is asked at every step
             return
-        self._unhook()  # if an error has ended the last step
+        while self._hooks:  # of a step that an error has ended
+            self._hooks.pop().remove()
         self._state = "idle"
         self._begin(None, (), {})
-        if not self._hook(self._note):
+        told = [o for o in self._stepping if getattr(o.step, "hooked", None) is True]
+        self._hooks = [optimizer.register_step_pre_hook(self._note) for optimizer in told]
+        if not told:
             self._state = "stepped"
 
     def after_step(self, skipped: bool | None = None) -> None:
@@ -152,7 +155,8 @@ class StepDriver:
         if skipped is None:
             skipped = self._state != "stepped"
         self._state = "idle"
-        self._unhook()
+        while self._hooks:
+            self._hooks.pop().remove()
         manager.optimizer_post_step(self.module, self.optimizer, epoch, steps_per_epoch)
         if skipped:
             manager.position = self._position
@@ -184,17 +188,6 @@ class StepDriver:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_hooks": []}  # a copy is not in the midst of a step
-
-    def _hook(self, hook: Any) -> bool:
-        """Have the optimizers that step call ``hook`` before they do; return whether one will."""
-        # a ``step`` that others have put in the place of torch's own may run no hooks
-        told = [o for o in self._stepping if getattr(o.step, "hooked", None) is True]
-        self._hooks = [optimizer.register_step_pre_hook(hook) for optimizer in told]
-        return bool(told)
-
-    def _unhook(self) -> None:
-        while self._hooks:
-            self._hooks.pop().remove()
 
     def _begin(
         self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]

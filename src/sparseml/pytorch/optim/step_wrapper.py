@@ -144,14 +144,18 @@ class RecipeManagerStepWrapper:
         if not driver.manager._initialized:
             driver.manager._require_initialized("step")
         driver._state = "idle"
-        if not driver._hook(driver._begin):
+        # a ``step`` that others have put in the place of torch's own may run no hooks
+        told = [o for o in driver._stepping if getattr(o.step, "hooked", None) is True]
+        driver._hooks = [optimizer.register_step_pre_hook(driver._begin) for optimizer in told]
+        if not driver._hooks:
             given = (wrapped, *args), kwargs
             changed = driver._begin(None, *given) or given
             args, kwargs = changed[0][1:], changed[1]
         try:
             result = wrapped.step(*args, **kwargs)
         finally:
-            driver._unhook()
+            while driver._hooks:
+                driver._hooks.pop().remove()
         if driver._state == "awaits closure":  # which was not called
             driver._begin_in_closure()
         if driver._state == "begun":
