@@ -85,7 +85,13 @@ def _parameters(stepped: Any) -> set[int]:
 
 
 def states_of(optimizer: Any) -> list[MutableMapping[Any, Any]]:
-    """Return the states (parameter to name to value) of an optimizer and of those that it steps."""
-    stepped = [optimizer, *stepping_optimizers(optimizer)]
-    states = [one.state for one in stepped if hasattr(one, "state")]
-    return list({id(state): state for state in states}.values())
+    """Return the states (parameter to name to value) of an optimizer and of all that it holds."""
+    states: dict[int, MutableMapping[Any, Any]] = {}
+    seen, left = set(), [optimizer]
+    while left:
+        one = left.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            states |= {id(one.state): one.state} if hasattr(one, "state") else {}
+            left += _optimizers_in(one)
+    return list(states.values())

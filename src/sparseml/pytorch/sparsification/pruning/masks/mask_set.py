@@ -203,7 +203,9 @@ class MaskSet(Mapping[str, Tensor]):
             or with optimizers inside; every tensor there of the parameter's shape is cleared
         :param before: the masks as they were
         """
-        states, params, any_changed = states_of(optimizer), self.params, False
+        params, any_changed = self.params, False
+        plain = type(optimizer).__module__.startswith("torch.optim.")  # those hold no others
+        states = [optimizer.state] if plain else states_of(optimizer)
         local = local_part if self.sharded else Tensor.detach
         for param, old, new in zip(params, before, self.bits, strict=True):
             if old is new or old.shape != new.shape:
