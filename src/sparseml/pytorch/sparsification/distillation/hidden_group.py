@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from sparseml.pytorch.utils.optimizers import stepping_optimizers
+
 __all__ = ["DISTILL_PARAM_GROUP_KEY", "HiddenParamGroup"]
 
 _LOGGER = logging.getLogger(__name__)
@@ -40,6 +42,8 @@ class HiddenParamGroup:
         :raises ValueError: for an optimizer that takes no further parameters
         """
         optimizer = getattr(optimizer, "wrapped_optimizer", optimizer)  # of manager.modify
+        # the one inside, as those around it need not have what torch's have
+        optimizer = next(iter(stepping_optimizers(optimizer)), optimizer)
         if not callable(getattr(optimizer, "add_param_group", None)):
             raise ValueError(
                 "the optimizer must be one that trains the projections too, found "
