@@ -25,8 +25,6 @@ from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
 from sparseml.pytorch.optim.summary import RunSummary, summarize
 from sparseml.pytorch.sparsification.modifier import PYTORCH_FRAMEWORK, Loggers, Modifier
 
-__all__ = ["ScheduledModifierManager"]
-
 _LOGGER = logging.getLogger(__name__)
 _PARALLEL = (DataParallel, DistributedDataParallel)
 

@@ -16,8 +16,6 @@ from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, ALL_TOKEN
 from sparseml.utils.iterables import validate_names
 from sparseml.utils.text import did_you_mean, shown
 
-__all__ = ["select_layers"]
-
 
 def select_layers(module: Module, layers: str | Iterable[str]) -> list[str]:
     """The names of the layers that ``layers`` names, in the model's order.

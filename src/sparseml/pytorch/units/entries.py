@@ -18,8 +18,6 @@ from sparseml.pytorch.utils.distributed import is_distributed
 from sparseml.pytorch.utils.optimizers import states_of
 from sparseml.pytorch.utils.saving.resizing import replace_data
 
-__all__ = ["keep_entries", "require_own_gradients", "require_whole"]
-
 _LOGGER = logging.getLogger(__name__)
 
 

@@ -7,14 +7,6 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-__all__ = [
-    "get_optim_groups_learning_rates",
-    "get_optim_learning_rate",
-    "set_optim_learning_rate",
-    "states_of",
-    "stepping_optimizers",
-]
-
 
 def get_optim_learning_rate(optim: Optimizer) -> float:
     """Return the learning rate of the first parameter group; a RuntimeError if there is none."""

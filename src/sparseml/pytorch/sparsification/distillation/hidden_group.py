@@ -14,8 +14,6 @@ from torch import Tensor
 
 from sparseml.pytorch.utils.optimizers import stepping_optimizers
 
-__all__ = ["DISTILL_PARAM_GROUP_KEY", "HiddenParamGroup"]
-
 _LOGGER = logging.getLogger(__name__)
 
 DISTILL_PARAM_GROUP_KEY = "distillation_projection_params"

@@ -27,8 +27,6 @@ from sparseml.pytorch.sparsification.pruning.layers.removed_layer import Removed
 from sparseml.pytorch.utils.layers import get_layer
 from sparseml.sparsification.types import SparsificationTypes
 
-__all__ = ["LayerPruningModifier"]
-
 
 @PyTorchModifierYAML()
 @declared_fields()

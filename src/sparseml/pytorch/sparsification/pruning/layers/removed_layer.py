@@ -15,8 +15,6 @@ from torch.overrides import TorchFunctionMode
 from sparseml.pytorch.nn import Identity
 from sparseml.pytorch.utils.layer_tracking import in_order
 
-__all__ = ["RemovedLayer"]
-
 _LOGGER = logging.getLogger(__name__)
 
 _Make = Callable[[Tensor], Tensor]
