@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sparseml.optim import (
@@ -41,6 +41,9 @@ def key_of(text: str) -> Any:
     return load_recipe_yaml_str_no_classes(f"key: {text}\n")["key"]
 
 
+@example({"\n": None})
+@example(["last line\n"])
+@example(1e-07)
 @given(values)
 def test_fields_read_back(value: Any) -> None:
     text = field_text(value)

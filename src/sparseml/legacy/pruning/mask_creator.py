@@ -153,17 +153,26 @@ class BlockMaskCreator(_RowMajorMaskCreator):
         self._pattern = RowMajorBlock(block_shape[0], block_shape[1], grouping_fn_name)
 
 
-class PatternMaskCreator(UnstructuredPruningMaskCreator):
+class PatternMaskCreator(GroupedPruningMaskCreator):
     """Prunes units of any pattern; sparsities are fractions of the weights."""
 
     def __init__(self, pattern: Pattern) -> None:
         self._pattern = pattern
 
-    def __str__(self) -> str:
-        return str(self._pattern)
+    create_sparsity_masks = UnstructuredPruningMaskCreator.create_sparsity_masks
+
+    def group_tensor(self, tensor: Tensor) -> Tensor:
+        """Return one score per unit of the pattern."""
+        return self._pattern.pools([tensor.detach()])[0].scores
+
+    def _map_mask_to_tensor(
+        self, grouped_mask: Tensor, original_tensor_shape: torch.Size, tensor_idx: int | None = None
+    ) -> Tensor:
+        like = grouped_mask.new_zeros(()).expand(original_tensor_shape)
+        return self._pattern.masks([grouped_mask], [like])[0]
 
 
-class StructuredPruningMaskCreator(GroupedPruningMaskCreator):
+class StructuredPruningMaskCreator(PatternMaskCreator):
     """Prunes whole filters (dimension 0) or channels (dimension 1).
 
     What goes where in a group says :class:`~sparseml.pytorch.functional.patterns.Together`.
@@ -191,10 +200,6 @@ class StructuredPruningMaskCreator(GroupedPruningMaskCreator):
         self.set_tensor_group_idxs(tensor_group_idxs)
 
     structure_type = property(str, doc="``filter`` or ``channel``.")
-
-    def group_tensor(self, tensor: Tensor) -> Tensor:
-        """Return one score per slice."""
-        return self._pattern.pools([tensor.detach()])[0].scores
 
     def set_tensor_group_idxs(self, tensor_group_idxs: Sequence[Sequence[int]] | None) -> None:
         """Say which tensors belong together; None puts each on its own."""

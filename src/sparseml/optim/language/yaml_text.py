@@ -67,9 +67,8 @@ class RecipeDumper(yaml.SafeDumper):
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     # on one line, because lines of the dumped text are looked at one by one
-    return dumper.represent_scalar(
-        "tag:yaml.org,2002:str", text, style='"' if len(text.splitlines()) > 1 else None
-    )
+    style = None if text.splitlines() in ([], [text]) else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
