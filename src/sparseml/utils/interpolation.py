@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable
 
-__all__ = ["INTERPOLATION_FUNCS", "interpolate", "scheduled_sparsity"]
+__all__ = ["INTERPOLATION_FUNCS", "SPARSITY_CURVES", "interpolate", "scheduled_sparsity"]
 
 _CURVES: dict[str, Callable[[float], float]] = {
     "linear": lambda p: p,
@@ -14,6 +14,7 @@ _CURVES: dict[str, Callable[[float], float]] = {
     "inverse_cubic": lambda p: 1 - (1 - p) ** (1 / 3),
 }
 INTERPOLATION_FUNCS = list(_CURVES)
+SPARSITY_CURVES = [*INTERPOLATION_FUNCS, "exp", "cos", "cube"]
 
 
 def interpolate(
@@ -32,8 +33,14 @@ def interpolate(
     """
     if inter_func not in _CURVES:
         raise ValueError(f"inter_func must be one of {INTERPOLATION_FUNCS}, found {inter_func!r}")
+    return _along(_CURVES[inter_func], x_cur, x0, x1, y0, y1)
+
+
+def _along(
+    curve: Callable[[float], float], x_cur: float, x0: float, x1: float, y0: float, y1: float
+) -> float:
     share = (x_cur - x0) / (x1 - x0) if x1 != x0 else float(x_cur >= x1)
-    progress = _CURVES[inter_func](min(max(share, 0.0), 1.0))
+    progress = curve(min(max(share, 0.0), 1.0))
     if progress <= sys.float_info.epsilon:
         return y0
     if progress >= 1 - sys.float_info.epsilon:
@@ -50,9 +57,33 @@ def scheduled_sparsity(
     time 0; an end before the start means that there is no ramp: ``final`` at once. Infinite time
     (one shot) gives ``final``.
 
+    Curves are those of :func:`interpolate`, and those of Intel Neural Compressor's pruner: ``exp``,
+    where the density shrinks by one factor per unit of time; ``cos``, a quarter of a cosine, and
+    ``cube``, both slow at first.
+
+    :param curve: one of ``SPARSITY_CURVES``
     :raises ValueError: for an unknown curve
     """
     start = max(start, 0.0)
     if math.isinf(time) or end < start:
         time = start = end = 0.0
-    return interpolate(time, start, end, initial, final, curve)
+    if curve in _CURVES or curve not in SPARSITY_CURVES:
+        return interpolate(time, start, end, initial, final, curve)
+    shapes = {"cos": _quarter_cosine, "cube": _cube, "exp": _exponential(initial, final)}
+    return _along(shapes[curve], time, start, end, initial, final)
+
+
+def _quarter_cosine(progress: float) -> float:
+    return 1 - math.cos(math.pi * progress / 2)
+
+
+def _cube(progress: float) -> float:
+    return progress**3
+
+
+def _exponential(initial: float, final: float) -> Callable[[float], float]:
+    """The share of the way from ``initial`` to ``final`` while the density decays."""
+    if initial in (final, 1.0):
+        return _CURVES["linear"]
+    left = (1 - final) / (1 - initial)
+    return lambda progress: (1 - left**progress) / (1 - left)
