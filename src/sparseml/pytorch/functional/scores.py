@@ -53,7 +53,7 @@ def saliency(weight: Tensor, grad: Tensor) -> Tensor:
 
     :return: at least float32
     """
-    return (_wide(grad) * _wide(weight)).abs()
+    return (_wide(grad) * _wide(weight)).abs_()
 
 
 def with_momentum(total: Tensor, score: Tensor, decay: float = 0.9, gain: float = 1.0) -> Tensor:
@@ -67,7 +67,8 @@ def with_momentum(total: Tensor, score: Tensor, decay: float = 0.9, gain: float 
     :param decay: :math:`\alpha`; 0 for the last step alone
     :param gain: :math:`\beta`
     """
-    new = (score * gain).add_(total, alpha=decay).to(total.dtype)
+    gained = score if gain == 1.0 else score * gain
+    new = torch.add(gained, total, alpha=decay).to(total.dtype)
     # without asking for the value, so that a GPU is not waited for
     return torch.where(score.sum().isfinite(), new, total)
 
