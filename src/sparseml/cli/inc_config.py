@@ -132,7 +132,7 @@ def _read(path: str) -> dict[str, Any]:
         raise Problem(f"{path}: is neither YAML nor JSON: {error}", file=path) from error
     if not isinstance(content, Mapping):
         raise Problem(f"{path}: must be a mapping of keys, found {type(content).__name__}")
-    old = content
+    old: Any = content
     for key in ("pruning", "approach", "weight_compression_v2"):  # how files of 1.x nest it
         old = old.get(key) if isinstance(old, Mapping) else None
     if isinstance(old, Mapping):

@@ -367,10 +367,12 @@ def test_layers_that_do_not_divide_may_be_left_dense(caplog):
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8, 2))
     modifier = SnipMomentumPruningModifier(**fields(mask_type="2:4"), skip_indivisible=True)
     assert [one.name for one in modifier.selects(net)] == ["1.weight", "3.weight"]
-    assert "0.weight is left dense: mask_type '2:4' cannot mask 0.weight" in caplog.text
+    assert "0.weight is left dense: 2:4 needs an input dimension" in caplog.text
     few = {"params": ["0.weight"], "mask_type": "2:4", "skip_indivisible": True}
     with pytest.raises(ValueError, match=r"skip_indivisible of Snip.* leave nothing"):
         SnipMomentumPruningModifier(**fields(**few)).selects(net)
+    with pytest.raises(ValueError, match=r"mask_type must be one of .*found '4by1'"):
+        SnipMomentumPruningModifier(**fields(**{**few, "mask_type": "4by1"})).selects(net)
 
 
 def test_layers_of_some_types():

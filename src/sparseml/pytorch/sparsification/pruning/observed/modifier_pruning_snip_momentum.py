@@ -30,7 +30,11 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     BaseGradualPruningModifier,
     GradualFields,
 )
-from sparseml.pytorch.sparsification.pruning.settings.fields import PatternFields, checked_pattern
+from sparseml.pytorch.sparsification.pruning.settings.fields import (
+    PatternFields,
+    checked_pattern,
+    out_in_shapes,
+)
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.utils.text import shown
 
@@ -110,11 +114,15 @@ class SnipMomentumPruningModifier(BaseGradualPruningModifier):
         kinds, kind = self.layer_types, type(one.layer).__name__
         if kinds is not None and not any(name in kind for name in kinds):
             return False
+        if not self.skip_indivisible:
+            return True
+        pattern = checked_pattern(self._mask_type, [])
         try:
-            return not self.skip_indivisible or bool(checked_pattern(self._mask_type, [one]))
+            pattern.check(out_in_shapes([one])[0])
         except ValueError as error:
             _LOGGER.warning("%s is left dense: %s", one.name, error)
             return False
+        return True
 
     def _get_method(self) -> Method:
         if self.score_type == "magnitude":
