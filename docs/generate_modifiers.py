@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import sparseml.pytorch.sparsification
-from sparseml.optim.fields import described_fields
+from sparseml.optim.declared_fields import described_fields
 from sparseml.optim.language.registration import registered_modifiers
 from sparseml.optim.props import ModifierProp
 from sparseml.optim.steps import STEP_TWINS

@@ -41,6 +41,7 @@ from sparseml.pytorch.sparsification.pruning import (
     MFACPruningModifier,
     OBSPruningModifier,
 )
+from sparseml.pytorch.utils.tensors.stats import tensor_list_sparsity
 
 ROOT = Path(__file__).parents[1]
 PAGE, PICTURE = ROOT / "docs/second_order.md", ROOT / "docs/images/cifar_one_shot.svg"
@@ -212,11 +213,9 @@ class Study:
         return recording
 
     def _add(self, method: str, seed: int, sparsity: float, net: nn.Module) -> None:
-        weights = _prunable(net)
-        zeros = sum(int((one == 0).sum()) for one in weights)
-        accuracy = _accuracy(net, *self.test)
+        zeros, accuracy = tensor_list_sparsity(_prunable(net)), _accuracy(net, *self.test)
         row = {"model": self.name, "method": method, "seed": seed, "sparsity": sparsity}
-        row |= {"accuracy": accuracy, "zeros": zeros / sum(one.numel() for one in weights)}
+        row |= {"accuracy": accuracy, "zeros": zeros}
         self.results.add(row)
         print(row, flush=True)
 

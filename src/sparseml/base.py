@@ -31,7 +31,8 @@ class Framework(Enum):
     tensorflow_v1 = "tensorflow_v1"
 
 
-def _named(item: Any) -> Framework | None:
+def named_framework(item: Any) -> Framework | None:
+    """Return a framework as it is or by its name in any case, None for anything else."""
     if isinstance(item, Framework):
         return item
     return Framework.__members__.get(item.lower().strip()) if isinstance(item, str) else None
@@ -43,7 +44,7 @@ def detect_frameworks(item: Any) -> list[Framework]:
     :param item: a framework, its name in any case, or anything that a framework may know, such as
         a model or the path of its file
     """
-    named = _named(item)
+    named = named_framework(item)
     if named is not None:
         return [] if named is Framework.unknown else [named]
     found = []

@@ -6,8 +6,16 @@ from typing import Any
 import pytest
 
 from sparseml.optim import ModifierProp, ModifierYAML, RecipeTypeError, load_recipe
-from sparseml.optim.declared_fields import accepted_arguments, declared_fields
-from sparseml.optim.fields import argument, described_arguments, field, fixed, ignored, stated
+from sparseml.optim.declared_fields import (
+    accepted_arguments,
+    argument,
+    declared_fields,
+    described_arguments,
+    field,
+    fixed,
+    ignored,
+    stated,
+)
 from sparseml.optim.scheduled import BaseScheduled
 
 REQUIRED = inspect.Parameter.empty

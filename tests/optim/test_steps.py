@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparseml.optim.steps import epoch_of_step
+from sparseml.optim.schedule import epoch_of_step
 from sparseml.sparsification import (
     EpochRangeModifier,
     GMPruningModifier,

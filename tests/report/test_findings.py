@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from sparseml.report import Flops, Latency, Layer, Run, RunInfo, Storage, Variant
-from sparseml.report.comparing import compare_runs
-from sparseml.report.findings import run_findings
-from sparseml.report.speed import compare_latency
+from sparseml.report.findings import compare_runs, run_findings
+from sparseml.report.quality import compare_latency
 from sparseml.report.views import summary_cells
 
 
@@ -271,6 +270,14 @@ def test_a_small_model_that_lost_much_is_no_gain() -> None:
     runs = [pruned("a", 0.116, 95, 2), pruned("b", 0.3, 90, 3)]
     assert "No pruned model is within a percentage point of its dense model." in told(runs)
     assert not any("mallest" in text for text in told(runs))
+
+
+def test_notes_of_several_runs_are_told_beside_the_comparison() -> None:
+    runs = [made_run(name) for name in "abc"]
+    for run, notes in zip(runs, (["both", "own"], ["both"], []), strict=True):
+        run.result.notes = notes
+    assert told(runs) == ["both (a and b)"]
+    assert told(runs[:2]) == ["both"]
 
 
 def test_runs_of_which_nothing_is_known() -> None:

@@ -75,6 +75,12 @@ def test_ways_are_told_by_what_was_done(levels: list[float] | None, way: str) ->
     assert way_of(run_of(recipe("RigLPruningModifier"), levels=levels)) == way
 
 
+def test_a_run_that_prunes_nothing_was_trained() -> None:
+    run = run_of(recipe("EpochRangeModifier"), "dense", levels=[])
+    run.schedule = Schedule(steps_per_epoch=1, modifiers=[])
+    assert group_of(run) == "dense, trained"
+
+
 def test_groups_name_what_differs() -> None:
     run, other = run_of(recipe("MagnitudePruningModifier")), run_of(recipe("OBSPruningModifier"))
     run.config, other.config = {"model": "resnet18"}, {"model": "my.models:vit"}
@@ -86,6 +92,9 @@ def test_groups_name_what_differs() -> None:
     for stem in ("resnet", "resnet18 resnet"):
         run.info.group = stem
         assert group_of(run) == "magnitude, one shot"
+    run.info.group = None
+    run.config["bn_retune"] = 20
+    assert group_of(run) == "magnitude, one shot, --bn-retune 20"
     run.info.group = "mine"
     assert group_of(run) == "mine"
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparseml.pytorch.utils import JSONLinesLogger
-from sparseml.report.metrics import decimated, read_metrics
+from sparseml.report.reading import decimated, read_metrics
 
 
 def test_what_a_logger_writes_is_what_is_read(tmp_path: Path) -> None:

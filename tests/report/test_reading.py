@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,13 @@ def test_runs_are_found_in_a_folder_by_age(runs: Path) -> None:
         expected = [name for _, name in sorted(zip(years, names, strict=True))]
         assert [path.name for path in find_runs(runs)] == expected
     assert find_runs(runs / "Magnitude_80") == [runs / "Magnitude_80"]
+
+
+def test_runs_are_found_however_deep_they_lie(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs, tmp_path / "output/one-shot/gm")
+    shutil.copytree(runs / "Magnitude_80", tmp_path / "output/train/one")
+    assert len(find_runs(tmp_path / "output")) == len(find_runs(runs)) + 1
+    assert write_report(tmp_path / "output").html == tmp_path / "output/report.html"
 
 
 def test_what_is_no_run_is_named(tmp_path: Path) -> None:

@@ -55,6 +55,15 @@ def test_nothing_to_measure_on() -> None:
     assert retune_batch_norm(nn.Linear(2, 2), [], 3, HERE) == 0
 
 
+def test_progress_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sparseml.run.progress.QUIET_SECONDS", 0.0)
+    retune_batch_norm(_model(), _loader(), 2, HERE)
+    lines = [line.strip() for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["measuring batch norms 1/2", "measuring batch norms 2/2"]
+
+
 def test_statistics_can_be_frozen_for_a_while() -> None:
     model = _model().train()
     norm = tracked_norms(model)[0]

@@ -13,7 +13,7 @@ from torch import nn
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.utils.batch_streams import make_grad_sampler
 from sparseml.run import Processes
-from sparseml.run.forecast import fast_bfloat16, foretell, timed_sampler
+from sparseml.run.fitting import fast_bfloat16, foretell, timed_sampler
 from sparseml.run.settings import RunSettings
 
 CAP = """
@@ -99,7 +99,7 @@ def test_a_missing_numba_is_told_to_those_who_need_it(
 def test_slow_bfloat16_is_told(
     native: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("sparseml.run.forecast.platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("sparseml.run.fitting.platform.machine", lambda: "x86_64")
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     for name in names:
         monkeypatch.setattr(torch.cpu, name, lambda: native, raising=False)
@@ -116,7 +116,7 @@ def test_the_time_is_told_after_a_few_batches(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = iter([100.0, 104.0])
-    monkeypatch.setattr("sparseml.run.forecast.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("sparseml.run.fitting.time.monotonic", lambda: next(clock))
     sampler = timed_sampler(make_grad_sampler(lambda n: [], lambda a, b: a + b), 4096)
     assert sampler["loss_fn"] is sampler["loss_function"]
     assert [sampler["loss_fn"](1, n) for n in range(12)] == list(range(1, 13))

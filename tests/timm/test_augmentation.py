@@ -11,7 +11,7 @@ pytest.importorskip("timm")
 from PIL import Image
 from timm.data import auto_augment, create_transform
 
-from sparseml.timm.augmentation import allow_no_bits, crop_padded, posterize
+from sparseml.timm.data import allow_no_bits, crop_padded, posterize
 
 
 @pytest.mark.parametrize("policy", ["rand-m9-mstd0.5-inc1", "original", "v0", "augmix-m5"])

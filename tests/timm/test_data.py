@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from sparseml.timm import DataSource, Processes, RunError, class_count, evaluate, require_classes
-from sparseml.timm.augmentation import posterize
+from sparseml.timm.data import posterize
 
 CONFIG = {
     "input_size": (3, 8, 8),

@@ -94,9 +94,14 @@ def test_flags_with_underscores_and_batch_norms_measured_anew(
     one_shot: list[Any], call: Any, workplace: Path
 ) -> None:
     flags = [str(flag).replace("--data-dir", "--data_dir") for flag in one_shot]
-    call(SCRIPT, *flags, "-gb", 16, "-vb", 16, "--gs_loader", "--save_model", "--sparsities", 0.9)
+    more = ["-gb", 16, "-vb", 16, "--gs_loader", "--save_model", "--sparsities", 0.9]
+    done = call(SCRIPT, *flags, *more)
+    told = json.loads((workplace / "out/run/sparsity=0.9/result.json").read_text())["notes"]
+    assert len(told) == 1 and "--bn-retune" in told[0] and done.out.count(told[0]) == 1
     plain = load_file(workplace / "out/run/sparsity=0.9/model.safetensors")
-    call(SCRIPT, *flags, "--bn-retune", 3, "--experiment", "tuned", "--sparsities", 0.9)
+    done = call(SCRIPT, *flags, "--bn-retune", 3, "--experiment", "tuned", "--sparsities", 0.9)
+    assert told[0] not in done.out
+    assert "notes" not in json.loads((workplace / "out/tuned/sparsity=0.9/result.json").read_text())
     tuned = load_file(workplace / "out/tuned/sparsity=0.9/model.safetensors")
     differ = {name for name, value in plain.items() if not torch.equal(value, tuned[name])}
     assert differ == {"body.1.running_mean", "body.1.running_var", "body.1.num_batches_tracked"}

@@ -6,8 +6,7 @@ import pytest
 
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.timm import GLUE
-from sparseml.timm.schedule_checks import schedule_findings
-from sparseml.timm.training_setup import learning_rate
+from sparseml.timm.training_setup import learning_rate, schedule_findings
 
 PRUNING = """
 modifiers:

@@ -8,8 +8,7 @@ import sys
 import click
 
 from sparseml.cli.recipe_command import recipe
-from sparseml.cli.report_command import report
-from sparseml.cli.run_commands import prune, train
+from sparseml.cli.run_commands import prune, report, train
 from sparseml.version import __version__
 
 __all__ = ["main"]

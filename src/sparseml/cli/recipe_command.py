@@ -218,9 +218,8 @@ def _findings(
 ) -> dict[str, Any]:
     _refuse_repeated_keys(recipe_path)
     manager = _load(recipe_path, recipe_args)
-    from sparseml.cli.recipe_coverage import coverage
     from sparseml.cli.recipe_matches import check_patterns, matches, overlaps
-    from sparseml.cli.recipe_plan import plan
+    from sparseml.cli.recipe_plan import coverage, plan
 
     for modifier in manager.iter_modifiers():
         check_patterns(modifier, recipe_path)
@@ -241,8 +240,7 @@ def _findings(
 
 
 def _print_findings(found: dict[str, Any], everything: bool) -> None:
-    from sparseml.cli.recipe_notes import notes
-    from sparseml.cli.recipe_tables import tables
+    from sparseml.cli.recipe_tables import notes, tables
     from sparseml.cli.tables import folded, terminal_width
 
     for text in tables(found, everything):

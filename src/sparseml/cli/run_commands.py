@@ -1,4 +1,4 @@
-"""``sparseml prune`` and ``sparseml train``: the two runs, for the models of any trainer."""
+"""``sparseml prune`` and ``train`` for the models of any trainer, and ``report`` on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sparseml.cli.problems import Problem
 if TYPE_CHECKING:
     from sparseml.run.session import Glue
 
-__all__ = ["GLUES", "find_glue", "prune", "train"]
+__all__ = ["GLUES", "find_glue", "prune", "report", "train"]
 
 #: What stands before the colon in ``--model`` → the library that the model is of, and the module
 #: of the glue to it, which has it as ``GLUE``.
@@ -82,10 +82,46 @@ def _model_in(file: str | None) -> Any:
     """Return the model that a file names; what else is wrong with the file is told later."""
     if file is None:
         return None
-    import yaml
+    from sparseml.run.errors import RunError
+    from sparseml.run.settings.parser import config_content
 
     try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return config_content(file).get("model")
+    except RunError:
         return None
-    return content.get("model") if isinstance(content, dict) else None
+
+
+@click.command()
+@click.argument("runs", metavar="RUN_DIR...", nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--out",
+    metavar="DIR",
+    help="Folder to write to. By default the run's own or, for several, the one they all lie in.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON for programs.")
+def report(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
+    """Show what runs gained in sparsity, size and speed.
+
+    Every RUN_DIR is the folder of a run, or one that holds runs below it. One run is shown in full,
+    several side by side. Writes report.html (one page that needs no network), report.json and
+    report.md. Exit code 2 and one line on stderr tell what is wrong.
+
+    \b
+    Examples:
+      sparseml report output/my-run
+      sparseml report output/one-shot/gm output/one-shot/cap --out pages
+    """
+    from sparseml.report import NotARunError, write_report
+
+    try:
+        files = write_report(runs, out)
+    except (NotARunError, ValueError, ImportError, OSError) as error:
+        problem = Problem(str(error), kind=type(error).__name__)
+        problem.as_json = as_json
+        raise problem from error
+    if as_json:
+        click.echo(files.json.read_text(encoding="utf-8"), nl=False)
+    else:
+        below = files.html.is_relative_to(Path.cwd())
+        click.echo(files.html.relative_to(Path.cwd()) if below else files.html)

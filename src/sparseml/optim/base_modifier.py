@@ -17,8 +17,6 @@ from sparseml.optim.ordering import comparing, end_key, modifier_key, stage_key,
 from sparseml.optim.props import BaseObject, ModifierProp
 from sparseml.optim.types import SparsificationTypes
 
-__all__ = ["BaseModifier"]
-
 
 class BaseModifier(BaseObject):
     """A change to the training or to the model, described by its properties."""
@@ -57,10 +55,7 @@ class BaseModifier(BaseObject):
         self._enabled = value
 
     def validate(self) -> None:
-        """Check the schedule once more; other values are checked when they are given.
-
-        :raises ValueError: for a schedule that makes no sense
-        """
+        """Check the schedule, else a ValueError; other values are checked when they are given."""
         for part in ("schedule", "update"):
             getattr(self, f"validate_{part}", lambda: None)()
 

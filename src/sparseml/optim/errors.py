@@ -14,22 +14,6 @@ from yaml.error import MarkedYAMLError
 
 from sparseml.utils.restricted_eval import UnknownVariableException
 
-__all__ = [
-    "RecipeAssertionError",
-    "RecipeAttributeError",
-    "RecipeError",
-    "RecipeFileNotFoundError",
-    "RecipeIndexError",
-    "RecipeKeyError",
-    "RecipeRuntimeError",
-    "RecipeSyntaxError",
-    "RecipeTagError",
-    "RecipeTypeError",
-    "RecipeValueError",
-    "RecipeVariableError",
-    "matching_recipe_error",
-]
-
 
 class RecipeError(Exception):
     """Something is wrong with a recipe.
@@ -105,36 +89,27 @@ class RecipeFileNotFoundError(RecipeError, FileNotFoundError):
 
 
 class RecipeVariableError(RecipeError, UnknownVariableException):
-    """An expression of a modifier names an unknown variable.
-
-    ``var_name`` holds the name.
-    """
+    """An expression of a modifier names an unknown variable, ``var_name``."""
 
     def __init__(self, message: str, *, var_name: str = "", **place: Any) -> None:
         super().__init__(message, **place)
         self.var_name = var_name
 
 
-def _set_yaml_attributes(error: Any) -> None:
-    # what handlers of PyYAML's errors read
-    error.problem = error.message
-    error.context = error.context_mark = error.problem_mark = error.note = None
+class _YAMLError(RecipeError, MarkedYAMLError):
+    def __init__(self, message: str, **place: Any) -> None:
+        super().__init__(message, **place)
+        # what handlers of PyYAML's errors read
+        self.problem = message
+        self.context = self.context_mark = self.problem_mark = self.note = None
 
 
-class RecipeSyntaxError(RecipeError, MarkedYAMLError, ValueError):
+class RecipeSyntaxError(_YAMLError, MarkedYAMLError, ValueError):
     """The text is not YAML."""
 
-    def __init__(self, message: str, **place: Any) -> None:
-        super().__init__(message, **place)
-        _set_yaml_attributes(self)
 
-
-class RecipeTagError(RecipeError, ConstructorError):
+class RecipeTagError(_YAMLError, ConstructorError):
     """A tag names no modifier that is known."""
-
-    def __init__(self, message: str, **place: Any) -> None:
-        super().__init__(message, **place)
-        _set_yaml_attributes(self)
 
 
 # those with more particular plain classes first

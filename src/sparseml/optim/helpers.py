@@ -6,11 +6,10 @@ import re
 from typing import Any
 
 from sparseml.optim.errors import RecipeTypeError
-from sparseml.optim.language.document import Document, parse
+from sparseml.optim.language.document import Document, check_if_staged_recipe, parse, stages_of
 from sparseml.optim.language.expressions import evaluate, is_eval_string
 from sparseml.optim.language.metadata import add_framework_metadata, validate_metadata
 from sparseml.optim.language.source import RecipeSource, read_source
-from sparseml.optim.language.structure import check_if_staged_recipe, stages_of
 from sparseml.optim.language.variables import override_variables, parse_recipe_variables
 from sparseml.optim.language.yaml_text import dump
 
@@ -63,10 +62,7 @@ def rewrite_recipe_yaml_string_with_classes(recipe_contianer: Any) -> str:
 
 
 def load_global_recipe_variables_from_yaml(file_path: Any) -> dict[str, Any]:
-    """The variables at the root of a recipe, expressions not evaluated.
-
-    :raises RecipeError: if it is not valid
-    """
+    """The variables at the root of a recipe, else a RecipeError; expressions not evaluated."""
     container = parse(read_source(file_path)).container
     if not isinstance(container, dict):
         raise RecipeTypeError(f"a recipe must be a mapping, found {type(container).__name__}")

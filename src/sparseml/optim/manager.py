@@ -9,18 +9,19 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sparseml.optim.base_modifier import BaseModifier
-from sparseml.optim.composition import compose
 from sparseml.optim.language.recipe_text import metadata_lines, modifier_lines, recipe_lines
 from sparseml.optim.ordering import modifier_key, stage_key
 from sparseml.optim.props import BaseObject
 from sparseml.optim.scheduled import BaseScheduled
 from sparseml.optim.timeline import TimelineMixin
 from sparseml.utils.atomic import atomic_path
+from sparseml.utils.constants import RECIPE_METADATA_KEY
 from sparseml.utils.paths import clean_path
 
 __all__ = ["BaseManager", "span_of", "with_added"]
 
 ModifierList = list[BaseModifier]
+Stages = dict[str, ModifierList]
 ManagerT = TypeVar("ManagerT", bound="BaseManager")
 STRUCTURED_STAGE = "structured_initialize_stage"
 
@@ -44,23 +45,20 @@ def with_added(modifiers: Any, more: Any) -> Any:
     """
     if not isinstance(modifiers, Mapping):
         if isinstance(more, Mapping):
-            raise ValueError(
-                f"add_modifiers is by stage ({sorted(more)}), but the recipe has no stages"
-            )
+            stages = sorted(more)
+            raise ValueError(f"add_modifiers is by stage ({stages}), but the recipe has no stages")
         return [*modifiers, *more]
     if not isinstance(more, Mapping):
         more = {list(modifiers)[-1]: more}
     unknown = sorted(set(more) - set(modifiers))
     if unknown:
-        raise ValueError(
-            f"add_modifiers is for the stages {unknown}, the recipe has {list(modifiers)}"
-        )
+        known = list(modifiers)
+        raise ValueError(f"add_modifiers is for the stages {unknown}, the recipe has {known}")
     return {stage: [*members, *more.get(stage, [])] for stage, members in modifiers.items()}
 
 
 class BaseManager(TimelineMixin, BaseObject):
-    """
-    The modifiers of a recipe, in the order in which they act.
+    """The modifiers of a recipe, in the order in which they act.
 
     :param modifiers: the modifiers, or a dict with those of each stage
     :param metadata: what is known about the recipe, ``{"__metadata__": entry}`` or an entry for
@@ -98,11 +96,7 @@ class BaseManager(TimelineMixin, BaseObject):
 
     @classmethod
     def from_yaml(cls: type[ManagerT], file_path: Any, **kwargs: Any) -> ManagerT:
-        """
-        Return a manager for a recipe.
-
-        :param file_path: path or text of the recipe
-        """
+        """Return a manager for a recipe, given by its path or text."""
         raise NotImplementedError(f"{cls.__name__} belongs to no framework and reads no recipes")
 
     @classmethod
@@ -113,8 +107,7 @@ class BaseManager(TimelineMixin, BaseObject):
         keep_original_epochs: bool = False,
         save_path: str | os.PathLike[str] | None = None,
     ) -> ManagerT:
-        """
-        Return one recipe that does one recipe's work and then another's, as stages.
+        """Return one recipe that does one recipe's work and then another's, as stages.
 
         Neither recipe is changed; a manager is read anew from its text.
 
@@ -122,13 +115,13 @@ class BaseManager(TimelineMixin, BaseObject):
         :param additional_recipe: text, path or manager of what follows
         :param keep_original_epochs: do not shift the additional recipe to the base's end
         :param save_path: where to write the result, if anywhere
-        :raises ValueError: if a stage name occurs in both recipes
+        :raises ValueError: if a stage name occurs in both, or a schedule to shift is in steps
         """
         base, additional = (
             cls.from_yaml(str(recipe) if isinstance(recipe, BaseManager) else recipe)
             for recipe in (base_recipe, additional_recipe)
         )
-        stages, metadata = compose(base, additional, keep_original_epochs)
+        stages, metadata = _composed(base, additional, keep_original_epochs)
         manager = cls(stages, metadata)
         if save_path:
             manager.save(save_path)
@@ -159,16 +152,13 @@ class BaseManager(TimelineMixin, BaseObject):
 
     def iter_staged_modifiers(self) -> Generator[tuple[str | None, Any], None, None]:
         """Yield all modifiers, each with the name of its stage; None in a recipe without stages."""
-        stages = (
-            self._modifiers if isinstance(self._modifiers, Mapping) else {None: self._modifiers}
-        )
-        for stage, members in stages.items():
+        own: Any = self._modifiers
+        for stage, members in (own if isinstance(own, Mapping) else {None: own}).items():
             for modifier in members:
                 yield stage, modifier
 
     def resolve_steps(self, steps_per_epoch: int) -> None:
-        """
-        Compute the epochs of all schedules that are given in steps, and sort by them.
+        """Compute the epochs of all schedules that are given in steps, and sort by them.
 
         :param steps_per_epoch: optimizer steps in an epoch
         :raises ValueError: if a schedule does not hold with it
@@ -180,12 +170,7 @@ class BaseManager(TimelineMixin, BaseObject):
             self._modifiers = _sorted(self._modifiers)
 
     def save(self, file_path: str | os.PathLike[str], include_metadata: bool = True) -> None:
-        """
-        Write the recipe.
-
-        :param file_path: the file; folders above it are created
-        :param include_metadata: also write the metadata
-        """
+        """Write the recipe to a file; folders above it are created."""
         self._write(file_path, self.to_string_lines(include_metadata))
 
     @staticmethod
@@ -194,8 +179,7 @@ class BaseManager(TimelineMixin, BaseObject):
             part.write_text("\n".join(lines), encoding="utf-8")
 
     def finalize_and_save_structured_modifiers(self, file_path: str | os.PathLike[str]) -> None:
-        """
-        Write a recipe of only those modifiers that change the model's structure.
+        """Write a recipe of only those modifiers that change the model's structure.
 
         They act at once in it, so that it restores the structure of a model made from scratch
         before trained weights are loaded. Modifiers still in use are finalized first.
@@ -225,6 +209,47 @@ class BaseManager(TimelineMixin, BaseObject):
     def modifiers_list_to_string_lines(self, modifiers: ModifierList) -> list[str]:
         """Return the items of one group as lines."""
         return modifier_lines(modifiers)
+
+
+def _composed(
+    base: BaseManager, additional: BaseManager, keep_original_epochs: bool
+) -> tuple[Stages, dict[str, Any]]:
+    """Return the stages and metadata of what ``compose_staged`` makes; change both's modifiers.
+
+    Endless modifiers of the base end where the base ends, from where the additional ones start.
+    """
+    names = ("stage_0", "stage_1")
+    if isinstance(base.modifiers, Mapping):
+        names = ("", f"stage_{len(base.modifiers) + 1}")
+    elif isinstance(additional.modifiers, Mapping):
+        names = (f"pre_{next(iter(additional.modifiers))}", "")
+    (first, first_metadata), (second, second_metadata) = map(_staged, (base, additional), names)
+    shared = sorted(set(first) & set(second))
+    if shared:
+        raise ValueError(f"both recipes have stages named {shared}; rename those of one of them")
+    if not keep_original_epochs:
+        epochs = max(base.max_epochs, 0)
+        for modifier in _scheduled(first):
+            if modifier.end_epoch == -1:
+                # Also of modifiers that allow no end but -1: from here on they belong to a stage.
+                # Recipe texts of SparseML 1.x show this end as the whole number that it is.
+                modifier._end_epoch = modifier._init_end = epochs
+        for modifier in _scheduled(second):
+            modifier.advance_epochs(ref_start_epoch=epochs)
+    metadata = {**first_metadata, **second_metadata}
+    return {**first, **second}, metadata if base.metadata or additional.metadata else {}
+
+
+def _staged(recipe: BaseManager, name: str) -> tuple[Stages, dict[str, Any]]:
+    """Return stages and metadata of a recipe, which is one stage of that name if it has none."""
+    metadata = dict(recipe.metadata or {})
+    if isinstance(recipe.modifiers, Mapping):
+        return dict(recipe.modifiers), metadata
+    return {name: recipe.modifiers}, {name: metadata.get(RECIPE_METADATA_KEY)}
+
+
+def _scheduled(stages: Stages) -> list[BaseScheduled]:
+    return [m for stage in stages.values() for m in stage if isinstance(m, BaseScheduled)]
 
 
 def span_of(modifier: Any) -> str:

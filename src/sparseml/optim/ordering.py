@@ -10,8 +10,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-__all__ = ["comparing", "end_key", "modifier_key", "stage_key", "start_key"]
-
 Key = tuple[float, float, str]
 
 

@@ -6,17 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, overload
 
-__all__ = ["BaseObject", "BaseProp", "ModifierProp"]
-
 Getter = Callable[[Any], Any]
 Setter = Callable[[Any, Any], None]
 
 
 class BaseObject:
-    """The end of every chain of ``super().__init__(**kwargs)``.
-
-    :raises ValueError: for a keyword that no class in the chain has taken
-    """
+    """The end of every chain of ``super().__init__(**kwargs)``; a ValueError for what is left."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__()
@@ -30,12 +25,10 @@ class BaseProp(ABC):
     """A descriptor in the manner of ``property``; it cannot be deleted."""
 
     @abstractmethod
-    def __get__(self, obj: Any, objtype: type | None = None) -> Any:
-        raise NotImplementedError
+    def __get__(self, obj: Any, objtype: type | None = None) -> Any: ...
 
     @abstractmethod
-    def __set__(self, obj: Any, value: Any) -> None:
-        raise NotImplementedError
+    def __set__(self, obj: Any, value: Any) -> None: ...
 
     def __delete__(self, obj: Any) -> None:
         raise AttributeError("a modifier's property cannot be deleted")
@@ -43,12 +36,10 @@ class BaseProp(ABC):
     @abstractmethod
     def getter(self, func_get: Getter) -> BaseProp:
         """A copy with another getter."""
-        raise NotImplementedError
 
     @abstractmethod
     def setter(self, func_set: Setter) -> BaseProp:
         """A copy with another setter."""
-        raise NotImplementedError
 
 
 class ModifierProp(BaseProp):
@@ -62,8 +53,7 @@ class ModifierProp(BaseProp):
     :param restrict_enabled: freeze it while the modifier is enabled
     :param restrict_extras: names of further attributes that freeze it while they are true
     :param no_serialize_val: the value for which it is left out of recipes
-    :param func_get: the getter, if not given by decoration
-    :param func_set: the setter, if not given by decoration
+    :param func_get: the getter, as ``func_set`` the setter, if not given by decoration
     :param doc: the docstring, by default the getter's
     :ivar restrictions: names of the attributes that freeze the property while they are true
     """

@@ -15,8 +15,6 @@ from sparseml.optim.language.source import RecipeSource, read_source
 from sparseml.optim.language.variables import override_variables, parse_recipe_variables
 from sparseml.utils.constants import PYTORCH_FRAMEWORK
 
-__all__ = ["LoadedRecipe", "load_recipe"]
-
 Modifiers = list[BaseModifier] | dict[str, list[BaseModifier]]
 
 

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol
 
-__all__ = ["ONE_SHOT", "PlannedUpdate", "Reason", "Schedule", "epoch_of_step", "is_one_shot"]
-
 ONE_SHOT = math.inf
 """The epoch that asks a modifier to act at once, without training; as in SparseML 1.x."""
+
+MOST_STEPS = 2_000_000
+"""Beyond these a run takes too long to go through, step by step, by :meth:`Schedule.updates`."""
 
 Reason = Literal["", "start", "update", "end"]
 """Why an update is due; empty where none is."""
@@ -67,8 +68,7 @@ class Schedule:
     :param start: the epoch to start at; -1 for the first opportunity
     :param end: the epoch to end at; -1 for never
     :param frequency: epochs between two updates; -1 for every step, None for start and end only
-    :param start_step: the optimizer step to start at, in place of ``start``
-    :param end_step: the optimizer step to end at, in place of ``end``
+    :param start_step: in place of ``start``, an optimizer step, as ``end_step`` for ``end``
     :param update_steps: optimizer steps between two updates, in place of ``frequency``
     :param also: further epochs to update at, started or not
     """
@@ -103,11 +103,9 @@ class Schedule:
     ) -> Reason:
         """Return why an update is due at ``epoch``; an empty, hence false, text if none is.
 
-        :param epoch: infinity for a one-shot application, which ``steps_per_epoch`` is not needed
-            for
+        :param epoch: infinity for a one-shot application, which needs no ``steps_per_epoch``
         :param last_update: the epoch of the last update, negative if there was none
-        :param started: whether an update has started it
-        :param ended: whether an update has ended it
+        :param started: whether an update has started it, as ``ended`` whether one has ended it
         """
         if self.start_step is not None or self.end_step is not None:
             schedule = self.in_epochs(max(steps_per_epoch, 1))

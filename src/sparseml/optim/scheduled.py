@@ -13,14 +13,13 @@ from sparseml.optim.steps import STEP_TWINS, StepsMeta
 from sparseml.utils.text import shortened
 from sparseml.utils.written_number import as_written
 
-__all__ = ["BaseScheduled", "BaseUpdate"]
+_BOUNDS = ("start_epoch", "end_epoch")
 
 
 def _as_epochs(modifier: Any, field: str, value: Any) -> Any:
     """Return a number of epochs as it was given: recipes show whole numbers as such."""
-    problem = (
-        f"{field} of {type(modifier).__name__} must be a number of epochs, found {shortened(value)}"
-    )
+    owner, found = type(modifier).__name__, shortened(value)
+    problem = f"{field} of {owner} must be a number of epochs, found {found}"
     if isinstance(value, bool):
         raise TypeError(problem)
     try:
@@ -29,6 +28,14 @@ def _as_epochs(modifier: Any, field: str, value: Any) -> Any:
         raise TypeError(problem) from None
     except (ValueError, OverflowError):
         raise ValueError(problem) from None
+
+
+def _in_epochs(name: str, what: str) -> Any:
+    def keep(modifier: Any, value: Any) -> None:
+        setattr(modifier, f"_{name}", _as_epochs(modifier, name, value))
+        (modifier.validate_schedule if name in _BOUNDS else modifier.validate_update)()
+
+    return ModifierProp(func_get=operator.attrgetter(f"_{name}"), func_set=keep, doc=what)
 
 
 def _in_steps(attribute: str, what: str) -> ModifierProp:
@@ -75,26 +82,8 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
         self._end_comparator = end_comparator
         self.validate_schedule()
 
-    @ModifierProp()
-    def start_epoch(self) -> float:
-        """The epoch at which the modifier starts; -1 for immediately."""
-        return self._start_epoch
-
-    @start_epoch.setter  # type: ignore[no-redef]
-    def start_epoch(self, value: float) -> None:
-        self._start_epoch = _as_epochs(self, "start_epoch", value)
-        self.validate_schedule()
-
-    @ModifierProp()
-    def end_epoch(self) -> float:
-        """The epoch at which the modifier ends; -1 for never."""
-        return self._end_epoch
-
-    @end_epoch.setter  # type: ignore[no-redef]
-    def end_epoch(self, value: float) -> None:
-        self._end_epoch = _as_epochs(self, "end_epoch", value)
-        self.validate_schedule()
-
+    start_epoch = _in_epochs("start_epoch", "The epoch to start at; -1 for immediately.")
+    end_epoch = _in_epochs("end_epoch", "The epoch to end at; -1 for never.")
     start_step = _in_steps("_start_step", "The optimizer step to start at")
     end_step = _in_steps("_end_step", "The optimizer step to end at")
     update_steps = _in_steps("_update_steps", "Optimizer steps between updates")
@@ -112,15 +101,13 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
     def resolve_steps(self, steps_per_epoch: int) -> None:
         """Compute the epochs of what is given in steps. Calling it again changes nothing.
 
-        :raises ValueError: if it is not a positive whole number, or the schedule does not hold
-            with it
+        :raises ValueError: if it is no positive whole number, or the schedule does not hold with it
         """
         if not self.has_steps:
             return
         if not isinstance(steps_per_epoch, int) or steps_per_epoch < 1:
-            raise ValueError(
-                f"steps_per_epoch must be a positive whole number, found {steps_per_epoch!r}"
-            )
+            found = repr(steps_per_epoch)
+            raise ValueError(f"steps_per_epoch must be a positive whole number, found {found}")
         if self._start_step is not None:
             self._start_epoch = self._init_start = epoch_of_step(self._start_step, steps_per_epoch)
         if self._end_step is not None:
@@ -146,18 +133,12 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
             )
 
     def validate_schedule(self) -> None:
-        """Check start and end against each other and against their limits.
-
-        :raises ValueError: if a rule is broken
-        """
+        """Check start and end against each other and their limits, or raise a ValueError."""
         name, start, end = type(self).__name__, self._start_epoch, self._end_epoch
-        if not start >= self._min_start:
-            raise ValueError(
-                f"start_epoch of {name} must be at least {self._min_start}, found {start}"
-            )
-        if not end >= self._min_end:
-            raise ValueError(f"end_epoch of {name} must be at least {self._min_end}, found {end}")
-        for field, epoch in (("start_epoch", start), ("end_epoch", end)):
+        least = (self._min_start, self._min_end)
+        for field, epoch, low in zip(_BOUNDS, (start, end), least, strict=True):
+            if not epoch >= low:
+                raise ValueError(f"{field} of {name} must be at least {low}, found {epoch}")
             if math.isinf(epoch):
                 raise ValueError(f"{field} of {name} must be finite, found {epoch}")
         if self._end_comparator is None and end != self._init_end:
@@ -219,21 +200,10 @@ class BaseUpdate(BaseModifier):
         self._min_frequency = float(min_frequency)
         self.validate_update()
 
-    @ModifierProp()
-    def update_frequency(self) -> float:
-        """Epochs between updates; -1 for every step."""
-        return self._update_frequency
-
-    @update_frequency.setter  # type: ignore[no-redef]
-    def update_frequency(self, value: float) -> None:
-        self._update_frequency = _as_epochs(self, "update_frequency", value)
-        self.validate_update()
+    update_frequency = _in_epochs("update_frequency", "Epochs between updates; -1: every step.")
 
     def validate_update(self) -> None:
-        """Check how often to update against its limit.
-
-        :raises ValueError: if ``update_frequency`` is too small
-        """
+        """Check that ``update_frequency`` is at least its limit, or raise a ValueError."""
         if not self._update_frequency >= self._min_frequency:
             raise ValueError(
                 f"update_frequency of {type(self).__name__} must be at least "

@@ -13,10 +13,6 @@ import math
 from abc import ABCMeta
 from typing import Any
 
-from sparseml.optim.schedule import epoch_of_step
-
-__all__ = ["STEP_TWINS", "StepsMeta", "epoch_of_step"]
-
 STEP_TWINS = {
     "start_step": "start_epoch",
     "end_step": "end_epoch",

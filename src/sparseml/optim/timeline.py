@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from sparseml.optim.types import SparsificationTypes
 
-__all__ = ["TimelineMixin"]
+
+def _epochs(field: str, modifiers: Iterable[Any]) -> list[float]:
+    return [epoch for m in modifiers if (epoch := getattr(m, field, -1)) > -1]
 
 
-def _starts(modifiers: Iterable[Any]) -> list[float]:
-    return [m.start_epoch for m in modifiers if getattr(m, "start_epoch", -1) > -1]
-
-
-def _ends(modifiers: Iterable[Any]) -> list[float]:
-    return [m.end_epoch for m in modifiers if getattr(m, "end_epoch", -1) > -1]
+_starts, _ends = partial(_epochs, "start_epoch"), partial(_epochs, "end_epoch")
 
 
 def _of_type(kind: SparsificationTypes, what: str) -> Any:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["SparsificationTypes"]
-
 
 class SparsificationTypes(Enum):
     """The kinds of change that a modifier can bring about."""

@@ -13,16 +13,23 @@ from typing import TYPE_CHECKING
 from sparseml.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from sparseml.report.describe import describe_model, layer_sparsities
-    from sparseml.report.environment import describe_environment
-    from sparseml.report.flops import count_flops
+    from sparseml.report.describe import (
+        count_flops,
+        describe_model,
+        layer_sparsities,
+        measure_storage,
+    )
     from sparseml.report.latency import measure_latency
     from sparseml.report.reading import Run, find_runs, read_run
     from sparseml.report.rendering import WrittenReport, report_data, write_report
-    from sparseml.report.run_directory import NotARunError, RunDirectory, is_run
+    from sparseml.report.run_directory import (
+        NotARunError,
+        RunDirectory,
+        describe_environment,
+        is_run,
+    )
     from sparseml.report.schedule import asked_schedule
     from sparseml.report.schema import Flops, Latency, Layer, Result, RunInfo, Storage, Variant
-    from sparseml.report.storage import measure_storage
 
 __all__ = [
     "Flops",
@@ -51,16 +58,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "describe": "describe_model layer_sparsities",
-    "environment": "describe_environment",
-    "flops": "count_flops",
+    "describe": "count_flops describe_model layer_sparsities measure_storage",
     "latency": "measure_latency",
     "reading": "Run find_runs read_run",
     "rendering": "WrittenReport report_data write_report",
-    "run_directory": "NotARunError RunDirectory is_run",
+    "run_directory": "NotARunError RunDirectory describe_environment is_run",
     "schedule": "asked_schedule",
     "schema": "Flops Latency Layer Result RunInfo Storage Variant",
-    "storage": "measure_storage",
 }
 __getattr__, __dir__ = lazy_names(
     __name__, {f"{__name__}.{home}": names for home, names in _HOMES.items()}

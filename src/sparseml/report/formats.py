@@ -92,11 +92,7 @@ def count_text(value: float) -> str:
     """A count in full up to a million, with three digits and a unit beyond."""
     for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
         if value >= unit:
-            return (
-                f"{value / unit:.3g} {name}"
-                if value < 999.5 * unit
-                else f"{value / unit:,.0f} {name}"
-            )
+            return f"{value / unit:{'.3g' if value < 999.5 * unit else ',.0f'}} {name}"
     return f"{value:,.0f}"
 
 
@@ -104,8 +100,7 @@ def bytes_text(value: float) -> str:
     """Bytes with a binary unit."""
     for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
         if value >= unit:
-            size = value / unit
-            return f"{size:.0f} {name}" if size >= 100 else f"{size:.1f} {name}"
+            return f"{value / unit:.{0 if value >= 100 * unit else 1}f} {name}"
     return f"{value:.0f} bytes"
 
 

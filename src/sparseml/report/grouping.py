@@ -72,6 +72,7 @@ def group_of(run: Run, runs: Sequence[Run] = ()) -> str:
         method_of(run) or run.info.name,
         way_of(run),
         "from untrained weights" if dense and dense.trained is False else "",
+        f"--bn-retune {retuned}" if (retuned := run.config.get("bn_retune")) else "",
     ]
     return ", ".join(filter(None, told))
 
@@ -135,4 +136,6 @@ def way_of(run: Run) -> str:
         return "while training"
     if any(len(set(level)) > 1 for level in levels):
         return "gradual"
+    if not levels:
+        return "trained"
     return "while training" if max(map(len, levels), default=0) > _FEW_UPDATES else "fine-tuned"

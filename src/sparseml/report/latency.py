@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import random
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import timeit
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy
@@ -21,7 +21,7 @@ from sparseml.pytorch.utils.tensors.nested import (
 )
 from sparseml.report.schema import Latency
 
-__all__ = ["evaluating", "measure_latency"]
+__all__ = ["measure_latency"]
 
 _QUARTILES = (0.25, 0.5, 0.75)
 _QUANTILES = (0.0, *_QUARTILES, 1.0)
@@ -63,11 +63,14 @@ def measure_latency(
     taken: dict[str, list[float]] = {name: [] for name in models}
     order, shuffled = list(models.items()), random.Random(0)
     left, settled = warmup + rounds, False
-    with evaluating(*models.values()), torch.inference_mode(), _uncollected():
+    with evaluating(*models.values()), torch.inference_mode():
         while left:
             shuffled.shuffle(order)
             for name, model in order:
-                taken[name].append(_time_forward(model, inputs, device))
+                _synchronize(device)
+                # which keeps the garbage collector from running meanwhile
+                once = partial(_forward, model, inputs, device)
+                taken[name].append(timeit.timeit(once, timer=time.perf_counter, number=1))
             left -= 1
             if not left:
                 settled = all(_settled(times[warmup:]) for times in taken.values())
@@ -87,12 +90,9 @@ def _settled(times: list[float]) -> bool:
     return bool(abs(later - earlier).max() <= _DRIFT * numpy.median(times))
 
 
-def _time_forward(model: nn.Module, inputs: Any, device: torch.device) -> float:
-    _synchronize(device)
-    start = time.perf_counter()
+def _forward(model: nn.Module, inputs: Any, device: torch.device) -> None:
     tensors_module_forward(inputs, model, check_feat_lab_inp=False)
     _synchronize(device)
-    return time.perf_counter() - start
 
 
 def _summary(
@@ -118,16 +118,3 @@ def _summary(
 def _synchronize(device: torch.device) -> None:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keep the garbage collector from running while something is timed."""
-    was_enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

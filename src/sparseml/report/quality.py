@@ -1,8 +1,9 @@
-"""Whether a model does better than another, as far as the number of test samples can tell."""
+"""Whether a model does better, or is faster, than another, as far as measurements can tell."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from sparseml.report.formats import (
@@ -11,13 +12,27 @@ from sparseml.report.formats import (
     points_text,
     prefers_low,
 )
-from sparseml.report.schema import Variant
+from sparseml.report.schema import Latency, Variant
 
-__all__ = ["Difference", "chance_margin", "compare_metric", "is_near"]
+__all__ = [
+    "FEWEST_ROUNDS",
+    "SAME",
+    "Difference",
+    "chance_margin",
+    "compare_latency",
+    "compare_metric",
+    "is_near",
+    "latency_pairs",
+]
 
 #: Of differences by chance alone 19 in 20 are within so many standard errors.
 _STANDARD_ERRORS = 1.96
 _POINT = 0.01
+#: Differences of times below this are taken for none, however small the spread is.
+SAME = 0.03
+# and this is the most that may be put down to the spread
+_ALIKE = 0.1
+FEWEST_ROUNDS = 10
 
 
 class Difference(NamedTuple):
@@ -73,3 +88,42 @@ def is_near(name: str, model: Variant, dense: Variant) -> bool:
     """Whether a fraction is less than a percentage point below the dense model's, or above."""
     value, before = model.metrics[name], dense.metrics.get(name, math.nan)
     return is_fraction_metric(name, value, before) and before - value < _POINT
+
+
+def latency_pairs(variant: Variant, dense: Variant) -> Iterator[tuple[Latency, Latency]]:
+    """Measurements of two models under the same conditions."""
+    before = {_conditions(latency): latency for latency in dense.latency}
+    for latency in variant.latency:
+        if _conditions(latency) in before:
+            yield latency, before[_conditions(latency)]
+
+
+def _conditions(latency: Latency) -> tuple[int, str, int | None]:
+    return latency.batch_size, latency.device, latency.threads
+
+
+def compare_latency(taken: Latency, before: Latency) -> tuple[str, float]:
+    """Whether a model is faster (``gain``), slower (``loss``) or the ``same``, and how many times.
+
+    It counts as faster or slower if the ranges between the quartiles do not overlap and both the
+    medians and the fastest rounds, which other work on the machine disturbs least, differ by more
+    than 3%. Else it is the same if the medians differ by no more than 10%. It is not known
+    (``info``) if they do, after fewer than ten rounds, and if the quartiles did not settle.
+    """
+    ratio = fastest = _ratio(before.median_ms, taken.median_ms)
+    if min(taken.rounds, before.rounds) < FEWEST_ROUNDS or False in (
+        taken.settled,
+        before.settled,
+    ):
+        return "info", ratio
+    if taken.fastest_ms is not None and before.fastest_ms is not None:
+        fastest = _ratio(before.fastest_ms, taken.fastest_ms)
+    if min(ratio, fastest) > 1 + SAME and taken.upper_quartile_ms < before.lower_quartile_ms:
+        return "gain", ratio
+    if max(ratio, fastest) * (1 + SAME) < 1 and taken.lower_quartile_ms > before.upper_quartile_ms:
+        return "loss", ratio
+    return ("same" if max(ratio, 1 / ratio) <= 1 + _ALIKE else "info"), ratio
+
+
+def _ratio(before: float, after: float) -> float:
+    return before / after if before and after else (math.inf if before else 1.0)

@@ -9,14 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sparseml.report.comparing import compare_runs
-from sparseml.report.comparison import comparison_view
-from sparseml.report.findings import run_findings
+from sparseml.report.findings import compare_runs, run_findings
 from sparseml.report.grouping import arranged
 from sparseml.report.reading import Run, find_runs, read_run
 from sparseml.report.run_directory import REPORT_FILES, utc_now
-from sparseml.report.schema import Finding
-from sparseml.report.views import run_view
+from sparseml.report.views import comparison_view, run_view
 from sparseml.utils.atomic import atomic_path
 from sparseml.utils.plain import plain_data
 from sparseml.version import __version__
@@ -45,7 +42,7 @@ def write_report(
     """Write ``report.html``, ``report.json`` and ``report.md`` on one run or several.
 
     :param paths: run directories, or folders of run directories
-    :param out: folder for the files; by default that of the run or, for several, the folder that
+    :param out: folder for the files; by default the only path or, for several, the folder that
         they all lie in
     :raises NotARunError: for a folder that is missing or holds no run
     :raises ValueError: for several runs that do not lie in one folder, without ``out``
@@ -53,7 +50,8 @@ def write_report(
     """
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     folders = list(dict.fromkeys(run for path in given for run in find_runs(path)))
-    target = Path(out).expanduser().absolute() if out else _common_folder(folders)
+    chosen = out or (given[0] if len(given) == 1 else None)
+    target = Path(chosen).expanduser().absolute() if chosen else _common_folder(folders)
     runs = arranged([read_run(folder) for folder in folders])
     context = _context(runs)
     files = WrittenReport(*(target / name for name in REPORT_FILES))
@@ -88,14 +86,10 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
             "format": REPORT_FORMAT,
             "written_by": f"sparseml {__version__}",
             "written": utc_now(),
-            "comparison": _plain(compare_runs(runs) if len(runs) > 1 else []),
+            "comparison": [found._asdict() for found in compare_runs(runs) if len(runs) > 1],
             "runs": [_run_data(run) for run in runs],
         }
     )
-
-
-def _plain(findings: Iterable[Finding]) -> list[dict[str, str]]:
-    return [finding._asdict() for finding in findings]
 
 
 def _run_data(run: Run) -> dict[str, Any]:
@@ -104,7 +98,7 @@ def _run_data(run: Run) -> dict[str, Any]:
         **run.info.model_dump(),
         "label": run.name,
         "group": run.group,
-        "findings": _plain(run_findings(run)),
+        "findings": [found._asdict() for found in run_findings(run)],
         "missing": run.problems,
         "config": run.config,
         "environment": run.environment,

@@ -1,18 +1,21 @@
-"""Writing a run directory: everything that one run leaves behind, in one folder."""
+"""Writing a run directory: all that one run leaves behind, and what it ran on, in one folder."""
 
 from __future__ import annotations
 
 import json
 import os
+import platform
+import shlex
 import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
-from sparseml.report.environment import describe_environment
 from sparseml.report.schema import FORMAT
 from sparseml.utils.atomic import atomic_path
 from sparseml.utils.plain import plain_data
@@ -25,6 +28,7 @@ __all__ = [
     "RUN_FILES",
     "NotARunError",
     "RunDirectory",
+    "describe_environment",
     "is_run",
     "not_a_run",
     "utc_now",
@@ -46,6 +50,10 @@ _MODELS = ("model.safetensors", "model_*.safetensors")
 REPORT_FILES = ("report.html", "report.json", "report.md")
 
 _PathLike = str | os.PathLike[str]
+
+_ALWAYS = ("sparseml-next", "torch", "numpy")
+# named only where the run has imported them
+_IF_USED = ("timm", "torchvision", "transformers", "fairseq", "scikit-learn", "numba", "triton")
 
 
 class NotARunError(FileNotFoundError):
@@ -226,7 +234,7 @@ def not_a_run(folder: Path) -> str:
         return f"no such folder: {folder}"
     if not folder.is_dir():
         return f"{folder} is a file; a run is a folder"
-    return f"{folder} holds no run: there is no {RUN_FILES['run']} in it, nor in a folder below it"
+    return f"{folder} holds no run: there is no {RUN_FILES['run']} in it, nor below it"
 
 
 def _remove_run(folder: Path) -> None:
@@ -245,3 +253,52 @@ def _write_json(path: Path, content: Any) -> None:
 def utc_now() -> str:
     """Return date and time, ISO 8601."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def describe_environment(packages: Iterable[str] = ()) -> dict[str, Any]:
+    """Return machine, interpreter, command line and versions, as plain data.
+
+    Neither the machine's nor the user's name is among it, so that a report can be passed on.
+
+    :param packages: distributions to name the versions of, besides the usual ones
+    """
+    used = [name for name in _IF_USED if name.replace("scikit-", "sk") in sys.modules]
+    named = dict.fromkeys([*_ALWAYS, *used, *packages])
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        **_torch_settings(),
+        "command": shlex.join(sys.argv),
+        "packages": {name: found for name in named if (found := _version(name))},
+    }
+
+
+def _processor() -> str:
+    """The processor's model name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(filter(None, names), "") or platform.processor() or platform.machine()
+
+
+def _torch_settings() -> dict[str, Any]:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return {}
+    found = {"threads": torch.get_num_threads()}
+    if torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        found["gpus"] = [torch.cuda.get_device_name(index) for index in range(count)]
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

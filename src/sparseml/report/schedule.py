@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from sparseml.optim.schedule import MOST_STEPS
 from sparseml.pytorch.sparsification.modifier import ScheduledModifier
 from sparseml.pytorch.sparsification.planning import Prunes, asked_sparsities
 from sparseml.report.schema import PruningSchedule, Schedule, ScheduledUpdate
 
 __all__ = ["asked_schedule"]
 
-# beyond these a schedule takes too long to go through, or too much room to show
-MOST_STEPS = 2_000_000
+# beyond these a schedule takes too much room to show
 _MOST_UPDATES = 500
 
 
@@ -30,7 +30,7 @@ def asked_schedule(manager: Any, steps_per_epoch: int) -> Schedule:
     schedule = Schedule(steps_per_epoch=steps_per_epoch)
     if steps > MOST_STEPS:
         return schedule
-    for stage, modifier in _staged(manager):
+    for stage, modifier in manager.iter_staged_modifiers():
         if not (isinstance(modifier, ScheduledModifier) and isinstance(modifier, Prunes)):
             continue
         updates = list(_updates(modifier, steps_per_epoch, steps))
@@ -39,16 +39,6 @@ def asked_schedule(manager: Any, steps_per_epoch: int) -> Schedule:
             found = PruningSchedule(modifier=name, stage=stage, updates=_thinned(updates))
             schedule.modifiers.append(found)
     return schedule
-
-
-def _staged(manager: Any) -> Iterator[tuple[str | None, Any]]:
-    stages = manager.modifiers
-    named: Iterable[tuple[str | None, Any]] = (
-        stages.items() if isinstance(stages, Mapping) else [(None, stages)]
-    )
-    for stage, modifiers in named:
-        for modifier in modifiers:
-            yield stage, modifier
 
 
 def _updates(modifier: Any, steps_per_epoch: int, steps: int) -> Iterator[ScheduledUpdate]:

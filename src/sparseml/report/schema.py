@@ -27,7 +27,6 @@ FORMAT = "sparseml-run/1"
 
 Model = TypeVar("Model", bound=BaseModel)
 _Place = tuple[int | str, ...]
-_GONE = object()
 
 
 class Finding(NamedTuple):
@@ -172,10 +171,10 @@ def validated(kind: type[Model], content: Any) -> tuple[Model | None, list[str]]
         for place, faults in malformed.items():
             named = ".".join(str(key) for key in place) or "the content"
             problems.append(f"{named}: {', '.join(faults)}")
-        marked = [_mark(left, place) for place in malformed]
-        if not any(marked):
+        # of a list the last first, and what is inside before what it is in
+        order = sorted(malformed, key=lambda place: [(isinstance(k, str), k) for k in place])
+        if not sum(_remove(left, place) for place in reversed(order)):
             return None, problems
-        left = _without_marked(left)
 
 
 def _malformed(error: ValidationError) -> dict[_Place, list[str]]:
@@ -189,21 +188,12 @@ def _malformed(error: ValidationError) -> dict[_Place, list[str]]:
     return found
 
 
-def _mark(content: Any, place: _Place) -> bool:
-    """Put a mark in place of a value in nested dicts and lists; whether there was one."""
+def _remove(content: Any, place: _Place) -> bool:
+    """Take a value out of nested dicts and lists; whether there was one."""
     try:
         for key in place[:-1]:
             content = content[key]
-        there = content[place[-1]] is not _GONE
-        content[place[-1]] = _GONE
+        del content[place[-1]]
     except (LookupError, TypeError):
         return False
-    return there
-
-
-def _without_marked(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {k: _without_marked(v) for k, v in content.items() if v is not _GONE}
-    if isinstance(content, list):
-        return [_without_marked(value) for value in content if value is not _GONE]
-    return content
+    return True

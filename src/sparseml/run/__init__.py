@@ -12,7 +12,6 @@ from sparseml.lazy import lazy_names
 
 if TYPE_CHECKING:
     from sparseml.run.batch_norm import frozen_statistics, retune_batch_norm, tracked_norms
-    from sparseml.run.carrying import carry_masks, mask_weights, masks_of_run
     from sparseml.run.checkpoints import Checkpoints, RunIdentity, find_checkpoint
     from sparseml.run.commands import prune, train
     from sparseml.run.errors import RunError, one_line, run_reported
@@ -23,7 +22,15 @@ if TYPE_CHECKING:
         require_fitting_patterns,
         require_fitting_schedule,
     )
-    from sparseml.run.masks import masked_sparsity, masks_in_force, read_masks, write_masks
+    from sparseml.run.masks import (
+        carry_masks,
+        mask_weights,
+        masked_sparsity,
+        masks_in_force,
+        masks_of_run,
+        read_masks,
+        write_masks,
+    )
     from sparseml.run.processes import Processes
     from sparseml.run.progress import say, shown_progress
     from sparseml.run.sam import SharpnessAware
@@ -69,13 +76,15 @@ __all__ = [
 
 _HOMES = {
     "batch_norm": "frozen_statistics retune_batch_norm tracked_norms",
-    "carrying": "carry_masks mask_weights masks_of_run",
     "checkpoints": "Checkpoints RunIdentity find_checkpoint",
     "commands": "prune train",
     "errors": "RunError one_line run_reported",
     "files": "atomic_text",
     "fitting": "epochs_to_run load_recipe require_fitting_patterns require_fitting_schedule",
-    "masks": "masked_sparsity masks_in_force read_masks write_masks",
+    "masks": (
+        "carry_masks mask_weights masked_sparsity masks_in_force masks_of_run read_masks "
+        "write_masks"
+    ),
     "processes": "Processes",
     "progress": "say shown_progress",
     "sam": "SharpnessAware",

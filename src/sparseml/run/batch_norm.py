@@ -10,8 +10,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sparseml.pytorch.utils.layers import evaluating
 from sparseml.run.errors import RunError
 from sparseml.run.processes import Processes
+from sparseml.run.progress import shown_progress
 
 __all__ = ["frozen_statistics", "retune_batch_norm", "tracked_norms"]
 
@@ -62,15 +64,16 @@ def retune_batch_norm(model: nn.Module, loader: Iterable, batches: int, where: P
     if not norms or batches < 1:
         return 0
     seen = 0
-    with _put_back(model.modules(), "training"), _put_back(norms, "momentum"):
-        model.eval()
+    with evaluating(model), _put_back(norms, "momentum"):
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over all batches
             norm.train()
-        for images, *_ in itertools.islice(loader, batches):
-            model(images.to(where.device))
-            seen += 1
+        with shown_progress("measuring batch norms", batches, where.is_first) as advance:
+            for images, *_ in itertools.islice(loader, batches):
+                model(images.to(where.device))
+                seen += 1
+                advance(seen, "")
     if not seen:
         raise RunError("--bn-retune: there is not one batch to measure batch norms on")
     where.average_buffers(model)

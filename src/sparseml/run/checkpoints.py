@@ -212,13 +212,10 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        raise RunError(_unwritten(path, error)) from error
-
-
-def _unwritten(path: Path, error: BaseException) -> str:
-    folder = next(parent for parent in path.parents if parent.exists())
-    free = shutil.disk_usage(folder).free
-    why = "the disk is full" if free < _FEW_BYTES else one_line(str(error).partition("\n")[0])
-    last = any(path.parent.glob("*_last.pth"))
-    kept = "; the last checkpoint is whole, --resume goes on from it" if last else ""
-    return f"{path} cannot be written: {why} ({free / 1e6:.1f} MB free){kept}"
+        folder = next(parent for parent in path.parents if parent.exists())
+        free = shutil.disk_usage(folder).free
+        why = "the disk is full" if free < _FEW_BYTES else one_line(str(error).partition("\n")[0])
+        last = any(path.parent.glob("*_last.pth"))
+        kept = "; the last checkpoint is whole, --resume goes on from it" if last else ""
+        told = f"{path} cannot be written: {why} ({free / 1e6:.1f} MB free){kept}"
+        raise RunError(told) from error

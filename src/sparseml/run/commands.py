@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from sparseml.run.errors import run_reported
@@ -25,26 +25,24 @@ def prune(argv: Sequence[str], glue: Glue, prog: str | None = None) -> int:
     """
 
     def run() -> None:
-        _log_above_bars()
         settings = glue.one_shot_settings(argv, prog)
         from sparseml.run.one_shot import run_one_shot
 
         run_one_shot(settings, glue)
 
-    return run_reported(run)
+    return _logged(run)
 
 
 def train(argv: Sequence[str], glue: Glue, prog: str | None = None) -> int:
     """Train a model while a recipe prunes it; arguments and exit status are those of `prune`."""
 
     def run() -> None:
-        _log_above_bars()
         settings = glue.training_settings(argv, prog)
         from sparseml.run.training import run_training
 
         run_training(settings, glue)
 
-    return run_reported(run)
+    return _logged(run)
 
 
 class AboveBars(logging.StreamHandler[TextIO]):
@@ -57,5 +55,6 @@ class AboveBars(logging.StreamHandler[TextIO]):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
-def _log_above_bars() -> None:
+def _logged(run: Callable[[], None]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[AboveBars()])
+    return run_reported(run)

@@ -37,29 +37,25 @@ def run_reported(main: Callable[[], None]) -> int:
     """
     try:
         main()
-    except RunError as error:
-        return _told(one_line(error))
     except Exception as error:
         reason = one_line(error) if _is_mistake(error) else _no_room(error)
         if reason is None:
             raise
-        return _told(reason)
+        rank = int(os.environ.get("RANK", "0"))
+        where = f"[rank {rank}] " if rank else ""
+        print(f"{where}error: {reason}", file=sys.stderr, flush=True)
+        return _MISTAKE
     return 0
 
 
 def _is_mistake(error: Exception) -> bool:
+    if isinstance(error, RunError):
+        return True
     # here, as torch takes a while to import
     from sparseml.optim.errors import RecipeError
     from sparseml.pytorch.utils.saving.files import CheckpointError
 
     return isinstance(error, (RecipeError, CheckpointError))
-
-
-def _told(text: str) -> int:
-    rank = int(os.environ.get("RANK", "0"))
-    where = f"[rank {rank}] " if rank else ""
-    print(f"{where}error: {text}", file=sys.stderr, flush=True)
-    return _MISTAKE
 
 
 def _no_room(error: Exception) -> str | None:

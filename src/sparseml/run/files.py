@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from sparseml.run.errors import RunError
 from sparseml.utils.atomic import atomic_path
 
-__all__ = ["atomic_text", "make_folder", "require_room_for_run"]
+__all__ = ["atomic_text", "holds_run", "make_folder", "require_room_for_run", "write_rows"]
 
 
 @contextmanager
@@ -26,6 +27,17 @@ def atomic_text(path: str | os.PathLike[str]) -> Iterator[TextIO]:
             yield file
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write a CSV of rows, under the keys of the last as heads.
+
+    :raises RunError: if it cannot be written
+    """
+    with atomic_text(path) as file:
+        writer = csv.DictWriter(file, list(rows[-1]), extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def make_folder(folder: Path) -> None:
@@ -54,7 +66,12 @@ def require_room_for_run(folder: Path, overwrite: bool) -> None:
     if (folder / "results.json").exists():
         raise RunError(f"{folder} holds results: give --overwrite or another --experiment")
     if (folder / "run.json").exists():
-        raise RunError(
-            f"{folder} holds a run: give --resume {folder} to go on with it, --overwrite to "
-            "replace it, or another --experiment"
-        )
+        raise holds_run(folder)
+
+
+def holds_run(folder: Path) -> RunError:
+    """Return the error for a folder with a run that is not to be replaced."""
+    return RunError(
+        f"{folder} holds a run: give --resume {folder} to go on with it, --overwrite to replace "
+        "it, or another --experiment"
+    )

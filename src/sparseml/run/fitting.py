@@ -1,20 +1,40 @@
-"""Whether a recipe, a model and a run fit together, found out before anything is computed."""
+"""Whether a recipe, a model and a run fit together, and what it takes, told before it begins."""
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import math
+import platform
+import time
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.pytorch.sparsification.pruning import CAPruningModifier
 from sparseml.run.errors import RunError, one_line
+from sparseml.run.progress import say
+from sparseml.run.session import Session
+from sparseml.run.settings.groups import RunSettings
 
-__all__ = ["epochs_to_run", "load_recipe", "require_fitting_patterns", "require_fitting_schedule"]
+__all__ = [
+    "epochs_to_run",
+    "fast_bfloat16",
+    "foretell",
+    "load_recipe",
+    "require_fitting_patterns",
+    "require_fitting_schedule",
+    "timed_sampler",
+]
 
 _LOGGER = logging.getLogger(__name__)
 _DEFAULT_EPOCHS = 300
+
+_LOGGER = logging.getLogger(__name__)
+_TIMED = 8
 
 
 def load_recipe(path: str, variables: str | dict[str, Any] | None) -> ScheduledModifierManager:
@@ -101,3 +121,89 @@ def _highest(modifier: Any, epoch: float, steps_per_epoch: int) -> float | None:
     values = asked if isinstance(asked, (list, tuple)) else [asked]
     numbers = [value for value in values if isinstance(value, (int, float))]
     return max(numbers, default=None)
+
+
+def foretell(
+    manager: Any, session: Session, run: RunSettings, steps_per_epoch: int = 1, steps: int = 1
+) -> int:
+    """Say how much the pruners of a recipe will sample, and warn of what makes a run slow.
+
+    How much memory they take they log themselves, as soon as they see the model.
+
+    :param steps: optimizer steps of the run; one in one shot
+    :return: how many batches the first estimate samples
+    """
+    cpu = session.where.device.type == "cpu"
+    if cpu and run.amp and run.amp_dtype != "float16" and not fast_bfloat16():
+        _LOGGER.warning(
+            "--amp: this processor has no instructions for bfloat16 and may take ten times as "
+            "long as without --amp"
+        )
+    samplers = [one for one in manager.pruning_modifiers if _gradients(one)]
+    eliminating = any(isinstance(one, CAPruningModifier) for one in samplers)
+    if cpu and eliminating and not importlib.util.find_spec("numba"):
+        _LOGGER.warning(
+            "numba is not installed: CAP takes ten times as long to eliminate weights on a CPU; "
+            "pip install sparseml-next[numba]"
+        )
+    first = 0
+    for modifier in samplers:
+        updates = len(list(modifier.schedule.updates(steps_per_epoch, steps)))
+        per_sample = getattr(modifier, "fisher_samples", "batch") == "sample"
+        batches = math.ceil(_gradients(modifier) / (session.gradient_batch if per_sample else 1))
+        say(_cost(modifier, session, batches, max(1, updates)), session.where.is_first)
+        first = first or batches
+    return first
+
+
+def fast_bfloat16() -> bool:
+    """Return whether this CPU multiplies bfloat16 itself; True where torch cannot tell."""
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    checks = [check for name in names if (check := getattr(torch.cpu, name, None))]
+    if platform.machine().lower() not in ("x86_64", "amd64") or not checks:
+        return True
+    return any(check() for check in checks)
+
+
+def timed_sampler(sampler: dict[str, Any], batches: int, shown: bool = True) -> dict[str, Any]:
+    """Return a ``grad_sampler`` that says after a few batches how long all of them will take."""
+    seen, began = 0, 0.0
+    loss = sampler.get("loss_function") or sampler["loss_fn"]
+
+    def watched(*args: Any) -> Any:
+        nonlocal seen, began
+        if seen == 0:
+            began = time.monotonic()
+        elif seen == _TIMED and batches > 4 * _TIMED:
+            seconds = (time.monotonic() - began) / _TIMED * batches
+            say(f"sampling gradients takes about {_duration(seconds)}", shown)
+        seen += 1
+        return loss(*args)
+
+    return {**sampler, **dict.fromkeys(("loss_fn", "loss_function"), watched)}
+
+
+def _gradients(modifier: Any) -> int:
+    """Return how many gradients a pruner samples at a time, at most; 0 for one that does not."""
+    if getattr(modifier, "use_gradient_buffering", False):
+        return 0
+    count = getattr(modifier, "num_grads", 0)
+    return int(max(count.values()) if isinstance(count, Mapping) else count or 0)
+
+
+def _cost(modifier: Any, session: Session, batches: int, updates: int) -> str:
+    times = updates * getattr(modifier, "num_recomputations", 1)
+    inputs = batches * session.gradient_batch
+    passes = inputs / max(1, session.training_size)
+    return (
+        f"{type(modifier).__name__}: {_gradients(modifier):,} gradients of {batches:,} batches of "
+        f"{session.gradient_batch}, {inputs:,} inputs, {passes:.3g} passes over the training data"
+        + (f", {times} times" if times > 1 else "")
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

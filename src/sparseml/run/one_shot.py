@@ -9,36 +9,36 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import csv
+import functools
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
-from sparseml.run.batch_norm import retune_batch_norm
+from sparseml.run.batch_norm import retune_batch_norm, tracked_norms
 from sparseml.run.errors import RunError
-from sparseml.run.files import atomic_text, make_folder
-from sparseml.run.fitting import load_recipe, require_fitting_patterns
-from sparseml.run.forecast import foretell, timed_sampler
-from sparseml.run.masks import write_masks
+from sparseml.run.files import atomic_text, make_folder, write_rows
+from sparseml.run.fitting import foretell, load_recipe, require_fitting_patterns, timed_sampler
+from sparseml.run.logs import service_loggers
 from sparseml.run.processes import prepare, processes
 from sparseml.run.progress import say
 from sparseml.run.results import (
-    LATENCY_BATCH,
     describe_dense,
     experiment_folder,
     experiment_name,
     start_run,
-    write_latency,
     write_outcome,
     write_page,
 )
-from sparseml.run.service_logs import service_loggers
 from sparseml.run.session import Found, Glue, OneShotRunSettings, Session
 from sparseml.run.settings.groups import RunSettings
 from sparseml.run.sweep import Pruned, asked_sparsities, sweep_recipe
 
 __all__ = ["run_one_shot"]
+
+OLD_NORMS = (
+    "Batch norms hold the statistics of the dense model, which can cost more than the pruning "
+    "does; --bn-retune measures them anew."
+)
 
 Row = dict[str, Any]
 
@@ -51,49 +51,32 @@ def run_one_shot(settings: OneShotRunSettings, glue: Glue) -> None:
     run = settings.run
     prepare(run.seed, run.threads)
     sparsities = asked_sparsities(settings.sweep.sparsities)
-    load_recipe(run.sparseml_recipe, run.recipe_args)
+    load = functools.partial(load_recipe, run.sparseml_recipe, run.recipe_args)
+    load()
     with processes(run.device, run.timeout) as where:
-        if not where.is_first:
-            logging.getLogger().setLevel(logging.WARNING)
         session = glue.open_session(settings, where)
-        first = load_recipe(run.sparseml_recipe, run.recipe_args)
+        first = load()
         require_fitting_patterns(first, session.model, run.sparseml_recipe)
         batches = foretell(first, session, run) // where.count
         with contextlib.ExitStack() as stack:
             outcome = _Outcome(session, settings, stack) if where.is_first else None
             sampler = timed_sampler(session.grad_sampler(), batches, where.is_first)
-            _prune(session, settings, sparsities, sampler, outcome)
-
-
-def _prune(
-    session: Session,
-    settings: OneShotRunSettings,
-    sparsities: list[float],
-    sampler: dict[str, Any],
-    outcome: _Outcome | None,
-) -> None:
-    """Do all sparsities, and show them."""
-    run = settings.run
-    found = session.evaluate(session.model, "dense")
-    if outcome:
-        outcome.dense(found)
-    if run.bn_retune:
-        _tell_retuned(session, run)
-    for pruned in sweep_recipe(
-        lambda: load_recipe(run.sparseml_recipe, run.recipe_args),
-        session.model,
-        sparsities,
-        grad_sampler=sampler,
-    ):
-        if run.bn_retune:
-            retune_batch_norm(
-                pruned.model, session.training_batches(), run.bn_retune, session.where
-            )
-        found = session.evaluate(pruned.model, _named(pruned.sparsity))
-        if outcome:
-            outcome.add(pruned, found)
-    if outcome:
-        outcome.close()
+            found = session.evaluate(session.model, "dense")
+            if outcome:
+                outcome.dense(found)
+            if run.bn_retune:
+                _tell_retuned(session, run)
+            elif tracked_norms(session.model):
+                say(OLD_NORMS, where.is_first)
+            for pruned in sweep_recipe(load, session.model, sparsities, grad_sampler=sampler):
+                if run.bn_retune:
+                    images = session.training_batches()
+                    retune_batch_norm(pruned.model, images, run.bn_retune, where)
+                found = session.evaluate(pruned.model, _named(pruned.sparsity))
+                if outcome:
+                    outcome.add(pruned, found)
+            if outcome:
+                outcome.close()
 
 
 def _tell_retuned(session: Session, run: RunSettings) -> None:
@@ -136,11 +119,12 @@ class _Outcome:
         title = f"{experiment_name(settings.run, session.model_name)} {name}"
         with start_run(folder, settings.run, self.config, session.packages, title) as run:
             run.write_recipe(pruned.manager)
-            weights = write_outcome(run, session, pruned.manager, self.variant, pruned.model, found)
-            write_masks(folder / "masks.safetensors", pruned.masks)
-            inputs = session.sample_inputs(LATENCY_BATCH)
             rounds = settings.sweep.latency_rounds
-            write_latency(run, session.model, pruned.model, inputs, rounds)
+            weights = write_outcome(
+                run, session, pruned, found, self.variant, session.model, rounds
+            )
+            if tracked_norms(pruned.model) and not settings.run.bn_retune:
+                run.write_result(notes=[OLD_NORMS])
         self.runs.append(folder)
         zeros = pruned.zeros
         self._row(zeros if pruned.sparsity is None else pruned.sparsity, found, zeros, str(weights))
@@ -161,10 +145,7 @@ class _Outcome:
         numbers = {key: value for key, value in row.items() if isinstance(value, float)}
         for logger in self.loggers:
             logger.log_scalars("one_shot", numbers, step=len(self.rows) - 1)
-        with atomic_text(self.folder / "results.csv") as out:
-            writer = csv.DictWriter(out, list(row))
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_rows(self.folder / "results.csv", self.rows)
         run = self.settings.run
         model = self.config.get("model", self.session.model_name)
         content = {"model": model, "recipe": run.sparseml_recipe, "seed": run.seed}
@@ -173,19 +154,13 @@ class _Outcome:
 
     def _table(self) -> str:
         metrics = self.session.metrics
-        names = " | ".join(f"{metric.name:>6}" for metric in metrics)
-        head = f"sparsity | {names} |  zeros"
-        lines = [
-            " | ".join(
-                [
-                    f"{'dense' if not row['file'] else format(row['sparsity'], '.4g'):>8}",
-                    *(metric.cell(row[metric.column]) for metric in metrics),
-                    f"{100 * row['zeros']:6.2f}",
-                ]
-            )
-            for row in self.rows
-        ]
-        return "\n".join([head, "-" * len(head), *lines])
+        head = " | ".join(["sparsity", *(f"{metric.name:>6}" for metric in metrics), " zeros"])
+        lines = [head, "-" * len(head)]
+        for row in self.rows:
+            sparsity = format(row["sparsity"], ".4g") if row["file"] else "dense"
+            cells = [metric.cell(row[metric.column]) for metric in metrics]
+            lines.append(" | ".join([f"{sparsity:>8}", *cells, f"{100 * row['zeros']:6.2f}"]))
+        return "\n".join(lines)
 
 
 def _named(sparsity: float | None) -> str:

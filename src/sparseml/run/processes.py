@@ -86,6 +86,8 @@ def prepare(seed: int, threads: int | None) -> None:
 def processes(device: str, timeout: float = 1800.0) -> Iterator[Processes]:
     """Join the processes that torchrun started, if it did, and part from them at the end.
 
+    All but the first then log nothing but warnings and errors.
+
     :param device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for a GPU where there is one; under
         torchrun each process gets the GPU of its local rank
     :param timeout: seconds that processes wait for one another
@@ -94,7 +96,7 @@ def processes(device: str, timeout: float = 1800.0) -> Iterator[Processes]:
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if kind.startswith("cuda") and not torch.cuda.is_available():
         raise RunError(f"--device {device}: torch finds no GPU")
-    if not _started_with_others():
+    if _number(("WORLD_SIZE", "SLURM_NTASKS"), 1) < 2:  # neither has started others
         yield Processes(device=_selected(kind))
         return
     local, rank = _number(_LOCAL_RANK, 0), _number(_RANK, 0)
@@ -103,6 +105,8 @@ def processes(device: str, timeout: float = 1800.0) -> Iterator[Processes]:
     backend = "nccl" if place.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     _LOGGER.info("process %d of %d on %s", rank, count, place)
+    if rank:
+        logging.getLogger().setLevel(logging.WARNING)
     try:
         yield Processes(rank, count, place)
     finally:
@@ -117,11 +121,6 @@ def _selected(name: str) -> torch.device:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     return device
-
-
-def _started_with_others() -> bool:
-    """Return whether torchrun, or SLURM, says that it has started several processes."""
-    return _number(("WORLD_SIZE", "SLURM_NTASKS"), 1) > 1
 
 
 def _number(names: Sequence[str], otherwise: int) -> int:

@@ -48,17 +48,13 @@ def shown_progress(
 
             yield advance
     else:
-        yield _Lines(name, total, stream)
+        last, told = time.monotonic(), False
 
+        def tell(done: int, news: str) -> None:
+            nonlocal last, told
+            now = time.monotonic()
+            if now - last >= QUIET_SECONDS or (told and done == total):
+                last, told = now, True
+                print(f"{name} {done}/{total}  {news}", file=stream, flush=True)
 
-class _Lines:
-    def __init__(self, name: str, total: int, stream: TextIO) -> None:
-        self._name, self._total, self._stream = name, total, stream
-        self._last, self._any = time.monotonic(), False
-
-    def __call__(self, done: int, news: str) -> None:
-        now = time.monotonic()
-        if now - self._last < QUIET_SECONDS and not (self._any and done == self._total):
-            return
-        self._last, self._any = now, True
-        print(f"{self._name} {done}/{self._total}  {news}", file=self._stream, flush=True)
+        yield tell

@@ -18,22 +18,23 @@ from sparseml.report import (
     write_report,
 )
 from sparseml.run.errors import RunError
+from sparseml.run.files import holds_run
+from sparseml.run.masks import MASKS_FILE, write_masks
 from sparseml.run.progress import say
 from sparseml.run.session import Found, Session
 from sparseml.run.settings.groups import RunSettings
+from sparseml.run.sweep import Pruned
 
 __all__ = [
-    "LATENCY_BATCH",
     "describe_dense",
     "experiment_folder",
     "experiment_name",
     "start_run",
-    "write_latency",
     "write_outcome",
     "write_page",
 ]
 
-LATENCY_BATCH = 1
+_LATENCY_BATCH = 1
 
 
 def experiment_name(settings: RunSettings, model_name: str) -> str:
@@ -64,10 +65,7 @@ def start_run(
             folder, name, config=config, seed=settings.seed, overwrite=settings.overwrite
         )
     except FileExistsError as error:
-        raise RunError(
-            f"{folder} holds a run: give --resume {folder} to go on with it, --overwrite to "
-            "replace it, or another --experiment"
-        ) from error
+        raise holds_run(folder) from error
     except OSError as error:
         raise RunError(f"--output: {folder} cannot be written: {error.strerror}") from error
     run.write_environment(packages)
@@ -77,20 +75,31 @@ def start_run(
 def write_outcome(
     run: RunDirectory,
     session: Session,
-    manager: Any,
-    dense: Variant | None,
-    model: Module,
+    pruned: Pruned,
     found: Found,
+    variant: Variant | None,
+    dense: Module | None,
+    rounds: int,
 ) -> Path:
-    """Write the weights, and what the model is like beside the dense one.
+    """Write weights and masks, and what the model is like beside the dense one.
 
-    :param dense: None if that is written already
+    :param found: by evaluating it
+    :param variant: what the dense model is like, None if that is written already
+    :param dense: the dense model, to take times with in turns; None takes none
+    :param rounds: of each in which times are taken, at least; 0 takes none
     :return: the file of weights
     """
-    weights = run.save_model(model, recipe=manager)
+    model = pruned.model
+    weights = run.save_model(model, recipe=pruned.manager)
+    before = {} if variant is None else {"dense": variant}
     sparse = _described(session, model, found)
-    before = {} if dense is None else {"dense": dense}
-    run.write_result({**before, "sparse": sparse}, layer_sparsities(model, manager))
+    run.write_result({**before, "sparse": sparse}, layer_sparsities(model, pruned.manager))
+    write_masks(run.path / MASKS_FILE, pruned.masks)
+    if dense is not None and rounds > 0:
+        inputs = session.sample_inputs(_LATENCY_BATCH)
+        with torch.inference_mode():
+            taken = measure_latency({"dense": dense, "sparse": model}, inputs, rounds)
+        run.write_result({name: {"latency": [times]} for name, times in taken.items()})
     return weights
 
 
@@ -100,30 +109,17 @@ def describe_dense(session: Session, found: Found) -> Variant:
     return described.model_copy(update={"trained": getattr(session, "weights_loaded", None)})
 
 
-def write_latency(
-    run: RunDirectory, dense: Module, model: Module, inputs: Any, rounds: int
-) -> None:
-    """Time the pruned model against the dense one, the two taking turns."""
-    if rounds < 1:
-        return
-    with torch.inference_mode():
-        taken = measure_latency({"dense": dense, "sparse": model}, inputs, rounds)
-    run.write_result({name: {"latency": [found]} for name, found in taken.items()})
-
-
 def write_page(runs: Sequence[Path], folder: Path, settings: RunSettings) -> None:
     """Write the report, where its packages are installed."""
     if not settings.report:
         return
     try:
-        written = write_report(list(runs), folder)
+        say(f"report: {folder / write_report(runs, folder).html.name}")
     except ImportError as error:
         say(f"no report: {error}")
-        return
-    say(f"report: {folder / written.html.name}")
 
 
 def _described(session: Session, model: Module, found: Found) -> Variant:
     told = {metric.name: found[metric.name] for metric in session.metrics}
     samples = getattr(session, "evaluated_samples", None)
-    return describe_model(model, told, session.sample_inputs(LATENCY_BATCH), samples=samples)
+    return describe_model(model, told, session.sample_inputs(_LATENCY_BATCH), samples=samples)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import Parameter
 
 __all__ = ["SharpnessAware"]
@@ -49,12 +47,15 @@ class SharpnessAware:
         :param backward: computes gradients anew into ``.grad``, which it finds to be None
         """
         held = [param for param in params if param.grad is not None]
-        with _put_back(held):
-            if not self._perturb(held):
-                return
-            for param in held:
-                param.grad = None
-            backward()
+        before = [param.detach().clone() for param in held]
+        try:
+            if self._perturb(held):
+                for param in held:
+                    param.grad = None
+                backward()
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_([param.data for param in held], before)
 
     @torch.no_grad()
     def _perturb(self, params: list[Parameter]) -> bool:
@@ -87,13 +88,3 @@ class SharpnessAware:
                 threshold = sizes.kthvalue(count).values
                 for param in group:
                     param.masked_fill_(param.abs() <= threshold, 0.0)
-
-
-@contextmanager
-def _put_back(params: list[Parameter]) -> Iterator[None]:
-    before: list[Tensor] = [param.detach().clone() for param in params]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            torch._foreach_copy_([param.data for param in params], before)

@@ -74,22 +74,14 @@ class Session(Protocol):
     """
 
     model: nn.Module
+    where: Processes
+    model_name: str
+    metrics: Sequence[Metric]
+    packages: Sequence[str]
     gradient_batch: int
 
     @property
     def training_size(self) -> int: ...
-
-    @property
-    def where(self) -> Processes: ...
-
-    @property
-    def model_name(self) -> str: ...
-
-    @property
-    def metrics(self) -> Sequence[Metric]: ...
-
-    @property
-    def packages(self) -> Sequence[str]: ...
 
     def evaluate(self, model: nn.Module, name: str = "evaluating") -> Found:
         """Return how good a model is on held-out data, the same in all processes.

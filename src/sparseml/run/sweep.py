@@ -70,7 +70,11 @@ def sweep_recipe(
         return
     modifiers = list(_at(load(), sparsities[0]).iter_modifiers())
     if len(modifiers) == 1 and isinstance(modifiers[0], BasePruningModifier):
-        yield from _swept(load, modifiers[0], dense, sparsities, kwargs)
+        for sparsity, outcome in modifiers[0].sweep(dense, sparsities, **kwargs):
+            model = copy.deepcopy(dense)
+            Outcome(outcome).write(model)
+            masks = {name: mask for name, (mask, _) in outcome.items()}
+            yield Pruned(sparsity, model, _at(load(), sparsity), masks)
         return
     for sparsity in sparsities:
         yield _applied(_at(load(), sparsity), dense, sparsity, kwargs)
@@ -87,20 +91,6 @@ def _applied(
     masks = {name: mask.clone() for name, mask in masks_in_force(manager).items()}
     manager.finalize(model)
     return Pruned(sparsity, model, manager, masks)
-
-
-def _swept(
-    load: Load,
-    modifier: BasePruningModifier,
-    dense: nn.Module,
-    sparsities: Sequence[float],
-    kwargs: dict[str, Any],
-) -> Iterator[Pruned]:
-    for sparsity, outcome in modifier.sweep(dense, sparsities, **kwargs):
-        model = copy.deepcopy(dense)
-        Outcome(outcome).write(model)
-        masks = {name: mask for name, (mask, _) in outcome.items()}
-        yield Pruned(sparsity, model, _at(load(), sparsity), masks)
 
 
 def _at(manager: ScheduledModifierManager, sparsity: float) -> ScheduledModifierManager:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,27 +18,30 @@ from torch import Tensor
 from sparseml.pytorch.utils.logger import BaseLogger
 from sparseml.report import RunDirectory
 from sparseml.run.batch_norm import retune_batch_norm
-from sparseml.run.carrying import carry_masks, mask_weights, masks_of_run, tell_carried
 from sparseml.run.checkpoints import Checkpoints, RunIdentity, find_checkpoint
-from sparseml.run.epoch_log import EpochLog
 from sparseml.run.errors import RunError
-from sparseml.run.fitting import load_recipe
-from sparseml.run.forecast import foretell
-from sparseml.run.masks import MASKS_FILE, masked_sparsity, masks_in_force, write_masks
+from sparseml.run.fitting import foretell, load_recipe
+from sparseml.run.logs import EpochLog, service_loggers
+from sparseml.run.masks import (
+    carry_masks,
+    mask_weights,
+    masked_sparsity,
+    masks_in_force,
+    masks_of_run,
+    tell_carried,
+)
 from sparseml.run.processes import prepare, processes
 from sparseml.run.progress import say
 from sparseml.run.results import (
-    LATENCY_BATCH,
     describe_dense,
     experiment_folder,
     experiment_name,
     start_run,
-    write_latency,
     write_outcome,
     write_page,
 )
-from sparseml.run.service_logs import service_loggers
 from sparseml.run.session import Found, Glue, Session, Training, TrainingRunSettings
+from sparseml.run.sweep import Pruned
 
 __all__ = ["run_training"]
 
@@ -59,8 +61,6 @@ def run_training(settings: TrainingRunSettings, glue: Glue) -> None:
     carried = keeping.initial_masks if resumed is None else None
     masks = masks_of_run(carried) if carried else {}
     with processes(settings.run.device, settings.run.timeout) as where:
-        if not where.is_first:
-            logging.getLogger().setLevel(logging.WARNING)
         session = glue.open_session(settings, where)
         _Run(session, settings, glue, resumed, masks).run()
 
@@ -89,7 +89,16 @@ class _Run:
         self.epochs = EpochLog(
             session, self.training, settings.checkpoints, self.folder, self.loggers
         )
-        self.checkpoints = self._checkpoints()
+        extras = {} if self.training.averaged is None else {"ema": self.training.averaged}
+        self.checkpoints = Checkpoints(
+            self.folder / "checkpoints",
+            session.model_name,
+            session.model,
+            self.where,
+            self.training.parts,
+            extras,
+            RunIdentity.of(settings, self.where),
+        )
 
     def _set_up(self, glue: Glue, masks: Mapping[str, Tensor]) -> Training:
         mask_weights(self.session.model, masks)
@@ -110,17 +119,16 @@ class _Run:
                 self._open_directory(stack)
             dense = copy.deepcopy(self.session.model) if self.resumed is None else None
             variant = self._dense_variant()
-            self._train()
+            for epoch in range(self.done, self.training.epochs):
+                self._epoch(epoch)
+            model, manager = self.session.model, self.training.manager
+            pruned = Pruned(None, model, manager, masks_in_force(manager))
+            manager.finalize(self.training.model)
             if self.directory is not None:
-                self._finish(variant, dense)
+                found, rounds = self.epochs.last_found(), LATENCY_ROUNDS
+                write_outcome(self.directory, self.session, pruned, found, variant, dense, rounds)
         if self.directory is not None:  # which now says that the run has finished
             write_page([self.folder], self.folder, self.settings.run)
-
-    def _train(self) -> None:
-        for epoch in range(self.done, self.training.epochs):
-            self._epoch(epoch)
-        self.masks = masks_in_force(self.training.manager)
-        self.training.manager.finalize(self.training.model)
 
     def _epoch(self, epoch: int) -> None:
         training, session = self.training, self.session
@@ -159,19 +167,6 @@ class _Run:
         for logger in self.loggers:
             logger.log_scalars("train", values, step=step)
 
-    def _checkpoints(self) -> Checkpoints:
-        training, session = self.training, self.session
-        extras = {} if training.averaged is None else {"ema": training.averaged}
-        return Checkpoints(
-            self.folder / "checkpoints",
-            session.model_name,
-            session.model,
-            self.where,
-            training.parts,
-            extras,
-            RunIdentity.of(self.settings, self.where),
-        )
-
     def _resume(self, path: Path) -> None:
         training, anew = self.training, self.settings.checkpoints.no_resume_opt
         self.done, progress = self.checkpoints.load(path, not anew)
@@ -209,16 +204,6 @@ class _Run:
         variant = describe_dense(self.session, found)
         self.directory.write_result({"dense": variant})
         return variant
-
-    def _finish(self, variant: Any, dense: Any) -> None:
-        assert self.directory is not None
-        session, found = self.session, self.epochs.last_found()
-        model, manager = session.model, self.training.manager
-        write_outcome(self.directory, session, manager, variant, model, found)
-        write_masks(self.folder / MASKS_FILE, self.masks)
-        if dense is not None:
-            inputs = session.sample_inputs(LATENCY_BATCH)
-            write_latency(self.directory, dense, model, inputs, LATENCY_ROUNDS)
 
 
 def _folder_of(checkpoint: Path, otherwise: Path) -> Path:

@@ -12,22 +12,28 @@ from typing import TYPE_CHECKING
 from sparseml.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from sparseml.timm.attention import SplitLinear, split_qkv
     from sparseml.timm.data import DataSource, class_count, require_classes
-    from sparseml.timm.ema import MaskedEma
     from sparseml.timm.evaluation import evaluate
     from sparseml.timm.glue import GLUE
-    from sparseml.timm.losses import Distillation, make_mixup, training_loss
     from sparseml.timm.models import (
+        SplitLinear,
         data_config,
         load_model,
         model_kwargs,
         output_classes,
         short_name,
+        split_qkv,
     )
     from sparseml.timm.session import ImageSession, autocast_of, open_session
     from sparseml.timm.settings import IGNORED_SETTINGS, OneShotSettings, TrainingSettings
-    from sparseml.timm.training import ImageTraining, steps_in_epoch
+    from sparseml.timm.training import (
+        Distillation,
+        ImageTraining,
+        MaskedEma,
+        make_mixup,
+        steps_in_epoch,
+        training_loss,
+    )
     from sparseml.timm.training_setup import set_up_training
 
 __all__ = [
@@ -59,16 +65,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "timm.attention": "SplitLinear split_qkv",
     "timm.data": "DataSource class_count require_classes",
-    "timm.ema": "MaskedEma",
     "timm.evaluation": "evaluate",
     "timm.glue": "GLUE",
-    "timm.losses": "Distillation make_mixup training_loss",
-    "timm.models": "data_config load_model model_kwargs output_classes short_name",
+    "timm.models": (
+        "SplitLinear data_config load_model model_kwargs output_classes short_name split_qkv"
+    ),
     "timm.session": "ImageSession autocast_of open_session",
     "timm.settings": "IGNORED_SETTINGS OneShotSettings TrainingSettings",
-    "timm.training": "ImageTraining steps_in_epoch",
+    "timm.training": (
+        "Distillation ImageTraining MaskedEma make_mixup steps_in_epoch training_loss"
+    ),
     "timm.training_setup": "set_up_training",
     # what every run has, whoever trains
     "pytorch.utils.batch_streams": "GradientBatches make_grad_sampler",

@@ -11,6 +11,7 @@ from timm.utils import accuracy
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from sparseml.pytorch.utils.layers import evaluating
 from sparseml.run.processes import Processes
 
 __all__ = ["evaluate"]
@@ -34,9 +35,8 @@ def evaluate(
     """
     images_in_all = len(loader.dataset)
     sums = torch.zeros(4, dtype=torch.float64)
-    was_training, seen = model.training, 0
-    model.eval()
-    try:
+    seen = 0
+    with evaluating(model):
         for number, (images, labels) in enumerate(loader, start=1):
             kept = _own_share(len(labels), seen, images_in_all, where)
             seen += len(labels)
@@ -45,9 +45,7 @@ def evaluate(
                 with autocast():
                     logits = model(images)
                 sums += _sums(logits.float(), labels)
-            advance(number, f"top1 {_ratio(sums[1], sums[3]):.2%}")
-    finally:
-        model.train(was_training)
+            advance(number, f"top1 {float(sums[1] / sums[3].clamp(min=1)):.2%}")
     loss, top1, top5, count = where.sum(sums.tolist())
     return {"loss": loss / count, "top1": top1 / count, "top5": top5 / count}
 
@@ -68,7 +66,3 @@ def _own_share(batch: int, seen: int, images: int, where: Processes) -> int:
     # the i-th image of this process is the (rank + i * count)-th of all
     own = -(-(images - where.rank) // where.count)
     return max(0, min(batch, own - seen))
-
-
-def _ratio(part: Tensor, whole: Tensor) -> float:
-    return float(part) / float(whole) if whole else 0.0

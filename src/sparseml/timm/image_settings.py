@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sparseml.run.settings.flags import Group, flag
+from sparseml.run.settings.flags import Group, flag, harmless
 
 __all__ = [
     "INTERPOLATIONS",
@@ -37,15 +37,14 @@ class ModelSettings(Group):
     TITLE = "model"
 
     model: str = flag("deit_small_patch16_224", "name in timm, or module.path:callable")
-    checkpoint: str | None = flag(
+    checkpoint: str | None = harmless(
         None,
         "weights to start from, .safetensors or torch's",
         also=("--checkpoint-path", "--initial-checkpoint"),
         metavar="FILE",
-        changes="nothing",
     )
-    pretrained: bool | None = flag(
-        None, "timm's pretrained weights [if no --checkpoint]", paired=True, changes="nothing"
+    pretrained: bool | None = harmless(
+        None, "timm's pretrained weights [if no --checkpoint]", paired=True
     )
     num_classes: int | None = flag(
         None, "outputs of the model, its own number by default", at_least=1
@@ -71,30 +70,23 @@ class DataSettings(Group):
 
     TITLE = "data"
 
-    data_dir: str = flag(
+    data_dir: str = harmless(
         help="of images, a folder a class in train/ and val/; also without the flag's name",
         also=("--data",),
         metavar="FOLDER",
         alone=True,
-        changes="nothing",
     )
     dataset: str = flag("imagenet", "timm's create_dataset, or module.path:callable")
     train_split: str = flag("train", "its folder, or its name in the data set")
-    val_split: str = flag("validation", "likewise; val/ will do, too", changes="nothing")
+    val_split: str = harmless("validation", "likewise; val/ will do, too")
     class_map: str = flag("", "names of the classes, a line each", metavar="FILE")
-    dataset_download: bool = flag(False, "if it is not there", changes="nothing")
-    val_batch_size: int = flag(
-        128,
-        "of each process",
-        also=("-vb", "--validation-batch-size"),
-        at_least=1,
-        changes="nothing",
+    dataset_download: bool = harmless(False, "if it is not there")
+    val_batch_size: int = harmless(
+        128, "of each process", also=("-vb", "--validation-batch-size"), at_least=1
     )
     workers: int = flag(4, "processes that load images", also=("-j",), at_least=0)
-    prefetcher: bool = flag(
-        True, "overlap copies to the GPU with its work", paired=True, changes="nothing"
-    )
-    pin_mem: bool = flag(False, "load into memory that copies faster to a GPU", changes="nothing")
+    prefetcher: bool = harmless(True, "overlap copies to the GPU with its work", paired=True)
+    pin_mem: bool = harmless(False, "load into memory that copies faster to a GPU")
 
 
 @dataclass
@@ -104,9 +96,7 @@ class SamplerSettings(Group):
     TITLE = "gradient sampler"
     DESCRIPTION = "for recipes whose pruners need gradients; without mixup and smoothing"
 
-    gs_loader: bool = flag(
-        False, "no longer needed: built when a recipe needs it", changes="nothing"
-    )
+    gs_loader: bool = harmless(False, "no longer needed: built when a recipe needs it")
     gs_batch_size: int | None = flag(
         None,
         "images a gradient [128, training --batch-size]",

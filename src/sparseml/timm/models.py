@@ -8,21 +8,31 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import timm
+import torch
 from timm.data import resolve_data_config
-from torch import nn
+from torch import Tensor, nn
 
 from sparseml.pytorch.optim.loading import load_model as load_weights
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.saving.files import CheckpointError
 from sparseml.run.errors import RunError, few, one_line
-from sparseml.timm.attention import split_qkv
 from sparseml.timm.image_settings import ModelSettings
 from sparseml.utils.references import described, is_reference, resolve_reference
 from sparseml.utils.text import did_you_mean
 
-__all__ = ["data_config", "load_model", "model_kwargs", "output_classes", "short_name"]
+__all__ = [
+    "SplitLinear",
+    "data_config",
+    "load_model",
+    "model_kwargs",
+    "output_classes",
+    "short_name",
+    "split_qkv",
+]
 
 _PREFIX = "timm:"
+
+_PARTS = ("q", "k", "v")
 
 
 def short_name(model: str) -> str:
@@ -60,7 +70,7 @@ def load_model(
     :param pretrained: load timm's pretrained weights, by default if there is no checkpoint; the
         user's own models never have any
     :param split_attention: give each attention three layers in place of its ``qkv``
-        (:func:`~sparseml.timm.attention.split_qkv`); after the weights are loaded
+        (:func:`~sparseml.timm.models.split_qkv`); after the weights are loaded
     :param flags: that gave name and checkpoint, for errors
     :raises RunError: if there is no such model, it cannot be built, or the weights do not fit it
     """
@@ -140,3 +150,53 @@ def _load_weights(model: nn.Module, name: str, checkpoint: str, flag: str) -> No
             f"without a value {few(loaded.missing_keys)}, not in the model "
             f"{few(loaded.unexpected_keys)}"
         )
+
+
+class SplitLinear(nn.Module):
+    """A linear layer cut along its outputs into three, ``q``, ``k`` and ``v``.
+
+    Its output is that of the layer it was made of: ``[..., in]`` to ``[..., 3 * out]``.
+
+    :param whole: the layer to cut; its outputs must be a multiple of three
+    """
+
+    q: nn.Linear
+    k: nn.Linear
+    v: nn.Linear
+
+    def __init__(self, whole: nn.Linear) -> None:
+        super().__init__()
+        width, rest = divmod(whole.out_features, len(_PARTS))
+        if rest:
+            raise ValueError(f"{whole.out_features} outputs cannot be cut into {len(_PARTS)}")
+        kind = {"device": whole.weight.device, "dtype": whole.weight.dtype}
+        for name, rows in zip(_PARTS, torch.arange(3 * width).chunk(3), strict=True):
+            part = nn.Linear(whole.in_features, width, bias=whole.bias is not None, **kind)
+            with torch.no_grad():
+                for key, own in part.named_parameters():
+                    own.copy_(getattr(whole, key)[rows])
+            self.add_module(name, part)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Apply the three layers and join their outputs."""
+        return torch.cat([self.q(tokens), self.k(tokens), self.v(tokens)], dim=-1)
+
+
+def split_qkv(model: nn.Module) -> list[str]:
+    """Cut every linear layer called ``qkv`` in place, so that its parts can be pruned apart.
+
+    ``blocks.0.attn.qkv.weight`` becomes ``blocks.0.attn.qkv.q.weight`` and so on. The model
+    computes the same.
+
+    :return: the names of the layers that were cut
+    """
+    root = unwrap_module(model, root=True)
+    found: list[tuple[str, Any]] = [
+        (name, module)
+        for name, module in root.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] == "qkv"
+    ]
+    for name, layer in found:
+        parent = root.get_submodule(name.rpartition(".")[0])
+        setattr(parent, "qkv", SplitLinear(layer))  # noqa: B010  the attribute of a Module
+    return [name for name, _ in found]

@@ -1,24 +1,29 @@
-"""A model with its images: what timm lends to a run."""
+"""A model with its images, which timm lends to a run, after a check of the settings."""
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_sampler
+from sparseml.pytorch.utils.layers import evaluating
 from sparseml.run.errors import RunError
+from sparseml.run.files import require_room_for_run
 from sparseml.run.processes import Processes
 from sparseml.run.progress import shown_progress
+from sparseml.run.results import experiment_folder
 from sparseml.run.session import Metric
 from sparseml.run.settings.groups import RunSettings
-from sparseml.timm.checks import check_settings
 from sparseml.timm.data import DataSource, require_classes
 from sparseml.timm.evaluation import evaluate
 from sparseml.timm.image_settings import (
@@ -27,11 +32,18 @@ from sparseml.timm.image_settings import (
     SamplerSettings,
     TrainingImageSettings,
 )
-from sparseml.timm.models import data_config, load_model, model_kwargs, output_classes, short_name
+from sparseml.timm.models import (
+    data_config,
+    load_model,
+    model_kwargs,
+    output_classes,
+    require_model,
+    short_name,
+)
 from sparseml.timm.settings import OneShotSettings, TrainingSettings
 from sparseml.utils.references import described, is_reference
 
-__all__ = ["ImageSession", "autocast_of", "half_type", "open_session"]
+__all__ = ["ImageSession", "autocast_of", "check_settings", "half_type", "open_session"]
 
 _LOGGER = logging.getLogger(__name__)
 _INPUT_KEYS = ("img_size", "input_size", "in_chans", "crop_pct", "mean", "std", "interpolation")
@@ -94,13 +106,13 @@ class ImageSession:
     def training_batches(self) -> Iterable[Any]:
         """Return training images in random order, augmented as in training, with their labels."""
         share = max(1, len(self.training_data) // self.where.count)
+        return self.training_loader(min(self.training_batch, share), use_prefetcher=False)
+
+    def training_loader(self, batch_size: int, **more: Any) -> Any:
+        """Return timm's loader of training images; ``more`` is for its ``create_loader``."""
+        keywords = self.augmentation.loader_keywords(self.where.several) | more
         return self.source.loader(
-            self.training_data,
-            min(self.training_batch, share),
-            self.where,
-            training=True,
-            use_prefetcher=False,
-            **self.augmentation.loader_keywords(self.where.several),
+            self.training_data, batch_size, self.where, training=True, **keywords
         )
 
     def grad_sampler(self) -> dict[str, Any]:
@@ -136,30 +148,35 @@ def open_session(settings: OneShotSettings | TrainingSettings, where: Processes)
     :raises RunError: if there is no such model or data, or they do not fit together
     """
     check_settings(settings, where)
-    run, data = settings.run, settings.data
-    kwargs = model_kwargs(settings.model)
+    run, data, chosen = settings.run, settings.data, settings.model
+    kwargs = model_kwargs(chosen)
     # of a one-shot run, as far as it says nothing
     training_batch, gradient_batch = data.val_batch_size, 128
     if isinstance(settings, TrainingSettings):
         rates = settings.optimizer
-        kwargs = model_kwargs(settings.model, rates.drop_rate, rates.drop_path_rate)
+        kwargs = model_kwargs(chosen, rates.drop_rate, rates.drop_path_rate)
         training_batch = gradient_batch = rates.batch_size
-    model, config = _model(settings.model, kwargs, run, where)
+    model = load_model(
+        chosen.model, chosen.checkpoint, chosen.pretrained, chosen.split_qkv, kwargs
+    ).to(where.device)
+    if run.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    config = data_config(model, {key: getattr(chosen, key) for key in _INPUT_KEYS})
     source = _source(data, config, where)
     classes = output_classes(model)
     datasets = [source.dataset(split, run.seed) for split in (data.train_split, data.val_split)]
     for dataset in datasets:
-        require_classes(dataset, data.data_dir, classes, settings.model.model)
+        require_classes(dataset, data.data_dir, classes, chosen.model)
     validation = source.loader(datasets[1], data.val_batch_size, where)
     if where.is_first:
         _LOGGER.info("%d images to train on, %d to validate on", *map(len, datasets))
-    outputs = _outputs(model, settings.model.model, config["input_size"], where)
+    outputs = _outputs(model, chosen.model, config["input_size"], where)
     return ImageSession(
         run,
         settings.sampler,
         where,
         model,
-        short_name(settings.model.model),
+        short_name(chosen.model),
         source,
         datasets[0],
         validation,
@@ -167,7 +184,7 @@ def open_session(settings: OneShotSettings | TrainingSettings, where: Processes)
         settings.augmentation,
         run.bn_retune_batch_size or training_batch,
         settings.sampler.gs_batch_size or gradient_batch,
-        _weights_loaded(settings.model, model),
+        _weights_loaded(chosen, model),
     )
 
 
@@ -184,34 +201,17 @@ def _weights_loaded(chosen: ModelSettings, model: nn.Module) -> bool | None:
     return chosen.pretrained is not False and told == output_classes(model)
 
 
-def _model(
-    chosen: ModelSettings, kwargs: dict[str, Any], run: RunSettings, where: Processes
-) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the model on its device, and how its images are prepared."""
-    model = load_model(
-        chosen.model, chosen.checkpoint, chosen.pretrained, chosen.split_qkv, kwargs
-    ).to(where.device)
-    if run.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    return model, data_config(model, {key: getattr(chosen, key) for key in _INPUT_KEYS})
-
-
 @torch.no_grad()
 def _outputs(model: nn.Module, name: str, size: Sequence[int], where: Processes) -> int:
     """Return how many outputs the model has for an image, which it must be able to take."""
-    was_training = model.training
     try:
-        return int(model.eval()(torch.zeros(1, *size, device=where.device)).shape[-1])
+        with evaluating(model):
+            return int(model(torch.zeros(1, *size, device=where.device)).shape[-1])
     except Exception as error:  # a model's code may raise anything
         reason = f"takes no images of {' x '.join(map(str, size))}: {described(error)}"
-        hint = (
-            "; --model-kwargs img_size=N builds it for others"
-            if hasattr(model, "patch_embed")
-            else ""
-        )
-        raise RunError(f"--model {name} {reason}{hint}") from error
-    finally:
-        model.train(was_training)
+        if hasattr(model, "patch_embed"):
+            reason += "; --model-kwargs img_size=N builds it for others"
+        raise RunError(f"--model {name} {reason}") from error
 
 
 def _source(data: DataSettings, config: dict[str, Any], where: Processes) -> DataSource:
@@ -238,3 +238,32 @@ def autocast_of(run: RunSettings, where: Processes) -> Autocast:
 def half_type(run: RunSettings, where: Processes) -> str:
     """Return the name of the type that mixed precision computes in."""
     return run.amp_dtype or ("float16" if where.device.type == "cuda" else "bfloat16")
+
+
+def check_settings(settings: OneShotSettings | TrainingSettings, where: Processes) -> None:
+    """Check the names of models and data, and that files are there and folders can be written.
+
+    :raises RunError: naming the flag
+    """
+    model, data, run = settings.model, settings.data, settings.run
+    names = [("--model", model.model)]
+    files = [("--checkpoint", model.checkpoint), ("--class-map", data.class_map)]
+    resumes = False
+    if isinstance(settings, TrainingSettings):
+        names.append(("--teacher", settings.extras.teacher or ""))
+        taught = settings.extras.teacher_checkpoint
+        if taught and not settings.extras.teacher:
+            raise RunError(f"--teacher-checkpoint {taught} needs --teacher MODEL")
+        files.append(("--teacher-checkpoint", taught))
+        resumes = bool(settings.checkpoints.resume)
+    for flag, name in names:
+        if name:
+            require_model(name, flag)
+    for flag, file in files:
+        if file and not Path(file).is_file():
+            reason = os.strerror(errno.EISDIR) if Path(file).is_dir() else "no such file"
+            raise RunError(f"{flag} {file}: {reason}")
+    for split in (data.train_split, data.val_split):
+        _source(data, {}, where).require(split)
+    if where.is_first and not resumes:  # the others may come when it has begun to write
+        require_room_for_run(experiment_folder(run, short_name(model.model)), run.overwrite)

@@ -5,30 +5,37 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.utils import dispatch_clip_grad
+from timm.data import Mixup
+from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.utils import ModelEmaV3, dispatch_clip_grad
 from torch import Tensor, nn
-from torch.nn import Parameter
 from torch.nn.parallel import DistributedDataParallel
 
+from sparseml.pytorch.functional.distillation import softened_divergence
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
 from sparseml.run.batch_norm import frozen_statistics
 from sparseml.run.errors import RunError
-from sparseml.run.masks import masked_sparsity
+from sparseml.run.masks import masked_sparsity, masks_in_force
 from sparseml.run.progress import shown_progress
 from sparseml.run.sam import SharpnessAware
 from sparseml.run.session import LogStep
-from sparseml.timm.ema import MaskedEma
-from sparseml.timm.losses import Distillation, make_mixup, training_loss
 from sparseml.timm.session import ImageSession, autocast_of
-from sparseml.timm.settings import TrainingSettings
+from sparseml.timm.settings import AugmentationSettings, TrainingSettings
 
-__all__ = ["ImageTraining", "steps_in_epoch"]
+__all__ = [
+    "Distillation",
+    "ImageTraining",
+    "MaskedEma",
+    "make_mixup",
+    "steps_in_epoch",
+    "training_loss",
+]
 
 _Group = list[tuple[Tensor, Tensor]]
 
@@ -136,7 +143,12 @@ class ImageTraining:
             with frozen_statistics(self.model):
                 params = (p for entry in self.inner.param_groups for p in entry["params"])
                 self.sam.replace_gradients(params, lambda: self._backward(group))
-        self._clip()
+        chosen = self.settings.optimizer
+        if chosen.clip_grad is not None:
+            if self.scaler is not None:
+                self.scaler.unscale_(self.inner)
+            held = [param for param in self.model.parameters() if param.grad is not None]
+            dispatch_clip_grad(held, value=chosen.clip_grad, mode=chosen.clip_mode)
         if self.scaler is None:
             self.optimizer.step()
         else:
@@ -171,8 +183,11 @@ class ImageTraining:
 
     def _backward(self, group: _Group) -> float:
         total = 0.0
+        model: Any = self.model
+        shared = isinstance(model, DistributedDataParallel)
         for number, (images, labels) in enumerate(group, start=1):
-            with self._synchronised(number == len(group)):
+            last = number == len(group)
+            with model.no_sync() if shared and not last else contextlib.nullcontext():
                 loss = self._loss(images, labels) / len(group)
                 (loss if self.scaler is None else self.scaler.scale(loss)).backward()
             total += float(loss.detach())
@@ -200,16 +215,89 @@ class ImageTraining:
             student_labels=labels,
         )
 
-    def _synchronised(self, last: bool) -> Any:
-        if last or not isinstance(self.model, DistributedDataParallel):
-            return contextlib.nullcontext()
-        return self.model.no_sync()
 
-    def _clip(self) -> None:
-        chosen = self.settings.optimizer
-        if chosen.clip_grad is None:
-            return
-        if self.scaler is not None:
-            self.scaler.unscale_(self.inner)
-        held: list[Parameter] = [p for p in self.model.parameters() if p.grad is not None]
-        dispatch_clip_grad(held, value=chosen.clip_grad, mode=chosen.clip_mode)
+class MaskedEma(ModelEmaV3):
+    """A moving average of the weights that is zero where the weights are masked.
+
+    A plain average would hold on to weights that were pruned, and would not be sparse.
+    """
+
+    @torch.no_grad()
+    def update_masked(self, model: nn.Module, manager: Any, step: int) -> None:
+        """Average in the present weights, then mask.
+
+        :param model: with or without wrappers around it
+        :param step: optimizer steps so far, for the warm-up of the decay
+        """
+        self.update(unwrap_module(model), step=step)
+        params = dict(self.module.named_parameters())
+        for name, mask in masks_in_force(manager).items():
+            params[name].mul_(mask.to(params[name].device, params[name].dtype))
+
+
+def make_mixup(settings: AugmentationSettings, batch_size: int, classes: int) -> Mixup | None:
+    """Return timm's mixing of images, as far as settings ask for it.
+
+    :raises RunError: for an odd batch size, whose images cannot be paired, and for bounds of
+        cutmix that no size of a box can lie between
+    """
+    if not (settings.mixup > 0 or settings.cutmix > 0 or settings.cutmix_minmax):
+        return None
+    if batch_size % 2:
+        raise RunError(
+            f"--batch-size {batch_size}: mixup and cutmix pair images; give an even number"
+        )
+    low, high = settings.cutmix_minmax or (0.0, 1.0)
+    if not 0 <= low < high <= 1:
+        raise RunError(f"--cutmix-minmax must rise from 0 to 1, found {low} {high}")
+    return Mixup(
+        settings.mixup,
+        settings.cutmix,
+        settings.cutmix_minmax,
+        settings.mixup_prob,
+        settings.mixup_switch_prob,
+        settings.mixup_mode,
+        label_smoothing=settings.smoothing,
+        num_classes=classes,
+    )
+
+
+def training_loss(settings: AugmentationSettings, mixes: bool) -> nn.Module:
+    """Return the loss for logits ``[batch, classes]``.
+
+    :param mixes: whether labels come as probabilities, from :func:`make_mixup`
+    """
+    if settings.bce_loss:
+        smoothing = 0.0 if mixes else settings.smoothing
+        return BinaryCrossEntropy(smoothing=smoothing, target_threshold=settings.bce_target_thresh)
+    if mixes:
+        return SoftTargetCrossEntropy()  # mixup has smoothed the labels
+    if settings.smoothing:
+        return LabelSmoothingCrossEntropy(smoothing=settings.smoothing)
+    return nn.CrossEntropyLoss()
+
+
+class Distillation:
+    """Mixes into the loss how far the student's predictions are from a teacher's.
+
+    :param teacher: gives logits for the same classes; it is put into eval mode, and not trained
+    """
+
+    def __init__(self, teacher: nn.Module, weight: float, temperature: float) -> None:
+        self.teacher = teacher.eval().requires_grad_(False)
+        self._weight, self._temperature = weight, temperature
+
+    def __call__(
+        self, loss: Tensor, images: Tensor, logits: Tensor, autocast: Callable[[], Any]
+    ) -> Tensor:
+        """Return ``(1 - weight)`` of ``loss`` and ``weight`` of the distance from the teacher."""
+        with torch.no_grad(), autocast():
+            taught = self.teacher(images)
+        if taught.shape != logits.shape:
+            raise RunError(
+                f"--teacher gives logits of shape {tuple(taught.shape)}, "
+                f"the model of shape {tuple(logits.shape)}"
+            )
+        temperature = self._temperature
+        far = softened_divergence(logits.float(), taught.float(), temperature, temperature)
+        return (1 - self._weight) * loss + self._weight * far

@@ -1,14 +1,20 @@
-"""Putting a training run together: optimizer, schedule, manager, loss, averages."""
+"""Putting a training run together: optimizer, schedule and what it will not do, manager, loss."""
 
 from __future__ import annotations
 
 import logging
+import warnings
 from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import torch
 from timm.layers import convert_sync_batchnorm
 from timm.optim import create_optimizer_v2, optimizer_kwargs
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler_factory import scheduler_kwargs
+from torch.optim import Optimizer
 
 from sparseml.run.errors import RunError, one_line
 from sparseml.run.fitting import (
@@ -19,18 +25,16 @@ from sparseml.run.fitting import (
 )
 from sparseml.run.sam import SharpnessAware
 from sparseml.run.session import LogStep
-from sparseml.timm.ema import MaskedEma
-from sparseml.timm.losses import Distillation
 from sparseml.timm.models import load_model
-from sparseml.timm.schedule_checks import make_scheduler, schedule_findings
 from sparseml.timm.session import ImageSession, half_type
-from sparseml.timm.settings import TrainingSettings
-from sparseml.timm.training import ImageTraining, steps_in_epoch
-from sparseml.timm.training_settings import ExtraSettings
+from sparseml.timm.settings import ExtraSettings, ScheduleSettings, TrainingSettings
+from sparseml.timm.training import Distillation, ImageTraining, MaskedEma, steps_in_epoch
 
-__all__ = ["learning_rate", "set_up_training"]
+__all__ = ["learning_rate", "make_scheduler", "schedule_findings", "set_up_training"]
 
 _LOGGER = logging.getLogger(__name__)
+
+_REACHED = 0.9
 
 
 def set_up_training(
@@ -46,14 +50,17 @@ def set_up_training(
     recipe, schedule, batches = run.sparseml_recipe, settings.schedule, settings.optimizer
     manager = load_recipe(recipe, run.recipe_args)
     require_fitting_patterns(manager, session.model, recipe)
-    loader = _training_loader(session, settings)
+    loader = session.training_loader(batches.batch_size)
     steps = steps_in_epoch(len(loader), batches.grad_accum_steps)
     manager.resolve_steps(steps)
     epochs = epochs_to_run(manager, schedule.epochs, "epochs" in settings.given, recipe)
     if batches.sync_bn and where.several:
         session.model = convert_sync_batchnorm(session.model)
-    ema = _averaged(session, settings.extras)
-    distillation = _distillation(session, settings.extras)
+    ema, extras = None, settings.extras
+    if extras.model_ema:
+        decay, warmup = extras.model_ema_decay, extras.model_ema_warmup
+        ema = MaskedEma(session.model, decay=decay, use_warmup=warmup)
+    distillation = _distillation(session, extras)
     inner = _optimizer(session, settings)
     if where.is_first:
         for line in schedule_findings(settings, manager, epochs, steps, recipe):
@@ -62,7 +69,9 @@ def set_up_training(
     if not manager.learning_rate_modifiers:
         scheduler, epochs = make_scheduler(settings, inner, epochs, steps)
     require_fitting_schedule(manager, steps, epochs, recipe)
-    model, scaler = where.share(session.model), _scaler(session)
+    model, scaler = where.share(session.model), None
+    if run.amp and half_type(run, where) == "float16":
+        scaler = torch.amp.GradScaler(where.device.type)
     lent: dict[str, Any] = {"loggers": loggers, "grad_sampler": session.grad_sampler()}
     if distillation is not None:
         lent["distillation_teacher"] = distillation.teacher
@@ -81,19 +90,9 @@ def set_up_training(
         scheduler=scheduler,
         # a modifier of the recipe does the same, by its own settings
         distillation=None if manager.distillation_modifiers else distillation,
-        sam=_sharpness(settings.extras),
+        sam=_sharpness(extras),
         ema=ema,
         log=log,
-    )
-
-
-def _training_loader(session: ImageSession, settings: TrainingSettings) -> Any:
-    return session.source.loader(
-        session.training_data,
-        settings.optimizer.batch_size,
-        session.where,
-        training=True,
-        **settings.augmentation.loader_keywords(session.where.several),
     )
 
 
@@ -118,19 +117,6 @@ def _optimizer(session: ImageSession, settings: TrainingSettings) -> torch.optim
         raise RunError(f"--opt {chosen.opt}: {one_line(error)}") from error
 
 
-def _scaler(session: ImageSession) -> Any:
-    if not session.run.amp or half_type(session.run, session.where) != "float16":
-        return None
-    return torch.amp.GradScaler(session.where.device.type)
-
-
-def _averaged(session: ImageSession, extras: ExtraSettings) -> MaskedEma | None:
-    if not extras.model_ema:
-        return None
-    decay, warmup = extras.model_ema_decay, extras.model_ema_warmup
-    return MaskedEma(session.model, decay=decay, use_warmup=warmup)
-
-
 def _sharpness(extras: ExtraSettings) -> SharpnessAware | None:
     if not extras.sam:
         return None
@@ -152,3 +138,76 @@ def _distillation(session: ImageSession, extras: ExtraSettings) -> Distillation 
         flags=("--teacher", "--teacher-checkpoint"),
     ).to(session.where.device)
     return Distillation(teacher, extras.distill_weight, extras.distill_temperature)
+
+
+def make_scheduler(
+    settings: TrainingSettings, inner: Optimizer, epochs: int, steps_per_epoch: int
+) -> tuple[Any, int]:
+    """Return timm's scheduler, and the epochs of the run with what the schedule adds to them.
+
+    :raises RunError: for settings that timm refuses
+    """
+    schedule = settings.schedule
+    chosen = scheduler_kwargs(Namespace(**vars(schedule), seed=settings.run.seed))
+    try:
+        scheduler, epochs = create_scheduler_v2(
+            inner, **{**chosen, "num_epochs": epochs}, updates_per_epoch=steps_per_epoch
+        )
+    except (AssertionError, TypeError, ValueError) as error:
+        raise RunError(f"--sched {schedule.sched}: {one_line(error)}") from error
+    return scheduler, int(epochs)
+
+
+def schedule_findings(
+    settings: TrainingSettings, manager: Any, epochs: int, steps_per_epoch: int, recipe: str
+) -> Iterator[str]:
+    """Yield, in a line each, what is asked for but does not come, or comes otherwise.
+
+    :param epochs: of the recipe where that sets the rate, else those asked for
+    """
+    chosen, lr = settings.schedule, settings.schedule.lr or 0.0
+    if manager.epoch_modifiers and 0 < manager.max_epochs < epochs:
+        yield f"{recipe} is made for {manager.max_epochs} epochs, this run has {epochs}"
+    starts = [float(modifier.start_epoch) for modifier in manager.learning_rate_modifiers]
+    if starts:
+        names = {entry.name for entry in fields(ScheduleSettings)} & settings.given - {"epochs"}
+        if names and min(starts) <= 0:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(names))
+            yield f"{flags}: without effect, as {recipe} sets the learning rate"
+        return
+    if chosen.min_lr > lr:
+        yield f"--min-lr {chosen.min_lr:g} is above --lr {lr:g}: the rate rises towards the end"
+    rates = _rates(settings, epochs, steps_per_epoch)
+    run = f"in a run of {len(rates)} epochs"
+    if max(rates) < _REACHED * lr:
+        yield (
+            f"--lr {lr:g} is never reached {run}, the highest rate is {max(rates):.3g}: give fewer "
+            f"than --warmup-epochs {chosen.warmup_epochs}, or more --epochs"
+        )
+    elif 2 * chosen.warmup_epochs > len(rates) and chosen.sched != "none":
+        yield f"--warmup-epochs {chosen.warmup_epochs} take most of the time {run}"
+    beyond: dict[str, tuple[str, list[float]]] = {
+        "step": ("decay-epochs", [chosen.decay_epochs]),
+        "plateau": ("patience-epochs", [chosen.patience_epochs]),
+        "multistep": ("decay-milestones", list(chosen.decay_milestones)),
+    }
+    flag, moments = beyond.get(chosen.sched, ("", []))
+    late = [f"{moment:g}" for moment in moments if moment >= len(rates)]
+    if late:
+        fewer = "the rate never falls" if len(late) == len(moments) else "it falls less often"
+        yield f"--{flag} {' '.join(late)}: not reached {run}, so {fewer}"
+
+
+def _rates(settings: TrainingSettings, epochs: int, steps_per_epoch: int) -> list[float]:
+    """Return the learning rate in each epoch, of a scheduler that is gone through for nothing."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], settings.schedule.lr or 0.0)
+    rates = []
+    with warnings.catch_warnings():  # which come again, with the scheduler of the run
+        warnings.simplefilter("ignore")
+        scheduler, epochs = make_scheduler(settings, optimizer, epochs, steps_per_epoch)
+    for epoch in range(1, epochs + 1):
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+        if scheduler is not None:
+            scheduler.step(epoch, 0.0)
+            scheduler.step_update(epoch * steps_per_epoch)
+    return rates

@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "ALL_PRUNABLE_TOKEN",
-    "ALL_TOKEN",
-    "FRAMEWORK_METADATA_KEY",
-    "FROM_PARAM_TOKEN",
-    "PYTORCH_FRAMEWORK",
-    "RECIPE_METADATA_KEY",
-]
-
 ALL_TOKEN = "__ALL__"
 """Stands for every parameter or layer of a model."""
 

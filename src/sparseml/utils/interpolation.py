@@ -6,8 +6,6 @@ import math
 import sys
 from collections.abc import Callable
 
-__all__ = ["INTERPOLATION_FUNCS", "SPARSITY_CURVES", "interpolate", "scheduled_sparsity"]
-
 _CURVES: dict[str, Callable[[float], float]] = {
     "linear": lambda p: p,
     "cubic": lambda p: 1 - (1 - p) ** 3,

@@ -8,8 +8,6 @@ from typing import Any
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, ALL_TOKEN
 from sparseml.utils.text import did_you_mean, shortened
 
-__all__ = ["convert_to_bool", "flatten_iterable", "validate_names", "validate_str_iterable"]
-
 
 def flatten_iterable(li: Iterable[Any]) -> list[Any]:
     """Return all elements of nested iterables in one list; strings stay whole."""
@@ -57,10 +55,7 @@ def validate_str_iterable(val: str | Iterable[Any], error_desc: str = "") -> str
 
 
 def validate_names(val: str | Iterable[Any], error_desc: str = "") -> str | list[str]:
-    """Read names of layers or parameters, like :func:`validate_str_iterable`.
-
-    :raises ValueError: for what is no text among the names, too
-    """
+    """Do what :func:`validate_str_iterable` does; a ValueError for no text among the names, too."""
     names = validate_str_iterable(val, error_desc)
     for name in [] if isinstance(names, str) else names:
         if not isinstance(name, str):

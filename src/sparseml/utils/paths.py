@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["clean_path", "create_dirs", "create_parent_dirs"]
-
 
 def clean_path(path: str | os.PathLike[str]) -> str:
     """Return an absolute path, with ``~`` replaced by the home folder."""

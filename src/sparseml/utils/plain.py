@@ -6,8 +6,6 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-__all__ = ["plain_data"]
-
 
 def plain_data(value: Any) -> Any:
     """Turn tensors, arrays, numbers of any kind and nested containers into plain data.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["READY_PREFIX", "ready_recipes"]
-
 READY_PREFIX = "recipe:"
 _PACKAGE = Path(__file__).resolve().parents[1]
 

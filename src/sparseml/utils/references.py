@@ -10,8 +10,6 @@ from typing import Any
 
 from sparseml.utils.text import did_you_mean
 
-__all__ = ["is_reference", "resolve_reference"]
-
 
 def is_reference(text: str) -> bool:
     """Whether ``text`` reads ``module.path:attribute``."""

@@ -12,8 +12,6 @@ from simpleeval import InvalidExpression, SimpleEval
 
 from sparseml.utils.text import shortened
 
-__all__ = ["UnknownVariableException", "expression_variables", "restricted_eval"]
-
 MAX_EXPRESSION_LENGTH = 1000
 MAX_EXPRESSION_DEPTH = 200  # of operators within operators, far below Python's own limit
 MAX_INTEGER_BITS = 1024  # as far as a float reaches

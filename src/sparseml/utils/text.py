@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["did_you_mean", "nearest_names", "quoted_list", "shortened", "shown"]
-
 # difflib compares in quadratic time, and names worth suggesting are short
 _LONGEST_NAME = 200
 _MOST_CANDIDATES = 5000

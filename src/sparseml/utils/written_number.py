@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["WrittenCount", "WrittenNumber", "as_written"]
-
 
 class WrittenNumber(float):
     """A number that prints as the text that it was written as, such as ``1e-4``.
@@ -33,8 +31,7 @@ class WrittenNumber(float):
 
 
 class WrittenCount(int):
-    """
-    A whole number that prints as it was written, such as ``64.0``.
+    """A whole number that prints as it was written, such as ``64.0``.
 
     :param given: the number, or the text of one
     :raises ValueError: if it is none

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparseml.report.metrics import Points
 from sparseml.report.panels.charts import Line, LineChart, drawn_line_chart, nice_ticks
+from sparseml.report.reading import Points
 
 numbers = st.floats(min_value=-1e30, max_value=1e30)
 

@@ -79,9 +79,8 @@ class ModuleAnalyzer:
         :raises AttributeError: naming the nearest names, if there is no such layer
         """
         if not self._seen:
-            raise RuntimeError(
-                "nothing was analyzed yet: set enabled = True and run a forward pass first"
-            )
+            hint = "set enabled = True and run a forward pass first"
+            raise RuntimeError(f"nothing was analyzed yet: {hint}")
         name = canonical_name(name or "")
         layer = unwrap_module(get_layer(name, self.module), root=not name)
         prefix = f"{name}." if name else ""

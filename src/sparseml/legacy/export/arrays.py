@@ -13,8 +13,6 @@ from sparseml.utils.paths import clean_path, create_dirs
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["NumpyArrayBatcher", "load_numpy", "save_numpy", "tensor_export", "tensors_export"]
-
 Arrays = Any  # an array, or mappings and iterables of arrays, nested at will
 
 

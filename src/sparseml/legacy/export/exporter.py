@@ -123,11 +123,10 @@ class ModuleExporter:
         :param sample_batch: a batch as the module takes it; one sample will do
         :param opset: ONNX opset, torch's default if None
         :param disable_bn_fusing: without effect: fusing is up to torch's exporter
-        :param convert_qat: not supported, must be False
+        :param convert_qat: not supported, a ValueError unless False
         :param export_kwargs: further arguments of ``torch.onnx.export``, which win
         :return: path of the file
         :raises ImportError: if onnx or onnxscript is not installed
-        :raises ValueError: for ``convert_qat``
         """
         if convert_qat:
             raise ValueError("convert_qat is not supported: quantized graphs are not rewritten")

@@ -13,8 +13,6 @@ from torch import Tensor
 from sparseml.legacy.export.arrays import save_numbered, save_numpy
 from sparseml.legacy.export.arrays import tensors_export as arrays_export
 
-__all__ = ["tensor_export", "tensors_export"]
-
 
 def _to_numpy(tensor: Any) -> Any:
     """Return tensors as arrays, in the collections that they come in."""

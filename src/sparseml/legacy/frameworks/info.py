@@ -110,18 +110,12 @@ class FrameworkInfo(_JsonModel):
 
 
 def framework_info(framework: Any) -> FrameworkInfo:
-    """Return what a framework, given by itself, its name or a thing of its, can do here.
-
-    :raises ValueError: if no framework is detected
-    """
+    """Return what a framework, known by a thing of its, can do here; a ValueError if none is."""
     return execute_in_sparseml_framework(framework, "framework_info")
 
 
 def sparsification_info(framework: Any) -> SparsificationInfo:
-    """Return what a framework, given as for :func:`framework_info`, can do to sparsify models.
-
-    :raises ValueError: if no framework is detected
-    """
+    """Return what a framework, given as for :func:`framework_info`, can do to sparsify models."""
     return execute_in_sparseml_framework(framework, "sparsification_info")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from sparseml.base import Framework, get_version
+from sparseml.base import Framework, get_version, named_framework
 from sparseml.legacy.frameworks.info import FrameworkInferenceProviderInfo, FrameworkInfo
 from sparseml.pytorch.sparsification.info import sparsification_info
 
@@ -21,17 +21,11 @@ def detect_framework(item: Any) -> Framework:
 
     Members of ``Framework`` and their names (in any case) are returned as they are.
     """
-    if isinstance(item, Framework):
-        return item
-    if isinstance(item, torch.nn.Module):
-        return Framework.pytorch
-    if isinstance(item, str):
-        text = item.lower().strip()
-        if text in Framework.__members__:
-            return Framework[text]
-        if any(mark in text for mark in _MARKS):
-            return Framework.pytorch
-    return Framework.unknown
+    named = named_framework(item)
+    if named is not None:
+        return named
+    marked = isinstance(item, str) and any(mark in item.lower() for mark in _MARKS)
+    return Framework.pytorch if marked or isinstance(item, torch.nn.Module) else Framework.unknown
 
 
 def is_supported(item: Any) -> bool:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from sparseml.utils.paths import clean_path, create_parent_dirs
 
-__all__ = ["read_json_text", "write_json_text"]
-
 
 def read_json_text(path_or_json: str) -> str:
     """Return the JSON in a file, which must be there, or the argument itself if it is an object."""

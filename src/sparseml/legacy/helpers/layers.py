@@ -14,18 +14,6 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from sparseml.pytorch.utils.layers import evaluating, get_layer
 from sparseml.pytorch.utils.names import canonical_named_modules, unwrap_module
 
-__all__ = [
-    "default_device",
-    "device_to_name_ids",
-    "get_conv_layers",
-    "get_dependency_order",
-    "get_layer_param",
-    "get_linear_layers",
-    "is_parallel_model",
-    "model_to_device",
-    "parallelize_model",
-]
-
 
 def get_layer_param(param: str, layer: str, module: nn.Module) -> nn.Parameter:
     """Return the attribute ``param`` of a named layer; an AttributeError names what it has."""

@@ -21,20 +21,6 @@ import sparseml
 from sparseml.legacy.export.arrays import load_numpy
 from sparseml.utils.paths import clean_path, create_parent_dirs
 
-__all__ = [
-    "NDARRAY_KEY",
-    "ROOT_PATH",
-    "create_unique_dir",
-    "deprecation_warning",
-    "is_package_available",
-    "is_url",
-    "json_to_jsonl",
-    "load_labeled_data",
-    "parse_optimization_str",
-    "path_file_count",
-    "path_file_size",
-]
-
 _LOGGER = logging.getLogger(__name__)
 
 NDARRAY_KEY = "ndarray"
@@ -83,10 +69,7 @@ def load_labeled_data(
 
 
 def parse_optimization_str(optim_full_name: str) -> tuple[str, str, Any]:
-    """Return name, category and target of a kind such as ``pruned-moderate-deepsparse``.
-
-    Where the last ones are missing they are ``base``, ``none`` and None.
-    """
+    """Return name, category and target of ``a-b-c``; ``base``, ``none`` and None where missing."""
     parts = [part for part in optim_full_name.split("-", 2) if part]
     name, category, target = parts + ["base", "none", ""][len(parts) :]
     return name, category, target or None

@@ -13,17 +13,6 @@ from torch import Tensor
 
 from sparseml.pytorch.utils.tensors.stats import kept_dims, tensor_sparsity
 
-__all__ = [
-    "MEMORY_BOUNDED",
-    "detach",
-    "map_tensors",
-    "memory_aware_threshold",
-    "tensor_density",
-    "tensor_sample",
-    "tensors_to_device",
-    "tensors_to_precision",
-]
-
 #: Environment variable; ``true`` (any case) makes thresholds use less memory and more time.
 MEMORY_BOUNDED = "MEMORY_BOUNDED"
 
@@ -46,10 +35,8 @@ def map_tensors(tensors: Any, function: Callable[[Tensor], Tensor]) -> Any:
         return type(tensors)(*items) if hasattr(tensors, "_fields") else tuple(items)
     if isinstance(tensors, Iterable) and not isinstance(tensors, (str, bytes)):
         return [map_tensors(item, function) for item in tensors]
-    raise ValueError(
-        "expected a tensor, or a mapping, tuple or iterable of tensors, "
-        f"found {type(tensors).__name__}"
-    )
+    found = type(tensors).__name__
+    raise ValueError(f"expected a tensor, mapping, tuple or iterable of tensors, found {found}")
 
 
 def tensors_to_device(tensors: Any, device: str | torch.device) -> Any:

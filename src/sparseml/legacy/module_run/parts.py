@@ -16,17 +16,6 @@ from sparseml.legacy.helpers.tensors import tensors_to_device
 from sparseml.legacy.module_run.losses import DEFAULT_LOSS_KEY
 from sparseml.pytorch.utils.tensors.nested import tensors_batch_size, tensors_module_forward
 
-__all__ = [
-    "ModuleDeviceContext",
-    "ModuleRunFuncs",
-    "ModuleRunHooks",
-    "ModuleRunResults",
-    "def_model_backward",
-    "early_stop_data_loader",
-    "infinite_data_loader",
-    "repeated_batches",
-]
-
 _Batch = TypeVar("_Batch")
 _Hook = Callable[..., Any]
 _DATA = "counter, step_count, batch_size, data"

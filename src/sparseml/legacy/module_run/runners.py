@@ -112,8 +112,6 @@ class ModuleRunner:
 
         :param desc: shown at the progress bar
         :param counter: number of this run (the epoch), handed to the hooks
-        :param show_progress: show a progress bar
-        :param track_results: keep the losses of every batch
         :param max_steps: stop after this many batches; all when < 1
         :return: the losses, or None unless ``track_results``
         :raises ValueError: if a summary is to be logged without ``track_results``
@@ -178,11 +176,9 @@ class ModuleRunner:
         """Return what is logged beside the losses, by name."""
         return {}
 
-    def _start_run(self) -> None:
-        """Prepare the module for a run."""
+    def _start_run(self) -> None: ...
 
-    def _end_run(self) -> None:
-        """Clean up after a run."""
+    def _end_run(self) -> None: ...
 
     def _learn(self, batch: _Batch, last: bool) -> None:
         """Do what follows the losses of a batch, the ``last`` one of the run or not."""

@@ -146,10 +146,7 @@ def set_relu_to_fat(module: nn.Module, layer_name: str, **kwargs: Any) -> FATReL
 
 
 def convert_relus_to_fat(module: nn.Module, **kwargs: Any) -> dict[str, FATReLU]:
-    """Put a ``FATReLU(**kwargs)`` in place of each layer ``ReLU`` or ``ReLU6``, not of functions.
-
-    Return them by name.
-    """
+    """Put a ``FATReLU(**kwargs)`` for each layer ``ReLU`` or ``ReLU6``; return them by name."""
     new = partial(set_relu_to_fat, module, **kwargs)
     return replace_layers(module, (nn.ReLU, nn.ReLU6), new)
 

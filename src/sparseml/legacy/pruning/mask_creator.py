@@ -55,10 +55,7 @@ _DIMS = {"filter": 0, "channel": 1}
 
 
 class GroupedPruningMaskCreator(UnstructuredPruningMaskCreator):
-    """Prunes groups of entries by one score each; subclasses say what a group is.
-
-    Sparsities are fractions of the groups.
-    """
+    """Prunes a fraction of the groups of entries, which subclasses define, by one score each."""
 
     def __str__(self) -> str:
         own = vars(self).get("_pattern")
@@ -157,10 +154,7 @@ class BlockMaskCreator(_RowMajorMaskCreator):
 
 
 class PatternMaskCreator(UnstructuredPruningMaskCreator):
-    """Prunes the units of any pattern of :mod:`sparseml.pytorch.functional.patterns`.
-
-    Sparsities are fractions of the weights.
-    """
+    """Prunes units of any pattern; sparsities are fractions of the weights."""
 
     def __init__(self, pattern: Pattern) -> None:
         self._pattern = pattern
@@ -245,19 +239,15 @@ def _require_grouping(name: str) -> None:
 
 
 def get_mask_creator_default(mask_type: MaskType) -> PruningMaskCreator:
-    """Return the mask creator for a ``mask_type`` of SparseML 1.x.
+    """Return the mask creator for a ``mask_type`` of SparseML 1.x, else raise a ValueError.
 
     ``"unstructured"``, ``"block4"``, ``"N:M"`` as ``"2:4"``, ``"tensorrt"`` (2:4), or a block as a
     list of two integers.
-
-    :raises ValueError: for anything else
     """
     creator = creator_of(parse_pattern(mask_type))
     if isinstance(creator, (PatternMaskCreator, StructuredPruningMaskCreator)):
-        raise ValueError(
-            "mask_type must be one of unstructured, block4, tensorrt, 'N:M' as '2:4' or [out, in] "
-            f"in SparseML 1.x; found {mask_type!r}"
-        )
+        known = "one of unstructured, block4, tensorrt, 'N:M' as '2:4' or [out, in] in SparseML 1.x"
+        raise ValueError(f"mask_type must be {known}; found {mask_type!r}")
     return creator
 
 

@@ -11,19 +11,10 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.budgets import Global, Target, Uniform
+from sparseml.pytorch.functional.budgets import Global, Uniform
+from sparseml.pytorch.functional.budgets import Target as Target
 from sparseml.pytorch.functional.patterns import NM, Pattern, Unstructured
 from sparseml.pytorch.functional.select import select
-
-__all__ = [
-    "ConstantMaskCreator",
-    "NMPruningMaskCreator",
-    "PruningMaskCreator",
-    "Target",
-    "UnstructuredPruningMaskCreator",
-    "in_dtypes_of",
-    "one_target_each",
-]
 
 _TOLERANCE = 1e-2
 

@@ -33,7 +33,6 @@ class ModuleParamPruningMask(MaskSet):
     Masks are given and handed out as 1 and 0 in the parameters' dtype.
 
     :param layers: the layers that own the parameters, one per parameter
-    :param mask_creator: makes masks of scores
     :param scorer: scores the parameters; None takes their values as scores
     :param param_names: the parameter's name in its layer, for all or one per layer
     :param store_init: keep the initial values in ``params_init``, for :meth:`reset`
@@ -257,10 +256,7 @@ def named_params(
 
 
 def checked_scores(masks: MaskSet, scorer: Any) -> list[Tensor]:
-    """Return a scorer's scores of the present parameters, or for None their values, whole.
-
-    :raises ValueError: naming the parameter, for scores that are not numbers
-    """
+    """Return a scorer's scores, or for None the values, whole; a ValueError for a NaN in them."""
     params = masks.params
     if scorer is None:
         scores: list[Tensor] = [param.detach() for param in params]

@@ -39,10 +39,7 @@ class _UnknownFieldError(ValueError, AttributeError):
 
 
 class ModifierYAMLBuilder:
-    """A modifier in a recipe being written. Its fields are read and set as attributes.
-
-    A ValueError refuses what is not a field that recipes show.
-    """
+    """A modifier in a recipe being written; its fields are attributes, others a ValueError."""
 
     def __init__(self, modifier_class: type[BaseModifier], **kwargs: Any) -> None:
         if not (isinstance(modifier_class, type) and issubclass(modifier_class, BaseModifier)):

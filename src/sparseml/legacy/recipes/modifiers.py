@@ -9,20 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sparseml.optim.declared_fields import declared_fields
-from sparseml.optim.fields import Check, field, fixed, ignored, of_types
+from sparseml.optim.declared_fields import Check, declared_fields, field, fixed, ignored, of_types
 from sparseml.optim.scheduled import BaseScheduled, BaseUpdate
 from sparseml.optim.types import SparsificationTypes
 from sparseml.utils.iterables import convert_to_bool, validate_names
-
-__all__ = [
-    "ConstantPruningModifier",
-    "EpochRangeModifier",
-    "GMPruningModifier",
-    "LearningRateModifier",
-    "SetLearningRateModifier",
-    "TrainableParamsModifier",
-]
 
 
 def _plain(_name: str, value: Any) -> Any:

@@ -190,9 +190,8 @@ def _check_choices(
         raise ValueError(f"lr must be {quoted_list(LR_FUNCTIONS)}, found {lr!r}{hint}")
     fitting = MASK_TYPES.get(str(target).lower(), "unstructured")
     if mask_type != fitting:
-        raise ValueError(
-            f"mask_type must be {fitting!r} for the target {target}, not {mask_type!r}"
-        )
+        goes = f"{fitting!r} for the target {target}"
+        raise ValueError(f"mask_type must be {goes}, not {mask_type!r}")
     if kind == "movement" and global_sparsity:
         raise ValueError("movement pruning has no global_sparsity: it must be False")
 

@@ -6,12 +6,8 @@ from typing import Any
 
 import click
 
-from sparseml.legacy.recipes.template import (
-    LR_FUNCTIONS,
-    MASK_TYPES,
-    PRUNING_KINDS,
-    recipe_template,
-)
+from sparseml.legacy.recipes import template
+from sparseml.legacy.recipes.template import LR_FUNCTIONS, MASK_TYPES, PRUNING_KINDS
 
 __all__ = ["main"]
 
@@ -75,7 +71,7 @@ def main(
       python -m sparseml.pytorch.recipe_template.cli --pruning acdc --lr cosine
       python -m sparseml.pytorch.recipe_template.cli --pruning true --target vnni
     """
-    text = recipe_template(
+    text = template.recipe_template(
         pruning=pruning,
         quantization=quantization,
         lr=lr,

@@ -16,8 +16,6 @@ from sparseml.legacy.nn.fatrelu import FATReLU, set_relu_to_fat
 from sparseml.pytorch.utils.layers import get_layer
 from sparseml.pytorch.utils.tensors.stats import tensor_sparsity
 
-__all__ = ["LayerBoostResults", "ModuleASOneShootBooster"]
-
 _MOST_HALVINGS = 60  # float64 tells no finer steps apart
 
 

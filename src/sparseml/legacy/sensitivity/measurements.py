@@ -16,17 +16,6 @@ from sparseml.legacy.helpers.iterables import interpolated_integral
 from sparseml.legacy.helpers.json_text import read_json_text, write_json_text
 from sparseml.utils.paths import clean_path, create_parent_dirs
 
-__all__ = [
-    "COMPARED",
-    "Analysis",
-    "NoResultError",
-    "PruningSensitivityResult",
-    "Table",
-    "draw",
-    "draw_bars",
-    "mean",
-]
-
 Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
 """Column titles, and rows of a name and numbers."""
 

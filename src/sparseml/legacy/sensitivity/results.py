@@ -133,10 +133,7 @@ class PruningLossSensitivityAnalysis(_PruningSensitivityAnalysis):
 
 
 class PruningPerfSensitivityAnalysis(_PruningSensitivityAnalysis):
-    """How long a batch takes, in seconds, when layers, or all of the model, are pruned.
-
-    Numbers of cores, and of samples per batch, are -1 where unknown.
-    """
+    """Seconds that a batch takes when layers, or the model, are pruned; numbers -1 if unknown."""
 
     def __init__(self, num_cores: int, batch_size: int) -> None:
         super().__init__()

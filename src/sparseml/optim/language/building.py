@@ -11,13 +11,20 @@ from typing import Any
 
 from sparseml.optim.errors import RecipeValueError
 from sparseml.optim.language.construction import construct
-from sparseml.optim.language.document import TAG_PREFIX, Document, Path, children, parse, tag_key
+from sparseml.optim.language.document import (
+    GROUP_WORD,
+    TAG_PREFIX,
+    Document,
+    Path,
+    children,
+    is_group_key,
+    parse,
+    stages_of,
+    tag_key,
+)
 from sparseml.optim.language.expressions import evaluate
 from sparseml.optim.language.source import RecipeSource
-from sparseml.optim.language.structure import GROUP_WORD, is_group_key, stages_of
 from sparseml.utils.text import shortened
-
-__all__ = ["Modifiers", "build_modifiers", "load_modifier", "load_modifiers"]
 
 Modifiers = list[Any] | dict[str, list[Any]]
 """The modifiers of a recipe, or those of each stage."""
@@ -52,9 +59,8 @@ class _Builder:
     def modifier(self, item: Any, path: Path) -> Any:
         key = tag_key(item)
         if key is None:
-            raise self._error(
-                f"a modifier must begin with its tag, as '- !Name'; found {shortened(item)}", path
-            )
+            must = "a modifier must begin with its tag, as '- !Name'"
+            raise self._error(f"{must}; found {shortened(item)}", path)
         nested = item[key]
         tag_path = (*path, key)
         # the fields stand below the tag's key or beside it
@@ -132,7 +138,7 @@ def build_modifiers(document: Document, container: Any, framework: str) -> Modif
     """Make all modifiers of a recipe.
 
     :param container: the recipe as plain data, evaluated
-    :return: the modifiers in the order of the text, or those of each stage, stages by name
+    :return: in the order of the text; stages by name
     :raises RecipeTagError: if one of them is not known
     :raises RecipeError: if there are none, or one refuses its fields
     """
@@ -150,9 +156,6 @@ def load_modifiers(yaml_str: str, framework: str) -> Modifiers:
 
 
 def load_modifier(yaml_str: str, framework: str) -> Any:
-    """Make the one modifier of a text; expressions are not evaluated.
-
-    :raises RecipeError: if the text is anything else
-    """
+    """Make the one modifier of a text, else a RecipeError; expressions are not evaluated."""
     document = parse(RecipeSource(yaml_str))
     return _Builder(document, framework, sort=False).modifier(document.container, ())

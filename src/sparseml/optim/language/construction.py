@@ -13,13 +13,10 @@ from sparseml.optim.errors import (
     RecipeTypeError,
     matching_recipe_error,
 )
-from sparseml.optim.language.document import Document, Path
+from sparseml.optim.language.document import Document, Path, variables_of
 from sparseml.optim.language.registration import IGNORED_FIELDS, registered_modifiers
-from sparseml.optim.language.structure import variables_of
 from sparseml.optim.steps import STEP_TWINS
 from sparseml.utils.text import did_you_mean, shortened
-
-__all__ = ["construct"]
 
 Fields = dict[str, Any]
 # some name what they found, however long it is
@@ -109,9 +106,8 @@ def construct(
         about = _field_in(str(err), fields)
         path = (*field_path, *about) if about else tag_path
         found = fields[about[0]] if about else None
-        text = (
-            str(err) if len(str(err)) <= _LONGEST_MESSAGE else f"{str(err)[:_LONGEST_MESSAGE]}..."
-        )
+        text = str(err)
+        text = text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
         message = text if name in text else f"!{name}: {text}"
         message += _variable_hint(found, document)
         raise document.error(matching_recipe_error(err), message, path, found=found) from err

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,13 +17,13 @@ import yaml
 from sparseml.optim.errors import RecipeError, RecipeTagError, RecipeValueError
 from sparseml.optim.language.source import RecipeSource
 from sparseml.optim.language.yaml_text import MAX_DEPTH, MAX_NODES, compose, is_yaml_number
+from sparseml.utils.constants import RECIPE_METADATA_KEY
 from sparseml.utils.text import shortened
 from sparseml.utils.written_number import WrittenNumber
 
-__all__ = ["TAG_PREFIX", "Document", "Path", "Repeated", "children", "parse", "tag_key"]
-
 _LOGGER = logging.getLogger(__name__)
 
+GROUP_WORD = "modifiers"
 TAG_PREFIX = "OBJECT."
 _TAG = re.compile(r"^!(?P<name>[a-zA-Z_][a-zA-Z^._0-9]+)$")
 _STANDARD = "tag:yaml.org,2002:"
@@ -54,11 +54,7 @@ _SCALARS = {
 
 @dataclass(frozen=True)
 class Repeated:
-    """A key that occurs twice in one mapping; its last value holds.
-
-    :param first: the line in which it occurs first
-    :param again: the line in which it occurs again
-    """
+    """A key that occurs in two lines of one mapping; its last value holds."""
 
     path: Path
     first: int
@@ -73,11 +69,9 @@ class Repeated:
 class Document:
     """A recipe as plain data.
 
-    :param source: the text it was read from
     :param container: dicts, lists and scalars
     :param marks: line and column, counted from 1, of keys and list items by their path of keys and
         indices
-    :param repeated: keys that occur twice in one mapping
     """
 
     source: RecipeSource
@@ -113,6 +107,39 @@ def tag_key(item: Any) -> str | None:
         return None
     keys = [key for key in item if isinstance(key, str) and key.startswith(TAG_PREFIX)]
     return keys[0] if len(keys) == 1 else None
+
+
+def is_group_key(key: Any) -> bool:
+    """Whether a key's text announces modifiers."""
+    return GROUP_WORD in str(key)
+
+
+def stages_of(container: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The stages of a recipe: those values of root keys that are mappings with a group in them."""
+    return {
+        key: value
+        for key, value in container.items()
+        if key != RECIPE_METADATA_KEY
+        and isinstance(value, Mapping)
+        and not tag_key(value)
+        and any(map(is_group_key, value))
+    }
+
+
+def check_if_staged_recipe(container: Mapping[Any, Any]) -> bool:
+    """Whether a recipe has stages."""
+    return bool(stages_of(container))
+
+
+def variables_of(container: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The variables at the root of a recipe, or in a stage."""
+    stages = stages_of(container)
+    return {
+        key: value
+        for key, value in container.items()
+        if not (is_group_key(key) and (isinstance(value, list) or value is None))
+        and key not in stages
+    }
 
 
 class _Reader:
@@ -161,9 +188,8 @@ class _Reader:
         construct = _SCALARS.get(node.tag)
         if construct is None or not isinstance(node, yaml.ScalarNode):
             tag = node.tag.replace(_STANDARD, "!!")
-            raise self._error(
-                RecipeTagError, f"{tag:.80} is not allowed in a recipe", node, found=tag
-            )
+            message = f"{tag:.80} is not allowed in a recipe"
+            raise self._error(RecipeTagError, message, node, found=tag)
         try:
             return construct(node)
         except (ValueError, LookupError) as err:  # IndexError: a number without a digit
@@ -190,9 +216,8 @@ class _Reader:
 
     def _key(self, node: yaml.Node) -> Any:
         if self._is_tagged(node):
-            message = (
-                f"the fields of {node.tag:.80} must begin on a line of their own, or in braces"
-            )
+            where = "must begin on a line of their own, or in braces"
+            message = f"the fields of {node.tag:.80} {where}"
             raise self._error(RecipeTagError, message, node, found=node.tag)
         if not isinstance(node, yaml.ScalarNode):
             raise self._error(RecipeValueError, "a key must be a plain value", node)
@@ -211,8 +236,7 @@ class _Reader:
     def _read_tagged(self, node: yaml.Node, path: Path) -> dict[str, Any]:
         match = _TAG.match(node.tag)
         if match is None or isinstance(node, yaml.SequenceNode):
-            what = "needs fields" if match else "is not a valid tag"
-            message = f"{node.tag:.80} {what}"
+            message = f"{node.tag:.80} {'needs fields' if match else 'is not a valid tag'}"
             raise self._error(RecipeTagError, message, node, found=node.tag)
         key = f"{TAG_PREFIX}{match['name']}"
         tag_path = (*path, key)

@@ -12,8 +12,14 @@ from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from sparseml.optim.errors import RecipeRuntimeError, RecipeValueError, RecipeVariableError
-from sparseml.optim.language.document import Document, Path, children, tag_key
-from sparseml.optim.language.structure import stages_of, variables_of
+from sparseml.optim.language.document import (
+    Document,
+    Path,
+    children,
+    stages_of,
+    tag_key,
+    variables_of,
+)
 from sparseml.optim.language.yaml_text import MAX_NODES
 from sparseml.utils.constants import RECIPE_METADATA_KEY
 from sparseml.utils.restricted_eval import (
@@ -22,8 +28,6 @@ from sparseml.utils.restricted_eval import (
     restricted_eval,
 )
 from sparseml.utils.text import did_you_mean, shortened
-
-__all__ = ["evaluate", "is_eval_string"]
 
 _OPEN, _CLOSE = "eval(", ")"
 Variables = dict[Any, Any]

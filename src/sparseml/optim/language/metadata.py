@@ -8,13 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparseml.optim.errors import RecipeValueError
-from sparseml.optim.language.document import Document, parse
+from sparseml.optim.language.document import Document, parse, stages_of
 from sparseml.optim.language.source import RecipeSource
-from sparseml.optim.language.structure import stages_of
 from sparseml.utils.constants import FRAMEWORK_METADATA_KEY, RECIPE_METADATA_KEY
 from sparseml.version import __version__
-
-__all__ = ["add_framework_metadata", "merge_metadata", "validate_metadata"]
 
 # the root logger, because callers of old configure that one
 _LOGGER = logging.getLogger()
@@ -31,9 +28,8 @@ def _warn_of_differences(own: Any, given: Any, where: str) -> None:
         elif key not in own:
             _LOGGER.warning("metadata of %s: %r is added", where, key)
         elif own[key] != given[key]:
-            _LOGGER.warning(
-                "metadata of %s: %r is replaced: %r by %r", where, key, own[key], given[key]
-            )
+            text = "metadata of %s: %r is replaced: %r by %r"
+            _LOGGER.warning(text, where, key, own[key], given[key])
 
 
 def _own_metadata(document: Document) -> dict[Any, Any]:
@@ -85,11 +81,8 @@ def add_framework_metadata(metadata: dict[str, Any], **extra: Any) -> dict[str, 
     :param metadata: as of :func:`validate_metadata`, changed in place
     :param extra: what to note besides the versions of Python and of this package
     """
-    versions = {
-        "python_version": platform.python_version(),
-        "sparseml_version": __version__,
-        **extra,
-    }
+    python = platform.python_version()
+    versions = {"python_version": python, "sparseml_version": __version__, **extra}
     seen: set[int] = set()
     for name, entry in metadata.items():
         if not isinstance(entry, dict):

@@ -14,8 +14,6 @@ from sparseml.optim.language.yaml_text import RecipeLoader, dump
 from sparseml.utils.constants import RECIPE_METADATA_KEY
 from sparseml.utils.written_number import WrittenNumber
 
-__all__ = ["field_text", "metadata_lines", "metadata_text", "modifier_lines", "recipe_lines"]
-
 _VERSION_LINE = "version: 1.1.0"
 
 

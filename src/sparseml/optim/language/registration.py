@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 
 import yaml
 
-__all__ = ["ModifierYAML", "Registration", "registered_modifiers", "tag_of"]
-
 # once known to every recipe, now without a meaning
 IGNORED_FIELDS = frozenset({"log_types"})
 
@@ -24,11 +22,7 @@ def tag_of(clazz: type, framework: str | None = None) -> str:
 
 @dataclass(frozen=True)
 class Registration:
-    """A class known to recipes.
-
-    :param clazz: the class
-    :param swap_class: chooses another class depending on the fields of a recipe
-    """
+    """A class known to recipes; ``swap_class`` chooses another one by the fields of a recipe."""
 
     clazz: type
     swap_class: SwapClass | None = None

@@ -18,8 +18,6 @@ from sparseml.optim.language.yaml_text import MAX_CHARACTERS
 from sparseml.utils.ready_recipes import READY_PREFIX, ready_recipes
 from sparseml.utils.text import did_you_mean, shortened, shown
 
-__all__ = ["RecipeSource", "read_source"]
-
 # a character of UTF-8 has four bytes at most
 MAX_BYTES = 4 * MAX_CHARACTERS
 _LONGEST_PATH = 4096  # what Linux allows; more must have been meant as something else
@@ -98,19 +96,15 @@ def _read_text(path: str) -> str:
         if not stat.S_ISREG(status.st_mode):
             raise RecipeValueError("a recipe must be a file; this is a folder or device", file=path)
         if status.st_size > MAX_BYTES:
-            raise RecipeValueError(
-                f"the file is too large for a recipe: {status.st_size} bytes, "
-                f"at most {MAX_BYTES} are allowed",
-                file=path,
-            )
+            size = f"{status.st_size} bytes, at most {MAX_BYTES} are allowed"
+            raise RecipeValueError(f"the file is too large for a recipe: {size}", file=path)
         with open(path, encoding="utf-8-sig") as file:
             text = file.read(MAX_CHARACTERS + 1)
     except FileNotFoundError as err:
         raise RecipeFileNotFoundError(f"the recipe does not exist{_near(path)}", file=path) from err
     except UnicodeDecodeError as err:
-        raise RecipeValueError(
-            f"the file is not text in UTF-8: {err.reason} at byte {err.start}", file=path
-        ) from err
+        fault = f"the file is not text in UTF-8: {err.reason} at byte {err.start}"
+        raise RecipeValueError(fault, file=path) from err
     except (OSError, ValueError) as err:
         if isinstance(err, RecipeError):
             raise
@@ -174,9 +168,8 @@ def read_source(file_path: Any) -> RecipeSource:
         if isinstance(file_path, str):
             return _read_file(file_path)
     if not isinstance(file_path, str):
-        raise RecipeValueError(
-            f"a recipe must be text or a path, found {type(file_path).__name__}", found=file_path
-        )
+        kind = type(file_path).__name__
+        raise RecipeValueError(f"a recipe must be text or a path, found {kind}", found=file_path)
     if "\n" not in file_path and "\r" not in file_path:
         return _read_file(file_path)
     if len(file_path) > MAX_CHARACTERS:

@@ -7,11 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparseml.optim.errors import RecipeTypeError, RecipeValueError
-from sparseml.optim.language.document import TAG_PREFIX, Document
-from sparseml.optim.language.structure import is_group_key, stages_of
+from sparseml.optim.language.document import TAG_PREFIX, Document, is_group_key, stages_of
 from sparseml.utils.text import did_you_mean
-
-__all__ = ["override_variables", "parse_recipe_variables"]
 
 _MAX_TEXT = 1_000_000
 _MAX_DEPTH = 20
@@ -49,10 +46,8 @@ def parse_recipe_variables(
     if isinstance(recipe_variables, dict):
         return recipe_variables
     if not isinstance(recipe_variables, str):
-        raise RecipeValueError(
-            f"recipe variables must be a dict or text, found {type(recipe_variables).__name__}",
-            found=recipe_variables,
-        )
+        text = f"recipe variables must be a dict or text, found {type(recipe_variables).__name__}"
+        raise RecipeValueError(text, found=recipe_variables)
     if len(recipe_variables) > _MAX_TEXT:
         raise RecipeValueError(f"recipe variables are longer than {_MAX_TEXT} characters")
     try:
@@ -60,11 +55,8 @@ def parse_recipe_variables(
     except (ValueError, RecursionError):
         return _parse_csv(recipe_variables)
     if not isinstance(variables, dict):
-        raise RecipeValueError(
-            f"recipe variables must be a JSON object of names and values, "
-            f"found {recipe_variables[:100]!r}",
-            found=variables,
-        )
+        must = "recipe variables must be a JSON object of names and values"
+        raise RecipeValueError(f"{must}, found {recipe_variables[:100]!r}", found=variables)
     return variables
 
 

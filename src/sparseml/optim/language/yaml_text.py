@@ -16,18 +16,6 @@ import yaml
 from sparseml.optim.errors import RecipeSyntaxError, RecipeValueError
 from sparseml.utils.written_number import WrittenCount, WrittenNumber
 
-__all__ = [
-    "MAX_CHARACTERS",
-    "MAX_DEPTH",
-    "MAX_NODES",
-    "RecipeDumper",
-    "RecipeLoader",
-    "compose",
-    "dump",
-    "is_yaml_number",
-    "syntax_errors",
-]
-
 MAX_CHARACTERS = 1_000_000
 MAX_NODES = 50_000
 MAX_DEPTH = 40
@@ -176,10 +164,8 @@ def compose(text: str, file: str | None = None, first_line: int = 1) -> yaml.Nod
     :raises RecipeValueError: if it exceeds a limit
     """
     if len(text) > MAX_CHARACTERS:
-        raise RecipeValueError(
-            f"the recipe is too long: {len(text)} characters, at most {MAX_CHARACTERS} are allowed",
-            file=file,
-        )
+        size = f"{len(text)} characters, at most {MAX_CHARACTERS} are allowed"
+        raise RecipeValueError(f"the recipe is too long: {size}", file=file)
     with syntax_errors(text, file, first_line):
         _check_limits(text, file, first_line)
         node: yaml.Node | None = yaml.compose(text, Loader=RecipeLoader)

@@ -12,8 +12,6 @@ from torch import nn
 from sparseml.pytorch.optim.manager import ScheduledModifierManager
 from sparseml.pytorch.utils.model import load_model_state, read_model_file
 
-__all__ = ["load_model"]
-
 
 def load_model(
     path: str | os.PathLike[str],
@@ -40,12 +38,8 @@ def load_model(
     """
     content = read_model_file(path)
     if content.get("recipe"):
-        _apply_recipe_structure(model, content["recipe"], content.get("epoch"))
-    return load_model_state(
-        model, content["state_dict"], strict, ignore_error_tensors, fix_data_parallel
-    )
-
-
-def _apply_recipe_structure(model: nn.Module, recipe: str, epoch: float | None) -> None:
-    manager = ScheduledModifierManager.from_yaml(recipe)
-    manager.apply_structure(model, math.inf if epoch is None or epoch == -1 else epoch)
+        epoch = content.get("epoch")
+        manager = ScheduledModifierManager.from_yaml(content["recipe"])
+        manager.apply_structure(model, math.inf if epoch is None or epoch == -1 else epoch)
+    how = (strict, ignore_error_tensors, fix_data_parallel)
+    return load_model_state(model, content["state_dict"], *how)

@@ -23,15 +23,12 @@ from sparseml.pytorch.optim.progress import Modifiers
 from sparseml.pytorch.optim.step_driver import Position, StepDriver
 from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
 from sparseml.pytorch.optim.summary import RunSummary, summarize
-from sparseml.pytorch.sparsification.modifier import (
-    PYTORCH_FRAMEWORK,
-    Loggers,
-    Modifier,
-)
+from sparseml.pytorch.sparsification.modifier import PYTORCH_FRAMEWORK, Loggers, Modifier
 
 __all__ = ["ScheduledModifierManager"]
 
 _LOGGER = logging.getLogger(__name__)
+_PARALLEL = (DataParallel, DistributedDataParallel)
 
 
 class ScheduledModifierManager(BaseManager, Modifier):
@@ -51,11 +48,7 @@ class ScheduledModifierManager(BaseManager, Modifier):
     :param metadata: metadata of the recipe, JSON serialisable
     """
 
-    def __init__(
-        self,
-        modifiers: Modifiers,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, modifiers: Modifiers, metadata: dict[str, Any] | None = None) -> None:
         super().__init__(modifiers=modifiers, metadata=metadata)
         own: Any = self._modifiers  # not copied: a plain list of modifiers is one to change
         self._members: list[Any] = own if isinstance(own, list) else list(self.iter_modifiers())
@@ -93,19 +86,14 @@ class ScheduledModifierManager(BaseManager, Modifier):
         :raises RecipeError: if anything is wrong with the recipe; also an instance of the plain
             class that fits (ValueError, TypeError, FileNotFoundError, ...)
         """
-        recipe = load_recipe(
-            file_path,
-            PYTORCH_FRAMEWORK,
-            recipe_variables,
-            metadata,
-            framework_metadata={"torch_version": str(torch.__version__)},
-        )
+        versions = {"torch_version": str(torch.__version__)}
+        given = (file_path, PYTORCH_FRAMEWORK, recipe_variables, metadata, versions)
+        recipe = load_recipe(*given)
         manager = ScheduledModifierManager(recipe.modifiers, recipe.metadata)
         if not add_modifiers:
             return manager
-        return ScheduledModifierManager(
-            with_added(manager.modifiers, add_modifiers), recipe.metadata
-        )
+        added = with_added(manager.modifiers, add_modifiers)
+        return ScheduledModifierManager(added, recipe.metadata)
 
     def initialize(
         self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
@@ -160,22 +148,13 @@ class ScheduledModifierManager(BaseManager, Modifier):
         :raises ValueError: if ``steps_per_epoch`` is not positive
         """
         start = Position.at(0.0 if epoch is None else epoch, steps_per_epoch)
-        if (
-            isinstance(module, (DataParallel, DistributedDataParallel))
-            and not allow_parallel_module
-        ):
-            module = module.module
+        if not allow_parallel_module:
+            module = module.module if isinstance(module, _PARALLEL) else module
         self.resolve_steps(steps_per_epoch)
         if not self._initialized:
             self.initialize(module, start.epoch, **kwargs)
-        return RecipeManagerStepWrapper(
-            optimizer if wrap_optim is None else wrap_optim,
-            optimizer,
-            module,
-            self,
-            epoch,
-            steps_per_epoch,
-        )
+        wrapped = optimizer if wrap_optim is None else wrap_optim
+        return RecipeManagerStepWrapper(wrapped, optimizer, module, self, epoch, steps_per_epoch)
 
     def attach_driver(self, driver: StepDriver) -> Position:
         """Remember who counts the steps, so that :meth:`load_state_dict` can set the count.

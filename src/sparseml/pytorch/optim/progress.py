@@ -12,8 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["PROGRESS_KEY", "check_keys", "collect", "restore", "with_known_keys"]
-
 _LOGGER = logging.getLogger(__name__)
 _IDENTIFIER = re.compile(r"(\w+)-[0-9a-f]{32}")
 
@@ -80,10 +78,7 @@ def restore(
 
 
 def check_keys(modifiers: Modifiers, state: Mapping[str, Any]) -> None:
-    """Check that a state belongs to these very modifiers.
-
-    :raises IndexError: for modifiers or stages without a state and the other way around
-    """
+    """Check that a state is of these very modifiers or stages, or raise an IndexError."""
     if isinstance(modifiers, Mapping):
         _compare("stages", set(modifiers), set(state))
         for stage, members in modifiers.items():

@@ -15,8 +15,6 @@ import torch
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["after_closure", "stepping_optimizers", "take_gradient_scale"]
-
 
 def stepping_optimizers(stepped: Any, optimizer: Any = None) -> list[Optimizer]:
     """Return the torch optimizers that really step when ``stepped`` does.

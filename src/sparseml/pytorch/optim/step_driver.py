@@ -16,8 +16,6 @@ from sparseml.pytorch.optim.real_steps import (
     take_gradient_scale,
 )
 
-__all__ = ["Driven", "Position", "StepDriver"]
-
 
 class Position(NamedTuple):
     """Where a run stands; immutable.
@@ -105,9 +103,8 @@ class StepDriver:
         epoch: float | None = None,
     ) -> None:
         if not isinstance(manager, Driven):
-            raise ValueError(
-                f"manager must be a ScheduledModifierManager, got {type(manager).__name__}"
-            )
+            found = type(manager).__name__
+            raise ValueError(f"manager must be a ScheduledModifierManager, got {found}")
         self.module = module
         self.optimizer = optimizer
         self.manager = manager
@@ -126,10 +123,7 @@ class StepDriver:
         return self._position
 
     def before_step(self) -> None:
-        """Update the modifiers that are due; to be called with the final gradients.
-
-        :raises RuntimeError: unless the manager is initialised
-        """
+        """Update what is due, by the final gradients; a RuntimeError unless initialised."""
         if not self.manager._enabled:  # not by the property, as this is asked at every step
             return
         while self._hooks:  # of a step that an error has ended
@@ -170,16 +164,11 @@ class StepDriver:
             ``student_outputs``
         :raises RuntimeError: unless the manager is initialised and enabled
         """
-        _, epoch, steps_per_epoch = self._position
-        return self.manager.loss_update(
-            loss, self.module, self.optimizer, epoch, steps_per_epoch, **kwargs
-        )
+        step = (self.module, self.optimizer, *self._position[1:])
+        return self.manager.loss_update(loss, *step, **kwargs)
 
     def resume(self, position: Position) -> None:
-        """Go on from a position; with other steps per epoch, from as far in epochs.
-
-        Loading the manager's state does so by itself.
-        """
+        """Go on from a position, as loading the manager's state does by itself."""
         own = self._position.steps_per_epoch
         if position.steps_per_epoch != own:
             # with another batch size: as far in epochs, which is what schedules go by

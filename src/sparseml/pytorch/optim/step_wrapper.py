@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 from torch import Tensor
@@ -12,10 +13,12 @@ from torch.optim import Optimizer
 from sparseml.pytorch.optim.real_steps import stepping_optimizers
 from sparseml.pytorch.optim.step_driver import Driven, StepDriver
 
-__all__ = ["RecipeManagerStepWrapper", "WrappedOptimizer"]
-
 _HANDED_ON = ("grad_scale", "found_inf")
 """What a gradient scaler tells an optimizer by attributes that it did not have before."""
+
+
+def _of_driver(path: str, doc: str) -> property:
+    return property(attrgetter(f"_wrapped_driver{path}"), doc=doc)
 
 
 class RecipeManagerStepWrapper:
@@ -90,45 +93,18 @@ class RecipeManagerStepWrapper:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
-    @property
-    def wrapped(self) -> Any:
-        """What is stepped."""
-        return self._wrapped
-
-    @property
-    def wrapped_driver(self) -> StepDriver:
-        """What runs the modifiers and counts the steps."""
-        return self._wrapped_driver
-
-    @property
-    def wrapped_manager(self) -> Any:
-        """The manager driven by :meth:`step`."""
-        return self._wrapped_driver.manager
-
-    @property
-    def wrapped_optimizer(self) -> Any:
-        """The optimizer handed to the modifiers."""
-        return self._wrapped_driver.optimizer
-
-    @property
-    def wrapped_module(self) -> Module:
-        """The module handed to the modifiers."""
-        return self._wrapped_driver.module
-
-    @property
-    def wrapped_steps_per_epoch(self) -> int:
-        """Optimizer steps that make an epoch."""
-        return self._wrapped_driver.position.steps_per_epoch
-
-    @property
-    def wrapped_epoch(self) -> float:
-        """The epoch that the next step belongs to, progress included."""
-        return self._wrapped_driver.position.epoch
-
-    @property
-    def wrapped_steps(self) -> int:
-        """Optimizer steps taken so far."""
-        return self._wrapped_driver.position.steps
+    wrapped = property(attrgetter("_wrapped"), doc="What is stepped.")
+    wrapped_driver = _of_driver("", "What runs the modifiers and counts the steps.")
+    wrapped_manager = _of_driver(".manager", "The manager driven by :meth:`step`.")
+    wrapped_optimizer = _of_driver(".optimizer", "The optimizer handed to the modifiers.")
+    wrapped_module = _of_driver(".module", "The module handed to the modifiers.")
+    wrapped_steps = _of_driver(".position.steps", "Optimizer steps taken so far.")
+    wrapped_steps_per_epoch = _of_driver(
+        ".position.steps_per_epoch", "Optimizer steps that make an epoch."
+    )
+    wrapped_epoch = _of_driver(
+        ".position.epoch", "The epoch that the next step belongs to, progress included."
+    )
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Step the wrapped object with the arguments given; before that, update the modifiers.

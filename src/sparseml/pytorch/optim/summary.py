@@ -17,8 +17,6 @@ from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.sharded import local_part
 from sparseml.pytorch.utils.tensors.stats import tensor_list_sparsity
 
-__all__ = ["PruningSummary", "RunSummary", "summarize"]
-
 _SHOWN = 6  # names of parameters in a line
 
 
@@ -133,19 +131,14 @@ class RunSummary:
 def summarize(
     modifiers: Iterable[Any], position: Position | None, module: Module | None = None
 ) -> RunSummary:
-    """Return where a run stands.
-
-    :param module: the model; by default what initialised modifiers know of it
-    """
+    """Return where a run stands; ``module`` tells of modifiers that are not initialised."""
     enabled = [modifier for modifier in modifiers if modifier.enabled]
     known = [m for m in enabled if getattr(m, "steps_resolved", False)]
     bounds = (getattr(m, field) for m in known for field in ("start_epoch", "end_epoch"))
     epochs = max(bounds, default=-1.0)
     needed = None if position is None else steps_to(epochs, position.steps_per_epoch)
-    pruning = [m for m in enabled if isinstance(m, Prunes)]
-    return RunSummary(
-        position, epochs, needed, tuple(_summary_of(m, position, module) for m in pruning)
-    )
+    pruning = (_summary_of(m, position, module) for m in enabled if isinstance(m, Prunes))
+    return RunSummary(position, epochs, needed, tuple(pruning))
 
 
 def steps_to(epoch: float, steps_per_epoch: int) -> int:

@@ -11,10 +11,10 @@ import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sparseml.optim.declared_fields import declared_fields
-from sparseml.optim.fields import (
+from sparseml.optim.declared_fields import (
     Check,
     argument,
+    declared_fields,
     field,
     fixed,
     for_all,

@@ -12,8 +12,6 @@ from torch.nn.functional import cross_entropy
 
 from sparseml.pytorch.utils.saving.rng import OwnRandomNumbers
 
-__all__ = ["GradientBatches", "make_grad_sampler"]
-
 Batch = tuple[list[Tensor], dict[str, Any], Tensor]
 
 

@@ -10,14 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["gather_progress", "restore_progress"]
-
 
 def gather_progress(owner: Any) -> dict[str, Any]:
-    """Return the declared attributes of an object, as plain data and tensors.
-
-    Lists and mappings are copied one level deep. What is None is saved as None.
-    """
+    """Return the declared attributes of an object; lists and mappings copied one level deep."""
     return {name.lstrip("_"): _saved(getattr(owner, name)) for name in _declared(owner)}
 
 

@@ -17,21 +17,6 @@ from torch import Tensor
 
 from sparseml.pytorch.utils.tensors.sharded import is_sharded
 
-__all__ = [
-    "add_up",
-    "any_rank",
-    "collective",
-    "gather_objects",
-    "is_distributed",
-    "process_rank",
-    "record",
-    "set_deterministic_seeds",
-    "sum_over_ranks",
-    "torch_distributed_zero_first",
-    "transfer_device",
-    "world_size",
-]
-
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -145,10 +130,7 @@ def set_deterministic_seeds(seed: int = 0) -> None:
 
 
 def record(func: _Function) -> _Function:
-    """Decorate the main function of a process that torchrun starts, to report its errors.
-
-    ``func`` itself where torch has no elastic launcher.
-    """
+    """Decorate the main function of a process that torchrun starts, to report its errors."""
     try:
         from torch.distributed.elastic.multiprocessing.errors import record as torch_record
     except ImportError:

@@ -10,10 +10,7 @@ __all__ = ["get_optim_groups_learning_rates", "get_optim_learning_rate", "set_op
 
 
 def get_optim_learning_rate(optim: Optimizer) -> float:
-    """Return the learning rate of the first parameter group.
-
-    :raises RuntimeError: if the optimizer has no parameter group
-    """
+    """Return the learning rate of the first parameter group; a RuntimeError if there is none."""
     for group in optim.param_groups:
         return float(group["lr"])
     raise RuntimeError("cannot read a learning rate: the optimizer has no parameter groups")

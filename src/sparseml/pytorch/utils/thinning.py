@@ -12,8 +12,6 @@ from sparseml.pytorch.utils.layer_kinds import tensor_axes
 from sparseml.pytorch.utils.names import canonical_name, canonical_named_modules
 from sparseml.pytorch.utils.saving.resizing import replace_data, set_layer_sizes
 
-__all__ = ["thin_model_from_checkpoint"]
-
 
 def thin_model_from_checkpoint(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """Shrink the layers of ``model`` in place to the shapes of ``state_dict``.

@@ -202,10 +202,9 @@ def _latency_part(found: Sequence[Timed]) -> list[Bar]:
 
 def _latency_tip(latency: Latency, before: Latency | None) -> str:
     facts = [f"{latency.rounds} rounds after {latency.warmup} to warm up"]
-    if latency.fastest_ms is not None and latency.slowest_ms is not None:
-        facts.append(
-            f"fastest {ms_text(latency.fastest_ms)}, slowest {ms_text(latency.slowest_ms)}"
-        )
+    fastest, slowest = latency.fastest_ms, latency.slowest_ms
+    if fastest is not None and slowest is not None:
+        facts.append(f"fastest {ms_text(fastest)}, slowest {ms_text(slowest)}")
     if latency.settled is False:
         facts.append("the quartiles had not settled when the time was up")
     if before:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparseml.report.formats import number_text
-from sparseml.report.metrics import Points, decimated
+from sparseml.report.reading import Points, decimated
 
 __all__ = ["Bar", "BarGroup", "Line", "LineChart", "drawn_line_chart", "nice_ticks"]
 
@@ -117,12 +117,11 @@ def drawn_line_chart(chart: LineChart) -> dict[str, Any] | None:
     if x_low == x_high:
         x_low, x_high = x_low - 1, x_high + 1
     place = _Places(x_low, x_high, y_ticks[0], y_ticks[-1])
+    marks = [place.x(event) for event in chart.events if x_low <= event <= x_high]
+    band = (min(marks), max(marks)) if len(marks) > _MOST_EVENTS else None
     x_ticks = [tick for tick in nice_ticks(x_low, x_high, 6) if x_low <= tick <= x_high]
     return {
-        "key": chart.key,
-        "title": chart.title,
-        "x_label": chart.x_label,
-        "event_label": chart.event_label,
+        **vars(chart),
         "summary": _summary(chart, lines),
         "x_ticks": [(place.x(tick), chart.x_text(tick)) for tick in x_ticks],
         "y_ticks": [(place.y(tick), chart.y_text(tick)) for tick in y_ticks],
@@ -130,7 +129,7 @@ def drawn_line_chart(chart: LineChart) -> dict[str, Any] | None:
             {"label": line.label, **_look(line, index), **_paths(line, points, place)}
             for index, (line, points) in enumerate(lines)
         ],
-        "events": _events(chart, place),
+        "events": {"marks": [] if band else marks, "band": band, "count": len(marks)},
         **_data(chart, lines, place),
     }
 
@@ -182,17 +181,6 @@ def _paths(line: Line, points: Points, place: _Places) -> dict[str, str]:
 
 def _dot(x: float, y: float) -> str:
     return f"M{x} {y}h0"  # a line of no length has round ends
-
-
-def _events(chart: LineChart, place: _Places) -> dict[str, Any]:
-    inside = [event for event in chart.events if place.x_low <= event <= place.x_high]
-    if len(inside) > _MOST_EVENTS:
-        return {
-            "marks": [],
-            "band": (place.x(min(inside)), place.x(max(inside))),
-            "count": len(inside),
-        }
-    return {"marks": [place.x(event) for event in inside], "band": None, "count": len(inside)}
 
 
 def _summary(chart: LineChart, lines: Sequence[tuple[Line, Points]]) -> str:

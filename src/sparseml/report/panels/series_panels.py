@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sparseml.report.formats import is_fraction_metric, listed, number_text, percent_text
-from sparseml.report.metrics import Points
 from sparseml.report.panels.charts import Line, LineChart, Text
-from sparseml.report.reading import Run
+from sparseml.report.reading import Points, Run
 
 __all__ = ["axis_text", "line_charts", "percent_tick"]
 
@@ -17,28 +16,7 @@ _MOST_OTHER_CHARTS = 12
 _MOST_DOTS = 60
 
 
-def _is_accuracy(name: str, values: Sequence[float]) -> bool:
-    return is_fraction_metric(name, *values) and not _is_sparsity(name, values)
-
-
-def _is_loss(name: str, values: Sequence[float]) -> bool:
-    return "loss" in name.lower()
-
-
-def _is_sparsity(name: str, values: Sequence[float]) -> bool:
-    return "sparsity" in name.lower()
-
-
-def _is_learning_rate(name: str, values: Sequence[float]) -> bool:
-    return "learningrate" in _bare(name) or name.lower().rpartition("/")[2] == "lr"
-
-
-_CHARTS: dict[str, Callable[[str, Sequence[float]], bool]] = {
-    "Accuracy": _is_accuracy,
-    "Loss": _is_loss,
-    "Sparsity": _is_sparsity,
-    "Learning rate": _is_learning_rate,
-}
+_CHARTS = ("Accuracy", "Loss", "Sparsity", "Learning rate")
 
 
 def line_charts(run: Run, key: str) -> tuple[list[LineChart], list[LineChart]]:
@@ -46,19 +24,33 @@ def line_charts(run: Run, key: str) -> tuple[list[LineChart], list[LineChart]]:
 
     :param key: to tell the ids of this run's charts from those of others on the page
     """
-    left, main = {name: _line(name, points) for name, points in run.metrics.series.items()}, []
-    for title, belongs in _CHARTS.items():
-        names = [n for n, line in left.items() if belongs(n, [y for _, y in line.points])]
-        lines = [left.pop(name) for name in names]
-        if title == "Sparsity":
-            lines = _sparsity_lines(run) + lines
-        if lines:
-            main.append(_chart(run, f"{key}-{_bare(title)}", title, _each_once(lines)))
+    found: dict[str, list[Line]] = {title: [] for title in ("", *_CHARTS)}
+    found["Sparsity"] = _sparsity_lines(run)
+    for name, points in run.metrics.series.items():
+        line = _line(name, points)
+        found[_chart_of(line)].append(line)
     others = [
-        _chart(run, f"{key}-other-{number}", name, [line])
-        for number, (name, line) in enumerate(left.items())
+        _chart(run, f"{key}-other-{number}", line.label, [line])
+        for number, line in enumerate(found.pop("")[:_MOST_OTHER_CHARTS])
     ]
-    return main, others[:_MOST_OTHER_CHARTS]
+    main = [
+        _chart(run, f"{key}-{_bare(title)}", title, _each_once(lines))
+        for title, lines in found.items()
+        if lines
+    ]
+    return main, others
+
+
+def _chart_of(line: Line) -> str:
+    """Return the title of the chart that a series belongs to; of others the empty string."""
+    name = line.label.lower()
+    of_sparsity = "sparsity" in name
+    if is_fraction_metric(name, *(y for _, y in line.points)) and not of_sparsity:
+        return "Accuracy"
+    if "loss" in name:
+        return "Loss"
+    is_rate = "learningrate" in _bare(name) or name.rpartition("/")[2] == "lr"
+    return "Sparsity" if of_sparsity else "Learning rate" if is_rate else ""
 
 
 def _bare(name: str) -> str:
@@ -140,18 +132,14 @@ def _sparsity_lines(run: Run) -> list[Line]:
     measured = _measured_sparsity(run)
     lines = [Line("measured", measured, stepped=True, dots=True)] if measured else []
     for modifier in run.schedule.modifiers if run.schedule else []:
-        lowest, highest = (
-            _held([(float(u.step), getattr(u, bound)) for u in modifier.updates], run)
-            for bound in ("lowest", "highest")
-        )
         name = f"asked ({modifier.stage})" if modifier.stage else "asked"
-        if lowest == highest:
-            lines.append(Line(name, highest, stepped=True, reference=True))
-        else:
-            lines += [
-                Line(f"{name}, lowest", lowest, stepped=True, reference=True),
-                Line(f"{name}, highest", highest, stepped=True, reference=True),
-            ]
+        asked = {
+            f"{name}, {bound}": _held([(u.step, getattr(u, bound)) for u in modifier.updates], run)
+            for bound in ("lowest", "highest")
+        }
+        lowest, highest = asked.values()
+        drawn = {name: highest} if lowest == highest else asked
+        lines += [Line(n, points, stepped=True, reference=True) for n, points in drawn.items()]
     return lines
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Literal, get_type_hints
 
-__all__ = ["Changes", "Flag", "Group", "Leaf", "Settings", "flag", "leaves"]
+__all__ = ["Changes", "Flag", "Group", "Leaf", "Settings", "flag", "harmless", "leaves"]
 
 Changes = Literal["nothing", "result", "optimizer"]
 """What depends on a setting: neither weights nor masks; these; or even the kind of state that an
@@ -79,6 +79,11 @@ def flag(default: Any = MISSING, help: str | None = None, **more: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
+def harmless(default: Any = MISSING, help: str | None = None, **more: Any) -> Any:
+    """Return the :func:`flag` of a setting that neither weights nor masks depend on."""
+    return flag(default, help, **more, changes="nothing")
+
+
 class Group:
     """Settings that belong together: the base of dataclasses whose fields are flags.
 
@@ -99,8 +104,8 @@ class Settings:
 
     DEFAULTS: ClassVar[Mapping[str, Any]] = {}
 
-    config: str | None = flag(
-        None, "YAML of defaults for all flags", also=("-c",), metavar="FILE", changes="nothing"
+    config: str | None = harmless(
+        None, "YAML of defaults for all flags", also=("-c",), metavar="FILE"
     )
     given: frozenset[str] = frozenset()
 
@@ -133,18 +138,16 @@ def leaves(kind: type[Settings]) -> tuple[Leaf, ...]:
     found: list[Leaf] = []
     hints = get_type_hints(kind)
     for entry in fields(kind):
-        hint = hints[entry.name]
-        if _KEY in entry.metadata:
-            found.append(_leaf(entry, "", hint, kind.DEFAULTS))
-        elif isinstance(hint, type) and issubclass(hint, Group):
-            inner, group = get_type_hints(hint), entry.name
-            members: Any = hint
-            found += [_leaf(one, group, inner[one.name], kind.DEFAULTS) for one in fields(members)]
+        hint: Any = hints[entry.name]
+        in_group = isinstance(hint, type) and issubclass(hint, Group)
+        types = get_type_hints(hint) if in_group else hints
+        for one in fields(hint) if in_group else (entry,):
+            if _KEY not in one.metadata:
+                continue
+            default: Any = one.default
+            if one.default_factory is not MISSING:
+                default = one.default_factory()
+            default = kind.DEFAULTS.get(one.name, default)
+            group = entry.name if in_group else ""
+            found.append(Leaf(one.name, group, types[one.name], default, one.metadata[_KEY]))
     return tuple(found)
-
-
-def _leaf(entry: Field[Any], group: str, kind: Any, defaults: Mapping[str, Any]) -> Leaf:
-    default: Any = entry.default
-    if entry.default_factory is not MISSING:
-        default = entry.default_factory()
-    return Leaf(entry.name, group, kind, defaults.get(entry.name, default), entry.metadata[_KEY])

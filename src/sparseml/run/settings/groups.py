@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparseml.run.settings.flags import Group, flag
+from sparseml.run.settings.flags import Group, flag, harmless
 
 __all__ = ["CheckpointSettings", "RunSettings", "SweepSettings"]
 
@@ -16,27 +16,17 @@ class RunSettings(Group):
 
     TITLE = "run"
 
-    sparseml_recipe: str = flag(
-        help="file, or recipe:NAME of `sparseml recipe list`",
-        also=("--recipe",),
-        metavar="FILE",
-        changes="nothing",
+    sparseml_recipe: str = harmless(
+        help="file, or recipe:NAME of `sparseml recipe list`", also=("--recipe",), metavar="FILE"
     )
-    recipe_args: str | None = flag(
-        None,
-        "variables of the recipe: JSON, or name=value,...",
-        metavar="TEXT",
-        changes="nothing",
+    recipe_args: str | None = harmless(
+        None, "variables of the recipe: JSON, or name=value,...", metavar="TEXT"
     )
-    output: str = flag(
-        "./output", "of all runs", also=("--output-dir",), metavar="FOLDER", changes="nothing"
-    )
-    experiment: str = flag(
-        "", "folder below --output [model, recipe]", metavar="NAME", changes="nothing"
-    )
-    overwrite: bool = flag(False, "replace the run that is in that folder", changes="nothing")
+    output: str = harmless("./output", "of all runs", also=("--output-dir",), metavar="FOLDER")
+    experiment: str = harmless("", "folder below --output [model, recipe]", metavar="NAME")
+    overwrite: bool = harmless(False, "replace the run that is in that folder")
     seed: int = flag(42, "of everything random", at_least=0, at_most=2**32 - 1)
-    device: str = flag("auto", "cpu, cuda, cuda:1 [auto]", changes="nothing")
+    device: str = harmless("auto", "cpu, cuda, cuda:1 [auto]")
     threads: int | None = flag(None, "of the CPU, per process", metavar="N", at_least=1)
     channels_last: bool = flag(False, "layout of images and convolutions in memory")
     amp: bool = flag(False, "mixed precision", also=("--native-amp", "--apex-amp"))
@@ -44,25 +34,16 @@ class RunSettings(Group):
         None, "[float16 on GPUs, else bfloat16]", choices=("float16", "bfloat16")
     )
     bn_retune: int = flag(
-        0,
-        "measure batch norms after pruning, on training images",
-        metavar="BATCHES",
-        at_least=0,
+        0, "measure batch norms after pruning, on training images", metavar="BATCHES", at_least=0
     )
     bn_retune_batch_size: int | None = flag(
         None, "images in each [-b, in one shot -vb]", metavar="N", at_least=1
     )
-    timeout: float = flag(
-        1800.0, "seconds that processes wait for each other", above=0, changes="nothing"
-    )
-    log_wandb: bool = flag(
-        False, "to Weights & Biases, also offline (WANDB_MODE)", changes="nothing"
-    )
-    log_tensorboard: bool = flag(False, "below the run's folder", changes="nothing")
-    project: str = flag(
-        "sparseml", "in Weights & Biases", also=("--wandb-project",), changes="nothing"
-    )
-    report: bool = flag(True, "write report.html at the end", paired=True, changes="nothing")
+    timeout: float = harmless(1800.0, "seconds that processes wait for each other", above=0)
+    log_wandb: bool = harmless(False, "to Weights & Biases, also offline (WANDB_MODE)")
+    log_tensorboard: bool = harmless(False, "below the run's folder")
+    project: str = harmless("sparseml", "in Weights & Biases", also=("--wandb-project",))
+    report: bool = harmless(True, "write report.html at the end", paired=True)
 
 
 @dataclass
@@ -84,23 +65,17 @@ class CheckpointSettings(Group):
 
     TITLE = "checkpoints and logs"
 
-    resume: str | None = flag(
-        None,
-        "a checkpoint, or the folder of the run to go on with",
-        metavar="PATH",
-        changes="nothing",
+    resume: str | None = harmless(
+        None, "a checkpoint, or the folder of the run to go on with", metavar="PATH"
     )
-    initial_masks: str | None = flag(
+    initial_masks: str | None = harmless(
         None,
         "begin with the masks of another run: its folder, masks.safetensors or checkpoint",
         metavar="PATH",
-        changes="nothing",
     )
-    no_resume_opt: bool = flag(False, "resume without the optimizer's state", changes="nothing")
-    checkpoint_freq: int = flag(-1, "also keep every K-th epoch's", metavar="K", changes="nothing")
-    save_last: bool = flag(True, "keep a checkpoint to resume from", paired=True, changes="nothing")
-    log_interval: int = flag(
-        50, "between entries in the logs", metavar="STEPS", at_least=1, changes="nothing"
-    )
-    log_sparsity: bool = flag(False, "sparsity of each layer when masks changed", changes="nothing")
-    log_param_histogram: bool = flag(False, "of weights that are not zero", changes="nothing")
+    no_resume_opt: bool = harmless(False, "resume without the optimizer's state")
+    checkpoint_freq: int = harmless(-1, "also keep every K-th epoch's", metavar="K")
+    save_last: bool = harmless(True, "keep a checkpoint to resume from", paired=True)
+    log_interval: int = harmless(50, "between entries in the logs", metavar="STEPS", at_least=1)
+    log_sparsity: bool = harmless(False, "sparsity of each layer when masks changed")
+    log_param_histogram: bool = harmless(False, "of weights that are not zero")

@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 import ast
 import logging
+import re
 import types
-from argparse import ArgumentParser, Namespace
+from argparse import Action, ArgumentParser, BooleanOptionalAction, Namespace
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from sparseml.run.errors import RunError
-from sparseml.run.settings.config import config_keys, read_config
+from sparseml.run.errors import RunError, one_line
 from sparseml.run.settings.flags import Leaf, Settings, leaves
-from sparseml.utils.text import did_you_mean
+from sparseml.utils.text import did_you_mean, quoted_list
 
-__all__ = ["parse", "parser_for", "with_dashes"]
+__all__ = ["config_content", "config_keys", "parse", "parser_for", "read_config", "with_dashes"]
 
 _LOGGER = logging.getLogger(__name__)
 _Settings = TypeVar("_Settings", bound=Settings)
@@ -26,7 +26,7 @@ _Settings = TypeVar("_Settings", bound=Settings)
 
 def with_dashes(argv: Sequence[str]) -> list[str]:
     """Return arguments with dashes for underscores in names of flags: ``--data_dir`` also works."""
-    return [_dashed(text) if text.startswith("--") else text for text in argv]
+    return [re.sub("^--[^=]+", lambda name: name[0].replace("_", "-"), text) for text in argv]
 
 
 def parser_for(
@@ -216,8 +216,8 @@ def _name(leaf: Leaf) -> str:
 
 def _needed(leaf: Leaf) -> str:
     """Return a flag that must be given, as the usage has it."""
-    metavar = leaf.flag.metavar or leaf.name.upper()
-    return f"{metavar}" if leaf.flag.alone else f"{_name(leaf)} {metavar}"
+    metavar = str(leaf.flag.metavar or leaf.name.upper())
+    return metavar if leaf.flag.alone else f"{_name(leaf)} {metavar}"
 
 
 def _settings(kind: type[_Settings], found: Namespace, given: frozenset[str]) -> _Settings:
@@ -235,6 +235,93 @@ def _given(parser: ArgumentParser, argv: Sequence[str]) -> frozenset[str]:
     return frozenset(flags[name] for name in names if name in flags)
 
 
-def _dashed(text: str) -> str:
-    name, separator, value = text.partition("=")
-    return name.replace("_", "-") + separator + value
+def config_keys(parser: ArgumentParser) -> dict[str, Action]:
+    """Return key of a configuration file → flag; aliases of flags are keys, too."""
+    actions = [action for action in parser._actions if action.dest != "help"]
+    aliases = {
+        option.lstrip("-").replace("-", "_"): action
+        for action in actions
+        for option in action.option_strings
+    }
+    return {**aliases, **{action.dest: action for action in actions}}
+
+
+def read_config(parser: ArgumentParser, file: str, others: Container[str] = ()) -> dict[str, Any]:
+    """Return name → value of a file, none of which is required any more.
+
+    A value that is null, or an empty text where that is no choice, is as good as none.
+
+    :param others: keys that no flag takes, but that may be there
+    :raises RunError: for a file that cannot be read, for all unknown keys at once unless they are
+        off (false, 0, empty), and for a value of another type
+    """
+    keys = config_keys(parser)
+    settings, unknown = {}, []
+    for key, value in config_content(file).items():
+        name = str(key).replace("-", "_")
+        action = keys.get(name)
+        if action is None:
+            if value and name not in others:
+                hint = did_you_mean(str(key), keys)
+                unknown.append(f"there is no setting {key!r} (found {value!r}){hint}")
+        elif value is not None and (value != "" or "" in (action.choices or ())):
+            settings[action.dest] = _converted(action, value, name, file)
+            action.required = False
+    if unknown:
+        raise RunError(f"--config {file}: {'; '.join(unknown)}")
+    return settings
+
+
+def config_content(file: str) -> dict[Any, Any]:
+    """Return key → value of a file.
+
+    :raises RunError: if it cannot be read
+    """
+    import yaml  # here, as the help of a command needs none
+
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise RunError(f"--config {file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RunError(f"--config {file} is no YAML: {one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise RunError(
+            f"--config {file} must map names to values, found a {type(content).__name__}"
+        )
+    return content
+
+
+def _converted(action: Action, value: Any, key: str, file: str) -> Any:
+    """Return what the flag itself would have made of the value."""
+    name = f"--config {file}: {key}"
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            raise RunError(f"{name} must be true or false, found {value!r}")
+        negated = isinstance(action, BooleanOptionalAction) and key.startswith("no_")
+        return value is not negated
+    if isinstance(action.default, dict):
+        if not isinstance(value, dict):
+            raise RunError(f"{name} must map names to values, found {value!r}")
+        return value
+    if action.nargs in (None, "?"):
+        return _one(action, value, name)
+    values = value if isinstance(value, list) else [value]
+    if isinstance(action.nargs, int) and len(values) != action.nargs:
+        raise RunError(f"{name} must be a list of {action.nargs}, found {value!r}")
+    return [_one(action, one, name) for one in values]
+
+
+def _one(action: Action, value: Any, name: str) -> Any:
+    kind: Any = action.type or str
+    if action.choices is not None and value not in action.choices:
+        allowed = quoted_list([str(choice) for choice in action.choices])
+        raise RunError(f"{name} must be {allowed}, found {value!r}")
+    if kind is int and isinstance(value, float) and not value.is_integer():
+        raise RunError(f"{name} must be a whole number, found {value!r}")
+    try:
+        if isinstance(value, (bool, list, dict)):
+            raise TypeError
+        return kind(value)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{name} must be of type {kind.__name__}, found {value!r}") from error

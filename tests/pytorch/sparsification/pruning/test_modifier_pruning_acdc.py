@@ -34,6 +34,21 @@ def test_trace(linear_net, train):
     assert modifier.ended and modifier.module_masks.enabled
 
 
+def test_asking_for_the_sparsity_changes_nothing(linear_net, train):
+    modifier = ACDCPruningModifier(**FIELDS)
+    assert modifier.get_applied_sparsity_for_epoch(3.0, 4) == 0.75
+    assert modifier._is_phase_decompression  # nothing has begun
+    for epoch in train(linear_net, [modifier], 48):
+        before = modifier.progress_state()["is_phase_decompression"]
+        asked = {modifier.get_applied_sparsity_for_epoch(e, 4) for e in (0.0, 3.0)}
+        assert asked == {0.0, 0.75}
+        after = modifier.progress_state()["is_phase_decompression"]
+        assert before is after is (epoch < 2 or 4 <= epoch < 6)
+    in_one_shot = ACDCPruningModifier(**FIELDS)
+    in_one_shot.apply(linear_net, finalize=False)
+    assert not in_one_shot._is_phase_decompression
+
+
 def test_pruned_weights_grow_from_zero_in_dense_phases(linear_net, train):
     modifier = ACDCPruningModifier(**FIELDS)
     values = {

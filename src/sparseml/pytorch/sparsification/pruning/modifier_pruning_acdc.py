@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch.nn import Module
 from torch.optim import Optimizer
@@ -88,17 +88,14 @@ class ACDCPruningModifier(BasePruningModifier):
 
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> float:
         """0.0 in dense phases, ``compression_sparsity`` in sparse ones and in one shot."""
-        self._is_phase_decompression = is_dense_phase(
-            epoch, self._start_epoch, self._end_epoch, self._update_frequency
-        )
-        return 0.0 if self._is_phase_decompression else self.compression_sparsity
+        bounds = (self._start_epoch, self._end_epoch, self._update_frequency)
+        return 0.0 if is_dense_phase(epoch, *bounds) else self.compression_sparsity
 
-    def update(
-        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
-    ) -> None:
+    def check_mask_update(self, *args: Any, **kwargs: Any) -> None:
         """Update the masks; a dense phase after a sparse one shall start without momentum."""
         before = self._applied_sparsity
-        super().update(module, optimizer, epoch, steps_per_epoch)
+        super().check_mask_update(*args, **kwargs)
+        self._is_phase_decompression = not self._applied_sparsity
         self._momentum_reset_due = bool(before) and not self._applied_sparsity
 
     def optimizer_post_step(

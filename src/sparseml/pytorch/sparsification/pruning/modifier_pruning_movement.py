@@ -49,6 +49,7 @@ class MovementPruningModifier(BaseGradualPruningModifier):
     |       params: ['re:.*weight']
 
     :param mask_type: as of :class:`GMPruningModifier`
+    :param global_sparsity: rank the weights of all parameters together
     """
 
     mask_type: MaskType = field(as_given, default="unstructured")

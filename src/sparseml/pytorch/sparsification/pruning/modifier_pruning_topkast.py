@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from torch.nn import Module
 from torch.optim import Optimizer
 
+from sparseml.pytorch.functional.scores import exploration_decay
 from sparseml.pytorch.sparsification.fields import (
     as_given,
     as_number,
@@ -17,7 +19,7 @@ from sparseml.pytorch.sparsification.fields import (
     fixed,
 )
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
-from sparseml.pytorch.sparsification.pruning.masks.exploration import ExplorationMasks
+from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.methods.method import Problem
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
@@ -28,6 +30,35 @@ from sparseml.pytorch.sparsification.pruning.settings.limits import require_sens
 from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
 
 __all__ = ["TopKASTPruningModifier"]
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class ExplorationMasks(MaskSet):
+    """Leaves the gradients of more weights alone than are active, so that the others explore.
+
+    :param active: the masks of the weights, which allow reintroduction
+    :param forward_sparsity: of ``active``, below 1
+    :param backward_sparsity: of these masks
+    """
+
+    def __init__(self, active: MaskSet, forward_sparsity: float, backward_sparsity: float) -> None:
+        if backward_sparsity > forward_sparsity:
+            text = "backward_sparsity %g is above forward_sparsity %g: some active weights do not "
+            text += "train, and no others do"
+            _LOGGER.warning(text, backward_sparsity, forward_sparsity)
+        super().__init__(active.found, gradients_only=True)
+        self._active = active
+        self._density = 1.0 - forward_sparsity
+
+    def decay(self, rate: float) -> None:
+        """Shrink the weights, masked ones put back, by a rate: decay times learning rate."""
+        if not (self._active.enabled and self._active.allow_reintroduction):
+            return
+        masks = zip(self._active.param_masks, self.param_masks, strict=True)
+        for param, (active, trained) in zip(self.params, masks, strict=True):
+            new = exploration_decay(param.data, active, trained, rate, self._density)
+            param.data.copy_(new)
 
 
 @PyTorchModifierYAML()

@@ -22,8 +22,6 @@ from sparseml.pytorch.utils.saving.files import (
 )
 from sparseml.pytorch.utils.saving.rng import get_rng_state, set_rng_state
 
-__all__ = ["CheckpointInfo", "load_checkpoint", "pack_masks", "save_checkpoint", "unpack_masks"]
-
 _LOGGER = logging.getLogger(__name__)
 _VERSION = 1
 _VERSION_KEY = "checkpoint_version"
@@ -183,14 +181,11 @@ def _read_last_whole(
         _LOGGER.warning("%s; going on from the checkpoint before it, %s", error, used)
         _put_aside(Path(path).expanduser())
     if not isinstance(content, dict) or _VERSION_KEY not in content:
-        raise CheckpointError(
-            f"{used} is no checkpoint of save_checkpoint; load_model reads files of weights"
-        )
+        hint = "load_model reads files of weights"
+        raise CheckpointError(f"{used} is no checkpoint of save_checkpoint; {hint}")
     if content[_VERSION_KEY] > _VERSION:
-        raise CheckpointError(
-            f"{used} was written by a later version of this package "
-            f"(format {content[_VERSION_KEY]}, this version reads up to {_VERSION})"
-        )
+        formats = f"(format {content[_VERSION_KEY]}, this version reads up to {_VERSION})"
+        raise CheckpointError(f"{used} was written by a later version of this package {formats}")
     return content, used
 
 

@@ -14,19 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sparseml.utils.atomic import atomic_path, previous_path
-
-__all__ = [
-    "SAFETENSORS_SUFFIX",
-    "CheckpointError",
-    "atomic_path",
-    "is_safetensors",
-    "previous_path",
-    "read_safetensors",
-    "read_torch_file",
-    "write_safetensors",
-    "write_torch_file",
-]
+from sparseml.utils.atomic import atomic_path as atomic_path
+from sparseml.utils.atomic import previous_path as previous_path
 
 SAFETENSORS_SUFFIX = ".safetensors"
 _PathLike = str | os.PathLike[str]

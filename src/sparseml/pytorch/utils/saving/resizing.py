@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from sparseml.pytorch.utils.layer_kinds import size_attributes
 
-__all__ = ["replace_data", "set_layer_sizes"]
-
 
 def replace_data(tensor: Tensor, data: Tensor, grad: Tensor | None = None) -> None:
     """Give a parameter or buffer other values in another shape; it stays the same object.

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["OwnRandomNumbers", "get_rng_state", "set_rng_state"]
-
 _LOGGER = logging.getLogger(__name__)
 
 

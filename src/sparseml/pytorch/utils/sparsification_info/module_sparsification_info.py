@@ -35,10 +35,8 @@ class ModuleSparsificationInfo(BaseModel):
             raise ValueError(f"module must be a torch.nn.Module, found {type(module).__name__}")
         for found in distinct_params(module):
             if found.param.is_meta:
-                raise ValueError(
-                    f"the parameter {found.name} is on the meta device, where it has no values; "
-                    "load the module first"
-                )
+                fault = "is on the meta device, where it has no values; load the module first"
+                raise ValueError(f"the parameter {found.name} {fault}")
         return cls(
             summary_info=SparsificationSummaries.from_module(module),
             pruning_info=SparsificationPruning.from_module(module),

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["device_of", "iter_tensors", "tensors_batch_size", "tensors_module_forward"]
-
 
 def iter_tensors(values: Any) -> Iterator[Tensor]:
     """Yield the tensors in a tensor, mapping or iterable, depth first; texts hold none."""
@@ -24,10 +22,7 @@ def iter_tensors(values: Any) -> Iterator[Tensor]:
 
 
 def tensors_batch_size(tensors: Any) -> int:
-    """Return the first dimension of the first tensor found, depth first; -1 if there is none.
-
-    A tensor without dimensions does not count.
-    """
+    """Return the first dimension of the first tensor, depth first, that has any; -1 for none."""
     return next((tensor.shape[0] for tensor in iter_tensors(tensors) if tensor.ndim), -1)
 
 

@@ -11,8 +11,6 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["full_value", "is_sharded", "local_part", "shard_like"]
-
 
 def is_sharded(tensor: Any) -> bool:
     """Whether ``tensor`` is a DTensor."""

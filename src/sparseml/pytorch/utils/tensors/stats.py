@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["count_zeros", "kept_dims", "mask_difference", "tensor_list_sparsity", "tensor_sparsity"]
-
 
 def _check_has_values(tensor: Tensor) -> None:
     if tensor.is_meta:

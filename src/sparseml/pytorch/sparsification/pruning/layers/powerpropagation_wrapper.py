@@ -45,11 +45,7 @@ class PowerpropagationWrapper(nn.Module):
         return functional_call(self.layer, {"weight": weight}, args, kwargs)
 
     def set_alpha(self, new_alpha: float) -> None:
-        """Change the exponent, and the weights so that the layer computes the same as before.
-
-        :param new_alpha: the exponent, at least 1
-        :raises ValueError: for an exponent below 1
-        """
+        """Change the exponent, at least 1, and the weights so that the layer computes the same."""
         old = float(self.alpha)
         weight = self.layer.weight
         data, grad = rescaled(weight.data, weight.grad, old, require_alpha("new_alpha", new_alpha))

@@ -21,11 +21,7 @@ Weights = float | list[float]
 
 
 def as_weights(name: str, value: Any) -> Weights:
-    """A number, or a list of numbers.
-
-    :raises ValueError: for a text that is no number
-    :raises TypeError: for what is no number at all
-    """
+    """A number, or a list of numbers; a ValueError for a text that is none, else a TypeError."""
     if isinstance(value, (list, tuple)):
         return [as_number(name, item) for item in value]
     return as_number(name, value)

@@ -21,8 +21,6 @@ from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.parametrized import computed_tensor, parameter_of, rescued
 from sparseml.pytorch.utils.tensors.sharded import full_value, is_sharded, local_part, shard_like
 
-__all__ = ["MaskSet", "broadcast_masks", "misfit"]
-
 
 class MaskSet(Mapping[str, Tensor]):
     """The mask (bool, True = keep) of each parameter, by the parameter's name.
@@ -177,18 +175,12 @@ class MaskSet(Mapping[str, Tensor]):
             self.forget_changed(optimizer, before)
 
     def restore(self, masks: Sequence[Tensor]) -> None:
-        """Set masks from a checkpoint, and mask the weights whether enabled or not.
-
-        :raises ValueError: naming the parameter, for another shape
-        """
+        """Set masks, or raise a ValueError for a wrong shape, and mask weights, enabled or not."""
         self._replace(masks)
         self._mask_weights(plain_zeros=False)
 
     def apply(self, plain_zeros: bool = False) -> None:
-        """Mask the weights, if enabled.
-
-        :param plain_zeros: leave no -0.0; not needed at every step
-        """
+        """Mask the weights, if enabled; with ``plain_zeros``, in rare need, leave no -0.0."""
         if self._enabled:
             self._mask_weights(plain_zeros)
 
@@ -241,8 +233,7 @@ class MaskSet(Mapping[str, Tensor]):
     def named_state(self, lifted: bool) -> dict[str, Tensor]:
         """Return the masks as checkpoints hold them, by ``<layer>.<param>.sparsity_mask``.
 
-        Of parameters that several processes share, the whole masks; then all of them must call
-        this.
+        Of parameters that processes share, the whole masks; then all of them must call this.
 
         :param lifted: whether pruning has ended, so that masks not in force are given as ones
         """

@@ -10,8 +10,6 @@ from torch.nn import Parameter
 
 from sparseml.pytorch.utils.tensors.sharded import local_part
 
-__all__ = ["mask_moments", "zero_momentum"]
-
 _MOMENTS = ("momentum_buffer", "exp_avg", "exp_avg_sq")
 
 

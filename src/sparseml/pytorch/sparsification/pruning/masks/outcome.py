@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-__all__ = ["Change", "Outcome"]
-
 
 class Change(NamedTuple):
     """What becomes of one parameter.

@@ -15,8 +15,6 @@ from sparseml.pytorch.sparsification.pruning.methods.method import Target
 from sparseml.pytorch.utils.tensors.sharded import full_value
 from sparseml.utils.interpolation import interpolate
 
-__all__ = ["attached", "lent", "outcomes", "reach"]
-
 
 def lent(modifier: Any) -> dict[str, str]:
     """Return what a pruner asks for when it is initialised → what happens without."""

@@ -17,8 +17,6 @@ from sparseml.pytorch.utils.distributed import sum_over_ranks
 from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.tensors.sharded import full_value
 
-__all__ = ["DropAndGrow", "GradientTimesWeight", "KeepZeros", "Magnitude", "Movement"]
-
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -76,17 +74,12 @@ class Movement(Method):
         return [movement(param, torch.zeros_like(param)) for param in params]
 
     def scores(self, problem: Problem) -> list[Tensor]:
-        """Return the sums over all steps and ranks, minus infinity where weights are masked.
-
-        :return: at least float32
-        """
+        """Return sums over steps and ranks, minus infinity where masked; at least float32."""
         sums = [full_value(total) for total in sum_over_ranks(self.sums_of(problem.masks.params))]
         if not any(bool(total.any()) for total in sums):
-            _LOGGER.warning(
-                "%s: no weight has moved yet, so nothing tells which ones to prune; the choice is "
-                "arbitrary. Start later than the first step, and not in one shot",
-                self._owner,
-            )
+            text = "%s: no weight has moved yet, so nothing tells which ones to prune; the choice "
+            text += "is arbitrary. Start later than the first step, and not in one shot"
+            _LOGGER.warning(text, self._owner)
         return [
             to_out_in(one.layer, one.param_name, total.masked_fill(~full_value(mask), -torch.inf))
             for one, total, mask in zip(problem.found, sums, problem.masks.masks, strict=True)

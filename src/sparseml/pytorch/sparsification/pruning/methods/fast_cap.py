@@ -20,8 +20,6 @@ from sparseml.pytorch.sparsification.pruning.methods.method import Method, Probl
 from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes
 from sparseml.pytorch.utils.distributed import add_up, is_distributed, process_rank, world_size
 
-__all__ = ["FastCAP"]
-
 _LOGGER = logging.getLogger(__name__)
 _COPIES = 5
 """Of a weight, while it is pruned: itself, its blocks, two ways to lay them out, and errors."""

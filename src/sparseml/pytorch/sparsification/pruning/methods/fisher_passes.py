@@ -27,15 +27,6 @@ from sparseml.pytorch.utils.distributed import (
     world_size,
 )
 
-__all__ = [
-    "FisherPasses",
-    "FisherSettings",
-    "Held",
-    "free_bytes",
-    "put_aside",
-    "require_free",
-]
-
 _LOGGER = logging.getLogger(__name__)
 _OVERHEAD = 1.25
 """Sums of products, and the gradients that wait to be multiplied in."""
@@ -69,9 +60,7 @@ class FisherSettings:
 class FisherPasses:
     """Estimates and inverts Fisher matrices of groups of blocks.
 
-    :param problem: the weights
-    :param layouts: how they are cut into blocks
-    :param settings: how matrices are estimated
+    :param layouts: how the problem's weights are cut into blocks
     :param owner: the modifier, for messages
     """
 

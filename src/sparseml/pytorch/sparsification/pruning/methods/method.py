@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -24,8 +24,6 @@ from sparseml.pytorch.utils.declared_state import gather_progress, restore_progr
 from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.sharded import full_value
-
-__all__ = ["Method", "Problem", "Target"]
 
 Target = float | list[float]
 """A sparsity for all parameters, or one for each."""
@@ -164,24 +162,14 @@ class Problem:
         if used == everything and not self.masks.swapped:
             return sampled
 
-        def turned(one: Gradients) -> Gradients:
-            return Gradients(
-                one.count,
-                lambda index: to_out_in(
-                    self.found[index].layer,
-                    self.found[index].param_name,
-                    one.of(used.index(index)),
-                    batch_dims=1,
-                ),
-            )
+        def turned(one: Gradients, index: int) -> Tensor:
+            found, grads = self.found[index], one.of(used.index(index))
+            return to_out_in(found.layer, found.param_name, grads, batch_dims=1)
 
-        return map(turned, sampled)
+        return (Gradients(one.count, partial(turned, one)) for one in sampled)
 
     def require_sound(self) -> None:
-        """Check the gradients sampled last; all ranks raise if one of them has to.
-
-        :raises RuntimeError: if too many were not finite
-        """
+        """Raise a RuntimeError, on all ranks, if too many sampled gradients were not finite."""
         if self.sampler is not None:
             self.sampler.require_sound()
 
@@ -226,10 +214,7 @@ class Method:
         return ""
 
     def observe(self, masks: MaskSet) -> None:
-        """Look at the gradients of a training step, before the optimizer moves the weights.
-
-        :param masks: the parameters with their present masks
-        """
+        """Look at the gradients of a training step, before the optimizer moves the weights."""
 
     def decide(
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None

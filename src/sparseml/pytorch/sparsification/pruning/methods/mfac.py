@@ -25,8 +25,6 @@ from sparseml.pytorch.utils.layer_kinds import to_out_in
 _OVERHEAD = 1.1
 """The gradient that is being taken, and what is computed in double precision a part at a time."""
 
-__all__ = ["MFAC", "MFACSettings"]
-
 
 @dataclass(frozen=True)
 class MFACSettings:
@@ -112,10 +110,7 @@ class MFAC(Method):
         count = self._settings.most
         values = self._settings.values(columns.stop - columns.start)
         needed = math.ceil(_OVERHEAD * values * _dtype(problem.weights).itemsize)
-        advice = (
-            "Lower num_grads, use a smaller fisher_block_size, or keep gradients elsewhere by "
-            "grads_device"
-        )
+        advice = "Lower num_grads or fisher_block_size, or keep gradients elsewhere by grads_device"
         home = torch.device(self._settings.home)
         require_free(self._owner, f"{count} gradients", needed, home, advice)
         return f"{count} gradients of {size} weights take {describe_bytes(needed)} on {home}"
@@ -124,10 +119,7 @@ class MFAC(Method):
     def decide(
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
     ) -> list[Outcome]:
-        """Decide on all targets by one estimate.
-
-        :raises RuntimeError: while too few gradients of the training have been kept
-        """
+        """Decide by one estimate; a RuntimeError while too few gradients have been kept."""
         live = problem.live
         weights = _live_vector(problem.weights, live)
         size = len(weights)

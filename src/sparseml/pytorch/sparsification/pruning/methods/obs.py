@@ -26,8 +26,6 @@ from sparseml.pytorch.sparsification.pruning.sampling.shards import Piece, add_n
 from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes
 from sparseml.pytorch.utils.distributed import is_distributed
 
-__all__ = ["BlockRule", "OptimalBrainSurgeon"]
-
 Scored = list[tuple[Piece, Tensor]]
 """Blocks held by this rank, with a value per weight ``[R, B]``."""
 

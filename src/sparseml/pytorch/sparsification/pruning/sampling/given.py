@@ -10,8 +10,6 @@ from torch import Tensor
 
 from sparseml.utils.text import did_you_mean
 
-__all__ = ["call_builder", "parts_of"]
-
 _BUILDER = "data_loader_builder"
 _LOSSES = ("loss_function", "loss_fn")
 _OPTIONS = ("autocast", "progress_bar")

@@ -43,8 +43,6 @@ from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.saving.rng import OwnRandomNumbers
 from sparseml.pytorch.utils.tensors.sharded import full_value, is_sharded
 
-__all__ = ["GradientSampler", "Gradients", "undisturbed"]
-
 _LOGGER = logging.getLogger(__name__)
 _MOST_SKIPPED = 0.1
 _FLOAT16_SCALE = 1024.0
@@ -122,10 +120,7 @@ class GradientSampler:
         """
         for found in params:
             if not found.param.requires_grad:
-                raise RuntimeError(
-                    f"{self._owner} prunes {found.name} by its gradients, but it has none: its "
-                    "requires_grad is False"
-                )
+                raise self._refusal(found, "it has none: its requires_grad is False")
         alone = not is_distributed()
         self.same_on_all_ranks = alone or any(is_sharded(found.param) for found in params)
         self._failure, share = "", count
@@ -155,15 +150,11 @@ class GradientSampler:
                         "has diverged"
                     )
         if skipped and not self._failure:
-            _LOGGER.warning(
-                "%s: skipped %d batches with gradients that are not finite", self._owner, skipped
-            )
+            text = "%s: skipped %d batches with gradients that are not finite"
+            _LOGGER.warning(text, self._owner, skipped)
 
     def require_sound(self) -> None:
-        """Check the last round of sampling; all ranks raise if one of them has to.
-
-        :raises RuntimeError: if too many gradients were not finite
-        """
+        """Raise a RuntimeError, on all ranks, if too many sampled gradients were not finite."""
         if any_rank(bool(self._failure)):
             raise RuntimeError(self._failure or f"{self._owner}: sampling failed on another rank")
 
@@ -235,16 +226,16 @@ class GradientSampler:
         complete: list[Tensor] = []
         for found, grad in zip(params, grads, strict=True):
             if grad is None:
-                raise RuntimeError(
-                    f"{self._owner} prunes {found.name} by its gradients, but the loss of the "
-                    "grad_sampler does not depend on it"
-                )
+                raise self._refusal(found, "the loss of the grad_sampler does not depend on it")
             complete.append(grad if self._scale == 1.0 else grad / self._scale)
             finite.setdefault(grad.device, []).append(complete[-1].isfinite().all())
         # one answer per device, so that a GPU is waited for once
         if not all(bool(torch.stack(one).all()) for one in finite.values()):
             return None
         return Gradients(1, lambda index: complete[index].unsqueeze(0))
+
+    def _refusal(self, found: NamedLayerParam, why: str) -> RuntimeError:
+        return RuntimeError(f"{self._owner} prunes {found.name} by its gradients, but {why}")
 
 
 class SamplingData:
@@ -280,19 +271,13 @@ class SamplingData:
         return state
 
     def next_batch(self) -> Any:
-        """Return the next batch; to be called within ``random_numbers.drawing()``.
-
-        :raises RuntimeError: if the loader yields none
-        """
+        """Return the next batch, within ``random_numbers.drawing()``; a RuntimeError for none."""
         batch = next(self._begin() if self._batches is None else self._batches, _END)
         if batch is _END:
             if not self._warned:
-                _LOGGER.warning(
-                    "%s: the data of the grad_sampler ended after %d batches and are repeated; "
-                    "give more data, or ask for fewer gradients (num_grads)",
-                    self._owner,
-                    self._drawn,
-                )
+                text = "%s: the data of the grad_sampler ended after %d batches and are repeated; "
+                text += "give more data, or ask for fewer gradients (num_grads)"
+                _LOGGER.warning(text, self._owner, self._drawn)
                 self._warned = True
             batch = next(self._begin(), _END)
         if batch is _END:

@@ -17,8 +17,6 @@ from sparseml.pytorch.functional.second_order.sample_gradients import (
 )
 from sparseml.pytorch.utils.params import NamedLayerParam
 
-__all__ = ["LayerCapture"]
-
 
 class LayerCapture:
     """Within its block, keeps inputs and outputs of the layers that own the parameters.
@@ -52,10 +50,7 @@ class LayerCapture:
             hook.remove()
 
     def outputs(self) -> list[Tensor]:
-        """The output of each layer.
-
-        :raises RuntimeError: naming the parameter of a layer that was not run
-        """
+        """The output of each layer; a RuntimeError names the parameter of one that was not run."""
         for found, output in zip(self._params, self._outputs, strict=True):
             if output is None:
                 raise self._refusal(found, "its layer is not run")

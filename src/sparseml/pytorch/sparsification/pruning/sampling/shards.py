@@ -20,8 +20,6 @@ from sparseml.pytorch.functional.second_order.blocks import BlockLayout
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import Gradients
 from sparseml.pytorch.utils.distributed import add_up, process_rank, transfer_device
 
-__all__ = ["Piece", "add_numbers", "exchange", "highest", "share_out"]
-
 
 @dataclass(frozen=True)
 class Piece:

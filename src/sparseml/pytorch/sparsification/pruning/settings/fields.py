@@ -9,13 +9,8 @@ from typing import Any
 
 import torch
 
-from sparseml.pytorch.functional.patterns import (
-    MaskType,
-    Member,
-    Pattern,
-    Units,
-    parse_pattern,
-)
+from sparseml.pytorch.functional.patterns import MaskType as MaskType
+from sparseml.pytorch.functional.patterns import Member, Pattern, Units, parse_pattern
 from sparseml.pytorch.sparsification.fields import (
     Check,
     as_given,
@@ -30,25 +25,6 @@ from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.utils.constants import FROM_PARAM_TOKEN
 from sparseml.utils.written_number import WrittenCount
 
-__all__ = [
-    "MaskType",
-    "PatternFields",
-    "UnsupportedError",
-    "as_count",
-    "as_final_sparsity",
-    "as_fraction",
-    "as_initial_sparsity",
-    "as_inner_fraction",
-    "as_keywords",
-    "as_optional_fraction",
-    "as_optional_keywords",
-    "checked_pattern",
-    "optional",
-    "out_in_shapes",
-    "require_reachable",
-    "supported",
-]
-
 _FIXED_TOLERANCE = 1e-2
 
 
@@ -57,10 +33,7 @@ class UnsupportedError(ValueError, AssertionError):
 
 
 def supported(*choices: str) -> Check:
-    """A check that demands one of ``choices``.
-
-    :raises UnsupportedError: (by the check) naming the choices
-    """
+    """A check that demands one of ``choices``, or raises an UnsupportedError that names them."""
     check = one_of(choices)
 
     def check_supported(name: str, value: Any) -> Any:
@@ -78,10 +51,7 @@ def optional(check: Check) -> Check:
 
 
 def as_count(name: str, value: Any) -> int:
-    """``value`` as a whole number of at least 1, which prints as it was given.
-
-    :raises ValueError: for anything else
-    """
+    """``value`` as a whole number, at least 1, printed as given; a ValueError for anything else."""
     try:
         number = as_number(name, value)
     except (TypeError, ValueError):
@@ -94,10 +64,7 @@ def as_count(name: str, value: Any) -> int:
 
 
 def as_keywords(name: str, value: Any) -> dict[str, Any]:
-    """``value`` as keyword arguments; None stands for none.
-
-    :raises TypeError: for what is no mapping of names
-    """
+    """``value`` as keyword arguments; None stands for none, a TypeError for no mapping of names."""
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):

@@ -28,25 +28,9 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
 )
 from sparseml.pytorch.sparsification.pruning.settings.memory import as_memory
 
-__all__ = [
-    "FisherFields",
-    "as_damp",
-    "as_device",
-    "as_fisher_dtype",
-    "as_optional_count",
-    "as_optional_text",
-    "as_samples",
-    "as_weight_update",
-    "block_rule",
-    "fisher_settings",
-]
-
 
 def as_damp(name: str, value: Any) -> float:
-    """``value`` as a dampening; YAML reads numbers such as ``1e-7`` as text.
-
-    :raises ValueError: unless it is a finite number above 0
-    """
+    """``value``, maybe a text such as ``1e-7``, as a finite dampening above 0; or a ValueError."""
     number = as_number(name, value)
     try:
         require_damp(float(number))
@@ -73,12 +57,8 @@ as_fisher_dtype = one_of(("float32", "float64"))
 
 def block_rule(fields: Any, eliminate: bool) -> BlockRule:
     """Return what the fields of a modifier say to do with the blocks of a Fisher matrix."""
-    return BlockRule(
-        fields.fisher_block_size,
-        layout=fields.fisher_block_layout,
-        eliminate=eliminate,
-        update=fields.weight_update,
-    )
+    layout, update = fields.fisher_block_layout, fields.weight_update
+    return BlockRule(fields.fisher_block_size, layout, eliminate, update)
 
 
 def fisher_settings(fields: Any) -> FisherSettings:

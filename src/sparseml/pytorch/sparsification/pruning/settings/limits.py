@@ -11,8 +11,6 @@ from sparseml.pytorch.functional.select import check_selection
 from sparseml.pytorch.sparsification.pruning.settings.fields import out_in_shapes
 from sparseml.pytorch.utils.params import NamedLayerParam
 
-__all__ = ["budget_of", "require_room", "require_sensible_limits"]
-
 _FIELDS = ("max_sparsity_per_param", "min_sparsity_per_param")
 
 
@@ -21,10 +19,7 @@ def _limits(modifier: Any) -> dict[str, float]:
 
 
 def budget_of(modifier: Any, final: float) -> Budget:
-    """Return the budget that the fields of a modifier describe.
-
-    :param final: the sparsity that it ends with
-    """
+    """Return the budget that the fields of a modifier describe, which ends with ``final``."""
     if not modifier.global_sparsity:
         return Uniform()
     limits = _limits(modifier)
@@ -62,9 +57,6 @@ def require_sensible_limits(modifier: Any, field: str) -> None:
 def require_room(
     budget: Budget, pattern: Pattern, selected: Sequence[NamedLayerParam], final: float
 ) -> None:
-    """Check that limits leave room for the final sparsity.
-
-    :raises ValueError: saying how many units can go
-    """
+    """Check that limits leave room for the final sparsity; a ValueError says how many can go."""
     if isinstance(budget, Global) and budget != Global():
         check_selection(out_in_shapes(selected), pattern, budget, final)

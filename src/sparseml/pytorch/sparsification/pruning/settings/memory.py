@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["as_memory", "describe_bytes", "parse_bytes"]
-
 _UNITS = {
     "": 1,
     "b": 1,
@@ -16,10 +14,7 @@ _UNITS = {
 
 
 def parse_bytes(text: str | int | float) -> int:
-    """A number of bytes written as ``4GB``, ``512 MiB`` or plainly.
-
-    :raises ValueError: for anything else, and for less than one byte
-    """
+    """At least one byte, written as ``4GB``, ``512 MiB`` or plainly; a ValueError for others."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([a-z]*)\s*", str(text).lower())
     size = int(float(found[1]) * _UNITS[found[2]]) if found and found[2] in _UNITS else 0
     if size < 1 or isinstance(text, bool):
@@ -28,10 +23,7 @@ def parse_bytes(text: str | int | float) -> int:
 
 
 def as_memory(name: str, value: Any) -> str | None:
-    """``value`` as a size in memory, as it was written; None stays None.
-
-    :raises ValueError: naming ``name``
-    """
+    """``value`` as a size in memory, as it was written, or a ValueError; None stays None."""
     if value is None:
         return None
     try:

@@ -17,8 +17,6 @@ _MOST_ENTRIES = 12
 
 _LOGGER = logging.getLogger(__name__)
 
-__all__ = ["describe_selection", "log_selection", "require_values"]
-
 
 def require_values(selected: Sequence[NamedLayerParam]) -> None:
     """Check that the parameters have values that can be ranked.

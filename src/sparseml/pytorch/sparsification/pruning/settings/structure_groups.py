@@ -8,14 +8,9 @@ from typing import Any
 from sparseml.pytorch.utils.names import canonical_name
 from sparseml.utils.text import did_you_mean, shown
 
-__all__ = ["as_dependency_map", "as_param_groups", "group_indices"]
-
 
 def as_param_groups(name: str, value: Any) -> list[list[str]]:
-    """``value`` as lists of names; None as no groups.
-
-    :raises ValueError: for anything but a list of lists of names
-    """
+    """``value`` as lists of names, None as no groups; a ValueError for anything else."""
     groups = [] if value is None else value
     if not isinstance(groups, (list, tuple)) or not all(map(_are_names, groups)):
         raise ValueError(f"{name} must be a list of lists of parameter names, found {shown(value)}")
@@ -27,10 +22,7 @@ def _are_names(value: Any) -> bool:
 
 
 def as_dependency_map(name: str, value: Any) -> dict[str, list[str]]:
-    """``value`` as a mapping from comma separated names to lists of names.
-
-    :raises ValueError: for anything else
-    """
+    """``value`` as a mapping from comma separated names to lists of names, or a ValueError."""
     if not isinstance(value, Mapping) or not (
         _are_names(list(value)) and all(map(_are_names, value.values()))
     ):
