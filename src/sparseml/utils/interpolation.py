@@ -12,7 +12,12 @@ _CURVES: dict[str, Callable[[float], float]] = {
     "inverse_cubic": lambda p: 1 - (1 - p) ** (1 / 3),
 }
 INTERPOLATION_FUNCS = list(_CURVES)
-SPARSITY_CURVES = [*INTERPOLATION_FUNCS, "exp", "cos", "cube"]
+_OF_SPARSITY: dict[str, Callable[[float], float]] = {
+    **_CURVES,
+    "cos": lambda p: 1 - math.cos(math.pi * p / 2),
+    "cube": lambda p: p**3,
+}
+SPARSITY_CURVES = [*_OF_SPARSITY, "exp"]
 
 
 def interpolate(
@@ -65,18 +70,10 @@ def scheduled_sparsity(
     start = max(start, 0.0)
     if math.isinf(time) or end < start:
         time = start = end = 0.0
-    if curve in _CURVES or curve not in SPARSITY_CURVES:
-        return interpolate(time, start, end, initial, final, curve)
-    shapes = {"cos": _quarter_cosine, "cube": _cube, "exp": _exponential(initial, final)}
-    return _along(shapes[curve], time, start, end, initial, final)
-
-
-def _quarter_cosine(progress: float) -> float:
-    return 1 - math.cos(math.pi * progress / 2)
-
-
-def _cube(progress: float) -> float:
-    return progress**3
+    if curve not in SPARSITY_CURVES:
+        raise ValueError(f"inter_func must be one of {SPARSITY_CURVES}, found {curve!r}")
+    shape = _exponential(initial, final) if curve == "exp" else _OF_SPARSITY[curve]
+    return _along(shape, time, start, end, initial, final)
 
 
 def _exponential(initial: float, final: float) -> Callable[[float], float]:

@@ -15,8 +15,6 @@ from sparseml.pytorch.sparsification.pruning.methods.method import Method, Probl
 from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.tensors.sharded import full_value
 
-__all__ = ["RunningScore"]
-
 _LOGGER = logging.getLogger(__name__)
 
 
