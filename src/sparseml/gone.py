@@ -9,8 +9,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-__all__ = ["GONE", "GoneFinder", "what_takes_its_place"]
-
 _INSTEAD = {
     # models, data and training scripts
     "pytorch.models": "build the model with timm, torchvision.models or transformers",

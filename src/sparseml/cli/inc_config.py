@@ -17,8 +17,6 @@ from sparseml.cli.problems import Problem
 from sparseml.optim.language.yaml_text import RecipeLoader, dump
 from sparseml.utils.text import did_you_mean, quoted_list
 
-__all__ = ["inc_recipe"]
-
 _HEAD = """\
 # Converted from {path}.
 # Intel's pruner leaves the last layer of a model dense; name it in exclude to have the same here.

@@ -16,8 +16,6 @@ from sparseml.cli.problems import Problem
 from sparseml.utils.references import described, resolve_reference
 from sparseml.utils.text import did_you_mean
 
-__all__ = ["build_model"]
-
 
 def build_model(source: str) -> Module:
     """Return a model with the right names and shapes; if possible without memory for weights.

@@ -9,8 +9,6 @@ from typing import Any
 
 import click
 
-__all__ = ["Problem", "reported"]
-
 
 class Problem(click.ClickException):
     """What is wrong with the user's input.

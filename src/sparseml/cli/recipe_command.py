@@ -15,8 +15,6 @@ from sparseml.cli.problems import Problem, reported
 if TYPE_CHECKING:
     from sparseml.pytorch.optim import ScheduledModifierManager
 
-__all__ = ["recipe"]
-
 _recipe_args = click.option(
     "--recipe-args", metavar="TEXT", help="Variables to set: JSON, or name=value,name=value."
 )

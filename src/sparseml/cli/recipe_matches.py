@@ -22,8 +22,6 @@ from sparseml.pytorch.sparsification.param_selection import as_entries, select_p
 from sparseml.pytorch.sparsification.pruning.mask_creator import get_mask_creator
 from sparseml.pytorch.utils.names import NamePatterns
 
-__all__ = ["check_patterns", "line_of", "matches", "overlaps"]
-
 
 def check_patterns(modifier: Modifier, recipe_path: str) -> None:
     """Check what can be said of a modifier's patterns without a model.

@@ -17,8 +17,6 @@ from sparseml.pytorch.utils.layers import get_prunable_layers
 from sparseml.pytorch.utils.params import NamedLayerParam, distinct_params
 from sparseml.sparsification.types import SparsificationTypes
 
-__all__ = ["Plan", "coverage", "last_of", "last_update", "plan"]
-
 ASSUMED_STEPS_PER_EPOCH = 100
 
 Plan = dict[str, Any]

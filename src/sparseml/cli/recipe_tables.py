@@ -11,8 +11,6 @@ from sparseml.cli.recipe_plan import Plan, last_of
 from sparseml.cli.tables import table
 from sparseml.utils.text import shown
 
-__all__ = ["notes", "number_text", "tables"]
-
 MOST_ROWS = 12  # of one modifier, unless all are asked for
 # what the timeline shows already
 SCHEDULE = {

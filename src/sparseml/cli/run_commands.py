@@ -17,8 +17,6 @@ from sparseml.cli.problems import Problem
 if TYPE_CHECKING:
     from sparseml.run.session import Glue
 
-__all__ = ["GLUES", "find_glue", "prune", "report", "train"]
-
 #: What stands before the colon in ``--model`` → the library that the model is of, and the module
 #: of the glue to it, which has it as ``GLUE``.
 GLUES = {"timm": ("timm", "sparseml.timm.glue")}

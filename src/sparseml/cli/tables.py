@@ -6,8 +6,6 @@ import re
 import shutil
 from collections.abc import Iterable, Sequence
 
-__all__ = ["folded", "table", "terminal_width"]
-
 _GAP = "  "
 # where a word may go on in the next line: after a dot between names, and after signs between values
 _BREAKS = re.compile(r"(?<=[\w\\]\.)(?=\w)|(?<=[,=/|])")

@@ -18,8 +18,6 @@ from sparseml.utils.atomic import atomic_path
 from sparseml.utils.constants import RECIPE_METADATA_KEY
 from sparseml.utils.paths import clean_path
 
-__all__ = ["BaseManager", "span_of", "with_added"]
-
 ModifierList = list[BaseModifier]
 Stages = dict[str, ModifierList]
 ManagerT = TypeVar("ManagerT", bound="BaseManager")

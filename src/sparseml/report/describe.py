@@ -22,8 +22,6 @@ from sparseml.pytorch.utils.tensors.nested import tensors_batch_size, tensors_mo
 from sparseml.pytorch.utils.tensors.stats import count_zeros, tensor_list_sparsity
 from sparseml.report.schema import Flops, Layer, Storage, Variant
 
-__all__ = ["count_flops", "describe_model", "layer_sparsities", "measure_storage"]
-
 _Asked = tuple[float | None, str]
 
 # what the tools of these names do by default, or little more: higher levels take ten times as

@@ -31,15 +31,6 @@ from sparseml.report.quality import (
 from sparseml.report.reading import Run
 from sparseml.report.schema import Finding, Latency, Layer, Variant
 
-__all__ = [
-    "compare_runs",
-    "considered_weights",
-    "headline_metric",
-    "pruned_sparsity",
-    "run_findings",
-    "shared_compressor",
-]
-
 _REACHED = 0.005
 COMPRESSORS = ("zstd", "gzip")
 

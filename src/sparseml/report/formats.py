@@ -8,24 +8,6 @@ from collections.abc import Sequence
 
 from sparseml.report.schema import Latency
 
-__all__ = [
-    "bytes_text",
-    "capital",
-    "count_text",
-    "difference_text",
-    "is_fraction_metric",
-    "listed",
-    "metric_text",
-    "ms_text",
-    "number_text",
-    "percent_text",
-    "points_text",
-    "prefers_low",
-    "quartiles_text",
-    "ratio_text",
-    "setting_text",
-]
-
 _MINUS, _TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 _FRACTIONS = re.compile(
     r"acc|top[-_ ]?[15]|recall|precision|sparsity|\b(f1|auc|iou|mcc|map)\b", re.IGNORECASE

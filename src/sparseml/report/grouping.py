@@ -14,8 +14,6 @@ from sparseml.optim.helpers import load_recipe_yaml_str_no_classes
 from sparseml.report.findings import pruned_sparsity
 from sparseml.report.reading import Run
 
-__all__ = ["arranged", "group_of", "method_of", "way_of"]
-
 _TAG = "OBJECT."
 _SUFFIX = "PruningModifier"
 # those that are not called as the class is

@@ -21,8 +21,6 @@ from sparseml.pytorch.utils.tensors.nested import (
 )
 from sparseml.report.schema import Latency
 
-__all__ = ["measure_latency"]
-
 _QUARTILES = (0.25, 0.5, 0.75)
 _QUANTILES = (0.0, *_QUARTILES, 1.0)
 _DRIFT = 0.05

@@ -14,17 +14,6 @@ from sparseml.report.formats import (
 )
 from sparseml.report.schema import Latency, Variant
 
-__all__ = [
-    "FEWEST_ROUNDS",
-    "SAME",
-    "Difference",
-    "chance_margin",
-    "compare_latency",
-    "compare_metric",
-    "is_near",
-    "latency_pairs",
-]
-
 #: Of differences by chance alone 19 in 20 are within so many standard errors.
 _STANDARD_ERRORS = 1.96
 _POINT = 0.01

@@ -23,8 +23,6 @@ from sparseml.report.schema import (
     validated,
 )
 
-__all__ = ["Metrics", "Points", "Run", "decimated", "find_runs", "read_metrics", "read_run"]
-
 _MODEL = "model.safetensors"
 _Read = TypeVar("_Read")
 

@@ -21,8 +21,6 @@ from sparseml.version import __version__
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["REPORT_FORMAT", "WrittenReport", "report_data", "write_report"]
-
 REPORT_FORMAT = "sparseml-report/1"
 
 _PathLike = str | os.PathLike[str]

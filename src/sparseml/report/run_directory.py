@@ -23,17 +23,6 @@ from sparseml.utils.plain import plain_data
 if TYPE_CHECKING:
     from sparseml.pytorch.utils.logger import JSONLinesLogger
 
-__all__ = [
-    "REPORT_FILES",
-    "RUN_FILES",
-    "NotARunError",
-    "RunDirectory",
-    "describe_environment",
-    "is_run",
-    "not_a_run",
-    "utc_now",
-]
-
 #: Names of a run directory's files, by what they hold.
 RUN_FILES = {
     "run": "run.json",

@@ -11,8 +11,6 @@ from sparseml.pytorch.sparsification.modifier import ScheduledModifier
 from sparseml.pytorch.sparsification.planning import Prunes, asked_sparsities
 from sparseml.report.schema import PruningSchedule, Schedule, ScheduledUpdate
 
-__all__ = ["asked_schedule"]
-
 # beyond these a schedule takes too much room to show
 _MOST_UPDATES = 500
 

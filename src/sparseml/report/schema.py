@@ -7,21 +7,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError
 
-__all__ = [
-    "FORMAT",
-    "Finding",
-    "Flops",
-    "Latency",
-    "Layer",
-    "Result",
-    "RunInfo",
-    "Schedule",
-    "ScheduledUpdate",
-    "Storage",
-    "Variant",
-    "validated",
-]
-
 #: Marks ``run.json``; the number rises when old readers would misunderstand new files.
 FORMAT = "sparseml-run/1"
 

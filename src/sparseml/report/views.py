@@ -31,8 +31,6 @@ from sparseml.report.quality import compare_metric, latency_pairs
 from sparseml.report.reading import Points, Run, decimated
 from sparseml.report.schema import Latency, Storage, Variant
 
-__all__ = ["Cell", "comparison_view", "run_view", "summary_cells"]
-
 #: A number as text, and what is to be said about it in small print.
 Cell = tuple[str, str]
 

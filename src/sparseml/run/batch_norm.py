@@ -15,8 +15,6 @@ from sparseml.run.errors import RunError
 from sparseml.run.processes import Processes
 from sparseml.run.progress import shown_progress
 
-__all__ = ["frozen_statistics", "retune_batch_norm", "tracked_norms"]
-
 
 def tracked_norms(model: nn.Module) -> list[_BatchNorm]:
     """Return the batch norms of a model that keep running statistics."""

@@ -12,8 +12,6 @@ from sparseml.run.errors import run_reported
 if TYPE_CHECKING:
     from sparseml.run.session import Glue
 
-__all__ = ["AboveBars", "prune", "train"]
-
 
 def prune(argv: Sequence[str], glue: Glue, prog: str | None = None) -> int:
     """Prune a model in one shot, without training.

@@ -7,8 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-__all__ = ["RunError", "few", "one_line", "run_reported"]
-
 _MISTAKE = 2
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 

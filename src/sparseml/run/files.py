@@ -13,8 +13,6 @@ from typing import Any, TextIO
 from sparseml.run.errors import RunError
 from sparseml.utils.atomic import atomic_path
 
-__all__ = ["atomic_text", "holds_run", "make_folder", "require_room_for_run", "write_rows"]
-
 
 @contextmanager
 def atomic_text(path: str | os.PathLike[str]) -> Iterator[TextIO]:

@@ -20,16 +20,6 @@ from sparseml.run.progress import say
 from sparseml.run.session import Session
 from sparseml.run.settings.groups import RunSettings
 
-__all__ = [
-    "epochs_to_run",
-    "fast_bfloat16",
-    "foretell",
-    "load_recipe",
-    "require_fitting_patterns",
-    "require_fitting_schedule",
-    "timed_sampler",
-]
-
 _LOGGER = logging.getLogger(__name__)
 _DEFAULT_EPOCHS = 300
 

@@ -22,8 +22,6 @@ from sparseml.run.progress import say
 from sparseml.run.session import Found, Session, Training
 from sparseml.run.settings.groups import CheckpointSettings, RunSettings
 
-__all__ = ["EpochLog", "PlainNamesLogger", "log_histograms", "service_loggers"]
-
 # what is logged under these tags goes by its own name, as in summary.csv and results.csv
 PREFIXES = {"epoch": "", "one_shot": "", "train": "step/"}
 

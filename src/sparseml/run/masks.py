@@ -27,19 +27,6 @@ from sparseml.pytorch.utils.tensors.stats import count_zeros, tensor_list_sparsi
 from sparseml.run.checkpoints import find_checkpoint
 from sparseml.run.errors import RunError, few
 
-__all__ = [
-    "MASKS_FILE",
-    "SUFFIX",
-    "carry_masks",
-    "mask_weights",
-    "masked_sparsity",
-    "masks_in_force",
-    "masks_of_run",
-    "read_masks",
-    "tell_carried",
-    "write_masks",
-]
-
 MASKS_FILE = "masks.safetensors"
 SUFFIX = ".sparsity_mask"
 _SHAPES = "shapes"

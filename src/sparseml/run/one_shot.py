@@ -33,8 +33,6 @@ from sparseml.run.session import Found, Glue, OneShotRunSettings, Session
 from sparseml.run.settings.groups import RunSettings
 from sparseml.run.sweep import Pruned, asked_sparsities, sweep_recipe
 
-__all__ = ["run_one_shot"]
-
 OLD_NORMS = (
     "Batch norms hold the statistics of the dense model, which can cost more than the pruning "
     "does; --bn-retune measures them anew."

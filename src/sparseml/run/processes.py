@@ -22,8 +22,6 @@ from sparseml.pytorch.utils.distributed import (
 )
 from sparseml.run.errors import RunError
 
-__all__ = ["Processes", "prepare", "processes"]
-
 _LOGGER = logging.getLogger(__name__)
 
 # what torchrun, SLURM, MPI and Open MPI call these numbers in the environment

@@ -10,8 +10,6 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-__all__ = ["say", "shown_progress"]
-
 Advance = Callable[[int, str], None]
 QUIET_SECONDS = 10.0
 

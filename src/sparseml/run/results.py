@@ -25,15 +25,6 @@ from sparseml.run.session import Found, Session
 from sparseml.run.settings.groups import RunSettings
 from sparseml.run.sweep import Pruned
 
-__all__ = [
-    "describe_dense",
-    "experiment_folder",
-    "experiment_name",
-    "start_run",
-    "write_outcome",
-    "write_page",
-]
-
 _LATENCY_BATCH = 1
 
 

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 
-__all__ = ["SharpnessAware"]
-
 _TINY = 1e-12
 
 

@@ -16,17 +16,6 @@ from sparseml.run.processes import Processes
 from sparseml.run.settings.flags import Changes
 from sparseml.run.settings.groups import CheckpointSettings, RunSettings, SweepSettings
 
-__all__ = [
-    "Found",
-    "Glue",
-    "LogStep",
-    "Metric",
-    "OneShotRunSettings",
-    "Session",
-    "Training",
-    "TrainingRunSettings",
-]
-
 Found = dict[str, float]
 """What an evaluation, or an epoch of training, has found: name → number."""
 

@@ -16,8 +16,6 @@ from sparseml.pytorch.utils.tensors.stats import tensor_list_sparsity
 from sparseml.run.errors import RunError
 from sparseml.run.masks import masks_in_force
 
-__all__ = ["Pruned", "asked_sparsities", "sweep_recipe"]
-
 Load = Callable[[], ScheduledModifierManager]
 
 

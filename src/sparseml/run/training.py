@@ -43,8 +43,6 @@ from sparseml.run.results import (
 from sparseml.run.session import Found, Glue, Session, Training, TrainingRunSettings
 from sparseml.run.sweep import Pruned
 
-__all__ = ["run_training"]
-
 LATENCY_ROUNDS = 10
 
 

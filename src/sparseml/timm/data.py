@@ -17,8 +17,6 @@ from sparseml.run.errors import RunError, one_line
 from sparseml.run.processes import Processes
 from sparseml.utils.references import described, is_reference, resolve_reference
 
-__all__ = ["DataSource", "allow_no_bits", "class_count", "crop_padded", "require_classes"]
-
 _REMOTE = ("hfds/", "hfids/", "tfds/", "wds/")
 
 

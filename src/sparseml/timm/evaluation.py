@@ -14,8 +14,6 @@ from torch.nn.functional import cross_entropy
 from sparseml.pytorch.utils.layers import evaluating
 from sparseml.run.processes import Processes
 
-__all__ = ["evaluate"]
-
 _Autocast = Callable[[], AbstractContextManager[Any]]
 
 

@@ -8,14 +8,6 @@ from typing import Any, ClassVar
 
 from sparseml.run.settings.flags import Group, flag, harmless
 
-__all__ = [
-    "INTERPOLATIONS",
-    "DataSettings",
-    "ModelSettings",
-    "SamplerSettings",
-    "TrainingImageSettings",
-]
-
 # as timm names them
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 

@@ -20,16 +20,6 @@ from sparseml.timm.image_settings import ModelSettings
 from sparseml.utils.references import described, is_reference, resolve_reference
 from sparseml.utils.text import did_you_mean
 
-__all__ = [
-    "SplitLinear",
-    "data_config",
-    "load_model",
-    "model_kwargs",
-    "output_classes",
-    "short_name",
-    "split_qkv",
-]
-
 _PREFIX = "timm:"
 
 _PARTS = ("q", "k", "v")

@@ -43,8 +43,6 @@ from sparseml.timm.models import (
 from sparseml.timm.settings import OneShotSettings, TrainingSettings
 from sparseml.utils.references import described, is_reference
 
-__all__ = ["ImageSession", "autocast_of", "check_settings", "half_type", "open_session"]
-
 _LOGGER = logging.getLogger(__name__)
 _INPUT_KEYS = ("img_size", "input_size", "in_chans", "crop_pct", "mean", "std", "interpolation")
 

@@ -15,16 +15,6 @@ from sparseml.timm.image_settings import (
     TrainingImageSettings,
 )
 
-__all__ = [
-    "IGNORED_SETTINGS",
-    "AugmentationSettings",
-    "ExtraSettings",
-    "OneShotSettings",
-    "OptimizerSettings",
-    "ScheduleSettings",
-    "TrainingSettings",
-]
-
 # Flags of timm's train.py, up to 1.0, that have no effect here → what they are when they are off.
 _SWITCHES = """
     bce_sum dataset_trust_remote_code fast_norm grad_checkpointing jsd_loss load_ema

@@ -28,15 +28,6 @@ from sparseml.run.session import LogStep
 from sparseml.timm.session import ImageSession, autocast_of
 from sparseml.timm.settings import AugmentationSettings, TrainingSettings
 
-__all__ = [
-    "Distillation",
-    "ImageTraining",
-    "MaskedEma",
-    "make_mixup",
-    "steps_in_epoch",
-    "training_loss",
-]
-
 _Group = list[tuple[Tensor, Tensor]]
 
 

@@ -30,8 +30,6 @@ from sparseml.timm.session import ImageSession, half_type
 from sparseml.timm.settings import ExtraSettings, ScheduleSettings, TrainingSettings
 from sparseml.timm.training import Distillation, ImageTraining, MaskedEma, steps_in_epoch
 
-__all__ = ["learning_rate", "make_scheduler", "schedule_findings", "set_up_training"]
-
 _LOGGER = logging.getLogger(__name__)
 
 _REACHED = 0.9

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sparseml.pytorch.optim import ScheduledModifierManager, StepDriver
-from sparseml.pytorch.optim.real_steps import stepping_optimizers
 from sparseml.pytorch.sparsification import MagnitudePruningModifier, ScheduledModifier
+from sparseml.pytorch.utils.optimizers import stepping_optimizers
 
 PRUNING = {"start_epoch": 0.0, "end_epoch": 1.0, "update_frequency": 0.5}
 
@@ -117,6 +117,30 @@ def test_masks_are_exact_after_slow_weights():
         backward(model)
         wrapper.step()
     assert int((model.weight == 0).sum()) == 12 and wrapper.wrapped_steps == 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "momentum"), [(torch.optim.Adam, {}), (torch.optim.SGD, {"momentum": 0.9})]
+)
+def test_the_state_inside_forgets_what_is_pruned(kind, momentum):
+    """Also where an optimizer has no state of its own, and keeps slow weights for itself."""
+    optimizers = pytest.importorskip("timm.optim")
+    model, _, manager = build()
+    inner = kind(
+        model.parameters(), lr=0.1, **({} if kind is torch.optim.Adam else {"momentum": 0.9})
+    )
+    outer = optimizers.Lookahead(inner, k=1)
+    assert not outer.state
+    wrapper = manager.modify(model, outer, 4)
+    for _ in range(6):
+        backward(model)
+        wrapper.step()
+    pruned = model.weight == 0
+    tensors = [v for v in inner.state[model.weight].values() if v.shape == pruned.shape]
+    assert int(pruned.sum()) == 12 and len(tensors) > 1
+    assert not any(bool(value[pruned].any()) for value in tensors)
+    outer.sync_lookahead()  # as timm's scripts do after each epoch
+    assert torch.equal(model.weight == 0, pruned)
 
 
 def test_a_foreign_optimizer_inside_is_not_asked():

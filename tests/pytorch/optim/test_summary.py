@@ -55,6 +55,16 @@ def warned(caplog):
 
 
 class TestFinalize:
+    def test_it_tells_of_the_weights_that_finalize_leaves(self, model, manager):
+        """Averaging, for one, may have given values to pruned weights after the last step."""
+        train(model, begin(model, manager)[1], 100)
+        with torch.no_grad():
+            model[0].weight += 1.0
+        assert manager.summary().pruning[0].now < 0.4
+        manager.finalize(model)
+        assert manager.summary().pruning[0].now == pytest.approx(0.7, abs=1e-3)
+        assert manager.summary().position.steps == 100
+
     def test_a_run_to_the_end(self, model, manager, caplog):
         train(model, begin(model, manager)[1], 100)
         manager.finalize(model)

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["PENALTIES", "activation_penalty"]
-
 PENALTIES = ("l1", "l2", "relu", "hs")
 """Sum of sizes, of squares, of what is positive; squared sum of sizes over sum of squares."""
 

@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["feature_mse", "kl_logsoftmax", "kldiv_loss", "paired_heads", "softened_divergence"]
-
 _Heads = list[tuple[str, Tensor, Tensor]]
 
 

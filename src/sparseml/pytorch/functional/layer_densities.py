@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 
 from sparseml.pytorch.functional.selection import prune_count, require_sparsity
 
-__all__ = ["DENSITY_RULES", "density_counts", "layer_densities", "rounded"]
-
 Shape = Sequence[int]
 
 

@@ -10,18 +10,6 @@ import bisect
 import math
 from collections.abc import Sequence
 
-__all__ = [
-    "cosine_rate",
-    "cycle_of",
-    "cyclic_linear_rate",
-    "decayed_rate",
-    "linear_rate",
-    "multi_step_rate",
-    "step_rate",
-    "warm_restarts_rate",
-    "warmup_factor",
-]
-
 # Float sums such as 0.1 + 0.2 miss a whole step by a rounding error; steps are far coarser.
 _DIGITS = 6
 

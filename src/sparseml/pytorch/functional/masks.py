@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["apply_masks", "pack_mask", "unpack_mask"]
-
 _BITS = 8
 
 

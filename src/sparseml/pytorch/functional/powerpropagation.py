@@ -9,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["powerpropagated", "rescaled"]
-
 
 def powerpropagated(weight: Tensor, alpha: float | Tensor) -> Tensor:
     r""":math:`w |w|^{\alpha - 1}`, equation (1), with finite gradients for weights that are zero.

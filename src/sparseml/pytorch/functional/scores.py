@@ -11,16 +11,6 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.selection import lowest_mask
 
-__all__ = [
-    "drop_and_grow_scores",
-    "exploration_decay",
-    "gradient",
-    "magnitude",
-    "movement",
-    "saliency",
-    "with_momentum",
-]
-
 
 def magnitude(weight: Tensor) -> Tensor:
     """Absolute value: Han et al., "Learning both weights and connections" (2015)."""

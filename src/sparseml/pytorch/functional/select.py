@@ -18,8 +18,6 @@ from sparseml.pytorch.functional.patterns.base import Pattern
 from sparseml.pytorch.functional.patterns.units import Units
 from sparseml.pytorch.functional.selection import require_numbers, require_sparsity
 
-__all__ = ["check_selection", "select"]
-
 
 def select(
     scores: Sequence[Tensor],

@@ -9,16 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = [
-    "joined",
-    "lowest_mask",
-    "prune_count",
-    "require_numbers",
-    "require_sparsity",
-    "shuffled",
-    "split_like",
-]
-
 _SEED = 42
 _MOST_SHUFFLED = 1_000_000
 

@@ -25,8 +25,6 @@ from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
 from sparseml.pytorch.optim.summary import RunSummary, summarize
 from sparseml.pytorch.sparsification.modifier import PYTORCH_FRAMEWORK, Loggers, Modifier
 
-__all__ = ["ScheduledModifierManager"]
-
 _LOGGER = logging.getLogger(__name__)
 _PARALLEL = (DataParallel, DistributedDataParallel)
 
@@ -214,18 +212,18 @@ class ScheduledModifierManager(BaseManager, Modifier):
         :raises RuntimeError: if the manager is not initialised, or was finalised before
         """
         self._require_initialized("finalize")
-        self._last_summary = self.summary()
         training = self._driver is not None and math.isfinite(self._initialize_epoch)
         only_loaded = self.position is not None and not self._stepped
-        shortfall = self._last_summary.shortfall
-        if training and self._enabled and not only_loaded and shortfall:
-            _LOGGER.warning("%s", shortfall)
+        warns = training and self._enabled and not only_loaded
+        position, self.position = self.position, None
         super().finalize(module, reset_loggers)
         self._has_progress = self._resumes = self._stepped = False
-        self.position = None
         for modifier in self.iter_modifiers():
             if modifier.initialized:
                 modifier.finalize(module, reset_loggers, **kwargs)
+        self._last_summary = summarize(self.iter_modifiers(), position, module)  # as it is left
+        if warns and (shortfall := self._last_summary.shortfall):
+            _LOGGER.warning("%s", shortfall)
 
     def summary(self, module: Module | None = None) -> RunSummary:
         """Return where the run stands, to be printed; once finalised, where it has ended.

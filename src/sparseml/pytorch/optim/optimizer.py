@@ -14,8 +14,6 @@ from sparseml.pytorch.optim.step_wrapper import WrappedOptimizer
 from sparseml.pytorch.sparsification.modifier import Loggers
 from sparseml.pytorch.utils.optimizers import get_optim_learning_rate, set_optim_learning_rate
 
-__all__ = ["ScheduledOptimizer"]
-
 
 class ScheduledOptimizer(WrappedOptimizer):
     """What ``manager.modify`` returns for an optimizer, under the name that SparseML 1.x gave it.

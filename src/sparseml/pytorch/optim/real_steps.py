@@ -8,45 +8,11 @@ optimizer knows whether a step happens; it says so by the hooks of its step.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
-
-
-def stepping_optimizers(stepped: Any, optimizer: Any = None) -> list[Optimizer]:
-    """Return the torch optimizers that really step when ``stepped`` does.
-
-    They are looked for in its attributes, also in lists there, and in theirs: those innermost that
-    share parameters with it, or itself. Several, where each steps a part of the parameters; none,
-    where no torch optimizer is found.
-
-    :param optimizer: what it has the parameters of, if it has no ``param_groups`` itself
-    """
-    return _stepping(stepped, _parameters(stepped) or _parameters(optimizer), {id(stepped)})
-
-
-def _stepping(stepped: Any, params: set[int], seen: set[int]) -> list[Optimizer]:
-    found: list[Optimizer] = []
-    for inner in _optimizers_in(stepped):
-        if id(inner) not in seen and not (params and params.isdisjoint(_parameters(inner))):
-            seen.add(id(inner))
-            found += _stepping(inner, params, seen)
-    return found or ([stepped] if isinstance(stepped, Optimizer) else [])
-
-
-def _optimizers_in(stepped: Any) -> Iterator[Optimizer]:
-    for value in getattr(stepped, "__dict__", {}).values():
-        for inner in value if isinstance(value, (list, tuple)) else (value,):
-            if isinstance(inner, Optimizer):
-                yield inner
-
-
-def _parameters(stepped: Any) -> set[int]:
-    groups = getattr(stepped, "param_groups", None) or ()
-    return {id(param) for group in groups for param in group["params"]}
 
 
 @torch.no_grad()

@@ -10,11 +10,8 @@ from torch import Tensor
 from torch.nn import Module
 from torch.utils.hooks import RemovableHandle
 
-from sparseml.pytorch.optim.real_steps import (
-    after_closure,
-    stepping_optimizers,
-    take_gradient_scale,
-)
+from sparseml.pytorch.optim.real_steps import after_closure, take_gradient_scale
+from sparseml.pytorch.utils.optimizers import stepping_optimizers
 
 
 class Position(NamedTuple):

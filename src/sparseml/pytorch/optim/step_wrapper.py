@@ -10,8 +10,8 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from sparseml.pytorch.optim.real_steps import stepping_optimizers
 from sparseml.pytorch.optim.step_driver import Driven, StepDriver
+from sparseml.pytorch.utils.optimizers import stepping_optimizers
 
 _HANDED_ON = ("grad_scale", "found_inf")
 """What a gradient scaler tells an optimizer by attributes that it did not have before."""

@@ -16,20 +16,20 @@ from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, ALL_TOKEN
 from sparseml.utils.iterables import validate_names
 from sparseml.utils.text import did_you_mean, shown
 
-__all__ = ["select_layers"]
-
 
 def select_layers(module: Module, layers: str | Iterable[str]) -> list[str]:
     """The names of the layers that ``layers`` names, in the model's order.
 
-    A layer inside another that is named as well is left out.
+    A layer inside another that is named as well is left out, and so are lists of layers, which the
+    model does not call.
 
     :param layers: ``__ALL__`` (every layer that has none of its own), ``__ALL_PRUNABLE__``, or
         names and ``re:`` patterns, among which the two tokens may be as well
     :raises RuntimeError: for entries that match nothing, with the nearest names
     """
     checked = validate_names(layers, "layers")
-    known = [name for name, _ in canonical_named_modules(module) if name]
+    layers_of_model = canonical_named_modules(module)
+    known = [n for n, one in layers_of_model if n and type(one).forward is not Module.forward]
     chosen: set[str] = set()
     for entry in [checked] if isinstance(checked, str) else checked:
         found = _matched(module, entry, known)

@@ -15,8 +15,6 @@ from sparseml.optim.schedule import Reason, Schedule
 from sparseml.pytorch.sparsification.modifier_base import Loggers, Modifier
 from sparseml.pytorch.utils.logger import LOGGING_LEVELS, LoggerManager
 
-__all__ = ["ScheduledModifier", "ScheduledUpdateModifier"]
-
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # asked for at every step: making it takes longer than asking it

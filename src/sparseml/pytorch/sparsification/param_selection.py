@@ -20,8 +20,6 @@ from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, ALL_TOKEN
 from sparseml.utils.iterables import validate_names
 from sparseml.utils.text import shown
 
-__all__ = ["as_entries", "left_out", "select_params"]
-
 
 def select_params(
     module: Module,

@@ -12,8 +12,6 @@ from torch.nn import Module
 from sparseml.optim.schedule import ONE_SHOT
 from sparseml.pytorch.utils.params import NamedLayerParam
 
-__all__ = ["Prunes", "asked_sparsities", "final_sparsities"]
-
 
 @runtime_checkable
 class Prunes(Protocol):

@@ -19,8 +19,6 @@ from sparseml.pytorch.units.removal import remove
 from sparseml.pytorch.utils.layer_kinds import INPUTS, OUTPUTS, axis_size
 from sparseml.pytorch.utils.names import canonical_named_modules, unwrap_module
 
-__all__ = ["ChannelGroup", "DependencyGroups", "call_model", "dependency_groups", "traced_groups"]
-
 _LOGGER = logging.getLogger(__name__)
 _TOLERANCE = 1e-4
 

@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from sparseml.pytorch.utils.distributed import is_distributed
+from sparseml.pytorch.utils.optimizers import states_of
 from sparseml.pytorch.utils.saving.resizing import replace_data
-
-__all__ = ["keep_entries", "require_own_gradients", "require_whole"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -35,9 +34,9 @@ def keep_entries(tensor: Tensor, keeps: Mapping[int, Tensor], optimizer: Any = N
     indices = {dim: keep.to(tensor.device).nonzero()[:, 0] for dim, keep in keeps.items()}
     grad = None if tensor.grad is None else _select(tensor.grad, indices)
     replace_data(tensor, _select(tensor.detach(), indices), grad)
-    state = {} if optimizer is None else optimizer.state
-    if tensor in state:
-        _shrink_state(state[tensor], shape, indices)
+    for state in states_of(optimizer):
+        if tensor in state:
+            _shrink_state(state[tensor], shape, indices)
 
 
 def _select(tensor: Tensor, indices: Mapping[int, Tensor]) -> Tensor:

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from sparseml.pytorch.utils.names import canonical_name
 
-__all__ = ["Member", "UnitGroup", "misfit"]
-
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 

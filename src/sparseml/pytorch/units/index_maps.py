@@ -28,8 +28,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["identity", "offset", "repeats", "tiles"]
-
 
 def identity(size: int) -> Tensor:
     """Return the map of slices that each are a unit of their own, int64 ``[size]``.

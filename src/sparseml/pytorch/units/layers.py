@@ -13,8 +13,6 @@ from sparseml.pytorch.units.entries import keep_entries, require_own_gradients, 
 from sparseml.pytorch.utils.layer_kinds import INPUTS, OUTPUTS, axis_size, own_axis, tensor_axes
 from sparseml.pytorch.utils.saving.resizing import set_layer_sizes
 
-__all__ = ["LayerCut", "shrink_layer"]
-
 
 class LayerCut:
     """What a layer keeps, collected first and carried out at the end.

@@ -16,15 +16,6 @@ from sparseml.pytorch.utils.names import canonical_name
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
 from sparseml.utils.text import did_you_mean, quoted_list, shown
 
-__all__ = [
-    "STRUCTURE_DIMS",
-    "axis_index",
-    "groups_from_indices",
-    "groups_from_map",
-    "positions",
-    "require_structure_type",
-]
-
 _LOGGER = logging.getLogger(__name__)
 
 STRUCTURE_DIMS = {"filter": 0, "channel": 1}

@@ -18,8 +18,6 @@ from sparseml.pytorch.utils.names import canonical_named_modules
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
 from sparseml.utils.text import did_you_mean
 
-__all__ = ["compress_strucure_pruned_module", "remove"]
-
 _LOGGER = logging.getLogger(__name__)
 
 _RIGID = (nn.MultiheadAttention, nn.RNNBase)

@@ -16,20 +16,6 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from sparseml.pytorch.utils.tensors.parametrized import computed_tensor
 
-__all__ = [
-    "INPUTS",
-    "OUTPUTS",
-    "axis_of",
-    "axis_size",
-    "from_out_in",
-    "is_swapped",
-    "out_in_dim",
-    "own_axis",
-    "size_attributes",
-    "tensor_axes",
-    "to_out_in",
-]
-
 OUTPUTS = "outputs"
 INPUTS = "inputs"
 

@@ -9,8 +9,6 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["ASLayerTracker", "in_order"]
-
 _Function = Callable[[Any], Any]
 
 

@@ -13,17 +13,6 @@ from torch.nn.modules.conv import _ConvNd
 from sparseml.pytorch.utils.names import canonical_name, canonical_named_modules, unwrap_module
 from sparseml.utils.text import nearest_names, shown
 
-__all__ = [
-    "evaluating",
-    "get_layer",
-    "get_prunable_layers",
-    "get_quantizable_layers",
-    "get_quantized_layers",
-    "get_terminal_layers",
-    "is_quantized_layer",
-    "swap_modules",
-]
-
 _QUANTIZABLE = (nn.Linear, nn.Embedding, nn.Conv2d, nn.Conv3d)
 
 

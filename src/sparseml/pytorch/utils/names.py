@@ -17,17 +17,6 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from sparseml.utils.text import shortened
 
-__all__ = [
-    "REGEX_PREFIX",
-    "NamePatterns",
-    "any_str_or_regex_matches_param_name",
-    "canonical_name",
-    "canonical_named_modules",
-    "compile_pattern",
-    "strip_wrapper_levels",
-    "unwrap_module",
-]
-
 #: Entries of a recipe starting with this are regular expressions, the others full names.
 REGEX_PREFIX = "re:"
 

@@ -18,16 +18,6 @@ from sparseml.pytorch.utils.names import (
 from sparseml.pytorch.utils.tensors.parametrized import computed_tensor, original_of
 from sparseml.utils.text import did_you_mean, shown
 
-__all__ = [
-    "NamedLayerParam",
-    "distinct_params",
-    "get_named_layers_and_params_by_regex",
-    "iter_layer_params",
-    "names_of",
-    "prunable_params",
-    "unmaskable_weights",
-]
-
 
 class NamedLayerParam(NamedTuple):
     """A parameter with the layer that owns it; names are canonical.

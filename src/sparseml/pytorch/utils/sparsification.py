@@ -20,8 +20,6 @@ from sparseml.pytorch.utils.names import canonical_name
 from sparseml.pytorch.utils.params import distinct_params, names_of, prunable_params
 from sparseml.pytorch.utils.tensors.stats import count_zeros, tensor_sparsity
 
-__all__ = ["GradSampler", "ModuleSparsificationInfo"]
-
 _LOGGER = logging.getLogger(__name__)
 
 

@@ -16,8 +16,6 @@ from sparseml.report.panels.charts import Bar, BarGroup, Text
 from sparseml.report.reading import Run
 from sparseml.report.schema import Latency, Layer, Storage, Variant
 
-__all__ = ["bar_groups", "latency_bars", "size_bars"]
-
 _VARIANTS = ("dense", "sparse", "shrunk")
 _STORAGE = {"dense": "as it is", "gzip": "gzip", "zstd": "zstd", "bitmask": "bit mask + values"}
 _TIMES = "\N{MULTIPLICATION SIGN}"

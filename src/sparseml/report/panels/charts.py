@@ -15,8 +15,6 @@ from typing import Any
 from sparseml.report.formats import number_text
 from sparseml.report.reading import Points, decimated
 
-__all__ = ["Bar", "BarGroup", "Line", "LineChart", "drawn_line_chart", "nice_ticks"]
-
 #: More marks than these are shown as one band.
 _MOST_EVENTS = 60
 _MOST_TABLE_ROWS = 60

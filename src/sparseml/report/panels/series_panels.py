@@ -10,8 +10,6 @@ from sparseml.report.formats import is_fraction_metric, listed, number_text, per
 from sparseml.report.panels.charts import Line, LineChart, Text
 from sparseml.report.reading import Points, Run
 
-__all__ = ["axis_text", "line_charts", "percent_tick"]
-
 _MOST_OTHER_CHARTS = 12
 _MOST_DOTS = 60
 

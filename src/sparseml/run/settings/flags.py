@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Literal, get_type_hints
 
-__all__ = ["Changes", "Flag", "Group", "Leaf", "Settings", "flag", "harmless", "leaves"]
-
 Changes = Literal["nothing", "result", "optimizer"]
 """What depends on a setting: neither weights nor masks; these; or even the kind of state that an
 optimizer has, which another value cannot take over."""

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from sparseml.run.settings.flags import Group, flag, harmless
 
-__all__ = ["CheckpointSettings", "RunSettings", "SweepSettings"]
-
 
 @dataclass
 class RunSettings(Group):

@@ -18,8 +18,6 @@ from sparseml.run.errors import RunError, one_line
 from sparseml.run.settings.flags import Leaf, Settings, leaves
 from sparseml.utils.text import did_you_mean, quoted_list
 
-__all__ = ["config_content", "config_keys", "parse", "parser_for", "read_config", "with_dashes"]
-
 _LOGGER = logging.getLogger(__name__)
 _Settings = TypeVar("_Settings", bound=Settings)
 

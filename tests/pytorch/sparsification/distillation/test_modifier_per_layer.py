@@ -388,6 +388,18 @@ class TestOptimizer:
         assert len(optimizer.state_dict()["param_groups"]) == 1
         optimizer.load_state_dict(optimizer.state_dict())
 
+    def test_optimizers_that_are_not_torchs_own(self, distilling):
+        """Lookahead lacks what others have of torch's, as hooks of the state."""
+        optimizers = pytest.importorskip("timm.optim")
+        run = distilling(PerLayerDistillationModifier())
+        inner, run.optimizer = run.optimizer, optimizers.Lookahead(run.optimizer)
+        for _ in range(2):
+            run.loss(0)[1].backward()
+            run.optimizer.step()
+        assert len(hidden_groups(inner)) == 1
+        assert len(run.optimizer.state_dict()["param_groups"]) == 1
+        run.optimizer.load_state_dict(run.optimizer.state_dict())
+
     def test_needs_an_optimizer(self, distilling):
         run = distilling(PerLayerDistillationModifier())
         run.optimizer = None

@@ -133,6 +133,28 @@ def test_which_layers(net: nn.Module, layers: Any, out: list[str]) -> None:
     assert [n for n, layer in net.named_modules() if isinstance(layer, Identity)] == out
 
 
+def test_lists_of_layers_are_none() -> None:
+    """The model goes through a list itself, and calls only what is in it."""
+    net = nn.Sequential()
+    net.blocks = nn.ModuleList([nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2))])
+    modifier = LayerPruningModifier(["re:blocks"])
+    modifier.initialize(net)
+    assert list(modifier._layer_modules) == ["blocks.0", "blocks.1"]
+    with pytest.raises(RuntimeError, match="'blocks' matches no layer"):
+        LayerPruningModifier(["blocks"]).initialize(net)
+
+
+def test_a_layer_in_several_places_goes_from_all() -> None:
+    shared = nn.Linear(2, 2)
+    net = nn.Sequential(shared, nn.ReLU(), nn.Sequential(shared), nn.Linear(2, 2))
+    modifier = LayerPruningModifier(["0"], start_epoch=0.0, end_epoch=1.0)
+    modifier.initialize(net)
+    assert net[0] is net[2][0] and isinstance(net[0], Identity)
+    assert len(list(net.parameters())) == 2
+    modifier.scheduled_update(net, None, 1.0, 4)
+    assert net[0] is shared and net[2][0] is shared and type(net[3]) is nn.Linear
+
+
 @pytest.mark.parametrize(
     ("layers", "error", "message"),
     [

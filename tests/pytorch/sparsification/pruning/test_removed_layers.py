@@ -196,6 +196,28 @@ def test_the_form_is_that_of_the_layer(form: Any, wanted: Any) -> None:
             assert found["x"] is hidden and found["b"] is bias
 
 
+def test_a_layer_that_looks_at_the_values_of_masks() -> None:
+    torch.manual_seed(0)
+    config = transformers.LongformerConfig(**_TEXT, attention_window=4, pad_token_id=49)
+    model = transformers.LongformerModel(config).eval()
+    shorter = _without(model, ["encoder.layer"], 1)
+    LayerPruningModifier(["encoder.layer.1"]).initialize(model)
+    assert torch.equal(model(IDS).last_hidden_state, shorter(IDS).last_hidden_state)
+
+
+def test_a_layer_that_cannot_be_asked_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, None]:
+            raise OSError("no camera")
+
+    model = nn.Sequential(Broken(), nn.ReLU())
+    LayerPruningModifier(["0"]).initialize(model)
+    inputs = torch.ones(1, 2)
+    assert torch.equal(model(inputs), inputs) and torch.equal(model(inputs), inputs)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith("the layer 0 (Broken)") and message.endswith("no camera")
+
+
 def test_another_call_may_have_another_form() -> None:
     layer = _Giving(lambda x, bias, flag: (x, x + 1) if flag else x)
     model = nn.ModuleDict({"a": layer})

@@ -11,21 +11,6 @@ from torch import Tensor
 from sparseml.pytorch.functional.patterns.base import Pool
 from sparseml.pytorch.functional.selection import require_sparsity
 
-__all__ = [
-    "FULL_TOLERANCE",
-    "Budget",
-    "Pools",
-    "Target",
-    "after_removal",
-    "all_after_removal",
-    "common_target",
-    "one_size",
-    "pool_target",
-    "share_of_units",
-    "sparsity_bounds",
-    "whole",
-]
-
 Pools = Sequence[Pool]
 
 Target = float | Sequence[float]

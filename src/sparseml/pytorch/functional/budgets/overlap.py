@@ -14,8 +14,6 @@ from sparseml.pytorch.functional.patterns.base import Pool
 from sparseml.pytorch.functional.patterns.units import Units
 from sparseml.pytorch.functional.selection import prune_count
 
-__all__ = ["choose_overlapping"]
-
 _STEPS = 50
 
 

@@ -13,16 +13,6 @@ from torch import Tensor
 from sparseml.pytorch.functional.patterns.base import Pool
 from sparseml.pytorch.functional.selection import joined, require_numbers, shuffled
 
-__all__ = [
-    "Ladder",
-    "global_counts",
-    "ladder_of",
-    "lowest_weights",
-    "nearest_fill",
-    "require_possible",
-    "shares",
-]
-
 _WINDOW = 50_000
 
 

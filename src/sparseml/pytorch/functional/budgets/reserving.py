@@ -18,8 +18,6 @@ from sparseml.pytorch.functional.budgets.base import (
 from sparseml.pytorch.functional.budgets.ranking import Ladder, ladder_of, shares
 from sparseml.pytorch.functional.budgets.rules import Global, lowest_units
 
-__all__ = ["Reserving"]
-
 
 @dataclass(frozen=True)
 class Reserving(Global):

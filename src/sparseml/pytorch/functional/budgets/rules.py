@@ -33,8 +33,6 @@ from sparseml.pytorch.functional.layer_densities import DENSITY_RULES, layer_den
 from sparseml.pytorch.functional.patterns.base import Pool
 from sparseml.pytorch.functional.selection import joined, lowest_mask, prune_count, split_like
 
-__all__ = ["Counts", "Densities", "Global", "Uniform", "lowest_units"]
-
 
 @dataclass(frozen=True)
 class Uniform(Budget):

@@ -8,18 +8,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-__all__ = [
-    "REDUCTIONS",
-    "Pattern",
-    "PerTensor",
-    "Pool",
-    "Tensors",
-    "Unstructured",
-    "lowered",
-    "reduce_dims",
-    "shape_text",
-]
-
 Tensors = Sequence[Tensor]
 
 REDUCTIONS = ("l2", "max", "mean", "min", "sum")

@@ -11,8 +11,6 @@ from torch import Tensor
 from sparseml.pytorch.functional.patterns.base import PerTensor, Tensors, reduce_dims, shape_text
 from sparseml.pytorch.functional.selection import require_numbers
 
-__all__ = ["CHANNEL", "FILTER", "FOUR_BLOCK", "NM", "Block", "RowMajorBlock", "Runs", "Slice"]
-
 
 @dataclass(frozen=True)
 class Block(PerTensor):

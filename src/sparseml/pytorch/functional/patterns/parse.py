@@ -15,8 +15,6 @@ from sparseml.pytorch.functional.patterns.blocks import (
 )
 from sparseml.utils.text import did_you_mean
 
-__all__ = ["MaskType", "parse_pattern"]
-
 MaskType = str | list[int]
 """How recipes name a pattern: a word, ``"N:M"``, ``"RxC"`` or ``[out, in]``."""
 

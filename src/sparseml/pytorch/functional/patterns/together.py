@@ -11,8 +11,6 @@ from torch import Tensor
 from sparseml.pytorch.functional.patterns.base import Pattern, Pool, Tensors, lowered
 from sparseml.pytorch.functional.patterns.blocks import Slice
 
-__all__ = ["Together"]
-
 
 @dataclass(frozen=True)
 class Together(Pattern):

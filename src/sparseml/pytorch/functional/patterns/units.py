@@ -18,8 +18,6 @@ from sparseml.pytorch.functional.patterns.base import (
     shape_text,
 )
 
-__all__ = ["Member", "Units"]
-
 
 @dataclass(frozen=True, eq=False)
 class Member:

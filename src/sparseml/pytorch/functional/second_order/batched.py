@@ -12,8 +12,6 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.second_order.linalg import damped_cholesky, map_rows
 
-__all__ = ["eliminate", "joint_update"]
-
 _PANEL = 32
 _CHUNK_BYTES = {True: 1 << 24, False: 1 << 28}  # on the CPU or not
 

@@ -12,8 +12,6 @@ from torch.nn.functional import pad
 
 from sparseml.pytorch.functional.second_order.obs import joint_update, simultaneous_update
 
-__all__ = ["LAYOUTS", "BlockInverse", "BlockLayout", "block_layout"]
-
 LAYOUTS = ("padded", "divisor", "row")
 """``padded``: blocks of exactly the size asked, the last one filled up with zeros.
 ``divisor``: the size is raised to the next divisor of the weight's size, so nothing is filled up.

@@ -25,8 +25,6 @@ from torch import Tensor
 from sparseml.pytorch.functional.second_order.blocks import BlockInverse
 from sparseml.pytorch.functional.second_order.obs import kernels_for, pivot_floor, require_blocks
 
-__all__ = ["Elimination", "eliminate", "eliminate_cheapest", "loss_limit"]
-
 _LARGEST_BLOCK = torch.iinfo(torch.int16).max
 _SAMPLED_BLOCKS = 64
 _SAMPLED_SHARE = 16

@@ -24,8 +24,6 @@ from sparseml.pytorch.functional.second_order.linalg import (
 )
 from sparseml.pytorch.functional.selection import lowest_mask
 
-__all__ = ["ReducedFisher", "fast_cap", "prune_columns"]
-
 
 class ReducedFisher:
     """Accumulates the reduced Fisher matrix of one weight.

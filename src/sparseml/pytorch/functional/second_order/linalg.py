@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["damped_cholesky", "exact_arithmetic", "map_rows", "one_thread", "require_damp"]
-
 _GROWTH = 10.0
 _MOST_TRIES = 60
 

@@ -20,17 +20,6 @@ from torch import Tensor
 from sparseml.pytorch.functional.second_order import batched
 from sparseml.pytorch.functional.second_order.linalg import damped_cholesky, map_rows
 
-__all__ = [
-    "BACKENDS",
-    "joint_update",
-    "kernels_for",
-    "obs_scores",
-    "part_scores",
-    "pivot_floor",
-    "require_blocks",
-    "simultaneous_update",
-]
-
 BACKENDS = ("auto", "numba", "torch")
 """``numba``: block after block inside the processor's cache, CPU only, needs numba installed.
 ``torch``: many blocks at once by batched matrix products, any device. ``auto``: numba on the CPU

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import unfold
 
-__all__ = ["conv2d_sample_gradients", "linear_sample_gradients"]
-
 
 def linear_sample_gradients(inputs: Tensor, output_grads: Tensor) -> Tensor:
     """Per-sample gradients of the weight of ``y = x W^T + b``.

@@ -12,8 +12,6 @@ from sparseml.pytorch.utils.layer_tracking import ASLayerTracker
 from sparseml.pytorch.utils.layers import get_layer
 from sparseml.pytorch.utils.names import canonical_named_modules
 
-__all__ = ["PairedFeatures"]
-
 
 class PairedFeatures:
     """The outputs of pairs of layers, one of the student and one of the teacher.

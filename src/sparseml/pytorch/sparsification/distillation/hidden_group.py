@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["DISTILL_PARAM_GROUP_KEY", "HiddenParamGroup"]
+from sparseml.pytorch.utils.optimizers import stepping_optimizers
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ class HiddenParamGroup:
         :raises ValueError: for an optimizer that takes no further parameters
         """
         optimizer = getattr(optimizer, "wrapped_optimizer", optimizer)  # of manager.modify
+        # the one inside, as those around it need not have what torch's have
+        optimizer = next(iter(stepping_optimizers(optimizer)), optimizer)
         if not callable(getattr(optimizer, "add_param_group", None)):
             raise ValueError(
                 "the optimizer must be one that trains the projections too, found "

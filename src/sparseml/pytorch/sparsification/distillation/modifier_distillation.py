@@ -13,8 +13,6 @@ from sparseml.pytorch.sparsification.distillation.modifier_distillation_base imp
 from sparseml.pytorch.sparsification.fields import between, declared_fields, field
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 
-__all__ = ["DistillationModifier"]
-
 
 @PyTorchModifierYAML()
 @declared_fields()

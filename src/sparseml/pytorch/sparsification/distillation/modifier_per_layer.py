@@ -20,9 +20,6 @@ from sparseml.pytorch.sparsification.distillation.teacher import copy_as_teacher
 from sparseml.pytorch.sparsification.fields import as_flag, as_number, field, list_or_none
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 
-__all__ = ["PerLayerDistillationModifier"]
-
-
 _LAYERS = list_or_none("a list of layers", str)
 
 

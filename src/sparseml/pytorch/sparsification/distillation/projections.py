@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from sparseml.pytorch.sparsification.distillation.hidden_group import HiddenParamGroup
 from sparseml.pytorch.utils.distributed import is_distributed, sum_over_ranks
 
-__all__ = ["FeatureProjections"]
-
 _Projection = nn.Conv2d | nn.Linear
 
 _SEED = 0

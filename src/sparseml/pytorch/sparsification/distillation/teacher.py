@@ -14,8 +14,6 @@ from torch.nn import Module
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.tensors.nested import device_of, tensors_module_forward
 
-__all__ = ["Teacher", "copy_as_teacher", "teacher_outputs"]
-
 Teacher = Callable[..., Any]
 
 

@@ -31,8 +31,6 @@ from sparseml.pytorch.sparsification.pruning.layers.powerpropagation_wrapper imp
 )
 from sparseml.pytorch.utils.layers import swap_modules
 
-__all__ = ["PowerpropagationModifier"]
-
 
 def _as_alpha(name: str, value: Any) -> float:
     number = as_number(name, value)

@@ -22,8 +22,6 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
 from sparseml.pytorch.sparsification.pruning.settings.limits import require_sensible_limits
 from sparseml.pytorch.utils.params import NamedLayerParam
 
-__all__ = ["ACDCPruningModifier"]
-
 
 @PyTorchModifierYAML()
 @declared_fields()

@@ -47,8 +47,6 @@ from sparseml.pytorch.utils.tensors.sharded import local_part
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.iterables import convert_to_bool
 
-__all__ = ["BasePruningModifier"]
-
 _GRADUAL = f"{__package__}.modifier_pruning_gradual"
 __getattr__, __dir__ = lazy_names(__name__, {_GRADUAL: "BaseGradualPruningModifier"})
 

@@ -14,8 +14,6 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePr
 from sparseml.pytorch.utils.params import names_of, prunable_params
 from sparseml.pytorch.utils.tensors.stats import tensor_sparsity
 
-__all__ = ["ConstantPruningModifier"]
-
 # what was defined here in SparseML 1.x
 __getattr__, __dir__ = lazy_names(
     __name__,

@@ -25,8 +25,6 @@ from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, FROM_PARAM_TOKEN
 from sparseml.utils.interpolation import SPARSITY_CURVES, scheduled_sparsity
 from sparseml.utils.text import shown
 
-__all__ = ["BaseGradualPruningModifier", "GradualFields"]
-
 
 @declared_fields()
 class GradualFields:

@@ -24,10 +24,8 @@ from sparseml.pytorch.sparsification.modifier import (
     ScheduledUpdateModifier,
 )
 from sparseml.pytorch.sparsification.pruning.layers.removed_layer import RemovedLayer
-from sparseml.pytorch.utils.layers import get_layer, swap_modules
+from sparseml.pytorch.utils.layers import get_layer
 from sparseml.sparsification.types import SparsificationTypes
-
-__all__ = ["LayerPruningModifier"]
 
 
 @PyTorchModifierYAML()
@@ -37,7 +35,8 @@ class LayerPruningModifier(ScheduledUpdateModifier):
 
     A layer that is out hands on its first input, in the form (a tensor, a tuple, ...) of its
     output. Only layers whose output has the shape of their input can go, as the blocks of a
-    residual network or a Transformer; for others the first forward pass raises a ValueError.
+    residual network or a Transformer; for others the first forward pass raises a ValueError. A
+    layer that the model uses in several places, under other names too, goes from all of them.
 
     | Sample yaml:
     |   !LayerPruningModifier
@@ -132,11 +131,19 @@ class LayerPruningModifier(ScheduledUpdateModifier):
         for name, layer in self._layer_modules.items():
             if pruned and layer is None:
                 removed = get_layer(name, module)
-                swap_modules(module, name, RemovedLayer(removed, name))
+                _swap_everywhere(module, removed, RemovedLayer(removed, name))
                 for param in removed.parameters():
                     param.grad = None  # or momentum would go on moving it
                 self._layer_modules[name] = removed
             elif not pruned and layer is not None:
-                swap_modules(module, name, layer)
+                _swap_everywhere(module, get_layer(name, module), layer)
                 self._layer_modules[name] = None
         self._was_pruned = self._was_pruned or pruned
+
+
+def _swap_everywhere(module: Module, old: Module, new: Module) -> None:
+    """Put ``new`` in the place of ``old``, under every name that a model has for it."""
+    for parent in list(module.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is old:
+                setattr(parent, name, new)

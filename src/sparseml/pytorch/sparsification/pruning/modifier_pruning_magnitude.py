@@ -20,8 +20,6 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
 )
 from sparseml.pytorch.sparsification.pruning.settings.fields import MaskType
 
-__all__ = ["GMPruningModifier", "GlobalMagnitudePruningModifier", "MagnitudePruningModifier"]
-
 # what was defined here in SparseML 1.x
 __getattr__, __dir__ = lazy_names(
     __name__,

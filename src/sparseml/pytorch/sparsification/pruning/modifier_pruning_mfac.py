@@ -35,8 +35,6 @@ from sparseml.pytorch.sparsification.pruning.settings.fisher_fields import (
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.utils.iterables import convert_to_bool
 
-__all__ = ["MFACPruningModifier"]
-
 # what was defined here in SparseML 1.x
 __getattr__, __dir__ = lazy_names(
     __name__,

@@ -17,8 +17,6 @@ from sparseml.pytorch.sparsification.pruning.settings.fisher_fields import (
     fisher_settings,
 )
 
-__all__ = ["OBSPruningModifier"]
-
 # what was defined here in SparseML 1.x
 __getattr__, __dir__ = lazy_names(
     __name__,

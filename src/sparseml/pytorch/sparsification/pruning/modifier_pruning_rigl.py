@@ -31,8 +31,6 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
 from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.params import NamedLayerParam
 
-__all__ = ["RigLPruningModifier"]
-
 # what was defined here in SparseML 1.x
 __getattr__, __dir__ = lazy_names(
     __name__,

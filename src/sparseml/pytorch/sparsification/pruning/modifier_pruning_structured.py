@@ -36,8 +36,6 @@ from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN
 
-__all__ = ["StructuredPruningModifier"]
-
 
 @PyTorchModifierYAML()
 @declared_fields()

@@ -29,8 +29,6 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
 from sparseml.pytorch.sparsification.pruning.settings.limits import require_sensible_limits
 from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
 
-__all__ = ["TopKASTPruningModifier"]
-
 _LOGGER = logging.getLogger(__name__)
 
 

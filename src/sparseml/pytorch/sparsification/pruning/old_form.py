@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 
 from sparseml.pytorch.sparsification.pruning import door, mask_creator, scorer
 
-__all__ = ["decide_in_old_form", "with_old_form"]
-
 _Class = TypeVar("_Class", bound=type)
 
 

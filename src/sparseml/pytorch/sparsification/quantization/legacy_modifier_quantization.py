@@ -17,8 +17,6 @@ from sparseml.pytorch.sparsification.quantization.modifier_quantization_base imp
     dict_or_empty,
 )
 
-__all__ = ["QuantizationModifier"]
-
 
 def _as_flag(name: str, value: Any) -> Any:
     """``value`` as SparseML 1.x shows it: 0 and 1 stay numbers."""

@@ -21,8 +21,6 @@ from sparseml.pytorch.sparsification.quantization.modifier_quantization_base imp
 )
 from sparseml.utils.text import did_you_mean, quoted_list
 
-__all__ = ["QuantizationModifier"]
-
 _SCHEMES = ("default", "deepsparse", "tensorrt")
 
 

@@ -13,8 +13,6 @@ from sparseml.pytorch.sparsification.fields import as_number, field, of_types
 from sparseml.pytorch.sparsification.modifier import Loggers, ScheduledModifier
 from sparseml.sparsification.types import SparsificationTypes
 
-__all__ = ["ALLOW_INERT", "BaseQuantizationModifier", "dict_or_empty"]
-
 
 def dict_or_empty(name: str, value: Any) -> dict[str, Any]:
     """Return a copy of a mapping, an empty one for None.

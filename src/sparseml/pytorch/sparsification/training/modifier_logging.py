@@ -14,8 +14,6 @@ from sparseml.pytorch.sparsification.modifier import (
 from sparseml.pytorch.utils.sparsification_info import log_module_sparsification_info
 from sparseml.sparsification.types import SparsificationTypes
 
-__all__ = ["EpochRangeModifier", "SparsificationLoggingModifier"]
-
 
 @PyTorchModifierYAML()
 @declared_fields()

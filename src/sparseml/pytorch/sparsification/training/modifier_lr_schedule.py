@@ -33,8 +33,6 @@ from sparseml.pytorch.utils.optimizers import set_optim_learning_rate
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.text import did_you_mean, quoted_list
 
-__all__ = ["LearningRateModifier"]
-
 _LR_CLASSES = {
     "StepLR": ("gamma", "step_size"),
     "MultiStepLR": ("gamma", "milestones"),

@@ -19,8 +19,6 @@ from sparseml.pytorch.sparsification.modifier import (
 from sparseml.pytorch.sparsification.training.selected_params import SelectedParams
 from sparseml.utils.interpolation import INTERPOLATION_FUNCS, interpolate
 
-__all__ = ["GradualParamModifier", "SetParamModifier"]
-
 
 def _checked_value(name: str, value: Any) -> Any:
     """``value`` as plain numbers; YAML takes texts such as ``1e-3`` for no number."""

@@ -20,8 +20,6 @@ from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML, Schedu
 from sparseml.pytorch.sparsification.training.param_groups import checked_groups, selected_groups
 from sparseml.sparsification.types import SparsificationTypes
 
-__all__ = ["SetWeightDecayModifier"]
-
 
 @PyTorchModifierYAML()
 @declared_fields()

@@ -13,8 +13,6 @@ from sparseml.pytorch.sparsification.fields import as_flag, declared_fields, fie
 from sparseml.pytorch.sparsification.modifier import Loggers, PyTorchModifierYAML, ScheduledModifier
 from sparseml.pytorch.sparsification.training.selected_params import SelectedParams
 
-__all__ = ["TrainableParamsModifier"]
-
 
 @PyTorchModifierYAML()
 @declared_fields()

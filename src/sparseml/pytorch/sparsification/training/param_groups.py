@@ -11,8 +11,6 @@ from torch.optim import Optimizer
 from sparseml.pytorch.sparsification.modifier import ScheduledModifier
 from sparseml.pytorch.utils.optimizers import get_optim_groups_learning_rates
 
-__all__ = ["LearningRateLogging", "checked_groups", "selected_groups"]
-
 
 def checked_groups(name: str, param_groups: Iterable[int] | None) -> list[int] | None:
     """Return the indices as a list; None stands for all groups.

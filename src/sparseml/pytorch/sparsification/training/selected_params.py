@@ -24,8 +24,6 @@ from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.iterables import validate_names
 from sparseml.utils.text import shown
 
-__all__ = ["SelectedParams"]
-
 _LOGGER = logging.getLogger(__name__)
 
 

@@ -14,17 +14,6 @@ from torch import Tensor
 
 from sparseml.utils.constants import ALL_TOKEN
 
-__all__ = [
-    "LOGGING_LEVELS",
-    "BaseLogger",
-    "LambdaLogger",
-    "LogEntry",
-    "LogMethods",
-    "PythonLogger",
-    "Scalar",
-    "test_log_dir",
-]
-
 #: Names of levels as recipes and commands give them.
 LOGGING_LEVELS = {
     "debug": logging.DEBUG,

@@ -10,8 +10,6 @@ from typing import Any
 from sparseml.pytorch.utils.loggers.base import BaseLogger, LambdaLogger, LogEntry, PythonLogger
 from sparseml.pytorch.utils.loggers.services import TensorBoardLogger, WANDBLogger
 
-__all__ = ["SparsificationGroupLogger"]
-
 _LOGGER = logging.getLogger(__name__)
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from sparseml.pytorch.utils.loggers.base import BaseLogger, LogEntry
 from sparseml.utils.plain import plain_data
 
-__all__ = ["JSONLinesLogger"]
-
 _FIELDS = {"scalar": "value", "string": "string"}
 
 

@@ -11,8 +11,6 @@ from sparseml.pytorch.utils.loggers.base import BaseLogger, LogEntry, LogMethods
 from sparseml.pytorch.utils.loggers.services import WANDBLogger
 from sparseml.utils.constants import ALL_TOKEN
 
-__all__ = ["LoggerManager"]
-
 LogTypes = str | Sequence[str]
 
 

@@ -15,8 +15,6 @@ from typing import Any
 
 from sparseml.pytorch.utils.loggers.base import BaseLogger, LogEntry, test_log_dir
 
-__all__ = ["ClearMLLogger", "TensorBoardLogger", "WANDBLogger"]
-
 
 class TensorBoardLogger(BaseLogger):
     """Writes TensorBoard event files.

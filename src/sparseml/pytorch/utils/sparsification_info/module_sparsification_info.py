@@ -15,8 +15,6 @@ from sparseml.pytorch.utils.sparsification_info.configs import (
     SparsificationSummaries,
 )
 
-__all__ = ["ModuleSparsificationInfo", "log_module_sparsification_info"]
-
 
 class ModuleSparsificationInfo(BaseModel):
     """Summaries, pruning and quantization of a model."""

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-__all__ = ["Original", "computed_tensor", "original_of", "parameter_of", "rescued"]
-
 _PLACE = "parametrizations"
 _V, _ORIGINAL = "_v", "_orig"  # as the hooks of torch.nn.utils name what they compute from
 _SEED = 0

@@ -10,8 +10,6 @@ from torch.func import functional_call
 
 from sparseml.pytorch.functional.powerpropagation import powerpropagated, rescaled
 
-__all__ = ["PowerpropagationWrapper", "require_alpha"]
-
 
 def require_alpha(name: str, value: float) -> float:
     """:raises ValueError: for an exponent below 1, with which weights would avoid zero"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,9 +15,9 @@ from torch.overrides import TorchFunctionMode
 from sparseml.pytorch.nn import Identity
 from sparseml.pytorch.utils.layer_tracking import in_order
 
-__all__ = ["RemovedLayer"]
-
 _LOGGER = logging.getLogger(__name__)
+
+_Make = Callable[[Tensor], Tensor]
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -81,23 +81,34 @@ class RemovedLayer(Identity):
             torch._C._set_tracing_state(tracing)  # type: ignore[attr-defined]
 
     def _ask(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Form:
-        outline = self._outlines[0]
-        try:
-            args, kwargs = _without_values((args, kwargs))
-            inputs = [*args, *kwargs.values()]
-            grown = _watch_caches(inputs)
-            with torch.no_grad():
-                output = outline.forward(*args, **kwargs)
-        except Exception as error:  # whatever the layer does that needs values
-            _LOGGER.debug("%s cannot be asked for its output: %s", self._name, error)
-            return next(reversed(self._forms.values()), _Form(None, [], {}))
-        given, got = self._first(args, kwargs), _entries(output)[0]
-        if isinstance(given, Tensor) and isinstance(got, Tensor) and given.shape != got.shape:
-            raise ValueError(
-                f"the layer {self._name} ({type(outline).__name__}) cannot be taken out: it turns "
-                f"the shape {tuple(given.shape)} into {tuple(got.shape)}"
-            )
-        return _Form(output, inputs, grown)
+        outline, given = self._outlines[0], self._first(args, kwargs)
+        why = ""
+        ways: list[tuple[_Make, _Make]] = [(_blank, _blank)]
+        if isinstance(given, Tensor):  # some layers look at values, and some kernels know no meta
+            ways.append((partial(_blank, like=given), _with_values))
+        for of_layer, of_inputs in ways:
+            try:
+                layer, inputs = _copied(outline, of_layer), _copied((args, kwargs), of_inputs)
+                form, got = _answer(layer, *inputs)
+            except Exception as error:  # whatever the layer does
+                why = str(error)
+                continue
+            if isinstance(given, Tensor) and isinstance(got, Tensor) and given.shape != got.shape:
+                raise ValueError(
+                    f"the layer {self._name} ({type(outline).__name__}) cannot be taken out: it "
+                    f"turns the shape {tuple(given.shape)} into {tuple(got.shape)}"
+                )
+            return form
+        if self._forms:
+            return next(reversed(self._forms.values()))
+        _LOGGER.warning(
+            "the layer %s (%s) that is taken out hands on its first input as it is, as the form of "
+            "its output cannot be found out: %s",
+            self._name,
+            type(outline).__name__,
+            why,
+        )
+        return _Form(None, [], {})
 
 
 class _Form:
@@ -165,22 +176,36 @@ def _kind(value: Any) -> Any:
     return value if value is None or isinstance(value, bool) else type(value)
 
 
-class _WithoutValues(TorchFunctionMode):
-    """Makes deep copies of tensors, in whatever they are, tensors of the meta device.
+class _Copying(TorchFunctionMode):
+    """Has deep copies, of whatever holds tensors, hold what ``make`` makes of them."""
 
-    All of floating point get the same dtype, so that they fit each other whatever autocasts them.
-    """
+    def __init__(self, make: _Make) -> None:
+        super().__init__()
+        self._make = make
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (Tensor.__deepcopy__, Tensor.clone):
-            dtype = torch.float32 if args[0].is_floating_point() else args[0].dtype
-            return torch.empty(args[0].shape, dtype=dtype, device="meta")
+            return self._make(args[0])
         return func(*args, **(kwargs or {}))
 
 
-def _without_values(value: Any, memo: dict[int, Any] | None = None) -> Any:
-    with torch.no_grad(), _WithoutValues():
+def _copied(value: Any, make: _Make, memo: Any = None) -> Any:
+    with torch.no_grad(), _Copying(make):
         return copy.deepcopy(value, memo)
+
+
+def _blank(tensor: Tensor, like: Tensor | None = None) -> Tensor:
+    """Return zeros, without values or on the device of ``like``.
+
+    All of floating point get the same dtype, so that they fit each other whatever autocasts them.
+    """
+    device, dtype = ("meta", torch.float32) if like is None else (like.device, like.dtype)
+    dtype = dtype if dtype.is_floating_point and tensor.is_floating_point() else tensor.dtype
+    return torch.zeros(tensor.shape, dtype=dtype, device=device)
+
+
+def _with_values(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone()
 
 
 def _outline(layer: nn.Module) -> nn.Module:
@@ -188,8 +213,17 @@ def _outline(layer: nn.Module) -> nn.Module:
     hooks = [vars(module)[name] for module in layer.modules() for name in _HOOKS]
     memo: dict[int, Any] = {id(one): type(one)() for one in hooks}
     try:
-        copied: nn.Module = _without_values(layer, memo)
+        outline: nn.Module = _copied(layer, _blank, memo)
     except Exception as error:  # whatever it holds that has no copy
         _LOGGER.debug("%s cannot be copied: %s", type(layer).__name__, error)
         return nn.Identity()
-    return copied.eval()
+    return outline.eval()
+
+
+def _answer(layer: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[_Form, Any]:
+    """Return the form of a layer's output, and the first entry of the output."""
+    inputs = [*args, *kwargs.values()]
+    grown = _watch_caches(inputs)
+    with torch.no_grad():
+        output = layer.forward(*args, **kwargs)
+    return _Form(output, inputs, grown), _entries(output)[0]

@@ -14,8 +14,6 @@ from sparseml.pytorch.sparsification.layer_selection import select_layers
 from sparseml.pytorch.utils.layer_tracking import ASLayerTracker
 from sparseml.pytorch.utils.layers import get_layer
 
-__all__ = ["WatchedPenalties", "as_weights", "weights_by_entry", "weights_by_layer"]
-
 Layers = str | Iterable[str]
 Weights = float | list[float]
 

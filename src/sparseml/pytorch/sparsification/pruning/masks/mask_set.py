@@ -17,6 +17,7 @@ from sparseml.pytorch.functional.masks import apply_masks, pack_mask, unpack_mas
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.utils.distributed import collective, is_distributed
 from sparseml.pytorch.utils.layer_kinds import is_swapped
+from sparseml.pytorch.utils.optimizers import states_of
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.parametrized import computed_tensor, parameter_of, rescued
 from sparseml.pytorch.utils.tensors.sharded import full_value, is_sharded, local_part, shard_like
@@ -190,11 +191,13 @@ class MaskSet(Mapping[str, Tensor]):
         Momentum of a pruned weight would move it until the next masking, and that of a regrown
         weight belongs to its former life.
 
-        :param optimizer: any object with a ``state`` of the usual form, parameter → name → value;
-            every tensor in it that has the parameter's shape is cleared
+        :param optimizer: any object with a ``state`` of the usual form, parameter → name → value,
+            or with optimizers inside; every tensor there of the parameter's shape is cleared
         :param before: the masks as they were
         """
-        state, params, any_changed = getattr(optimizer, "state", {}), self.params, False
+        params, any_changed = self.params, False
+        plain = type(optimizer).__module__.startswith("torch.optim.")  # those hold no others
+        states = [optimizer.state] if plain else states_of(optimizer)
         local = local_part if self.sharded else Tensor.detach
         for param, old, new in zip(params, before, self.bits, strict=True):
             if old is new or old.shape != new.shape:
@@ -203,7 +206,7 @@ class MaskSet(Mapping[str, Tensor]):
             if not bool(changed.any()):
                 continue
             any_changed = True
-            for value in state.get(param, {}).values():
+            for value in (v for state in states for v in state.get(param, {}).values()):
                 if isinstance(value, Tensor) and value.shape == param.shape:
                     local(value).masked_fill_(changed.to(value.device), 0)
         if any_changed and self._enabled and not self.allow_reintroduction:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Parameter
 
+from sparseml.pytorch.utils.optimizers import states_of
 from sparseml.pytorch.utils.tensors.sharded import local_part
 
 _MOMENTS = ("momentum_buffer", "exp_avg", "exp_avg_sq")
@@ -15,18 +16,18 @@ _MOMENTS = ("momentum_buffer", "exp_avg", "exp_avg_sq")
 
 def zero_momentum(optimizer: Any) -> None:
     """Zero every ``momentum_buffer`` of an optimizer."""
-    for values in getattr(optimizer, "state", {}).values():
-        momentum = values.get("momentum_buffer")
-        if isinstance(momentum, Tensor):
-            momentum.zero_()
+    for state in states_of(optimizer):
+        for values in state.values():
+            momentum = values.get("momentum_buffer")
+            if isinstance(momentum, Tensor):
+                momentum.zero_()
 
 
 def mask_moments(optimizer: Any, params: Iterable[Parameter]) -> None:
     """Zero first and second moments of weights that are exactly zero."""
     for param in params:
-        values = optimizer.state.get(param, {})
         zero = local_part(param) == 0
-        for name in _MOMENTS:
-            moment = values.get(name)
+        remembered = [state.get(param, {}) for state in states_of(optimizer)]
+        for moment in (values.get(name) for values in remembered for name in _MOMENTS):
             if isinstance(moment, Tensor) and moment.shape == param.shape:
                 local_part(moment).masked_fill_(zero.to(moment.device), 0)

@@ -38,8 +38,6 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.utils.text import shown
 
-__all__ = ["SnipMomentumPruningModifier"]
-
 _LOGGER = logging.getLogger(__name__)
 _CAP = 0.98
 _SCORES = ("snip_momentum", "snip", "gradient", "magnitude")

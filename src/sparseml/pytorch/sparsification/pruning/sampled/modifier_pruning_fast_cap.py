@@ -22,8 +22,6 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
 from sparseml.pytorch.sparsification.pruning.settings import fisher_fields
 from sparseml.pytorch.sparsification.pruning.settings.fields import as_count, as_optional_keywords
 
-__all__ = ["FastCAPruningModifier"]
-
 
 @PyTorchModifierYAML()
 @declared_fields(GradualFields)

@@ -18,8 +18,6 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
     as_optional_keywords,
 )
 
-__all__ = ["GWProdPruningModifier"]
-
 
 @PyTorchModifierYAML()
 @declared_fields(GradualFields)
