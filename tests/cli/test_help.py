@@ -53,6 +53,7 @@ def test_examples_run(
 ) -> None:
     pytest.importorskip("timm")
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "pruning.yaml").write_text("{end_step: 100}")  # settings of Intel's pruner
     for example in examples(shown(path, monkeypatch)):
         if example[0] == "recipe" and path != ():
             done = CliRunner().invoke(main, example)

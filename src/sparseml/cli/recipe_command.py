@@ -165,14 +165,40 @@ def chain(
         except (RuntimeError, ValueError) as error:
             raise Problem(f"{base} and {additional} cannot be combined: {error}") from error
         if output:
-            if Path(output).suffix.lower() not in (".yaml", ".yml"):
-                raise Problem(f"--output {output}: a recipe is written to a .yaml or .yml file")
-            try:
-                manager.save(output)
-            except OSError as error:
-                raise Problem(f"--output {output}: cannot be written: {error.strerror}") from error
+            _save(str(manager), output)
     if not output or as_json:
         _print_recipe(manager, as_json)
+
+
+@recipe.command()
+@click.argument("config", metavar="CONFIG")
+@click.option(
+    "--from",
+    "source",
+    type=click.Choice(["inc"]),
+    required=True,
+    help="Whose settings CONFIG has; inc: Intel Neural Compressor's WeightPruningConfig.",
+)
+@click.option("-o", "--output", metavar="FILE", help="Write it to FILE instead of printing it.")
+def convert(config: str, source: str, output: str | None) -> None:
+    """Make a recipe of the pruning settings of another library.
+
+    CONFIG is YAML or JSON. For Intel Neural Compressor it holds the arguments of
+    WeightPruningConfig: keys for all pruners and, in pruning_configs, those of each, which win.
+    Its N:M prunes N of M; in recipes N are kept.
+
+    \b
+    Example:
+      sparseml recipe convert --from inc pruning.yaml -o recipe.yaml
+    """
+    from sparseml.cli.inc_config import inc_recipe
+
+    with reported():
+        text = inc_recipe(config)
+        if output:
+            _save(text, output)
+    if not output:
+        click.echo(text, nl=False)
 
 
 # what it was called before composing came to mean composing blocks
@@ -258,6 +284,18 @@ def _load(path: str, recipe_args: str | None) -> ScheduledModifierManager:
     if "\n" in path or "\r" in path:
         raise Problem(f"{path!r} is not the path of a recipe")
     return ScheduledModifierManager.from_yaml(path, recipe_variables=recipe_args)
+
+
+def _save(text: str, output: str) -> None:
+    from sparseml.utils.atomic import atomic_path
+
+    if Path(output).suffix.lower() not in (".yaml", ".yml"):
+        raise Problem(f"--output {output}: a recipe is written to a .yaml or .yml file")
+    try:
+        with atomic_path(output) as part:
+            part.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Problem(f"--output {output}: cannot be written: {error.strerror}") from error
 
 
 def _print_recipe(manager: ScheduledModifierManager, as_json: bool) -> None:

@@ -86,6 +86,11 @@ FIELDS = {
         "grads_device": "cpu", "block_implementation": "block",
     },
     "GWProdPruningModifier": {**GRADUAL, "num_grads": 4, "global_sparsity": True},
+    "SnipMomentumPruningModifier": {
+        **GRADUAL, "mask_type": "2x1", "score_decay": 0.8, "score_gain": 0.5, "score_reduce": "max",
+        "score_dtype": "bfloat16", "layer_types": ["Linear"], "skip_indivisible": True,
+        "min_sparsity_per_param": 0.5, "inter_func": "cos",
+    },
     "LayerPruningModifier": {"layers": ["1"], **EVERY},
     "LayerThinningModifier": {
         "param_group_dependency_map": {"0.weight,0.bias": ["2.weight"]},

@@ -2,7 +2,8 @@
 
 Times are in any one unit, epochs or optimizer steps. Curves are named as in recipes:
 ``linear``; ``cubic``, the polynomial decay of Zhu and Gupta, "To prune, or not to prune" (2017),
-equation (1), fast at first and slow at the end; ``inverse_cubic``, its mirror image.
+equation (1), fast at first and slow at the end; ``inverse_cubic``, its mirror image; ``exp``,
+``cos`` and ``cube`` of Intel Neural Compressor.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sparseml.utils.interpolation import INTERPOLATION_FUNCS, scheduled_sparsity
+from sparseml.utils.interpolation import SPARSITY_CURVES, scheduled_sparsity
 
 __all__ = [
     "CURVES",
     "Ramp",
     "cosine_fraction",
     "is_dense_phase",
+    "over_whole_intervals",
     "scheduled_sparsity",
 ]
 
-CURVES = tuple(INTERPOLATION_FUNCS)
+CURVES = tuple(SPARSITY_CURVES)
 
 # float sums such as 0.1 + 0.2 overshoot by a rounding error; steps are far coarser than this
 _TOLERANCE = 1e-9
@@ -73,3 +75,21 @@ def cosine_fraction(time: float, start: float, end: float, initial: float) -> fl
         return 0.0
     progress = max(time - start, 0.0) / (end - start)
     return initial / 2.0 * (1.0 + math.cos(math.pi * progress))
+
+
+def over_whole_intervals(time: float, start: float, end: float, every: float) -> float:
+    """Return the time to ask a curve for that gets to its end with the last whole interval.
+
+    In Intel Neural Compressor update ``k`` of ``T = (end - start) // every`` is ``k / T`` of the
+    way along the curve, whatever is left of the time after the last; a window of less than an
+    interval is over as it begins.
+
+    :param every: the interval; not above 0 means that updates go on to the end
+    """
+    start = max(start, 0.0)
+    if every <= 0.0 or end <= start or time < start:
+        return time
+    intervals, done = math.floor((end - start) / every + _TOLERANCE), (time - start) / every
+    if done >= intervals - _TOLERANCE:
+        return end
+    return start + (end - start) * done / intervals

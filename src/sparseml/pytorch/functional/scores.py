@@ -17,6 +17,14 @@ def magnitude(weight: Tensor) -> Tensor:
     return weight.detach().abs()
 
 
+def gradient(weight: Tensor, grad: Tensor) -> Tensor:
+    """Absolute value of the gradient, whatever the weight.
+
+    :return: at least float32
+    """
+    return _wide(grad).abs()
+
+
 def movement(weight: Tensor, grad: Tensor, rate: float = 0.01) -> Tensor:
     r"""One step's contribution to the movement score, :math:`-\eta\, g\, w`.
 
@@ -35,7 +43,24 @@ def saliency(weight: Tensor, grad: Tensor) -> Tensor:
 
     :return: at least float32
     """
-    return (_wide(grad) * _wide(weight)).abs()
+    return (_wide(grad) * _wide(weight)).abs_()
+
+
+def with_momentum(total: Tensor, score: Tensor, decay: float = 0.9, gain: float = 1.0) -> Tensor:
+    r"""One step of a running score, :math:`q \leftarrow \alpha\, q + \beta\, s`.
+
+    With :func:`saliency` it is Intel Neural Compressor's ``snip_momentum``. A score :math:`c` at
+    each of :math:`n` steps adds up to :math:`\beta\, c\, (1 - \alpha^n) / (1 - \alpha)`.
+
+    :param total: :math:`q`, of any floating-point type, which the result has as well
+    :param score: :math:`s`, at least 0; if it is not finite anywhere, ``total`` stays as it is
+    :param decay: :math:`\alpha`; 0 for the last step alone
+    :param gain: :math:`\beta`
+    """
+    gained = score if gain == 1.0 else score * gain
+    new = torch.add(gained, total, alpha=decay).to(total.dtype)
+    # without asking for the value, so that a GPU is not waited for
+    return torch.where(score.sum().isfinite(), new, total)
 
 
 def drop_and_grow_scores(weight: Tensor, gradient: Tensor, kept: int) -> Tensor:

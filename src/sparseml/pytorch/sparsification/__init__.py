@@ -43,6 +43,7 @@ from sparseml.pytorch.sparsification.pruning import (
     PowerpropagationModifier,
     PowerpropagationWrapper,
     RigLPruningModifier,
+    SnipMomentumPruningModifier,
     StructuredPruningModifier,
     TopKASTPruningModifier,
 )
@@ -112,6 +113,7 @@ __all__ = [
     "SetLearningRateModifier",
     "SetParamModifier",
     "SetWeightDecayModifier",
+    "SnipMomentumPruningModifier",
     "SparsificationLoggingModifier",
     "StructuredPruningModifier",
     "TopKASTPruningModifier",

@@ -122,6 +122,12 @@ SHARDED = {
     "movement": lambda: sparsification.MovementPruningModifier(
         0.1, 0.7, 1.0, 3.0, 0.5, ["re:.*weight"]
     ),
+    "snip_momentum": lambda: sparsification.SnipMomentumPruningModifier(
+        0.1, 0.7, 1.0, 3.0, 0.5, ["re:.*weight"], mask_type="2x1", min_sparsity_per_param=0.5
+    ),
+    "snip_momentum_max": lambda: sparsification.SnipMomentumPruningModifier(
+        0.1, 0.7, 1.0, 3.0, 0.5, ["re:.*weight"], mask_type="2x1", score_reduce="max"
+    ),
     "acdc": lambda: sparsification.ACDCPruningModifier(0.7, 0, 4, 1, ["re:.*weight"]),
     "top_kast": lambda: sparsification.TopKASTPruningModifier(
         0.7, 0.4, 1.0, 3.0, 0.5, ["re:.*weight"]

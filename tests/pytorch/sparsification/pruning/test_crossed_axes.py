@@ -34,6 +34,7 @@ PRUNERS = {
     "MagnitudePruningModifier": GRADUAL,
     "GlobalMagnitudePruningModifier": GRADUAL,
     "MovementPruningModifier": GRADUAL,
+    "SnipMomentumPruningModifier": GRADUAL,
     "ACDCPruningModifier": {"compression_sparsity": SPARSITY, **WHEN},
     "TopKASTPruningModifier": {
         "forward_sparsity": SPARSITY,
@@ -128,7 +129,7 @@ def build(name, pattern, budget):
 def prune(modifier):
     model = net()
     kwargs = {"grad_sampler": SAMPLER}
-    if "Movement" in type(modifier).__name__:
+    if "Momentum" in type(modifier).__name__ or "Movement" in type(modifier).__name__:
         modifier.initialize(model, **kwargs)
         model(torch.randn(4, 16)).pow(2).mean().backward()
         modifier.method.observe(modifier.masks)
@@ -183,5 +184,5 @@ def test_cell_is_refused(name, pattern, budget):
 
 def test_how_many_cells_are_exact():
     others = [cell for cell in CELLS if cell[0] != "FastCAPruningModifier"]
-    assert len(others) == 352
+    assert len(others) == 384
     assert sum(not reason(*cell) for cell in others) >= 250

@@ -15,6 +15,7 @@ from sparseml.pytorch.sparsification.pruning import (
     MagnitudePruningParamsScorer,
     MovementPruningModifier,
     RigLPruningModifier,
+    SnipMomentumPruningModifier,
     TopKASTPruningModifier,
     UnstructuredPruningMaskCreator,
 )
@@ -61,6 +62,15 @@ MAKERS = {
         init_sparsity=0.1, max_sparsity_per_param=0.8, mask_type="filter", **FIELDS
     ),
     "movement": lambda: MovementPruningModifier(init_sparsity=0.1, **FIELDS),
+    "snip_momentum": lambda: SnipMomentumPruningModifier(
+        init_sparsity=0.1, mask_type="2x1", min_sparsity_per_param=0.5, **FIELDS
+    ),
+    "snip_momentum_2:4": lambda: SnipMomentumPruningModifier(
+        **{**FIELDS, "final_sparsity": 0.5, "params": ["2.weight"]},
+        init_sparsity=0.0,
+        mask_type="2:4",
+        score_dtype="bfloat16",
+    ),
     "reintroducing": Reintroducing,
     "acdc": lambda: ACDCPruningModifier(
         0.7, start_step=1, end_step=12, update_steps=3, params=["re:.*weight"]

@@ -215,10 +215,13 @@ class NM(PerTensor):
     leaves it dense. So the sparsity grows with the number of groups already in the pattern, and at
     ``1 - keep / group`` all of them are. In a convolution's weight groups run along the input
     channels, at each kernel position.
+
+    :param reduce: how the scores of what a unit loses are summed up; ``mean`` divides by ``group``
     """
 
     keep: int
     group: int
+    reduce: str = "mean"
 
     def __post_init__(self) -> None:
         if not 0 < self.keep < self.group:
@@ -256,7 +259,9 @@ class NM(PerTensor):
             there = self.fold(live)[0]
             order = groups.masked_fill(~there, -torch.inf).argsort(dim=-1)[..., :lose]
             lowest = groups.masked_fill(~there, 0.0).gather(-1, order)
-        return reduce_dims(lowest, (-1,), "sum") / self.group
+        if self.reduce == "mean":
+            return reduce_dims(lowest, (-1,), "sum") / self.group
+        return reduce_dims(lowest, (-1,), self.reduce)
 
     def unit_size(self, shape: Sequence[int], units: int) -> int:
         return self.group - self.keep

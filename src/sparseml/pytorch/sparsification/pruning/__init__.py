@@ -57,6 +57,9 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_structured import 
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_topkast import (
     TopKASTPruningModifier,
 )
+from sparseml.pytorch.sparsification.pruning.observed.modifier_pruning_snip_momentum import (
+    SnipMomentumPruningModifier,
+)
 from sparseml.pytorch.sparsification.pruning.sampled.modifier_pruning_cap import CAPruningModifier
 from sparseml.pytorch.sparsification.pruning.sampled.modifier_pruning_fast_cap import (
     FastCAPruningModifier,
@@ -115,6 +118,7 @@ __all__ = [
     "PowerpropagationWrapper",
     "Problem",
     "RigLPruningModifier",
+    "SnipMomentumPruningModifier",
     "StructuredPruningModifier",
     "TopKASTPruningModifier",
 ]

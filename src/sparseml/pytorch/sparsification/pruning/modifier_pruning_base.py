@@ -318,7 +318,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         """Let the method see the gradients; with reintroduction, put masked values back."""
         if not (self._initialized and self._enabled):
             self._require_active("optimizer_pre_step")
-        if self._observes:
+        if self._observes and not self._ended:
             self._observe_once()
         if self._masks.allow_reintroduction:
             self._masks.restore_unmasked()

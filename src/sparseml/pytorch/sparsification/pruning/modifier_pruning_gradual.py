@@ -22,7 +22,7 @@ from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.sharded import full_value
 from sparseml.pytorch.utils.tensors.stats import tensor_list_sparsity, tensor_sparsity
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, FROM_PARAM_TOKEN
-from sparseml.utils.interpolation import INTERPOLATION_FUNCS, scheduled_sparsity
+from sparseml.utils.interpolation import SPARSITY_CURVES, scheduled_sparsity
 from sparseml.utils.text import shown
 
 
@@ -37,7 +37,7 @@ class GradualFields:
     :param final_sparsity: sparsity at the end, or several with the parameters they are for
     :param update_frequency: epochs between updates, -1 for every step
     :param leave_enabled: keep the masks in force after the end
-    :param inter_func: ``linear``, ``cubic`` or ``inverse_cubic``
+    :param inter_func: ``linear``, ``cubic``, ``inverse_cubic``, ``exp``, ``cos`` or ``cube``
     """
 
     init_sparsity: float | str
@@ -72,7 +72,7 @@ class BaseGradualPruningModifier(BasePruningModifier):
     :param final_sparsity: strictly between 0 and 1, or for several a mapping from each to the
         names and patterns of its parameters (the first that matches holds; recipes are read in
         ascending order)
-    :param inter_func: ``linear``, ``cubic`` or ``inverse_cubic``
+    :param inter_func: ``linear``, ``cubic``, ``inverse_cubic``, ``exp``, ``cos`` or ``cube``
     :raises TypeError: for a sparsity that is not written as a float
     :raises ValueError: for a sparsity outside its range, an unknown ``inter_func``, an
         ``update_frequency`` of 0, and for ``params`` beside a mapping
@@ -81,6 +81,7 @@ class BaseGradualPruningModifier(BasePruningModifier):
     _init_sparsity: float | str | list[float]
     _init_from_param: bool
     _inter_func: str
+    _stops_short = False  # whether an N:M pattern may end with groups that are left dense
     _final_sparsity: float | Mapping[float, Sequence[str]]
     _progress: ClassVar[tuple[str, ...]] = ("_init_sparsity", "_overall_init_sparsity")
 
@@ -134,7 +135,7 @@ class BaseGradualPruningModifier(BasePruningModifier):
         doc="Sparsity at the start, or the token for each parameter's own.",
     )
     final_sparsity = field(as_final_sparsity)
-    inter_func = field(one_of(INTERPOLATION_FUNCS))
+    inter_func = field(one_of(SPARSITY_CURVES))
 
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> list[float]:
         """The sparsity of each parameter at ``epoch``.
@@ -217,7 +218,9 @@ class BaseGradualPruningModifier(BasePruningModifier):
     ) -> None:
         """:raises ValueError: for sparsities that the pattern cannot have"""
         for final in finals:
-            require_reachable(pattern, final, self._describe("final_sparsity"))
+            require_reachable(
+                pattern, final, self._describe("final_sparsity"), at_most=self._stops_short
+            )
         initial = self._initial()
         highest = max(initial, default=0.0) if isinstance(initial, list) else initial
         require_reachable(pattern, highest, self._describe("init_sparsity"), at_most=True)

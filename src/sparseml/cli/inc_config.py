@@ -1,0 +1,272 @@
+"""Recipes made of the pruning settings of Intel Neural Compressor.
+
+Its ``WeightPruningConfig`` has keys for all pruners and, in ``pruning_configs``, a mapping for each
+pruner, whose values win. Here that is a file of YAML or JSON with the same keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from textwrap import indent
+from typing import Any
+
+from sparseml.cli.problems import Problem
+from sparseml.optim.language.yaml_text import RecipeLoader, dump
+from sparseml.utils.text import did_you_mean, quoted_list
+
+_HEAD = """\
+# Converted from {path}.
+# Intel's pruner leaves the last layer of a model dense; name it in exclude to have the same here.
+"""
+_PRUNERS = ("magnitude", "gradient", "snip", "snip_momentum")
+_LEFT_OUT = ["block_mask", "retrain_free", "sparse_gpt"]
+_KINDS = ["Conv", "Linear"]
+_WORDS = r"(\d+)x(\d+|channel)|channelx(\d+)|(\d+):(\d+)"
+
+Check = Callable[[Any], bool]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _fraction(value: Any) -> bool:
+    return _number(value) and 0.0 <= value < 1.0
+
+
+def _whole(least: int) -> tuple[str, Check]:
+    return (
+        f"a whole number of at least {least}",
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least,
+    )
+
+
+def _one_of(*words: str) -> tuple[str, Check]:
+    return quoted_list(words), lambda value: value in words
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+_SHARE: tuple[str, Check] = ("a number in [0, 1)", _fraction)
+_TEXT: tuple[str, Check] = ("a text", lambda value: isinstance(value, str))
+_NAMES: tuple[str, Check] = ("a list of names", _is_names)
+_FLAG: tuple[str, Check] = ("true or false", lambda value: isinstance(value, bool))
+_ANYTHING: tuple[str, Check] = ("anything", lambda value: True)
+
+# key -> default, what it must be, and the check of that
+_KEYS: dict[str, tuple[Any, tuple[str, Check]]] = {
+    "target_sparsity": (0.9, _SHARE),
+    "pruning_type": ("snip_momentum", _TEXT),
+    "pattern": ("4x1", _TEXT),
+    "op_names": ([], _NAMES),
+    "excluded_op_names": ([], _NAMES),
+    "pruning_op_types": (_KINDS, _NAMES),
+    "start_step": (0, _whole(0)),
+    "end_step": (0, _whole(0)),
+    "pruning_frequency": (1, _whole(1)),
+    "pruning_scope": ("global", _one_of("global", "local")),
+    "sparsity_decay_type": ("exp", _one_of("exp", "cos", "linear", "cube")),
+    "max_sparsity_ratio_per_op": (0.98, _SHARE),
+    "min_sparsity_ratio_per_op": (0.0, _SHARE),
+    "criterion_reduce_type": ("mean", _one_of("mean", "sum", "max")),
+    "criterion_type": (None, _ANYTHING),  # pruning_type says it
+    "reg_type": (None, ("null; group lasso has no modifier", lambda value: value is None)),
+    "parameters": (None, _ANYTHING),  # of reg_type
+    "reg_coeff": (None, _ANYTHING),
+    "low_memory_usage": (False, _FLAG),
+    "resume_from_pruned_checkpoint": (None, _ANYTHING),  # has no effect there
+    "lock_init_sparsity": (False, _FLAG),
+}
+
+
+def inc_recipe(path: str) -> str:
+    """Return the recipe that prunes as the file at ``path`` has Intel's pruner do.
+
+    N:M there says how many of M are pruned, here how many are kept.
+
+    :raises Problem: naming the file and the key that cannot be converted
+    """
+    content = _read(path)
+    everywhere = {key: value for key, value in content.items() if key != "pruning_configs"}
+    own = content.get("pruning_configs") or [{}]
+    if not isinstance(own, list) or not all(isinstance(one, Mapping) for one in own):
+        raise Problem(f"{path}: pruning_configs must be a list of mappings, found {own!r}")
+    pruners = [
+        _Settings(path, everywhere, local, f"pruning_configs[{number}].")
+        for number, local in enumerate(own)
+    ]
+    text = _HEAD.format(path=Path(path).name) + "modifiers:\n"
+    for settings in pruners:
+        name, fields = _modifier(settings)
+        text += f"  - !{name}\n{indent(dump(fields), '    ')}"
+    _require_loadable(path, text)
+    return text
+
+
+def _require_loadable(path: str, text: str) -> None:
+    from sparseml.optim.errors import RecipeError
+    from sparseml.pytorch.optim import ScheduledModifierManager
+
+    try:
+        ScheduledModifierManager.from_yaml(text)
+    except RecipeError as error:
+        raise Problem(f"{path}: {error}", file=path) from error
+
+
+def _read(path: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        content = yaml.load(text, Loader=RecipeLoader)
+    except OSError as error:
+        raise Problem(f"{path}: cannot be read: {error.strerror}", file=path) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Problem(f"{path}: is neither YAML nor JSON: {error}", file=path) from error
+    if not isinstance(content, Mapping):
+        raise Problem(f"{path}: must be a mapping of keys, found {type(content).__name__}")
+    old: Any = content
+    for key in ("pruning", "approach", "weight_compression_v2"):  # how files of 1.x nest it
+        old = old.get(key) if isinstance(old, Mapping) else None
+    if isinstance(old, Mapping):
+        content = {**old, "pruning_configs": old.get("pruners")}
+        del content["pruners"]
+    return dict(content)
+
+
+class _Settings:
+    """The settings of one pruner, checked when asked for: its own, everyone's, or defaults."""
+
+    def __init__(
+        self, path: str, everywhere: Mapping[str, Any], local: Mapping[str, Any], place: str
+    ) -> None:
+        self._path, self._given = path, ((place, local), ("", everywhere))
+        for prefix, mapping in self._given:
+            for key in mapping:
+                if key not in _KEYS:
+                    hint = did_you_mean(str(key), _KEYS)
+                    raise Problem(f"{path}: {prefix}{key} is not a key{hint}", key=f"{prefix}{key}")
+
+    def __getitem__(self, key: str) -> Any:
+        default, (wanted, check) = _KEYS[key]
+        for _, mapping in self._given:
+            value = mapping.get(key)
+            if value is not None:
+                if not check(value):
+                    raise self.problem(key, f"must be {wanted}, found {value!r}")
+                return value
+        return default
+
+    def problem(self, key: str, message: str) -> Problem:
+        """Return the error about a key, named as it was given."""
+        prefix = next((prefix for prefix, given in self._given if given.get(key) is not None), "")
+        return Problem(f"{self._path}: {prefix}{key} {message}", key=f"{prefix}{key}")
+
+
+def _modifier(settings: _Settings) -> tuple[str, dict[str, Any]]:
+    for key in _KEYS:
+        settings[key]
+    kind, start, end = (settings[key] for key in ("pruning_type", "start_step", "end_step"))
+    if end < start:
+        raise settings.problem("end_step", f"must be at least start_step {start}, found {end}")
+    fields: dict[str, Any] = {**_selection(settings)}
+    if kind == "pattern_lock":
+        return "ConstantPruningModifier", {"params": fields["params"], "start_step": start} | {
+            key: value for key, value in fields.items() if key == "exclude"
+        }
+    _require_offered(settings, kind)
+    if kind != "magnitude" and end == 0:
+        raise settings.problem("end_step", f"must be above 0, as {kind} needs a step to score by")
+    target, cap = settings["target_sparsity"], settings["max_sparsity_ratio_per_op"]
+    mask_type, full = _pattern(settings)
+    if target > full:
+        raise settings.problem("target_sparsity", f"must be at most {full:g}, found {target}")
+    together = settings["pruning_scope"] == "global"
+    fields |= {
+        "init_sparsity": "__FROM_PARAM__" if settings["lock_init_sparsity"] else 0.0,
+        "final_sparsity": float(min(target, cap)),
+        "start_step": start,
+        "end_step": end,
+        "update_steps": settings["pruning_frequency"],
+        "inter_func": settings["sparsity_decay_type"],
+        "mask_type": mask_type,
+        "global_sparsity": together,
+        "score_type": kind,
+        "score_reduce": settings["criterion_reduce_type"],
+    }
+    if settings["low_memory_usage"]:
+        fields["score_dtype"] = "bfloat16"
+    if together:
+        fields |= _limits(settings, float(cap), fields["final_sparsity"])
+    return "SnipMomentumPruningModifier", fields
+
+
+def _require_offered(settings: _Settings, kind: str) -> None:
+    if kind.endswith("_progressive") and kind.removesuffix("_progressive") in _PRUNERS:
+        plain = kind.removesuffix("_progressive")
+        raise settings.problem(
+            "pruning_type", f"{kind!r}: there are no progressive steps here; say {plain!r}"
+        )
+    if kind in _LEFT_OUT:
+        raise settings.problem("pruning_type", f"{kind!r} has no modifier here")
+    if kind not in _PRUNERS:
+        allowed = [*_PRUNERS, "pattern_lock"]
+        hint = did_you_mean(kind, allowed)
+        raise settings.problem(
+            "pruning_type", f"must be {quoted_list(allowed)}, found {kind!r}{hint}"
+        )
+
+
+def _limits(settings: _Settings, cap: float, final: float) -> dict[str, float]:
+    floor = float(settings["min_sparsity_ratio_per_op"])
+    if floor > final:
+        raise settings.problem(
+            "min_sparsity_ratio_per_op", f"must be at most the sparsity {final}, found {floor}"
+        )
+    limits = {"max_sparsity_per_param": cap}
+    return limits | ({"min_sparsity_per_param": floor} if floor else {})
+
+
+def _pattern(settings: _Settings) -> tuple[str, float]:
+    """Return our word for a pattern, and the sparsity that it can reach."""
+    word = settings["pattern"].rpartition("_")[2]
+    found = re.fullmatch(_WORDS, word)
+    if not found or any(part == "0" for part in found.groups()):
+        why = "; heads have no pattern of their own here" if word == "mha" else ""
+        raise settings.problem(
+            "pattern", f"must be NxM, 1xchannel, channelx1 or N:M, found {word!r}{why}"
+        )
+    if not found[4]:
+        return word, 1.0
+    gone, group = int(found[4]), int(found[5])
+    if gone >= group:
+        raise settings.problem("pattern", f"must prune fewer than all of M, found {word!r}")
+    return f"{group - gone}:{group}", float(Fraction(gone, group))
+
+
+def _selection(settings: _Settings) -> dict[str, Any]:
+    names, kinds = settings["op_names"], settings["pruning_op_types"]
+    everything = not names or ".*" in names
+    fields: dict[str, Any] = {"params": "__ALL_PRUNABLE__"}
+    if not everything:
+        fields["params"] = _patterns(settings, "op_names", names)
+    if not everything or sorted(kinds) != _KINDS:
+        fields["layer_types"] = kinds
+    if out := settings["excluded_op_names"]:
+        fields["exclude"] = _patterns(settings, "excluded_op_names", out)
+    return fields
+
+
+def _patterns(settings: _Settings, key: str, names: Sequence[str]) -> list[str]:
+    """Return patterns of weights for patterns that are searched for in names of layers."""
+    try:
+        re.compile("|".join(f"(?:{name})" for name in names))
+    except re.error as error:
+        raise settings.problem(key, f"{names} has no regular expressions: {error}") from error
+    ends = [re.sub(r"(?<!\\)\$", r"(?=\\.weight$)", name) for name in names]
+    return [rf"re:.*(?:{name}).*\.weight$" for name in ends]

@@ -1,0 +1,1 @@
+"""Pruning by what is observed of the gradients of training."""
