@@ -5,7 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 
-class WrittenNumber(float):
+class _Written:
+    """What prints as the text that it was written as."""
+
+    _text: str
+
+    def __str__(self) -> str:
+        return self._text
+
+    __repr__ = __str__
+
+    def __getnewargs__(self) -> Any:
+        return (self._text,)
+
+
+class WrittenNumber(_Written, float):
     """A number that prints as the text that it was written as, such as ``1e-4``.
 
     YAML 1.1, and with it SparseML 1.x, takes numbers with an exponent but without a dot for text.
@@ -19,18 +33,8 @@ class WrittenNumber(float):
         number._text = str(text).strip()
         return number
 
-    _text: str
 
-    def __str__(self) -> str:
-        return self._text
-
-    __repr__ = __str__
-
-    def __getnewargs__(self) -> Any:
-        return (self._text,)
-
-
-class WrittenCount(int):
+class WrittenCount(_Written, int):
     """A whole number that prints as it was written, such as ``64.0``.
 
     :param given: the number, or the text of one
@@ -41,16 +45,6 @@ class WrittenCount(int):
         number = super().__new__(cls, float(given))
         number._text = str(given).strip()
         return number
-
-    _text: str
-
-    def __str__(self) -> str:
-        return self._text
-
-    __repr__ = __str__
-
-    def __getnewargs__(self) -> Any:
-        return (self._text,)
 
 
 def as_written(value: Any) -> Any:
