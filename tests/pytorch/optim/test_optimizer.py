@@ -7,7 +7,11 @@ import copy
 import pytest
 import torch
 
-from sparseml.pytorch.optim import ScheduledModifierManager, ScheduledOptimizer
+from sparseml.pytorch.optim import (
+    RecipeManagerStepWrapper,
+    ScheduledModifierManager,
+    ScheduledOptimizer,
+)
 from sparseml.pytorch.sparsification import EpochRangeModifier, SetWeightDecayModifier
 from sparseml.pytorch.utils import LoggerManager
 
@@ -146,3 +150,10 @@ def test_copies(model, optimizer):
     assert twin.wrapped_steps == 1 and twin.wrapped is not optimizer.wrapped
     twin.step()
     assert optimizer.wrapped_steps == 1
+
+
+def test_code_of_1x_finds_the_step_wrapper(model, inner, manager):
+    scheduled = ScheduledOptimizer(inner, model, manager, steps_per_epoch=10)
+    assert isinstance(scheduled._wrapper, RecipeManagerStepWrapper)
+    assert scheduled._wrapper.wrapped is inner
+    assert scheduled._wrapper.wrapped_steps_per_epoch == 10

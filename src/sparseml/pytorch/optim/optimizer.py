@@ -41,6 +41,11 @@ class ScheduledOptimizer(WrappedOptimizer):
         self.__setstate__(modified.__getstate__())
 
     @property
+    def _wrapper(self) -> ScheduledOptimizer:
+        # a stand-in of its own in SparseML 1.x
+        return self
+
+    @property
     def learning_rate(self) -> float:
         """The learning rate of the first parameter group; setting it sets all groups."""
         return get_optim_learning_rate(self._wrapped)
