@@ -62,12 +62,12 @@ def notes(results: list[dict[str, Any]], batch: int, samples: int) -> str:
     """What the columns of the table mean, and what they do not show."""
     medians = [result["latency_ms"][1] for result in results]
     differ, rounds = max(medians) / min(medians) - 1, results[0]["latency_rounds"]
-    unsettled = "" if results[0]["latency_settled"] else ", which had not settled"
+    unsettled = "" if results[0]["latency_settled"] else ", which had not settled,"
     return f"""\
 run        uniform and FastCAP take the same fraction from every layer; global and CAP rank the
            weights of all layers together. Uniform and global go by size alone; FastCAP and CAP
            sample gradients on training images, and the weights that stay make up for those that
-           go. Only gradual trains on
+           go. Only the gradual run trains any further
 accuracy   on test images that training never saw; vs dense in percentage points, and with a = if
            it is equal to dense within what {samples} images can tell
 zeros      among the weights that the recipes may prune (not: embedding, norms, biases, head)
