@@ -50,10 +50,9 @@ def run_one_shot(settings: OneShotRunSettings, glue: Glue) -> None:
     prepare(run.seed, run.threads)
     sparsities = asked_sparsities(settings.sweep.sparsities)
     load = functools.partial(load_recipe, run.sparseml_recipe, run.recipe_args)
-    load()
+    first = load()  # before anything that takes time
     with processes(run.device, run.timeout) as where:
         session = glue.open_session(settings, where)
-        first = load()
         require_fitting_patterns(first, session.model, run.sparseml_recipe)
         batches = foretell(first, session, run) // where.count
         with contextlib.ExitStack() as stack:
