@@ -70,7 +70,8 @@ class Session(Protocol):
 
     It may also have ``evaluated_samples``, how many :meth:`evaluate` measures on, and
     ``weights_loaded``, whether the dense model was trained rather than just initialised: without
-    them reports call no difference a gain.
+    them reports call no difference a gain. With ``write_model(model, manager, folder)`` a session
+    also writes pruned models as its library keeps them.
     """
 
     model: nn.Module
