@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from textwrap import indent
 from typing import Any
 
-import yaml
-
 from no_trainer.settings import PROGRESSIVE, PruningGroup
+from sparseml.optim.language.yaml_text import dump
 from sparseml.run import RunError
 
 CAP = 0.98
@@ -30,9 +30,7 @@ class Steps:
     update_steps: int
 
 
-def pruning_steps(
-    flags: PruningGroup, examples: int, batch: int, epochs: int
-) -> Steps:
+def pruning_steps(flags: PruningGroup, examples: int, batch: int, epochs: int) -> Steps:
     """Return when to prune.
 
     As in Intel's scripts an epoch is a fractional number of steps here.
@@ -94,7 +92,9 @@ def recipe_of(
         fields = {"weight": flags.distill_loss_weight, "layer": -1}
         fields |= {"replace_task_loss": True, "mask_padding": True}
         modifiers.append(("HiddenStateDistillationModifier", fields))
-    return "modifiers:\n" + "".join(_entry(name, fields) for name, fields in modifiers)
+    return "modifiers:\n" + "".join(
+        f"  - !{name}\n{indent(dump(fields), '      ')}" for name, fields in modifiers
+    )
 
 
 def _pruner(
@@ -134,8 +134,3 @@ def _mask_type(pattern: str) -> tuple[str, float]:
         "--pruning-pattern must be NxM, 1xchannel, channelx1, or N:M, to prune N of each M and "
         f"fewer than all, found {pattern!r}"
     )
-
-
-def _entry(name: str, fields: dict[str, Any]) -> str:
-    text = yaml.safe_dump(fields, sort_keys=False, default_flow_style=None, width=96)
-    return f"  - !{name}\n" + "".join(f"      {line}\n" for line in text.splitlines())
