@@ -8,6 +8,7 @@ from sparseml.lazy import lazy_names
 
 if TYPE_CHECKING:
     from sparseml.transformers.question_answering.answers import AnswerRules, best_answers
+    from sparseml.transformers.question_answering.reader import Reader, load_reader
     from sparseml.transformers.question_answering.reading import Question, read_squad
     from sparseml.transformers.question_answering.scores import (
         exact_match,
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
 __all__ = [
     "AnswerRules",
     "Question",
+    "Reader",
     "Window",
     "Windows",
     "best_answers",
     "exact_match",
+    "load_reader",
     "normalized_answer",
     "overlap_f1",
     "read_squad",
@@ -32,6 +35,7 @@ __all__ = [
 
 _HOMES = {
     "answers": "AnswerRules best_answers",
+    "reader": "Reader load_reader",
     "reading": "Question read_squad",
     "scores": "exact_match normalized_answer overlap_f1 squad_scores",
     "windows": "Window Windows",
