@@ -103,7 +103,10 @@ FIELDS = {
     },
     "DistillationModifier": {
         "hardness": 0.7, "temperature": 3.0, "distill_output_keys": [0],
-        "teacher_input_keys": ["x"], "update_frequency": -1.0, **RANGE,
+        "teacher_input_keys": ["x"], "update_frequency": -1.0, "mask_padding": True, **RANGE,
+    },
+    "HiddenStateDistillationModifier": {
+        "weight": 2.0, "layer": 3, "replace_task_loss": False, "mask_padding": True, **RANGE,
     },
     "PerLayerDistillationModifier": {
         "gain": 2.0, "normalize": False, "student_layer_names": ["0", "2"],

@@ -7,6 +7,7 @@ from sparseml.pytorch.sparsification.distillation import (
     DISTILL_PARAM_GROUP_KEY,
     BaseDistillationModifier,
     DistillationModifier,
+    HiddenStateDistillationModifier,
     PerLayerDistillationModifier,
 )
 from sparseml.pytorch.sparsification.info import sparsification_info
@@ -92,6 +93,7 @@ __all__ = [
     "GWProdPruningModifier",
     "GlobalMagnitudePruningModifier",
     "GradualParamModifier",
+    "HiddenStateDistillationModifier",
     "LayerPruningModifier",
     "LayerThinningModifier",
     "LearningRateFunctionModifier",
