@@ -151,7 +151,8 @@ class Training(Protocol):
 
 
 class _RunSettings(Protocol):
-    run: RunSettings
+    @property
+    def run(self) -> RunSettings: ...
 
     def values(self, *changing: Changes) -> dict[str, Any]:
         """Return name → value, as :meth:`sparseml.run.settings.Settings.values` does."""
