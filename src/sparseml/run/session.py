@@ -77,9 +77,11 @@ class Session(Protocol):
     model: nn.Module
     where: Processes
     model_name: str
-    metrics: Sequence[Metric]
     packages: Sequence[str]
     gradient_batch: int
+
+    @property
+    def metrics(self) -> Sequence[Metric]: ...
 
     @property
     def training_size(self) -> int: ...

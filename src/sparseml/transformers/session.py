@@ -242,7 +242,8 @@ def _length(flag: str, asked: int | None, usual: int, limit: int) -> int:
 
 def _with_padding(loaded: Classifier, folder: Path) -> Any:
     """Return the tokenizer, with the same token for padding as the model."""
-    tokenizer, config = loaded.tokenizer, loaded.model.config
+    tokenizer: Any = loaded.tokenizer
+    config: Any = loaded.model.config
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
