@@ -77,9 +77,11 @@ class Session(Protocol):
     model: nn.Module
     where: Processes
     model_name: str
-    metrics: Sequence[Metric]
     packages: Sequence[str]
     gradient_batch: int
+
+    @property
+    def metrics(self) -> Sequence[Metric]: ...
 
     @property
     def training_size(self) -> int: ...
@@ -151,7 +153,8 @@ class Training(Protocol):
 
 
 class _RunSettings(Protocol):
-    run: RunSettings
+    @property
+    def run(self) -> RunSettings: ...
 
     def values(self, *changing: Changes) -> dict[str, Any]:
         """Return name → value, as :meth:`sparseml.run.settings.Settings.values` does."""

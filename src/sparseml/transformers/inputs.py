@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,9 +16,8 @@ from torch.nn.functional import cross_entropy, mse_loss
 from sparseml.run.errors import RunError, few, one_line
 from sparseml.run.processes import Processes
 from sparseml.run.session import Found, Metric
-
-if TYPE_CHECKING:
-    from sparseml.transformers.data import TextTask
+from sparseml.transformers.data.metrics import metrics_of, score
+from sparseml.transformers.data.tasks import TextTask
 
 Batch = tuple[dict[str, Tensor], Tensor]
 
@@ -41,10 +40,10 @@ class Inputs(Protocol):
     def metrics(self) -> Sequence[Metric]: ...
 
     @property
-    def train(self) -> Sequence[Any]: ...
+    def train(self) -> Any: ...
 
     @property
-    def validation(self) -> Sequence[Any]: ...
+    def validation(self) -> Any: ...
 
     def collate(self, samples: Sequence[Any]) -> Batch:
         """Return a batch: keywords for the model, and labels."""
@@ -101,9 +100,7 @@ class PlainText:
 
 def _token_loss(logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
     told = logits[:, :-1].flatten(0, 1).float()
-    return cross_entropy(
-        told, labels[:, 1:].flatten(), ignore_index=NO_LOSS, reduction=reduction
-    )
+    return cross_entropy(told, labels[:, 1:].flatten(), ignore_index=NO_LOSS, reduction=reduction)
 
 
 class _TokenScores:
@@ -158,7 +155,9 @@ def text_files(
             raise RunError("give --data-dir, or both --train-file and --validation-file")
         return _text(train_file, "--train-file"), _text(validation_file, "--validation-file")
     if path is None:
-        raise RunError("give --data-dir, a plain text or a folder with one called train and one dev")
+        raise RunError(
+            "give --data-dir, a plain text or a folder with one called train and one dev"
+        )
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return _text(path, "--data-dir"), None
@@ -211,31 +210,36 @@ def _too_short(file: Path, tokens: int, needed: int, what: str) -> RunError:
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """Texts, or pairs of texts, with labels.
+    """Texts, or pairs of texts, with labels; they become tokens when they are asked for.
 
-    :param train: for each its tokens, and what else the model takes, with its ``label``
+    :param train: rows with the texts, and ``label``
     :param validation: likewise
+    :param length: in tokens, after which a text is cut
+    :param order: the model's output for each label of the task; None for regression
     """
 
     task: TextTask
+    train: Any
+    validation: Any
     tokenizer: Any
-    train: Sequence[Mapping[str, Any]]
-    validation: Sequence[Mapping[str, Any]]
+    length: int
+    order: list[int] | None
 
     @property
     def metrics(self) -> Sequence[Metric]:
         """Return those of the task."""
-        from sparseml.transformers.data import metrics_of
-
         return metrics_of(self.task)
 
-    def collate(self, samples: Sequence[Mapping[str, Any]]) -> Batch:
-        """Return texts, padded to the longest; an attention mask tells the padding."""
-        inputs = [{key: one[key] for key in one if key != "label"} for one in samples]
-        padded = self.tokenizer.pad(inputs, return_tensors="pt")
-        kind = torch.float32 if self.task.is_regression else torch.int64
-        labels = torch.tensor([one["label"] for one in samples], dtype=kind)
-        return dict(padded), labels
+    def collate(self, samples: Sequence[Any]) -> Batch:
+        """Return texts, padded to the longest, with their labels as numbers of outputs."""
+        texts = [[one[key] for one in samples] for key in self.task.keys]
+        found = self.tokenizer(
+            *texts, truncation=True, max_length=self.length, padding=True, return_tensors="pt"
+        )
+        labels = [one["label"] for one in samples]
+        if self.order is None:
+            return dict(found), torch.tensor(labels, dtype=torch.float32)
+        return dict(found), torch.tensor([self.order[label] for label in labels])
 
     def loss(self, output: Any, labels: Tensor) -> Tensor:
         """Return the mean cross entropy, or squared error."""
@@ -262,20 +266,11 @@ class _LabelScores:
         self._labels.append(labels.cpu())
 
     def found(self, where: Processes) -> Found:
-        from sparseml.transformers.data import score
-
         own = (torch.cat(self._answers), torch.cat(self._labels)) if self._answers else None
         parts = [part for part in where.gather(own) if part is not None]
         answers, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+        if self._inputs.order is not None:  # metrics of two classes ask for those of the task
+            order = torch.tensor(self._inputs.order)
+            answers, labels = answers[:, order], order.argsort()[labels]
         (loss,) = where.sum([self._loss])
         return {**score(self._inputs.task, answers, labels), "loss": loss / len(labels)}
-
-
-def tokenized(rows: Any, task: TextTask, tokenizer: Any, length: int) -> list[dict[str, Any]]:
-    """Return the rows of a task as tokens, cut to ``length``, each with its ``label``."""
-    texts = [list(rows[key]) for key in task.keys]
-    found = tokenizer(*texts, truncation=True, max_length=length)
-    return [
-        {**{key: values[number] for key, values in found.items()}, "label": label}
-        for number, label in enumerate(rows["label"])
-    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_samp
 from sparseml.pytorch.utils.layers import evaluating
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.tensors.nested import tensors_on
-from sparseml.run.errors import RunError
+from sparseml.run.errors import RunError, few
 from sparseml.run.files import atomic_text, require_room_for_run
 from sparseml.run.precision import autocast_of
 from sparseml.run.processes import Processes
@@ -24,26 +25,28 @@ from sparseml.run.progress import shown_progress
 from sparseml.run.results import experiment_folder
 from sparseml.run.session import Found, Metric
 from sparseml.run.settings.groups import RunSettings
+from sparseml.transformers.data.classifier import Classifier, load_classifier
+from sparseml.transformers.data.reading import open_texts
 from sparseml.transformers.inputs import (
+    Batch,
     Inputs,
     LabelledTexts,
     PlainText,
     open_plain_text,
     text_files,
-    tokenized,
 )
 from sparseml.transformers.models import (
     is_causal,
     load_causal,
-    load_classifier,
     load_config,
-    load_tokenizer,
     model_folder,
     most_tokens,
+    quiet,
     short_name,
 )
 from sparseml.transformers.settings import OneShotSettings, TextSettings, TrainingSettings
 
+_LOGGER = logging.getLogger(__name__)
 _LENGTH, _WINDOW = 128, 512
 _RECIPE = "recipe.yaml"
 
@@ -108,7 +111,7 @@ class TextSession:
     def sample_inputs(self, count: int = 1) -> dict[str, Tensor]:
         """Return the first validation texts, as keywords for the model."""
         samples = [self.inputs.validation[index] for index in range(count)]
-        return dict(tensors_on(self.inputs.collate(samples)[0], self.where.device))
+        return dict(tensors_on(self._collated(samples)[0], self.where.device))
 
     def training_batches(self) -> Iterable[Any]:
         """Return training texts in random order, with their labels."""
@@ -140,8 +143,9 @@ class TextSession:
     def write_model(self, model: nn.Module, manager: Any, folder: Path) -> None:
         """Write a folder that ``AutoModel.from_pretrained`` reads, with tokenizer and recipe."""
         saved: Any = unwrap_module(model, root=True)
-        saved.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        with quiet():
+            saved.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
         with atomic_text(folder / _RECIPE) as file:
             file.write(str(manager))
 
@@ -149,8 +153,18 @@ class TextSession:
         return self.inputs.train if split == "train" else self.inputs.validation
 
     def _loader(self, dataset: Any, batch_size: int, **more: Any) -> DataLoader[Any]:
-        collate: Any = self.inputs.collate
-        return DataLoader(dataset, batch_size, collate_fn=collate, **more)
+        return DataLoader(dataset, batch_size, collate_fn=self._collated, **more)
+
+    def _collated(self, samples: Sequence[Any]) -> Batch:
+        batch, labels = self.inputs.collate(samples)
+        model: Any = self.model
+        known, highest = model.get_input_embeddings().num_embeddings, int(batch["input_ids"].max())
+        if highest >= known:
+            raise RunError(
+                f"--model {self.model_name} knows {known} tokens, its tokenizer gives number "
+                f"{highest}: it belongs to another model"
+            )
+        return batch, labels
 
 
 def open_session(settings: OneShotSettings | TrainingSettings, where: Processes) -> TextSession:
@@ -158,96 +172,82 @@ def open_session(settings: OneShotSettings | TrainingSettings, where: Processes)
 
     :raises RunError: if there is no such model or data, or they do not fit together
     """
-    run, data, chosen = settings.run, settings.data, settings.model
-    what = f"--model {chosen.model}"
-    folder = model_folder(chosen.model)
+    run, data, name = settings.run, settings.data, settings.model.model
+    folder = model_folder(name)
     resumes = isinstance(settings, TrainingSettings) and bool(settings.checkpoints.resume)
     if where.is_first and not resumes:  # the others may come when it has begun to write
-        require_room_for_run(experiment_folder(run, short_name(chosen.model)), run.overwrite)
+        require_room_for_run(experiment_folder(run, short_name(name)), run.overwrite)
     config = load_config(folder)
-    own = chosen.tokenizer
-    tokenizer = load_tokenizer(
-        Path(own).expanduser() if own else folder, f"--tokenizer {own}" if own else what
-    )
-    limit = most_tokens(config, tokenizer)
-    inputs: Inputs
-    if is_causal(config) and not data.task_name:
-        inputs = _plain_text(data, tokenizer, limit)
-        model, loaded = load_causal(folder, config, what)
-        evaluation, gradients = 8, 4
-    else:
-        inputs = _labelled(data, tokenizer, limit)
-        model, loaded = load_classifier(folder, config, inputs.task.labels, what)
-        _agree_on_padding(model, tokenizer, what)
-        evaluation, gradients = 32, 16
-    _require_known_tokens(model, inputs, what)
+    causal = is_causal(config) and not data.task_name
+    with quiet():
+        loaded, inputs = (_causal if causal else _classifier)(data, folder, config)
+    if loaded.fresh:
+        _LOGGER.warning(
+            "--model %s has no weights for %s: they are random", name, few(loaded.fresh)
+        )
+    evaluation, gradients = (8, 4) if causal else (32, 16)
     training = evaluation = data.val_batch_size or evaluation
     if isinstance(settings, TrainingSettings):
         training = gradients = settings.optimizer.batch_size
     return TextSession(
         run,
         where,
-        model.to(where.device),
-        short_name(chosen.model),
-        tokenizer,
+        loaded.model.float().to(where.device),
+        short_name(name),
+        loaded.tokenizer,
         inputs,
         run.bn_retune_batch_size or training,
         settings.sampler.gs_batch_size or gradients,
         evaluation,
         settings.sampler.gs_distributed,
-        loaded,
+        not loaded.fresh,
     )
 
 
-def _plain_text(data: TextSettings, tokenizer: Any, limit: int) -> PlainText:
+def _causal(data: TextSettings, folder: Path, config: Any) -> tuple[Classifier, PlainText]:
+    """Return a causal model, and plain text in pieces."""
     text_files(data.data_dir, data.train_file, data.validation_file)
-    if data.window is not None and data.window > limit:
-        raise RunError(f"--window {data.window}: the model takes no more than {limit} tokens")
-    found = open_plain_text(
-        tokenizer,
-        data.window or min(_WINDOW, limit),
+    loaded = load_causal(folder, config, f"--model {folder}")
+    limit = most_tokens(config, loaded.tokenizer)
+    texts = open_plain_text(
+        loaded.tokenizer,
+        _length("--window", data.window, _WINDOW, limit),
         path=data.data_dir,
         train_file=data.train_file,
         validation_file=data.validation_file,
         held_out=data.held_out,
     )
-    return PlainText(
-        found.train[: data.max_train_samples], found.validation[: data.max_val_samples]
+    train, validation = texts.train[: data.max_train_samples], texts.validation
+    return loaded, PlainText(train, validation[: data.max_val_samples])
+
+
+def _classifier(data: TextSettings, folder: Path, config: Any) -> tuple[Classifier, LabelledTexts]:
+    """Return a classifier, and tables of texts with labels."""
+    texts = open_texts(data.task_name, data.data_dir, data.train_file, data.validation_file)
+    texts = texts.shortened(data.max_train_samples, data.max_val_samples)
+    loaded = load_classifier(str(folder), texts.task, "--model")
+    tokenizer = _with_padding(loaded, folder)
+    limit = most_tokens(config, tokenizer)
+    length = _length("--max-length", data.max_length, _LENGTH, limit)
+    return loaded, LabelledTexts(
+        texts.task, texts.train, texts.validation, tokenizer, length, loaded.order
     )
 
 
-def _labelled(data: TextSettings, tokenizer: Any, limit: int) -> LabelledTexts:
-    from sparseml.transformers.data import open_texts
+def _length(flag: str, asked: int | None, usual: int, limit: int) -> int:
+    if asked is not None and asked > limit:
+        raise RunError(f"{flag} {asked}: the model takes no more than {limit} tokens")
+    return asked or min(usual, limit)
 
-    if data.max_length is not None and data.max_length > limit:
-        raise RunError(f"--max-length {data.max_length}: the model takes no more than {limit}")
-    texts = open_texts(data.task_name, data.data_dir, data.train_file, data.validation_file)
-    texts = texts.shortened(data.max_train_samples, data.max_val_samples)
-    length = data.max_length or min(_LENGTH, limit)
+
+def _with_padding(loaded: Classifier, folder: Path) -> Any:
+    """Return the tokenizer, with the same token for padding as the model."""
+    tokenizer: Any = loaded.tokenizer
+    config: Any = loaded.model.config
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    parts = (tokenized(rows, texts.task, tokenizer, length) for rows in (texts.train, texts.validation))
-    return LabelledTexts(texts.task, tokenizer, *parts)
-
-
-def _agree_on_padding(model: nn.Module, tokenizer: Any, what: str) -> None:
-    """Tell a model that has no token for padding which one is used."""
-    if tokenizer.pad_token_id is None:
-        raise RunError(f"{what}: its tokenizer has neither a token for padding nor one for the end")
-    config: Any = model.config
+    if tokenizer.pad_token is None:
+        raise RunError(f"--model {folder}: the tokenizer has no token for padding, nor for the end")
     if getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = tokenizer.pad_token_id
-
-
-def _require_known_tokens(model: Any, inputs: Inputs, what: str) -> None:
-    known = model.get_input_embeddings().num_embeddings
-    for samples in (inputs.train, inputs.validation):
-        if isinstance(samples, Tensor):
-            highest = int(samples.max())
-        else:
-            highest = max(max(one["input_ids"], default=0) for one in samples)
-        if highest >= known:
-            raise RunError(
-                f"{what} knows {known} tokens, its tokenizer gives number {highest}: it belongs to "
-                "another model"
-            )
+    return tokenizer

@@ -18,7 +18,6 @@ class ModelSettings(Group):
     model: str = flag(
         help="hf: and its folder, or a name that the cache of the hub has", metavar="hf:DIR"
     )
-    tokenizer: str | None = flag(None, "its folder [the model's]", metavar="DIR")
 
 
 @dataclass
