@@ -36,25 +36,22 @@ class GlueTexts(LabelledTexts):
     padding: str = "longest"
     multiple: int | None = None
 
-    def tokens(self, samples: Sequence[Any], **padding: Any) -> dict[str, Any]:
-        """Return what the tokenizer makes of texts."""
-        columns = [[one[key] for one in samples] for key in self.task.keys]
-        found = self.tokenizer(*columns, truncation=True, max_length=self.length, **padding)
-        return dict(found)
-
     def collate(self, samples: Sequence[Any]) -> Batch:
         """Return a batch of texts, with their labels as numbers of outputs."""
-        batch = self.tokens(
-            samples, padding=self.padding, pad_to_multiple_of=self.multiple, return_tensors="pt"
-        )
-        labels = [one["label"] for one in samples]
-        if self.order is None:
-            return batch, torch.tensor(labels, dtype=torch.float32)
-        return batch, torch.tensor([self.order[label] for label in labels])
+        batch, labels = super().collate(samples)
+        if self.padding == "longest" and self.multiple is None:
+            return batch, labels
+        to = {"padding": self.padding, "pad_to_multiple_of": self.multiple}
+        return self._tokens(samples, **to, return_tensors="pt"), labels
 
     def lengths(self) -> list[int]:
         """Return how many tokens each text to train on has."""
-        return [len(ids) for ids in self.tokens(self.train)["input_ids"]]
+        return [len(ids) for ids in self._tokens(self.train)["input_ids"]]
+
+    def _tokens(self, samples: Sequence[Any], **padding: Any) -> dict[str, Any]:
+        columns = [[one[key] for one in samples] for key in self.task.keys]
+        found = self.tokenizer(*columns, truncation=True, max_length=self.length, **padding)
+        return dict(found)
 
 
 @dataclass
