@@ -91,6 +91,11 @@ FIELDS = {
         "score_dtype": "bfloat16", "layer_types": ["Linear"], "skip_indivisible": True,
         "min_sparsity_per_param": 0.5, "inter_func": "cos",
     },
+    "GaPPruningModifier": {
+        "params": WEIGHTS, "final_sparsity": 0.7, "num_steps": 2, **RANGE, "update_frequency": 1.0,
+        "partitions": [["0.weight"], ["re:2.*"]], "seed": 3, "initial_mask": "random",
+        "reset_optimizer_state": "grown", "mask_gradients": False, "num_partitions": 2,
+    },
     "LayerPruningModifier": {"layers": ["1"], **EVERY},
     "LayerThinningModifier": {
         "param_group_dependency_map": {"0.weight,0.bias": ["2.weight"]},
