@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.pytorch.optim.summary import steps_to
 from sparseml.pytorch.sparsification.pruning import CAPruningModifier
 from sparseml.run.errors import RunError, one_line
 from sparseml.run.progress import say
@@ -78,7 +79,7 @@ def epochs_to_run(
 
 
 def require_fitting_schedule(
-    manager: ScheduledModifierManager, steps_per_epoch: int, epochs: int, recipe: str
+    manager: ScheduledModifierManager, steps_per_epoch: int, epochs: float, recipe: str
 ) -> None:
     """Check that the run reaches all that the recipe asks for.
 
@@ -87,14 +88,14 @@ def require_fitting_schedule(
 
     :raises RunError: naming the modifier
     """
-    steps = epochs * steps_per_epoch
+    steps = steps_to(epochs, steps_per_epoch)
     for modifier in manager.pruning_modifiers:
         name = type(modifier).__name__
         updates = list(modifier.schedule.updates(steps_per_epoch, steps))
         if not updates:
             raise RunError(
                 f"{recipe}: {name} starts at epoch {modifier.start_epoch:g} and never acts in a "
-                f"run of {epochs} epochs of {steps_per_epoch} steps"
+                f"run of {epochs:g} epochs of {steps_per_epoch} steps"
             )
         reached = _highest(modifier, updates[-1].epoch, steps_per_epoch)
         final = _highest(modifier, math.inf, steps_per_epoch)

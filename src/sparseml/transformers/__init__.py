@@ -5,11 +5,16 @@ Everything here drives the public interface of transformers. Nothing is imported
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sparseml.lazy import lazy_names
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    from sparseml.transformers.callback import SparseMLCallback
 
-_HOMES: dict[str, str] = {}
+__all__ = ["SparseMLCallback"]
+
+_HOMES: dict[str, str] = {"callback": "SparseMLCallback"}
 __getattr__, __dir__ = lazy_names(
     __name__, {f"{__name__}.{home}": names for home, names in _HOMES.items()}
 )

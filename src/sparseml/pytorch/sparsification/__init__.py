@@ -7,6 +7,7 @@ from sparseml.pytorch.sparsification.distillation import (
     DISTILL_PARAM_GROUP_KEY,
     BaseDistillationModifier,
     DistillationModifier,
+    HiddenStateDistillationModifier,
     PerLayerDistillationModifier,
 )
 from sparseml.pytorch.sparsification.info import sparsification_info
@@ -40,6 +41,7 @@ from sparseml.pytorch.sparsification.pruning import (
     MFACPruningModifier,
     MovementPruningModifier,
     OBSPruningModifier,
+    PatternLockModifier,
     PowerpropagationModifier,
     PowerpropagationWrapper,
     RigLPruningModifier,
@@ -92,6 +94,7 @@ __all__ = [
     "GWProdPruningModifier",
     "GlobalMagnitudePruningModifier",
     "GradualParamModifier",
+    "HiddenStateDistillationModifier",
     "LayerPruningModifier",
     "LayerThinningModifier",
     "LearningRateFunctionModifier",
@@ -102,6 +105,7 @@ __all__ = [
     "ModifierProp",
     "MovementPruningModifier",
     "OBSPruningModifier",
+    "PatternLockModifier",
     "PerLayerDistillationModifier",
     "PowerpropagationModifier",
     "PowerpropagationWrapper",

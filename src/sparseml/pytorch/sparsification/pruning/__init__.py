@@ -57,6 +57,9 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_structured import 
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_topkast import (
     TopKASTPruningModifier,
 )
+from sparseml.pytorch.sparsification.pruning.observed.modifier_pattern_lock import (
+    PatternLockModifier,
+)
 from sparseml.pytorch.sparsification.pruning.observed.modifier_pruning_snip_momentum import (
     SnipMomentumPruningModifier,
 )
@@ -114,6 +117,7 @@ __all__ = [
     "OBSPruningModifier",
     "Outcome",
     "PatternFields",
+    "PatternLockModifier",
     "PowerpropagationModifier",
     "PowerpropagationWrapper",
     "Problem",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from sparseml.pytorch.functional.patterns import PerTensor
 from sparseml.pytorch.functional.scores import drop_and_grow_scores, movement, saliency
 from sparseml.pytorch.functional.selection import prune_count
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
@@ -29,12 +31,17 @@ class Magnitude(Method):
 
 
 class KeepZeros(Method):
-    """What is zero stays zero, whatever the target."""
+    """What is zero stays zero in units that are pruned, whatever the target; others are free.
+
+    The pattern must cut each tensor by itself.
+    """
 
     def decide(
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
     ) -> list[Outcome]:
-        kept = [weight != 0 for weight in problem.weights]
+        pattern = cast(PerTensor, problem.pattern)
+        there = [weight != 0 for weight in problem.weights]
+        kept = [each | pattern.spread(pattern.live_size(each) > 0, each.shape) for each in there]
         return [problem.outcome(kept) for _ in targets]
 
 
