@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 #: What stands before the colon in ``--model`` → the library that the model is of, and the module
 #: of the glue to it, which has it as ``GLUE``.
-GLUES = {"timm": ("timm", "sparseml.timm.glue")}
+GLUES = {
+    "timm": ("timm", "sparseml.timm.glue"),
+    "hf": ("transformers", "sparseml.transformers.glue"),
+}
 _WITHOUT_PREFIX = "timm"  # also for models of the user's own, given as module.path:callable
 
 

@@ -23,8 +23,6 @@ from sparseml.run.settings.groups import RunSettings
 
 _LOGGER = logging.getLogger(__name__)
 _DEFAULT_EPOCHS = 300
-
-_LOGGER = logging.getLogger(__name__)
 _TIMED = 8
 
 
@@ -50,7 +48,8 @@ def require_fitting_patterns(
             modifier.selects(model)
         except (RuntimeError, ValueError) as error:
             hint = ""
-            if "[qkv]" in str(error) or ".q." in str(error):
+            joined = any(name.endswith(".qkv") for name, _ in model.named_modules())
+            if joined and ("[qkv]" in str(error) or ".q." in str(error)):
                 hint = "; --split-qkv gives attention separate layers q, k and v"
             raise RunError(
                 f"{recipe}: {type(modifier).__name__}: {one_line(error)}{hint}"
