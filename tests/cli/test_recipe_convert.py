@@ -146,6 +146,13 @@ def test_what_else_a_pruner_can_do(converted):
     assert parts.reg_type is None and regularised.progressive_steps == 1
 
 
+def test_one_conversion_leaves_nothing_for_the_next(converted):
+    names = "op_names: [query], excluded_op_names: [pooler], target_sparsity: 0.6"
+    converted(f"{{end_step: 7, {names}, pruning_configs: [{{}}]}}")
+    after = converted("{end_step: 9}")[0]
+    assert (after.params, after.exclude, after.final_sparsity) == ("__ALL_PRUNABLE__", None, 0.9)
+
+
 def test_the_head_stays_dense(converted):
     net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
     found = converted("{end_step: 9, target_sparsity: 0.5}")[0].selects(net)
