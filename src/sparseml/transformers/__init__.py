@@ -11,10 +11,11 @@ from sparseml.lazy import lazy_names
 
 if TYPE_CHECKING:
     from sparseml.transformers.callback import SparseMLCallback
+    from sparseml.transformers.shrunk import load_shrunk
 
-__all__ = ["SparseMLCallback"]
+__all__ = ["SparseMLCallback", "load_shrunk"]
 
-_HOMES: dict[str, str] = {"callback": "SparseMLCallback"}
+_HOMES: dict[str, str] = {"callback": "SparseMLCallback", "shrunk": "load_shrunk"}
 __getattr__, __dir__ = lazy_names(
     __name__, {f"{__name__}.{home}": names for home, names in _HOMES.items()}
 )
