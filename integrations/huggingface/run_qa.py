@@ -49,8 +49,7 @@ class QuestionArguments(DataArguments):
     """What is trained and evaluated on, and what counts as an answer."""
 
     max_seq_length: int = field(
-        default=384,
-        metadata={"help": "tokens of question and text; longer texts are cut in windows"},
+        default=384, metadata={"help": "tokens of question and text; longer texts are cut in windows"}
     )
     doc_stride: int = field(default=128, metadata={"help": "tokens by which windows overlap"})
     n_best_size: int = field(default=20, metadata={"help": "answers to look at and to write"})

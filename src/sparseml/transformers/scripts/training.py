@@ -235,7 +235,9 @@ def _run_directory(
 def _outcome(run: RunDirectory, task: TrainerTask, args: TrainingArguments) -> Outcome:
     def one() -> dict[str, Any]:
         batch = task.collate([next(iter(task.validation.values()))[0]])
-        return {name: value.to(args.device) for name, value in batch.items() if name not in _LABELS}
+        return {
+            name: value.to(args.device) for name, value in batch.items() if name not in _LABELS
+        }
 
     return Outcome(run, task.metrics, task.samples, one, not task.fresh)
 
