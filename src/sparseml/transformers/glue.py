@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["GLUE", "TransformersGlue"]
 
+_OTHERS = (
+    "These are the flags for models of Transformers; without --model hf:DIR, those for timm's."
+)
 _ONE_SHOT = (
-    "Prune a model of Transformers in one shot, without training, to one or several sparsities, "
-    "and evaluate each.\nWithout hf: before the model this is for models of timm."
+    "Prune a model in one shot, without training, to one or several sparsities, and evaluate each."
+    f"\n{_OTHERS}"
 )
 _TRAINING = (
-    "Train a model of Transformers while a recipe prunes it: gradually, or in one shot before "
-    "fine-tuning.\nWithout hf: before the model this is for models of timm."
+    "Train a model while a recipe prunes it: gradually, or in one shot before fine-tuning."
+    f"\n{_OTHERS}"
 )
 _ONE_SHOT_EXAMPLES = (
     "data/sst2 --task sst2 --model hf:bert --recipe recipe:transformers/one_shot/cap/bert "

@@ -56,7 +56,8 @@ class TextSession:
     """A classifier of texts, or a causal model, with its texts.
 
     :param training_batch: how many texts :meth:`training_batches` has in each batch
-    :param gradient_batch: how many there are in each batch that gradients are sampled on
+    :param gradient_data: what gradients are sampled on: the training texts, or parts of them
+    :param gradient_batch: how many there are in each batch of these
     :param evaluation_batch: how many there are in each batch of an evaluation
     :param weights_loaded: whether all weights of the model were in its folder
     """
@@ -67,6 +68,7 @@ class TextSession:
     model_name: str
     tokenizer: Any
     inputs: Inputs
+    gradient_data: Any
     training_batch: int
     gradient_batch: int
     evaluation_batch: int
@@ -82,8 +84,8 @@ class TextSession:
 
     @property
     def training_size(self) -> int:
-        """Return how many texts there are to train on."""
-        return len(self.inputs.train)
+        """Return how many texts there are to sample gradients on."""
+        return len(self.gradient_data)
 
     @property
     def evaluated_samples(self) -> int:
@@ -98,7 +100,7 @@ class TextSession:
         """
         where, scores = self.where, self.inputs.scores()
         own = range(where.rank, self.evaluated_samples, where.count)
-        loader = self._loader(Subset(self._dataset("validation"), own), self.evaluation_batch)
+        loader = self._loader(Subset(self.inputs.validation, own), self.evaluation_batch)
         autocast = autocast_of(self.run, where)
         with evaluating(model), shown_progress(name, len(loader), where.is_first) as advance:
             for number, (inputs, labels) in enumerate(loader, start=1):
@@ -115,25 +117,21 @@ class TextSession:
 
     def training_batches(self) -> Iterable[Any]:
         """Return training texts in random order, with their labels."""
-        share = max(1, self.training_size // self.where.count)
+        share = max(1, len(self.inputs.train) // self.where.count)
         return self.training_loader(min(self.training_batch, share))
 
-    def training_loader(self, batch_size: int, shared: bool = True) -> DataLoader[Any]:
-        """Return batches in random order; each process gets its share unless ``shared`` is False.
+    def training_loader(self, batch_size: int) -> DataLoader[Any]:
+        """Return batches of training texts in random order; each process gets its share.
 
         :param batch_size: of each process
         """
-        dataset = self._dataset("train")
-        sampler: Any = None
-        if self.where.several and shared:
-            sampler = DistributedSampler(dataset, seed=self.run.seed)
-        return self._loader(dataset, batch_size, sampler=sampler, shuffle=sampler is None)
+        return self._shuffled(self.inputs.train, batch_size)
 
     def grad_sampler(self) -> dict[str, Any]:
         """Return what gradients are sampled on."""
         shared, seed, where = self.gradients_distributed, self.run.seed, self.where
         size = min(self.gradient_batch, self.training_size)
-        build = functools.partial(self.training_loader, size, shared)
+        build = functools.partial(self._shuffled, self.gradient_data, size, shared)
         rank = 0 if shared else where.rank
         return make_grad_sampler(
             lambda number: GradientBatches(build, (seed, rank, number), where.device),
@@ -149,8 +147,11 @@ class TextSession:
         with atomic_text(folder / _RECIPE) as file:
             file.write(str(manager))
 
-    def _dataset(self, split: str) -> Any:
-        return self.inputs.train if split == "train" else self.inputs.validation
+    def _shuffled(self, dataset: Any, batch_size: int, shared: bool = True) -> DataLoader[Any]:
+        sampler: Any = None
+        if self.where.several and shared:
+            sampler = DistributedSampler(dataset, seed=self.run.seed)
+        return self._loader(dataset, batch_size, sampler=sampler, shuffle=sampler is None)
 
     def _loader(self, dataset: Any, batch_size: int, **more: Any) -> DataLoader[Any]:
         return DataLoader(dataset, batch_size, collate_fn=self._collated, **more)
@@ -196,6 +197,7 @@ def open_session(settings: OneShotSettings | TrainingSettings, where: Processes)
         short_name(name),
         loaded.tokenizer,
         inputs,
+        _gradient_data(inputs, settings.sampler.gs_window),
         run.bn_retune_batch_size or training,
         settings.sampler.gs_batch_size or gradients,
         evaluation,
@@ -232,6 +234,16 @@ def _classifier(data: TextSettings, folder: Path, config: Any) -> tuple[Classifi
     return loaded, LabelledTexts(
         texts.task, texts.train, texts.validation, tokenizer, length, loaded.order
     )
+
+
+def _gradient_data(inputs: Inputs, window: int | None) -> Any:
+    if window is None:
+        return inputs.train
+    if not isinstance(inputs, PlainText):
+        raise RunError(f"--gs-window {window}: only plain text is cut into pieces")
+    if inputs.train.shape[1] % window:
+        raise RunError(f"--gs-window {window} must divide --window {inputs.train.shape[1]}")
+    return inputs.train.view(-1, window)
 
 
 def _length(flag: str, asked: int | None, usual: int, limit: int) -> int:

@@ -26,8 +26,8 @@ class TextSettings(Group):
 
     TITLE = "data"
     DESCRIPTION = (
-        "plain text (.txt) for a causal model; for a classifier tables with texts and labels "
-        "(.tsv, .csv, .json, .jsonl, .parquet), all also packed (.gz)"
+        "a causal model takes plain text (.txt), a classifier tables of texts with labels (.tsv,\n"
+        "  .csv, .json, .jsonl, .parquet), all also packed (.gz)"
     )
 
     data_dir: str | None = harmless(
@@ -73,6 +73,9 @@ class SamplerSettings(Group):
         also=("-gb", "--grad-sampler-batch-size"),
         metavar="N",
         at_least=1,
+    )
+    gs_window: int | None = flag(
+        None, "tokens of a piece of plain text, a part of --window [--window]", at_least=2
     )
     gs_distributed: bool = flag(False, "each process samples its own share")
 
