@@ -136,6 +136,7 @@ def open_session(settings: ScriptSettings, texts: TextData, where: Processes) ->
         model_name=short_name(chosen.model_name_or_path),
         tokenizer=loaded.tokenizer,
         inputs=inputs,
+        gradient_data=train,
         training_batch=data.per_device_train_batch_size,
         gradient_batch=data.per_device_train_batch_size,
         evaluation_batch=data.per_device_eval_batch_size,

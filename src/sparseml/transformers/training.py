@@ -201,7 +201,9 @@ def set_up_training(
         if manager.learning_rate_modifiers
         else _scheduler(settings, optimizer, epochs * steps, steps)
     )
-    model = where.share(session.model)
+    # no gradient reaches a head whose loss is replaced
+    unused = bool(manager.distillation_modifiers)
+    model = where.share(session.model, find_unused_parameters=unused)
     manager.initialize(model, loggers=loggers, **lent)
     driver = StepDriver(model, optimizer, manager, steps)
     return TextTraining(
