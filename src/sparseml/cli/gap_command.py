@@ -134,8 +134,8 @@ def _train(given: dict[str, Any]) -> None:
     from sparseml.gap.plan import links
 
     described = _description(given)
-    words = {name: shlex.split(given[name]) for name in ("with_parent", "step0_args")}
-    child = Child(given["child"], *words.values(), given["checkpoint"], given["gpus"])
+    further, first = (shlex.split(given[name]) for name in ("with_parent", "step0_args"))
+    child = Child(given["child"], further, first, given["checkpoint"], given["gpus"])
     folder = given["recipe_dir"]
     if folder is not None and not Path(folder).is_dir():
         raise Problem(f"--recipe-dir {folder}: no such folder")

@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,15 +47,12 @@ class Chain:
 
     def show(self) -> None:
         """Tell what would be started; nothing is written."""
-        parent: Path | None = None
-        for _, group in itertools.groupby(self.links, lambda link: link.group):
-            together = list(group)
+        for together, parent in self._groups():
             for link in together:
-                rate = "" if link.rate is None else f", lr {link.rate:g}"
                 epochs = f"{link.epochs} epoch{'s' * (link.epochs != 1)}"
+                rate = "" if link.rate is None else f", lr {link.rate:g}"
                 self.say(f"{link.name}: {epochs}, seed {link.seed}{rate}")
                 self.say(f"  {shlex.join(self._command(link, parent))}")
-            parent = self._left_by(together)
 
     def run(self, resume: bool = False) -> None:
         """Start all runs that are not done.
@@ -63,12 +60,13 @@ class Chain:
         :param resume: go on with what the workspace holds
         :raises RunError: as soon as a run fails, or leaves what it should not
         """
+        for together, parent in self._groups():
+            for link in together:
+                self._command(link, parent)  # or what is wrong with it would be told late
         manifest = Manifest(self.workspace, self.links, resume)
         manifest.write()
-        parent: Path | None = None
-        for _, group in itertools.groupby(self.links, lambda link: link.group):
-            together = list(group)
-            with ThreadPoolExecutor(max(1, self.workers)) as pool:
+        for together, parent in self._groups():
+            with ThreadPoolExecutor(self.workers) as pool:
                 started = [
                     pool.submit(self._one, link, number, parent, manifest)
                     for number, link in enumerate(together)
@@ -81,6 +79,13 @@ class Chain:
                     raise
             if len(together) > 1:
                 self._merge(together)
+
+    def _groups(self) -> Iterator[tuple[list[Link], Path | None]]:
+        """Yield the runs that may go on at the same time, and the weights that they start from."""
+        parent: Path | None = None
+        for _, group in itertools.groupby(self.links, lambda link: link.group):
+            together = list(group)
+            yield together, parent
             parent = self._left_by(together)
 
     def _one(self, link: Link, number: int, parent: Path | None, manifest: Manifest) -> None:

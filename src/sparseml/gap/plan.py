@@ -159,8 +159,9 @@ def _parallel(chain: Description) -> Iterator[Link]:
     for step in range(chain.steps):
         first = "random" if step == 0 else "magnitude"
         for worker in range(chain.partitions):
-            fields = {"partition_type": "fixed", "grown_partition": worker, "initial_mask": first}
-            recipe = _recipe(chain, chain.epochs, num_steps=1, prune_grown_at_start=True, **fields)
+            fields = {"partition_type": "fixed", "grown_partition": worker, "final_prune": False}
+            start = {"initial_mask": first, "prune_grown_at_start": True}
+            recipe = _recipe(chain, chain.epochs, num_steps=1, **fields, **start)
             yield _link(chain, f"step_{step}/worker_{worker}", step, recipe)
 
 
