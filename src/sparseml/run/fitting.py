@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.pytorch.optim.summary import steps_to
 from sparseml.pytorch.sparsification.pruning import CAPruningModifier
 from sparseml.run.errors import RunError, one_line
 from sparseml.run.progress import say
@@ -22,8 +23,6 @@ from sparseml.run.settings.groups import RunSettings
 
 _LOGGER = logging.getLogger(__name__)
 _DEFAULT_EPOCHS = 300
-
-_LOGGER = logging.getLogger(__name__)
 _TIMED = 8
 
 
@@ -49,7 +48,8 @@ def require_fitting_patterns(
             modifier.selects(model)
         except (RuntimeError, ValueError) as error:
             hint = ""
-            if "[qkv]" in str(error) or ".q." in str(error):
+            joined = any(name.endswith(".qkv") for name, _ in model.named_modules())
+            if joined and ("[qkv]" in str(error) or ".q." in str(error)):
                 hint = "; --split-qkv gives attention separate layers q, k and v"
             raise RunError(
                 f"{recipe}: {type(modifier).__name__}: {one_line(error)}{hint}"
@@ -57,12 +57,17 @@ def require_fitting_patterns(
 
 
 def epochs_to_run(
-    manager: ScheduledModifierManager, asked: int | None, insists: bool, recipe: str
+    manager: ScheduledModifierManager,
+    asked: int | None,
+    insists: bool,
+    recipe: str,
+    flag: str = "--epochs",
 ) -> int:
     """Return how many epochs to train for: a recipe that sets learning rates also sets the epochs.
 
     :param asked: the setting ``epochs``, if there is one
     :param insists: whether that was given on the command line
+    :param flag: of the setting, for errors
     :raises RunError: if the recipe goes on for longer
     """
     needed = manager.max_epochs
@@ -71,14 +76,14 @@ def epochs_to_run(
     if asked is None:
         return needed if needed > 0 else _DEFAULT_EPOCHS
     if needed > asked:
-        raise RunError(f"{recipe} takes {needed} epochs, --epochs {asked} ends before")
+        raise RunError(f"{recipe} takes {needed} epochs, {flag} {asked} ends before")
     if asked < 1:
-        raise RunError(f"--epochs must be at least 1, found {asked}")
+        raise RunError(f"{flag} must be at least 1, found {asked}")
     return asked
 
 
 def require_fitting_schedule(
-    manager: ScheduledModifierManager, steps_per_epoch: int, epochs: int, recipe: str
+    manager: ScheduledModifierManager, steps_per_epoch: int, epochs: float, recipe: str
 ) -> None:
     """Check that the run reaches all that the recipe asks for.
 
@@ -87,14 +92,14 @@ def require_fitting_schedule(
 
     :raises RunError: naming the modifier
     """
-    steps = epochs * steps_per_epoch
+    steps = steps_to(epochs, steps_per_epoch)
     for modifier in manager.pruning_modifiers:
         name = type(modifier).__name__
         updates = list(modifier.schedule.updates(steps_per_epoch, steps))
         if not updates:
             raise RunError(
                 f"{recipe}: {name} starts at epoch {modifier.start_epoch:g} and never acts in a "
-                f"run of {epochs} epochs of {steps_per_epoch} steps"
+                f"run of {epochs:g} epochs of {steps_per_epoch} steps"
             )
         reached = _highest(modifier, updates[-1].epoch, steps_per_epoch)
         final = _highest(modifier, math.inf, steps_per_epoch)

@@ -1,0 +1,269 @@
+"""A recipe in a ``transformers.Trainer``: one callback, and nothing subclassed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sparseml.pytorch.optim import ScheduledModifierManager, StepDriver
+from sparseml.pytorch.optim.summary import RunSummary
+from sparseml.pytorch.sparsification.modifier import Loggers
+from sparseml.run.errors import one_line
+from sparseml.transformers.checkpoints import (
+    checkpoint_folder,
+    read_state,
+    resumed_from,
+    write_recipe,
+    write_state,
+)
+from sparseml.transformers.errors import CallbackError
+from sparseml.transformers.fitting import (
+    require_fitting_length,
+    require_fitting_model,
+    require_supported,
+    steps_in_epoch,
+)
+from sparseml.transformers.lent import gradient_sampler, teacher_of
+from sparseml.transformers.loss import LossCarrier, loss_modifiers
+from sparseml.transformers.rates import RecipeRates
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class SparseMLCallback(TrainerCallback):
+    """Runs a recipe in a ``transformers.Trainer``.
+
+    .. code-block:: python
+
+        callback = SparseMLCallback("recipe.yaml", teacher="folder_of_a_dense_model")
+        trainer = Trainer(model, args, train_dataset=data, callbacks=[callback])
+        trainer.train()
+
+    Modifiers act at optimizer steps, so that accumulated gradients and steps that a gradient scaler
+    leaves out move no schedule; evaluation changes nothing. Every checkpoint of the Trainer holds
+    the state of the recipe, and ``trainer.train(resume_from_checkpoint=True)`` goes on from it.
+
+    :param recipe: a file, the text of a recipe, or a manager
+    :param recipe_args: values for variables of the recipe: a mapping, JSON, or ``name=value,...``
+    :param teacher: to distil from: a module, the folder of a model, ``"self"`` for a copy of the
+        student as it is when distillation starts, or ``"disable"``
+    :param loggers: where modifiers log to
+    :param steps_per_epoch: optimizer steps that make an epoch of the recipe; by default as the
+        Trainer counts, which takes all ``max_steps`` for one epoch of data without a length
+    :param resume_from: the folder of the checkpoint that is given to ``trainer.train``, if it is
+        not in ``output_dir``
+    :param best_when_sparse: let ``load_best_model_at_end`` and early stopping consider only what
+        is as sparse as the recipe wants it to be in the end
+    :raises RecipeError: if anything is wrong with the recipe
+    :raises CallbackError: (a ValueError) for a teacher that is not there; in the Trainer for a
+        recipe that does not fit model, run or checkpoint
+    """
+
+    def __init__(
+        self,
+        recipe: str | os.PathLike[str] | ScheduledModifierManager,
+        recipe_args: dict[str, Any] | str | None = None,
+        *,
+        teacher: Any = None,
+        loggers: Loggers = None,
+        steps_per_epoch: int | None = None,
+        resume_from: str | os.PathLike[str] | None = None,
+        best_when_sparse: bool = True,
+    ) -> None:
+        self.recipe_name = "the recipe"
+        if isinstance(recipe, ScheduledModifierManager):
+            if recipe_args:
+                raise CallbackError("recipe_args are for a file or text, the recipe is a manager")
+            manager = recipe
+        else:
+            if os.path.exists(recipe):
+                self.recipe_name = os.fspath(recipe)
+            manager = ScheduledModifierManager.from_yaml(recipe, recipe_variables=recipe_args)
+        self.manager = manager
+        """The manager of the recipe: a new one in each run but the first."""
+        self.driver: StepDriver | None = None
+        """What counts the steps; None before and after training."""
+        self.teacher = teacher_of(teacher)
+        self._text = str(manager)
+        self._loggers, self._resume_from = loggers, resume_from
+        self._steps_per_epoch, self._best_when_sparse = steps_per_epoch, best_when_sparse
+        self._carrier: LossCarrier | None = None
+        self._rates: RecipeRates | None = None
+        self._used = self._forgets_best = False
+
+    def summary(self) -> RunSummary:
+        """Return where the run stands, to be printed."""
+        return self.manager.summary()
+
+    def save_recipe(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``recipe.yaml`` beside a model that was saved into ``folder``."""
+        write_recipe(folder, self.manager)
+
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Check that the recipe fits the model."""
+        require_fitting_model(self.manager, kwargs["model"], self.recipe_name)
+        distilling = self.manager.distillation_modifiers
+        if distilling and self.teacher is None:
+            raise CallbackError(
+                f"{type(distilling[0]).__name__} of {self.recipe_name} needs a teacher: "
+                "SparseMLCallback(..., teacher=...), a module, a folder, 'self' or 'disable'"
+            )
+        if not distilling and self.teacher is not None:
+            _LOGGER.warning("%s has no distillation: the teacher is not used", self.recipe_name)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take hold of model and optimizer; of a run that goes on, also of its state."""
+        model, optimizer = kwargs["model"], kwargs["optimizer"]
+        require_supported(args, model)
+        self._begin_anew(model)
+        loader, name = kwargs["train_dataloader"], self.recipe_name
+        steps = self._steps_per_epoch or steps_in_epoch(loader, args, state)
+        self.manager.resolve_steps(steps)
+        require_fitting_length(self.manager, steps, state, name)
+        resumed = resumed_from(args, state, self._resume_from) if state.global_step else None
+        self._initialize(args, state, model, loader)
+        self.driver = StepDriver(model, optimizer, self.manager, steps)
+        if resumed is not None:
+            read_state(resumed, self.manager, model)
+        if by := self.manager.learning_rate_modifiers:
+            self._rates = RecipeRates(optimizer, kwargs["lr_scheduler"], by, name)
+            if resumed is None:
+                self._rates.begin()
+        if loss_modifiers(self.manager):
+            self._carrier = LossCarrier(model, self.driver, self.teacher)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Let the search for the best model begin anew, if the last one found was not sparse."""
+        if self._forgets_best:
+            state.best_metric = state.best_global_step = state.best_model_checkpoint = None
+            self._forgets_best = False
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Let the modifiers act, by the final gradients."""
+        driver = self._running()
+        if self._carrier is not None:
+            self._carrier.require_used()
+        scaler = getattr(driver.optimizer, "scaler", None)
+        if scaler is not None and scaler.is_enabled():
+            with contextlib.suppress(RuntimeError):  # which says that clipping has done so
+                scaler.unscale_(driver.optimizer.optimizer)
+        driver.before_step()
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Mask the weights, and count the step if it has happened."""
+        self._running().after_step()
+        if self._rates is not None:
+            self._rates.keep()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Let the learning rate of the recipe hold."""
+        if self._rates is not None:
+            self._rates.put_back()
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Find out whether this model is sparse enough to be the best one."""
+        if self.driver is not None and self._best_when_sparse:
+            self._forgets_best = not self._is_sparse()
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Add recipe and state to a checkpoint."""
+        if self.driver is None:
+            return
+        found = self.manager.state_dict()  # on all ranks, as weights may be shared out among them
+        if args.should_save:
+            folder = checkpoint_folder(args, state.global_step)
+            if args.save_only_model:
+                write_recipe(folder, self.manager)
+            else:
+                write_state(folder, self.manager, found)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Finish the recipe, and write it to where ``trainer.save_model()`` saves the model."""
+        if self.driver is None:
+            return
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            # it is masked by its own masks; the last ones may be others
+            for modifier in self.manager.pruning_modifiers:
+                masks = getattr(modifier, "_masks", None)
+                if masks is not None:
+                    masks.enabled = False
+        self._let_go()
+        self.manager.finalize(kwargs["model"])
+        if args.should_save:
+            write_recipe(args.output_dir, self.manager)
+
+    def on_push_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Let the recipe be pushed with the model."""
+        if args.should_save:
+            write_recipe(args.output_dir, self.manager)
+
+    def _running(self) -> StepDriver:
+        if self.driver is None:
+            raise CallbackError(
+                "the Trainer takes a step, but has not told SparseMLCallback that training has "
+                "begun: give the callback to the Trainer before training"
+            )
+        return self.driver
+
+    def _begin_anew(self, model: nn.Module) -> None:
+        """Take a fresh manager, unless this is the first run."""
+        if self.driver is not None:  # the Trainer begins again, with a smaller batch
+            self._let_go()
+            manager: Any = self.manager
+            manager.enabled = False  # it has nothing to say about its end
+            manager.finalize(model)
+        if self._used:
+            self.manager = ScheduledModifierManager.from_yaml(self._text)
+        self._used = True
+
+    def _let_go(self) -> None:
+        if self._carrier is not None:
+            self._carrier.remove()
+        self._carrier = self._rates = self.driver = None
+        self._forgets_best = False
+
+    def _initialize(
+        self, args: TrainingArguments, state: TrainerState, model: nn.Module, loader: Any
+    ) -> None:
+        batch_size = state.train_batch_size or args.train_batch_size
+        lent = {"grad_sampler": gradient_sampler(loader, batch_size, model, args)}
+        if self.teacher is not None:
+            lent["distillation_teacher"] = self.teacher
+        try:
+            self.manager.initialize(
+                model, 0.0, self._loggers if state.is_world_process_zero else None, **lent
+            )
+        except (RuntimeError, ValueError) as error:
+            raise CallbackError(f"{self.recipe_name}: {one_line(error)}") from error
+
+    def _is_sparse(self) -> bool:
+        """Return whether all modifiers have asked for what they ask for in the end."""
+        return all(
+            one.complete or one.goal is None or one.asked == one.goal
+            for one in self.manager.summary().pruning
+        )

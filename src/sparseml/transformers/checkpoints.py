@@ -1,0 +1,140 @@
+"""What a recipe adds to the checkpoints of a ``transformers.Trainer``, and reading it back."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import TrainerState, TrainingArguments
+
+from sparseml.pytorch.utils.model import load_model_state
+from sparseml.pytorch.utils.saving.checkpoint import pack_masks, unpack_masks
+from sparseml.pytorch.utils.saving.files import (
+    CheckpointError,
+    read_safetensors,
+    read_torch_file,
+    write_torch_file,
+)
+from sparseml.run.errors import one_line
+from sparseml.transformers.errors import CallbackError
+
+RECIPE_NAME = "recipe.yaml"
+STATE_NAME = "sparseml_state.pt"
+_TRAINER_STATE = "trainer_state.json"
+_WEIGHTS = "model.safetensors"
+_VERSION = 1
+# what tells one moment of one run from any other
+_TELLING = ("global_step", "total_flos", "log_history")
+
+
+def write_recipe(folder: str | os.PathLike[str], manager: Any) -> None:
+    """Write ``recipe.yaml`` beside a model."""
+    manager.save(Path(folder) / RECIPE_NAME)
+
+
+def write_state(folder: str | os.PathLike[str], manager: Any, state: Mapping[str, Any]) -> None:
+    """Write recipe and state of a manager into a checkpoint folder; masks in a bit per weight.
+
+    :param state: ``manager.state_dict()``
+    """
+    content = {"version": _VERSION, "recipe": _text(manager), "manager": pack_masks(state)}
+    write_torch_file(Path(folder) / STATE_NAME, content)
+    write_recipe(folder, manager)
+
+
+def checkpoint_folder(args: TrainingArguments, step: int) -> Path:
+    """Return where the Trainer has written the checkpoint of a step just now."""
+    name, output = f"checkpoint-{step}", Path(args.output_dir)
+    # in a search for hyper-parameters each trial has a folder of its own
+    found = [output / name, *output.glob(f"*/{name}")]
+    there = [folder for folder in found if folder.is_dir()]
+    return max(there, key=lambda folder: folder.stat().st_mtime, default=found[0])
+
+
+def resumed_from(
+    args: TrainingArguments, state: TrainerState, told: str | os.PathLike[str] | None
+) -> Path:
+    """Return the checkpoint folder that the Trainer is going on from.
+
+    A Trainer does not tell its callbacks. It is the folder whose ``trainer_state.json`` says what
+    the Trainer's own state does.
+
+    :param told: the folder, if the user has said so
+    :raises CallbackError: if there is none
+    """
+    folders = [Path(told)] if told is not None else list(_places(args, state))
+    for folder in folders:
+        if _same_moment(folder / _TRAINER_STATE, state):
+            return folder
+    looked = ", ".join(str(folder) for folder in dict.fromkeys(folders))
+    raise CallbackError(
+        f"the Trainer goes on from step {state.global_step} of a checkpoint that is not at "
+        f"{looked}: name its folder, SparseMLCallback(..., resume_from=FOLDER)"
+    )
+
+
+def read_state(folder: Path, manager: Any, model: nn.Module) -> None:
+    """Bring an initialised manager, and the model's structure, to where a checkpoint was written.
+
+    :raises CallbackError: if the checkpoint has no state of a recipe, or one of another recipe
+    :raises CheckpointError: if the file is damaged
+    """
+    file = folder / STATE_NAME
+    if not file.exists():
+        raise CallbackError(
+            f"{folder} has no {STATE_NAME}: it was written without SparseMLCallback, or by a run "
+            "that was killed as it wrote; go on from another checkpoint, or start anew"
+        )
+    content = read_torch_file(file, check=True)
+    if not isinstance(content, dict) or not {"version", "recipe", "manager"} <= content.keys():
+        raise CallbackError(f"{file} was not written by SparseMLCallback")
+    if content["version"] > _VERSION:
+        raise CallbackError(f"{file} was written by a later version of this package")
+    _require_same_recipe(file, content["recipe"].splitlines(), _text(manager).splitlines())
+    state = unpack_masks(content["manager"])
+    names = set(model.state_dict())
+    try:
+        manager.load_structure_state(model, state)
+        if set(model.state_dict()) != names:
+            # the Trainer has read the weights into layers that were not there then
+            load_model_state(model, read_safetensors(folder / _WEIGHTS)[0], strict=False)
+        manager.load_state_dict(state)
+    except (IndexError, KeyError, OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CallbackError(f"{file} does not fit the model: {one_line(error)}") from error
+
+
+def _text(manager: Any) -> str:
+    return "\n".join(manager.to_string_lines(include_metadata=False))
+
+
+def _require_same_recipe(file: Path, before: Iterable[str], now: Iterable[str]) -> None:
+    for then, line in zip_longest(before, now, fillvalue="nothing"):
+        if then != line:
+            raise CallbackError(
+                f"{file} is of another recipe: {then.strip()!r} there, {line.strip()!r} now; go on "
+                "with the recipe of the run, which lies beside it as recipe.yaml, or start anew"
+            )
+
+
+def _places(args: TrainingArguments, state: TrainerState) -> Iterator[Path]:
+    if isinstance(args.resume_from_checkpoint, str):
+        yield Path(args.resume_from_checkpoint)
+    yield checkpoint_folder(args, state.global_step)
+
+
+def _same_moment(file: Path, state: TrainerState) -> bool:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    own = asdict(state)
+    # as text, in which NaN is NaN
+    return all(json.dumps(found.get(key)) == json.dumps(own[key]) for key in _TELLING)

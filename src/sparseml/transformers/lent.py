@@ -1,0 +1,94 @@
+"""What a Trainer lends to the modifiers of a recipe: a teacher, and batches for gradients."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import TrainingArguments
+
+from sparseml.run.errors import one_line
+from sparseml.transformers.errors import CallbackError
+
+_WORDS = ("self", "disable")
+
+
+def teacher_of(given: Any) -> Any:
+    """Return a teacher: a module as it is, one from a folder, ``"self"`` or ``"disable"``.
+
+    :raises CallbackError: for a folder without a model
+    """
+    if not isinstance(given, (str, os.PathLike)) or given in _WORDS:
+        return given
+    folder = Path(given).expanduser()
+    if not (folder / "config.json").exists():
+        raise CallbackError(
+            f"teacher {str(given)!r} must be a module, 'self', 'disable', or a folder with a model "
+            "(config.json and its weights); there is none"
+        )
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder)
+        kind = getattr(transformers, (config.architectures or ["AutoModel"])[0])
+        return kind.from_pretrained(folder)
+    except (AttributeError, OSError, RuntimeError, ValueError) as error:
+        raise CallbackError(f"teacher {folder} cannot be loaded: {one_line(error)}") from error
+
+
+def half_type(args: TrainingArguments) -> torch.dtype | None:
+    """Return the type that the Trainer computes with in mixed precision; None in full."""
+    if args.bf16:
+        return torch.bfloat16
+    return torch.float16 if args.fp16 else None
+
+
+def gradient_sampler(
+    loader: Any, batch_size: int, model: nn.Module, args: TrainingArguments
+) -> dict[str, Any]:
+    """Return what modifiers sample gradients on: the Trainer's training data, in an order of its
+    own, and the loss that the model returns.
+
+    What a recipe has in ``grad_sampler_kwargs`` goes to the :class:`DataLoader`, such as
+    ``batch_size``.
+    """
+
+    def build(**kwargs: Any) -> _Batches:
+        given: dict[str, Any] = {"batch_size": batch_size, "collate_fn": loader.collate_fn}
+        if not isinstance(loader.dataset, IterableDataset):
+            given["shuffle"] = True
+        return _Batches(DataLoader(loader.dataset, **{**given, **kwargs}), model)
+
+    return {
+        "data_loader_builder": build,
+        "loss_function": _own_loss,
+        "autocast": half_type(args),
+    }
+
+
+class _Batches:
+    """Batches of a Trainer as ``(args, kwargs, target)``, on the model's device."""
+
+    def __init__(self, loader: DataLoader[Any], model: nn.Module) -> None:
+        self._loader, self._model = loader, model
+
+    def __iter__(self) -> Iterator[tuple[list[Any], Mapping[str, Any], Any]]:
+        device = next(self._model.parameters()).device
+        for batch in self._loader:
+            inputs = send_to_device(batch, device)
+            yield [], inputs, inputs.get("labels")
+
+
+def _own_loss(output: Any, target: Any) -> Tensor:
+    loss = output.get("loss") if isinstance(output, Mapping) else output
+    if not isinstance(loss, Tensor) or loss.ndim:
+        raise CallbackError(
+            "the recipe prunes by gradients of the model's loss, but the model returns none for "
+            "the Trainer's training data: do these have labels?"
+        )
+    return loss
