@@ -76,7 +76,9 @@ def prepare(data: TextArguments, model: ModelArguments, args: TrainingArguments)
         model=loaded.model,
         tokenizer=loaded.tokenizer,
         train=tokens(texts.train),
-        validation={split: tokens(texts.splits[split]) for split in task.validation if split in texts.splits},
+        validation={
+            split: tokens(texts.splits[split]) for split in task.validation if split in texts.splits
+        },
         collate=batches_of(loaded.tokenizer, args.fp16 or args.bf16),
         judge=judge,
         metrics=metrics_of(task),

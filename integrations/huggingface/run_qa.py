@@ -1,4 +1,4 @@
-"""Fine-tune a model that finds answers in texts by ``transformers.Trainer``, while a recipe prunes it.
+"""Fine-tune a model that finds answers by ``transformers.Trainer``, while a recipe prunes it.
 
     python integrations/huggingface/run_qa.py --model_name_or_path FOLDER \\
         --train_file train-v1.1.json --validation_file dev-v1.1.json --do_train --do_eval \\
@@ -49,7 +49,8 @@ class QuestionArguments(DataArguments):
     """What is trained and evaluated on, and what counts as an answer."""
 
     max_seq_length: int = field(
-        default=384, metadata={"help": "tokens of question and text; longer texts are cut in windows"}
+        default=384,
+        metadata={"help": "tokens of question and text; longer texts are cut in windows"},
     )
     doc_stride: int = field(default=128, metadata={"help": "tokens by which windows overlap"})
     n_best_size: int = field(default=20, metadata={"help": "answers to look at and to write"})
@@ -89,13 +90,14 @@ def prepare(data: QuestionArguments, model: ModelArguments, args: TrainingArgume
                 (output / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
         return squad_scores(answers, validation)
 
-    padding = "max_length" if data.pad_to_max_length else True
+    length = data.max_seq_length if data.pad_to_max_length else None
+    padding = "max_length" if length else True
     return TrainerTask(
         model=loaded.model,
         tokenizer=loaded.tokenizer,
         train=Windows(train, *cut),
         validation={"validation": windows},
-        collate=DataCollatorWithPadding(loaded.tokenizer, padding, data.max_seq_length),
+        collate=DataCollatorWithPadding(loaded.tokenizer, padding, length),
         judge=judge,
         metrics=METRICS,
         samples=len(validation),

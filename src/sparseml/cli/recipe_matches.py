@@ -71,14 +71,14 @@ def _catch(entry: str, model: Module, among: Container[int]) -> dict[str, Any]:
 
 
 def overlaps(
-    modifiers: Sequence[Modifier], found: Sequence[dict[str, Any]]
+    modifiers: Sequence[Modifier], found: Sequence[dict[str, Any]], recipe_path: str
 ) -> list[dict[str, Any]]:
     """Return the pairs of modifiers that prune the same parameters at the same time.
 
     Such a pair is allowed, but both masks together may leave fewer weights than either asks for.
 
     :param found: for each its entry in the plan, with ``matches``
-    :raises Problem: for a pair of which one needs its parameters for itself
+    :raises Problem: for a pair of which one needs its parameters for itself, pointing at the other
     :return: numbers of the two from 1, names, and the epochs, -1 for an open end
     """
     pruners = [
@@ -93,7 +93,8 @@ def overlaps(
             continue
         names = sorted(mine & others)
         if works_alone(one, other) and one.steps_resolved and other.steps_resolved:
-            raise Problem(both_prune(one, other, names, time))
+            with _pointing_at(recipe_path, other):
+                raise ValueError(both_prune(one, other, names, time))
         end = time[1] if time[1] < math.inf else -1
         pair = {"modifiers": [number, other_number], "names": names}
         pairs.append({**pair, "start_epoch": time[0], "end_epoch": end})

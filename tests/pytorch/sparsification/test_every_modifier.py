@@ -93,6 +93,11 @@ FIELDS = {
         "reg_type": "group_lasso", "reg_coeff": 1e-3, "spare_head": True,
     },
     "PatternLockModifier": {"params": WEIGHTS, "mask_type": "2x1", **RANGE},
+    "GaPPruningModifier": {
+        "params": WEIGHTS, "final_sparsity": 0.7, "num_steps": 2, **RANGE, "update_frequency": 1.0,
+        "partitions": [["0.weight"], ["re:2.*"]], "seed": 3, "initial_mask": "random",
+        "reset_optimizer_state": "grown", "mask_gradients": False, "num_partitions": 2,
+    },
     "LayerPruningModifier": {"layers": ["1"], **EVERY},
     "LayerThinningModifier": {
         "param_group_dependency_map": {"0.weight,0.bias": ["2.weight"]},

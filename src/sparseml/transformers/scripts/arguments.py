@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any, NoReturn
 
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils.logging import disable_progress_bar
 
 from sparseml.run.errors import RunError, one_line
 from sparseml.utils.text import did_you_mean
@@ -89,7 +92,7 @@ def parsed(
     parser = _Parser(kinds, description=description, allow_abbrev=False)
     parser.set_defaults(num_train_epochs=_NOT_GIVEN)
     try:
-        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+        model, texts, args = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     except (ValueError, ImportError) as error:
         left = re.search(r"not used by the HfArgumentParser: (\[.*\])", str(error))
         if left is None:
@@ -98,13 +101,26 @@ def parsed(
         known = [name for action in parser._actions for name in action.option_strings]
         hint = did_you_mean(flag.partition("=")[0], known)
         raise RunError(f"there is no flag {flag}{hint}") from error
+    if not sys.stderr.isatty():  # lines instead of bars
+        args.disable_tqdm = True
+        disable_progress_bar()
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if args.device.type == "cpu":
+        args.dataloader_pin_memory = False
+    return model, texts, args
 
 
-def settle_epochs(args: TrainingArguments, manager: Any) -> None:
-    """Train for as many epochs as the recipe takes, unless flags say how many."""
+def settle_epochs(args: TrainingArguments, manager: Any, recipe: str | None) -> None:
+    """Train for as many epochs as the recipe takes, unless flags say how many.
+
+    :raises RunError: if these are fewer
+    """
+    needed = 0 if manager is None or args.max_steps > 0 else manager.max_epochs
     if args.num_train_epochs == _NOT_GIVEN:
-        needed = 0 if manager is None or args.max_steps > 0 else manager.max_epochs
         args.num_train_epochs = float(needed) if needed > 0 else _EPOCHS
+    elif needed > args.num_train_epochs:
+        told = f"--num_train_epochs {args.num_train_epochs:g} ends before"
+        raise RunError(f"{recipe} takes {needed:g} epochs, {told}")
 
 
 def settle_output(args: TrainingArguments, overwrite: bool) -> Path | None:

@@ -17,6 +17,7 @@ from sparseml.run.session import Found, Metric
 
 _COUNTED = re.compile(r"^Linear$|Conv.d")
 _MEGABYTE = 1e6
+_SAID = {"dense": "before training", "sparse": "after training"}
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,9 @@ def sparsity_ratios(model: nn.Module, layers: Sequence[Layer]) -> SparsityRatios
     :param layers: as :func:`sparseml.report.layer_sparsities` gives them with the manager; those
         that the recipe asks nothing of count as not pruned
     """
-    counted = {
-        id(module.weight): module.weight.numel()
-        for module in model.modules()
-        if _COUNTED.search(type(module).__name__)
-        and isinstance(getattr(module, "weight", None), torch.Tensor)
-    }
+    found = (module for module in model.modules() if _COUNTED.search(type(module).__name__))
+    weights: list[Any] = [getattr(module, "weight", None) for module in found]
+    counted = {id(one): one.numel() for one in weights if isinstance(one, torch.Tensor)}
     return SparsityRatios(
         zeros=sum(layer.zeros for layer in layers if layer.asked is not None),
         matmul=sum(counted.values()),
@@ -90,7 +88,7 @@ class Outcome:
 
     def write(
         self, name: str, model: nn.Module, found: Found, layers: Sequence[Layer] | None = None
-    ) -> Variant:
+    ) -> None:
         """Write what a model is like, ``dense`` or ``sparse``, and say it.
 
         :param layers: zeros of each
@@ -102,8 +100,7 @@ class Outcome:
         if name == "dense":
             variant = variant.model_copy(update={"trained": self.trained})
         self.run.write_result({name: variant}, layers)
-        say(f"{name}: {self.line(variant)}")
-        return variant
+        say(f"{_SAID.get(name, name)}: {self.line(variant)}")
 
     def line(self, variant: Variant) -> str:
         """Return what is known of a model in one line."""
@@ -119,5 +116,6 @@ class Outcome:
         """Take times of models, in turns, and say the medians."""
         taken = measure_latency(models, dict(self.inputs()), rounds)
         self.run.write_result({name: {"latency": [times]} for name, times in taken.items()})
-        told = ", ".join(f"{name} {times.median_ms:.2f} ms" for name, times in taken.items())
+        each = (f"{_SAID[name]} {times.median_ms:.2f} ms" for name, times in taken.items())
+        told = ", ".join(each)
         say(f"latency of one text: {told}")

@@ -74,7 +74,7 @@ def run_script(
         raise RunError("--recipe_args are for a --recipe")
     if not (args.do_train or args.do_eval):
         raise RunError("give --do_train, --do_eval or both")
-    settle_epochs(args, manager)
+    settle_epochs(args, manager, chosen.recipe)
     resumed = settle_output(args, chosen.overwrite_output_dir)
     settings = {**asdict(chosen), **asdict(data), **args.to_sanitized_dict()}
     train_and_report(prepare(data, chosen, args), chosen, args, manager, resumed, settings)
@@ -107,15 +107,14 @@ def train_and_report(
         whole = not args.fsdp
         dense = copy.deepcopy(task.model) if whole else None
         outcome = _outcome(run, told, args) if run is not None and whole else None
+        trainer = _trainer(task, task.model, args)
+        callback = _add_callbacks(trainer, run, chosen, teacher, resumed)
         if dense is not None and resumed is None:
             found = _evaluate(_trainer(task, dense, args), task, saved=False)
             if outcome is not None:
                 outcome.write("dense", dense, found)
-        trainer = _trainer(task, task.model, args)
-        callback = _add_callbacks(trainer, run, chosen, teacher, resumed)
         trained = trainer.train(resume_from_checkpoint=resumed and str(resumed))
         trainer.save_model()
-        trainer.log_metrics("train", trained.metrics)
         trainer.save_metrics("train", trained.metrics)
         trainer.save_state()
         found = _evaluate(trainer, task) if args.do_eval else {}
@@ -149,7 +148,9 @@ def _teacher(task: TrainerTask, chosen: ModelArguments, manager: Any) -> Any:
             f"not trained for the task ({few(task.fresh)} are new): train it without a recipe "
             "first, or give --distill_teacher"
         )
-    return name or "self" if name in (None, "self", "disable") else task.load_teacher(name)
+    if name in (None, "self", "disable"):
+        return name or "self"
+    return task.load_teacher(name)
 
 
 def _trainer(task: TrainerTask, model: nn.Module, args: TrainingArguments) -> Trainer:
@@ -177,7 +178,7 @@ def _add_callbacks(
     logger = None if run is None else run.metrics(step)
     callback = None
     if chosen.recipe is not None:
-        loggers = None if logger is None else [logger]
+        loggers: Any = None if logger is None else [logger]
         callback = SparseMLCallback(
             chosen.recipe,
             chosen.recipe_args,
@@ -235,9 +236,7 @@ def _run_directory(
 def _outcome(run: RunDirectory, task: TrainerTask, args: TrainingArguments) -> Outcome:
     def one() -> dict[str, Any]:
         batch = task.collate([next(iter(task.validation.values()))[0]])
-        return {
-            name: value.to(args.device) for name, value in batch.items() if name not in _LABELS
-        }
+        return {name: value.to(args.device) for name, value in batch.items() if name not in _LABELS}
 
     return Outcome(run, task.metrics, task.samples, one, not task.fresh)
 
@@ -250,7 +249,6 @@ def _evaluate(trainer: Trainer, task: TrainerTask, saved: bool = True) -> Found:
         told = trainer.evaluate(data, metric_key_prefix=prefix)
         found = found or {one.name: told[f"{prefix}_{one.name}"] for one in task.metrics}
         if saved:
-            trainer.log_metrics(prefix, told)
             trainer.save_metrics(prefix, told)
     return found
 

@@ -223,7 +223,7 @@ class TestHiddenStates:
         run = Run("bert", HiddenStateDistillationModifier(mask_padding=True))
         del run.inputs["attention_mask"]
         with pytest.raises(
-            ValueError, match="needs 'attention_mask' .* found .'input_ids', 'labels'"
+            ValueError, match=r"needs 'attention_mask' .* found .'input_ids', 'labels'"
         ):
             run.losses()
 

@@ -16,6 +16,7 @@ from sparseml.pytorch.functional.second_order.mfac import (
     FisherInverseFastPageSwap,
     FisherInverseFastSmallBlocks,
 )
+from sparseml.pytorch.sparsification.pruning.grown.modifier_pruning_gap import GaPPruningModifier
 from sparseml.pytorch.sparsification.pruning.layers.powerpropagation_wrapper import (
     PowerpropagationWrapper,
 )
@@ -105,6 +106,7 @@ __all__ = [
     "FisherInverseFastSmallBlocks",
     "GMPruningModifier",
     "GWProdPruningModifier",
+    "GaPPruningModifier",
     "GlobalMagnitudePruningModifier",
     "GradientSampler",
     "GradualFields",

@@ -279,10 +279,12 @@ class BasePruningModifier(ScheduledUpdateModifier):
     ) -> None:
         """Update the masks, and clear what the optimizer remembers where they changed."""
         super().update(module, optimizer, epoch, steps_per_epoch)
-        masks, before = self._masks, self._masks.bits
+        before = self._masks.bits
         self.check_mask_update(module, epoch, steps_per_epoch)
-        if not masks.allow_reintroduction:
-            masks.forget_changed(optimizer, before)
+        self._forget_changed(optimizer, before)
+
+    def _forget_changed(self, optimizer: Optimizer, before: Any) -> None:
+        self._masks.forget_changed(optimizer, before)
 
     def check_mask_update(
         self,

@@ -1,4 +1,4 @@
-"""Methods that rank single weights: by magnitude, movement, gradient; dropping and growing."""
+"""Methods that rank single weights: by magnitude, movement, lot; dropping and growing."""
 
 from __future__ import annotations
 
@@ -28,6 +28,22 @@ class Magnitude(Method):
     def scores(self, problem: Problem) -> list[Tensor]:
         """Return absolute values, of each weight's shape and dtype."""
         return [weight.abs() for weight in problem.weights]
+
+
+class Lot(Method):
+    """Weights go by lot.
+
+    :param seed: of this lot alone
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def scores(self, problem: Problem) -> list[Tensor]:
+        """Return random numbers, float64, the same on every device."""
+        lot = torch.Generator().manual_seed(self._seed)
+        drawn = [torch.rand(w.shape, generator=lot, dtype=torch.float64) for w in problem.weights]
+        return [one.to(w.device) for one, w in zip(drawn, problem.weights, strict=True)]
 
 
 class KeepZeros(Method):
