@@ -231,7 +231,7 @@ def _findings(
         model, modifiers = build_model(model_source), list(manager.iter_modifiers())
         for modifier, entry in zip(modifiers, found["modifiers"], strict=True):
             entry["matches"] = matches(modifier, model, recipe_path)
-        found["overlaps"] = overlaps(modifiers, found["modifiers"])
+        found["overlaps"] = overlaps(modifiers, found["modifiers"], recipe_path)
         if any("one_shot_sparsity" in entry for entry in found["modifiers"]):
             found["coverage"] = coverage(modifiers, found["modifiers"], model)
     return found

@@ -57,12 +57,17 @@ def require_fitting_patterns(
 
 
 def epochs_to_run(
-    manager: ScheduledModifierManager, asked: int | None, insists: bool, recipe: str
+    manager: ScheduledModifierManager,
+    asked: int | None,
+    insists: bool,
+    recipe: str,
+    flag: str = "--epochs",
 ) -> int:
     """Return how many epochs to train for: a recipe that sets learning rates also sets the epochs.
 
     :param asked: the setting ``epochs``, if there is one
     :param insists: whether that was given on the command line
+    :param flag: of the setting, for errors
     :raises RunError: if the recipe goes on for longer
     """
     needed = manager.max_epochs
@@ -71,9 +76,9 @@ def epochs_to_run(
     if asked is None:
         return needed if needed > 0 else _DEFAULT_EPOCHS
     if needed > asked:
-        raise RunError(f"{recipe} takes {needed} epochs, --epochs {asked} ends before")
+        raise RunError(f"{recipe} takes {needed} epochs, {flag} {asked} ends before")
     if asked < 1:
-        raise RunError(f"--epochs must be at least 1, found {asked}")
+        raise RunError(f"{flag} must be at least 1, found {asked}")
     return asked
 
 

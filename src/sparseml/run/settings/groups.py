@@ -63,7 +63,10 @@ class CheckpointSettings(Group):
     TITLE = "checkpoints and logs"
 
     resume: str | None = harmless(
-        None, "a checkpoint, or the folder of the run to go on with", metavar="PATH"
+        None,
+        "a checkpoint, or the folder of the run to go on with",
+        also=("--resume-from-checkpoint",),
+        metavar="PATH",
     )
     initial_masks: str | None = harmless(
         None,

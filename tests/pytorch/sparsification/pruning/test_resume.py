@@ -14,6 +14,7 @@ from sparseml.pytorch.sparsification.pruning import (
     MagnitudePruningModifier,
     MagnitudePruningParamsScorer,
     MovementPruningModifier,
+    PatternLockModifier,
     RigLPruningModifier,
     SnipMomentumPruningModifier,
     TopKASTPruningModifier,
@@ -70,6 +71,23 @@ MAKERS = {
         init_sparsity=0.0,
         mask_type="2:4",
         score_dtype="bfloat16",
+    ),
+    "snip_momentum_parts": lambda: SnipMomentumPruningModifier(
+        **{**FIELDS, "update_frequency": 0.75}, init_sparsity=0.0, progressive_steps=3
+    ),
+    "snip_momentum_lasso": lambda: SnipMomentumPruningModifier(
+        **{**FIELDS, "final_sparsity": 0.5},
+        init_sparsity=0.0,
+        mask_type="1xchannel",
+        score_type="block_mask",
+        reg_type="group_lasso_by_gradient",
+        reg_coeff=1e-4,
+    ),
+    "retrain_free": lambda: SnipMomentumPruningModifier(
+        **FIELDS, init_sparsity=0.0, mask_type="channelx1", score_type="retrain_free", num_grads=2
+    ),
+    "pattern_lock": lambda: PatternLockModifier(
+        ["re:.*weight"], start_epoch=0.5, end_epoch=2.5, mask_type="channel"
     ),
     "reintroducing": Reintroducing,
     "acdc": lambda: ACDCPruningModifier(
