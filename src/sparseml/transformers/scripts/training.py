@@ -58,7 +58,7 @@ class TrainerTask:
     load_teacher: Callable[[str], Any] = field(default=str)
 
 
-Prepare = Callable[[DataArguments, ModelArguments, TrainingArguments], TrainerTask]
+Prepare = Callable[[Any, ModelArguments, TrainingArguments], TrainerTask]
 
 
 def run_script(
@@ -110,7 +110,8 @@ def train_and_report(
         trainer = _trainer(task, task.model, args)
         callback = _add_callbacks(trainer, run, chosen, teacher, resumed)
         if dense is not None and resumed is None:
-            found = _evaluate(_trainer(task, dense, args), task, saved=False)
+            judged = args.do_eval
+            found = _evaluate(_trainer(task, dense, args), task, saved=False) if judged else {}
             if outcome is not None:
                 outcome.write("dense", dense, found)
         trained = trainer.train(resume_from_checkpoint=resumed and str(resumed))
