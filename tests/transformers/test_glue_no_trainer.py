@@ -179,6 +179,24 @@ def test_the_pruning_type_makes_a_difference(run: Run) -> None:
     assert len(rows) == 3  # of 8 steps and of 4
 
 
+def test_heads_go_as_a_whole_and_a_pattern_stays_locked(run: Run, tmp_path: Path) -> None:
+    flags = ("--do_prune", "--num_train_epochs", "2", "--target_sparsity", "0.5")
+    folder = run("heads", *flags, "--pruning_pattern", "mha")
+    queries = [
+        mask for name, mask in read_masks(folder / "masks.safetensors").items() if "query" in name
+    ]
+    assert sum(int((~mask).sum()) for mask in queries) == 2 * 8 * 16  # two heads of eight rows
+    two_four = run("two_four", *flags, "--pruning_pattern", "2:4")
+    locked = run(
+        "locked", "--do_prune", "--pruning_type", "pattern_lock", "--pruning_pattern", "2:4",
+        "--model_name_or_path", str(two_four / "model"),
+    )  # fmt: skip
+    before, after = weights(two_four), weights(locked)
+    layers = [name for name in before if name.endswith("intermediate.dense.weight")]
+    assert all(torch.equal(before[name] == 0, after[name] == 0) for name in layers)
+    assert not any(torch.equal(before[name], after[name]) for name in layers)
+
+
 def test_texts_of_like_length_are_put_together(scripts: Any, tmp_path: Path) -> None:
     training = importlib.import_module("no_trainer.training")
     lengths = [number % 10 + 1 for number in range(80)]
@@ -232,7 +250,7 @@ def test_flags_become_a_recipe(scripts: Any) -> None:
     assert channel.inter_func == "exp" and channel.global_sparsity
     assert pruner(target_sparsity=0.99).max_sparsity_per_param == 0.99
     assert pruner(pruning_type="snip_progressive").progressive_steps == 4
-    assert type(pruner(pruning_type="pattern_lock")).__name__ == "ConstantPruningModifier"
+    assert type(pruner(pruning_type="pattern_lock")).__name__ == "PatternLockModifier"
 
 
 def test_a_recipe_takes_the_place_of_flags(run: Run, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def recipe_of(flags: PruningGroup, epochs: int, steps: Steps, mixed: bool = Fals
     elif flags.do_prune:
         mask_type, full = _mask_type(flags.pruning_pattern)
         pruner = {"params": [_PRUNED.format("")], "mask_type": mask_type, "global_sparsity": True}
-        if ":" not in mask_type:
+        if "x" in mask_type or mask_type == "unstructured":
             pruner["max_sparsity_per_param"] = max(CAP, flags.target_sparsity)
         modifiers.append(_pruner(flags, steps, full, pruner))
     if flags.distill_loss_weight > 0:
@@ -105,8 +105,8 @@ def _pruner(
         limit = f"at most {full:g} with {flags.pruning_pattern}" if full < 1.0 else "below 1"
         raise RunError(f"--target-sparsity must be {limit}, found {flags.target_sparsity}")
     if flags.pruning_type == "pattern_lock":  # which masks what is zero already
-        fields = {"params": own["params"], "start_step": steps.start_step}
-        return "ConstantPruningModifier", fields
+        fields = {"params": own["params"], "mask_type": own["mask_type"]}
+        return "PatternLockModifier", {**fields, "start_step": steps.start_step}
     common = {
         **own,
         "layer_types": ["Linear"],
@@ -129,9 +129,11 @@ def _mask_type(pattern: str) -> tuple[str, float]:
         gone, group = map(int, found.groups())
         if 0 < gone < group:
             return f"{group - gone}:{group}", gone / group
+    elif pattern == "mha":
+        return "heads", 1.0
     elif re.fullmatch(_PATTERN, pattern):
         return "unstructured" if pattern == "1x1" else pattern, 1.0
     raise RunError(
-        "--pruning-pattern must be NxM, 1xchannel, channelx1, or N:M, to prune N of each M and "
-        f"fewer than all, found {pattern!r}"
+        "--pruning-pattern must be NxM, 1xchannel, channelx1, mha, or N:M, to prune N of each M "
+        f"and fewer than all, found {pattern!r}"
     )
