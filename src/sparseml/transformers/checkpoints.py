@@ -39,13 +39,12 @@ def write_recipe(folder: str | os.PathLike[str], manager: Any) -> None:
 
 
 def write_state(folder: str | os.PathLike[str], manager: Any, state: Mapping[str, Any]) -> None:
-    """Write recipe and state of a manager into a checkpoint folder; masks in a bit per weight.
+    """Write the state of a manager into a checkpoint folder, with masks of one bit per weight.
 
     :param state: ``manager.state_dict()``
     """
     content = {"version": _VERSION, "recipe": _text(manager), "manager": pack_masks(state)}
     write_torch_file(Path(folder) / STATE_NAME, content)
-    write_recipe(folder, manager)
 
 
 def checkpoint_folder(args: TrainingArguments, step: int) -> Path:
@@ -88,8 +87,9 @@ def read_state(folder: Path, manager: Any, model: nn.Module) -> None:
     file = folder / STATE_NAME
     if not file.exists():
         raise CallbackError(
-            f"{folder} has no {STATE_NAME}: it was written without SparseMLCallback, or by a run "
-            "that was killed as it wrote; go on from another checkpoint, or start anew"
+            f"{folder} has no {STATE_NAME}: it was written without SparseMLCallback, with "
+            "save_only_model, or by a run that was killed as it wrote; go on from another "
+            "checkpoint, or start anew"
         )
     content = read_torch_file(file, check=True)
     if not isinstance(content, dict) or not {"version", "recipe", "manager"} <= content.keys():
