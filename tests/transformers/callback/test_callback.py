@@ -120,6 +120,8 @@ class TestSteps:
         """Of a gradient scaler, which the Trainer has on GPUs only."""
         accelerate = pytest.importorskip("accelerate")
         model = model_of(dropout=0.0)
+        # the arguments first, as they reset what an Accelerator has set
+        arguments = transformers.TrainingArguments("unused", use_cpu=True, max_grad_norm=0.0)
         accelerate.Accelerator(cpu=True)
         scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
         inner = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -127,7 +129,6 @@ class TestSteps:
         callback = SparseMLCallback(MAGNITUDE.replace("Magnitude", "Movement"))
         scheduler = torch.optim.lr_scheduler.LambdaLR(inner, lambda step: 1.0)
         state = transformers.TrainerState(max_steps=18)
-        arguments = transformers.TrainingArguments("unused", use_cpu=True, max_grad_norm=0.0)
         told = (arguments, state, transformers.TrainerControl())
         loader = [None] * 6
         parts = {"model": model, "optimizer": optimizer, "lr_scheduler": scheduler}
@@ -188,7 +189,9 @@ class TestSamplingGradients:
     @pytest.mark.parametrize("name", ["OBS", "CA", "MFAC", "FastCA"])
     def test_from_the_data_of_the_trainer(self, trainer_of: Any, name: str) -> None:
         more = "num_grads: 6, grad_sampler_kwargs: {batch_size: 2}"
-        recipe = MAGNITUDE.replace("MagnitudePruningModifier {", f"{name}PruningModifier {{{more}, ")
+        recipe = MAGNITUDE.replace(
+            "MagnitudePruningModifier {", f"{name}PruningModifier {{{more}, "
+        )
         callback = SparseMLCallback(recipe)
         trainer = trainer_of(callback, bf16=True)
         trainer.train()
@@ -231,7 +234,9 @@ def test_what_is_logged(trainer_of: Any) -> None:
 
 
 def test_variables_and_managers(trainer_of: Any, zeros: Any) -> None:
-    text = f"level: 0.75\n{MAGNITUDE.replace('final_sparsity: 0.75', 'final_sparsity: eval(level)')}"
+    text = (
+        f"level: 0.75\n{MAGNITUDE.replace('final_sparsity: 0.75', 'final_sparsity: eval(level)')}"
+    )
     callback = SparseMLCallback(text, "level=0.5")
     trainer = trainer_of(callback)
     trainer.train()
