@@ -34,6 +34,7 @@ from sparseml.transformers.loss import LossCarrier, loss_modifiers
 from sparseml.transformers.rates import Rates
 
 _LOGGER = logging.getLogger(__name__)
+_NEAR = 1e-6
 
 
 class SparseMLCallback(TrainerCallback):
@@ -271,6 +272,6 @@ class SparseMLCallback(TrainerCallback):
     def _is_sparse(self) -> bool:
         """Return whether all modifiers have asked for what they ask for in the end."""
         return all(
-            one.complete or one.goal is None or one.asked == one.goal
+            one.goal is None or (one.asked is not None and one.asked >= one.goal - _NEAR)
             for one in self.manager.summary().pruning
         )

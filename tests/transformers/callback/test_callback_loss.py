@@ -77,7 +77,7 @@ def test_kinds_of_models(trained: Any, model_of: Any, kind: str) -> None:
     """The predictions are compared, not what else a model returns."""
     alone = losses_of(trained(recipe_of(NOTHING), kind))
     taught = losses_of(trained(recipe_of(DISTILLED, 0.9), kind, model_of(kind, seed=3)))
-    assert taught[0] < 0.3 * alone[0]
+    assert taught[0] < 0.8 * alone[0]
 
 
 def test_a_teacher_in_a_folder(trained: Any, model_of: Any, tmp_path: Path) -> None:

@@ -25,15 +25,10 @@ def _worker() -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
-def test_two_processes_equal_one(tmp_path: Path, launcher: str) -> None:
+def test_two_processes_equal_one(tmp_path: Path) -> None:
     """The masks are the same everywhere; weights differ by the order of sums at most."""
     pytest.importorskip("transformers")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    if launcher == "accelerate":
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2"]
-        command += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
-        command += ["--main_process_port=29611"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, str(WORKER), str(tmp_path)],
