@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
-from sparseml.pytorch.sparsification import ConstantPruningModifier, SnipMomentumPruningModifier
+from sparseml.pytorch.sparsification import PatternLockModifier, SnipMomentumPruningModifier
 
 MIXED = """
 target_sparsity: 0.9
@@ -94,7 +94,7 @@ def test_of_n_in_m_the_others_are_kept(theirs, ours, sparsity, converted):
     modifier = converted(f"pattern: {theirs}\ntarget_sparsity: {sparsity}\nend_step: 9")[0]
     assert modifier.mask_type == ours
     layer = nn.Linear(16, 8)
-    modifier.apply(layer)
+    modifier.apply(nn.Sequential(layer, nn.ReLU()))
     gone = (layer.weight == 0).view(8, -1, int(theirs[2:])).sum(2)
     assert (gone == int(theirs[0])).all()
 
@@ -110,7 +110,7 @@ def test_defaults_and_the_form_of_1x(as_json, converted):
     )  # fmt: skip
     assert (first.start_step, first.update_steps, first.inter_func) == (0, 1, "exp")
     assert first.score_type == "snip_momentum" and first.layer_types is None
-    assert isinstance(second, ConstantPruningModifier)
+    assert isinstance(second, PatternLockModifier)
     assert len(converted("{end_step: 5, pruning_configs: []}")) == 1
     assert converted("{end_step: 5, max_sparsity_ratio_per_op: 0.8}")[0].final_sparsity == 0.8
 
@@ -120,8 +120,45 @@ def test_a_locked_pattern_keeps_all_of_a_2_4_model(converted):
     with torch.no_grad():
         layer.weight.view(4, 2, 4)[..., :2] = 0.0
     before = layer.weight.clone()
+    lock = "pruning_type: pattern_lock, pattern: '1:4', excluded_op_names: [head]"
+    found = converted(f"{{{lock}, start_step: 3, end_step: 3}}")[0]
+    assert (found.mask_type, found.start_step) == ("3:4", 3)
+    assert found.exclude == [r"re:.*(?:head).*\.weight$"]
     converted("{pruning_type: pattern_lock, pattern: '2:4', target_sparsity: 0.5}")[0].apply(layer)
     assert torch.equal(layer.weight, before)
+
+
+def test_what_else_a_pruner_can_do(converted):
+    common = "target_sparsity: 0.6, start_step: 10, end_step: 50, pruning_frequency: 8"
+    parts = converted(f"{{{common}, pruning_type: snip_progressive}}")[0]
+    assert (parts.score_type, parts.progressive_steps) == ("snip", 4)
+    lasso = "reg_type: group_lasso, parameters: {reg_coeff: 0.002}, reg_coeff: 0.1"
+    regularised = converted(f"{{{common}, pattern: 2x1, {lasso}}}")[0]
+    assert (regularised.reg_type, regularised.reg_coeff) == ("group_lasso_by_gradient", 0.002)
+    direct = converted(f"{{{common}, reg_type: group_lasso, reg_coeff: 0.1}}")[0]
+    assert direct.reg_coeff == 0.1
+    masked = converted(f"{{{common}, pruning_type: block_mask, pattern: 4x1}}")[0]
+    assert (masked.score_type, masked.start_step) == ("block_mask", 10)
+    free = converted(f"{{{common}, pruning_type: retrain_free, pattern: channelx1}}")[0]
+    assert (free.score_type, free.num_grads) == ("retrain_free", 40)
+    assert (free.start_step, free.end_step) == (50, 50)
+    heads = converted(f"{{{common}, pattern: mha, op_names: [attention]}}")[0]
+    assert (heads.mask_type, heads.max_sparsity_per_param) == ("heads", 0.98)
+    assert parts.spare_head and free.spare_head
+    assert parts.reg_type is None and regularised.progressive_steps == 1
+
+
+def test_one_conversion_leaves_nothing_for_the_next(converted):
+    names = "op_names: [query], excluded_op_names: [pooler], target_sparsity: 0.6"
+    converted(f"{{end_step: 7, {names}, pruning_configs: [{{}}]}}")
+    after = converted("{end_step: 9}")[0]
+    assert (after.params, after.exclude, after.final_sparsity) == ("__ALL_PRUNABLE__", None, 0.9)
+
+
+def test_the_head_stays_dense(converted):
+    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+    found = converted("{end_step: 9, target_sparsity: 0.5}")[0].selects(net)
+    assert [one.name for one in found] == ["0.weight"]
 
 
 def test_names_are_searched_for_in_those_of_layers(converted):
@@ -155,16 +192,34 @@ def test_names_are_searched_for_in_those_of_layers(converted):
         ("{target_sparsity: 0.5}", "end_step must be above 0, as snip_momentum needs a step"),
         ("{end_step: 9, pattern: 4by1}", "pattern must be NxM, 1xchannel, .*found '4by1'"),
         ("{end_step: 9, pattern: 4x0}", "pattern must be NxM"),
-        ("{end_step: 9, pattern: mha}", "pattern must be NxM.*heads"),
+        ("{pattern: mha, pruning_type: pattern_lock}", "pattern cannot be mha with pattern_lock"),
         ("{end_step: 9, pattern: '4:4'}", "pattern must prune fewer than all of M"),
         (
             "{end_step: 9, pattern: '1:4', target_sparsity: 0.5}",
             "target_sparsity must be at most 0.25, found 0.5",
         ),
-        ("{end_step: 9, pruning_type: snip_momentum_progressive}", "say 'snip_momentum'"),
-        ("{end_step: 9, pruning_type: retrain_free}", "pruning_type 'retrain_free' has no"),
+        ("{end_step: 9, pruning_type: sparse_gpt}", "'sparse_gpt' has no modifier.*FastCAPruning"),
+        (
+            "{end_step: 9, pruning_type: block_mask, pattern: '1:4', target_sparsity: 0.2}",
+            "pattern must be NxM with block_mask, found '3:4'",
+        ),
+        (
+            "{end_step: 9, pruning_type: retrain_free}",
+            "inc.yaml: pattern must be 1xchannel or channelx1 with retrain_free, found '4x1'",
+        ),
         ("{end_step: 9, pruning_type: snipmomentum}", "did you mean 'snip_momentum'"),
-        ("{end_step: 9, reg_type: group_lasso}", "reg_type must be null; group lasso"),
+        ("{end_step: 9, reg_type: lasso}", "reg_type must be 'group_lasso', found 'lasso'"),
+        ("{end_step: 9, reg_type: group_lasso}", "reg_type 'group_lasso' needs a reg_coeff"),
+        (
+            "{end_step: 9, reg_type: group_lasso, parameters: {reg_coeff: -1}}",
+            "inc.yaml: parameters must have as reg_coeff a number of at least 0, found -1",
+        ),
+        ("{end_step: 9, parameters: 1}", "parameters must be a mapping, found 1"),
+        (
+            "{end_step: 9, reg_type: group_lasso, reg_coeff: 0.1, pattern: '2:4', "
+            "target_sparsity: 0.5}",
+            "reg_type 'group_lasso' needs pattern NxM, found '2:4'",
+        ),
         ("{end_step: 9, op_names: query}", "op_names must be a list of names, found 'query'"),
         ("{end_step: 9, op_names: ['(']}", r"op_names \['\('\] has no regular"),
         ("{end_step: 9, min_sparsity_ratio_per_op: 0.95}", "min_sparsity_ratio_per_op must be at"),

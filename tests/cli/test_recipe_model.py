@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,15 @@ def test_two_modifiers_on_one_parameter_at_one_time(
     assert said == overlapping
     pair = {"modifiers": [1, 3], "names": ["first.weight"], "start_epoch": 2.0, "end_epoch": 3.0}
     assert found == ([pair] if overlapping else [])
+
+
+def test_a_pair_that_training_refuses_is_refused(folder: Path, invoke: Any) -> None:
+    second = SECOND.format(start=2.0).replace("MagnitudePruning", "SnipMomentumPruning")
+    (folder / "both.yaml").write_text((folder / "gradual.yaml").read_text() + second)
+    found = invoke("check", "both.yaml", "--model", "own_code:Network")
+    assert found.exit_code == 2
+    said = "SnipMomentumPruningModifier both prune ['first.weight'] from epoch 2 to epoch 3"
+    assert re.search(rf"^both.yaml:\d+: .* {re.escape(said)}", found.stderr, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

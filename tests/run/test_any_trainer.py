@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sparseml.run import prune, read_masks, train
+from sparseml.run import Metric, prune, read_masks, train
 
 
 def _rows(file: str) -> list[dict[str, str]]:
@@ -56,3 +57,26 @@ def test_a_resumed_training_equals_one_that_was_not(flags: list[str], glue: Any)
     assert train([*flags, "--resume", "out/run"], glue) == 0
     resumed = load_file("out/run/model.safetensors")
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+@pytest.mark.parametrize(("telling", "best"), [("near", max), ("error", min)])
+def test_the_best_checkpoint_has_the_highest_share_or_the_lowest_error(
+    flags: list[str], glue: Any, monkeypatch: pytest.MonkeyPatch, telling: str, best: Any
+) -> None:
+    recipe = Path("recipe.yaml").read_text().replace("init_sparsity: 0.25", "init_sparsity: 0.75")
+    Path("recipe.yaml").write_text(recipe)  # so that all epochs are of one sparsity
+    opened = glue.open_session
+    metric = Metric(telling, telling, percent=False)
+    monkeypatch.setattr(
+        glue, "open_session", lambda *given: replace(opened(*given), metrics=[metric])
+    )
+    assert train(flags, glue) == 0
+    reached = [float(row[f"eval/{telling}"]) for row in _rows("out/run/summary.csv")]
+    assert len(set(reached)) > 1
+    kept = torch.load("out/run/checkpoints/tiny_sparsity=0.75_best.pth", weights_only=False)
+    assert kept["extra"]["progress"]["best"][telling] == best(reached)
+
+
+def test_columns_are_as_wide_as_their_heads() -> None:
+    for metric in (Metric("top1", "val/acc"), Metric("perplexity", "val/ppl", percent=False)):
+        assert len(metric.cell(0.5)) == len(metric.head)

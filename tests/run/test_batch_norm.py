@@ -42,6 +42,23 @@ def test_statistics_are_plain_means_over_the_batches() -> None:
     assert torch.equal(torch.get_rng_state(), rng), "no dropout was drawn"
 
 
+class _ByKeyword(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, pixels: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        return self.inner(pixels * scale)
+
+
+def test_inputs_may_come_by_keyword() -> None:
+    plain, model = _model(), _ByKeyword(_model())
+    named = [({"pixels": some, "scale": torch.ones(1)}, labels) for some, labels in _loader()]
+    retune_batch_norm(plain, _loader(), 2, HERE)
+    assert retune_batch_norm(model, named, 2, HERE) == 1
+    assert torch.equal(model.inner[1].running_mean, plain[1].running_mean)
+
+
 def test_modes_are_kept_module_by_module() -> None:
     model = _model().train()
     model[1].eval()

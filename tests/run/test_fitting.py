@@ -59,6 +59,10 @@ def test_patterns_for_split_attention_are_told_apart() -> None:
         require_fitting_patterns(
             _manager("re:.*attn.[qkv].weight"), VisionTransformer(**sizes), "r.yaml"
         )
+    encoder = nn.TransformerEncoderLayer(8, 2, 8)  # no layer "qkv" that could be split
+    with pytest.raises(RunError, match="no parameter") as told:
+        require_fitting_patterns(_manager("re:.*attn.[qkv].weight"), encoder, "r.yaml")
+    assert "--split-qkv" not in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,16 @@ from sparseml.cli.problems import Problem
 from sparseml.optim.language.yaml_text import RecipeLoader, dump
 from sparseml.utils.text import did_you_mean, quoted_list
 
-_HEAD = """\
-# Converted from {path}.
-# Intel's pruner leaves the last layer of a model dense; name it in exclude to have the same here.
-"""
+_HEAD = "# Converted from {path}.\n"
 _PRUNERS = ("magnitude", "gradient", "snip", "snip_momentum")
-_LEFT_OUT = ["block_mask", "retrain_free", "sparse_gpt"]
+_PROGRESSIVE, _PARTS = "_progressive", 4
+_TYPES = [
+    *_PRUNERS,
+    *(kind + _PROGRESSIVE for kind in _PRUNERS),
+    "block_mask",
+    "retrain_free",
+    "pattern_lock",
+]
 _KINDS = ["Conv", "Linear"]
 _WORDS = r"(\d+)x(\d+|channel)|channelx(\d+)|(\d+):(\d+)"
 
@@ -53,6 +57,10 @@ def _is_names(value: Any) -> bool:
 
 
 _SHARE: tuple[str, Check] = ("a number in [0, 1)", _fraction)
+_STRENGTH: tuple[str, Check] = (
+    "a number of at least 0",
+    lambda value: _number(value) and value >= 0.0,
+)
 _TEXT: tuple[str, Check] = ("a text", lambda value: isinstance(value, str))
 _NAMES: tuple[str, Check] = ("a list of names", _is_names)
 _FLAG: tuple[str, Check] = ("true or false", lambda value: isinstance(value, bool))
@@ -75,9 +83,9 @@ _KEYS: dict[str, tuple[Any, tuple[str, Check]]] = {
     "min_sparsity_ratio_per_op": (0.0, _SHARE),
     "criterion_reduce_type": ("mean", _one_of("mean", "sum", "max")),
     "criterion_type": (None, _ANYTHING),  # pruning_type says it
-    "reg_type": (None, ("null; group lasso has no modifier", lambda value: value is None)),
-    "parameters": (None, _ANYTHING),  # of reg_type
-    "reg_coeff": (None, _ANYTHING),
+    "reg_type": (None, _one_of("group_lasso")),
+    "parameters": ({}, ("a mapping", lambda value: isinstance(value, Mapping))),  # of reg_type
+    "reg_coeff": (0.0, _STRENGTH),
     "low_memory_usage": (False, _FLAG),
     "resume_from_pruned_checkpoint": (None, _ANYTHING),  # has no effect there
     "lock_init_sparsity": (False, _FLAG),
@@ -176,11 +184,15 @@ def _modifier(settings: _Settings) -> tuple[str, dict[str, Any]]:
         raise settings.problem("end_step", f"must be at least start_step {start}, found {end}")
     fields: dict[str, Any] = {**_selection(settings)}
     if kind == "pattern_lock":
-        return "ConstantPruningModifier", {"params": fields["params"], "start_step": start} | {
+        if _pattern(settings)[0] == "heads":
+            raise settings.problem("pattern", f"cannot be mha with {kind}")
+        lock = {"params": fields["params"], "start_step": start, "mask_type": _pattern(settings)[0]}
+        return "PatternLockModifier", lock | {
             key: value for key, value in fields.items() if key == "exclude"
         }
     _require_offered(settings, kind)
-    if kind != "magnitude" and end == 0:
+    plain = kind.removesuffix(_PROGRESSIVE)
+    if plain != "magnitude" and end == 0:
         raise settings.problem("end_step", f"must be above 0, as {kind} needs a step to score by")
     target, cap = settings["target_sparsity"], settings["max_sparsity_ratio_per_op"]
     mask_type, full = _pattern(settings)
@@ -190,36 +202,60 @@ def _modifier(settings: _Settings) -> tuple[str, dict[str, Any]]:
     fields |= {
         "init_sparsity": "__FROM_PARAM__" if settings["lock_init_sparsity"] else 0.0,
         "final_sparsity": float(min(target, cap)),
-        "start_step": start,
+        "start_step": end if kind == "retrain_free" else start,
         "end_step": end,
         "update_steps": settings["pruning_frequency"],
         "inter_func": settings["sparsity_decay_type"],
         "mask_type": mask_type,
         "global_sparsity": together,
-        "score_type": kind,
+        "score_type": plain,
         "score_reduce": settings["criterion_reduce_type"],
+        "spare_head": True,
     }
     if settings["low_memory_usage"]:
         fields["score_dtype"] = "bfloat16"
+    if plain != kind:
+        fields["progressive_steps"] = _PARTS
+    if kind == "retrain_free":  # what was seen in all of the time decides once
+        fields["num_grads"] = max(end - start, 1)
+    fields |= _regularised(settings, mask_type)
     if together:
         fields |= _limits(settings, float(cap), fields["final_sparsity"])
     return "SnipMomentumPruningModifier", fields
 
 
 def _require_offered(settings: _Settings, kind: str) -> None:
-    if kind.endswith("_progressive") and kind.removesuffix("_progressive") in _PRUNERS:
-        plain = kind.removesuffix("_progressive")
+    if kind == "sparse_gpt":
+        why = "'sparse_gpt' has no modifier here: it rebuilds each layer's output from its inputs"
+        near = "the nearest is FastCAPruningModifier, which prunes so by gradients of the loss"
+        raise settings.problem("pruning_type", f"{why}; {near}")
+    if kind not in _TYPES:
+        hint = did_you_mean(kind, _TYPES)
         raise settings.problem(
-            "pruning_type", f"{kind!r}: there are no progressive steps here; say {plain!r}"
+            "pruning_type", f"must be {quoted_list(_TYPES)}, found {kind!r}{hint}"
         )
-    if kind in _LEFT_OUT:
-        raise settings.problem("pruning_type", f"{kind!r} has no modifier here")
-    if kind not in _PRUNERS:
-        allowed = [*_PRUNERS, "pattern_lock"]
-        hint = did_you_mean(kind, allowed)
+    mask_type = _pattern(settings)[0]
+    if kind == "block_mask" and "x" not in mask_type:
+        raise settings.problem("pattern", f"must be NxM with {kind}, found {mask_type!r}")
+    if kind == "retrain_free" and "channel" not in mask_type:
         raise settings.problem(
-            "pruning_type", f"must be {quoted_list(allowed)}, found {kind!r}{hint}"
+            "pattern", f"must be 1xchannel or channelx1 with {kind}, found {mask_type!r}"
         )
+
+
+def _regularised(settings: _Settings, mask_type: str) -> dict[str, Any]:
+    if settings["reg_type"] is None:
+        return {}
+    if "x" not in mask_type:
+        raise settings.problem("reg_type", f"'group_lasso' needs pattern NxM, found {mask_type!r}")
+    # there, what parameters does not say is 0, whatever reg_coeff says
+    strength = settings["parameters"].get("reg_coeff", settings["reg_coeff"])
+    wanted, check = _STRENGTH
+    if not check(strength):
+        raise settings.problem("parameters", f"must have as reg_coeff {wanted}, found {strength!r}")
+    if strength == 0.0:
+        raise settings.problem("reg_type", "'group_lasso' needs a reg_coeff above 0 in parameters")
+    return {"reg_type": "group_lasso_by_gradient", "reg_coeff": float(strength)}
 
 
 def _limits(settings: _Settings, cap: float, final: float) -> dict[str, float]:
@@ -235,11 +271,12 @@ def _limits(settings: _Settings, cap: float, final: float) -> dict[str, float]:
 def _pattern(settings: _Settings) -> tuple[str, float]:
     """Return our word for a pattern, and the sparsity that it can reach."""
     word = settings["pattern"].rpartition("_")[2]
+    if word == "mha":
+        return "heads", 1.0
     found = re.fullmatch(_WORDS, word)
     if not found or any(part == "0" for part in found.groups()):
-        why = "; heads have no pattern of their own here" if word == "mha" else ""
         raise settings.problem(
-            "pattern", f"must be NxM, 1xchannel, channelx1 or N:M, found {word!r}{why}"
+            "pattern", f"must be NxM, 1xchannel, channelx1, N:M or mha, found {word!r}"
         )
     if not found[4]:
         return word, 1.0

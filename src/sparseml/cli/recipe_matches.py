@@ -20,6 +20,11 @@ from sparseml.optim.props import ModifierProp
 from sparseml.pytorch.sparsification.modifier import Modifier, ScheduledModifier
 from sparseml.pytorch.sparsification.param_selection import as_entries, select_params
 from sparseml.pytorch.sparsification.pruning.mask_creator import get_mask_creator
+from sparseml.pytorch.sparsification.pruning.settings.overlap import (
+    both_prune,
+    shared_time,
+    works_alone,
+)
 from sparseml.pytorch.utils.names import NamePatterns
 
 
@@ -28,7 +33,9 @@ def check_patterns(modifier: Modifier, recipe_path: str) -> None:
 
     :raises Problem: for what is no regular expression, or no mask type
     """
-    for entry in modifier.selecting_entries() + as_entries(getattr(modifier, "exclude", None)):
+    inside = [name for names in getattr(modifier, "partitions", None) or () for name in names]
+    entries = modifier.selecting_entries() + as_entries(getattr(modifier, "exclude", None))
+    for entry in entries + inside:
         with _pointing_at(recipe_path, modifier, entry):
             NamePatterns([entry])
     with _pointing_at(recipe_path, modifier, "mask_type"):
@@ -66,13 +73,14 @@ def _catch(entry: str, model: Module, among: Container[int]) -> dict[str, Any]:
 
 
 def overlaps(
-    modifiers: Sequence[Modifier], found: Sequence[dict[str, Any]]
+    modifiers: Sequence[Modifier], found: Sequence[dict[str, Any]], recipe_path: str
 ) -> list[dict[str, Any]]:
     """Return the pairs of modifiers that prune the same parameters at the same time.
 
     Such a pair is allowed, but both masks together may leave fewer weights than either asks for.
 
     :param found: for each its entry in the plan, with ``matches``
+    :raises Problem: for a pair of which one needs its parameters for itself, pointing at the other
     :return: numbers of the two from 1, names, and the epochs, -1 for an open end
     """
     pruners = [
@@ -82,16 +90,17 @@ def overlaps(
     ]
     pairs = []
     for (number, one, mine), (other_number, other, others) in combinations(pruners, 2):
-        start = max(one.start_epoch, other.start_epoch)
-        end = min(_end(one), _end(other))
-        if start < end and mine & others:
-            pair = {"modifiers": [number, other_number], "names": sorted(mine & others)}
-            pairs.append({**pair, "start_epoch": start, "end_epoch": end if end < math.inf else -1})
+        time = shared_time(one, other)
+        if time is None or not mine & others:
+            continue
+        names = sorted(mine & others)
+        if works_alone(one, other) and one.steps_resolved and other.steps_resolved:
+            with _pointing_at(recipe_path, other):
+                raise ValueError(both_prune(one, other, names, time))
+        end = time[1] if time[1] < math.inf else -1
+        pair = {"modifiers": [number, other_number], "names": names}
+        pairs.append({**pair, "start_epoch": time[0], "end_epoch": end})
     return pairs
-
-
-def _end(modifier: ScheduledModifier) -> float:
-    return math.inf if modifier.end_epoch < 0 else modifier.end_epoch
 
 
 @contextmanager

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 #: What stands before the colon in ``--model`` → the library that the model is of, and the module
 #: of the glue to it, which has it as ``GLUE``.
-GLUES = {"timm": ("timm", "sparseml.timm.glue")}
+GLUES = {
+    "timm": ("timm", "sparseml.timm.glue"),
+    "hf": ("transformers", "sparseml.transformers.glue"),
+}
 _WITHOUT_PREFIX = "timm"  # also for models of the user's own, given as module.path:callable
 
 
@@ -57,7 +60,11 @@ def find_glue(flags: Sequence[str]) -> Glue:
     if model is None:
         model = _model_in(_given(flags, "--config", "-c"))
     prefix, colon, _ = str(model).partition(":")
-    library, module = GLUES[prefix if colon and prefix in GLUES else _WITHOUT_PREFIX]
+    named = prefix if colon and prefix in GLUES else _WITHOUT_PREFIX
+    if model is None:  # as for --help, which needs any that is there
+        there = (name for name, (library, _) in GLUES.items() if find_spec(library))
+        named = next(there, _WITHOUT_PREFIX)
+    library, module = GLUES[named]
     if find_spec(library) is None:
         raise Problem(
             f"this needs {library}, which is not installed; pip install 'sparseml-next[{library}]'"

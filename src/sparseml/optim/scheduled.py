@@ -98,6 +98,9 @@ class BaseScheduled(BaseModifier, metaclass=StepsMeta):
         """Whether the epochs are the real ones; True if nothing is given in steps."""
         return self._steps_resolved
 
+    def check_whole(self) -> None:
+        """Check what only all fields together tell; called when they are set, steps among them."""
+
     def resolve_steps(self, steps_per_epoch: int) -> None:
         """Compute the epochs of what is given in steps. Calling it again changes nothing.
 

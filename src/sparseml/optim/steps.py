@@ -58,7 +58,9 @@ class StepsMeta(ABCMeta):
             if (value := kwargs.pop(field, None)) is not None
         }
         if not steps:
-            return super().__call__(*args, **kwargs)
+            modifier = super().__call__(*args, **kwargs)
+            modifier.check_whole()
+            return modifier
         cls._check_twins(steps, args, kwargs)
         if steps.get("end_step", math.inf) < steps.get("start_step", 0):
             raise ValueError(
@@ -73,6 +75,7 @@ class StepsMeta(ABCMeta):
                 raise ValueError(f"{cls.__name__} does not use {field}: its {twin} is fixed")
         vars(modifier).update({f"_{field}": value for field, value in steps.items()})
         modifier._steps_resolved = False
+        modifier.check_whole()
         return modifier
 
     def _check_twins(

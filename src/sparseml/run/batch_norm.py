@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sparseml.pytorch.utils.layers import evaluating
+from sparseml.pytorch.utils.tensors.nested import tensors_module_forward, tensors_on
 from sparseml.run.errors import RunError
 from sparseml.run.processes import Processes
 from sparseml.run.progress import shown_progress
@@ -52,8 +53,9 @@ def retune_batch_norm(model: nn.Module, loader: Iterable, batches: int, where: P
 
     Nothing else changes: no weight, no mode, and no dropout is active.
 
-    :param loader: yields ``(images, labels)``, augmented as the model was trained on them: other
-        images have other statistics. It is begun once
+    :param loader: yields ``(inputs, labels)``, augmented as the model was trained on them: other
+        inputs have other statistics. Inputs are a tensor, or a mapping of keywords to tensors. The
+        loader is begun once
     :param batches: at most so many are used
     :return: how many batch norms there were
     :raises RunError: if the loader yields nothing
@@ -68,8 +70,9 @@ def retune_batch_norm(model: nn.Module, loader: Iterable, batches: int, where: P
             norm.momentum = None  # a plain mean over all batches
             norm.train()
         with shown_progress("measuring batch norms", batches, where.is_first) as advance:
-            for images, *_ in itertools.islice(loader, batches):
-                model(images.to(where.device))
+            for inputs, *_ in itertools.islice(loader, batches):
+                placed = tensors_on(inputs, where.device)
+                tensors_module_forward(placed, model, check_feat_lab_inp=False)
                 seen += 1
                 advance(seen, "")
     if not seen:

@@ -24,8 +24,6 @@ from sparseml.run.settings.groups import RunSettings
 
 _LOGGER = logging.getLogger(__name__)
 _DEFAULT_EPOCHS = 300
-
-_LOGGER = logging.getLogger(__name__)
 _TIMED = 8
 
 
@@ -51,7 +49,8 @@ def require_fitting_patterns(
             modifier.selects(model)
         except (RuntimeError, ValueError) as error:
             hint = ""
-            if "[qkv]" in str(error) or ".q." in str(error):
+            joined = any(name.endswith(".qkv") for name, _ in model.named_modules())
+            if joined and ("[qkv]" in str(error) or ".q." in str(error)):
                 hint = "; --split-qkv gives attention separate layers q, k and v"
             raise RunError(
                 f"{recipe}: {type(modifier).__name__}: {one_line(error)}{hint}"
@@ -59,12 +58,17 @@ def require_fitting_patterns(
 
 
 def epochs_to_run(
-    manager: ScheduledModifierManager, asked: int | None, insists: bool, recipe: str
+    manager: ScheduledModifierManager,
+    asked: int | None,
+    insists: bool,
+    recipe: str,
+    flag: str = "--epochs",
 ) -> int:
     """Return how many epochs to train for: a recipe that sets learning rates also sets the epochs.
 
     :param asked: the setting ``epochs``, if there is one
     :param insists: whether that was given on the command line
+    :param flag: of the setting, for errors
     :raises RunError: if the recipe goes on for longer
     """
     needed = manager.max_epochs
@@ -73,9 +77,9 @@ def epochs_to_run(
     if asked is None:
         return needed if needed > 0 else _DEFAULT_EPOCHS
     if needed > asked:
-        raise RunError(f"{recipe} takes {needed} epochs, --epochs {asked} ends before")
+        raise RunError(f"{recipe} takes {needed} epochs, {flag} {asked} ends before")
     if asked < 1:
-        raise RunError(f"--epochs must be at least 1, found {asked}")
+        raise RunError(f"{flag} must be at least 1, found {asked}")
     return asked
 
 

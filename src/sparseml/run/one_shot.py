@@ -67,8 +67,8 @@ def run_one_shot(settings: OneShotRunSettings, glue: Glue) -> None:
                 say(OLD_NORMS, where.is_first)
             for pruned in sweep_recipe(load, session.model, sparsities, grad_sampler=sampler):
                 if run.bn_retune:
-                    images = session.training_batches()
-                    retune_batch_norm(pruned.model, images, run.bn_retune, where)
+                    inputs = session.training_batches()
+                    retune_batch_norm(pruned.model, inputs, run.bn_retune, where)
                 found = session.evaluate(pruned.model, _named(pruned.sparsity))
                 if outcome:
                     outcome.add(pruned, found)
@@ -151,7 +151,7 @@ class _Outcome:
 
     def _table(self) -> str:
         metrics = self.session.metrics
-        head = " | ".join(["sparsity", *(f"{metric.name:>6}" for metric in metrics), " zeros"])
+        head = " | ".join(["sparsity", *(metric.head for metric in metrics), " zeros"])
         lines = [head, "-" * len(head)]
         for row in self.rows:
             sparsity = format(row["sparsity"], ".4g") if row["file"] else "dense"

@@ -65,12 +65,15 @@ class Processes:
                 dist.all_reduce(buffer)
                 buffer /= self.count
 
-    def share(self, model: nn.Module) -> nn.Module:
-        """Return the model as it is trained by all processes together."""
+    def share(self, model: nn.Module, **more: Any) -> nn.Module:
+        """Return the model as it is trained by all processes together.
+
+        :param more: for ``DistributedDataParallel``
+        """
         if not self.several:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids)
+        return DistributedDataParallel(model, device_ids=ids, **more)
 
 
 def prepare(seed: int, threads: int | None) -> None:

@@ -25,6 +25,8 @@ from sparseml.run.session import Found, Session
 from sparseml.run.settings.groups import RunSettings
 from sparseml.run.sweep import Pruned
 
+MODEL_FOLDER = "model"
+"""Where the library of a model keeps it, with all that it needs to load it."""
 _LATENCY_BATCH = 1
 
 
@@ -82,6 +84,9 @@ def write_outcome(
     """
     model = pruned.model
     weights = run.save_model(model, recipe=pruned.manager)
+    write = getattr(session, "write_model", None)
+    if write is not None:
+        write(model, pruned.manager, run.path / MODEL_FOLDER)
     before = {} if variant is None else {"dense": variant}
     sparse = _described(session, model, found)
     run.write_result({**before, "sparse": sparse}, layer_sparsities(model, pruned.manager))

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from sparseml.report.formats import prefers_low
 from sparseml.run.processes import Processes
 from sparseml.run.settings.flags import Changes
 from sparseml.run.settings.groups import CheckpointSettings, RunSettings, SweepSettings
@@ -40,9 +41,19 @@ class Metric:
         """Return name and value in words."""
         return f"{self.name} {found[self.name]:{'.2%' if self.percent else '.4f'}}"
 
+    @property
+    def head(self) -> str:
+        """Return the name, as wide as the cells below it."""
+        return f"{self.name:>6}"
+
     def cell(self, value: float) -> str:
         """Return the value as a table has it."""
-        return f"{100 * value:6.2f}" if self.percent else f"{value:6.3f}"
+        shown = f"{100 * value:.2f}" if self.percent else f"{value:.3f}"
+        return shown.rjust(len(self.head))
+
+    def betters(self, value: float, before: float) -> bool:
+        """Return whether a value is better than the one before; a lower loss or error is."""
+        return value < before if prefers_low(self.name) else value > before
 
 
 class Session(Protocol):
@@ -59,15 +70,18 @@ class Session(Protocol):
 
     It may also have ``evaluated_samples``, how many :meth:`evaluate` measures on, and
     ``weights_loaded``, whether the dense model was trained rather than just initialised: without
-    them reports call no difference a gain.
+    them reports call no difference a gain. With ``write_model(model, manager, folder)`` a session
+    also writes pruned models as its library keeps them.
     """
 
     model: nn.Module
     where: Processes
     model_name: str
-    metrics: Sequence[Metric]
     packages: Sequence[str]
     gradient_batch: int
+
+    @property
+    def metrics(self) -> Sequence[Metric]: ...
 
     @property
     def training_size(self) -> int: ...
@@ -139,7 +153,8 @@ class Training(Protocol):
 
 
 class _RunSettings(Protocol):
-    run: RunSettings
+    @property
+    def run(self) -> RunSettings: ...
 
     def values(self, *changing: Changes) -> dict[str, Any]:
         """Return name → value, as :meth:`sparseml.run.settings.Settings.values` does."""

@@ -150,11 +150,11 @@ class _Run:
 
     def _keep(self, row: dict[str, Any]) -> None:
         """Write the checkpoints that are due."""
-        keeping, telling = self.settings.checkpoints, self.session.metrics[0].name
-        level, reached = f"{row['sparsity']:.2f}", row[f"eval/{telling}"]
+        keeping, telling = self.settings.checkpoints, self.session.metrics[0]
+        level, reached = f"{row['sparsity']:.2f}", row[f"eval/{telling.name}"]
         paths = [self.checkpoints.last] if keeping.save_last else []
-        if self.best.get("level") != level or reached > self.best[telling]:
-            self.best = {"level": level, telling: reached, "epoch": row["epoch"]}
+        if self.best.get("level") != level or telling.betters(reached, self.best[telling.name]):
+            self.best = {"level": level, telling.name: reached, "epoch": row["epoch"]}
             paths.append(self.checkpoints.best(row["sparsity"]))
         if keeping.checkpoint_freq > 0 and self.done % keeping.checkpoint_freq == 0:
             paths.append(self.checkpoints.of_epoch(row["epoch"]))

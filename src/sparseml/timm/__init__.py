@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sparseml.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from sparseml.run.precision import autocast_of
     from sparseml.timm.data import DataSource, class_count, require_classes
     from sparseml.timm.evaluation import evaluate
     from sparseml.timm.glue import GLUE
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
         short_name,
         split_qkv,
     )
-    from sparseml.timm.session import ImageSession, autocast_of, open_session
+    from sparseml.timm.session import ImageSession, open_session
     from sparseml.timm.settings import IGNORED_SETTINGS, OneShotSettings, TrainingSettings
     from sparseml.timm.training import (
         Distillation,
@@ -71,7 +72,7 @@ _HOMES = {
     "timm.models": (
         "SplitLinear data_config load_model model_kwargs output_classes short_name split_qkv"
     ),
-    "timm.session": "ImageSession autocast_of open_session",
+    "timm.session": "ImageSession open_session",
     "timm.settings": "IGNORED_SETTINGS OneShotSettings TrainingSettings",
     "timm.training": (
         "Distillation ImageTraining MaskedEma make_mixup steps_in_epoch training_loss"
@@ -79,6 +80,7 @@ _HOMES = {
     "timm.training_setup": "set_up_training",
     # what every run has, whoever trains
     "pytorch.utils.batch_streams": "GradientBatches make_grad_sampler",
+    "run.precision": "autocast_of",
     "run.processes": "processes",
     "run": (
         "Checkpoints Processes RunError SharpnessAware asked_sparsities atomic_text epochs_to_run "

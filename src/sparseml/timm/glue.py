@@ -16,10 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = ["GLUE", "TimmGlue"]
 
+_OTHERS = (
+    "These are the flags for models of timm; --model hf:DIR --help shows those of Transformers."
+)
 _ONE_SHOT = (
     "Prune a model in one shot, without training, to one or several sparsities, and evaluate each."
+    f"\n{_OTHERS}"
 )
-_TRAINING = "Train a model while a recipe prunes it: gradually, or in one shot before fine-tuning."
+_TRAINING = (
+    "Train a model while a recipe prunes it: gradually, or in one shot before fine-tuning."
+    f"\n{_OTHERS}"
+)
 _ONE_SHOT_EXAMPLES = (
     "/data/imagenet --model resnet18 --recipe recipe:timm/one_shot/gm/resnet --sparsities 0.5 0.9",
     "images --model resnet18 --num-classes 10 --checkpoint mine.pth --recipe my.yaml --bn-retune 9",

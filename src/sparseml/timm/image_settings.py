@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sparseml.run.settings.flags import Group, flag, harmless
+from sparseml.run.settings.groups import RunSettings
 
 # as timm names them
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
@@ -79,6 +80,13 @@ class DataSettings(Group):
     workers: int = flag(4, "processes that load images", also=("-j",), at_least=0)
     prefetcher: bool = harmless(True, "overlap copies to the GPU with its work", paired=True)
     pin_mem: bool = harmless(False, "load into memory that copies faster to a GPU")
+
+
+@dataclass
+class ImageRunSettings(RunSettings):
+    """The settings of every run, and how images lie in memory."""
+
+    channels_last: bool = flag(False, "layout of images and convolutions in memory")
 
 
 @dataclass

@@ -6,8 +6,7 @@ import errno
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,16 @@ from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_samp
 from sparseml.pytorch.utils.layers import evaluating
 from sparseml.run.errors import RunError
 from sparseml.run.files import require_room_for_run
+from sparseml.run.precision import autocast_of
 from sparseml.run.processes import Processes
 from sparseml.run.progress import shown_progress
 from sparseml.run.results import experiment_folder
 from sparseml.run.session import Metric
-from sparseml.run.settings.groups import RunSettings
 from sparseml.timm.data import DataSource, require_classes
 from sparseml.timm.evaluation import evaluate
 from sparseml.timm.image_settings import (
     DataSettings,
+    ImageRunSettings,
     ModelSettings,
     SamplerSettings,
     TrainingImageSettings,
@@ -46,8 +46,6 @@ from sparseml.utils.references import described, is_reference
 _LOGGER = logging.getLogger(__name__)
 _INPUT_KEYS = ("img_size", "input_size", "in_chans", "crop_pct", "mean", "std", "interpolation")
 
-Autocast = Callable[[], AbstractContextManager[Any]]
-
 
 @dataclass
 class ImageSession:
@@ -58,7 +56,7 @@ class ImageSession:
     :param weights_loaded: whether the model has weights that were trained, None if nobody knows
     """
 
-    run: RunSettings
+    run: ImageRunSettings
     sampler: SamplerSettings
     where: Processes
     model: nn.Module
@@ -223,19 +221,6 @@ def _source(data: DataSettings, config: dict[str, Any], where: Processes) -> Dat
         data.prefetcher and where.device.type == "cuda",
         {key: value for key, value in options.items() if value},
     )
-
-
-def autocast_of(run: RunSettings, where: Processes) -> Autocast:
-    """Return what forward passes run in: mixed precision if asked for."""
-    if not run.amp:
-        return nullcontext
-    kind, name = where.device.type, half_type(run, where)
-    return lambda: torch.autocast(kind, dtype=getattr(torch, name))
-
-
-def half_type(run: RunSettings, where: Processes) -> str:
-    """Return the name of the type that mixed precision computes in."""
-    return run.amp_dtype or ("float16" if where.device.type == "cuda" else "bfloat16")
 
 
 def check_settings(settings: OneShotSettings | TrainingSettings, where: Processes) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparseml.run.settings.flags import Group, Settings, flag, harmless
-from sparseml.run.settings.groups import CheckpointSettings, RunSettings, SweepSettings
+from sparseml.run.settings.groups import CheckpointSettings, SweepSettings
 from sparseml.timm.image_settings import (
     DataSettings,
+    ImageRunSettings,
     ModelSettings,
     SamplerSettings,
     TrainingImageSettings,
@@ -152,7 +153,7 @@ class OneShotSettings(Settings):
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
-    run: RunSettings
+    run: ImageRunSettings
     sweep: SweepSettings = field(default_factory=SweepSettings)
     augmentation: TrainingImageSettings = field(default_factory=TrainingImageSettings)
 
@@ -166,7 +167,7 @@ class TrainingSettings(Settings):
     data: DataSettings
     model: ModelSettings = field(default_factory=ModelSettings)
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
-    run: RunSettings
+    run: ImageRunSettings
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)

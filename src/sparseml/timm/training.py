@@ -22,10 +22,11 @@ from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
 from sparseml.run.batch_norm import frozen_statistics
 from sparseml.run.errors import RunError
 from sparseml.run.masks import masked_sparsity, masks_in_force
+from sparseml.run.precision import autocast_of
 from sparseml.run.progress import shown_progress
 from sparseml.run.sam import SharpnessAware
 from sparseml.run.session import LogStep
-from sparseml.timm.session import ImageSession, autocast_of
+from sparseml.timm.session import ImageSession
 from sparseml.timm.settings import AugmentationSettings, TrainingSettings
 
 _Group = list[tuple[Tensor, Tensor]]

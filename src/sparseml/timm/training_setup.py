@@ -23,10 +23,11 @@ from sparseml.run.fitting import (
     require_fitting_patterns,
     require_fitting_schedule,
 )
+from sparseml.run.precision import gradient_scaler
 from sparseml.run.sam import SharpnessAware
 from sparseml.run.session import LogStep
 from sparseml.timm.models import load_model
-from sparseml.timm.session import ImageSession, half_type
+from sparseml.timm.session import ImageSession
 from sparseml.timm.settings import ExtraSettings, ScheduleSettings, TrainingSettings
 from sparseml.timm.training import Distillation, ImageTraining, MaskedEma, steps_in_epoch
 
@@ -67,9 +68,7 @@ def set_up_training(
     if not manager.learning_rate_modifiers:
         scheduler, epochs = make_scheduler(settings, inner, epochs, steps)
     require_fitting_schedule(manager, steps, epochs, recipe)
-    model, scaler = where.share(session.model), None
-    if run.amp and half_type(run, where) == "float16":
-        scaler = torch.amp.GradScaler(where.device.type)
+    model, scaler = where.share(session.model), gradient_scaler(run, where)
     lent: dict[str, Any] = {"loggers": loggers, "grad_sampler": session.grad_sampler()}
     if distillation is not None:
         lent["distillation_teacher"] = distillation.teacher

@@ -45,6 +45,12 @@ def _power(base: Number, exponent: Number) -> Any:
     return base**exponent
 
 
+def _round(number: Number, ndigits: int | None = None) -> Any:
+    if ndigits is not None and abs(ndigits) > MAX_INTEGER_BITS:
+        raise RuntimeError(f"round takes at most {MAX_INTEGER_BITS} digits, found {ndigits}")
+    return round(number, ndigits)
+
+
 def _checked(function: Callable[..., Any]) -> Callable[..., Number]:
     def call(*args: Any, **kwargs: Any) -> Number:
         for value in (*args, *kwargs.values()):
@@ -66,8 +72,8 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Number]] = {
     ast.UAdd: _checked(operator.pos),
 }
 _FUNCTIONS: dict[str, Callable[..., Number]] = {
-    function.__name__: _checked(function) for function in (abs, float, int, max, min, round)
-}
+    function.__name__: _checked(function) for function in (abs, float, int, max, min)
+} | {"round": _checked(_round)}
 _NODES = (ast.Expr, ast.Constant, ast.Name, ast.UnaryOp, ast.BinOp, ast.Call, ast.keyword)
 
 

@@ -89,7 +89,14 @@ FIELDS = {
     "SnipMomentumPruningModifier": {
         **GRADUAL, "mask_type": "2x1", "score_decay": 0.8, "score_gain": 0.5, "score_reduce": "max",
         "score_dtype": "bfloat16", "layer_types": ["Linear"], "skip_indivisible": True,
-        "min_sparsity_per_param": 0.5, "inter_func": "cos",
+        "min_sparsity_per_param": 0.5, "inter_func": "cos", "progressive_steps": 2,
+        "reg_type": "group_lasso", "reg_coeff": 1e-3, "spare_head": True,
+    },
+    "PatternLockModifier": {"params": WEIGHTS, "mask_type": "2x1", **RANGE},
+    "GaPPruningModifier": {
+        "params": WEIGHTS, "final_sparsity": 0.7, "num_steps": 2, **RANGE, "update_frequency": 1.0,
+        "partitions": [["0.weight"], ["re:2.*"]], "seed": 3, "initial_mask": "random",
+        "reset_optimizer_state": "grown", "mask_gradients": False, "num_partitions": 2,
     },
     "LayerPruningModifier": {"layers": ["1"], **EVERY},
     "LayerThinningModifier": {
@@ -103,7 +110,10 @@ FIELDS = {
     },
     "DistillationModifier": {
         "hardness": 0.7, "temperature": 3.0, "distill_output_keys": [0],
-        "teacher_input_keys": ["x"], "update_frequency": -1.0, **RANGE,
+        "teacher_input_keys": ["x"], "update_frequency": -1.0, "mask_padding": True, **RANGE,
+    },
+    "HiddenStateDistillationModifier": {
+        "weight": 2.0, "layer": 3, "replace_task_loss": False, "mask_padding": True, **RANGE,
     },
     "PerLayerDistillationModifier": {
         "gain": 2.0, "normalize": False, "student_layer_names": ["0", "2"],

@@ -39,6 +39,8 @@ ORDERS = {
     "SparsificationLoggingModifier": "start_epoch, end_epoch, update_frequency",
     "DistillationModifier": "start_epoch, end_epoch, distill_output_keys, teacher_input_keys, "
     "update_frequency, hardness, temperature",
+    "HiddenStateDistillationModifier": "start_epoch, end_epoch, teacher_input_keys, "
+    "update_frequency, weight, layer, replace_task_loss, mask_padding",
     "PerLayerDistillationModifier": "gain, start_epoch, end_epoch, update_frequency, normalize, "
     "student_layer_names, teacher_layer_names, project_features, epsilon",
 }

@@ -163,4 +163,7 @@ def test_a_single_slice_is_left_unmasked() -> None:
 
 
 def test_old_path() -> None:
-    assert all(getattr(old_path, name) is getattr(units, name) for name in old_path.__all__)
+    names = "STRUCTURE_DIMS ChannelGroup DependencyGroups dependency_groups shrink_layer"
+    for name in (*names.split(), "compress_strucure_pruned_module"):
+        assert name in old_path.__all__
+        assert getattr(old_path, name) is getattr(units, name)

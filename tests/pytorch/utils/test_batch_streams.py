@@ -105,3 +105,11 @@ def test_modifiers_sample_streams_of_their_own_under_both_spellings(key: str) ->
         for loader in (first, second)
     ]
     assert min(norms[0]) > 0 and not set(norms[0]) & set(norms[1])
+
+
+def test_inputs_by_keyword_stay_so() -> None:
+    ids, labels = torch.arange(6).view(2, 3), torch.tensor([0, 1])
+    loader = [({"ids": ids, "mask": ids > 2}, labels)]
+    ((args, kwargs, target),) = GradientBatches(lambda: loader)
+    assert args == [] and list(kwargs) == ["ids", "mask"]
+    assert torch.equal(kwargs["ids"], ids) and torch.equal(target, labels)

@@ -133,3 +133,10 @@ def test_patterns_beyond_what_can_be_compiled(pattern: str) -> None:
     with pytest.raises(ValueError, match="bad regular expression") as info:
         compile_pattern(pattern)
     assert len(str(info.value)) < 300
+
+
+@pytest.mark.parametrize("pattern", ["re:(a|aa)+$", "re:(a|aa|b)*$"])
+def test_a_pattern_that_would_take_years_is_told(pattern: str) -> None:
+    with pytest.raises(ValueError, match=r"takes more than 1 s for 'a{60}"):
+        any_str_or_regex_matches_param_name("a" * 80 + ".weight", [pattern])
+    assert not any_str_or_regex_matches_param_name("a" * 80 + ".weight", ["re:(a+)+$"])

@@ -62,6 +62,7 @@ def kldiv_loss(
     temperature: float = 2.0,
     output_keys: Iterable[Any] | None = None,
     dim: int = -1,
+    mask: Tensor | None = None,
 ) -> Tensor | float:
     """The mean of :func:`kl_logsoftmax` over the heads of two outputs.
 
@@ -70,12 +71,16 @@ def kldiv_loss(
     :param output_keys: keys (of a mapping) or positions of the heads to compare; None or
         empty for all of the student's
     :param dim: the dimension of the classes
+    :param mask: of heads ``[batch, tokens, classes]``, the tokens that count: bool, ``[batch,
+        tokens]``
     :return: 0-d, at least float32; 0.0 if there are no heads
-    :raises ValueError: naming the head, where the two outputs do not fit
+    :raises ValueError: naming the head, where the two outputs, or a mask, do not fit
     """
     heads = paired_heads(student_outputs, teacher_outputs, output_keys)
     if not heads:
         return 0.0
+    if mask is not None:
+        heads = [(name, *masked(name, mask, *pair)) for name, *pair in heads]
     losses = [kl_logsoftmax(student, teacher, temperature, dim) for _, student, teacher in heads]
     return torch.stack(losses).mean()
 
@@ -100,10 +105,28 @@ def feature_mse(student: Tensor, teacher: Tensor, normalize: bool, epsilon: floa
     return error / (teacher.square().mean() + epsilon) if normalize else error
 
 
+def masked(name: str, mask: Tensor, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the tokens of two tensors ``[batch, tokens, width]`` that count, ``[count, width]``.
+
+    :param name: of the tensors, for the message
+    :param mask: bool, ``[batch, tokens]``; True counts
+    :raises ValueError: for tensors of another shape than this mask is for
+    """
+    if student.ndim != 3 or student.shape[:2] != mask.shape:
+        raise ValueError(
+            f"{name} has shape {tuple(student.shape)}, and the mask of padding "
+            f"{tuple(mask.shape)}: mask_padding is for what has a vector for each token"
+        )
+    mask = mask.to(student.device)
+    return student[mask], teacher[mask]
+
+
 def paired_heads(student: Any, teacher: Any, keys: Iterable[Any] | None = None) -> _Heads:
     """``(name, student's, teacher's)`` for each head of two outputs; see :func:`kldiv_loss`.
 
-    A mapping of a kind of its own, as Hugging Face's models return, counts as a mapping.
+    A mapping of a kind of its own counts as a mapping. What Hugging Face's models return has the
+    heads ``logits``, or those whose names end so, unless ``keys`` name others: beside them there
+    may be losses, caches and hidden states.
 
     :raises ValueError: when the two differ in kind, a head is missing or no tensor, or shapes
         differ
@@ -111,7 +134,7 @@ def paired_heads(student: Any, teacher: Any, keys: Iterable[Any] | None = None) 
     if isinstance(student, Tensor) and isinstance(teacher, Tensor):
         return [_checked("output", student, teacher)]
     if isinstance(student, Mapping) and isinstance(teacher, Mapping):
-        names = list(keys or student)
+        names = list(keys or _predictions(student))
     elif _is_sequence(student) and _is_sequence(teacher):
         student, teacher = list(student), list(teacher)
         names = list(keys or range(len(student)))
@@ -126,6 +149,11 @@ def paired_heads(student: Any, teacher: Any, keys: Iterable[Any] | None = None) 
         )
         for name in names
     ]
+
+
+def _predictions(outputs: Mapping[Any, Any]) -> list[Any]:
+    logits = [key for key in outputs if str(key).endswith("logits")]
+    return logits if logits and hasattr(outputs, "to_tuple") else list(outputs)
 
 
 def _is_sequence(value: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparseml.pytorch.functional.patterns import PerTensor, reduce_dims
 from sparseml.pytorch.functional.selection import lowest_mask
 
 
@@ -33,7 +34,15 @@ def movement(weight: Tensor, grad: Tensor, rate: float = 0.01) -> Tensor:
 
     :return: at least float32, so that small products of half precision do not vanish
     """
-    return _wide(grad) * _wide(weight) * -rate
+    return product(weight, grad) * -rate
+
+
+def product(weight: Tensor, grad: Tensor) -> Tensor:
+    r"""First-order gain of the loss when the weight is removed, :math:`g\, w`, with its sign.
+
+    :return: at least float32
+    """
+    return _wide(grad) * _wide(weight)
 
 
 def saliency(weight: Tensor, grad: Tensor) -> Tensor:
@@ -43,7 +52,29 @@ def saliency(weight: Tensor, grad: Tensor) -> Tensor:
 
     :return: at least float32
     """
-    return (_wide(grad) * _wide(weight)).abs_()
+    return product(weight, grad).abs_()
+
+
+def mask_gradients(weight: Tensor, grad: Tensor, units: PerTensor) -> Tensor:
+    r"""Gradient of the loss in a factor on each unit, :math:`\sum_{i \in \text{unit}} g_i w_i`.
+
+    It is that of a forward pass with :math:`m\, w` in place of each unit's weights, at
+    :math:`m = 1`; summing up what the weights have themselves spares that forward pass.
+
+    :return: one value per unit, with its sign; at least float32
+    """
+    folded, dims = units.fold(product(weight, grad))
+    return reduce_dims(folded, dims, "sum")
+
+
+def shared_in_units(values: Tensor, units: PerTensor, reduce: str) -> Tensor:
+    """Give each weight the magnitude of what its unit's values come to.
+
+    :param values: ``[out, in, *kernel]``
+    :param reduce: how they are summed up: ``sum``, with their signs, or ``max``
+    """
+    folded, dims = units.fold(values)
+    return units.spread(reduce_dims(folded, dims, reduce).abs(), values.shape)
 
 
 def with_momentum(total: Tensor, score: Tensor, decay: float = 0.9, gain: float = 1.0) -> Tensor:

@@ -79,6 +79,26 @@ def lowest_mask(scores: Tensor, count: int, *, spread_ties: bool = False) -> Ten
     return keep.reshape(scores.shape)
 
 
+def partly(
+    now: Sequence[Tensor], goal: Sequence[Tensor], scores: Sequence[Tensor], count: int
+) -> list[Tensor]:
+    """Prune ``count`` of the entries that are kept now and will not be: the lowest of all tensors.
+
+    :param now: bool masks, True = keep
+    :param goal: where they lead
+    :param scores: of each entry
+    :return: masks in which nothing is back that is pruned now
+    """
+    leaving = [mask & ~after for mask, after in zip(now, goal, strict=True)]
+    flat = joined([each[go] for each, go in zip(scores, leaving, strict=True)])
+    sizes = [int(go.sum()) for go in leaving]
+    stays = lowest_mask(flat, count).split(sizes)
+    return [
+        mask.masked_scatter(go, part.to(mask.device))
+        for mask, go, part in zip(now, leaving, stays, strict=True)
+    ]
+
+
 def shuffled(positions: Tensor) -> Tensor:
     """Return positions in an order that depends on nothing but how many there are.
 

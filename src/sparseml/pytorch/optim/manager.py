@@ -24,6 +24,7 @@ from sparseml.pytorch.optim.step_driver import Position, StepDriver
 from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
 from sparseml.pytorch.optim.summary import RunSummary, summarize
 from sparseml.pytorch.sparsification.modifier import PYTORCH_FRAMEWORK, Loggers, Modifier
+from sparseml.pytorch.sparsification.pruning.settings.overlap import require_own_parameters
 
 _LOGGER = logging.getLogger(__name__)
 _PARALLEL = (DataParallel, DistributedDataParallel)
@@ -110,6 +111,7 @@ class ScheduledModifierManager(BaseManager, Modifier):
             for modifier in self.iter_modifiers():
                 if not modifier.initialized:
                     modifier.initialize(module, epoch, self._loggers, **kwargs)
+            require_own_parameters(self.iter_modifiers())
         except BaseException:
             self._initialized = False
             raise

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from sparseml.pytorch.units.group import UnitGroup
 from sparseml.pytorch.units.named import groups_from_map, require_structure_type
+from sparseml.pytorch.units.probing import call_model, removal_fault
 from sparseml.pytorch.units.removal import remove
 from sparseml.pytorch.utils.layer_kinds import INPUTS, OUTPUTS, axis_size
 from sparseml.pytorch.utils.names import canonical_named_modules, unwrap_module
 
 _LOGGER = logging.getLogger(__name__)
-_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -95,32 +95,7 @@ def dependency_groups(
 
 
 def _fault(model: nn.Module, groups: DependencyGroups, example_inputs: Any) -> str:
-    """What goes wrong when every second channel of ``groups`` is zeroed and removed, or ``""``."""
-    probe = copy.deepcopy(model).eval()
-    params = dict(probe.named_parameters())
-    with torch.no_grad():
-        try:
-            units = groups.unit_groups(probe)
-            for group in units:
-                for member in group.members:
-                    if not member.follows:
-                        params[member.param].movedim(member.dim, 0)[member.index % 2 == 1] = 0
-            before = call_model(probe, example_inputs)
-            remove(probe, {group: torch.arange(group.size) % 2 == 0 for group in units})
-            after = call_model(probe, example_inputs)
-        except (RuntimeError, ValueError) as error:
-            return f"removal breaks the model: {error}"
-    return _difference(before, after)
-
-
-def _difference(before: list[Tensor], after: list[Tensor]) -> str:
-    for old, new in zip(before, after, strict=True):
-        if old.shape != new.shape:
-            return "its channels are outputs of the model"
-        off = (old - new).abs().max().item() if old.is_floating_point() and old.numel() else 0.0
-        if not off <= _TOLERANCE * max(1.0, old.abs().max().item()):
-            return f"removal changes the outputs, by up to {off:.1e}"
-    return ""
+    return removal_fault(model, groups.unit_groups, remove, example_inputs)
 
 
 @dataclass(frozen=True)
@@ -183,23 +158,6 @@ def traced_groups(
         except _NotThinnable as reason:
             skipped[root] = str(reason)
     return sorted(groups, key=lambda group: order[group.makers[0]]), skipped
-
-
-def call_model(model: nn.Module, example_inputs: Any) -> list[Tensor]:
-    """The tensors that ``model`` returns, however they are nested."""
-    if isinstance(example_inputs, Mapping):
-        return list(_tensors(model(**example_inputs)))
-    given = example_inputs if isinstance(example_inputs, (tuple, list)) else [example_inputs]
-    return list(_tensors(model(*given)))
-
-
-def _tensors(nested: Any) -> Iterator[Tensor]:
-    if isinstance(nested, Tensor):
-        yield nested
-    values = nested.values() if isinstance(nested, Mapping) else nested
-    if isinstance(nested, (Mapping, tuple, list)):
-        for value in values:
-            yield from _tensors(value)
 
 
 def _group(

@@ -13,6 +13,7 @@ from sparseml.pytorch.units.entries import require_whole
 from sparseml.pytorch.units.group import Member, UnitGroup, misfit
 from sparseml.pytorch.units.layers import LayerCut, carry_out
 from sparseml.pytorch.units.named import axis_index, groups_from_map
+from sparseml.pytorch.units.slim_attention import SlimAttention
 from sparseml.pytorch.utils.layer_kinds import axis_of
 from sparseml.pytorch.utils.names import canonical_named_modules
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
@@ -21,7 +22,7 @@ from sparseml.utils.text import did_you_mean
 _LOGGER = logging.getLogger(__name__)
 
 _RIGID = (nn.MultiheadAttention, nn.RNNBase)
-"""Layers of torch whose forward pass cannot do with fewer units."""
+"""Layers of torch whose forward pass cannot do with fewer units, but for slim attention."""
 
 
 def remove(
@@ -58,7 +59,7 @@ def remove(
     rigid = {
         id(tensor): type(layer).__name__
         for layer in model.modules()
-        if isinstance(layer, _RIGID)
+        if isinstance(layer, _RIGID) and not isinstance(layer, SlimAttention)
         for tensor in layer.parameters()
     }
     cuts: dict[int, LayerCut] = {}
@@ -145,11 +146,16 @@ def compress_strucure_pruned_module(
     """
     params = {param.name: param.param for param in iter_layer_params(module)}
     groups = groups_from_map(module, param_group_dependency_map, structure_type, strict)
-    return remove(module, {group: _unpruned(group, params, strict) for group in groups}, optimizer)
+    return remove(module, {group: unpruned(group, params, strict) for group in groups}, optimizer)
 
 
-def _unpruned(group: UnitGroup, params: Mapping[str, Tensor], strict: bool) -> Tensor:
-    """Which units of a group are not zero throughout, bool ``[size]``; at least one."""
+def unpruned(group: UnitGroup, params: Mapping[str, Tensor], strict: bool) -> Tensor:
+    """Return which units of a group are not zero throughout, bool ``[size]``; at least one.
+
+    :param params: by name
+    :param strict: demand that the group is pruned as one
+    :raises ValueError: if it is not
+    """
     # where a grouped convolution's map speaks of the channels of all groups, zeros say nothing
     counting = [
         member

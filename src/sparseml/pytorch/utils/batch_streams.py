@@ -11,12 +11,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from sparseml.pytorch.utils.saving.rng import OwnRandomNumbers
+from sparseml.pytorch.utils.tensors.nested import tensors_on
 
 Batch = tuple[list[Tensor], dict[str, Any], Tensor]
 
 
 class GradientBatches:
-    """Batches for sampling gradients: ``([images], {}, labels)``.
+    """Batches for sampling gradients: ``([inputs], {}, labels)``, or ``([], inputs, labels)`` where
+    the inputs are a mapping of keywords to tensors.
 
     Each ``iter`` is another round through the data. What a round yields depends on its number and
     the seeds alone, and leaves the random generators as they are.
@@ -63,8 +65,8 @@ class GradientBatches:
                 batch = next(batches, None)
             if batch is None:
                 return
-            images, labels = (part.to(self._device, non_blocking=True) for part in batch[:2])
-            yield [images], {}, labels
+            inputs, labels = (tensors_on(part, self._device) for part in batch[:2])
+            yield ([], inputs, labels) if isinstance(inputs, dict) else ([inputs], {}, labels)
 
 
 def make_grad_sampler(
@@ -72,11 +74,12 @@ def make_grad_sampler(
 ) -> dict[str, Any]:
     """Return what ``manager.modify`` and ``manager.apply`` take as ``grad_sampler``.
 
-    The labels are classes, and the loss is that of the task alone: no mixup, no smoothed labels, no
-    distillation, whatever the training uses.
+    The loss is that of the task alone: no mixup, no smoothed labels, no distillation, whatever the
+    training uses.
 
     :param stream: gives the batches for the n-th modifier that asks, from 0
-    :param loss: called with logits ``[batch, classes]`` and labels ``[batch]``
+    :param loss: called with the model's output and the labels, by default logits
+        ``[batch, classes]`` and labels ``[batch]``
     """
     numbers = itertools.count()
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
+import regex
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -19,6 +20,10 @@ from sparseml.utils.text import shortened
 
 #: Entries of a recipe starting with this are regular expressions, the others full names.
 REGEX_PREFIX = "re:"
+
+#: Seconds that one pattern may take for one name. Some try the same letters in so many ways that a
+#: match would take years.
+_MATCH_SECONDS = 1.0
 
 _PARALLEL_CHILD = "module"
 # These attribute names belong to wrappers alone, so they can be told from the text.
@@ -89,21 +94,22 @@ def canonical_named_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]
 
 
 @lru_cache(maxsize=4096)
-def compile_pattern(pattern: str) -> re.Pattern[str]:
+def compile_pattern(pattern: str) -> regex.Pattern[str]:
     """Compile the regular expression of an entry, with or without its ``re:`` prefix.
 
     :raises ValueError: naming the pattern and the position of the mistake
     """
     text = pattern.removeprefix(REGEX_PREFIX)
     try:
-        return re.compile(text)
+        re.compile(text)  # what is allowed, and what is said of a mistake, is that of Python's own
+        return regex.compile(text, regex.VERSION0)
     except re.error as error:
         where = "" if error.pos is None else f" at position {error.pos}"
         raise ValueError(
             f"bad regular expression {shortened(text)}{where}: {error.msg} "
             f"(entry {shortened(pattern)})"
         ) from error
-    except (OverflowError, RecursionError) as limit:
+    except (OverflowError, RecursionError, regex.error) as limit:
         raise ValueError(f"bad regular expression {shortened(text)}: {limit}") from limit
 
 
@@ -119,7 +125,7 @@ class NamePatterns:
     def __init__(self, entries: Iterable[str]):
         self.entries = list(dict.fromkeys(entries))
         self._names: dict[str, list[str]] = {}
-        self._patterns: list[tuple[str, list[re.Pattern[str]]]] = []
+        self._patterns: list[tuple[str, list[regex.Pattern[str]]]] = []
         for entry in self.entries:
             if not entry.startswith(REGEX_PREFIX):
                 self._names.setdefault(canonical_name(entry), []).append(entry)
@@ -133,14 +139,28 @@ class NamePatterns:
             self._patterns.append((entry, variants))
 
     def matching(self, name: str) -> list[str]:
-        """Return the entries that match ``name``."""
+        """Return the entries that match ``name``.
+
+        :raises ValueError: naming a pattern that takes longer than a second for it
+        """
         plain = canonical_name(name)
         names = {name, plain}
         return self._names.get(plain, []) + [
             entry
             for entry, variants in self._patterns
-            if any(pattern.match(text) for pattern in variants for text in names)
+            if any(_matches(pattern, text) for pattern in variants for text in names)
         ]
+
+
+def _matches(pattern: regex.Pattern[str], name: str) -> bool:
+    try:
+        return pattern.match(name, timeout=_MATCH_SECONDS) is not None
+    except TimeoutError:
+        raise ValueError(
+            f"regular expression {shortened(pattern.pattern)} takes more than {_MATCH_SECONDS:g} s "
+            f"for {shortened(name)}; do not repeat what can match the same letters in several "
+            "ways, as (a|aa)+ does"
+        ) from None
 
 
 def any_str_or_regex_matches_param_name(

@@ -26,16 +26,15 @@ class RunSettings(Group):
     seed: int = flag(42, "of everything random", at_least=0, at_most=2**32 - 1)
     device: str = harmless("auto", "cpu, cuda, cuda:1 [auto]")
     threads: int | None = flag(None, "of the CPU, per process", metavar="N", at_least=1)
-    channels_last: bool = flag(False, "layout of images and convolutions in memory")
     amp: bool = flag(False, "mixed precision", also=("--native-amp", "--apex-amp"))
     amp_dtype: str | None = flag(
         None, "[float16 on GPUs, else bfloat16]", choices=("float16", "bfloat16")
     )
     bn_retune: int = flag(
-        0, "measure batch norms after pruning, on training images", metavar="BATCHES", at_least=0
+        0, "measure batch norms after pruning, on training inputs", metavar="BATCHES", at_least=0
     )
     bn_retune_batch_size: int | None = flag(
-        None, "images in each [-b, in one shot -vb]", metavar="N", at_least=1
+        None, "inputs in each [-b, in one shot -vb]", metavar="N", at_least=1
     )
     timeout: float = harmless(1800.0, "seconds that processes wait for each other", above=0)
     log_wandb: bool = harmless(False, "to Weights & Biases, also offline (WANDB_MODE)")
@@ -64,7 +63,10 @@ class CheckpointSettings(Group):
     TITLE = "checkpoints and logs"
 
     resume: str | None = harmless(
-        None, "a checkpoint, or the folder of the run to go on with", metavar="PATH"
+        None,
+        "a checkpoint, or the folder of the run to go on with",
+        also=("--resume-from-checkpoint",),
+        metavar="PATH",
     )
     initial_masks: str | None = harmless(
         None,

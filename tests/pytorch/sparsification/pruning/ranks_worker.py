@@ -128,6 +128,32 @@ SHARDED = {
     "snip_momentum_max": lambda: sparsification.SnipMomentumPruningModifier(
         0.1, 0.7, 1.0, 3.0, 0.5, ["re:.*weight"], mask_type="2x1", score_reduce="max"
     ),
+    "snip_momentum_parts": lambda: sparsification.SnipMomentumPruningModifier(
+        0.1, 0.7, 1.0, 3.0, 1.0, ["re:.*weight"], progressive_steps=2
+    ),
+    "lasso": lambda: sparsification.SnipMomentumPruningModifier(
+        0.1,
+        0.5,
+        1.0,
+        3.0,
+        0.5,
+        ["re:.*weight"],
+        mask_type="1xchannel",
+        score_type="block_mask",
+        reg_type="group_lasso",
+        reg_coeff=1e-3,
+    ),
+    "retrain_free": lambda: sparsification.SnipMomentumPruningModifier(
+        0.1,
+        0.5,
+        1.0,
+        3.0,
+        0.5,
+        ["re:.*weight"],
+        mask_type="channelx1",
+        score_type="retrain_free",
+        num_grads=4,
+    ),
     "acdc": lambda: sparsification.ACDCPruningModifier(0.7, 0, 4, 1, ["re:.*weight"]),
     "top_kast": lambda: sparsification.TopKASTPruningModifier(
         0.7, 0.4, 1.0, 3.0, 0.5, ["re:.*weight"]

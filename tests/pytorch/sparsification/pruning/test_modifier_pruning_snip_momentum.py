@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification.pruning import SnipMomentumPruningModifier
+from sparseml.pytorch.utils import LambdaLogger, LoggerManager
 
 SHAPES = [(8, 6), (4, 8), (8, 10)]  # 12, 8 and 20 blocks of 4x1
 SCORES = {
@@ -46,10 +47,12 @@ def of_blocks(values):
 class Training:
     """Optimizer steps with given gradients, at a learning rate of 0."""
 
-    def __init__(self, net, *modifiers, lr=0.0, steps_per_epoch=7):
+    def __init__(self, net, *modifiers, lr=0.0, steps_per_epoch=7, loggers=None):
         self.net, self.optimizer = net, torch.optim.SGD(net.parameters(), lr=lr)
         self.manager = ScheduledModifierManager(list(modifiers))
-        self.stepper = self.manager.modify(net, self.optimizer, steps_per_epoch=steps_per_epoch)
+        self.stepper = self.manager.modify(
+            net, self.optimizer, steps_per_epoch=steps_per_epoch, loggers=loggers
+        )
 
     def step(self, gradients):
         for layer, grad in zip(self.net, gradients, strict=True):
@@ -227,6 +230,59 @@ def test_every_group_of_inputs_keeps_n_of_m(kind, keep, group):
     weight = layer.weight.T if kind is Conv1D else layer.weight
     groups = (weight != 0).unflatten(1, (-1, group)).sum(2)
     assert (groups == keep).all()
+
+
+def test_below_the_full_sparsity_some_groups_stay_dense():
+    net, _ = of_layers([(20, 8)])
+    run = Training(net, SnipMomentumPruningModifier(**fields(final_sparsity=0.4, mask_type="2:4")))
+    for _ in range(7):
+        run.step([torch.rand(20, 8).double()])
+    counts = (net[0].weight != 0).unflatten(1, (-1, 4)).sum(2)
+    assert int((counts == 2).sum()) == 32 and int((counts == 4).sum()) == 8
+
+
+@pytest.mark.parametrize(("mask_type", "sparsity"), [("3:4", 0.25), ("1:4", 0.75), ("6:8", 0.25)])
+def test_the_true_sparsity_is_logged(mask_type, sparsity):
+    net, _ = of_layers([(4, 16)])
+    modifier = SnipMomentumPruningModifier(**fields(final_sparsity=sparsity, mask_type=mask_type))
+    logged = []
+    logger = LambdaLogger(lambda **entry: logged.append((entry["tag"], entry["value"])) or True)
+    loggers = LoggerManager([logger], log_frequency=0.0, log_python=False)
+    run = Training(net, modifier, loggers=loggers)
+    for _ in range(7):
+        run.step([torch.rand(4, 16).double()])
+    assert logged[-1] == ("ParamPruning/0.weight", sparsity)
+
+
+@pytest.mark.parametrize("reduce", ["mean", "sum"])
+def test_what_blocks_come_to_may_be_summed_up_before_or_after(reduce):
+    net, _ = of_layers([(8, 6)])
+    modifier = SnipMomentumPruningModifier(**fields(mask_type="4x1", score_reduce=reduce))
+    run, block = Training(net, modifier), torch.zeros(2, 6).double()
+    for _ in range(2):  # nothing is pruned yet
+        grad = torch.randn(8, 6).double()
+        folded = (grad * net[0].weight.detach()).abs().view(2, 4, 6)
+        block = 0.9 * block + (folded.mean(1) if reduce == "mean" else folded.sum(1))
+        run.step([grad])
+    scores = modifier.method.scores(modifier.problem(net))[0]
+    torch.testing.assert_close(modifier._pattern.unit_scores(scores), block)
+
+
+def test_zeros_are_exact_after_every_step_and_stay_after_the_end():
+    model = small_bert()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    modifier = SnipMomentumPruningModifier(**fields(params=["re:.*(query|dense).weight"]))
+    stepper = ScheduledModifierManager([modifier]).modify(model, optimizer, 7)
+    for step in range(12):
+        learn(model, stepper, 1)
+        masks = dict(modifier.masks.items())
+        assert len(masks) == 9
+        for name, mask in masks.items():
+            weight = model.get_parameter(name)
+            assert not weight[~mask].any() and not weight[~mask].signbit().any()
+            assert (weight != 0).equal(mask)
+        pruned = sum(int((~mask).sum()) for mask in masks.values())
+        assert (pruned == sum(mask.numel() for mask in masks.values()) // 2) == (step >= 6)
 
 
 def small_bert():

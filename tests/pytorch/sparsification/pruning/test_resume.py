@@ -10,10 +10,12 @@ from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification.pruning import (
     ACDCPruningModifier,
     BasePruningModifier,
+    GaPPruningModifier,
     GlobalMagnitudePruningModifier,
     MagnitudePruningModifier,
     MagnitudePruningParamsScorer,
     MovementPruningModifier,
+    PatternLockModifier,
     RigLPruningModifier,
     SnipMomentumPruningModifier,
     TopKASTPruningModifier,
@@ -71,9 +73,46 @@ MAKERS = {
         mask_type="2:4",
         score_dtype="bfloat16",
     ),
+    "snip_momentum_parts": lambda: SnipMomentumPruningModifier(
+        **{**FIELDS, "update_frequency": 0.75}, init_sparsity=0.0, progressive_steps=3
+    ),
+    "snip_momentum_lasso": lambda: SnipMomentumPruningModifier(
+        **{**FIELDS, "final_sparsity": 0.5},
+        init_sparsity=0.0,
+        mask_type="1xchannel",
+        score_type="block_mask",
+        reg_type="group_lasso_by_gradient",
+        reg_coeff=1e-4,
+    ),
+    "retrain_free": lambda: SnipMomentumPruningModifier(
+        **FIELDS, init_sparsity=0.0, mask_type="channelx1", score_type="retrain_free", num_grads=2
+    ),
+    "pattern_lock": lambda: PatternLockModifier(
+        ["re:.*weight"], start_epoch=0.5, end_epoch=2.5, mask_type="channel"
+    ),
     "reintroducing": Reintroducing,
     "acdc": lambda: ACDCPruningModifier(
         0.7, start_step=1, end_step=12, update_steps=3, params=["re:.*weight"]
+    ),
+    "gap": lambda: GaPPruningModifier(
+        ["re:.*weight"],
+        0.75,
+        start_step=1,
+        update_steps=3,
+        num_steps=3,
+        num_partitions=2,
+        reset_optimizer_state="grown",
+    ),
+    "gap_random": lambda: GaPPruningModifier(
+        ["re:.*weight"],
+        0.75,
+        3,
+        0.5,
+        0.75,
+        num_partitions=2,
+        partition_type="random",
+        initial_mask="random",
+        mask_gradients=False,
     ),
     "rigl": lambda: RigLPruningModifier(**FIELDS, num_grads=2),
     "top_kast": lambda: TopKASTPruningModifier(

@@ -13,7 +13,7 @@ import os, sys, torch, torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from sparseml.pytorch.sparsification.pruning import (CAPruningModifier, FastCAPruningModifier,
-    GWProdPruningModifier, MFACPruningModifier, OBSPruningModifier)
+    GWProdPruningModifier, MFACPruningModifier, OBSPruningModifier, SnipMomentumPruningModifier)
 from sparseml.pytorch.utils.tensors.sharded import full_value
 
 world, rank, path = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"]), sys.argv[1]
@@ -68,6 +68,8 @@ results = [
     prune(MFACPruningModifier, fisher_block_size=16),
     prune(MFACPruningModifier, fisher_block_size=None, global_sparsity=True),
     prune(GWProdPruningModifier, global_sparsity=True),
+    prune(SnipMomentumPruningModifier, score_type="retrain_free", mask_type="channelx1",
+          global_sparsity=False),
     prune(CAPruningModifier, **exact, shard=True, count=10, num_grads=5),
     prune(FastCAPruningModifier, fisher_block_size=12, damp=1e-2, shard=True, count=10,
           num_grads=5),
@@ -93,7 +95,15 @@ def found(start_ranks, tmp_path_factory):
 
 
 CASES = ["cap", "cap_block4", "cap_groups_sample", "obs", "obs_one_block", "fast_cap", "mfac"]
-CASES += ["mfac_one_block", "gw", "cap_sharded", "fast_cap_sharded", "mfac_sharded", "gw_sharded"]
+CASES += [
+    "mfac_one_block",
+    "gw",
+    "retrain_free",
+    "cap_sharded",
+    "fast_cap_sharded",
+    "mfac_sharded",
+    "gw_sharded",
+]
 
 
 @pytest.mark.parametrize("case", range(len(CASES)), ids=CASES)

@@ -140,11 +140,14 @@ class PerTensor(Pattern):
         folded, dims = self.fold(live)
         return reduce_dims(folded, dims, "sum")
 
+    def spread(self, values: Tensor, shape: Sequence[int]) -> Tensor:
+        """Return for each weight of a tensor of this shape the value of its unit, of any dtype."""
+        return self.expand(values, torch.zeros(()).expand(tuple(shape)))
+
     def units_of(self, shape: Sequence[int]) -> Tensor:
         """Return the unit of each weight, int64 of ``shape``, counted from 1 in tie order."""
-        like = torch.zeros(()).expand(tuple(shape))
-        units = self.unit_scores(like)
-        return self.expand(torch.arange(1, units.numel() + 1).view(units.shape), like)
+        units = self.unit_scores(torch.zeros(()).expand(tuple(shape)))
+        return self.spread(torch.arange(1, units.numel() + 1).view(units.shape), shape)
 
     def pools(self, scores: Tensors, live: Tensors | None = None) -> list[Pool]:
         pools = []

@@ -280,6 +280,9 @@ class NM(PerTensor):
         mask = best | keep.unsqueeze(-1)
         return mask.flatten(-2).movedim(-1, 1).contiguous()
 
+    def spread(self, values: Tensor, shape: Sequence[int]) -> Tensor:
+        return values.repeat_interleave(self.group, dim=-1).movedim(-1, 1)
+
     def masks(self, keep: Tensors, scores: Tensors, live: Tensors | None = None) -> list[Tensor]:
         if live is not None:
             scores = [

@@ -7,6 +7,9 @@ from sparseml.pytorch.sparsification.distillation.modifier_distillation import D
 from sparseml.pytorch.sparsification.distillation.modifier_distillation_base import (
     BaseDistillationModifier,
 )
+from sparseml.pytorch.sparsification.distillation.modifier_hidden_state import (
+    HiddenStateDistillationModifier,
+)
 from sparseml.pytorch.sparsification.distillation.modifier_per_layer import (
     PerLayerDistillationModifier,
 )
@@ -15,5 +18,6 @@ __all__ = [
     "DISTILL_PARAM_GROUP_KEY",
     "BaseDistillationModifier",
     "DistillationModifier",
+    "HiddenStateDistillationModifier",
     "PerLayerDistillationModifier",
 ]

@@ -16,7 +16,8 @@ from sparseml.pytorch.utils.names import canonical_named_modules
 class PairedFeatures:
     """The outputs of pairs of layers, one of the student and one of the teacher.
 
-    Kept are copies of them as the layers gave them, whatever changes them in place afterwards.
+    Kept are copies of them as the layers gave them, whatever changes them in place afterwards. Of a
+    layer that gives a tuple, as some blocks of Transformers do, it is the first entry.
 
     :param student_names: layers of the student; None for those of the teacher or, without either,
         for all ``Conv2d`` and ``Linear`` of each model
@@ -97,6 +98,8 @@ def _trackers(module: Module, names: Sequence[str], argument: str) -> dict[str, 
 
 
 def _copied(output: Any) -> Any:
+    if isinstance(output, tuple) and output:
+        output = output[0]
     # a layer after it may work in place, as most ReLUs do, and functions do so unseen
     return output.clone() if isinstance(output, Tensor) else output
 

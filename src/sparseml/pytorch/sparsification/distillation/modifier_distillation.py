@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Module
 
 from sparseml.pytorch.functional.distillation import kldiv_loss
 from sparseml.pytorch.sparsification.distillation.modifier_distillation_base import (
     BaseDistillationModifier,
 )
-from sparseml.pytorch.sparsification.fields import between, declared_fields, field
+from sparseml.pytorch.sparsification.distillation.padding import real_tokens
+from sparseml.pytorch.sparsification.fields import (
+    as_flag,
+    between,
+    declared_fields,
+    field,
+    new_field,
+)
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 
 
@@ -32,11 +40,20 @@ class DistillationModifier(BaseDistillationModifier):
 
     :param hardness: share of the teacher in the loss, from 0 to 1
     :param temperature: what logits are divided by; above 0
+    :param mask_padding: of predictions for each token, leave out those for padding, by the
+        ``attention_mask`` of the student's inputs
     :raises ValueError: for a hardness or temperature out of range
     """
 
     hardness: float = field(between(0.0, 1.0), default=0.5)
     temperature: float = field(between(above=0.0), default=2.0)
+    mask_padding: bool = new_field(as_flag, default=False)
+
+    def _set_up(self) -> None:
+        self._mask: Tensor | None = None
+
+    def _look_at(self, module: Module, student_inputs: Any) -> None:
+        self._mask = real_tokens(module, student_inputs) if self.mask_padding else None
 
     def compute_distillation_loss(
         self,
@@ -50,9 +67,8 @@ class DistillationModifier(BaseDistillationModifier):
 
         :raises ValueError: naming the output, where student and teacher do not fit
         """
-        return kldiv_loss(
-            student_outputs, teacher_outputs, self.temperature, self.distill_output_keys
-        )
+        keys = self.distill_output_keys
+        return kldiv_loss(student_outputs, teacher_outputs, self.temperature, keys, mask=self._mask)
 
     def compute_total_loss(self, loss: Tensor, distillation_loss: Tensor | float) -> Tensor:
         """Return ``(1 - hardness) * loss + hardness * distillation_loss``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.nn import Module
@@ -38,6 +38,16 @@ _DISABLE, _SELF = "disable", "self"
 _KEYS = list_or_none("a list, or be left out for all")
 
 
+class Watched(Protocol):
+    """What layers of student and teacher gave in their last pass."""
+
+    def clear(self) -> None:
+        """Forget it."""
+
+    def remove(self) -> None:
+        """Watch them no more."""
+
+
 @declared_fields()
 class BaseDistillationModifier(ScheduledUpdateModifier):
     """Lets a model, the student, learn from another, the teacher, from start to end.
@@ -64,6 +74,7 @@ class BaseDistillationModifier(ScheduledUpdateModifier):
         self._distillation_enabled = False
         self._teacher_state: Mapping[str, Tensor] | None = None
         self._last_losses: dict[str, Tensor | float] = {}
+        self._features: Watched | None = None
 
     sparsification_types = of_types(SparsificationTypes.distillation)
 
@@ -130,31 +141,35 @@ class BaseDistillationModifier(ScheduledUpdateModifier):
         :raises ValueError: without the student's inputs or outputs
         """
         loss = super().loss_update(loss, module, optimizer, epoch, steps_per_epoch, **kwargs)
-        if not self._distillation_enabled or not self.update_ready(epoch, steps_per_epoch):
-            return loss
-        if student_outputs is None or student_inputs is None:
-            raise ValueError(
-                f"{type(self).__name__} needs the student's inputs and outputs: call "
-                "manager.loss_update(loss, module, optimizer, epoch, steps_per_epoch, "
-                "student_outputs=..., student_inputs=...)"
+        if self._distillation_enabled and self.update_ready(epoch, steps_per_epoch):
+            if student_outputs is None or student_inputs is None:
+                raise ValueError(
+                    f"{type(self).__name__} needs the student's inputs and outputs: call "
+                    "manager.loss_update(loss, module, optimizer, epoch, steps_per_epoch, "
+                    "student_outputs=..., student_inputs=...)"
+                )
+            if teacher_inputs is None:
+                teacher_inputs = self._inputs_for_teacher(student_inputs)
+            self._look_at(module, student_inputs)
+            loss = self._distilled(
+                loss,
+                optimizer=optimizer,
+                student_outputs=student_outputs,
+                teacher_outputs=teacher_outputs(self._ready_teacher(module), teacher_inputs),
+                student_labels=student_labels,
+                teacher_labels=teacher_labels,
             )
-        if teacher_inputs is None:
-            teacher_inputs = self._inputs_for_teacher(student_inputs)
-        taught = teacher_outputs(self._ready_teacher(module), teacher_inputs)
-        distillation_loss = self.compute_distillation_loss(
-            optimizer=optimizer,
-            student_outputs=student_outputs,
-            teacher_outputs=taught,
-            student_labels=student_labels,
-            teacher_labels=teacher_labels,
-        )
-        total = self.compute_total_loss(loss, distillation_loss)
-        losses = {"task_loss": loss, "distillation_loss": distillation_loss, "total_loss": total}
-        self._last_losses = {
-            name: value.detach() if isinstance(value, Tensor) else value
-            for name, value in losses.items()
-        }
-        return total
+        if self._features is not None:
+            self._features.clear()  # of passes, too, that were not distilled
+        return loss
+
+    def update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """At the end, take what was done to the models back."""
+        super().update(module, optimizer, epoch, steps_per_epoch)
+        if epoch >= self._end_epoch >= 0.0:
+            self._detach()
 
     def log_update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
@@ -193,6 +208,8 @@ class BaseDistillationModifier(ScheduledUpdateModifier):
         super().load_progress_state(state)
         self._teacher_state = state["teacher"] if self._teaches_itself else None
         self._load_teacher_state()
+        if self._ended:
+            self._detach()
 
     def needs(self) -> dict[str, str]:
         """Return the extras of :meth:`initialize` that are asked for → what happens without."""
@@ -218,6 +235,36 @@ class BaseDistillationModifier(ScheduledUpdateModifier):
 
     def _detach(self) -> None:
         """Take back what :meth:`_attach` has done to the models."""
+        if self._features is not None:
+            self._features.remove()
+            self._features = None
+
+    def _look_at(self, module: Module, student_inputs: Any) -> None:
+        """Take from the inputs what the distillation's loss needs of them."""
+
+    def _distilled(self, loss: Tensor, **given: Any) -> Tensor:
+        distillation_loss = self.compute_distillation_loss(**given)
+        total = self.compute_total_loss(loss, distillation_loss)
+        losses = {"task_loss": loss, "distillation_loss": distillation_loss, "total_loss": total}
+        self._last_losses = {
+            name: value.detach() if isinstance(value, Tensor) else value
+            for name, value in losses.items()
+        }
+        return total
+
+    def _watchable_teacher(self, module: Module) -> Module:
+        """Return the teacher; a copy of the student is made at once.
+
+        :raises ValueError: for a teacher that is no module
+        """
+        if self._teaches_itself:
+            self._teacher = copy_as_teacher(module)
+        if not isinstance(self._teacher, Module):
+            raise ValueError(
+                f"distillation_teacher must be a module whose layers can be watched, found "
+                f"{type(self._teacher).__name__}"
+            )
+        return self._teacher
 
     def _ready_teacher(self, module: Module) -> Teacher:
         if self._teacher is None:

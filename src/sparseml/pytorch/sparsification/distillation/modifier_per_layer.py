@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 from torch.nn import Module
-from torch.optim import Optimizer
 
 from sparseml.pytorch.functional.distillation import feature_mse
 from sparseml.pytorch.sparsification.distillation.feature_layers import PairedFeatures
@@ -16,7 +15,6 @@ from sparseml.pytorch.sparsification.distillation.modifier_distillation_base imp
     BaseDistillationModifier,
 )
 from sparseml.pytorch.sparsification.distillation.projections import FeatureProjections
-from sparseml.pytorch.sparsification.distillation.teacher import copy_as_teacher
 from sparseml.pytorch.sparsification.fields import as_flag, as_number, field, list_or_none
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 
@@ -51,6 +49,7 @@ class PerLayerDistillationModifier(BaseDistillationModifier):
     """
 
     _progress = ("_projections",)
+    _features: PairedFeatures | None
     _student_layer_names: list[str] | None
     _teacher_layer_names: list[str] | None
 
@@ -80,7 +79,6 @@ class PerLayerDistillationModifier(BaseDistillationModifier):
         elif self._teacher_layer_names is None:
             self._teacher_layer_names = self._student_layer_names
         self._require_pairs()
-        self._features: PairedFeatures | None = None
         self._projections = FeatureProjections()
 
     gain = field(as_number)
@@ -89,21 +87,6 @@ class PerLayerDistillationModifier(BaseDistillationModifier):
     teacher_layer_names = field(_LAYERS)
     project_features = field(as_flag)
     epsilon = field(as_number)
-
-    def loss_update(self, loss: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the loss with the distillation in it; let go of features that none asked for."""
-        loss = super().loss_update(loss, *args, **kwargs)
-        if self._features is not None:
-            self._features.clear()
-        return loss
-
-    def update(
-        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
-    ) -> None:
-        """At the end, take the hooks off the layers."""
-        super().update(module, optimizer, epoch, steps_per_epoch)
-        if epoch >= self._end_epoch >= 0.0:
-            self._detach()
 
     def compute_distillation_loss(
         self, optimizer: Any = None, *outputs: Any, **named_outputs: Any
@@ -127,6 +110,13 @@ class PerLayerDistillationModifier(BaseDistillationModifier):
         """Return ``loss + gain * distillation_loss``."""
         return loss + self.gain * distillation_loss
 
+    def optimizer_post_step(
+        self, module: Module, optimizer: Any, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Forget the gradients of the projections: loops may clear those of the model alone."""
+        super().optimizer_post_step(module, optimizer, epoch, steps_per_epoch)
+        self._projections.clear_gradients()
+
     def state_dict(self) -> dict[str, Any]:
         """Return the weights of the projections, by the student's layer."""
         return {DISTILL_PARAM_GROUP_KEY: self._projections.state_dict()}
@@ -146,32 +136,17 @@ class PerLayerDistillationModifier(BaseDistillationModifier):
             return
         self._projections.load_state_dict(weights)
 
-    def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the state; past the end, take the hooks off the layers."""
-        super().load_progress_state(state)
-        if self._ended:
-            self._detach()
-
     def _attach(self, module: Module) -> None:
         self._detach()
         if not self._distillation_enabled:
             return
         self._require_pairs()
-        if self._teaches_itself:
-            self._teacher = copy_as_teacher(module)
-        if not isinstance(self._teacher, Module):
-            raise ValueError(
-                f"distillation_teacher must be a module whose layers can be watched, found "
-                f"{type(self._teacher).__name__}"
-            )
         self._features = PairedFeatures(
-            module, self._teacher, self._student_layer_names, self._teacher_layer_names
+            module,
+            self._watchable_teacher(module),
+            self._student_layer_names,
+            self._teacher_layer_names,
         )
-
-    def _detach(self) -> None:
-        if self._features is not None:
-            self._features.remove()
-            self._features = None
 
     def _require_pairs(self) -> None:
         own, taught = self._student_layer_names, self._teacher_layer_names

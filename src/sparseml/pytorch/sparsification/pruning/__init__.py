@@ -16,6 +16,7 @@ from sparseml.pytorch.functional.second_order.mfac import (
     FisherInverseFastPageSwap,
     FisherInverseFastSmallBlocks,
 )
+from sparseml.pytorch.sparsification.pruning.grown.modifier_pruning_gap import GaPPruningModifier
 from sparseml.pytorch.sparsification.pruning.layers.powerpropagation_wrapper import (
     PowerpropagationWrapper,
 )
@@ -56,6 +57,9 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_structured import 
 )
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_topkast import (
     TopKASTPruningModifier,
+)
+from sparseml.pytorch.sparsification.pruning.observed.modifier_pattern_lock import (
+    PatternLockModifier,
 )
 from sparseml.pytorch.sparsification.pruning.observed.modifier_pruning_snip_momentum import (
     SnipMomentumPruningModifier,
@@ -102,6 +106,7 @@ __all__ = [
     "FisherInverseFastSmallBlocks",
     "GMPruningModifier",
     "GWProdPruningModifier",
+    "GaPPruningModifier",
     "GlobalMagnitudePruningModifier",
     "GradientSampler",
     "GradualFields",
@@ -114,6 +119,7 @@ __all__ = [
     "OBSPruningModifier",
     "Outcome",
     "PatternFields",
+    "PatternLockModifier",
     "PowerpropagationModifier",
     "PowerpropagationWrapper",
     "Problem",

@@ -79,6 +79,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
     _grad_sampler_kwargs: dict[str, Any] | None = None
     _masks_params = True
     _decides_once = False  # at the start
+    _alone = False  # whether no other may prune its parameters at the same time
     _observes = False  # whether the method looks at the gradients of each step
     _fisher_samples = "batch"
     _num_recomputations = 1
@@ -278,10 +279,12 @@ class BasePruningModifier(ScheduledUpdateModifier):
     ) -> None:
         """Update the masks, and clear what the optimizer remembers where they changed."""
         super().update(module, optimizer, epoch, steps_per_epoch)
-        masks, before = self._masks, self._masks.bits
+        before = self._masks.bits
         self.check_mask_update(module, epoch, steps_per_epoch)
-        if not masks.allow_reintroduction:
-            masks.forget_changed(optimizer, before)
+        self._forget_changed(optimizer, before)
+
+    def _forget_changed(self, optimizer: Optimizer, before: Any) -> None:
+        self._masks.forget_changed(optimizer, before)
 
     def check_mask_update(
         self,
@@ -367,9 +370,12 @@ class BasePruningModifier(ScheduledUpdateModifier):
         if target and sizes != masks.original_sizes:
             target = self._remaining(target, sizes)
         if self._num_recomputations == 1:
-            masks.take(self._method.outcomes(self.problem(module), [target])[0])
+            self._take(module, self._method.outcomes(self.problem(module), [target])[0])
         else:
             reach(self, module, target)
+
+    def _take(self, module: Module, outcome: Outcome) -> None:
+        self._masks.take(outcome)
 
     def _remaining(self, target: Any, sizes: Sequence[int]) -> Any:
         """The target for what is left, where weights have been removed since the start."""

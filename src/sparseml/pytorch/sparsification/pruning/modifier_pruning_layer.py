@@ -131,7 +131,8 @@ class LayerPruningModifier(ScheduledUpdateModifier):
         for name, layer in self._layer_modules.items():
             if pruned and layer is None:
                 removed = get_layer(name, module)
-                _swap_everywhere(module, removed, RemovedLayer(removed, name))
+                if not isinstance(removed, RemovedLayer):  # by an earlier run, as a folder has it
+                    _swap_everywhere(module, removed, RemovedLayer(removed, name))
                 for param in removed.parameters():
                     param.grad = None  # or momentum would go on moving it
                 self._layer_modules[name] = removed

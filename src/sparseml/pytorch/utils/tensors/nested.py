@@ -21,6 +21,13 @@ def iter_tensors(values: Any) -> Iterator[Tensor]:
             yield from iter_tensors(value)
 
 
+def tensors_on(tensors: Any, device: torch.device | str) -> Any:
+    """Return a tensor, or a mapping of tensors as a dict, on a device."""
+    if isinstance(tensors, Mapping):
+        return {key: tensors_on(value, device) for key, value in tensors.items()}
+    return tensors.to(device, non_blocking=True)
+
+
 def tensors_batch_size(tensors: Any) -> int:
     """Return the first dimension of the first tensor, depth first, that has any; -1 for none."""
     return next((tensor.shape[0] for tensor in iter_tensors(tensors) if tensor.ndim), -1)

@@ -63,6 +63,9 @@ class MaskSet(Mapping[str, Tensor]):
         """Whether a parameter has another layout than ``[out, in, *kernel]``."""
         self._computed = any(computed_tensor(one.layer, one.param_name) for one in found)
         self._gradients_only = gradients_only
+        self.open_gradients: frozenset[int] = frozenset()
+        """Positions of parameters whose gradients are left dense, but for :meth:`mask_gradients`.
+        """
         self._store_unmasked = False  # keep what masks take away without reintroducing it
         self._taken: list[Tensor | None] = [None] * len(params)
         self._enabled = False
@@ -189,12 +192,14 @@ class MaskSet(Mapping[str, Tensor]):
         """Zero what an optimizer remembers of entries whose mask has changed, and mask gradients.
 
         Momentum of a pruned weight would move it until the next masking, and that of a regrown
-        weight belongs to its former life.
+        weight belongs to its former life. With reintroduction all weights live on.
 
         :param optimizer: any object with a ``state`` of the usual form, parameter → name → value,
             or with optimizers inside; every tensor there of the parameter's shape is cleared
         :param before: the masks as they were
         """
+        if self.allow_reintroduction:
+            return
         params, any_changed = self.params, False
         plain = type(optimizer).__module__.startswith("torch.optim.")  # those hold no others
         states = [optimizer.state] if plain else states_of(optimizer)
@@ -209,10 +214,15 @@ class MaskSet(Mapping[str, Tensor]):
             for value in (v for state in states for v in state.get(param, {}).values()):
                 if isinstance(value, Tensor) and value.shape == param.shape:
                     local(value).masked_fill_(changed.to(value.device), 0)
-        if any_changed and self._enabled and not self.allow_reintroduction:
-            pairs = zip(params, self.bits, strict=True)
-            ready = [(local(p.grad), local(mask)) for p, mask in pairs if p.grad is not None]
-            apply_masks([grad for grad, _ in ready], [mask for _, mask in ready])
+        if any_changed:
+            self.mask_gradients()
+
+    def mask_gradients(self) -> None:
+        """Mask the gradients that there are, if enabled, as is done when they are computed."""
+        if self._enabled and not self.allow_reintroduction:
+            pairs = zip(*self._current(), strict=True)
+            ready = [(p.grad, mask) for p, mask in pairs if p.grad is not None]
+            apply_masks([local_part(grad) for grad, _ in ready], [local_part(m) for _, m in ready])
 
     def restore_unmasked(self) -> None:
         """With reintroduction, put the values that the masks took away back into the weights."""
@@ -335,7 +345,9 @@ class MaskSet(Mapping[str, Tensor]):
         self._hooks = {}
 
     def _gradient_ready(self, index: int, param: Tensor) -> None:
-        if not self.allow_reintroduction and param.grad is not None:
+        if self.allow_reintroduction or index in self.open_gradients:
+            return
+        if param.grad is not None:
             mask = self._current()[1][index]
             apply_masks([local_part(param.grad)], [local_part(mask)])
 

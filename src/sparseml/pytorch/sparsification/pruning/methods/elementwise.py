@@ -1,13 +1,15 @@
-"""Methods that rank single weights: by magnitude, movement, gradient; dropping and growing."""
+"""Methods that rank single weights: by magnitude, movement, lot; dropping and growing."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from sparseml.pytorch.functional.patterns import PerTensor
 from sparseml.pytorch.functional.scores import drop_and_grow_scores, movement, saliency
 from sparseml.pytorch.functional.selection import prune_count
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
@@ -28,13 +30,34 @@ class Magnitude(Method):
         return [weight.abs() for weight in problem.weights]
 
 
+class Lot(Method):
+    """Weights go by lot.
+
+    :param seed: of this lot alone
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def scores(self, problem: Problem) -> list[Tensor]:
+        """Return random numbers, float64, the same on every device."""
+        lot = torch.Generator().manual_seed(self._seed)
+        drawn = [torch.rand(w.shape, generator=lot, dtype=torch.float64) for w in problem.weights]
+        return [one.to(w.device) for one, w in zip(drawn, problem.weights, strict=True)]
+
+
 class KeepZeros(Method):
-    """What is zero stays zero, whatever the target."""
+    """What is zero stays zero in units that are pruned, whatever the target; others are free.
+
+    The pattern must cut each tensor by itself.
+    """
 
     def decide(
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
     ) -> list[Outcome]:
-        kept = [weight != 0 for weight in problem.weights]
+        pattern = cast(PerTensor, problem.pattern)
+        there = [weight != 0 for weight in problem.weights]
+        kept = [each | pattern.spread(pattern.live_size(each) > 0, each.shape) for each in there]
         return [problem.outcome(kept) for _ in targets]
 
 

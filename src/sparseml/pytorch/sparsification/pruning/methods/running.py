@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.patterns import PerTensor
 from sparseml.pytorch.functional.scores import with_momentum
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem
@@ -25,6 +24,7 @@ class RunningScore(Method):
     :param decay: how much of the running score outlives a step; 0 ranks by the last step alone
     :param gain: the share of a step's score in the running score
     :param dtype: to keep running scores in, by default that of the score
+    :param from_start: leave out the steps before pruning starts
     """
 
     _progress = ("_running",)
@@ -35,23 +35,28 @@ class RunningScore(Method):
         decay: float = 0.9,
         gain: float = 1.0,
         dtype: torch.dtype | None = None,
+        from_start: bool = False,
     ) -> None:
         self._score, self._decay, self._gain, self._dtype = score, decay, gain, dtype
+        self._from_start = from_start
         self._running: dict[str, Tensor] = {}
-        self.units: PerTensor | None = None
-        """Units whose weights shall share the highest score of each step, before it is added."""
+        self.shared: Callable[[str, Tensor], Tensor] | None = None
+        """What the weights of a unit share of a step's score, by the parameter's name.
+
+        It gets scores of ``[out, in, *kernel]``, and returns those to add in their place.
+        """
 
     @torch.no_grad()
     def observe(self, masks: MaskSet) -> None:
+        if self._from_start and not masks.enabled:
+            return
         for one in masks.found:
             if one.param.grad is None:
                 continue
             score = self._score(one.param, one.param.grad)
-            if self.units is not None:
+            if self.shared is not None:
                 turned = to_out_in(one.layer, one.param_name, score)
-                folded, dims = self.units.fold(turned)
-                shared = folded.amax(dims, keepdim=True).expand_as(folded).reshape(turned.shape)
-                score = to_out_in(one.layer, one.param_name, shared)
+                score = to_out_in(one.layer, one.param_name, self.shared(one.name, turned))
             before = self._running.get(one.name)
             if before is None or before.shape != score.shape:
                 before = torch.zeros_like(score, dtype=self._dtype)

@@ -1,0 +1,1 @@
+"""Modifiers that grow some of the parameters while the others are sparse."""

@@ -1,0 +1,105 @@
+"""Running a model on sample inputs: to find what belongs together, and to see that it may go."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparseml.pytorch.units.group import UnitGroup
+
+_TOLERANCE = 1e-4
+_BATCH = 2
+
+Removal = Callable[[nn.Module, Mapping[UnitGroup, Tensor]], Any]
+
+
+def call_model(model: nn.Module, example_inputs: Any) -> list[Tensor]:
+    """The tensors that ``model`` returns, however they are nested."""
+    if isinstance(example_inputs, Mapping):
+        return list(_tensors(model(**example_inputs)))
+    given = example_inputs if isinstance(example_inputs, (tuple, list)) else [example_inputs]
+    return list(_tensors(model(*given)))
+
+
+def _tensors(nested: Any) -> Iterator[Tensor]:
+    if isinstance(nested, Tensor):
+        yield nested
+    values = nested.values() if isinstance(nested, Mapping) else nested
+    if isinstance(nested, (Mapping, tuple, list)):
+        for value in values:
+            yield from _tensors(value)
+
+
+def sample_inputs(model: nn.Module) -> Any:
+    """Return small inputs for a model that says what it takes, as those of transformers and timm.
+
+    :raises ValueError: for a model that does not
+    """
+    param = next(model.parameters(), torch.empty(0))
+    accepted = inspect.signature(model.forward).parameters
+    config = getattr(model, "config", None)
+    size = getattr(config, "image_size", None)
+    if "input_ids" in accepted and isinstance(getattr(model, "dummy_inputs", None), dict):
+        inputs = {name: ids.to(param.device) for name, ids in model.dummy_inputs.items()}  # type: ignore[union-attr, operator]
+        return {name: ids for name, ids in inputs.items() if name in accepted}
+    if "pixel_values" in accepted and size:
+        sides = size if isinstance(size, (tuple, list)) else (size, size)
+        shape = (_BATCH, getattr(config, "num_channels", 3), *sides)
+        return {"pixel_values": _noise(shape, param)}
+    described = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
+    if isinstance(described, Mapping) and described.get("input_size"):
+        return _noise((_BATCH, *described["input_size"]), param)
+    raise ValueError(
+        f"give example_inputs: a {type(model).__name__} does not say what it takes; allowed is a "
+        "tensor, a tuple of positional or a dict of keyword arguments"
+    )
+
+
+def _noise(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(shape, generator=generator).to(like.device, like.dtype)
+
+
+def removal_fault(
+    model: nn.Module,
+    find: Callable[[nn.Module], Iterable[UnitGroup]],
+    removal: Removal,
+    example_inputs: Any,
+) -> str:
+    """Return what goes wrong when every second unit is zeroed and removed, or ``""``.
+
+    This is tried on a copy.
+
+    :param find: returns the groups of the copy
+    """
+    probe = copy.deepcopy(model).eval()
+    params = dict(probe.named_parameters())
+    with torch.no_grad():
+        try:
+            units = list(find(probe))
+            for group in units:
+                for member in group.members:
+                    if not member.follows:
+                        odd = (member.index % 2 == 1) & (member.index >= 0)
+                        params[member.param].movedim(member.dim, 0)[odd] = 0
+            before = call_model(probe, example_inputs)
+            removal(probe, {group: torch.arange(group.size) % 2 == 0 for group in units})
+            after = call_model(probe, example_inputs)
+        except (RuntimeError, ValueError) as error:
+            return f"removal breaks the model: {error}"
+    return _difference(before, after)
+
+
+def _difference(before: list[Tensor], after: list[Tensor]) -> str:
+    for old, new in zip(before, after, strict=True):
+        if old.shape != new.shape:
+            return "its channels are outputs of the model"
+        off = (old - new).abs().max().item() if old.is_floating_point() and old.numel() else 0.0
+        if not off <= _TOLERANCE * max(1.0, old.abs().max().item()):
+            return f"removal changes the outputs, by up to {off:.1e}"
+    return ""

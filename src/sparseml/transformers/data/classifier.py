@@ -1,0 +1,105 @@
+"""Classifiers of texts from a folder or the hub, with the labels of a task."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sparseml.run.errors import RunError, few, one_line
+from sparseml.transformers.data.tasks import TextTask
+
+__all__ = ["Classifier", "label_order", "load_classifier", "require_model_folder"]
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model that answers a task.
+
+    :param order: the model's output for each label of the task; None for regression
+    :param fresh: names of parameters that no file had, so that they are random
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    order: list[int] | None
+    fresh: tuple[str, ...] = ()
+
+
+def load_classifier(
+    name: str, task: TextTask, flag: str = "--model-name-or-path", fast_tokenizer: bool = True
+) -> Classifier:
+    """Load model and tokenizer from a folder or the hub; a head that is lacking is random.
+
+    :param flag: that gave the name, for errors
+    :raises RunError: if there is no model for text, or it has other outputs than the task
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    require_model_folder(name, flag)
+    try:
+        config = AutoConfig.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, use_fast=fast_tokenizer)
+        _require_outputs(config, task, f"{flag} {name}")
+        order = label_order(config, task)
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            name, config=config, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise RunError(f"{flag} {name}: {one_line(error)}") from error
+    return Classifier(model, tokenizer, order, tuple(sorted(info["missing_keys"])))
+
+
+def require_model_folder(name: str, flag: str = "--model-name-or-path") -> None:
+    """Check that a folder, if the name is one, holds a model.
+
+    :raises RunError: if it has no ``config.json``
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        there = few(sorted(file.name for file in folder.iterdir()))
+        raise RunError(f"{flag} {name}: the folder holds no model: no config.json, but {there}")
+    if not folder.exists() and (folder.is_absolute() or name.startswith((".", "~"))):
+        raise RunError(f"{flag} {name}: no such folder")
+
+
+def label_order(config: Any, task: TextTask) -> list[int] | None:
+    """Return the model's output for each label of a task; None for regression.
+
+    A model whose labels have names keeps its order if they are those of the task. To any other the
+    labels of the task are given, in their own order.
+
+    :param config: of the model, changed to have the task's labels
+    """
+    if task.is_regression:
+        return None
+    named = {str(name).lower(): int(number) for number, name in config.id2label.items()}
+    if sorted(named) == sorted(label.lower() for label in task.labels):
+        return [named[label.lower()] for label in task.labels]
+    if not all(name.startswith("label_") for name in named):
+        _LOGGER.warning(
+            "the model's labels are %s; they become those of task %s: %s",
+            ", ".join(named), task.name, ", ".join(task.labels),
+        )  # fmt: skip
+    config.id2label = dict(enumerate(task.labels))
+    config.label2id = {label: number for number, label in enumerate(task.labels)}
+    return list(range(len(task.labels)))
+
+
+def _require_outputs(config: Any, task: TextTask, given: str) -> None:
+    """Check a trained head; one that is not there yet gets the outputs that the task needs."""
+    heads = [name for name in config.architectures or () if "SequenceClassification" in name]
+    if heads and config.num_labels != task.outputs:
+        raise RunError(
+            f"{given} has {config.num_labels} outputs, task {task.name} needs {task.outputs}: it "
+            "was trained for another task"
+        )
+    config.num_labels = task.outputs
+    config.finetuning_task = task.name
+    if task.is_regression:
+        config.problem_type = "regression"

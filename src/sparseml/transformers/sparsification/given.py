@@ -1,0 +1,118 @@
+"""What a Trainer is given, as modifiers need it: inputs, batches for gradients, metadata."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+_LOGGER = logging.getLogger(__name__)
+
+TEACHER_PREFIX = "distill_teacher:"
+"""Begins the names of columns of a data set that are for the teacher alone."""
+
+
+def parameters_of(model: Any) -> tuple[set[str], bool]:
+    """Return the names of the inputs of a model, and whether it takes any others, too."""
+    forward: Callable[..., Any] = model.forward if isinstance(model, nn.Module) else model
+    kinds = list(inspect.signature(forward).parameters.values())
+    named = {one.name for one in kinds if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)}
+    return named, any(one.kind is one.VAR_KEYWORD for one in kinds)
+
+
+def student_inputs(inputs: Mapping[str, Any], student: nn.Module, teacher: Any) -> dict[str, Any]:
+    """Return the inputs that are for the student.
+
+    A model that takes any keywords gets all but those that only the teacher knows.
+    """
+    known, takes_any = parameters_of(student)
+    others = parameters_of(teacher)[0] - known if callable(teacher) else set()
+    return {
+        name: value
+        for name, value in inputs.items()
+        if name in known
+        or (takes_any and name not in others and not name.startswith(TEACHER_PREFIX))
+    }
+
+
+def teacher_inputs(inputs: Mapping[str, Any], teacher: Any) -> dict[str, Any] | None:
+    """Return the inputs that are for the teacher; None for those of the student.
+
+    These are what columns are named after :data:`TEACHER_PREFIX`, if any are, or else those that
+    the teacher takes.
+    """
+    if not callable(teacher):
+        return None
+    own = {
+        name.removeprefix(TEACHER_PREFIX): value
+        for name, value in inputs.items()
+        if name.startswith(TEACHER_PREFIX)
+    }
+    known, takes_any = parameters_of(teacher)
+    if not known and takes_any:
+        return own or None
+    return own or {name: value for name, value in inputs.items() if name in known}
+
+
+def metadata_of(
+    names: Iterable[str] | None, training_args: Any, data_args: Any
+) -> dict[str, Any] | None:
+    """Return the arguments that a recipe is to remember, by name; None for none.
+
+    :raises ValueError: if both have an argument of the same name
+    """
+    if names is None:
+        return None
+    training, data = _as_mapping(training_args), _as_mapping(data_args)
+    if shared := sorted(set(training) & set(data)):
+        raise ValueError(f"args and data_args must not share names, found {shared} in both")
+    found = {**training, **data}
+    if missing := [name for name in names if name not in found]:
+        _LOGGER.warning("metadata_args names %s, which no arguments have: they are None", missing)
+    return {name: found.get(name) for name in names}
+
+
+def _as_mapping(args: Any) -> Mapping[str, Any]:
+    if args is None or isinstance(args, Mapping):
+        return args or {}
+    if hasattr(args, "to_dict"):
+        return dict(args.to_dict())
+    return asdict(args) if is_dataclass(args) and not isinstance(args, type) else vars(args)
+
+
+def gradient_batches(
+    loader: Any, prepare: Callable[[Any], Any], smooths: bool, **kwargs: Any
+) -> Iterator[tuple[list[Any], Any, Any]]:
+    """Yield batches ``([], inputs, labels)`` of a loader's data, round after round.
+
+    :param loader: whose data and collator are used
+    :param prepare: puts a batch on the device
+    :param smooths: labels are smoothed, so that the model is not to see them
+    :param kwargs: for the :class:`DataLoader`, such as ``batch_size``
+    """
+    given: dict[str, Any] = {"collate_fn": loader.collate_fn}
+    if not isinstance(loader.dataset, IterableDataset):
+        given["shuffle"] = True
+    own, empty = DataLoader(loader.dataset, **{**given, **kwargs}), False
+    while not empty:
+        empty = True
+        for batch in own:
+            empty, inputs = False, dict(prepare(batch))
+            labels = inputs.pop("labels", None) if smooths else inputs.get("labels")
+            yield [], inputs, labels
+
+
+def own_loss(outputs: Any) -> Tensor:
+    """Return the loss that a model gives beside its predictions.
+
+    :raises ValueError: if there is none
+    """
+    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs[0]
+    if not isinstance(loss, Tensor) or loss.ndim:
+        raise ValueError("the model gives no loss: do the training data have labels?")
+    return loss

@@ -1,0 +1,275 @@
+"""The training loop: AdamW, driven step by step by a manager that prunes and distils."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
+
+from sparseml.pytorch.optim import StepDriver
+from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
+from sparseml.pytorch.utils.tensors.nested import tensors_on
+from sparseml.run.errors import RunError
+from sparseml.run.fitting import (
+    epochs_to_run,
+    load_recipe,
+    require_fitting_patterns,
+    require_fitting_schedule,
+)
+from sparseml.run.masks import masked_sparsity
+from sparseml.run.precision import autocast_of, gradient_scaler
+from sparseml.run.progress import shown_progress
+from sparseml.run.session import Found, LogStep
+from sparseml.transformers.data.classifier import load_classifier
+from sparseml.transformers.inputs import Batch, LabelledTexts
+from sparseml.transformers.loss import Heads
+from sparseml.transformers.models import load_causal, load_config, model_folder, quiet
+from sparseml.transformers.session import TextSession
+from sparseml.transformers.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
+
+_LOGGER = logging.getLogger(__name__)
+_EPOCHS = 3
+_SELF = "self"
+
+
+@dataclass
+class TextTraining:
+    """Trains a model epoch by epoch.
+
+    :param loader: yields batches of texts
+    :param model: as it is trained, in its wrappers if there are any
+    :param scaler: of gradients in float16, if they need one
+    :param scheduler: of the learning rate, None where the recipe sets it
+    :param log: told of every ``--log-interval``-th step: its number and what to log
+    """
+
+    session: TextSession
+    settings: TrainingSettings
+    loader: Any
+    epochs: int
+    steps_per_epoch: int
+    model: nn.Module
+    manager: Any
+    driver: StepDriver
+    optimizer: AdamW
+    scaler: torch.amp.GradScaler | None
+    scheduler: Any
+    log: LogStep
+
+    averaged: nn.Module | None = None
+
+    @property
+    def steps(self) -> int:
+        """Return how many steps were taken; those that a gradient scaler left out are none."""
+        return self.driver.position.steps
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Return what a checkpoint holds beside the model."""
+        parts = {"optimizer": self.optimizer, "manager": self.manager}
+        return {**parts, "scheduler": self.scheduler, "scaler": self.scaler}
+
+    def epoch(self, number: int, name: str) -> Found:
+        """Train one epoch.
+
+        :param number: from 0
+        :param name: of the bar that shows how far this is
+        :return: mean loss, learning rate at the end, sparsity and texts per second
+        """
+        self.model.train()
+        if hasattr(self.loader.sampler, "set_epoch"):
+            self.loader.sampler.set_epoch(number)
+        total, texts, began = 0.0, 0, time.monotonic()
+        where, count = self.session.where, self.steps_per_epoch
+        with shown_progress(name, count, where.is_first) as advance:
+            for step, group in enumerate(self._groups(), start=1):
+                loss = self.step(group)
+                size = sum(len(labels) for _, labels in group)
+                total, texts = total + loss * size, texts + size
+                advance(step, f"loss {loss:.4g}")
+                if step % self.settings.checkpoints.log_interval == 0 or step == count:
+                    rate = get_optim_learning_rate(self.optimizer)
+                    self.log(max(0, self.steps - 1), {"loss": loss, "lr": rate})
+        seconds = time.monotonic() - began
+        total, texts_in_all = where.sum([total, float(texts)])
+        return {
+            "loss": total / max(texts_in_all, 1.0),
+            "lr": get_optim_learning_rate(self.optimizer),
+            "sparsity": masked_sparsity(self.manager),
+            "texts_per_second": texts_in_all / max(seconds, 1e-9),
+        }
+
+    def after_epoch(self, number: int, found: Found) -> None:
+        """Go on: the learning rate changes at every step."""
+
+    def skip_to(self, epoch: int, found: Found) -> None:
+        """Go to the learning rate of an epoch, in a run whose optimizer begins anew."""
+        if self.scheduler is not None:
+            self.scheduler.last_epoch = epoch * self.steps_per_epoch - 1
+            self.scheduler.step()
+
+    def step(self, group: list[Batch]) -> float:
+        """Take one optimizer step on a group of batches, and return their mean loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._backward(group)
+        before, clip = self.steps, self.settings.optimizer.clip_grad
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        if clip:
+            clip_grad_norm_(self.model.parameters(), clip)
+        self.driver.before_step()
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        self.driver.after_step()
+        if self.scheduler is not None and self.steps > before:
+            self.scheduler.step()
+        return loss
+
+    def _groups(self) -> Iterator[list[Batch]]:
+        batches, count = iter(self.loader), self.settings.optimizer.grad_accum_steps
+        device = self.session.where.device
+        while group := list(itertools.islice(batches, count)):
+            yield [(tensors_on(inputs, device), labels.to(device)) for inputs, labels in group]
+
+    def _backward(self, group: list[Batch]) -> float:
+        total = 0.0
+        model: Any = self.model
+        shared = isinstance(model, DistributedDataParallel)
+        for number, (inputs, labels) in enumerate(group, start=1):
+            last = number == len(group)
+            with model.no_sync() if shared and not last else contextlib.nullcontext():
+                loss = self._loss(inputs, labels) / len(group)
+                (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+            total += float(loss.detach())
+        if self.scaler is None and not torch.isfinite(torch.tensor(total)):
+            raise RunError(
+                f"the loss is {total} at step {self.steps}: lower the learning rate "
+                f"({get_optim_learning_rate(self.optimizer):g})"
+            )
+        return total
+
+    def _loss(self, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+        with autocast_of(self.session.run, self.session.where)():
+            output = self.model(**inputs)
+            loss = self.session.inputs.loss(output, labels)
+        return self.driver.loss_update(
+            loss, student_outputs=Heads(output), student_inputs=inputs, student_labels=labels
+        )
+
+
+def set_up_training(
+    session: TextSession, settings: TrainingSettings, loggers: list[Any], log: LogStep
+) -> TextTraining:
+    """Check that recipe, model and run fit, and build all that training takes.
+
+    :param loggers: for the modifiers
+    :param log: for the loop
+    :raises RunError: for what does not fit, before anything is computed
+    """
+    where, run, recipe = session.where, settings.run, settings.run.sparseml_recipe
+    chosen, schedule = settings.optimizer, settings.schedule
+    manager = load_recipe(recipe, run.recipe_args)
+    require_fitting_patterns(manager, session.model, recipe)
+    loader = session.training_loader(chosen.batch_size)
+    steps = -(-len(loader) // chosen.grad_accum_steps)
+    manager.resolve_steps(steps)
+    usual = None if manager.max_epochs > 0 else _EPOCHS
+    asked = usual if schedule.epochs is None else schedule.epochs
+    epochs = epochs_to_run(manager, asked, "epochs" in settings.given, recipe)
+    require_fitting_schedule(manager, steps, epochs, recipe)
+    lent: dict[str, Any] = {"grad_sampler": session.grad_sampler(), "steps_per_epoch": steps}
+    teacher = _teacher(session, settings, bool(manager.distillation_modifiers))
+    if teacher is not None:
+        lent["distillation_teacher"] = teacher
+    optimizer = decaying_adamw(session.model, schedule.lr, chosen)
+    scheduler = _scheduler(settings, optimizer, manager, epochs * steps, steps)
+    model = where.share(session.model)
+    manager.initialize(model, loggers=loggers, **lent)
+    driver = StepDriver(model, optimizer, manager, steps)
+    return TextTraining(
+        session,
+        settings,
+        loader,
+        epochs,
+        steps,
+        model,
+        manager,
+        driver,
+        optimizer,
+        gradient_scaler(run, where),
+        scheduler,
+        log,
+    )
+
+
+def decaying_adamw(model: nn.Module, rate: float, chosen: OptimizerSettings) -> AdamW:
+    """Return AdamW, which decays all weights but biases and those of norms."""
+    params = [param for param in model.parameters() if param.requires_grad]
+    groups = [
+        {"params": [one for one in params if one.ndim > 1], "weight_decay": chosen.weight_decay},
+        {"params": [one for one in params if one.ndim < 2], "weight_decay": 0.0},
+    ]
+    first, second = chosen.opt_betas
+    return AdamW(groups, lr=rate, betas=(first, second), eps=chosen.opt_eps)
+
+
+def _scheduler(
+    settings: TrainingSettings, optimizer: AdamW, manager: Any, steps: int, per_epoch: int
+) -> Any:
+    """Return the schedule of the learning rate; None where the recipe sets it."""
+    schedule = settings.schedule
+    if manager.learning_rate_modifiers:
+        given = {entry.name for entry in fields(ScheduleSettings)} & settings.given - {"epochs"}
+        if given:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given))
+            recipe = settings.run.sparseml_recipe
+            _LOGGER.warning("%s: without effect, as %s sets the learning rate", flags, recipe)
+        return None
+    warmup = round(schedule.warmup_epochs * per_epoch)
+    if warmup >= steps:
+        raise RunError(
+            f"--warmup-epochs {schedule.warmup_epochs:g} take the whole run of {steps} steps"
+        )
+    name = "constant_with_warmup" if schedule.sched == "constant" else schedule.sched
+    return transformers.get_scheduler(name, optimizer, warmup, steps)
+
+
+def _teacher(session: TextSession, settings: TrainingSettings, distils: bool) -> Any:
+    """Return the teacher of the recipe's distillation, on the device of the model."""
+    given, recipe = settings.teacher.teacher, settings.run.sparseml_recipe
+    if given is None:
+        if distils:
+            raise RunError(f"{recipe} distils from a teacher: give --teacher hf:DIR, or self")
+        return None
+    if not distils:
+        raise RunError(f"--teacher {given}: {recipe} has no modifier that distils from it")
+    if given == _SELF:
+        return _SELF
+    folder, inputs = model_folder(given, "--teacher"), session.inputs
+    with quiet():
+        if isinstance(inputs, LabelledTexts):
+            found = load_classifier(str(folder), inputs.task, "--teacher")
+            same = found.order == inputs.order
+        else:
+            found = load_causal(folder, load_config(folder, "--teacher"), f"--teacher {given}")
+            same = True
+    if found.tokenizer.get_vocab() != session.tokenizer.get_vocab() or not same:
+        what = "other tokens" if same else "its classes in another order"
+        raise RunError(f"--teacher {given} has {what} than --model {session.model_name}")
+    if found.fresh:
+        _LOGGER.warning("--teacher %s was not trained for this: its head is random", given)
+    return found.model.float().to(session.where.device).eval().requires_grad_(False)
