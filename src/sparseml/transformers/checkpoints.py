@@ -17,17 +17,15 @@ from sparseml.pytorch.utils.model import load_model_state
 from sparseml.pytorch.utils.saving.checkpoint import pack_masks, unpack_masks
 from sparseml.pytorch.utils.saving.files import (
     CheckpointError,
-    read_safetensors,
     read_torch_file,
     write_torch_file,
 )
 from sparseml.run.errors import one_line
 from sparseml.transformers.errors import CallbackError
+from sparseml.transformers.structure import RECIPE_NAME, read_weights
 
-RECIPE_NAME = "recipe.yaml"
 STATE_NAME = "sparseml_state.pt"
 _TRAINER_STATE = "trainer_state.json"
-_WEIGHTS = "model.safetensors"
 _VERSION = 1
 # what tells one moment of one run from any other
 _TELLING = ("global_step", "total_flos", "log_history")
@@ -103,7 +101,7 @@ def read_state(folder: Path, manager: Any, model: nn.Module) -> None:
         manager.load_structure_state(model, state)
         if set(model.state_dict()) != names:
             # the Trainer has read the weights into layers that were not there then
-            load_model_state(model, read_safetensors(folder / _WEIGHTS)[0], strict=False)
+            load_model_state(model, read_weights(folder), strict=False)
         manager.load_state_dict(state)
     except (IndexError, KeyError, OSError, RuntimeError, ValueError) as error:
         if isinstance(error, CheckpointError):
