@@ -84,7 +84,7 @@ class PruningGroup(Group):
     do_prune: bool = flag(False, "prune; without, only train")
     pruning_type: str = flag(
         "snip_momentum", "what ranks weights; in Intel's script it had no effect",
-        choices=(*PRUNING_TYPES, *PROGRESSIVE, "pattern_lock"),
+        choices=(*PRUNING_TYPES, *PROGRESSIVE, "block_mask", "retrain_free", "pattern_lock"),
     )  # fmt: skip
     pruning_pattern: str = flag(
         "4x1",

@@ -7,7 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ from sparseml.transformers.inputs import Batch, LabelledTexts
 from sparseml.transformers.loss import Heads
 from sparseml.transformers.models import load_causal, load_config, model_folder, quiet
 from sparseml.transformers.session import TextSession
-from sparseml.transformers.settings import OptimizerSettings, TrainingSettings
+from sparseml.transformers.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
 
 _LOGGER = logging.getLogger(__name__)
 _EPOCHS = 3
@@ -196,11 +196,7 @@ def set_up_training(
     if teacher is not None:
         lent["distillation_teacher"] = teacher
     optimizer = decaying_adamw(session.model, schedule.lr, chosen)
-    scheduler = (
-        None
-        if manager.learning_rate_modifiers
-        else _scheduler(settings, optimizer, epochs * steps, steps)
-    )
+    scheduler = _scheduler(settings, optimizer, manager, epochs * steps, steps)
     model = where.share(session.model)
     manager.initialize(model, loggers=loggers, **lent)
     driver = StepDriver(model, optimizer, manager, steps)
@@ -231,8 +227,18 @@ def decaying_adamw(model: nn.Module, rate: float, chosen: OptimizerSettings) -> 
     return AdamW(groups, lr=rate, betas=(first, second), eps=chosen.opt_eps)
 
 
-def _scheduler(settings: TrainingSettings, optimizer: AdamW, steps: int, per_epoch: int) -> Any:
+def _scheduler(
+    settings: TrainingSettings, optimizer: AdamW, manager: Any, steps: int, per_epoch: int
+) -> Any:
+    """Return the schedule of the learning rate; None where the recipe sets it."""
     schedule = settings.schedule
+    if manager.learning_rate_modifiers:
+        given = {entry.name for entry in fields(ScheduleSettings)} & settings.given - {"epochs"}
+        if given:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given))
+            recipe = settings.run.sparseml_recipe
+            _LOGGER.warning("%s: without effect, as %s sets the learning rate", flags, recipe)
+        return None
     warmup = round(schedule.warmup_epochs * per_epoch)
     if warmup >= steps:
         raise RunError(
