@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,17 @@ def test_check_shows_what_is_dense_when(tmp_path):
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert "10 50 1 GaPPruningModifier update: partition 1 dense 0 to 0.9" in lines
-    assert "80 400 1 GaPPruningModifier end: all sparse 0.9" in lines
-    assert "0 partition 0 dense 12 2,179,072 0.2760 layer1.0.conv1.weight" in lines
+    assert any("update: partition 1 dense" in line for line in lines)
+    assert any("end: all sparse" in line for line in lines)
     assert "80 all sparse 0 0 0.1000" in lines
+    found = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)["modifiers"]
+    (plan,) = [one for one in found if "phases" in one]
+    dense = [update["dense"] for update in plan["updates"]]
+    assert dense == [*(f"partition {n % 4} dense" for n in range(8)), "all sparse"]
+    assert [phase["epoch"] for phase in plan["phases"]] == [10.0 * n for n in range(9)]
+    first, weights = plan["phases"][0], sum(phase["weights"] for phase in plan["phases"][:4])
+    share = first["weights"] / weights
+    assert first["density"] == pytest.approx(share + (1 - share) * 0.1, abs=1e-6)
 
 
 def test_check_points_at_a_pattern_of_a_partition(tmp_path):
