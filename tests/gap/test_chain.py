@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from sparseml.cli import main
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification import GaPPruningModifier
 from sparseml.pytorch.utils.saving.files import read_safetensors
@@ -170,6 +172,20 @@ def test_parallel_workers_are_merged(chain, children, manifest, rest):
     assert [owner[f"{n}.weight"] for n in (0, 2, 3, 4)] == [0, 1, None, 2]
     masks = [read_masks(Path(f"out/step_0/worker_{n}/masks.safetensors")) for n in range(3)]
     assert torch.equal(masks[1]["0.weight"], masks[2]["0.weight"])  # drawn by one seed
+    files = [f"out/step_0/worker_{n}/model.safetensors" for n in range(3)]
+    done = CliRunner().invoke(
+        main, ["gap", "merge", *files, "-o", "own.safetensors", "--rest", rest]
+    )
+    assert done.stdout.splitlines() == [
+        "worker 0: 1 tensors", "worker 1: 1 tensors", "worker 2: 1 tensors", f"{rest}: 5 tensors",
+    ]  # fmt: skip
+    assert (
+        Path("own.safetensors").read_bytes() == Path("out/step_0/merged.safetensors").read_bytes()
+    )
+    done = CliRunner().invoke(main, ["gap", "merge", files[0], files[0], "-o", "own.safetensors"])
+    assert done.exit_code == 2 and "workers 0 and 1 have both grown 0.weight" in done.stderr
+    done = CliRunner().invoke(main, ["gap", "merge", *files[:2], "-o", "own.safetensors"])
+    assert done.exit_code == 2 and "no worker has grown 4.weight" in done.stderr
     final = weights("out/final/model.safetensors")
     assert [int((final[f"{n}.weight"] == 0).sum()) for n in (0, 2, 4)] == [45, 90, 27]
     assert manifest()["step_1/worker_2"]["parent"].endswith("step_0/merged.safetensors")
