@@ -181,7 +181,8 @@ def timed_sampler(sampler: dict[str, Any], batches: int, shown: bool = True) -> 
 
 def _gradients(modifier: Any) -> int:
     """Return how many gradients a pruner samples at a time, at most; 0 for one that does not."""
-    if getattr(modifier, "use_gradient_buffering", False):
+    kind = getattr(modifier, "score_type", "retrain_free")  # of the scores of snip_momentum
+    if getattr(modifier, "use_gradient_buffering", False) or kind != "retrain_free":
         return 0
     count = getattr(modifier, "num_grads", 0)
     return int(max(count.values()) if isinstance(count, Mapping) else count or 0)
