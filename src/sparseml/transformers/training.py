@@ -200,7 +200,9 @@ def set_up_training(
         lent["distillation_teacher"] = teacher
     optimizer = decaying_adamw(session.model, schedule.lr, chosen)
     scheduler = _scheduler(settings, optimizer, manager, epochs * steps, steps)
-    model = where.share(session.model)
+    # no gradient reaches a head whose loss is replaced
+    unused = bool(manager.distillation_modifiers)
+    model = where.share(session.model, find_unused_parameters=unused)
     manager.initialize(model, loggers=loggers, **lent)
     driver = StepDriver(model, optimizer, manager, steps)
     return TextTraining(
