@@ -15,7 +15,7 @@ from sparseml.run import RunError
 CAP = 0.98
 UPDATES = 40
 _PROGRESSIVE_STEPS = 4
-_DENSE = r"re:.*(pooler|classifier).*\.weight$"
+_PRUNED = r"re:(?!.*(pooler|classifier)){}.*\.weight$"
 _PATTERN = r"[1-9]\d*x[1-9]\d*|[1-9]\d*xchannel|channelx[1-9]\d*"
 
 
@@ -70,12 +70,12 @@ def recipe_of(flags: PruningGroup, epochs: int, steps: Steps, mixed: bool = Fals
     if flags.do_prune and mixed:
         pruners = [
             {
-                "params": [r"re:.*(output|intermediate).*\.weight$"],
+                "params": [_PRUNED.format(".*(output|intermediate)")],
                 "mask_type": "unstructured",
                 "global_sparsity": False,
             },
             {
-                "params": [r"re:.*(query|key|value).*\.weight$"],
+                "params": [_PRUNED.format(".*(query|key|value)")],
                 "mask_type": "4x1",
                 "global_sparsity": True,
                 "max_sparsity_per_param": max(CAP, flags.target_sparsity),
@@ -85,8 +85,8 @@ def recipe_of(flags: PruningGroup, epochs: int, steps: Steps, mixed: bool = Fals
         modifiers += [_pruner(flags, steps, 1.0, pruner) for pruner in pruners]
     elif flags.do_prune:
         mask_type, full = _mask_type(flags.pruning_pattern)
-        pruner = {"params": "__ALL_PRUNABLE__", "mask_type": mask_type, "global_sparsity": True}
-        if ":" not in mask_type:
+        pruner = {"params": [_PRUNED.format("")], "mask_type": mask_type, "global_sparsity": True}
+        if "x" in mask_type or mask_type == "unstructured":
             pruner["max_sparsity_per_param"] = max(CAP, flags.target_sparsity)
         modifiers.append(_pruner(flags, steps, full, pruner))
     if flags.distill_loss_weight > 0:
@@ -104,10 +104,10 @@ def _pruner(
     if not flags.target_sparsity <= (full if full < 1.0 else 0.9999):
         limit = f"at most {full:g} with {flags.pruning_pattern}" if full < 1.0 else "below 1"
         raise RunError(f"--target-sparsity must be {limit}, found {flags.target_sparsity}")
-    common = {"params": own["params"], "exclude": [_DENSE]}
     if flags.pruning_type == "pattern_lock":  # which masks what is zero already
-        return "ConstantPruningModifier", {**common, "start_step": steps.start_step}
-    common |= {
+        fields = {"params": own["params"], "mask_type": own["mask_type"]}
+        return "PatternLockModifier", {**fields, "start_step": steps.start_step}
+    common = {
         **own,
         "layer_types": ["Linear"],
         "spare_head": True,
@@ -129,9 +129,11 @@ def _mask_type(pattern: str) -> tuple[str, float]:
         gone, group = map(int, found.groups())
         if 0 < gone < group:
             return f"{group - gone}:{group}", gone / group
+    elif pattern == "mha":
+        return "heads", 1.0
     elif re.fullmatch(_PATTERN, pattern):
         return "unstructured" if pattern == "1x1" else pattern, 1.0
     raise RunError(
-        "--pruning-pattern must be NxM, 1xchannel, channelx1, or N:M, to prune N of each M and "
-        f"fewer than all, found {pattern!r}"
+        "--pruning-pattern must be NxM, 1xchannel, channelx1, mha, or N:M, to prune N of each M "
+        f"and fewer than all, found {pattern!r}"
     )

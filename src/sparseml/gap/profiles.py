@@ -76,7 +76,7 @@ def gap_recipe(folder: str) -> str:
     }  # fmt: skip
     distinct = list(dict.fromkeys(groups))
     partitions = [[name for name in prunable if name in group] for group in distinct]
-    if sum(map(len, distinct)) == len(prunable):
+    if sum(map(len, distinct)) == len(frozenset().union(*distinct)) == len(prunable):
         fields["partitions"] = partitions
         count = len(distinct)
     elif len({len(group) for group in distinct}) == 1:

@@ -214,7 +214,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
 
         A finite epoch past the start changes nothing before the first update.
 
-        :param kwargs: ``grad_sampler`` is needed by methods that sample gradients
+        :param kwargs: ``grad_sampler``, for methods that sample gradients; ``masters`` of MaskSet
         :raises ValueError: when nothing is selected, for parameters without values, and for those
             that the masks do not fit
         :raises RuntimeError: for an entry of ``params`` that matches nothing, and where the memory
@@ -229,7 +229,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._prepare(selected)
         self._budget = self._get_budget()
         require_room(self._budget, self._pattern, selected, self._goal())
-        self._masks = MaskSet(selected, reintroduce=self.allow_reintroduction)
+        self._masks = MaskSet(selected, kwargs.get("masters"), self.allow_reintroduction)
         decide_in_old_form(self)
         self._observes = type(self._method).observe is not Method.observe
         super().initialize(module, epoch, loggers, **kwargs)
