@@ -585,7 +585,7 @@ class TestGiven:
         assert run.logger_manager.log_frequency == 0.2
         files = [str(path.parent) for path in tmp_path.rglob("events.*")]
         tags = reading.EventAccumulator(files[0]).Reload().Tags()["scalars"]
-        assert any("GMPruningModifier" in tag for tag in tags)
+        assert f"ParamPruning/{WEIGHT}" in tags
 
     def test_modifiers_log_to_wandb(
         self, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, stored_runs: Any
@@ -594,10 +594,8 @@ class TestGiven:
         args = arguments(tmp_path, report_to=["wandb"])
         trainer(tmp_path, PRUNING, args=args, modifier_log_frequency=0.2).train()
         (stored,) = stored_runs(tmp_path)
-        rows = [row for row in stored.rows if any("GMPruningModifier" in key for key in row)]
-        assert len(rows) > 5 and [row["train/global_step"] for row in rows] == sorted(
-            row["train/global_step"] for row in rows
-        )
+        steps = [row["train/global_step"] for row in stored.rows if f"ParamPruning/{WEIGHT}" in row]
+        assert len(steps) > 3 and steps == sorted(steps)
         assert any("train/loss" in row for row in stored.rows)
 
     def test_how_sparse_it_is_is_told(

@@ -25,6 +25,7 @@ from sparseml.pytorch.units.contributions import contributions, fold
 from sparseml.pytorch.units.hidden import HiddenUnits, hidden_units, remove_hidden
 from sparseml.pytorch.units.probing import sample_inputs
 from sparseml.pytorch.units.removal import remove, unpruned
+from sparseml.pytorch.units.saved import fill_shrunk, save_shrunk
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import distinct_params, iter_layer_params
 
@@ -36,6 +37,8 @@ __all__ = [
     "Shrinkage",
     "compress_strucure_pruned_module",
     "dependency_groups",
+    "fill_shrunk",
+    "save_shrunk",
     "shrink",
     "shrink_layer",
 ]

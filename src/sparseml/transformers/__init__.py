@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sparseml.transformers.inputs import LabelledTexts, PlainText
     from sparseml.transformers.session import TextSession, open_session
     from sparseml.transformers.settings import OneShotSettings, TrainingSettings
+    from sparseml.transformers.shrunk import load_shrunk
     from sparseml.transformers.structure import load_structure, load_weights
     from sparseml.transformers.training import TextTraining, set_up_training
 
@@ -37,6 +38,7 @@ __all__ = [
     "TextSession",
     "TextTraining",
     "TrainingSettings",
+    "load_shrunk",
     "load_structure",
     "load_weights",
     "open_session",
@@ -52,6 +54,7 @@ _HOMES = {
     "inputs": "LabelledTexts PlainText",
     "session": "TextSession open_session",
     "settings": "OneShotSettings TrainingSettings",
+    "shrunk": "load_shrunk",
     "structure": "load_structure load_weights",
     "training": "TextTraining set_up_training",
 }

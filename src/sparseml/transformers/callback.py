@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import weakref
 from typing import Any
 
 from torch import nn
@@ -30,9 +31,10 @@ from sparseml.transformers.fitting import (
 )
 from sparseml.transformers.lent import gradient_sampler, teacher_of
 from sparseml.transformers.loss import LossCarrier, loss_modifiers
-from sparseml.transformers.rates import RecipeRates
+from sparseml.transformers.rates import Rates
 
 _LOGGER = logging.getLogger(__name__)
+_NEAR = 1e-6
 
 
 class SparseMLCallback(TrainerCallback):
@@ -93,8 +95,9 @@ class SparseMLCallback(TrainerCallback):
         self._loggers, self._resume_from = loggers, resume_from
         self._steps_per_epoch, self._best_when_sparse = steps_per_epoch, best_when_sparse
         self._carrier: LossCarrier | None = None
-        self._rates: RecipeRates | None = None
-        self._used = self._forgets_best = False
+        self._rates: Rates | None = None
+        self._trained: weakref.ref[nn.Module] | None = None  # the model of the last run
+        self._forgets_best = False
 
     def summary(self) -> RunSummary:
         """Return where the run stands, to be printed."""
@@ -134,10 +137,10 @@ class SparseMLCallback(TrainerCallback):
         self.driver = StepDriver(model, optimizer, self.manager, steps)
         if resumed is not None:
             read_state(resumed, self.manager, model)
-        if by := self.manager.learning_rate_modifiers:
-            self._rates = RecipeRates(optimizer, kwargs["lr_scheduler"], by, name)
-            if resumed is None:
-                self._rates.begin()
+        setting = self.manager.learning_rate_modifiers
+        self._rates = Rates(optimizer, kwargs["lr_scheduler"], setting, name)
+        if resumed is None:
+            self._rates.begin()
         if loss_modifiers(self.manager):
             self._carrier = LossCarrier(model, self.driver, self.teacher)
 
@@ -168,14 +171,14 @@ class SparseMLCallback(TrainerCallback):
         """Mask the weights, and count the step if it has happened."""
         self._running().after_step()
         if self._rates is not None:
-            self._rates.keep()
+            self._rates.before_scheduler()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Let the learning rate of the recipe hold."""
         if self._rates is not None:
-            self._rates.put_back()
+            self._rates.after_scheduler()
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -190,12 +193,12 @@ class SparseMLCallback(TrainerCallback):
         """Add recipe and state to a checkpoint."""
         if self.driver is None:
             return
-        found = self.manager.state_dict()  # on all ranks, as weights may be shared out among them
+        # on all ranks, as weights may be shared out among them
+        found = None if args.save_only_model else self.manager.state_dict()
         if args.should_save:
             folder = checkpoint_folder(args, state.global_step)
-            if args.save_only_model:
-                write_recipe(folder, self.manager)
-            else:
+            write_recipe(folder, self.manager)
+            if found is not None:
                 write_state(folder, self.manager, found)
 
     def on_train_end(
@@ -237,9 +240,14 @@ class SparseMLCallback(TrainerCallback):
             manager: Any = self.manager
             manager.enabled = False  # it has nothing to say about its end
             manager.finalize(model)
-        if self._used:
+        elif self._trained is not None and self._trained() is model:
+            _LOGGER.warning(
+                "%s begins anew on a model that it has already been through: what it has pruned "
+                "stays so only from where its modifiers start", self.recipe_name
+            )  # fmt: skip
+        if self._trained is not None:
             self.manager = ScheduledModifierManager.from_yaml(self._text)
-        self._used = True
+        self._trained = weakref.ref(model)
 
     def _let_go(self) -> None:
         if self._carrier is not None:
@@ -264,6 +272,6 @@ class SparseMLCallback(TrainerCallback):
     def _is_sparse(self) -> bool:
         """Return whether all modifiers have asked for what they ask for in the end."""
         return all(
-            one.complete or one.goal is None or one.asked == one.goal
+            one.goal is None or (one.asked is not None and one.asked >= one.goal - _NEAR)
             for one in self.manager.summary().pruning
         )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
 from sparseml.transformers.sparsification.interface import RecipeManagerTrainerInterface
-from sparseml.transformers.sparsification.state import epoch_of
 
 __all__ = [
     "DisableHalfPrecisionCallback",
@@ -45,7 +45,8 @@ class TrainerInterface(RecipeManagerTrainerInterface):
         folder = self._checkpoint(kwargs.get("resume_from_checkpoint", args[0] if args else None))
         self.begin_anew()
         self._resumes_from, self.manager_applied = folder, False
-        self.apply_manager(0.0 if folder is None else epoch_of(folder), folder)
+        self._resumes_at = 0.0 if folder is None else _epoch_of(folder)
+        self.apply_manager(self._resumes_at, folder)
         self.callback_handler.train_dataloader = None
         found = super().train(*args, **kwargs)
         self.finalize_manager()
@@ -75,6 +76,11 @@ class TrainerInterface(RecipeManagerTrainerInterface):
             return os.fspath(given)
         folder: str | None = get_last_checkpoint(self.args.output_dir)
         return folder
+
+
+def _epoch_of(folder: str) -> float:
+    file = Path(folder) / "trainer_state.json"
+    return TrainerState.load_from_json(str(file)).epoch or 0.0 if file.is_file() else 0.0
 
 
 class TransformersTrainer(transformers.Trainer):

@@ -121,6 +121,15 @@ class TestLoss:
         assert totals[-1] < 0.3 * totals[0]
         assert all(not torch.equal(before[n]["weight"], after[n]["weight"]) for n in before)
 
+    def test_loops_that_clear_the_gradients_of_the_model(self, distilling):
+        losses = []
+        for of_model in (True, False):
+            run = distilling(PerLayerDistillationModifier())
+            if of_model:  # as the Trainer of transformers does
+                run.optimizer.zero_grad = run.net.zero_grad
+            losses.append([run.step(number) for number in range(4)])
+        assert losses[0] == losses[1]
+
     def test_widths_must_agree_without_projections(self, distilling):
         run = distilling(PerLayerDistillationModifier(project_features=False))
         with pytest.raises(RuntimeError, match="must match the size of tensor"):

@@ -110,6 +110,13 @@ class PerLayerDistillationModifier(BaseDistillationModifier):
         """Return ``loss + gain * distillation_loss``."""
         return loss + self.gain * distillation_loss
 
+    def optimizer_post_step(
+        self, module: Module, optimizer: Any, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Forget the gradients of the projections: loops may clear those of the model alone."""
+        super().optimizer_post_step(module, optimizer, epoch, steps_per_epoch)
+        self._projections.clear_gradients()
+
     def state_dict(self) -> dict[str, Any]:
         """Return the weights of the projections, by the student's layer."""
         return {DISTILL_PARAM_GROUP_KEY: self._projections.state_dict()}

@@ -48,6 +48,11 @@ class FeatureProjections:
             for name, (student, teacher) in features.items()
         }
 
+    def clear_gradients(self) -> None:
+        """Forget the gradients that a step has used; ``zero_grad`` of a model leaves them."""
+        for layer in self._layers.values():
+            layer.weight.grad = None
+
     def state_dict(self) -> dict[str, Any]:
         """The weights by the layer's name; empty before the first features."""
         if not self._layers:

@@ -79,7 +79,6 @@ class BasePruningModifier(ScheduledUpdateModifier):
     _grad_sampler_kwargs: dict[str, Any] | None = None
     _masks_params = True
     _decides_once = False  # at the start
-    _alone = False  # whether no other may prune its parameters at the same time
     _observes = False  # whether the method looks at the gradients of each step
     _fisher_samples = "batch"
     _num_recomputations = 1
@@ -214,7 +213,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
 
         A finite epoch past the start changes nothing before the first update.
 
-        :param kwargs: ``grad_sampler`` is needed by methods that sample gradients
+        :param kwargs: ``grad_sampler``, for methods that sample gradients; ``masters`` of MaskSet
         :raises ValueError: when nothing is selected, for parameters without values, and for those
             that the masks do not fit
         :raises RuntimeError: for an entry of ``params`` that matches nothing, and where the memory
@@ -229,7 +228,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._prepare(selected)
         self._budget = self._get_budget()
         require_room(self._budget, self._pattern, selected, self._goal())
-        self._masks = MaskSet(selected, reintroduce=self.allow_reintroduction)
+        self._masks = MaskSet(selected, kwargs.get("masters"), self.allow_reintroduction)
         decide_in_old_form(self)
         self._observes = type(self._method).observe is not Method.observe
         super().initialize(module, epoch, loggers, **kwargs)
@@ -370,12 +369,9 @@ class BasePruningModifier(ScheduledUpdateModifier):
         if target and sizes != masks.original_sizes:
             target = self._remaining(target, sizes)
         if self._num_recomputations == 1:
-            self._take(module, self._method.outcomes(self.problem(module), [target])[0])
+            masks.take(self._method.outcomes(self.problem(module), [target])[0])
         else:
             reach(self, module, target)
-
-    def _take(self, module: Module, outcome: Outcome) -> None:
-        self._masks.take(outcome)
 
     def _remaining(self, target: Any, sizes: Sequence[int]) -> Any:
         """The target for what is left, where weights have been removed since the start."""
