@@ -12,9 +12,9 @@ from sparseml.transformers.sparsification.trainer import (
     RecipeManagerTrainerInterface,
     Trainer,
     TrainerInterface,
+    TrainingArguments,
     TransformersTrainer,
 )
-from sparseml.transformers.sparsification.training_args import TrainingArguments
 
 __all__ = [
     "RECIPE_NAME",
