@@ -23,10 +23,6 @@ _INSTEAD = {
     ),
     "utils.datasets": "take names of classes from torchvision or from the data set itself",
     # transformers, language models and sessions
-    "transformers": (
-        "there is no wrapper for transformers yet: call manager.modify(model, optimizer, ...) in "
-        "the training loop, see docs/your_own_loop.md"
-    ),
     "transformers.finetune transformers.sparsification.obcq core modifiers recipe integration "
     "experimental active_session apply callbacks create_session finalize initialize "
     "pre_initialize_structure": (

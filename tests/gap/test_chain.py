@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from sparseml.cli import main
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification import GaPPruningModifier
 from sparseml.pytorch.utils.saving.files import read_safetensors
@@ -170,6 +172,16 @@ def test_parallel_workers_are_merged(chain, children, manifest, rest):
     assert [owner[f"{n}.weight"] for n in (0, 2, 3, 4)] == [0, 1, None, 2]
     masks = [read_masks(Path(f"out/step_0/worker_{n}/masks.safetensors")) for n in range(3)]
     assert torch.equal(masks[1]["0.weight"], masks[2]["0.weight"])  # drawn by one seed
+    files = [f"out/step_0/worker_{n}/model.safetensors" for n in range(3)]
+    gap = ["gap", "merge", "-o", "own.safetensors"]
+    done = CliRunner().invoke(main, [*gap, *files, "--rest", rest])
+    counts = [f"worker {n}: 1 tensors" for n in range(3)]
+    assert done.stdout.splitlines() == [*counts, f"{rest}: 5 tensors"]
+    assert digest("own.safetensors") == digest("out/step_0/merged.safetensors")
+    done = CliRunner().invoke(main, [*gap, files[0], files[0]])
+    assert done.exit_code == 2 and "workers 0 and 1 have both grown 0.weight" in done.stderr
+    done = CliRunner().invoke(main, [*gap, *files[:2]])
+    assert done.exit_code == 2 and "no worker has grown 4.weight" in done.stderr
     final = weights("out/final/model.safetensors")
     assert [int((final[f"{n}.weight"] == 0).sum()) for n in (0, 2, 4)] == [45, 90, 27]
     assert manifest()["step_1/worker_2"]["parent"].endswith("step_0/merged.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import runpy
@@ -9,6 +10,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -16,6 +18,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from sparseml.cli import main
 from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.run.settings import parse
+from sparseml.transformers import GLUE
 from sparseml.transformers.scripts import parsed
 from sparseml.utils.ready_recipes import ready_recipes
 
@@ -23,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "integrations/huggingface/README.md").read_text()
 COMMANDS = re.findall(r"^\$ (.*)$", README, re.MULTILINE)
 TRAINING = [command for command in COMMANDS if re.search(r"run_(glue|qa)\.py ", command)]
+PRUNING = [command for command in COMMANDS if command.startswith("sparseml prune ")]
+ALONE = [command for command in COMMANDS if "run_glue_no_trainer" in command]
 MAKING = [command for command in COMMANDS if "/make_" in command]
 (SNIPPET,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 Load = Callable[[str], ModuleType]
@@ -47,6 +53,27 @@ def test_flags_recipes_and_variables_are_there(command: str, script: Load) -> No
             model.recipe, recipe_variables=model.recipe_args
         )
         assert manager.pruning_modifiers and manager.distillation_modifiers
+
+
+@pytest.mark.parametrize("command", PRUNING)
+def test_flags_of_one_shot_are_there(command: str) -> None:
+    settings: Any = GLUE.one_shot_settings(shlex.split(command)[2:])
+    assert settings.sweep.sparsities and settings.model.model == "hf:output/sst2-dense"
+    run = settings.run
+    manager = ScheduledModifierManager.from_yaml(
+        run.sparseml_recipe, recipe_variables=run.recipe_args
+    )
+    assert manager.pruning_modifiers
+
+
+@pytest.mark.parametrize("command", ALONE)
+def test_flags_of_the_script_without_a_trainer_are_there(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "integrations/huggingface"))
+    settings = importlib.import_module("no_trainer.settings").ScriptSettings
+    found: Any = parse(settings, _words(command)[1])
+    assert found.pruning.do_prune and found.run.output == "output/sst2-no-trainer"
 
 
 def test_a_command_that_fails_says_what_the_page_says(
@@ -95,7 +122,7 @@ def test_data_and_models_are_made_and_code_runs(
 
 
 def test_the_page_names_only_what_there_is() -> None:
-    assert len(TRAINING) >= 6 and len(MAKING) >= 3
+    assert len(TRAINING) >= 6 and len(MAKING) >= 3 and PRUNING and ALONE
     paths = re.findall(r"(?:recipes|integrations|research|docs)/[\w./+-]+\w", README)
     assert paths
     for path in paths:

@@ -76,7 +76,7 @@ def gap_recipe(folder: str) -> str:
     }  # fmt: skip
     distinct = list(dict.fromkeys(groups))
     partitions = [[name for name in prunable if name in group] for group in distinct]
-    if sum(map(len, distinct)) == len(prunable):
+    if sum(map(len, distinct)) == len(frozenset().union(*distinct)) == len(prunable):
         fields["partitions"] = partitions
         count = len(distinct)
     elif len({len(group) for group in distinct}) == 1:
@@ -147,9 +147,7 @@ def _require_sequence(
             raise RunError(f"{one.name} grows nothing: masked_layers names all that is pruned")
     for (before, now), one in zip(pairwise(groups), steps[1:], strict=True):
         if left := sorted(before - set(one.ratios)) if one.ratios else []:
-            raise RunError(
-                f"{one.name} does not prune {few(left)}, which the step before has grown"
-            )
+            raise RunError(f"{one.name} does not prune {few(left)}, which has grown before")
         if both := sorted(before & now):
             raise RunError(f"{one.name} grows {few(both)} once more, as the step before")
 

@@ -22,8 +22,14 @@ from transformers import (
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.pytorch.units.saved import SHAPES_FILE, fill_shrunk
 from sparseml.pytorch.utils.sparsification import ModuleSparsificationInfo
-from sparseml.transformers.structure import changes_structure, load_weights, recipe_of
+from sparseml.transformers.structure import (
+    changes_structure,
+    load_structure,
+    load_weights,
+    recipe_of,
+)
 
 __all__ = [
     "SparseAutoConfig",
@@ -59,7 +65,8 @@ def load_pretrained(
     """
     kwargs = _of_today(kwargs)
     given = recipe_of(name) if recipe is None else ScheduledModifierManager.from_yaml(recipe)
-    if not changes_structure(given) or not Path(name).is_dir():
+    shrunk = (Path(name) / SHAPES_FILE).is_file()
+    if not (changes_structure(given) or shrunk) or not Path(name).is_dir():
         return kind.from_pretrained(name, **kwargs)
     building = {key: kwargs.pop(key) for key in _OF_BUILDING if key in kwargs}
     building = {key: value for key, value in building.items() if value != "auto"}
@@ -68,11 +75,15 @@ def load_pretrained(
         config, kwargs = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **kwargs)
     if unknown := sorted(set(kwargs) - set(_OF_FILES)):
         raise ValueError(
-            f"{name} has a recipe that changes the structure of its model: {unknown} cannot be "
-            f"used for it, only {', '.join(_OF_BUILDING)} and fields of its configuration"
+            f"the structure of the model in {name} is not that of its config.json: {unknown} "
+            f"cannot be used for it, only {', '.join(_OF_BUILDING)} and fields of its configuration"
         )
     model = kind.from_config(config, **building)
-    load_weights(model, name, recipe)
+    if shrunk:
+        load_structure(model, name, recipe)
+        fill_shrunk(model, name)
+    else:
+        load_weights(model, name, recipe)
     if model.can_generate() and (Path(name) / GENERATION_CONFIG_NAME).is_file():
         model.generation_config = GenerationConfig.from_pretrained(name)
     return model.eval()

@@ -100,9 +100,10 @@ def load_weights(model: nn.Module, folder: _Path, recipe: Any = None) -> None:
     if tie is not None:
         tie()
     missing = sorted(set(found.missing_keys) - _tied(model))
-    if len(missing) == len(model.state_dict()):
+    if within := [name for name in missing if name.startswith(_prefix(model))]:
         raise ValueError(
-            f"{folder} has no weights of {type(model).__name__}; it has {sorted(weights)[:3]}, ..."
+            f"{folder} has no weights for {within[:3]}{' ...' * (len(within) > 3)} of "
+            f"{type(model).__name__}, but for {sorted(weights)[:3]} ..."
         )
     if missing:
         _LOGGER.warning("%s has no weights for %s: they stay as they are", folder, missing)
@@ -127,7 +128,7 @@ def fit_structure(
             # at the end of the run, within its own time, before it
             best = min(moments, key=lambda epoch: _misfit(model, modifier, epoch, weights))
             modifier.apply_structure(model, best)
-    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    prefix = _prefix(model)
     for name, value in model.state_dict().items():
         shape = weights[name].shape if name in weights else value.shape
         if not name.startswith(prefix) and shape[:1] != value.shape[:1]:
@@ -172,3 +173,9 @@ def _named_as_in(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tens
     if own:
         return {prefix + name: value for name, value in weights.items()}
     return {name.removeprefix(prefix): value for name, value in weights.items()}
+
+
+def _prefix(model: nn.Module) -> str:
+    """Return how names of what lies beneath the head begin; all do where there is no head."""
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    return prefix if any(name.startswith(prefix) for name in model.state_dict()) else ""

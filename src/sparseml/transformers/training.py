@@ -115,9 +115,12 @@ class TextTraining:
 
     def skip_to(self, epoch: int, found: Found) -> None:
         """Go to the learning rate of an epoch, in a run whose optimizer begins anew."""
-        if self.scheduler is not None:
-            self.scheduler.last_epoch = epoch * self.steps_per_epoch - 1
-            self.scheduler.step()
+        if self.scheduler is None:
+            return
+        self.scheduler.last_epoch = steps = epoch * self.steps_per_epoch
+        factors = zip(self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
+        for group, (rate, factor) in zip(self.optimizer.param_groups, factors, strict=True):
+            group["lr"] = rate * factor(steps)
 
     def step(self, group: list[Batch]) -> float:
         """Take one optimizer step on a group of batches, and return their mean loss."""

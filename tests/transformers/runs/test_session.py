@@ -61,7 +61,7 @@ WRONG: dict[str, tuple[Edit | None, list[str], str]] = {
     "damaged weights": (
         lambda folder: (folder / "model.safetensors").write_bytes(b"\x08" * 99),
         [],
-        "--model",
+        "--model mine: the weights are damaged: Error while deserializing header",
     ),
     "outputs of another task": (
         _tsv("a.tsv", ONE + "good\t0\nbad\t1\nso\t2\n"),

@@ -115,7 +115,8 @@ def test_mixed_precision(call: Any, flags: list[Any], kind: str) -> None:
     call(*flags, "--amp", "--amp-dtype", kind, "--recipe-args", "epochs=2", run=train)
     rows = _rows()
     assert rows[-1]["sparsity"] == pytest.approx(0.75)
-    assert rows[-1]["train/loss"] < rows[0]["train/loss"]
+    assert all(row["train/loss"] < 0.9 for row in rows)
+    assert rows[-1]["lr"] == 0  # no step was left out
 
 
 def test_a_teacher_is_learned_from(call: Any, flags: list[Any], folders: dict[str, Path]) -> None:

@@ -125,8 +125,8 @@ def paired_heads(student: Any, teacher: Any, keys: Iterable[Any] | None = None) 
     """``(name, student's, teacher's)`` for each head of two outputs; see :func:`kldiv_loss`.
 
     A mapping of a kind of its own counts as a mapping. What Hugging Face's models return has the
-    heads ``logits``, or those whose names end so, unless ``keys`` name others: beside them there
-    may be losses, caches and hidden states.
+    heads that have ``logits`` in their names, or else all tensors but ``loss``, unless ``keys``
+    name others: beside them there may be caches and hidden states.
 
     :raises ValueError: when the two differ in kind, a head is missing or no tensor, or shapes
         differ
@@ -152,8 +152,10 @@ def paired_heads(student: Any, teacher: Any, keys: Iterable[Any] | None = None) 
 
 
 def _predictions(outputs: Mapping[Any, Any]) -> list[Any]:
-    logits = [key for key in outputs if str(key).endswith("logits")]
-    return logits if logits and hasattr(outputs, "to_tuple") else list(outputs)
+    if not hasattr(outputs, "to_tuple"):
+        return list(outputs)
+    tensors = [key for key, value in outputs.items() if isinstance(value, Tensor)]
+    return [key for key in tensors if "logits" in key] or [key for key in tensors if key != "loss"]
 
 
 def _is_sequence(value: Any) -> bool:

@@ -1,15 +1,14 @@
-"""What a Trainer is given, as modifiers need it: inputs, batches for gradients, metadata."""
+"""What a Trainer is given, as modifiers need it: inputs, and metadata."""
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch import nn
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -83,36 +82,3 @@ def _as_mapping(args: Any) -> Mapping[str, Any]:
     if hasattr(args, "to_dict"):
         return dict(args.to_dict())
     return asdict(args) if is_dataclass(args) and not isinstance(args, type) else vars(args)
-
-
-def gradient_batches(
-    loader: Any, prepare: Callable[[Any], Any], smooths: bool, **kwargs: Any
-) -> Iterator[tuple[list[Any], Any, Any]]:
-    """Yield batches ``([], inputs, labels)`` of a loader's data, round after round.
-
-    :param loader: whose data and collator are used
-    :param prepare: puts a batch on the device
-    :param smooths: labels are smoothed, so that the model is not to see them
-    :param kwargs: for the :class:`DataLoader`, such as ``batch_size``
-    """
-    given: dict[str, Any] = {"collate_fn": loader.collate_fn}
-    if not isinstance(loader.dataset, IterableDataset):
-        given["shuffle"] = True
-    own, empty = DataLoader(loader.dataset, **{**given, **kwargs}), False
-    while not empty:
-        empty = True
-        for batch in own:
-            empty, inputs = False, dict(prepare(batch))
-            labels = inputs.pop("labels", None) if smooths else inputs.get("labels")
-            yield [], inputs, labels
-
-
-def own_loss(outputs: Any) -> Tensor:
-    """Return the loss that a model gives beside its predictions.
-
-    :raises ValueError: if there is none
-    """
-    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs[0]
-    if not isinstance(loss, Tensor) or loss.ndim:
-        raise ValueError("the model gives no loss: do the training data have labels?")
-    return loss

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager, ScheduledOptimizer, StepDriver
 from sparseml.pytorch.optim.step_driver import Position
-from sparseml.pytorch.sparsification.modifier import Modifier
 from sparseml.pytorch.utils.logger import LoggerManager
 from sparseml.pytorch.utils.optimizers import stepping_optimizers
 from sparseml.pytorch.utils.sparsification import ModuleSparsificationInfo
-from sparseml.transformers.sparsification import given, state
+from sparseml.transformers.checkpoints import STATE_NAME, read_state, write_state
+from sparseml.transformers.lent import gradient_sampler
+from sparseml.transformers.loss import loss_modifiers
+from sparseml.transformers.sparsification import given
 from sparseml.transformers.sparsification.attached import (
     AddLoggers,
     UnchangedRates,
@@ -89,6 +91,7 @@ class RecipeManagerTrainerInterface(_Trainer):
         self._driver: StepDriver | None = None
         self._wraps_optimizer = False
         self._resumes_from: str | None = None
+        self._resumes_at = 0.0
         if "tokenizer" in kwargs:
             kwargs.setdefault("processing_class", kwargs.pop("tokenizer"))
         super().__init__(model=model, **kwargs)
@@ -120,7 +123,9 @@ class RecipeManagerTrainerInterface(_Trainer):
             return False
         self.manager_applied = True
         if checkpoint is not None:
-            if state.has_state(checkpoint):  # which is restored once the optimizer is there
+            if (
+                Path(checkpoint) / STATE_NAME
+            ).is_file():  # which is restored once the optimizer is there
                 managers = [one for one in managers if one is self.arch_manager]
             self._resolve_steps()
             fit_structure(self.model, managers, read_weights(checkpoint))
@@ -221,10 +226,10 @@ class RecipeManagerTrainerInterface(_Trainer):
         if not self.args.should_save:
             return
         folder = Path(self.args.output_dir if output_dir is None else output_dir)
+        if found is not None and not self.args.save_only_model:
+            write_state(folder, manager, found)
         if (recipe := self._whole_recipe()) is not None:
             recipe.save(folder / RECIPE_NAME)
-        if found is not None and not self.args.save_only_model:
-            state.write_state(folder, self.manager, found)
 
     def begin_anew(self) -> None:
         """Take a fresh manager if the one that there is has been used by a training."""
@@ -283,9 +288,7 @@ class RecipeManagerTrainerInterface(_Trainer):
         return ScheduledModifierManager.compose_staged(self.arch_manager, self.manager)
 
     def _changes_loss(self) -> bool:
-        unchanged = Modifier.loss_update
-        modifiers = [] if self.manager is None else self.manager.iter_modifiers()
-        return any(type(one).loss_update is not unchanged for one in modifiers)
+        return self.manager is not None and bool(loss_modifiers(self.manager))
 
     def _fit_epochs(self) -> None:
         """Have the Trainer train for as long as the recipe goes on."""
@@ -324,36 +327,46 @@ class RecipeManagerTrainerInterface(_Trainer):
                 f"{type(self.manager.distillation_modifiers[0]).__name__} of the recipe needs a "
                 "teacher: give the Trainer teacher=..., a model, 'self' or 'disable'"
             )
-        sampler = {"data_loader_builder": self._data_loader, "loss_function": self._loss_of}
         teacher = "disable" if self.teacher is None else self.teacher
+        sampler = {
+            **self._gradient_sampler(loader=None),
+            "data_loader_builder": self._data_loader,
+            "loss_function": self._loss_of,
+        }
         return {"grad_sampler": sampler, "distillation_teacher": teacher}
+
+    def _gradient_sampler(self, loader: Any) -> dict[str, Any]:
+        batch_size = self.args.per_device_train_batch_size
+        return gradient_sampler(loader, batch_size, self.model, self.args)
 
     def _data_loader(self, **kwargs: Any) -> Any:
         loader = getattr(self.callback_handler, "train_dataloader", None)
-        return given.gradient_batches(
-            self.get_train_dataloader() if loader is None else loader,
-            self._prepare_inputs,
-            self.label_smoother is not None,
-            **{"batch_size": self.args.per_device_train_batch_size, **kwargs},
-        )
+        loader = self.get_train_dataloader() if loader is None else loader
+        return self._gradient_sampler(loader)["data_loader_builder"](**kwargs)
 
     def _loss_of(self, outputs: Any, labels: Any) -> Tensor:
-        if self.label_smoother is None or labels is None:
-            return given.own_loss(outputs)
-        smoothed: Tensor = self.label_smoother(outputs, labels)
+        smoother = self.label_smoother
+        if smoother is None or labels is None:
+            loss: Tensor = self._gradient_sampler(loader=None)["loss_function"](outputs, labels)
+            return loss
+        shifts = getattr(self, "_loss_shifts_labels", False)
+        smoothed: Tensor = smoother(outputs, labels, shift_labels=shifts)
         return smoothed
 
     def _go_on(self) -> None:
         """Bring recipe and step count to those of the checkpoint that training goes on from."""
         folder, driver = self._resumes_from, self._driver
-        if folder is None or driver is None or state.read_state(folder, self.manager, self.model):
+        if folder is None or driver is None:
             return
-        epoch = state.epoch_of(folder)
+        if (Path(folder) / STATE_NAME).is_file():
+            read_state(Path(folder), self.manager, self.model)
+            return
+        epoch = self._resumes_at
         _LOGGER.warning(
             "%s has no %s: the recipe goes on from epoch %g, but its modifiers know nothing of "
             "what was before",
             folder,
-            state.STATE_NAME,
+            STATE_NAME,
             epoch,
         )
         driver.resume(Position.at(epoch, self.manager_steps_per_epoch))

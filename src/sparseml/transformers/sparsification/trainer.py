@@ -5,24 +5,54 @@ from __future__ import annotations
 import logging
 import math
 import os
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
 from sparseml.transformers.sparsification.interface import RecipeManagerTrainerInterface
-from sparseml.transformers.sparsification.state import epoch_of
 
 __all__ = [
     "DisableHalfPrecisionCallback",
     "RecipeManagerTrainerInterface",
     "Trainer",
     "TrainerInterface",
+    "TrainingArguments",
     "TransformersTrainer",
 ]
 
 _LOGGER = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainingArguments(transformers.TrainingArguments):
+    """The arguments of transformers, and those of a recipe.
+
+    :param distill_teacher: the model to distil from: a folder, ``"self"`` or ``"disable"``; for the
+        script, which loads it and hands it to the Trainer
+    :param best_model_after_epoch: until then no model counts as the best one
+    :param recipe: a file, or the text of a recipe
+    :param recipe_args: values for variables of the recipe, as JSON or ``name=value,...``
+    """
+
+    distill_teacher: str | None = field(
+        default=None,
+        metadata={"help": "Model to distil from: a folder, 'self' or 'disable'."},
+    )
+    best_model_after_epoch: int | None = field(
+        default=None,
+        metadata={"help": "Epoch from whose end on a model may be the best one."},
+    )
+    recipe: str | None = field(
+        default=None, metadata={"help": "Recipe of the run: a file, or the text of one."}
+    )
+    recipe_args: str | None = field(
+        default=None,
+        metadata={"help": "Values for variables of the recipe, as JSON or name=value,..."},
+    )
 
 
 class TrainerInterface(RecipeManagerTrainerInterface):
@@ -45,7 +75,8 @@ class TrainerInterface(RecipeManagerTrainerInterface):
         folder = self._checkpoint(kwargs.get("resume_from_checkpoint", args[0] if args else None))
         self.begin_anew()
         self._resumes_from, self.manager_applied = folder, False
-        self.apply_manager(0.0 if folder is None else epoch_of(folder), folder)
+        self._resumes_at = 0.0 if folder is None else _epoch_of(folder)
+        self.apply_manager(self._resumes_at, folder)
         self.callback_handler.train_dataloader = None
         found = super().train(*args, **kwargs)
         self.finalize_manager()
@@ -75,6 +106,11 @@ class TrainerInterface(RecipeManagerTrainerInterface):
             return os.fspath(given)
         folder: str | None = get_last_checkpoint(self.args.output_dir)
         return folder
+
+
+def _epoch_of(folder: str) -> float:
+    file = Path(folder) / "trainer_state.json"
+    return TrainerState.load_from_json(str(file)).epoch or 0.0 if file.is_file() else 0.0
 
 
 class TransformersTrainer(transformers.Trainer):

@@ -1,0 +1,3 @@
+from sparseml.lazy import moved
+
+__getattr__, __dir__ = moved(__name__, "sparseml.transformers.auto_models")
