@@ -97,7 +97,7 @@ class SparseMLCallback(TrainerCallback):
         self._carrier: LossCarrier | None = None
         self._rates: Rates | None = None
         self._trained: weakref.ref[nn.Module] | None = None  # the model of the last run
-        self._forgets_best = False
+        self._used = self._forgets_best = False
 
     def summary(self) -> RunSummary:
         """Return where the run stands, to be printed."""
@@ -127,7 +127,7 @@ class SparseMLCallback(TrainerCallback):
         """Take hold of model and optimizer; of a run that goes on, also of its state."""
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         require_supported(args, model)
-        self._begin_anew(model)
+        self._begin_anew(model, state.global_step > 0)
         loader, name = kwargs["train_dataloader"], self.recipe_name
         steps = self._steps_per_epoch or steps_in_epoch(loader, args, state)
         self.manager.resolve_steps(steps)
@@ -208,12 +208,9 @@ class SparseMLCallback(TrainerCallback):
         if self.driver is None:
             return
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
-            # it is masked by its own masks; the last ones may be others
-            for modifier in self.manager.pruning_modifiers:
-                masks = getattr(modifier, "_masks", None)
-                if masks is not None:
-                    masks.enabled = False
+            self._lift_masks()
         self._let_go()
+        self._trained = weakref.ref(kwargs["model"])
         self.manager.finalize(kwargs["model"])
         if args.should_save:
             write_recipe(args.output_dir, self.manager)
@@ -233,21 +230,29 @@ class SparseMLCallback(TrainerCallback):
             )
         return self.driver
 
-    def _begin_anew(self, model: nn.Module) -> None:
+    def _lift_masks(self) -> None:
+        """Keep the last masks off weights that were loaded since, which have masks of their own."""
+        for modifier in self.manager.pruning_modifiers:
+            masks = getattr(modifier, "_masks", None)
+            if masks is not None:
+                masks.enabled = False
+
+    def _begin_anew(self, model: nn.Module, resumes: bool) -> None:
         """Take a fresh manager, unless this is the first run."""
-        if self.driver is not None:  # the Trainer begins again, with a smaller batch
+        if self.driver is not None:  # the last one was interrupted, or begins with a smaller batch
             self._let_go()
+            self._lift_masks()
             manager: Any = self.manager
             manager.enabled = False  # it has nothing to say about its end
             manager.finalize(model)
-        elif self._trained is not None and self._trained() is model:
+        elif self._trained is not None and self._trained() is model and not resumes:
             _LOGGER.warning(
                 "%s begins anew on a model that it has already been through: what it has pruned "
                 "stays so only from where its modifiers start", self.recipe_name
             )  # fmt: skip
-        if self._trained is not None:
+        if self._used:
             self.manager = ScheduledModifierManager.from_yaml(self._text)
-        self._trained = weakref.ref(model)
+        self._used = True
 
     def _let_go(self) -> None:
         if self._carrier is not None:

@@ -168,11 +168,11 @@ def _scales_with_items(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) 
     Many take it as one of any keywords, and pass it by.
     """
     with undisturbed(module), torch.no_grad():
-        losses = [
+        once, halved = (
             _loss_in(module(*args, **{**kwargs, _ITEMS: kwargs[_ITEMS] * factor}), kwargs)
             for factor in (1, 2)
-        ]
-    return losses[0] is not None and bool(losses[1] < 0.75 * losses[0])
+        )
+    return once is not None and halved is not None and bool(halved < 0.75 * once)
 
 
 def _loss_in(output: Any, kwargs: Mapping[str, Any]) -> Tensor | None:

@@ -76,21 +76,29 @@ class TestResuming:
     def test_the_last_checkpoint_after_an_interruption(
         self, trainer_of: Any, same: Any, tmp_path: Path
     ) -> None:
+        """By another Trainer, and by the same one, whose masks are further than the checkpoint."""
+        again: list[bool] = []
+
         class Interrupted(transformers.Trainer):
             def training_step(self, *args: Any, **kwargs: Any) -> Any:
-                if self.state.global_step == 10:
+                if self.state.global_step == 14 and not again:
+                    again.append(True)
                     raise KeyboardInterrupt
                 return super().training_step(*args, **kwargs)
 
         whole = trainer_of(MAGNITUDE, out="whole")
         whole.train()
-        settings = {"save_strategy": "steps", "save_steps": 4, "save_total_limit": 1}
+        settings = {"save_strategy": "steps", "save_steps": 8, "save_total_limit": 1}
+        trainer = trainer_of(MAGNITUDE, kind=Interrupted, **settings)
         with pytest.raises(KeyboardInterrupt):
-            trainer_of(MAGNITUDE, kind=Interrupted, **settings).train()
+            trainer.train()
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["checkpoint-8"]
-        again = trainer_of(MAGNITUDE, **settings)
-        again.train(resume_from_checkpoint=True)
-        same(again.model, whole.model)
+        shutil.copytree(tmp_path / "out", tmp_path / "copied")
+        trainer.train(resume_from_checkpoint=True)
+        same(trainer.model, whole.model)
+        other = trainer_of(MAGNITUDE, out="copied", **settings)
+        other.train(resume_from_checkpoint=True)
+        same(other.model, whole.model)
 
     def test_a_folder_elsewhere(self, trainer_of: Any, same: Any, tmp_path: Path) -> None:
         whole = trainer_of(MAGNITUDE, save_strategy="steps", save_steps=8)

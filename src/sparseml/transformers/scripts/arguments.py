@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import shutil
 import sys
@@ -104,7 +103,8 @@ def parsed(
     if not sys.stderr.isatty():  # lines instead of bars
         args.disable_tqdm = True
         disable_progress_bar()
-        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        if "datasets" in sys.modules:
+            sys.modules["datasets"].disable_progress_bars()
     if args.device.type == "cpu":
         args.dataloader_pin_memory = False
     return model, texts, args

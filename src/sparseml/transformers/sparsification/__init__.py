@@ -6,15 +6,15 @@ New code is better off with a plain ``transformers.Trainer`` and its callback,
 
 from __future__ import annotations
 
-from sparseml.transformers.checkpoints import RECIPE_NAME
 from sparseml.transformers.sparsification.trainer import (
     DisableHalfPrecisionCallback,
     RecipeManagerTrainerInterface,
     Trainer,
     TrainerInterface,
+    TrainingArguments,
     TransformersTrainer,
 )
-from sparseml.transformers.sparsification.training_args import TrainingArguments
+from sparseml.transformers.structure import RECIPE_NAME
 
 __all__ = [
     "RECIPE_NAME",

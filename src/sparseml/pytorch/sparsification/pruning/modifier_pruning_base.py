@@ -78,7 +78,6 @@ class BasePruningModifier(ScheduledUpdateModifier):
     _grad_sampler_kwargs: dict[str, Any] | None = None
     _masks_params = True
     _decides_once = False  # at the start
-    _alone = False  # whether no other may prune its parameters at the same time
     _observes = False  # whether the method looks at the gradients of each step
     _fisher_samples = "batch"
     _num_recomputations = 1
@@ -366,12 +365,9 @@ class BasePruningModifier(ScheduledUpdateModifier):
         if target and sizes != masks.original_sizes:
             target = self._remaining(target, sizes)
         if self._num_recomputations == 1:
-            self._take(module, self._method.outcomes(self.problem(module), [target])[0])
+            masks.take(self._method.outcomes(self.problem(module), [target])[0])
         else:
             reach(self, module, target)
-
-    def _take(self, module: Module, outcome: Outcome) -> None:
-        self._masks.take(outcome)
 
     def _remaining(self, target: Any, sizes: Sequence[int]) -> Any:
         """The target for what is left, where weights have been removed since the start."""

@@ -27,7 +27,6 @@ from sparseml.pytorch.sparsification.fields import (
     one_of,
 )
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
-from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.elementwise import Magnitude
 from sparseml.pytorch.sparsification.pruning.methods.method import Method
 from sparseml.pytorch.sparsification.pruning.methods.retrain_free import RetrainFree
@@ -128,7 +127,7 @@ class SnipMomentumPruningModifier(BaseGradualPruningModifier):
     grad_sampler_kwargs: Mapping[str, Any] | None = new_field(as_optional_keywords, default=None)
 
     _stops_short = True
-    _alone = True
+    _alone = True  # no other may prune its parameters at the same time
     _progress: ClassVar[tuple[str, ...]] = ("_sub_steps",)
 
     def _set_up(self) -> None:
@@ -192,7 +191,8 @@ class SnipMomentumPruningModifier(BaseGradualPruningModifier):
 
     def _get_pattern(self, selected: Sequence[NamedLayerParam]) -> Pattern:
         heads = self._mask_type == _HEADS
-        pattern: Any = checked_pattern(self._heads if heads else self._mask_type, selected)
+        mask_type: Any = self._heads if heads else self._mask_type
+        pattern: Any = checked_pattern(mask_type, selected)
         self._require_units(pattern)
         if any(one.name == "reduce" for one in dataclasses.fields(pattern)):
             # the highest of a head is that of each part, found at each step, and then their mean
@@ -261,9 +261,12 @@ class SnipMomentumPruningModifier(BaseGradualPruningModifier):
         super().update(module, optimizer, epoch, steps_per_epoch)
         steps.interval = 1
 
-    def _take(self, module: Module, outcome: Outcome) -> None:
-        first = self._sub_steps.begin(outcome, self.problem(module), self._method.scores)
-        super()._take(module, first)
+    def apply_target(self, module: Module, target: Any) -> None:
+        """Bring the parameters to the sparsity asked for, or the first part of the way."""
+        target = self._remaining(target, [param.numel() for param in self._masks.params])
+        problem = self.problem(module)
+        outcome = self._method.outcomes(problem, [target])[0]
+        self._masks.take(self._sub_steps.begin(outcome, problem, self._method.scores))
 
     def optimizer_pre_step(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
