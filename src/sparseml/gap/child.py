@@ -75,7 +75,7 @@ class Child:
 
     def _train(self, link: Link, folder: Path, recipe: Path, parent: Path | None) -> list[str]:
         start = [sys.executable, "-c", _START]
-        launch = []
+        launch: list[str] = []
         if self.gpus > 1:
             processes = f"--nproc-per-node={self.gpus}"
             launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", processes]
