@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -74,3 +75,18 @@ def test_examples_of_runs_are_flags_that_there_are(command: str, capsys: Any) ->
     given = [parse(one[1:], None) for one in found if "--config" not in one]
     assert len(found) > len(given) >= 2
     assert "resnet18" in [settings.model.model for settings in given]
+
+
+@pytest.mark.parametrize("command", ["prune", "train"])
+@pytest.mark.parametrize("library", ["timm", "transformers"])
+def test_the_flags_of_either_library_tell_of_the_other(
+    library: str, command: str, capsys: Any
+) -> None:
+    glue = importlib.import_module(f"sparseml.{library}.glue").GLUE
+    parse = glue.one_shot_settings if command == "prune" else glue.training_settings
+    with pytest.raises(SystemExit):
+        parse(["--help"], f"sparseml {command}")
+    text = capsys.readouterr().out
+    assert "--model hf:DIR" in text.split("options:")[0]
+    given = [parse(one[1:], None) for one in examples(text) if "--config" not in one]
+    assert len(given) >= 2

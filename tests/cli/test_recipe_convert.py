@@ -142,6 +142,8 @@ def test_what_else_a_pruner_can_do(converted):
     free = converted(f"{{{common}, pruning_type: retrain_free, pattern: channelx1}}")[0]
     assert (free.score_type, free.num_grads) == ("retrain_free", 40)
     assert (free.start_step, free.end_step) == (50, 50)
+    heads = converted(f"{{{common}, pattern: mha, op_names: [attention]}}")[0]
+    assert (heads.mask_type, heads.max_sparsity_per_param) == ("heads", 0.98)
     assert parts.spare_head and free.spare_head
     assert parts.reg_type is None and regularised.progressive_steps == 1
 
@@ -190,7 +192,7 @@ def test_names_are_searched_for_in_those_of_layers(converted):
         ("{target_sparsity: 0.5}", "end_step must be above 0, as snip_momentum needs a step"),
         ("{end_step: 9, pattern: 4by1}", "pattern must be NxM, 1xchannel, .*found '4by1'"),
         ("{end_step: 9, pattern: 4x0}", "pattern must be NxM"),
-        ("{end_step: 9, pattern: mha}", "pattern must be NxM.*heads"),
+        ("{pattern: mha, pruning_type: pattern_lock}", "pattern cannot be mha with pattern_lock"),
         ("{end_step: 9, pattern: '4:4'}", "pattern must prune fewer than all of M"),
         (
             "{end_step: 9, pattern: '1:4', target_sparsity: 0.5}",
@@ -199,7 +201,7 @@ def test_names_are_searched_for_in_those_of_layers(converted):
         ("{end_step: 9, pruning_type: sparse_gpt}", "'sparse_gpt' has no modifier.*FastCAPruning"),
         (
             "{end_step: 9, pruning_type: block_mask, pattern: '1:4', target_sparsity: 0.2}",
-            "pattern cannot be N:M with block_mask, found '3:4'",
+            "pattern must be NxM with block_mask, found '3:4'",
         ),
         (
             "{end_step: 9, pruning_type: retrain_free}",
@@ -216,7 +218,7 @@ def test_names_are_searched_for_in_those_of_layers(converted):
         (
             "{end_step: 9, reg_type: group_lasso, reg_coeff: 0.1, pattern: '2:4', "
             "target_sparsity: 0.5}",
-            "reg_type 'group_lasso' needs blocks, and pattern is N:M",
+            "reg_type 'group_lasso' needs pattern NxM, found '2:4'",
         ),
         ("{end_step: 9, op_names: query}", "op_names must be a list of names, found 'query'"),
         ("{end_step: 9, op_names: ['(']}", r"op_names \['\('\] has no regular"),

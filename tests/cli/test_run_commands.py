@@ -81,3 +81,16 @@ def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(run_commands, "find_spec", lambda name: None)
     with pytest.raises(Problem, match=r"needs timm, .* pip install 'sparseml-next\[timm\]'"):
         run_commands.find_glue([])
+
+
+def test_models_of_transformers_have_flags_of_their_own() -> None:
+    pytest.importorskip("transformers")
+    assert type(run_commands.find_glue(["--model", "hf:bert"])).__name__ == "TransformersGlue"
+    assert type(run_commands.find_glue(["--model", "bert"])).__name__ == "TimmGlue"
+
+
+def test_help_is_there_with_either_library_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_commands, "find_spec", lambda name: name != "timm" or None)
+    assert type(run_commands.find_glue(["--help"])).__name__ == "TransformersGlue"
+    with pytest.raises(Problem, match="needs timm"):
+        run_commands.find_glue(["--model", "resnet18"])

@@ -92,6 +92,20 @@ def test_a_shrunk_model_is_faster_and_a_sparse_one_is_not() -> None:
     assert not any(text.startswith("Nothing got faster") for _, text in found)
 
 
+def test_what_is_left_of_a_shrunk_model_is_told() -> None:
+    run = made_run(
+        dense=Variant(parameters=1000, storage=Storage(dense=4000)),
+        shrunk=Variant(
+            parameters=250, storage=Storage(dense=1000), description="kept 2 of 8 heads"
+        ),
+    )
+    found = texts(run)
+    left = "With what is zero removed, 250 of 1,000 parameters are left (kept 2 of 8 heads)."
+    assert ("gain", left) in found
+    size = "The shrunk model takes 1000 bytes instead of 3.9 KiB: 4.00\N{MULTIPLICATION SIGN}"
+    assert ("gain", f"{size} smaller.") in found
+
+
 def test_zeros_alone_are_said_to_save_no_time() -> None:
     both = Variant(latency=[latency(4.0)])
     assert any(

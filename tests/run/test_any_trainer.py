@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
+import sparseml
 from sparseml.run import Metric, prune, read_masks, train
 
 
@@ -47,6 +49,37 @@ def test_training(flags: list[str], glue: Any, capsys: pytest.CaptureFixture[str
     assert {"tiny_last.pth", "tiny_sparsity=0.25_best.pth", "tiny_sparsity=0.75_best.pth"} <= names
     variants = json.loads(Path("out/run/result.json").read_text())["variants"]
     assert list(variants["sparse"]["metrics"]) == ["near", "error"]
+
+
+def test_what_is_zero_as_a_whole_is_removed_and_measured(flags: list[str], glue: Any) -> None:
+    Path("recipe.yaml").write_text(
+        """
+        modifiers:
+          - !StructuredPruningModifier
+              params: [2.weight]
+              mask_type: channel
+              init_sparsity: 0.0
+              final_sparsity: 0.5
+              start_epoch: 0
+              end_epoch: 1
+              update_frequency: 1
+          - !EpochRangeModifier {start_epoch: 0, end_epoch: 3}
+        """
+    )
+    assert train(flags, glue) == 0
+    variants = json.loads(Path("out/run/result.json").read_text())["variants"]
+    assert variants["shrunk"]["parameters"] == 38
+    assert variants["shrunk"]["description"] == (
+        "kept 4 of 8 neurons, 38 of 74 parameters; it computes the same"
+    )
+    assert variants["shrunk"]["storage"]["dense"] == 4 * 38
+    assert all(one["latency"] for one in variants.values())
+    whole = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
+    loaded = sparseml.load_shrunk("out/run/shrunk", builder=lambda: whole)
+    masked = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
+    masked.load_state_dict(load_file("out/run/model.safetensors"))
+    inputs = torch.randn(5, 6)
+    torch.testing.assert_close(loaded(inputs), masked(inputs))
 
 
 def test_a_resumed_training_equals_one_that_was_not(flags: list[str], glue: Any) -> None:

@@ -106,3 +106,12 @@ def test_sparsity_that_is_not_reached_is_warned_of(caplog: pytest.LogCaptureFixt
         assert caplog.messages == []
         require_fitting_schedule(_manager(), 5, 3, "r.yaml")
     assert "for the last time at epoch 2, to 0.7741 instead of 0.8" in caplog.messages[0]
+
+
+def test_layers_that_are_taken_out_have_no_sparsity_to_reach() -> None:
+    text = "modifiers:\n  - !LayerPruningModifier {layers: ['body'], start_epoch: START}"
+    manager = ScheduledModifierManager.from_yaml(text.replace("START", "1.0"))
+    require_fitting_schedule(manager, 5, 4.5, "r.yaml")
+    late = ScheduledModifierManager.from_yaml(text.replace("START", "6.0"))
+    with pytest.raises(RunError, match=r"never acts in a run of 4\.5 epochs"):
+        require_fitting_schedule(late, 5, 4.5, "r.yaml")

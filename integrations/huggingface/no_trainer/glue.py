@@ -14,8 +14,6 @@ from sparseml.run.files import require_room_for_run
 from sparseml.run.settings import parse
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from no_trainer.session import GlueSession
     from no_trainer.training import GlueTraining
     from sparseml.run import Processes
@@ -97,32 +95,11 @@ class GlueScript:
             epochs = -(-chosen.max_train_steps // -(-examples // batch))
         steps = Steps(0, 0, 1)
         if flags.do_prune:
-            steps = pruning_steps(flags, examples, batch, epochs)
-        dense = [_head_of(settings, self._texts.task)] if flags.do_prune else []
-        return recipe_of(flags, epochs, steps, dense, self._mixed)
+            steps = pruning_steps(flags, examples, batch, epochs, chosen.max_train_steps)
+        return recipe_of(flags, epochs, steps, self._mixed)
 
 
 def _folder_of(checkpoint: str) -> Path:
     path = Path(checkpoint).expanduser().absolute()
     path = path if path.is_dir() else path.parent
     return path.parent if path.name == "checkpoints" else path
-
-
-def _head_of(settings: ScriptSettings, task: Any) -> str:
-    """Return the name of the last linear layer, which is the classifier."""
-    import torch
-    from torch import nn
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    from sparseml.run import one_line
-    from sparseml.transformers.data import require_model_folder
-
-    name = settings.model.model_name_or_path
-    require_model_folder(name)
-    try:
-        config = AutoConfig.from_pretrained(name, num_labels=task.outputs)
-        with torch.device("meta"):
-            model: nn.Module = AutoModelForSequenceClassification.from_config(config)
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"--model-name-or-path {name}: {one_line(error)}") from error
-    return [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)][-1]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from textwrap import indent
 from typing import Any
@@ -15,6 +15,7 @@ from sparseml.run import RunError
 CAP = 0.98
 UPDATES = 40
 _PROGRESSIVE_STEPS = 4
+_PRUNED = r"re:(?!.*(pooler|classifier)){}.*\.weight$"
 _PATTERN = r"[1-9]\d*x[1-9]\d*|[1-9]\d*xchannel|channelx[1-9]\d*"
 
 
@@ -30,17 +31,22 @@ class Steps:
     update_steps: int
 
 
-def pruning_steps(flags: PruningGroup, examples: int, batch: int, epochs: int) -> Steps:
+def pruning_steps(
+    flags: PruningGroup, examples: int, batch: int, epochs: int, most: int | None = None
+) -> Steps:
     """Return when to prune.
 
-    As in Intel's scripts an epoch is a fractional number of steps here.
+    As in Intel's scripts an epoch is a fractional number of steps here. Unlike there pruning ends
+    with the last step of the run, not behind it.
 
     :param batch: examples of an optimizer step, over all processes
+    :param most: steps of the run, if it ends before its epochs do
     :raises RunError: if warm-up and cool-down leave nothing
     """
     per_epoch = examples / batch
     start = int(flags.sparsity_warm_epochs * per_epoch)
     end = int(per_epoch * (epochs - flags.cooldown_epochs))
+    end = min(end, (most or epochs * math.ceil(per_epoch)) - 1)
     if end < max(start, 1):
         raise RunError(
             f"--sparsity-warm-epochs {flags.sparsity_warm_epochs:g} and --cooldown-epochs "
@@ -52,42 +58,37 @@ def pruning_steps(flags: PruningGroup, examples: int, batch: int, epochs: int) -
     return Steps(start, end, every if every > 0 else max(1, int((end - start + 1) / UPDATES)))
 
 
-def recipe_of(
-    flags: PruningGroup, epochs: int, steps: Steps, dense: Iterable[str], mixed: bool = False
-) -> str:
-    """Return the text of a recipe.
+def recipe_of(flags: PruningGroup, epochs: int, steps: Steps, mixed: bool = False) -> str:
+    """Return the text of a recipe, which leaves pooler and classifier dense.
 
-    :param dense: names of layers to leave dense, such as the classifier
     :param mixed: prune feed-forward layers weight by weight, query, key and value 4x1
     :raises RunError: for flags that do not fit together
     """
     modifiers: list[tuple[str, dict[str, Any]]] = [
         ("EpochRangeModifier", {"start_epoch": 0.0, "end_epoch": float(epochs)})
     ]
-    left = [rf"re:(.*\.)?{re.escape(name)}(\..*)?\.weight$" for name in ("pooler", "classifier")]
-    left += [f"{name}.weight" for name in dense]
     if flags.do_prune and mixed:
         pruners = [
             {
-                "params": [r"re:.*(output|intermediate).*\.weight$"],
+                "params": [_PRUNED.format(".*(output|intermediate)")],
                 "mask_type": "unstructured",
                 "global_sparsity": False,
             },
             {
-                "params": [r"re:.*(query|key|value).*\.weight$"],
+                "params": [_PRUNED.format(".*(query|key|value)")],
                 "mask_type": "4x1",
                 "global_sparsity": True,
                 "max_sparsity_per_param": max(CAP, flags.target_sparsity),
                 "min_sparsity_per_param": min(0.5, flags.target_sparsity),
             },
         ]
-        modifiers += [_pruner(flags, steps, left, 1.0, pruner) for pruner in pruners]
+        modifiers += [_pruner(flags, steps, 1.0, pruner) for pruner in pruners]
     elif flags.do_prune:
         mask_type, full = _mask_type(flags.pruning_pattern)
-        pruner = {"params": "__ALL_PRUNABLE__", "mask_type": mask_type, "global_sparsity": True}
-        if ":" not in mask_type:
+        pruner = {"params": [_PRUNED.format("")], "mask_type": mask_type, "global_sparsity": True}
+        if "x" in mask_type or mask_type == "unstructured":
             pruner["max_sparsity_per_param"] = max(CAP, flags.target_sparsity)
-        modifiers.append(_pruner(flags, steps, left, full, pruner))
+        modifiers.append(_pruner(flags, steps, full, pruner))
     if flags.distill_loss_weight > 0:
         fields = {"weight": flags.distill_loss_weight, "layer": -1}
         fields |= {"replace_task_loss": True, "mask_padding": True}
@@ -98,18 +99,18 @@ def recipe_of(
 
 
 def _pruner(
-    flags: PruningGroup, steps: Steps, left: list[str], full: float, own: dict[str, Any]
+    flags: PruningGroup, steps: Steps, full: float, own: dict[str, Any]
 ) -> tuple[str, dict[str, Any]]:
     if not flags.target_sparsity <= (full if full < 1.0 else 0.9999):
         limit = f"at most {full:g} with {flags.pruning_pattern}" if full < 1.0 else "below 1"
         raise RunError(f"--target-sparsity must be {limit}, found {flags.target_sparsity}")
-    common = {"params": own["params"], "layer_types": ["Linear"], "exclude": left}
     if flags.pruning_type == "pattern_lock":  # which masks what is zero already
-        common |= {"start_step": steps.start_step}
-        del common["layer_types"]
-        return "ConstantPruningModifier", common
-    common |= {
+        fields = {"params": own["params"], "mask_type": own["mask_type"]}
+        return "PatternLockModifier", {**fields, "start_step": steps.start_step}
+    common = {
         **own,
+        "layer_types": ["Linear"],
+        "spare_head": True,
         "init_sparsity": 0.0,
         "final_sparsity": flags.target_sparsity,
         **asdict(steps),
@@ -128,9 +129,11 @@ def _mask_type(pattern: str) -> tuple[str, float]:
         gone, group = map(int, found.groups())
         if 0 < gone < group:
             return f"{group - gone}:{group}", gone / group
+    elif pattern == "mha":
+        return "heads", 1.0
     elif re.fullmatch(_PATTERN, pattern):
         return "unstructured" if pattern == "1x1" else pattern, 1.0
     raise RunError(
-        "--pruning-pattern must be NxM, 1xchannel, channelx1, or N:M, to prune N of each M and "
-        f"fewer than all, found {pattern!r}"
+        "--pruning-pattern must be NxM, 1xchannel, channelx1, mha, or N:M, to prune N of each M "
+        f"and fewer than all, found {pattern!r}"
     )

@@ -136,6 +136,7 @@ def open_session(settings: ScriptSettings, texts: TextData, where: Processes) ->
         model_name=short_name(chosen.model_name_or_path),
         tokenizer=loaded.tokenizer,
         inputs=inputs,
+        gradient_data=train,
         training_batch=data.per_device_train_batch_size,
         gradient_batch=data.per_device_train_batch_size,
         evaluation_batch=data.per_device_eval_batch_size,
@@ -169,8 +170,15 @@ def _teacher(settings: ScriptSettings, texts: TextData, student: Classifier) -> 
     teacher = load_classifier(name, texts.task, flag)
     if teacher.fresh:
         raise RunError(f"{flag} {name}: the teacher is not fine-tuned, it has no classifier")
-    if settings.pruning.distill_loss_weight > 0 and student.fresh:
-        _take_head(student, teacher.model)
+    if settings.pruning.distill_loss_weight > 0:
+        widths = [getattr(one.model.config, "hidden_size", 0) for one in (teacher, student)]
+        if widths[0] != widths[1]:
+            raise RunError(
+                f"{flag} {name}: its hidden states are {widths[0]} wide, those of the model "
+                f"{widths[1]}; --recipe with PerLayerDistillationModifier takes such a teacher"
+            )
+        if student.fresh:
+            _take_head(student, teacher.model)
     return teacher.model
 
 

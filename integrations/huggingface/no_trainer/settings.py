@@ -84,12 +84,12 @@ class PruningGroup(Group):
     do_prune: bool = flag(False, "prune; without, only train")
     pruning_type: str = flag(
         "snip_momentum", "what ranks weights; in Intel's script it had no effect",
-        choices=(*PRUNING_TYPES, *PROGRESSIVE, "pattern_lock"),
+        choices=(*PRUNING_TYPES, *PROGRESSIVE, "block_mask", "pattern_lock"),
     )  # fmt: skip
     pruning_pattern: str = flag(
         "4x1",
-        "NxM, 1xchannel, channelx1, or N:M, which here, as with Intel, prunes N of M; a recipe's "
-        "N:M keeps N",
+        "NxM, 1xchannel, channelx1, mha (heads), or N:M, which here, as with Intel, prunes N of M; "
+        "a recipe's N:M keeps N",
     )
     target_sparsity: float = flag(0.8, "fraction of the weights to prune", above=0)
     pruning_frequency: int = flag(-1, "steps between updates [40 updates in all]", at_least=-1)

@@ -184,6 +184,8 @@ def _modifier(settings: _Settings) -> tuple[str, dict[str, Any]]:
         raise settings.problem("end_step", f"must be at least start_step {start}, found {end}")
     fields: dict[str, Any] = {**_selection(settings)}
     if kind == "pattern_lock":
+        if _pattern(settings)[0] == "heads":
+            raise settings.problem("pattern", f"cannot be mha with {kind}")
         lock = {"params": fields["params"], "start_step": start, "mask_type": _pattern(settings)[0]}
         return "PatternLockModifier", lock | {
             key: value for key, value in fields.items() if key == "exclude"
@@ -233,8 +235,8 @@ def _require_offered(settings: _Settings, kind: str) -> None:
             "pruning_type", f"must be {quoted_list(_TYPES)}, found {kind!r}{hint}"
         )
     mask_type = _pattern(settings)[0]
-    if kind == "block_mask" and ":" in mask_type:
-        raise settings.problem("pattern", f"cannot be N:M with {kind}, found {mask_type!r}")
+    if kind == "block_mask" and "x" not in mask_type:
+        raise settings.problem("pattern", f"must be NxM with {kind}, found {mask_type!r}")
     if kind == "retrain_free" and "channel" not in mask_type:
         raise settings.problem(
             "pattern", f"must be 1xchannel or channelx1 with {kind}, found {mask_type!r}"
@@ -244,8 +246,8 @@ def _require_offered(settings: _Settings, kind: str) -> None:
 def _regularised(settings: _Settings, mask_type: str) -> dict[str, Any]:
     if settings["reg_type"] is None:
         return {}
-    if ":" in mask_type:
-        raise settings.problem("reg_type", "'group_lasso' needs blocks, and pattern is N:M")
+    if "x" not in mask_type:
+        raise settings.problem("reg_type", f"'group_lasso' needs pattern NxM, found {mask_type!r}")
     # there, what parameters does not say is 0, whatever reg_coeff says
     strength = settings["parameters"].get("reg_coeff", settings["reg_coeff"])
     wanted, check = _STRENGTH
@@ -269,11 +271,12 @@ def _limits(settings: _Settings, cap: float, final: float) -> dict[str, float]:
 def _pattern(settings: _Settings) -> tuple[str, float]:
     """Return our word for a pattern, and the sparsity that it can reach."""
     word = settings["pattern"].rpartition("_")[2]
+    if word == "mha":
+        return "heads", 1.0
     found = re.fullmatch(_WORDS, word)
     if not found or any(part == "0" for part in found.groups()):
-        why = "; heads have no pattern of their own here" if word == "mha" else ""
         raise settings.problem(
-            "pattern", f"must be NxM, 1xchannel, channelx1 or N:M, found {word!r}{why}"
+            "pattern", f"must be NxM, 1xchannel, channelx1, N:M or mha, found {word!r}"
         )
     if not found[4]:
         return word, 1.0

@@ -175,9 +175,10 @@ def chain(
 @click.option(
     "--from",
     "source",
-    type=click.Choice(["inc"]),
+    type=click.Choice(["inc", "gap"]),
     required=True,
-    help="Whose settings CONFIG has; inc: Intel Neural Compressor's WeightPruningConfig.",
+    help="Whose settings CONFIG has; inc: Intel Neural Compressor's WeightPruningConfig; gap: a "
+    "folder of step files of grow-and-prune.",
 )
 @click.option("-o", "--output", metavar="FILE", help="Write it to FILE instead of printing it.")
 def convert(config: str, source: str, output: str | None) -> None:
@@ -185,16 +186,23 @@ def convert(config: str, source: str, output: str | None) -> None:
 
     CONFIG is YAML or JSON. For Intel Neural Compressor it holds the arguments of
     WeightPruningConfig: keys for all pruners and, in pruning_configs, those of each, which win.
-    Its N:M prunes N of M; in recipes N are kept.
+    Its N:M prunes N of M; in recipes N are kept. For GaP it is a folder with step_0.yaml,
+    step_1.yaml and so on.
 
     \b
-    Example:
+    Examples:
       sparseml recipe convert --from inc pruning.yaml -o recipe.yaml
+      sparseml recipe convert --from gap profiles/0.8_std_naming -o recipe.yaml
     """
     from sparseml.cli.inc_config import inc_recipe
+    from sparseml.gap.profiles import gap_recipe
+    from sparseml.run.errors import RunError
 
     with reported():
-        text = inc_recipe(config)
+        try:
+            text = inc_recipe(config) if source == "inc" else gap_recipe(config)
+        except RunError as error:
+            raise Problem(str(error)) from error
         if output:
             _save(text, output)
     if not output:
@@ -217,6 +225,7 @@ def _findings(
     _refuse_repeated_keys(recipe_path)
     manager = _load(recipe_path, recipe_args)
     from sparseml.cli.recipe_matches import check_patterns, matches, overlaps
+    from sparseml.cli.recipe_phases import phases
     from sparseml.cli.recipe_plan import coverage, plan
 
     for modifier in manager.iter_modifiers():
@@ -231,6 +240,8 @@ def _findings(
         model, modifiers = build_model(model_source), list(manager.iter_modifiers())
         for modifier, entry in zip(modifiers, found["modifiers"], strict=True):
             entry["matches"] = matches(modifier, model, recipe_path)
+            if grows := phases(modifier, model):
+                entry["phases"] = grows
         found["overlaps"] = overlaps(modifiers, found["modifiers"], recipe_path)
         if any("one_shot_sparsity" in entry for entry in found["modifiers"]):
             found["coverage"] = coverage(modifiers, found["modifiers"], model)

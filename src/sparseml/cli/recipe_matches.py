@@ -33,7 +33,9 @@ def check_patterns(modifier: Modifier, recipe_path: str) -> None:
 
     :raises Problem: for what is no regular expression, or no mask type
     """
-    for entry in modifier.selecting_entries() + as_entries(getattr(modifier, "exclude", None)):
+    inside = [name for names in getattr(modifier, "partitions", None) or () for name in names]
+    entries = modifier.selecting_entries() + as_entries(getattr(modifier, "exclude", None))
+    for entry in entries + inside:
         with _pointing_at(recipe_path, modifier, entry):
             NamePatterns([entry])
     with _pointing_at(recipe_path, modifier, "mask_type"):

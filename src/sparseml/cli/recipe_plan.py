@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from sparseml.optim.modifier import BaseScheduled
 from sparseml.optim.schedule import MOST_STEPS, ONE_SHOT, PlannedUpdate
 from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.pytorch.sparsification import GaPPruningModifier
 from sparseml.pytorch.sparsification.modifier import Modifier, ScheduledModifier
 from sparseml.pytorch.sparsification.planning import Prunes, asked_sparsities
 from sparseml.pytorch.utils.layers import get_prunable_layers
@@ -142,6 +143,8 @@ def _entry(
         entry.update(kind="every step", until_step=last.step, until_epoch=last.epoch)
     if first.step >= steps:
         entry["after_training"] = True
+    if isinstance(modifier, GaPPruningModifier):
+        entry["dense"] = modifier.phase_at(first.epoch)
     if isinstance(modifier, Prunes):
         entry["sparsity"] = _sparsity(modifier, first.epoch, per_epoch)
         if last is not first:

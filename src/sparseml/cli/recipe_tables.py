@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
+from sparseml.cli.recipe_phases import rows as phase_rows
 from sparseml.cli.recipe_plan import Plan, last_of
 from sparseml.cli.tables import table
 from sparseml.utils.text import shown
@@ -48,6 +49,11 @@ def tables(plan: Plan, everything: bool) -> Iterator[str]:
     if any(modifier.get("matches") for modifier in plan["modifiers"]):
         headings = (">#", "modifier", "pattern", ">tensors", ">weights")
         yield table("Matches", headings, _matches(plan))
+    for number, modifier in enumerate(plan["modifiers"], start=1):
+        if phases := modifier.get("phases"):
+            columns = (">epoch", "what is dense", ">tensors", ">weights", ">density", "first")
+            title = f"Steps of #{number}, density of what it prunes"
+            yield table(title, columns, phase_rows(phases, None if everything else MOST_ROWS))
     if rows := list(_dense(plan.get("coverage", {}), everything)):
         yield table("What stays dense", ("parameters", "of", ">tensors", ">weights"), rows)
 
@@ -87,6 +93,7 @@ def _shortened(updates: list[Plan]) -> list[Plan]:
 
 def _row(plan: Plan, number: int, update: Plan) -> tuple[str, ...]:
     after = " after run" if update.get("after_training") else ""
+    after += f": {update['dense']}" if "dense" in update else ""
     return (
         _span(update, "epoch"),
         _span(update, "step"),

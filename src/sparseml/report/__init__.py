@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from sparseml.report.schedule import asked_schedule
     from sparseml.report.schema import Flops, Latency, Layer, Result, RunInfo, Storage, Variant
+    from sparseml.report.shrinking import shrunk_copy
 
 __all__ = [
     "Flops",
@@ -54,6 +55,7 @@ __all__ = [
     "measure_storage",
     "read_run",
     "report_data",
+    "shrunk_copy",
     "write_report",
 ]
 
@@ -65,6 +67,7 @@ _HOMES = {
     "run_directory": "NotARunError RunDirectory describe_environment is_run",
     "schedule": "asked_schedule",
     "schema": "Flops Latency Layer Result RunInfo Storage Variant",
+    "shrinking": "shrunk_copy",
 }
 __getattr__, __dir__ = lazy_names(
     __name__, {f"{__name__}.{home}": names for home, names in _HOMES.items()}

@@ -63,6 +63,7 @@ def run_findings(run: Run) -> list[Finding]:
         *_quality(run),
         *_sparsity(run),
         *_size(run),
+        *_shrunk(run),
         *_operations(run),
         *_speed(run),
         *(Finding("info", note) for note in run.result.notes),
@@ -132,6 +133,23 @@ def _size(run: Run) -> Iterator[Finding]:
         kind = "gain" if after < 0.97 * before else "same"
         size = f"{bytes_text(after)} compressed with {compressor} instead of {bytes_text(before)}"
         yield Finding(kind, f"The model takes {size}: {_times(before / after, 'smaller')}.")
+
+
+def _shrunk(run: Run) -> Iterator[Finding]:
+    """What is left when what is zero as a whole is removed."""
+    dense, shrunk = run.variant("dense"), run.variant("shrunk")
+    if dense and shrunk and dense.parameters and shrunk.parameters:
+        kind = "gain" if shrunk.parameters < dense.parameters else "same"
+        what = f" ({shrunk.description})" if shrunk.description else ""
+        left = f"{count_text(shrunk.parameters)} of {count_text(dense.parameters)} parameters"
+        yield Finding(kind, f"With what is zero removed, {left} are left{what}.")
+    if dense and shrunk and dense.storage and shrunk.storage:
+        before, after = dense.storage.dense, shrunk.storage.dense
+        ratio = _times(before / after, "smaller")
+        text = (
+            f"The shrunk model takes {bytes_text(after)} instead of {bytes_text(before)}: {ratio}."
+        )
+        yield Finding("gain" if after < before else "same", text)
 
 
 def _operations(run: Run) -> Iterator[Finding]:

@@ -34,6 +34,8 @@ RUN_FILES = {
     "result": "result.json",
 }
 CHECKPOINTS = "checkpoints"
+SHRUNK_FOLDER = "shrunk"
+"""What ``sparseml.load_shrunk`` reads, where something could be removed."""
 _MODELS = ("model.safetensors", "model_*.safetensors")
 #: Names of what ``sparseml report`` writes beside them.
 REPORT_FILES = ("report.html", "report.json", "report.md")
@@ -230,7 +232,8 @@ def _remove_run(folder: Path) -> None:
     for pattern in (*RUN_FILES.values(), *_MODELS, *REPORT_FILES):
         for file in folder.glob(pattern):
             file.unlink()
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    for name in (CHECKPOINTS, SHRUNK_FOLDER):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.optim.summary import steps_to
+from sparseml.pytorch.sparsification.planning import Prunes, asked_sparsities
 from sparseml.pytorch.sparsification.pruning import CAPruningModifier
 from sparseml.run.errors import RunError, one_line
 from sparseml.run.progress import say
@@ -101,6 +102,8 @@ def require_fitting_schedule(
                 f"{recipe}: {name} starts at epoch {modifier.start_epoch:g} and never acts in a "
                 f"run of {epochs:g} epochs of {steps_per_epoch} steps"
             )
+        if not isinstance(modifier, Prunes):  # it removes whole layers, or what is pruned already
+            continue
         reached = _highest(modifier, updates[-1].epoch, steps_per_epoch)
         final = _highest(modifier, math.inf, steps_per_epoch)
         if reached is not None and final is not None and reached < final - 1e-6:
@@ -111,11 +114,9 @@ def require_fitting_schedule(
             )  # fmt: skip
 
 
-def _highest(modifier: Any, epoch: float, steps_per_epoch: int) -> float | None:
-    asked = modifier.get_applied_sparsity_for_epoch(epoch, steps_per_epoch)
-    values = asked if isinstance(asked, (list, tuple)) else [asked]
-    numbers = [value for value in values if isinstance(value, (int, float))]
-    return max(numbers, default=None)
+def _highest(modifier: Prunes, epoch: float, steps_per_epoch: int) -> float | None:
+    asked = asked_sparsities(modifier, epoch, steps_per_epoch)
+    return max((one for one in asked if one is not None), default=None)
 
 
 def foretell(
@@ -180,7 +181,8 @@ def timed_sampler(sampler: dict[str, Any], batches: int, shown: bool = True) -> 
 
 def _gradients(modifier: Any) -> int:
     """Return how many gradients a pruner samples at a time, at most; 0 for one that does not."""
-    if getattr(modifier, "use_gradient_buffering", False):
+    kind = getattr(modifier, "score_type", "retrain_free")  # of the scores of snip_momentum
+    if getattr(modifier, "use_gradient_buffering", False) or kind != "retrain_free":
         return 0
     count = getattr(modifier, "num_grads", 0)
     return int(max(count.values()) if isinstance(count, Mapping) else count or 0)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.nn import Module
 
+from sparseml.pytorch.units.saved import save_shrunk
 from sparseml.report import (
     RunDirectory,
     Variant,
@@ -17,7 +18,9 @@ from sparseml.report import (
     measure_latency,
     write_report,
 )
-from sparseml.run.errors import RunError
+from sparseml.report.run_directory import SHRUNK_FOLDER
+from sparseml.report.shrinking import shrunk_copy
+from sparseml.run.errors import RunError, one_line
 from sparseml.run.files import holds_run
 from sparseml.run.masks import MASKS_FILE, write_masks
 from sparseml.run.progress import say
@@ -91,12 +94,31 @@ def write_outcome(
     sparse = _described(session, model, found)
     run.write_result({**before, "sparse": sparse}, layer_sparsities(model, pruned.manager))
     write_masks(run.path / MASKS_FILE, pruned.masks)
+    shrunk = _write_shrunk(run, session, model)
     if dense is not None and rounds > 0:
         inputs = session.sample_inputs(_LATENCY_BATCH)
+        models = {"dense": dense, "sparse": model, **shrunk}
         with torch.inference_mode():
-            taken = measure_latency({"dense": dense, "sparse": model}, inputs, rounds)
+            taken = measure_latency(models, inputs, rounds)
         run.write_result({name: {"latency": [times]} for name, times in taken.items()})
     return weights
+
+
+def _write_shrunk(run: RunDirectory, session: Session, model: Module) -> dict[str, Module]:
+    """Write the model without what is zero as a whole, where something is."""
+    inputs = session.sample_inputs(_LATENCY_BATCH)
+    try:
+        found = shrunk_copy(model, inputs)
+    except (RuntimeError, ValueError) as error:
+        run.write_result(notes=[f"Whether it can be shrunk was not found out: {one_line(error)}."])
+        return {}
+    if found is None:
+        return {}
+    smaller, done = found
+    save_shrunk(smaller, run.path / SHRUNK_FOLDER)
+    told = f"{done}; it computes the same"
+    run.write_result({"shrunk": describe_model(smaller, inputs=inputs, description=told)})
+    return {"shrunk": smaller}
 
 
 def describe_dense(session: Session, found: Found) -> Variant:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import weakref
 from typing import Any
 
 from torch import nn
@@ -30,9 +31,10 @@ from sparseml.transformers.fitting import (
 )
 from sparseml.transformers.lent import gradient_sampler, teacher_of
 from sparseml.transformers.loss import LossCarrier, loss_modifiers
-from sparseml.transformers.rates import RecipeRates
+from sparseml.transformers.rates import Rates
 
 _LOGGER = logging.getLogger(__name__)
+_NEAR = 1e-6
 
 
 class SparseMLCallback(TrainerCallback):
@@ -93,7 +95,8 @@ class SparseMLCallback(TrainerCallback):
         self._loggers, self._resume_from = loggers, resume_from
         self._steps_per_epoch, self._best_when_sparse = steps_per_epoch, best_when_sparse
         self._carrier: LossCarrier | None = None
-        self._rates: RecipeRates | None = None
+        self._rates: Rates | None = None
+        self._trained: weakref.ref[nn.Module] | None = None  # the model of the last run
         self._used = self._forgets_best = False
 
     def summary(self) -> RunSummary:
@@ -124,7 +127,7 @@ class SparseMLCallback(TrainerCallback):
         """Take hold of model and optimizer; of a run that goes on, also of its state."""
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         require_supported(args, model)
-        self._begin_anew(model)
+        self._begin_anew(model, state.global_step > 0)
         loader, name = kwargs["train_dataloader"], self.recipe_name
         steps = self._steps_per_epoch or steps_in_epoch(loader, args, state)
         self.manager.resolve_steps(steps)
@@ -134,10 +137,10 @@ class SparseMLCallback(TrainerCallback):
         self.driver = StepDriver(model, optimizer, self.manager, steps)
         if resumed is not None:
             read_state(resumed, self.manager, model)
-        if by := self.manager.learning_rate_modifiers:
-            self._rates = RecipeRates(optimizer, kwargs["lr_scheduler"], by, name)
-            if resumed is None:
-                self._rates.begin()
+        setting = self.manager.learning_rate_modifiers
+        self._rates = Rates(optimizer, kwargs["lr_scheduler"], setting, name)
+        if resumed is None:
+            self._rates.begin()
         if loss_modifiers(self.manager):
             self._carrier = LossCarrier(model, self.driver, self.teacher)
 
@@ -168,14 +171,14 @@ class SparseMLCallback(TrainerCallback):
         """Mask the weights, and count the step if it has happened."""
         self._running().after_step()
         if self._rates is not None:
-            self._rates.keep()
+            self._rates.before_scheduler()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Let the learning rate of the recipe hold."""
         if self._rates is not None:
-            self._rates.put_back()
+            self._rates.after_scheduler()
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -190,12 +193,12 @@ class SparseMLCallback(TrainerCallback):
         """Add recipe and state to a checkpoint."""
         if self.driver is None:
             return
-        found = self.manager.state_dict()  # on all ranks, as weights may be shared out among them
+        # on all ranks, as weights may be shared out among them
+        found = None if args.save_only_model else self.manager.state_dict()
         if args.should_save:
             folder = checkpoint_folder(args, state.global_step)
-            if args.save_only_model:
-                write_recipe(folder, self.manager)
-            else:
+            write_recipe(folder, self.manager)
+            if found is not None:
                 write_state(folder, self.manager, found)
 
     def on_train_end(
@@ -205,12 +208,9 @@ class SparseMLCallback(TrainerCallback):
         if self.driver is None:
             return
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
-            # it is masked by its own masks; the last ones may be others
-            for modifier in self.manager.pruning_modifiers:
-                masks = getattr(modifier, "_masks", None)
-                if masks is not None:
-                    masks.enabled = False
+            self._lift_masks()
         self._let_go()
+        self._trained = weakref.ref(kwargs["model"])
         self.manager.finalize(kwargs["model"])
         if args.should_save:
             write_recipe(args.output_dir, self.manager)
@@ -230,13 +230,26 @@ class SparseMLCallback(TrainerCallback):
             )
         return self.driver
 
-    def _begin_anew(self, model: nn.Module) -> None:
+    def _lift_masks(self) -> None:
+        """Keep the last masks off weights that were loaded since, which have masks of their own."""
+        for modifier in self.manager.pruning_modifiers:
+            masks = getattr(modifier, "_masks", None)
+            if masks is not None:
+                masks.enabled = False
+
+    def _begin_anew(self, model: nn.Module, resumes: bool) -> None:
         """Take a fresh manager, unless this is the first run."""
-        if self.driver is not None:  # the Trainer begins again, with a smaller batch
+        if self.driver is not None:  # the last one was interrupted, or begins with a smaller batch
             self._let_go()
+            self._lift_masks()
             manager: Any = self.manager
             manager.enabled = False  # it has nothing to say about its end
             manager.finalize(model)
+        elif self._trained is not None and self._trained() is model and not resumes:
+            _LOGGER.warning(
+                "%s begins anew on a model that it has already been through: what it has pruned "
+                "stays so only from where its modifiers start", self.recipe_name
+            )  # fmt: skip
         if self._used:
             self.manager = ScheduledModifierManager.from_yaml(self._text)
         self._used = True
@@ -264,6 +277,6 @@ class SparseMLCallback(TrainerCallback):
     def _is_sparse(self) -> bool:
         """Return whether all modifiers have asked for what they ask for in the end."""
         return all(
-            one.complete or one.goal is None or one.asked == one.goal
+            one.goal is None or (one.asked is not None and one.asked >= one.goal - _NEAR)
             for one in self.manager.summary().pruning
         )

@@ -17,17 +17,15 @@ from sparseml.pytorch.utils.model import load_model_state
 from sparseml.pytorch.utils.saving.checkpoint import pack_masks, unpack_masks
 from sparseml.pytorch.utils.saving.files import (
     CheckpointError,
-    read_safetensors,
     read_torch_file,
     write_torch_file,
 )
 from sparseml.run.errors import one_line
 from sparseml.transformers.errors import CallbackError
+from sparseml.transformers.structure import RECIPE_NAME, read_weights
 
-RECIPE_NAME = "recipe.yaml"
 STATE_NAME = "sparseml_state.pt"
 _TRAINER_STATE = "trainer_state.json"
-_WEIGHTS = "model.safetensors"
 _VERSION = 1
 # what tells one moment of one run from any other
 _TELLING = ("global_step", "total_flos", "log_history")
@@ -39,13 +37,12 @@ def write_recipe(folder: str | os.PathLike[str], manager: Any) -> None:
 
 
 def write_state(folder: str | os.PathLike[str], manager: Any, state: Mapping[str, Any]) -> None:
-    """Write recipe and state of a manager into a checkpoint folder; masks in a bit per weight.
+    """Write the state of a manager into a checkpoint folder, with masks of one bit per weight.
 
     :param state: ``manager.state_dict()``
     """
     content = {"version": _VERSION, "recipe": _text(manager), "manager": pack_masks(state)}
     write_torch_file(Path(folder) / STATE_NAME, content)
-    write_recipe(folder, manager)
 
 
 def checkpoint_folder(args: TrainingArguments, step: int) -> Path:
@@ -88,8 +85,9 @@ def read_state(folder: Path, manager: Any, model: nn.Module) -> None:
     file = folder / STATE_NAME
     if not file.exists():
         raise CallbackError(
-            f"{folder} has no {STATE_NAME}: it was written without SparseMLCallback, or by a run "
-            "that was killed as it wrote; go on from another checkpoint, or start anew"
+            f"{folder} has no {STATE_NAME}: it was written without SparseMLCallback, with "
+            "save_only_model, or by a run that was killed as it wrote; go on from another "
+            "checkpoint, or start anew"
         )
     content = read_torch_file(file, check=True)
     if not isinstance(content, dict) or not {"version", "recipe", "manager"} <= content.keys():
@@ -103,7 +101,7 @@ def read_state(folder: Path, manager: Any, model: nn.Module) -> None:
         manager.load_structure_state(model, state)
         if set(model.state_dict()) != names:
             # the Trainer has read the weights into layers that were not there then
-            load_model_state(model, read_safetensors(folder / _WEIGHTS)[0], strict=False)
+            load_model_state(model, read_weights(folder), strict=False)
         manager.load_state_dict(state)
     except (IndexError, KeyError, OSError, RuntimeError, ValueError) as error:
         if isinstance(error, CheckpointError):

@@ -16,6 +16,7 @@ from transformers import TrainingArguments
 
 from sparseml.run.errors import one_line
 from sparseml.transformers.errors import CallbackError
+from sparseml.utils.text import shortened
 
 _WORDS = ("self", "disable")
 
@@ -25,13 +26,14 @@ def teacher_of(given: Any) -> Any:
 
     :raises CallbackError: for a folder without a model
     """
-    if not isinstance(given, (str, os.PathLike)) or given in _WORDS:
+    if given is None or callable(given) or given in _WORDS:
         return given
-    folder = Path(given).expanduser()
-    if not (folder / "config.json").exists():
+    is_path = isinstance(given, (str, os.PathLike))
+    folder = Path(given if is_path else "").expanduser()
+    if not is_path or not (folder / "config.json").exists():
         raise CallbackError(
-            f"teacher {str(given)!r} must be a module, 'self', 'disable', or a folder with a model "
-            "(config.json and its weights); there is none"
+            "teacher must be a module, 'self', 'disable', or a folder with config.json and weights "
+            f"of a model, found {shortened(given)}"
         )
     try:
         config = transformers.AutoConfig.from_pretrained(folder)

@@ -19,7 +19,6 @@ from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import u
 from sparseml.transformers.errors import CallbackError
 
 _ITEMS = "num_items_in_batch"
-_NO_INPUTS = ("labels", _ITEMS)
 
 
 def loss_modifiers(manager: Any) -> list[Any]:
@@ -107,9 +106,8 @@ class LossCarrier:
     def _after(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         if not self._trains(module):
             return None
-        named, labels = isinstance(output, Mapping), kwargs.get("labels")
-        loss = output.get("loss") if named else None if labels is None else output[0]
-        if not isinstance(loss, Tensor):
+        named, loss = isinstance(output, Mapping), _loss_in(output, kwargs)
+        if loss is None:
             raise CallbackError(
                 f"{self._who} of the recipe changes the loss, but {type(module).__name__} returns "
                 "none: give it labels, without label_smoothing_factor and compute_loss_func, "
@@ -120,7 +118,7 @@ class LossCarrier:
             loss / share,
             student_inputs=self._inputs(args, kwargs),
             student_outputs=Heads(output) if named else output[1:],
-            student_labels=labels,
+            student_labels=kwargs.get("labels"),
         )
         self._passes += 1
         if total.requires_grad:
@@ -150,7 +148,7 @@ class LossCarrier:
         return {
             name: value
             for name, value in kwargs.items()
-            if name not in _NO_INPUTS and (known is None or name in known)
+            if name != _ITEMS and (known is None or name in known)
         }
 
 
@@ -171,7 +169,14 @@ def _scales_with_items(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) 
     """
     with undisturbed(module), torch.no_grad():
         once, halved = (
-            module(*args, **{**kwargs, _ITEMS: kwargs[_ITEMS] * factor}) for factor in (1, 2)
+            _loss_in(module(*args, **{**kwargs, _ITEMS: kwargs[_ITEMS] * factor}), kwargs)
+            for factor in (1, 2)
         )
-    losses = [one["loss"] if isinstance(one, Mapping) else one[0] for one in (once, halved)]
-    return bool(losses[1] < 0.75 * losses[0])
+    return once is not None and halved is not None and bool(halved < 0.75 * once)
+
+
+def _loss_in(output: Any, kwargs: Mapping[str, Any]) -> Tensor | None:
+    """Return the loss that a model has computed; None if it has not."""
+    if isinstance(output, Mapping):
+        return output.get("loss")
+    return None if kwargs.get("labels") is None else output[0]

@@ -23,8 +23,7 @@ _CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 def short_name(model: str) -> str:
     """Return what a model is called in names of files."""
-    name = model.removeprefix(PREFIX)
-    return (Path(name).expanduser().resolve() if Path(name).is_dir() else Path(name)).name
+    return Path(model.removeprefix(PREFIX)).expanduser().resolve().name
 
 
 def model_folder(model: str, flag: str = "--model") -> Path:

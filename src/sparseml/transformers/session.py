@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, Subset
 
@@ -17,7 +18,7 @@ from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_samp
 from sparseml.pytorch.utils.layers import evaluating
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.tensors.nested import tensors_on
-from sparseml.run.errors import RunError, few
+from sparseml.run.errors import RunError, few, one_line
 from sparseml.run.files import atomic_text, require_room_for_run
 from sparseml.run.precision import autocast_of
 from sparseml.run.processes import Processes
@@ -45,10 +46,10 @@ from sparseml.transformers.models import (
     short_name,
 )
 from sparseml.transformers.settings import OneShotSettings, TextSettings, TrainingSettings
+from sparseml.transformers.structure import RECIPE_NAME
 
 _LOGGER = logging.getLogger(__name__)
 _LENGTH, _WINDOW = 128, 512
-_RECIPE = "recipe.yaml"
 
 
 @dataclass
@@ -144,7 +145,7 @@ class TextSession:
         with quiet():
             saved.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
-        with atomic_text(folder / _RECIPE) as file:
+        with atomic_text(folder / RECIPE_NAME) as file:
             file.write(str(manager))
 
     def _shuffled(self, dataset: Any, batch_size: int, shared: bool = True) -> DataLoader[Any]:
@@ -227,7 +228,10 @@ def _classifier(data: TextSettings, folder: Path, config: Any) -> tuple[Classifi
     """Return a classifier, and tables of texts with labels."""
     texts = open_texts(data.task_name, data.data_dir, data.train_file, data.validation_file)
     texts = texts.shortened(data.max_train_samples, data.max_val_samples)
-    loaded = load_classifier(str(folder), texts.task, "--model")
+    try:
+        loaded = load_classifier(str(folder), texts.task, "--model")
+    except SafetensorError as error:
+        raise RunError(f"--model {folder}: the weights are damaged: {one_line(error)}") from error
     tokenizer = _with_padding(loaded, folder)
     limit = most_tokens(config, tokenizer)
     length = _length("--max-length", data.max_length, _LENGTH, limit)

@@ -90,7 +90,7 @@ class OptimizerSettings(Group):
     batch_size: int = flag(16, "of each process", also=("-b",), at_least=1)
     grad_accum_steps: int = flag(1, "batches per optimizer step", metavar="N", at_least=1)
     opt_eps: float = flag(1e-8, "epsilon", above=0)
-    opt_betas: Sequence[float] = flag((0.9, 0.999), "betas", nargs=2, at_least=0, at_most=1)
+    opt_betas: Sequence[float] = flag((0.9, 0.999), "betas", nargs=2, at_least=0, below=1)
     weight_decay: float = flag(0.0, "not on biases and norms", at_least=0)
     clip_grad: float = flag(1.0, "clip the norm of gradients to this, 0 does not", at_least=0)
 

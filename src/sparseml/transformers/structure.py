@@ -27,10 +27,11 @@ from sparseml.pytorch.utils.model import load_model_state, read_model_file
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.thinning import thin_model_from_checkpoint
 from sparseml.sparsification.types import SparsificationTypes
-from sparseml.transformers.checkpoints import RECIPE_NAME
 
 _LOGGER = logging.getLogger(__name__)
 _Path = str | os.PathLike[str]
+
+RECIPE_NAME = "recipe.yaml"
 
 
 def recipe_of(folder: _Path) -> ScheduledModifierManager | None:

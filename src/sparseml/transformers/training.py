@@ -7,7 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ from sparseml.transformers.inputs import Batch, LabelledTexts
 from sparseml.transformers.loss import Heads
 from sparseml.transformers.models import load_causal, load_config, model_folder, quiet
 from sparseml.transformers.session import TextSession
-from sparseml.transformers.settings import OptimizerSettings, TrainingSettings
+from sparseml.transformers.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
 
 _LOGGER = logging.getLogger(__name__)
 _EPOCHS = 3
@@ -115,9 +115,12 @@ class TextTraining:
 
     def skip_to(self, epoch: int, found: Found) -> None:
         """Go to the learning rate of an epoch, in a run whose optimizer begins anew."""
-        if self.scheduler is not None:
-            self.scheduler.last_epoch = epoch * self.steps_per_epoch - 1
-            self.scheduler.step()
+        if self.scheduler is None:
+            return
+        self.scheduler.last_epoch = steps = epoch * self.steps_per_epoch
+        factors = zip(self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
+        for group, (rate, factor) in zip(self.optimizer.param_groups, factors, strict=True):
+            group["lr"] = rate * factor(steps)
 
     def step(self, group: list[Batch]) -> float:
         """Take one optimizer step on a group of batches, and return their mean loss."""
@@ -196,12 +199,10 @@ def set_up_training(
     if teacher is not None:
         lent["distillation_teacher"] = teacher
     optimizer = decaying_adamw(session.model, schedule.lr, chosen)
-    scheduler = (
-        None
-        if manager.learning_rate_modifiers
-        else _scheduler(settings, optimizer, epochs * steps, steps)
-    )
-    model = where.share(session.model)
+    scheduler = _scheduler(settings, optimizer, manager, epochs * steps, steps)
+    # no gradient reaches a head whose loss is replaced
+    unused = bool(manager.distillation_modifiers)
+    model = where.share(session.model, find_unused_parameters=unused)
     manager.initialize(model, loggers=loggers, **lent)
     driver = StepDriver(model, optimizer, manager, steps)
     return TextTraining(
@@ -231,8 +232,18 @@ def decaying_adamw(model: nn.Module, rate: float, chosen: OptimizerSettings) -> 
     return AdamW(groups, lr=rate, betas=(first, second), eps=chosen.opt_eps)
 
 
-def _scheduler(settings: TrainingSettings, optimizer: AdamW, steps: int, per_epoch: int) -> Any:
+def _scheduler(
+    settings: TrainingSettings, optimizer: AdamW, manager: Any, steps: int, per_epoch: int
+) -> Any:
+    """Return the schedule of the learning rate; None where the recipe sets it."""
     schedule = settings.schedule
+    if manager.learning_rate_modifiers:
+        given = {entry.name for entry in fields(ScheduleSettings)} & settings.given - {"epochs"}
+        if given:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given))
+            recipe = settings.run.sparseml_recipe
+            _LOGGER.warning("%s: without effect, as %s sets the learning rate", flags, recipe)
+        return None
     warmup = round(schedule.warmup_epochs * per_epoch)
     if warmup >= steps:
         raise RunError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparseml.pytorch.functional.rearrangement import rearranged
+from sparseml.pytorch.functional.selection import rearranged
 
 
 def plain(kept, gradients, fixed):

@@ -46,10 +46,11 @@ def _shrunk(model: nn.Module, inputs: Any, **settings: Any) -> tuple[Shrinkage, 
 
 
 @pytest.mark.parametrize("name", ZOO)
-@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(
+    ("attention", "dtype", "most"), [("sdpa", torch.float32, 1e-5), ("eager", torch.float64, 1e-12)]
+)
 def test_transformers_compute_the_same(
-    name: str, dtype: torch.dtype, most: float, attention: str
+    name: str, attention: str, dtype: torch.dtype, most: float
 ) -> None:
     model = ZOO[name].build(attention).to(dtype)
     _prune(model)
@@ -219,3 +220,28 @@ def test_wrong_input_is_one_clear_error() -> None:
         shrink(_mlp(nn.GELU()))
     with pytest.raises(ValueError, match=r"^round_to must be at least 1, found 0$"):
         shrink(_mlp(nn.GELU()), torch.randn(7, 6).double(), round_to=0)
+
+
+@pytest.mark.parametrize("positions", [1, 2])
+def test_one_position_is_not_taken_for_a_constant(positions: int) -> None:
+    class Stepped(nn.Module):
+        """Neurons that a fixed gate lets through, and steps that small outputs do not show."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate, self.up, self.down = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.down(self.gate(x).sigmoid() * self.up(x).relu())
+
+    model = Stepped()
+    with torch.no_grad():
+        model.gate.weight[:3] = 0  # half open, whatever goes in
+    done, off = _shrunk(model, torch.randn(positions, 6))
+    assert off < 1e-6
+    assert [place.after for place in done.places] == [8]
+    with torch.no_grad():
+        model.up.weight[:2] = 0
+    done, off = _shrunk(model, torch.randn(positions, 6))
+    assert off < 1e-6
+    assert [place.after for place in done.places] == [6]

@@ -23,7 +23,7 @@ with warnings.catch_warnings():
 WORDS = "the a film story was is very good great fine bad poor awful dull".split()  # noqa: SIM905
 GOOD, BAD = WORDS[7:10], WORDS[10:]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-ROWS = {"train": 48, "dev": 30}
+ROWS = {"train": 96, "dev": 30}
 TOKENS = 400
 """Of the plain text."""
 
@@ -60,7 +60,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Name → folder of a model: bert (a classifier), encoder (without a head), gpt2, llama."""
     root = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
-    bert = _config("BertConfig", intermediate_size=32)
+    bert = _config("BertConfig", intermediate_size=32, initializer_range=0.2)
     llama = _config("LlamaConfig", intermediate_size=24, num_key_value_heads=1)
     tied = _config("GPT2Config", bos_token_id=2, eos_token_id=3)
     models = {

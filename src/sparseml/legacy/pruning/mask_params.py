@@ -65,8 +65,7 @@ class ModuleParamPruningMask(MaskSet):
         forward_hooks: bool = True,
     ) -> None:
         found = named_params(layers, param_names, layer_names)
-        how = {"reintroduce": allow_reintroduction, "gradients_only": mask_gradients_only}
-        super().__init__(found, **how)
+        super().__init__(found, None, allow_reintroduction, gradients_only=mask_gradients_only)
         self.params_init = [one.param.detach().clone() if store_init else None for one in found]
         self._set_old_form(mask_creator, scorer, global_sparsity)
         self.store_init = store_init

@@ -8,12 +8,12 @@ to the pruners, :func:`dependency_groups` finds the channels of a model that mus
 is zero. :func:`sparseml.pytorch.shrink.shrink` does all of this in one call.
 """
 
-from sparseml.pytorch.units.attention import attention_heads
 from sparseml.pytorch.units.dependencies import ChannelGroup, DependencyGroups, dependency_groups
 from sparseml.pytorch.units.group import Member, UnitGroup
 from sparseml.pytorch.units.hidden import (
     HiddenGroups,
     HiddenUnits,
+    attention_heads,
     hidden_units,
     remove_hidden,
 )

@@ -7,7 +7,6 @@ gradients, through reshapes, attention and activations alike, without knowing na
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
@@ -23,6 +22,7 @@ from sparseml.pytorch.utils.names import canonical_named_modules
 _OPAQUE = (nn.MultiheadAttention, nn.RNNBase)
 # positive and below 1: activations are then neither dead nor saturated
 _LOW, _HIGH = 0.1, 0.9
+_WIDE = 3.0
 
 MadeUp = Callable[[str, nn.Module, Tensor], Tensor]
 
@@ -47,12 +47,19 @@ def is_linear(layer: nn.Module) -> bool:
     return {INPUTS, OUTPUTS} == set(weight) and cast(Tensor, layer.weight).ndim == 2
 
 
-def random_outputs(seed: int = 0) -> MadeUp:
-    """Return what makes up outputs by chance, the same with the same seed."""
+def random_outputs(seed: int = 0, wide: bool = False) -> MadeUp:
+    """Return what makes up outputs by chance, the same with the same seed.
+
+    :param wide: far into both signs
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def make_up(name: str, layer: nn.Module, output: Tensor) -> Tensor:
-        drawn = torch.empty(output.shape).uniform_(_LOW, _HIGH, generator=generator)
+        drawn = torch.empty(output.shape)
+        if wide:
+            drawn.normal_(0.0, _WIDE, generator=generator)
+        else:
+            drawn.uniform_(_LOW, _HIGH, generator=generator)
         return drawn.to(output.device, output.dtype)
 
     return make_up
@@ -115,14 +122,6 @@ def sources(tensors: Iterable[Tensor], calls: list[Call]) -> list[Call]:
         seen |= following
         nodes.extend(following)
     return [calls[place] for place in sorted(found)]
-
-
-def by_layer(calls: Iterable[Call]) -> dict[str, list[Call]]:
-    """The runs of each layer."""
-    found: dict[str, list[Call]] = defaultdict(list)
-    for call in calls:
-        found[call.layer].append(call)
-    return found
 
 
 def blocks(read: Tensor, outputs: list[Tensor]) -> tuple[int, list[Tensor]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import shutil
 import sys
@@ -104,7 +103,8 @@ def parsed(
     if not sys.stderr.isatty():  # lines instead of bars
         args.disable_tqdm = True
         disable_progress_bar()
-        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        if "datasets" in sys.modules:
+            sys.modules["datasets"].disable_progress_bars()
     if args.device.type == "cpu":
         args.dataloader_pin_memory = False
     return model, texts, args
@@ -136,14 +136,15 @@ def settle_output(args: TrainingArguments, overwrite: bool) -> Path | None:
             where = f"{output} has" if last else f"{told} is"
             raise RunError(f"--resume_from_checkpoint {told}: {where} no checkpoint")
         return Path(found)
+    if not args.do_train or args.process_index > 0:  # the first may have begun to write
+        return None
     left = [output / RUN_FOLDER, *output.glob("checkpoint-*")]
     left = [folder for folder in left if folder.exists()]
-    if left and args.do_train and not overwrite:
+    if left and not overwrite:
         raise RunError(
             f"--output_dir {output} holds a run ({left[0].name}): give --resume_from_checkpoint "
             "true to go on with it, --overwrite_output_dir to replace it, or another folder"
         )
-    if args.do_train and args.process_index == 0:
-        for folder in left:
-            shutil.rmtree(folder)
+    for folder in left:
+        shutil.rmtree(folder)
     return None

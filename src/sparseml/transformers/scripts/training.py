@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
 
 from sparseml.report import RunDirectory, is_run, layer_sparsities, write_report
 from sparseml.run.commands import AboveBars
@@ -58,7 +64,7 @@ class TrainerTask:
     load_teacher: Callable[[str], Any] = field(default=str)
 
 
-Prepare = Callable[[DataArguments, ModelArguments, TrainingArguments], TrainerTask]
+Prepare = Callable[[Any, ModelArguments, TrainingArguments], TrainerTask]
 
 
 def run_script(
@@ -110,7 +116,9 @@ def train_and_report(
         trainer = _trainer(task, task.model, args)
         callback = _add_callbacks(trainer, run, chosen, teacher, resumed)
         if dense is not None and resumed is None:
-            found = _evaluate(_trainer(task, dense, args), task, saved=False)
+            before = _trainer(task, dense, args)
+            before.remove_callback(PrinterCallback)  # as it is told below
+            found = _evaluate(before, task, saved=False) if args.do_eval else {}
             if outcome is not None:
                 outcome.write("dense", dense, found)
         trained = trainer.train(resume_from_checkpoint=resumed and str(resumed))
@@ -133,6 +141,8 @@ def reported(main: Callable[[], None]) -> int:
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[AboveBars()])
     logging.getLogger("sparseml").setLevel(logging.INFO)
+    # which tells of every try to reach the hub; that it cannot be reached is told in the end
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     return run_reported(main)
 
 
@@ -264,6 +274,6 @@ def _finish(outcome: Outcome, model: nn.Module, found: Found, manager: Any) -> N
 
 def _page(run: RunDirectory, folder: Path) -> None:
     try:
-        say(f"report: {write_report([run.path], folder).html}")
+        say(f"report: {folder / write_report([run.path], folder).html.name}")
     except ImportError as error:
         say(f"no report: {error}")

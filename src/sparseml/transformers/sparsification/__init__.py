@@ -6,7 +6,6 @@ New code is better off with a plain ``transformers.Trainer`` and its callback,
 
 from __future__ import annotations
 
-from sparseml.transformers.checkpoints import RECIPE_NAME
 from sparseml.transformers.sparsification.trainer import (
     DisableHalfPrecisionCallback,
     RecipeManagerTrainerInterface,
@@ -15,6 +14,7 @@ from sparseml.transformers.sparsification.trainer import (
     TrainingArguments,
     TransformersTrainer,
 )
+from sparseml.transformers.structure import RECIPE_NAME
 
 __all__ = [
     "RECIPE_NAME",

@@ -17,7 +17,7 @@ from sparseml.pytorch.optim.step_driver import Position
 from sparseml.pytorch.utils.logger import LoggerManager
 from sparseml.pytorch.utils.optimizers import stepping_optimizers
 from sparseml.pytorch.utils.sparsification import ModuleSparsificationInfo
-from sparseml.transformers.checkpoints import RECIPE_NAME, STATE_NAME, read_state, write_state
+from sparseml.transformers.checkpoints import STATE_NAME, read_state, write_state
 from sparseml.transformers.lent import gradient_sampler
 from sparseml.transformers.loss import loss_modifiers
 from sparseml.transformers.sparsification import given
@@ -27,6 +27,7 @@ from sparseml.transformers.sparsification.attached import (
     follow_groups,
 )
 from sparseml.transformers.structure import (
+    RECIPE_NAME,
     fit_structure,
     load_weights,
     read_weights,

@@ -10,6 +10,7 @@ from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification.pruning import (
     ACDCPruningModifier,
     BasePruningModifier,
+    GaPPruningModifier,
     GlobalMagnitudePruningModifier,
     MagnitudePruningModifier,
     MagnitudePruningParamsScorer,
@@ -92,6 +93,26 @@ MAKERS = {
     "reintroducing": Reintroducing,
     "acdc": lambda: ACDCPruningModifier(
         0.7, start_step=1, end_step=12, update_steps=3, params=["re:.*weight"]
+    ),
+    "gap": lambda: GaPPruningModifier(
+        ["re:.*weight"],
+        0.75,
+        start_step=1,
+        update_steps=3,
+        num_steps=3,
+        num_partitions=2,
+        reset_optimizer_state="grown",
+    ),
+    "gap_random": lambda: GaPPruningModifier(
+        ["re:.*weight"],
+        0.75,
+        3,
+        0.5,
+        0.75,
+        num_partitions=2,
+        partition_type="random",
+        initial_mask="random",
+        mask_gradients=False,
     ),
     "rigl": lambda: RigLPruningModifier(**FIELDS, num_grads=2),
     "top_kast": lambda: TopKASTPruningModifier(

@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from sparseml.pytorch.functional.group_lasso import factors_by_gradient, factors_by_weight
 from sparseml.pytorch.functional.patterns import Block, parse_pattern
-from sparseml.pytorch.functional.rearrangement import rearranged
+from sparseml.pytorch.functional.selection import rearranged
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification.pruning import SnipMomentumPruningModifier
 

@@ -13,6 +13,7 @@ from sparseml.pytorch.functional.patterns.blocks import (
     Block,
     RowMajorBlock,
 )
+from sparseml.pytorch.functional.patterns.units import Units
 from sparseml.utils.text import did_you_mean
 
 MaskType = str | list[int]
@@ -24,6 +25,7 @@ _WORDS: dict[str, Pattern] = {
     "tensorrt": NM(2, 4),
     "filter": FILTER,
     "channel": CHANNEL,
+    "heads": Units(()),  # of which groups is for those to find who know the model
 }
 
 
@@ -32,7 +34,8 @@ def parse_pattern(mask_type: MaskType) -> Pattern:
 
     ``unstructured``, ``filter``, ``channel``, ``block4`` (runs of four inputs), ``RxC`` as ``4x1``
     (R outputs by C inputs; ``channel`` for R or C means all), ``N:M`` as ``2:4`` (N kept of M),
-    ``tensorrt`` (2:4), or SparseML's ``[out, in]`` (``out * in`` entries in row-major order).
+    ``tensorrt`` (2:4), ``heads`` (still without groups), or SparseML's ``[out, in]`` (``out * in``
+    entries in row-major order).
 
     :raises ValueError: for anything else, with the nearest valid word
     """

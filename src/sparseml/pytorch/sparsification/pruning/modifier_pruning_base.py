@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch.nn import Module
 from torch.optim import Optimizer
 
@@ -40,10 +39,10 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
 from sparseml.pytorch.sparsification.pruning.settings.limits import budget_of, require_room
 from sparseml.pytorch.sparsification.pruning.settings.selection_log import (
     log_selection,
+    present_sparsities,
     require_values,
 )
 from sparseml.pytorch.utils.params import NamedLayerParam
-from sparseml.pytorch.utils.tensors.sharded import local_part
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.iterables import convert_to_bool
 
@@ -79,7 +78,6 @@ class BasePruningModifier(ScheduledUpdateModifier):
     _grad_sampler_kwargs: dict[str, Any] | None = None
     _masks_params = True
     _decides_once = False  # at the start
-    _alone = False  # whether no other may prune its parameters at the same time
     _observes = False  # whether the method looks at the gradients of each step
     _fisher_samples = "batch"
     _num_recomputations = 1
@@ -214,7 +212,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
 
         A finite epoch past the start changes nothing before the first update.
 
-        :param kwargs: ``grad_sampler`` is needed by methods that sample gradients
+        :param kwargs: ``grad_sampler``, for methods that sample gradients; ``masters`` of MaskSet
         :raises ValueError: when nothing is selected, for parameters without values, and for those
             that the masks do not fit
         :raises RuntimeError: for an entry of ``params`` that matches nothing, and where the memory
@@ -229,7 +227,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._prepare(selected)
         self._budget = self._get_budget()
         require_room(self._budget, self._pattern, selected, self._goal())
-        self._masks = MaskSet(selected, reintroduce=self.allow_reintroduction)
+        self._masks = MaskSet(selected, kwargs.get("masters"), self.allow_reintroduction)
         decide_in_old_form(self)
         self._observes = type(self._method).observe is not Method.observe
         super().initialize(module, epoch, loggers, **kwargs)
@@ -340,11 +338,8 @@ class BasePruningModifier(ScheduledUpdateModifier):
     ) -> None:
         """Log the measured sparsity of each parameter as ``ParamPruning/<layer>.<param>``."""
         super().log_update(module, optimizer, epoch, steps_per_epoch)
-        masks = self._masks
-        for name, param in zip(masks.full_names, masks.params, strict=True):
-            values = local_part(param) if masks.sharded else param.detach()
-            kept, size = int(torch.count_nonzero(values)), values.numel()
-            sparsity, tag = (size - kept) / max(size, 1), f"ParamPruning/{name}"
+        for name, sparsity in present_sparsities(self._masks):
+            tag = f"ParamPruning/{name}"
             self.log_scalar(sparsity, tag, epoch=epoch, steps_per_epoch=steps_per_epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -370,12 +365,9 @@ class BasePruningModifier(ScheduledUpdateModifier):
         if target and sizes != masks.original_sizes:
             target = self._remaining(target, sizes)
         if self._num_recomputations == 1:
-            self._take(module, self._method.outcomes(self.problem(module), [target])[0])
+            masks.take(self._method.outcomes(self.problem(module), [target])[0])
         else:
             reach(self, module, target)
-
-    def _take(self, module: Module, outcome: Outcome) -> None:
-        self._masks.take(outcome)
 
     def _remaining(self, target: Any, sizes: Sequence[int]) -> Any:
         """The target for what is left, where weights have been removed since the start."""

@@ -36,6 +36,13 @@ class Layout:
     partitions: list[Partition]
     groups: list[Partition]
 
+    def density(self, group: Partition) -> float:
+        """Return the part of all weights that is not pruned while a group is dense."""
+        sizes = [one.param.numel() for one in self.selected]
+        pairs = enumerate(zip(sizes, self.finals, strict=True))
+        kept = sum(n if place in group else n - round(n * final) for place, (n, final) in pairs)
+        return kept / max(sum(sizes), 1)
+
 
 def lay_out(modifier: Any, module: Module) -> Layout:
     """Return the layout that the fields of a modifier describe.

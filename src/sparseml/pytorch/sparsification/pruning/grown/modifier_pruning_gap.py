@@ -205,7 +205,7 @@ class GaPPruningModifier(BasePruningModifier):
         super().initialize(module, epoch, loggers, **kwargs)
 
     def initialize_extras(self, module: Module) -> None:
-        self._open(())
+        self._open(self._groups[0] if self._groups else ())
 
     def layout(self, module: Module) -> Layout:
         """Return what is done to which parameter; changes nothing.

@@ -36,6 +36,8 @@ class MaskSet(Mapping[str, Tensor]):
     are never changed in place.
 
     :param found: the parameters
+    :param masters: parameter → the float32 copy that an optimizer moves in its place, of the same
+        shape, for mixed precision by such copies; they are masked as the parameters are
     :param reintroduce: leave gradients dense, and let :meth:`restore_unmasked` put masked values
         back before each optimizer step, so that masked weights go on training
     :param gradients_only: leave the weights alone
@@ -44,8 +46,9 @@ class MaskSet(Mapping[str, Tensor]):
     def __init__(
         self,
         found: Sequence[NamedLayerParam],
-        *,
+        masters: Mapping[Parameter, Tensor] | None = None,
         reintroduce: bool = False,
+        *,
         gradients_only: bool = False,
     ) -> None:
         self.layers = [one.layer for one in found]
@@ -63,6 +66,7 @@ class MaskSet(Mapping[str, Tensor]):
         """Whether a parameter has another layout than ``[out, in, *kernel]``."""
         self._computed = any(computed_tensor(one.layer, one.param_name) for one in found)
         self._gradients_only = gradients_only
+        self._masters = masters or {}
         self.open_gradients: frozenset[int] = frozenset()
         """Positions of parameters whose gradients are left dense, but for :meth:`mask_gradients`.
         """
@@ -174,6 +178,8 @@ class MaskSet(Mapping[str, Tensor]):
                     new = change.weight.to(param.device, param.dtype)
                     new = new if kept is None else torch.where(kept, param, new)
                     param.copy_(shard_like(new, param) if self.sharded else new)
+                    if (master := self._masters.get(param)) is not None:
+                        master.copy_(new)
         self.apply(plain_zeros=True)
         if optimizer is not None:
             self.forget_changed(optimizer, before)
@@ -315,6 +321,10 @@ class MaskSet(Mapping[str, Tensor]):
         if self.sharded:
             weights, masks = list(map(local_part, params)), list(map(local_part, masks))
         apply_masks(weights, masks, plain_zeros)
+        if self._masters:
+            pairs = [(self._masters.get(p), m) for p, m in zip(params, masks, strict=True)]
+            held = [(master.detach(), mask) for master, mask in pairs if master is not None]
+            apply_masks([master for master, _ in held], [mask for _, mask in held], plain_zeros)
 
     def _current(self) -> tuple[list[Parameter], list[Tensor]]:
         """Return the parameters as they are now, and their masks; hook what needs a hook."""

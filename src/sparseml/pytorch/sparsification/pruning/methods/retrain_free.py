@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sparseml.pytorch.functional.patterns import PerTensor
-from sparseml.pytorch.functional.rearrangement import rearranged
 from sparseml.pytorch.functional.scores import mask_gradients
+from sparseml.pytorch.functional.selection import rearranged
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
 from sparseml.pytorch.utils.distributed import process_rank, sum_over_ranks, world_size

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from torch.nn import Module
 
 from sparseml.pytorch.functional.patterns import Pattern, PerTensor
 from sparseml.pytorch.sparsification.fields import as_given, declared_fields, field, fixed, stated
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
-from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.elementwise import KeepZeros
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.pytorch.sparsification.pruning.settings.fields import MaskType
 from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.pytorch.utils.tensors.sharded import local_part
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -66,12 +67,13 @@ class PatternLockModifier(BasePruningModifier):
             )
         return pattern
 
-    def _take(self, module: Module, outcome: Outcome) -> None:
-        if all(bool(change.mask.all()) for change in outcome.values()):
+    def apply_target(self, module: Module, target: Any) -> None:
+        """Find what is pruned, and say so if nothing is."""
+        super().apply_target(module, target)
+        if all(bool(local_part(mask).all()) for mask in self._masks.masks):
             _LOGGER.warning(
                 "%s keeps nothing: no unit of mask_type %r is pruned in any of its %d parameters",
                 type(self).__name__,
                 self._mask_type,
-                len(outcome),
+                len(self._masks),
             )
-        super()._take(module, outcome)

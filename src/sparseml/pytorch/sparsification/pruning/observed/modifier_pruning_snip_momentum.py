@@ -27,7 +27,6 @@ from sparseml.pytorch.sparsification.fields import (
     one_of,
 )
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
-from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.elementwise import Magnitude
 from sparseml.pytorch.sparsification.pruning.methods.method import Method
 from sparseml.pytorch.sparsification.pruning.methods.retrain_free import RetrainFree
@@ -37,6 +36,7 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     GradualFields,
 )
 from sparseml.pytorch.sparsification.pruning.observed.group_lasso import REG_TYPES, GroupLasso
+from sparseml.pytorch.sparsification.pruning.observed.heads import HighestOfHeads, heads_among
 from sparseml.pytorch.sparsification.pruning.observed.sub_steps import SubSteps
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
     PatternFields,
@@ -46,10 +46,12 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
     optional,
     out_in_shapes,
 )
+from sparseml.pytorch.units import UnitGroup
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.utils.text import shown
 
 _LOGGER = logging.getLogger(__name__)
+_HEADS = "heads"
 _CAP = 0.98
 _ROUNDING = 1e-9  # an interval of 3 steps in epochs is not exactly 3
 _SCORES = ("snip_momentum", "snip", "gradient", "magnitude", "block_mask", "retrain_free")
@@ -82,6 +84,9 @@ class SnipMomentumPruningModifier(BaseGradualPruningModifier):
     :param inter_func: ``exp``, ``cos``, ``cube``, ``linear``, ``cubic`` or ``inverse_cubic``
     :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this; by
         default 0.98, or the final sparsity where that is more
+    :param mask_type: what is pruned together: ``unstructured``, ``block4``, ``N:M``, ``filter``,
+        ``channel``, ``RxC``, ``1xchannel``, ``channelx1``, ``[out, in]``; or ``heads``, each with
+        its rows of query, key and value and its columns of the output projection
     :param score_type: ``snip_momentum``; ``snip`` or ``gradient``, of the last step alone;
         ``magnitude``; ``block_mask``, the running ``|sum of gradient * weight|`` of each block; or
         ``retrain_free``, which samples gradients and chooses rows or columns that go well together
@@ -122,11 +127,12 @@ class SnipMomentumPruningModifier(BaseGradualPruningModifier):
     grad_sampler_kwargs: Mapping[str, Any] | None = new_field(as_optional_keywords, default=None)
 
     _stops_short = True
-    _alone = True
+    _alone = True  # no other may prune its parameters at the same time
     _progress: ClassVar[tuple[str, ...]] = ("_sub_steps",)
 
     def _set_up(self) -> None:
         self._sub_steps = SubSteps(1)
+        self._heads: list[UnitGroup] = []  # of what was selected last
         self._lasso: GroupLasso | None = None
         name = type(self).__name__
         if (self.reg_type is None) != (self.reg_coeff == 0.0):
@@ -147,10 +153,14 @@ class SnipMomentumPruningModifier(BaseGradualPruningModifier):
         found = super().select(module, params, strict)
         head = _head(module) if self.spare_head else None
         kept = [one for one in found if one.layer is not head and self._fits(one)]
+        if self._mask_type == _HEADS and kept:
+            self._heads = heads_among(module, kept)
+            names = {name for group in self._heads for name in group.masked}
+            kept = [one for one in kept if one.name in names]
         if found and not kept:
             raise ValueError(
-                f"layer_types, spare_head and skip_indivisible of {type(self).__name__} leave "
-                f"nothing of what params {shown(params)} select"
+                f"mask_type, layer_types, spare_head and skip_indivisible of {type(self).__name__} "
+                f"leave nothing of what params {shown(params)} select"
             )
         return kept
 
@@ -158,7 +168,7 @@ class SnipMomentumPruningModifier(BaseGradualPruningModifier):
         kinds, kind = self.layer_types, type(one.layer).__name__
         if kinds is not None and not any(name in kind for name in kinds):
             return False
-        if not self.skip_indivisible:
+        if not self.skip_indivisible or self._mask_type == _HEADS:
             return True
         pattern = checked_pattern(self._mask_type, [])
         try:
@@ -180,10 +190,14 @@ class SnipMomentumPruningModifier(BaseGradualPruningModifier):
         return RunningScore(score, decay, self.score_gain, dtype, kind == "block_mask")
 
     def _get_pattern(self, selected: Sequence[NamedLayerParam]) -> Pattern:
-        pattern: Any = super()._get_pattern(selected)
+        heads = self._mask_type == _HEADS
+        mask_type: Any = self._heads if heads else self._mask_type
+        pattern: Any = checked_pattern(mask_type, selected)
         self._require_units(pattern)
         if any(one.name == "reduce" for one in dataclasses.fields(pattern)):
-            pattern = dataclasses.replace(pattern, reduce=self.score_reduce)
+            # the highest of a head is that of each part, found at each step, and then their mean
+            reduce = "mean" if heads and self.score_reduce == "max" else self.score_reduce
+            pattern = dataclasses.replace(pattern, reduce=reduce)
         return pattern
 
     def _require_units(self, pattern: Pattern) -> None:
@@ -212,16 +226,17 @@ class SnipMomentumPruningModifier(BaseGradualPruningModifier):
         pattern, method = self._pattern, self._method
         self._sub_steps = SubSteps(self.progressive_steps)
         self._lasso = None
-        if not isinstance(pattern, (Block, Slice)):
-            return
-        if self.reg_type is not None:
-            self._lasso = GroupLasso(self.reg_type, pattern, self.reg_coeff)
+        blocks = pattern if isinstance(pattern, (Block, Slice)) else None
+        if blocks and self.reg_type is not None:
+            self._lasso = GroupLasso(self.reg_type, blocks, self.reg_coeff)
         if not isinstance(method, RunningScore):
             return
-        if self.score_type == "block_mask":
-            method.shared = _Shared(pattern, "sum")
-        elif self.score_reduce == "max":
-            method.shared = _Shared(pattern, "max")
+        if blocks and self.score_type == "block_mask":
+            method.shared = _Shared(blocks, "sum")
+        elif self.score_reduce == "max" and self._mask_type == _HEADS:
+            method.shared = HighestOfHeads(self._heads, selected)
+        elif blocks and self.score_reduce == "max":
+            method.shared = _Shared(blocks, "max")
 
     def _get_budget(self) -> Budget:
         if not self.global_sparsity:
@@ -246,9 +261,12 @@ class SnipMomentumPruningModifier(BaseGradualPruningModifier):
         super().update(module, optimizer, epoch, steps_per_epoch)
         steps.interval = 1
 
-    def _take(self, module: Module, outcome: Outcome) -> None:
-        first = self._sub_steps.begin(outcome, self.problem(module), self._method.scores)
-        super()._take(module, first)
+    def apply_target(self, module: Module, target: Any) -> None:
+        """Bring the parameters to the sparsity asked for, or the first part of the way."""
+        target = self._remaining(target, [param.numel() for param in self._masks.params])
+        problem = self.problem(module)
+        outcome = self._method.outcomes(problem, [target])[0]
+        self._masks.take(self._sub_steps.begin(outcome, problem, self._method.scores))
 
     def optimizer_pre_step(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int

@@ -151,6 +151,11 @@ def checked_pattern(mask_type: MaskType, selected: Sequence[NamedLayerParam]) ->
         places = positions(groups, selected)
         return Units(tuple(tuple(Member(*member) for member in group) for group in places))
     pattern = parse_pattern(mask_type)
+    if isinstance(pattern, Units):
+        raise ValueError(
+            f"mask_type {mask_type!r} is for a SnipMomentumPruningModifier, which finds them; "
+            "other pruners take, in Python, a list of UnitGroup"
+        )
     try:
         for one in selected:
             pattern.check(out_in_shapes([one])[0])
