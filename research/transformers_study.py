@@ -224,7 +224,7 @@ def _require_folders(args: Namespace) -> None:
 
 
 def render(results: StudyResults) -> None:
-    """Write the table, and the plot of relative drops."""
+    """Write the table; that of the repository also into the page of the studies."""
     rows = results.rows()
     if not rows:
         return
