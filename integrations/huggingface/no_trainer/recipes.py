@@ -15,6 +15,7 @@ from sparseml.run import RunError
 CAP = 0.98
 UPDATES = 40
 _PROGRESSIVE_STEPS = 4
+_LOCKED = r"re:(?!.*(pooler|classifier|score|embed|[Nn]orm)).*\.weight$"
 _PRUNED = r"re:(?!.*(pooler|classifier)){}.*\.weight$"
 _PATTERN = r"[1-9]\d*x[1-9]\d*|[1-9]\d*xchannel|channelx[1-9]\d*"
 
@@ -101,12 +102,12 @@ def recipe_of(flags: PruningGroup, epochs: int, steps: Steps, mixed: bool = Fals
 def _pruner(
     flags: PruningGroup, steps: Steps, full: float, own: dict[str, Any]
 ) -> tuple[str, dict[str, Any]]:
+    if flags.pruning_type == "pattern_lock":  # which masks what is zero already
+        fields = {"params": [_LOCKED], "mask_type": own["mask_type"]}
+        return "PatternLockModifier", {**fields, "start_step": steps.start_step}
     if not flags.target_sparsity <= (full if full < 1.0 else 0.9999):
         limit = f"at most {full:g} with {flags.pruning_pattern}" if full < 1.0 else "below 1"
         raise RunError(f"--target-sparsity must be {limit}, found {flags.target_sparsity}")
-    if flags.pruning_type == "pattern_lock":  # which masks what is zero already
-        fields = {"params": own["params"], "mask_type": own["mask_type"]}
-        return "PatternLockModifier", {**fields, "start_step": steps.start_step}
     common = {
         **own,
         "layer_types": ["Linear"],

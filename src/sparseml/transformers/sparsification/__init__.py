@@ -11,9 +11,9 @@ from sparseml.transformers.sparsification.trainer import (
     RecipeManagerTrainerInterface,
     Trainer,
     TrainerInterface,
+    TrainingArguments,
     TransformersTrainer,
 )
-from sparseml.transformers.sparsification.training_args import TrainingArguments
 from sparseml.transformers.structure import RECIPE_NAME
 
 __all__ = [

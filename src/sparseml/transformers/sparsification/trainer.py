@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,47 @@ from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
 from sparseml.transformers.sparsification.interface import RecipeManagerTrainerInterface
+from sparseml.transformers.structure import RECIPE_NAME
 
 __all__ = [
+    "RECIPE_NAME",
     "DisableHalfPrecisionCallback",
     "RecipeManagerTrainerInterface",
     "Trainer",
     "TrainerInterface",
+    "TrainingArguments",
     "TransformersTrainer",
 ]
 
 _LOGGER = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainingArguments(transformers.TrainingArguments):
+    """The arguments of transformers, and those of a recipe.
+
+    :param distill_teacher: the model to distil from: a folder, ``"self"`` or ``"disable"``; for the
+        script, which loads it and hands it to the Trainer
+    :param best_model_after_epoch: until then no model counts as the best one
+    :param recipe: a file, or the text of a recipe
+    :param recipe_args: values for variables of the recipe, as JSON or ``name=value,...``
+    """
+
+    distill_teacher: str | None = field(
+        default=None,
+        metadata={"help": "Model to distil from: a folder, 'self' or 'disable'."},
+    )
+    best_model_after_epoch: int | None = field(
+        default=None,
+        metadata={"help": "Epoch from whose end on a model may be the best one."},
+    )
+    recipe: str | None = field(
+        default=None, metadata={"help": "Recipe of the run: a file, or the text of one."}
+    )
+    recipe_args: str | None = field(
+        default=None,
+        metadata={"help": "Values for variables of the recipe, as JSON or name=value,..."},
+    )
 
 
 class TrainerInterface(RecipeManagerTrainerInterface):
