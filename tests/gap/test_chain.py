@@ -201,7 +201,8 @@ def test_a_folder_of_own_recipes(chain, children, tmp_path):
 def test_the_child_that_comes_with_it(chain, children, tmp_path):
     told = chain(*FLAGS, "--lr", "0.1", "--gpus", "2", "--dry-run", child=["--model", "resnet18"])
     first, second = told.splitlines()[1:4:2]
-    assert "-m torch.distributed.run --standalone --nproc-per-node=2 -m sparseml train" in first
+    assert "-m torch.distributed.run --standalone --nproc-per-node=2 --no-python" in first
+    assert "from sparseml.cli import main" in first and " train --recipe " in first
     assert f"--output {tmp_path}/out --experiment step_0 --seed 42 --epochs 1 --lr 0.1" in first
     assert first.endswith("--overwrite --model resnet18") and "--checkpoint" not in first
     assert f"--checkpoint {tmp_path}/out/step_0/model.safetensors" in second

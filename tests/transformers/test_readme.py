@@ -95,12 +95,11 @@ def test_data_and_models_are_made_and_code_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SPARSEML_DATA", "data")
-    (tmp_path / "data/sst2").mkdir(parents=True)
-    rows = "".join(
-        f"a {'good' if number % 2 else 'bad'} film\t{number % 2}\n" for number in range(64)
-    )
-    for split in ("train.tsv", "dev.tsv"):
-        (tmp_path / "data/sst2" / split).write_text(f"sentence\tlabel\n{rows}")
+    rows = [f"a {'good' if number % 2 else 'bad'} film\t{number % 2}" for number in range(64)]
+    for file in ("sst2/train.tsv", "sst2/dev.tsv", "mrpc/train.tsv"):
+        path = tmp_path / "data" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(["sentence\tlabel", *rows, ""]))
     for command in MAKING:
         name, flags = _words(command.replace(".gz", ""))
         script(name).main(flags)

@@ -18,6 +18,7 @@ from sparseml.pytorch.utils.saving.files import read_safetensors, read_torch_fil
 from sparseml.run.errors import RunError, few
 from sparseml.run.masks import MASKS_FILE, read_masks
 
+_START = "from sparseml.cli import main; main(prog_name='sparseml')"
 _PLACES = ("{recipe}", "{output}", "{parent}", "{seed}", "{epochs}", "{lr}")
 
 
@@ -73,11 +74,13 @@ class Child:
         return folder / ("model.safetensors" if self.own else self.checkpoint)
 
     def _train(self, link: Link, folder: Path, recipe: Path, parent: Path | None) -> list[str]:
-        launch = [sys.executable, "-m"]
+        start = [sys.executable, "-c", _START]
+        launch: list[str] = []
         if self.gpus > 1:
             processes = f"--nproc-per-node={self.gpus}"
-            launch += ["torch.distributed.run", "--standalone", processes, "-m"]
-        launch += ["sparseml", "train", "--recipe", str(recipe), "--output", str(folder.parent)]
+            launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", processes]
+            launch += ["--no-python"]
+        launch += [*start, "train", "--recipe", str(recipe), "--output", str(folder.parent)]
         launch += ["--experiment", folder.name, "--seed", str(link.seed)]
         launch += ["--epochs", str(link.epochs)]
         launch += [] if link.rate is None else ["--lr", repr(link.rate)]

@@ -14,8 +14,10 @@ from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
 from sparseml.transformers.sparsification.interface import RecipeManagerTrainerInterface
+from sparseml.transformers.structure import RECIPE_NAME
 
 __all__ = [
+    "RECIPE_NAME",
     "DisableHalfPrecisionCallback",
     "RecipeManagerTrainerInterface",
     "Trainer",

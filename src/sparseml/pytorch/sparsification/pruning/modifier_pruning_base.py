@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch.nn import Module
 from torch.optim import Optimizer
 
@@ -39,10 +40,10 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
 from sparseml.pytorch.sparsification.pruning.settings.limits import budget_of, require_room
 from sparseml.pytorch.sparsification.pruning.settings.selection_log import (
     log_selection,
-    present_sparsities,
     require_values,
 )
 from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.pytorch.utils.tensors.sharded import local_part
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.iterables import convert_to_bool
 
@@ -279,9 +280,6 @@ class BasePruningModifier(ScheduledUpdateModifier):
         super().update(module, optimizer, epoch, steps_per_epoch)
         before = self._masks.bits
         self.check_mask_update(module, epoch, steps_per_epoch)
-        self._forget_changed(optimizer, before)
-
-    def _forget_changed(self, optimizer: Optimizer, before: Any) -> None:
         self._masks.forget_changed(optimizer, before)
 
     def check_mask_update(
@@ -338,8 +336,11 @@ class BasePruningModifier(ScheduledUpdateModifier):
     ) -> None:
         """Log the measured sparsity of each parameter as ``ParamPruning/<layer>.<param>``."""
         super().log_update(module, optimizer, epoch, steps_per_epoch)
-        for name, sparsity in present_sparsities(self._masks):
-            tag = f"ParamPruning/{name}"
+        masks = self._masks
+        for name, param in zip(masks.full_names, masks.params, strict=True):
+            values = local_part(param) if masks.sharded else param.detach()
+            kept, size = int(torch.count_nonzero(values)), values.numel()
+            sparsity, tag = (size - kept) / max(size, 1), f"ParamPruning/{name}"
             self.log_scalar(sparsity, tag, epoch=epoch, steps_per_epoch=steps_per_epoch)
 
     def state_dict(self) -> dict[str, Any]:

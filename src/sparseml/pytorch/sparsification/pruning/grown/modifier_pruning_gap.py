@@ -205,6 +205,7 @@ class GaPPruningModifier(BasePruningModifier):
         super().initialize(module, epoch, loggers, **kwargs)
 
     def initialize_extras(self, module: Module) -> None:
+        self._masks.remembers = True
         self._open(self._groups[0] if self._groups else ())
 
     def layout(self, module: Module) -> Layout:
@@ -260,6 +261,19 @@ class GaPPruningModifier(BasePruningModifier):
             return f"1/{self.partition_count} of the tensors dense, by lot"
         fixed, place = self.grown_partition, self.first_step + step
         return f"partition {place % self.partition_count if fixed is None else fixed} dense"
+
+    def update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Update the masks; let the optimizer forget what ``reset_optimizer_state`` says."""
+        super().update(module, optimizer, epoch, steps_per_epoch)
+        if self.reset_optimizer_state == "all":
+            forget(optimizer)
+        elif self.reset_optimizer_state == "grown":
+            params = self._masks.params
+            forget(optimizer, [params[place] for place in self._grown or ()])
+        if self.mask_gradients:
+            self._masks.mask_gradients()
 
     def check_mask_update(self, module: Module, epoch: float, *args: Any, **kwargs: Any) -> None:
         """Prune what has grown, and let grow what is due."""
@@ -330,15 +344,6 @@ class GaPPruningModifier(BasePruningModifier):
             return False
         gone = mask.numel() - int(mask.sum())
         return gone > 0 and gone == prune_count(mask.numel(), self._finals[place])
-
-    def _forget_changed(self, optimizer: Optimizer, before: Any) -> None:
-        if self.reset_optimizer_state == "all":
-            forget(optimizer)
-        elif self.reset_optimizer_state == "grown":
-            params = self._masks.params
-            forget(optimizer, [params[place] for place in self._grown or ()])
-        if self.mask_gradients:
-            self._masks.mask_gradients()
 
     def _goal(self) -> float:
         final = self.final_sparsity

@@ -67,6 +67,8 @@ class MaskSet(Mapping[str, Tensor]):
         self._computed = any(computed_tensor(one.layer, one.param_name) for one in found)
         self._gradients_only = gradients_only
         self._masters = masters or {}
+        self.remembers = False
+        """Whether what an optimizer remembers is somebody else's to clear."""
         self.open_gradients: frozenset[int] = frozenset()
         """Positions of parameters whose gradients are left dense, but for :meth:`mask_gradients`.
         """
@@ -198,13 +200,14 @@ class MaskSet(Mapping[str, Tensor]):
         """Zero what an optimizer remembers of entries whose mask has changed, and mask gradients.
 
         Momentum of a pruned weight would move it until the next masking, and that of a regrown
-        weight belongs to its former life. With reintroduction all weights live on.
+        weight belongs to its former life. With reintroduction all weights live on, and with
+        ``remembers`` nothing is cleared.
 
         :param optimizer: any object with a ``state`` of the usual form, parameter → name → value,
             or with optimizers inside; every tensor there of the parameter's shape is cleared
         :param before: the masks as they were
         """
-        if self.allow_reintroduction:
+        if self.allow_reintroduction or self.remembers:
             return
         params, any_changed = self.params, False
         plain = type(optimizer).__module__.startswith("torch.optim.")  # those hold no others
@@ -220,15 +223,17 @@ class MaskSet(Mapping[str, Tensor]):
             for value in (v for state in states for v in state.get(param, {}).values()):
                 if isinstance(value, Tensor) and value.shape == param.shape:
                     local(value).masked_fill_(changed.to(value.device), 0)
-        if any_changed:
-            self.mask_gradients()
+        if any_changed and self._enabled:
+            pairs = zip(params, self.bits, strict=True)
+            ready = [(local(p.grad), local(mask)) for p, mask in pairs if p.grad is not None]
+            apply_masks([grad for grad, _ in ready], [mask for _, mask in ready])
 
     def mask_gradients(self) -> None:
-        """Mask the gradients that there are, if enabled, as is done when they are computed."""
-        if self._enabled and not self.allow_reintroduction:
-            pairs = zip(*self._current(), strict=True)
-            ready = [(p.grad, mask) for p, mask in pairs if p.grad is not None]
-            apply_masks([local_part(grad) for grad, _ in ready], [local_part(m) for _, m in ready])
+        """Mask the gradients that there are, if enabled, those that were left dense among them."""
+        left, self.open_gradients = self.open_gradients, frozenset()
+        for index, param in enumerate(self._current()[0] if self._enabled else ()):
+            self._gradient_ready(index, param)
+        self.open_gradients = left
 
     def restore_unmasked(self) -> None:
         """With reintroduction, put the values that the masks took away back into the weights."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
 from sparseml.pytorch.sparsification.param_selection import left_out, select_params
-from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
-from sparseml.pytorch.utils.tensors.sharded import local_part
 from sparseml.utils.text import shown
 
 _MOST_ENTRIES = 12
@@ -51,16 +49,6 @@ def log_selection(modifier: Any, module: Module, selected: Sequence[NamedLayerPa
         _LOGGER.warning("%s leaves dense what it cannot mask: %s", name, dense)
     if takes := modifier.method.describe(modifier.problem(module)):
         _LOGGER.info("%s: %s", name, takes)
-
-
-def present_sparsities(masks: MaskSet) -> Iterator[tuple[str, float]]:
-    """Yield the name of each parameter and the fraction of its weights that are zero.
-
-    Of parameters that processes share, of what this process holds.
-    """
-    for name, param in zip(masks.full_names, masks.params, strict=True):
-        values = local_part(param)
-        yield name, int((values == 0).sum()) / max(values.numel(), 1)
 
 
 def describe_selection(
