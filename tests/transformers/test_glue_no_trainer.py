@@ -413,10 +413,21 @@ def test_wrong_input_is_told_in_a_line(
     assert not (tmp_path / "out" / "run.json").exists()
 
 
+def test_one_process_where_two_were_meant_is_told(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    run("out", "--num_train_epochs", "1")
+    assert "accelerate launch starts one process on a CPU" in caplog.text
+
+
 def _launch(folder: Path, processes: int, flags: list[str]) -> Path:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu"]
-    command += ["--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
-    command += ["--dynamo_backend", "no", str(FOLDER / "run_glue_no_trainer.py")]
+    # on a CPU accelerate's own launcher never starts more than one process, but for MPI
+    several = ["torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
+    one = ["accelerate.commands.launch", "--cpu", "--num_machines=1", "--mixed_precision=no"]
+    launcher = several if processes > 1 else [*one, "--num_processes=1", "--dynamo_backend=no"]
+    command = [sys.executable, "-m", *launcher, str(FOLDER / "run_glue_no_trainer.py")]
     out = folder / f"of_{processes}"
     batch = ["--per_device_train_batch_size", str(8 // processes), "--output_dir", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sparseml.run import Processes
     from sparseml.run.session import LogStep
 
+_LOGGER = logging.getLogger(__name__)
 _DESCRIPTION = (
     "Fine-tune a classifier of texts by accelerate, and prune it meanwhile, by a --recipe or by "
     "the flags of Intel's example."
@@ -73,6 +75,11 @@ class GlueScript:
         """Load the model, and make tokens of the texts."""
         from no_trainer.session import open_session
 
+        if "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+            _LOGGER.warning(
+                "accelerate launch starts one process on a CPU, whatever --num_processes says; "
+                "torchrun --nproc-per-node N starts several"
+            )
         self.session = open_session(settings, self._texts, where)
         return self.session
 

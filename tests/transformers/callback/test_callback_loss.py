@@ -40,7 +40,7 @@ def near(one: Any, other: Any, difference: float = 1e-6) -> bool:
 def trained(trainer_of: Any, model_of: Any, data_of: Any) -> Any:
     """Trains a causal model with a recipe."""
 
-    def train(recipe: str, kind: str = "gpt2", teacher: Any = None, **settings: Any) -> Any:
+    def train(recipe: str, model_kind: str = "gpt2", teacher: Any = None, **settings: Any) -> Any:
         chosen = {
             "optim": "sgd",
             "learning_rate": 0.1,
@@ -50,7 +50,7 @@ def trained(trainer_of: Any, model_of: Any, data_of: Any) -> Any:
             **settings,
         }
         callback = SparseMLCallback(recipe, teacher=teacher)
-        trainer = trainer_of(callback, model_of(kind), data_of(kind, 16), **chosen)
+        trainer = trainer_of(callback, model_of(model_kind), data_of(model_kind, 16), **chosen)
         trainer.train()
         return trainer
 
