@@ -67,11 +67,9 @@ class MaskSet(Mapping[str, Tensor]):
         self._computed = any(computed_tensor(one.layer, one.param_name) for one in found)
         self._gradients_only = gradients_only
         self._masters = masters or {}
-        self.remembers = False
-        """Whether what an optimizer remembers is somebody else's to clear."""
+        self.remembers = False  # whether what an optimizer remembers is left as it is
         self.open_gradients: frozenset[int] = frozenset()
-        """Positions of parameters whose gradients are left dense, but for :meth:`mask_gradients`.
-        """
+        """Positions of parameters whose gradients only :meth:`mask_gradients` masks."""
         self._store_unmasked = False  # keep what masks take away without reintroducing it
         self._taken: list[Tensor | None] = [None] * len(params)
         self._enabled = False
@@ -200,8 +198,7 @@ class MaskSet(Mapping[str, Tensor]):
         """Zero what an optimizer remembers of entries whose mask has changed, and mask gradients.
 
         Momentum of a pruned weight would move it until the next masking, and that of a regrown
-        weight belongs to its former life. With reintroduction all weights live on, and with
-        ``remembers`` nothing is cleared.
+        weight belongs to its former life. With reintroduction all weights live on.
 
         :param optimizer: any object with a ``state`` of the usual form, parameter → name → value,
             or with optimizers inside; every tensor there of the parameter's shape is cleared
@@ -229,7 +226,7 @@ class MaskSet(Mapping[str, Tensor]):
             apply_masks([grad for grad, _ in ready], [mask for _, mask in ready])
 
     def mask_gradients(self) -> None:
-        """Mask the gradients that there are, if enabled, those that were left dense among them."""
+        """Mask all gradients that there are, if enabled."""
         left, self.open_gradients = self.open_gradients, frozenset()
         for index, param in enumerate(self._current()[0] if self._enabled else ()):
             self._gradient_ready(index, param)
