@@ -32,7 +32,7 @@ from sparseml.run.precision import gradient_scaler
 from sparseml.run.session import Found, LogStep
 from sparseml.transformers.inputs import Batch
 from sparseml.transformers.settings import ModelSettings, OptimizerSettings, TrainingSettings
-from sparseml.transformers.training import TextTraining
+from sparseml.transformers.training import TextTraining, freeze_unreached
 
 _PRUNING_BETAS = (0.9, 0.9)
 _BETAS = (0.9, 0.999)
@@ -123,6 +123,7 @@ def set_up_training(
         raise RunError(
             f"{run.sparseml_recipe} distils: name the teacher by --teacher-model-name-or-path"
         )
+    freeze_unreached(session.model, manager, session.sample_inputs())
     betas = _PRUNING_BETAS if manager.pruning_modifiers else _BETAS
     optimizer = torch.optim.AdamW(
         _param_groups(session.model, chosen.weight_decay),
@@ -134,8 +135,7 @@ def set_up_training(
     if not manager.learning_rate_modifiers:
         kind, warmup = chosen.lr_scheduler_type, chosen.num_warmup_steps
         scheduler = get_scheduler(kind, optimizer, warmup, most_steps)
-    # no gradient reaches a head whose loss is replaced
-    model = where.share(session.model, find_unused_parameters=distils)
+    model = where.share(session.model)
     manager.initialize(
         model,
         loggers=loggers,

@@ -65,15 +65,12 @@ class Processes:
                 dist.all_reduce(buffer)
                 buffer /= self.count
 
-    def share(self, model: nn.Module, **more: Any) -> nn.Module:
-        """Return the model as it is trained by all processes together.
-
-        :param more: for ``DistributedDataParallel``
-        """
+    def share(self, model: nn.Module) -> nn.Module:
+        """Return the model as it is trained by all processes together."""
         if not self.several:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids, **more)
+        return DistributedDataParallel(model, device_ids=ids)
 
 
 def prepare(seed: int, threads: int | None) -> None:

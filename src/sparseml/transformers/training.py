@@ -18,6 +18,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from sparseml.pytorch.optim import StepDriver
+from sparseml.pytorch.utils.layers import evaluating
 from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
 from sparseml.pytorch.utils.tensors.nested import tensors_on
 from sparseml.run.errors import RunError
@@ -198,11 +199,10 @@ def set_up_training(
     teacher = _teacher(session, settings, bool(manager.distillation_modifiers))
     if teacher is not None:
         lent["distillation_teacher"] = teacher
+    freeze_unreached(session.model, manager, session.sample_inputs())
     optimizer = decaying_adamw(session.model, schedule.lr, chosen)
     scheduler = _scheduler(settings, optimizer, manager, epochs * steps, steps)
-    # no gradient reaches a head whose loss is replaced
-    unused = bool(manager.distillation_modifiers)
-    model = where.share(session.model, find_unused_parameters=unused)
+    model = where.share(session.model)
     manager.initialize(model, loggers=loggers, **lent)
     driver = StepDriver(model, optimizer, manager, steps)
     return TextTraining(
@@ -219,6 +219,32 @@ def set_up_training(
         scheduler,
         log,
     )
+
+
+def freeze_unreached(model: Any, manager: Any, inputs: dict[str, Tensor]) -> None:
+    """Freeze what gets no gradient in a run whose loss is a distance between hidden states.
+
+    That is the head, and what is above the layer that is compared. Processes that share a model
+    wait for the gradients of all that is not frozen.
+
+    :param manager: of the recipe
+    :param inputs: a batch, as keywords for the model
+    """
+    layers = [
+        one.layer
+        for one in manager.distillation_modifiers
+        if getattr(one, "replace_task_loss", False)
+        and one.weight > 0
+        and one.start_epoch <= 0 > one.end_epoch
+    ]
+    if not layers or not hasattr(model, "base_model"):
+        return
+    with evaluating(model), torch.enable_grad():  # which draws no random numbers
+        states = model.base_model(**inputs, output_hidden_states=True).hidden_states
+        sum(states[layer].sum() for layer in layers).backward()
+    for param in model.parameters():
+        param.requires_grad_(param.requires_grad and param.grad is not None)
+    model.zero_grad(set_to_none=True)
 
 
 def decaying_adamw(model: nn.Module, rate: float, chosen: OptimizerSettings) -> AdamW:
