@@ -16,6 +16,8 @@ from sparseml.transformers.errors import loading
 class Reader:
     """A model that gives, for each token, how likely an answer starts and ends there.
 
+    :param model: whose output has ``start_logits`` and ``end_logits``, float ``[batch, tokens]``
+    :param tokenizer: its own, which pads behind the tokens
     :param fresh: names of parameters that no file had, so that they are random
     """
 
@@ -27,8 +29,10 @@ class Reader:
 def load_reader(name: str, flag: str = "--model_name_or_path") -> Reader:
     """Load model and tokenizer; a head that is lacking is random.
 
+    :param name: the folder of the model, or its name on the hub
     :param flag: that gave the name, for errors
-    :raises RunError: if there is no model for text
+    :raises RunError: if there is no model for text, its files are damaged, or the hub is needed and
+        cannot be reached
     """
     require_model_folder(name, flag)
     with loading(f"{flag} {name}"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from sparseml.optim.errors import RecipeError
 from sparseml.report import RunDirectory, is_run, layer_sparsities, write_report
 from sparseml.run.commands import AboveBars
 from sparseml.run.errors import RunError, few, run_reported
@@ -26,7 +28,6 @@ from sparseml.run.fitting import load_recipe
 from sparseml.run.progress import say
 from sparseml.run.session import Found, Metric
 from sparseml.transformers.callback import SparseMLCallback
-from sparseml.transformers.fitting import require_fitting_model
 from sparseml.transformers.scripts.arguments import (
     RUN_FOLDER,
     DataArguments,
@@ -102,8 +103,6 @@ def train_and_report(
     :param settings: to be kept with the run
     """
     teacher = _teacher(task, chosen, manager)
-    if manager is not None:  # before there is a run, which would be in the way of the next
-        require_fitting_model(manager, task.model, str(chosen.recipe))
     if not args.do_train:
         _evaluate(_trainer(task, task.model, args), task)
         return
@@ -230,20 +229,32 @@ class _RunLog(TrainerCallback):
             self._logger.log_scalars("trainer", told, step=state.global_step)
 
 
+@contextlib.contextmanager
 def _run_directory(
     args: TrainingArguments,
     chosen: ModelArguments,
     resumed: Path | None,
     settings: Mapping[str, Any],
-) -> RunDirectory:
+) -> Iterator[RunDirectory]:
+    """Start or continue the run; of one that ends by a mistake before its first checkpoint nothing
+    stays, as it would only be in the way of the mended command."""
     folder = Path(args.output_dir) / RUN_FOLDER
     if resumed is not None and is_run(folder):
-        return RunDirectory(folder)
+        with RunDirectory(folder) as run:
+            yield run
+        return
     name = args.run_name or Path(args.output_dir).name
     try:
-        return RunDirectory.start(folder, name, config=settings, seed=args.seed, overwrite=True)
+        run = RunDirectory.start(folder, name, config=settings, seed=args.seed, overwrite=True)
     except OSError as error:
         raise RunError(f"--output_dir {args.output_dir} cannot be written: {error}") from error
+    try:
+        with run:
+            yield run
+    except (RunError, RecipeError):
+        if not any(Path(args.output_dir).glob("checkpoint-*")):
+            shutil.rmtree(folder)
+        raise
 
 
 def _outcome(run: RunDirectory, task: TrainerTask, args: TrainingArguments) -> Outcome:
