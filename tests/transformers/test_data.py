@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from sparseml.transformers.data import (
     open_texts,
     score,
 )
+from sparseml.transformers.question_answering import load_reader
 
 WORDS = [
     "[PAD]",
@@ -223,3 +226,51 @@ def test_a_folder_without_a_model_is_told_of(tmp_path: Path) -> None:
         load_classifier(str(tmp_path), glue_task("sst2"))
     with pytest.raises(RunError, match=r"--teacher ./none: no such folder"):
         load_classifier("./none", glue_task("sst2"), "--teacher")
+
+
+def _damage(file: str, content: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / file).write_bytes(content)
+
+
+def _pickled(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"junk junk")
+
+
+def _widened(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 24}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (_damage("model.safetensors", b"\x08" * 99), "the weights are damaged: Error while"),
+        (_damage("model.safetensors", b""), "the weights are damaged: Error while"),
+        (_damage("config.json", b"{"), "cannot be loaded: "),
+        (_damage("tokenizer.json", b"{"), "cannot be loaded: "),
+        (_pickled, "cannot be loaded: "),
+        (_widened, "the weights have other shapes than config.json says"),
+    ],
+    ids=["weights", "empty weights", "configuration", "tokenizer", "pickle", "shapes"],
+)
+def test_damaged_files_are_told_of_in_one_line(
+    damage: Callable[[Path], None], told: str, tmp_path: Path, tokenizer: Any
+) -> None:
+    BertForSequenceClassification(_config()).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    damage(tmp_path)
+    for load in (lambda: load_classifier(str(tmp_path), glue_task("sst2"), "--model"),
+                 lambda: load_reader(str(tmp_path), "--model")):  # fmt: skip
+        with pytest.raises(RunError, match=re.escape(f"--model {tmp_path}")) as error:
+            load()
+        assert told in str(error.value) and "\n" not in str(error.value)
+
+
+def test_no_network_is_told_of_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*args: Any, **kwargs: Any) -> Any:
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
+    with pytest.raises(RunError, match=r"--model some/bert: no such folder, .* cannot be reached"):
+        load_classifier("some/bert", glue_task("sst2"), "--model")

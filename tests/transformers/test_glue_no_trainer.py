@@ -325,6 +325,26 @@ def test_the_model_goes_to_the_hub_and_the_token_nowhere_else(
     assert len(texts) > 5 and not any("hf_secret" in path.read_text() for path in texts)
 
 
+def test_an_upload_without_a_network_is_told_in_a_line(
+    scripts: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class NetworkError(Exception):
+        """As httpx has them: no OSError."""
+
+    def unreachable(*args: Any, **kwargs: Any) -> Any:
+        raise NetworkError("Name or service not known")
+
+    def trained(argv: Any, script: Any, prog: str) -> int:
+        script.uploads, script.hub_model_id = True, "me/bert"
+        return 0
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", unreachable)
+    monkeypatch.setattr(scripts, "train", trained)
+    assert scripts.run_script([], "script") == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told == ["error: --push-to-hub me/bert: Name or service not known"]
+
+
 WRONG = {
     "unknown task": (["--task_name", "mrp"], "GLUE has no such task; did you mean 'mrpc'"),
     "column": (["--task_name", "mrpc"], "train.tsv has no column 'sentence1', which task mrpc ne"),

@@ -218,6 +218,7 @@ def test_mistakes_are_told_in_one_line(
     assert glue.main(flags) == 2
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(told) == 1 and WRONG[what] in told[0], told
+    assert not (tmp_path / "out" / "run").exists()  # or the mended command would be refused
 
 
 def test_distilling_from_an_untrained_model_is_told(

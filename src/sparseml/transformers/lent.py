@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import TrainingArguments
 
-from sparseml.run.errors import one_line
-from sparseml.transformers.errors import CallbackError
+from sparseml.transformers.errors import CallbackError, loading
 from sparseml.utils.text import shortened
 
 _WORDS = ("self", "disable")
@@ -24,7 +23,7 @@ _WORDS = ("self", "disable")
 def teacher_of(given: Any) -> Any:
     """Return a teacher: a module as it is, one from a folder, ``"self"`` or ``"disable"``.
 
-    :raises CallbackError: for a folder without a model
+    :raises CallbackError: for a folder without a model that can be read
     """
     if given is None or callable(given) or given in _WORDS:
         return given
@@ -35,12 +34,10 @@ def teacher_of(given: Any) -> Any:
             "teacher must be a module, 'self', 'disable', or a folder with config.json and weights "
             f"of a model, found {shortened(given)}"
         )
-    try:
+    with loading(f"teacher {folder}", CallbackError):
         config = transformers.AutoConfig.from_pretrained(folder)
         kind = getattr(transformers, (config.architectures or ["AutoModel"])[0])
         return kind.from_pretrained(folder)
-    except (AttributeError, OSError, RuntimeError, ValueError) as error:
-        raise CallbackError(f"teacher {folder} cannot be loaded: {one_line(error)}") from error
 
 
 def half_type(args: TrainingArguments) -> torch.dtype | None:

@@ -13,7 +13,7 @@ from transformers.utils import logging as library_logging
 
 from sparseml.run.errors import RunError, few, one_line
 from sparseml.transformers.data.classifier import Classifier
-from sparseml.utils.references import described
+from sparseml.transformers.errors import loading
 
 PREFIX = "hf:"
 _WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
@@ -91,13 +91,11 @@ def load_causal(folder: Path, config: Any, what: str) -> Classifier:
     :param what: flag and model, for errors
     :raises RunError: if it cannot be loaded
     """
-    try:
+    with loading(what):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model, found = transformers.AutoModelForCausalLM.from_pretrained(
             folder, config=config, local_files_only=True, output_loading_info=True
         )
-    except Exception as error:  # a model's code, and readers of files, may raise anything
-        raise RunError(f"{what} cannot be loaded: {described(error)}") from error
     return Classifier(model, tokenizer, None, tuple(sorted(found["missing_keys"])))
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, Subset
 
@@ -18,7 +17,7 @@ from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_samp
 from sparseml.pytorch.utils.layers import evaluating
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.tensors.nested import tensors_on
-from sparseml.run.errors import RunError, few, one_line
+from sparseml.run.errors import RunError, few
 from sparseml.run.files import atomic_text, require_room_for_run
 from sparseml.run.precision import autocast_of
 from sparseml.run.processes import Processes
@@ -228,10 +227,7 @@ def _classifier(data: TextSettings, folder: Path, config: Any) -> tuple[Classifi
     """Return a classifier, and tables of texts with labels."""
     texts = open_texts(data.task_name, data.data_dir, data.train_file, data.validation_file)
     texts = texts.shortened(data.max_train_samples, data.max_val_samples)
-    try:
-        loaded = load_classifier(str(folder), texts.task, "--model")
-    except SafetensorError as error:
-        raise RunError(f"--model {folder}: the weights are damaged: {one_line(error)}") from error
+    loaded = load_classifier(str(folder), texts.task, "--model")
     tokenizer = _with_padding(loaded, folder)
     limit = most_tokens(config, tokenizer)
     length = _length("--max-length", data.max_length, _LENGTH, limit)

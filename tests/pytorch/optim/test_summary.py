@@ -206,6 +206,16 @@ class TestSummary:
         manager.initialize(model)
         assert manager.summary().position is None
 
+    def test_a_run_that_goes_on_after_the_recipe(self, model, manager, caplog):
+        train(model, begin(model, manager)[1], 125)
+        found = manager.summary()
+        assert found.progress == (
+            "step 125, epoch 12.5, of 10 steps each; the recipe ended at step 100, epoch 10"
+        )
+        assert found.complete and "step 80 of 80" in str(found)
+        manager.finalize(model)
+        assert warned(caplog) == []
+
     def test_parameters_of_different_sizes_and_targets(self):
         net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8))
         recipe = RECIPE.replace(

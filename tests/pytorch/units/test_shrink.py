@@ -68,6 +68,14 @@ def test_transformers_compute_the_same(
     assert again.parameters_after == again.parameters_before == done.parameters_after
 
 
+def test_only_the_result_is_told_not_what_is_tried_on_copies(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level("INFO", logger="sparseml"):
+        done = shrink(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), torch.rand(1, 3, 16))
+    assert caplog.messages == [str(done)] and done.parameters_after == done.parameters_before
+
+
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit3_small_patch16_224"])
 def test_timm_vit_computes_the_same(name: str) -> None:
     model = timm.create_model(name, img_size=32, depth=2).eval()

@@ -62,6 +62,9 @@ def test_teachers(trainer_of: Any, tmp_path: Any, caplog: pytest.LogCaptureFixtu
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match=r"teacher .* cannot be loaded"):
         SparseMLCallback(DISTILLED, teacher=tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"\x08" * 99)
+    with pytest.raises(ValueError, match=r"teacher .*: the weights are damaged: Error while"):
+        SparseMLCallback(DISTILLED, teacher=tmp_path)
     with pytest.raises(ValueError, match="DistillationModifier of the recipe needs a teacher"):
         trainer_of(DISTILLED)
     with caplog.at_level(logging.WARNING):

@@ -122,6 +122,11 @@ class RunSummary:
         steps, epoch, steps_per_epoch = self.position
         if self.epochs < 0:
             return f"step {steps}, epoch {epoch:g}, of {steps_per_epoch} steps each"
+        if self.steps_needed is not None and steps > self.steps_needed:
+            return (
+                f"step {steps}, epoch {epoch:g}, of {steps_per_epoch} steps each; the recipe ended "
+                f"at step {self.steps_needed}, epoch {self.epochs:g}"
+            )
         return (
             f"step {steps} of {self.steps_needed}, epoch {epoch:g} of {self.epochs:g}, "
             f"of {steps_per_epoch} steps each"

@@ -73,7 +73,7 @@ def remove(
             gates[id(group.gate)] = (group.gate, mask)
     _check_ties(owners.values(), cuts)
     removed = carry_out(list(cuts.values()), optimizer, gates.values())
-    _LOGGER.info("removed %d entries by %d groups in %d layers", removed, len(keeps), len(cuts))
+    _LOGGER.debug("removed %d entries by %d groups in %d layers", removed, len(keeps), len(cuts))
     return removed
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from sparseml.run.errors import RunError, few, one_line
 from sparseml.transformers.data.tasks import TextTask
+from sparseml.transformers.errors import loading
 
 __all__ = ["Classifier", "label_order", "load_classifier", "require_model_folder"]
 
@@ -42,7 +43,7 @@ def load_classifier(
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     require_model_folder(name, flag)
-    try:
+    with loading(f"{flag} {name}"):
         config = AutoConfig.from_pretrained(name)
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=fast_tokenizer)
         _require_outputs(config, task, f"{flag} {name}")
@@ -50,22 +51,43 @@ def load_classifier(
         model, info = AutoModelForSequenceClassification.from_pretrained(
             name, config=config, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise RunError(f"{flag} {name}: {one_line(error)}") from error
     return Classifier(model, tokenizer, order, tuple(sorted(info["missing_keys"])))
 
 
 def require_model_folder(name: str, flag: str = "--model-name-or-path") -> None:
-    """Check that a folder, if the name is one, holds a model.
+    """Check that a folder, if the name is one, holds a model; any other has to be on the hub.
 
-    :raises RunError: if it has no ``config.json``
+    :raises RunError: if it has no ``config.json``, or the hub is needed and cannot be reached
     """
     folder = Path(name).expanduser()
     if folder.is_dir() and not (folder / "config.json").is_file():
         there = few(sorted(file.name for file in folder.iterdir()))
         raise RunError(f"{flag} {name}: the folder holds no model: no config.json, but {there}")
-    if not folder.exists() and (folder.is_absolute() or name.startswith((".", "~"))):
+    if folder.exists():
+        return
+    if folder.is_absolute() or name.startswith((".", "~")):
         raise RunError(f"{flag} {name}: no such folder")
+    _require_hub(name, f"{flag} {name}")
+
+
+def _require_hub(name: str, what: str) -> None:
+    """Ask once whether the hub is there: to load without a network takes a minute of retries."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+    from transformers.utils import cached_file
+
+    try:
+        cached_file(name, "config.json", local_files_only=True)
+    except (OSError, ValueError):
+        try:
+            HfApi().model_info(name, timeout=10)
+        except (HfHubHTTPError, ValueError):
+            return  # to load tells what of the name is wrong
+        except Exception as error:  # of the network, which each release has others for
+            raise RunError(
+                f"{what}: no such folder, nothing of that name in the cache of the hub, and the "
+                f"hub cannot be reached: {one_line(error)}"
+            ) from error
 
 
 def label_order(config: Any, task: TextTask) -> list[int] | None:

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-from sparseml.run.errors import RunError, one_line
 from sparseml.transformers.data.classifier import require_model_folder
+from sparseml.transformers.errors import loading
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,8 @@ def load_reader(name: str, flag: str = "--model_name_or_path") -> Reader:
     :raises RunError: if there is no model for text
     """
     require_model_folder(name, flag)
-    try:
+    with loading(f"{flag} {name}"):
         # windows are padded behind their tokens, whatever the model was trained with
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="right")
         model, found = AutoModelForQuestionAnswering.from_pretrained(name, output_loading_info=True)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise RunError(f"{flag} {name}: {one_line(error)}") from error
     return Reader(model, tokenizer, tuple(sorted(found["missing_keys"])))

@@ -26,6 +26,7 @@ from sparseml.run.fitting import load_recipe
 from sparseml.run.progress import say
 from sparseml.run.session import Found, Metric
 from sparseml.transformers.callback import SparseMLCallback
+from sparseml.transformers.fitting import require_fitting_model
 from sparseml.transformers.scripts.arguments import (
     RUN_FOLDER,
     DataArguments,
@@ -101,6 +102,8 @@ def train_and_report(
     :param settings: to be kept with the run
     """
     teacher = _teacher(task, chosen, manager)
+    if manager is not None:  # before there is a run, which would be in the way of the next
+        require_fitting_model(manager, task.model, str(chosen.recipe))
     if not args.do_train:
         _evaluate(_trainer(task, task.model, args), task)
         return
