@@ -55,6 +55,11 @@ def test_examples_run(
     pytest.importorskip("timm")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pruning.yaml").write_text("{end_step: 100}")  # settings of Intel's pruner
+    steps = tmp_path / "profiles/0.8_std_naming"  # of grow-and-prune
+    steps.mkdir(parents=True)
+    for number, masked in enumerate("ab"):
+        text = f"rho: 0.001\nprune_ratios: {{a: 0.8, b: 0.8}}\nmasked_layers: {{{masked}: 0.8}}"
+        (steps / f"step_{number}.yaml").write_text(text)
     for example in examples(shown(path, monkeypatch)):
         if example[0] == "recipe" and path != ():
             done = CliRunner().invoke(main, example)

@@ -47,7 +47,7 @@ def test_check_shows_what_is_dense_when(tmp_path):
     pytest.importorskip("timm")
     recipe = str(ROOT / "recipes/gap/resnet.yaml")
     arguments = ["recipe", "check", recipe, "--model", "timm:resnet18", "--steps-per-epoch", "5"]
-    done = CliRunner().invoke(main, arguments)
+    done = CliRunner(env={"COLUMNS": "150"}).invoke(main, arguments)
     assert done.exit_code == 0, done.output
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert any("update: partition 1 dense" in line for line in lines)

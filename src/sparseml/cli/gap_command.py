@@ -28,6 +28,11 @@ def gap() -> None:
     """Grow-and-prune as a chain of runs.
 
     A recipe with a GaPPruningModifier does the same in a single run of `sparseml train`.
+
+    \b
+    Examples:
+      sparseml gap train --recipe my.yaml --workspace gap -- --config args.yaml
+      sparseml gap merge 1/model.safetensors 2/model.safetensors -o m.safetensors
     """
 
 
@@ -78,7 +83,7 @@ def gap() -> None:
 @click.option("--dry-run", is_flag=True, help="Show the commands; start and write nothing.")
 @click.argument("child", metavar="-- FLAGS | COMMAND", nargs=-1, required=True)
 def train(**given: Any) -> None:
-    """Train step after step, each a run of its own, then prune all and fine-tune.
+    """Train in steps, each a run of its own, then fine-tune.
 
     After -- come flags of `sparseml train`, or a command of your own with {recipe} and {output}
     in it, and {seed}, {epochs}, {lr} as it needs them; {parent} goes into --with-parent. A step
@@ -97,7 +102,7 @@ def train(**given: Any) -> None:
 
 
 @gap.command()
-@click.argument("workers", metavar="FILE...", nargs=-1, required=True)
+@click.argument("workers", metavar="FILES", nargs=-1, required=True)
 @click.option("-o", "--output", required=True, metavar="FILE", help="A .safetensors file.")
 @click.option(
     "--rest",
@@ -113,7 +118,7 @@ def merge(workers: tuple[str, ...], output: str, rest: Any) -> None:
 
     \b
     Example:
-      sparseml gap merge one/model.safetensors two/model.safetensors -o all.safetensors
+      sparseml gap merge 1/model.safetensors 2/model.safetensors -o m.safetensors
     """
     from sparseml.run.errors import run_reported
 

@@ -62,8 +62,8 @@ class Description:
         if self.rate is None or step >= self.steps:
             return self.rate
         if self.across == "step":
-            return self.rate * self.factor**step
-        return self.rate * RATES[self.across](step / self.steps, self.factor)
+            return _printable(self.rate * self.factor**step)
+        return _printable(self.rate * RATES[self.across](step / self.steps, self.factor))
 
 
 @dataclass(frozen=True)
@@ -184,3 +184,8 @@ def _with_own(link: Link, folder: Path | None) -> Link:
         return link
     text = str(ScheduledModifierManager.from_yaml(str(file)))  # checked before anything starts
     return Link(link.name, link.group, text, link.seed, link.epochs, link.rate, link.dense)
+
+
+def _printable(rate: float) -> float:
+    """Return a rate free of what rounding adds, as it goes into commands."""
+    return float(f"{rate:.12g}")

@@ -81,4 +81,6 @@ def _exponential(initial: float, final: float) -> Callable[[float], float]:
     if initial in (final, 1.0):
         return _CURVES["linear"]
     left = (1 - final) / (1 - initial)
+    if left == 1.0:  # the ends are so near that the curve is straight
+        return lambda progress: progress
     return lambda progress: (1 - left**progress) / (1 - left)
