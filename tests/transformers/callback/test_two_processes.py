@@ -36,6 +36,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     expected = _worker().train(tmp_path / "alone", 1).state_dict()
+    taught = _worker().train(tmp_path / "taught", 1, hidden=True).state_dict()
     for rank in range(2):
         found = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
         assert not found["differing"], "a resumed run equals a whole one"
@@ -44,3 +45,5 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
             assert torch.allclose(value, expected[name], rtol=0, atol=1e-6), name
         weight = found["weights"]["transformer.h.0.mlp.c_fc.weight"]
         assert int((weight == 0).sum()) > 0
+        for name, value in found["hidden"].items():
+            assert torch.allclose(value, taught[name], rtol=0, atol=1e-6), name
