@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sparseml.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from sparseml.run.loop import steps_in_epoch
     from sparseml.run.precision import autocast_of
     from sparseml.timm.data import DataSource, class_count, require_classes
     from sparseml.timm.evaluation import evaluate
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
         ImageTraining,
         MaskedEma,
         make_mixup,
-        steps_in_epoch,
         training_loss,
     )
     from sparseml.timm.training_setup import set_up_training
@@ -74,13 +74,12 @@ _HOMES = {
     ),
     "timm.session": "ImageSession open_session",
     "timm.settings": "IGNORED_SETTINGS OneShotSettings TrainingSettings",
-    "timm.training": (
-        "Distillation ImageTraining MaskedEma make_mixup steps_in_epoch training_loss"
-    ),
+    "timm.training": ("Distillation ImageTraining MaskedEma make_mixup training_loss"),
     "timm.training_setup": "set_up_training",
     # what every run has, whoever trains
     "pytorch.utils.batch_streams": "GradientBatches make_grad_sampler",
     "run.precision": "autocast_of",
+    "run.loop": "steps_in_epoch",
     "run.processes": "processes",
     "run": (
         "Checkpoints Processes RunError SharpnessAware asked_sparsities atomic_text epochs_to_run "

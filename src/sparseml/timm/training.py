@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,31 +11,24 @@ from timm.data import Mixup
 from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.utils import ModelEmaV3, dispatch_clip_grad
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from sparseml.pytorch.functional.distillation import softened_divergence
 from sparseml.pytorch.utils.names import unwrap_module
-from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
 from sparseml.run.batch_norm import frozen_statistics
 from sparseml.run.errors import RunError
-from sparseml.run.masks import masked_sparsity, masks_in_force
+from sparseml.run.loop import EpochLoop
+from sparseml.run.masks import masks_in_force
 from sparseml.run.precision import autocast_of
-from sparseml.run.progress import shown_progress
 from sparseml.run.sam import SharpnessAware
-from sparseml.run.session import LogStep
+from sparseml.run.session import Found, LogStep
 from sparseml.timm.session import ImageSession
 from sparseml.timm.settings import AugmentationSettings, TrainingSettings
 
 _Group = list[tuple[Tensor, Tensor]]
 
 
-def steps_in_epoch(batches: int, accumulated: int) -> int:
-    """Return the optimizer steps of an epoch; the batches that are left over make one more."""
-    return -(-batches // accumulated)
-
-
 @dataclass
-class ImageTraining:
+class ImageTraining(EpochLoop):
     """Trains a model epoch by epoch.
 
     :param optimizer: what ``manager.modify`` returned
@@ -47,6 +37,9 @@ class ImageTraining:
     :param scheduler: of timm, None where the recipe sets the learning rate
     :param log: told of every ``--log-interval``-th step: its number and what to log
     """
+
+    UNIT = "images"
+    ADVICE = " or clip gradients (--clip-grad)"
 
     session: ImageSession
     settings: TrainingSettings
@@ -71,6 +64,11 @@ class ImageTraining:
         self.loss = training_loss(chosen, self.mixup is not None).to(self.where.device)
 
     @property
+    def stepping(self) -> torch.optim.Optimizer:
+        """Return the optimizer itself."""
+        return self.inner
+
+    @property
     def steps(self) -> int:
         """Return how many steps were taken; those that a gradient scaler left out are none."""
         return int(self.optimizer.wrapped_steps)
@@ -86,35 +84,12 @@ class ImageTraining:
         parts = {"optimizer": self.inner, "manager": self.manager}
         return {**parts, "scheduler": self.scheduler, "scaler": self.scaler}
 
-    def epoch(self, number: int, name: str) -> dict[str, float]:
-        """Train one epoch.
-
-        :param number: from 0
-        :param name: of the bar that shows how far this is
-        :return: mean loss, learning rate at the end, sparsity and images per second
-        """
-        self._begin_epoch(number)
-        total, images, began = 0.0, 0, time.monotonic()
-        count, interval = self.steps_per_epoch, self.settings.checkpoints.log_interval
-        with shown_progress(name, count, self.where.is_first) as advance:
-            for step, group in enumerate(self._groups(), start=1):
-                loss = self.step(group)
-                size = sum(len(labels) for _, labels in group)
-                total, images = total + loss * size, images + size
-                advance(step, f"loss {loss:.4g}")
-                if step % interval == 0 or step == count:
-                    rate = get_optim_learning_rate(self.inner)
-                    self.log(max(0, self.steps - 1), {"loss": loss, "lr": rate})
-        seconds = time.monotonic() - began
-        total, images_in_all = self.where.sum([total, float(images)])
+    def epoch(self, number: int, name: str) -> Found:
+        """Train one epoch."""
+        found = super().epoch(number, name)
         if self.settings.optimizer.dist_bn:
             self.where.average_buffers(unwrap_module(self.model))
-        return {
-            "loss": total / max(images_in_all, 1.0),
-            "lr": get_optim_learning_rate(self.inner),
-            "sparsity": masked_sparsity(self.manager),
-            "images_per_second": images_in_all / max(seconds, 1e-9),
-        }
+        return found
 
     def after_epoch(self, number: int, found: dict[str, float]) -> None:
         """Go on to the learning rate of the next epoch."""
@@ -153,42 +128,18 @@ class ImageTraining:
         return loss
 
     def _begin_epoch(self, number: int) -> None:
-        self.model.train()
-        sampler: Any = getattr(self.loader, "sampler", None)
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(number)
+        super()._begin_epoch(number)
         off = self.settings.augmentation.mixup_off_epoch
         if self.mixup is not None and off and number >= off:
             self.mixup.mixup_enabled = False
 
-    def _groups(self) -> Iterator[_Group]:
-        batches, count = iter(self.loader), self.settings.optimizer.grad_accum_steps
-        while group := list(itertools.islice(batches, count)):
-            yield [self._prepared(*batch[:2]) for batch in group]
-
-    def _prepared(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _on_device(self, batch: Any) -> tuple[Tensor, Tensor]:
+        images, labels = batch[:2]
         images = images.to(self.where.device, non_blocking=True)
         labels = labels.to(self.where.device, non_blocking=True)
         if self.session.run.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return self.mixup(images, labels) if self.mixup is not None else (images, labels)
-
-    def _backward(self, group: _Group) -> float:
-        total = 0.0
-        model: Any = self.model
-        shared = isinstance(model, DistributedDataParallel)
-        for number, (images, labels) in enumerate(group, start=1):
-            last = number == len(group)
-            with model.no_sync() if shared and not last else contextlib.nullcontext():
-                loss = self._loss(images, labels) / len(group)
-                (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-            total += float(loss.detach())
-        if self.scaler is None and not torch.isfinite(torch.tensor(total)):
-            raise RunError(
-                f"the loss is {total} at step {self.steps}: lower the learning rate "
-                f"({get_optim_learning_rate(self.inner):g}) or clip gradients (--clip-grad)"
-            )
-        return total
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         with self.autocast():

@@ -6,7 +6,6 @@ import logging
 import warnings
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -23,13 +22,14 @@ from sparseml.run.fitting import (
     require_fitting_patterns,
     require_fitting_schedule,
 )
+from sparseml.run.loop import steps_in_epoch
 from sparseml.run.precision import gradient_scaler
 from sparseml.run.sam import SharpnessAware
 from sparseml.run.session import LogStep
 from sparseml.timm.models import load_model
 from sparseml.timm.session import ImageSession
-from sparseml.timm.settings import ExtraSettings, ScheduleSettings, TrainingSettings
-from sparseml.timm.training import Distillation, ImageTraining, MaskedEma, steps_in_epoch
+from sparseml.timm.settings import ExtraSettings, TrainingSettings
+from sparseml.timm.training import Distillation, ImageTraining, MaskedEma
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -167,9 +167,8 @@ def schedule_findings(
         yield f"{recipe} is made for {manager.max_epochs} epochs, this run has {epochs}"
     starts = [float(modifier.start_epoch) for modifier in manager.learning_rate_modifiers]
     if starts:
-        names = {entry.name for entry in fields(ScheduleSettings)} & settings.given - {"epochs"}
-        if names and min(starts) <= 0:
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(names))
+        flags = settings.flags_given("schedule", "epochs")
+        if flags and min(starts) <= 0:
             yield f"{flags}: without effect, as {recipe} sets the learning rate"
         return
     if chosen.min_lr > lr:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import logging
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import transformers
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from sparseml.pytorch.optim import StepDriver
 from sparseml.pytorch.utils.layers import evaluating
-from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
 from sparseml.pytorch.utils.tensors.nested import tensors_on
 from sparseml.run.errors import RunError
 from sparseml.run.fitting import (
@@ -28,16 +22,15 @@ from sparseml.run.fitting import (
     require_fitting_patterns,
     require_fitting_schedule,
 )
-from sparseml.run.masks import masked_sparsity
+from sparseml.run.loop import EpochLoop, steps_in_epoch
 from sparseml.run.precision import autocast_of, gradient_scaler
-from sparseml.run.progress import shown_progress
 from sparseml.run.session import Found, LogStep
 from sparseml.transformers.data.classifier import load_classifier
 from sparseml.transformers.inputs import Batch, LabelledTexts
 from sparseml.transformers.loss import Heads
 from sparseml.transformers.models import load_causal, load_config, model_folder, quiet
 from sparseml.transformers.session import TextSession
-from sparseml.transformers.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
+from sparseml.transformers.settings import OptimizerSettings, TrainingSettings
 
 _LOGGER = logging.getLogger(__name__)
 _EPOCHS = 3
@@ -45,7 +38,7 @@ _SELF = "self"
 
 
 @dataclass
-class TextTraining:
+class TextTraining(EpochLoop):
     """Trains a model epoch by epoch.
 
     :param loader: yields batches of texts
@@ -54,6 +47,8 @@ class TextTraining:
     :param scheduler: of the learning rate, None where the recipe sets it
     :param log: told of every ``--log-interval``-th step: its number and what to log
     """
+
+    UNIT = "texts"
 
     session: TextSession
     settings: TrainingSettings
@@ -71,6 +66,11 @@ class TextTraining:
     averaged: nn.Module | None = None
 
     @property
+    def stepping(self) -> AdamW:
+        """Return the optimizer."""
+        return self.optimizer
+
+    @property
     def steps(self) -> int:
         """Return how many steps were taken; those that a gradient scaler left out are none."""
         return self.driver.position.steps
@@ -80,36 +80,6 @@ class TextTraining:
         """Return what a checkpoint holds beside the model."""
         parts = {"optimizer": self.optimizer, "manager": self.manager}
         return {**parts, "scheduler": self.scheduler, "scaler": self.scaler}
-
-    def epoch(self, number: int, name: str) -> Found:
-        """Train one epoch.
-
-        :param number: from 0
-        :param name: of the bar that shows how far this is
-        :return: mean loss, learning rate at the end, sparsity and texts per second
-        """
-        self.model.train()
-        if hasattr(self.loader.sampler, "set_epoch"):
-            self.loader.sampler.set_epoch(number)
-        total, texts, began = 0.0, 0, time.monotonic()
-        where, count = self.session.where, self.steps_per_epoch
-        with shown_progress(name, count, where.is_first) as advance:
-            for step, group in enumerate(self._groups(), start=1):
-                loss = self.step(group)
-                size = sum(len(labels) for _, labels in group)
-                total, texts = total + loss * size, texts + size
-                advance(step, f"loss {loss:.4g}")
-                if step % self.settings.checkpoints.log_interval == 0 or step == count:
-                    rate = get_optim_learning_rate(self.optimizer)
-                    self.log(max(0, self.steps - 1), {"loss": loss, "lr": rate})
-        seconds = time.monotonic() - began
-        total, texts_in_all = where.sum([total, float(texts)])
-        return {
-            "loss": total / max(texts_in_all, 1.0),
-            "lr": get_optim_learning_rate(self.optimizer),
-            "sparsity": masked_sparsity(self.manager),
-            "texts_per_second": texts_in_all / max(seconds, 1e-9),
-        }
 
     def after_epoch(self, number: int, found: Found) -> None:
         """Go on: the learning rate changes at every step."""
@@ -143,28 +113,10 @@ class TextTraining:
             self.scheduler.step()
         return loss
 
-    def _groups(self) -> Iterator[list[Batch]]:
-        batches, count = iter(self.loader), self.settings.optimizer.grad_accum_steps
+    def _on_device(self, batch: Batch) -> Batch:
+        inputs, labels = batch
         device = self.session.where.device
-        while group := list(itertools.islice(batches, count)):
-            yield [(tensors_on(inputs, device), labels.to(device)) for inputs, labels in group]
-
-    def _backward(self, group: list[Batch]) -> float:
-        total = 0.0
-        model: Any = self.model
-        shared = isinstance(model, DistributedDataParallel)
-        for number, (inputs, labels) in enumerate(group, start=1):
-            last = number == len(group)
-            with model.no_sync() if shared and not last else contextlib.nullcontext():
-                loss = self._loss(inputs, labels) / len(group)
-                (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-            total += float(loss.detach())
-        if self.scaler is None and not torch.isfinite(torch.tensor(total)):
-            raise RunError(
-                f"the loss is {total} at step {self.steps}: lower the learning rate "
-                f"({get_optim_learning_rate(self.optimizer):g})"
-            )
-        return total
+        return tensors_on(inputs, device), labels.to(device)
 
     def _loss(self, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
         with autocast_of(self.session.run, self.session.where)():
@@ -189,7 +141,7 @@ def set_up_training(
     manager = load_recipe(recipe, run.recipe_args)
     require_fitting_patterns(manager, session.model, recipe)
     loader = session.training_loader(chosen.batch_size)
-    steps = -(-len(loader) // chosen.grad_accum_steps)
+    steps = steps_in_epoch(len(loader), chosen.grad_accum_steps)
     manager.resolve_steps(steps)
     usual = None if manager.max_epochs > 0 else _EPOCHS
     asked = usual if schedule.epochs is None else schedule.epochs
@@ -264,9 +216,7 @@ def _scheduler(
     """Return the schedule of the learning rate; None where the recipe sets it."""
     schedule = settings.schedule
     if manager.learning_rate_modifiers:
-        given = {entry.name for entry in fields(ScheduleSettings)} & settings.given - {"epochs"}
-        if given:
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given))
+        if flags := settings.flags_given("schedule", "epochs"):
             recipe = settings.run.sparseml_recipe
             _LOGGER.warning("%s: without effect, as %s sets the learning rate", flags, recipe)
         return None

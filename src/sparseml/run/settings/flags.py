@@ -115,6 +115,15 @@ class Settings:
             if not changing or leaf.flag.changes in changing
         }
 
+    def flags_given(self, group: str, *but: str) -> str:
+        """Return, for a message, the flags of a group that were given on the command line.
+
+        :param but: names of settings to leave out
+        """
+        names = {leaf.name for leaf in leaves(type(self)) if leaf.group == group}
+        found = sorted(names & self.given - {*but})
+        return ", ".join(f"--{name.replace('_', '-')}" for name in found)
+
 
 @dataclass(frozen=True)
 class Leaf:
