@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import re
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from transformers import get_scheduler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from no_trainer.session import GlueSession
-from no_trainer.settings import ScriptSettings
+from no_trainer.settings import ScriptSettings, TrainingGroup
 from sparseml.pytorch.optim import StepDriver
 from sparseml.report import RunDirectory
 from sparseml.run import (
@@ -28,9 +28,11 @@ from sparseml.run import (
     require_fitting_schedule,
     say,
 )
+from sparseml.run.loop import steps_in_epoch
 from sparseml.run.precision import gradient_scaler
 from sparseml.run.session import Found, LogStep
 from sparseml.transformers.inputs import Batch
+from sparseml.transformers.scripts import sparsity_ratios
 from sparseml.transformers.settings import ModelSettings, OptimizerSettings, TrainingSettings
 from sparseml.transformers.training import TextTraining, freeze_unreached
 
@@ -109,11 +111,11 @@ def set_up_training(
     manager = load_recipe(run.sparseml_recipe, run.recipe_args)
     require_fitting_patterns(manager, session.model, run.sparseml_recipe)
     order, loader = _loader(session, settings)
-    steps = -(-len(loader) // chosen.gradient_accumulation_steps)
+    steps = steps_in_epoch(len(loader), chosen.gradient_accumulation_steps)
     manager.resolve_steps(steps)
     asked = chosen.num_train_epochs
     if chosen.max_train_steps is not None:
-        asked = -(-chosen.max_train_steps // steps)
+        asked = math.ceil(chosen.max_train_steps / steps)
     insists = bool({"num_train_epochs", "max_train_steps"} & settings.given)
     epochs = epochs_to_run(manager, asked, insists, run.sparseml_recipe, "--num-train-epochs")
     most_steps = min(chosen.max_train_steps or epochs * steps, epochs * steps)
@@ -124,13 +126,7 @@ def set_up_training(
             f"{run.sparseml_recipe} distils: name the teacher by --teacher-model-name-or-path"
         )
     freeze_unreached(session.model, manager, session.sample_inputs())
-    betas = _PRUNING_BETAS if manager.pruning_modifiers else _BETAS
-    optimizer = torch.optim.AdamW(
-        _param_groups(session.model, chosen.weight_decay),
-        lr=chosen.learning_rate,
-        betas=betas,
-        fused=where.device.type in ("cpu", "cuda"),  # on a CPU it takes a ninth of the time
-    )
+    optimizer = _adamw(session, chosen, bool(manager.pruning_modifiers))
     scheduler = None
     if not manager.learning_rate_modifiers:
         kind, warmup = chosen.lr_scheduler_type, chosen.num_warmup_steps
@@ -159,6 +155,16 @@ def set_up_training(
         order=order,
         most_steps=most_steps,
         folder=folder,
+    )
+
+
+def _adamw(session: GlueSession, chosen: TrainingGroup, prunes: bool) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        _param_groups(session.model, chosen.weight_decay),
+        lr=chosen.learning_rate,
+        betas=_PRUNING_BETAS if prunes else _BETAS,
+        # on a CPU it takes a ninth of the time
+        fused=session.where.device.type in ("cpu", "cuda"),
     )
 
 
@@ -205,15 +211,8 @@ def _param_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
 
 
 def _ratio(model: nn.Module, masks: dict[str, Any]) -> str:
-    counted = sum(layer.weight.numel() for layer in model.modules() if _is_counted(layer))
-    zeros = sum(int((mask == 0).sum()) for mask in masks.values())
-    everything = sum(param.numel() for param in model.parameters())
+    found = sparsity_ratios(model, sum(int((mask == 0).sum()) for mask in masks.values()))
     return (
-        f"element-wise/matmul, Gemm, conv ratio: {zeros / max(counted, 1):.4f} ({zeros:,} of "
-        f"{counted:,} weights); of all parameters {zeros / everything:.4f}"
+        f"element-wise/matmul, Gemm, conv ratio: {found.of_matmul:.4f} ({found.zeros:,} of "
+        f"{found.matmul:,} weights); of all parameters {found.of_all:.4f}"
     )
-
-
-def _is_counted(layer: nn.Module) -> bool:
-    name = type(layer).__name__
-    return name == "Linear" or re.search("Conv.d", name) is not None

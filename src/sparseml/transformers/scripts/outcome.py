@@ -53,20 +53,16 @@ class SparsityRatios:
         )
 
 
-def sparsity_ratios(model: nn.Module, layers: Sequence[Layer]) -> SparsityRatios:
+def sparsity_ratios(model: nn.Module, zeros: int) -> SparsityRatios:
     """Return the ratios of a pruned model.
 
-    :param layers: as :func:`sparseml.report.layer_sparsities` gives them with the manager; those
-        that the recipe asks nothing of count as not pruned
+    :param zeros: weights that the recipe has pruned
     """
     found = (module for module in model.modules() if _COUNTED.search(type(module).__name__))
     weights: list[Any] = [getattr(module, "weight", None) for module in found]
     counted = {id(one): one.numel() for one in weights if isinstance(one, torch.Tensor)}
-    return SparsityRatios(
-        zeros=sum(layer.zeros for layer in layers if layer.asked is not None),
-        matmul=sum(counted.values()),
-        all=sum(param.numel() for param in model.parameters()),
-    )
+    everything = sum(param.numel() for param in model.parameters())
+    return SparsityRatios(zeros, sum(counted.values()), everything)
 
 
 @dataclass(frozen=True)

@@ -281,7 +281,8 @@ def _finish(outcome: Outcome, model: nn.Module, found: Found, manager: Any) -> N
     layers = layer_sparsities(model, manager)
     outcome.write("sparse", model, found, layers)
     if manager is not None:
-        text = sparsity_ratios(model, layers).text()
+        pruned = sum(layer.zeros for layer in layers if layer.asked is not None)
+        text = sparsity_ratios(model, pruned).text()
         outcome.run.write_result(notes=[text])
         say(text)
 
