@@ -91,12 +91,12 @@ def write_outcome(
     if write is not None:
         write(model, pruned.manager, run.path / MODEL_FOLDER)
     before = {} if variant is None else {"dense": variant}
-    sparse = _described(session, model, found)
+    inputs = session.sample_inputs(_LATENCY_BATCH)
+    sparse = _described(session, model, found, inputs)
     run.write_result({**before, "sparse": sparse}, layer_sparsities(model, pruned.manager))
     write_masks(run.path / MASKS_FILE, pruned.masks)
-    shrunk = _write_shrunk(run, session, model)
+    shrunk = _write_shrunk(run, model, inputs)
     if dense is not None and rounds > 0:
-        inputs = session.sample_inputs(_LATENCY_BATCH)
         models = {"dense": dense, "sparse": model, **shrunk}
         with torch.inference_mode():
             taken = measure_latency(models, inputs, rounds)
@@ -104,9 +104,8 @@ def write_outcome(
     return weights
 
 
-def _write_shrunk(run: RunDirectory, session: Session, model: Module) -> dict[str, Module]:
+def _write_shrunk(run: RunDirectory, model: Module, inputs: Any) -> dict[str, Module]:
     """Write the model without what is zero as a whole, where something is."""
-    inputs = session.sample_inputs(_LATENCY_BATCH)
     try:
         found = shrunk_copy(model, inputs)
     except (RuntimeError, ValueError) as error:
@@ -123,7 +122,8 @@ def _write_shrunk(run: RunDirectory, session: Session, model: Module) -> dict[st
 
 def describe_dense(session: Session, found: Found) -> Variant:
     """Return what the model that pruning starts from is like."""
-    described = _described(session, session.model, found)
+    inputs = session.sample_inputs(_LATENCY_BATCH)
+    described = _described(session, session.model, found, inputs)
     return described.model_copy(update={"trained": getattr(session, "weights_loaded", None)})
 
 
@@ -137,7 +137,7 @@ def write_page(runs: Sequence[Path], folder: Path, settings: RunSettings) -> Non
         say(f"no report: {error}")
 
 
-def _described(session: Session, model: Module, found: Found) -> Variant:
+def _described(session: Session, model: Module, found: Found, inputs: Any) -> Variant:
     told = {metric.name: found[metric.name] for metric in session.metrics}
     samples = getattr(session, "evaluated_samples", None)
-    return describe_model(model, told, session.sample_inputs(_LATENCY_BATCH), samples=samples)
+    return describe_model(model, told, inputs, samples=samples)
