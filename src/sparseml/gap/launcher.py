@@ -20,7 +20,7 @@ from sparseml.gap.merge import Rest, merge
 from sparseml.gap.plan import Description, Link
 from sparseml.pytorch.utils.saving.files import CheckpointError
 from sparseml.run.errors import RunError, one_line
-from sparseml.utils.atomic import atomic_path
+from sparseml.run.files import atomic_text
 
 _TAIL = 5
 MERGED = "merged.safetensors"
@@ -145,8 +145,8 @@ class Chain:
         return self.workspace / "recipes" / f"{link.name.replace('/', '_')}.yaml"
 
     def _write_recipe(self, link: Link) -> None:
-        with atomic_path(self._recipe_file(link)) as part:
-            part.write_text(link.recipe, encoding="utf-8")
+        with atomic_text(self._recipe_file(link)) as file:
+            file.write(link.recipe)
 
     def _left_by(self, together: Sequence[Link]) -> Path:
         if len(together) > 1:
@@ -157,6 +157,6 @@ class Chain:
         files = [self.child.weights(self.workspace / link.name) for link in together]
         target = self._left_by(together)
         owner = merge(files, target, self.rest)
-        with atomic_path(target.with_suffix(".json")) as part:
-            part.write_text(json.dumps({"owner": owner, "rest": self.rest}, indent=2))
+        with atomic_text(target.with_suffix(".json")) as file:
+            json.dump({"owner": owner, "rest": self.rest}, file, indent=2)
         self.say(f"{target.parent.name}: {len(files)} workers merged")

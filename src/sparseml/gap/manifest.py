@@ -10,7 +10,7 @@ from typing import Any
 
 from sparseml.gap.plan import Link
 from sparseml.run.errors import RunError
-from sparseml.utils.atomic import atomic_path
+from sparseml.run.files import atomic_text
 
 FILE = "manifest.json"
 _FORMAT = "sparseml-gap/1"
@@ -50,9 +50,8 @@ class Manifest:
     def write(self) -> None:
         """Write the file."""
         steps = [{"name": name, **entry} for name, entry in self.entries.items()]
-        with atomic_path(self.file) as part:
-            content = {"format": _FORMAT, "steps": steps}
-            part.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        with atomic_text(self.file) as file:
+            json.dump({"format": _FORMAT, "steps": steps}, file, indent=2)
 
     def done(self, name: str) -> bool:
         """Return whether a run is done, and what it has left is still there as it was.
