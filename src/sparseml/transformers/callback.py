@@ -29,7 +29,7 @@ from sparseml.transformers.fitting import (
     require_supported,
     steps_in_epoch,
 )
-from sparseml.transformers.lent import gradient_sampler, teacher_of
+from sparseml.transformers.lent import gradient_sampler, lift_masks, teacher_of
 from sparseml.transformers.loss import LossCarrier, loss_modifiers
 from sparseml.transformers.rates import Rates
 
@@ -208,7 +208,7 @@ class SparseMLCallback(TrainerCallback):
         if self.driver is None:
             return
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
-            self._lift_masks()
+            lift_masks(self.manager)
         self._let_go()
         self._trained = weakref.ref(kwargs["model"])
         self.manager.finalize(kwargs["model"])
@@ -230,18 +230,11 @@ class SparseMLCallback(TrainerCallback):
             )
         return self.driver
 
-    def _lift_masks(self) -> None:
-        """Keep the last masks off weights that were loaded since, which have masks of their own."""
-        for modifier in self.manager.pruning_modifiers:
-            masks = getattr(modifier, "_masks", None)
-            if masks is not None:
-                masks.enabled = False
-
     def _begin_anew(self, model: nn.Module, resumes: bool) -> None:
         """Take a fresh manager, unless this is the first run."""
         if self.driver is not None:  # the last one was interrupted, or begins with a smaller batch
             self._let_go()
-            self._lift_masks()
+            lift_masks(self.manager)
             manager: Any = self.manager
             manager.enabled = False  # it has nothing to say about its end
             manager.finalize(model)

@@ -1,9 +1,10 @@
-"""What a Trainer lends to the modifiers of a recipe: a teacher, and batches for gradients."""
+"""What passes between a Trainer and the modifiers of a recipe: teacher, batches, loss, masks."""
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,14 @@ def teacher_of(given: Any) -> Any:
         return kind.from_pretrained(folder)
 
 
+def parameters_of(model: Any) -> tuple[set[str], bool]:
+    """Return the names of the inputs of a model, and whether it takes any others, too."""
+    forward: Callable[..., Any] = model.forward if isinstance(model, nn.Module) else model
+    kinds = list(inspect.signature(forward).parameters.values())
+    named = {one.name for one in kinds if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)}
+    return named, any(one.kind is one.VAR_KEYWORD for one in kinds)
+
+
 def half_type(args: TrainingArguments) -> torch.dtype | None:
     """Return the type that the Trainer computes with in mixed precision; None in full."""
     if args.bf16:
@@ -68,6 +77,14 @@ def gradient_sampler(
         "loss_function": _own_loss,
         "autocast": half_type(args),
     }
+
+
+def lift_masks(manager: Any) -> None:
+    """Keep the last masks off weights that were loaded since, which have masks of their own."""
+    for modifier in manager.pruning_modifiers:
+        masks = getattr(modifier, "_masks", None)
+        if masks is not None:
+            masks.enabled = False
 
 
 class _Batches:

@@ -6,17 +6,18 @@ that acts on training passes only.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sparseml.pytorch.functional.distillation import predictions
 from sparseml.pytorch.optim import StepDriver
 from sparseml.pytorch.sparsification.modifier import Modifier
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import undisturbed
 from sparseml.transformers.errors import CallbackError
+from sparseml.transformers.lent import parameters_of
 
 _ITEMS = "num_items_in_batch"
 
@@ -38,9 +39,7 @@ class Heads(Mapping[str, Any]):
 
     def __init__(self, outputs: Mapping[str, Any]) -> None:
         self._all = outputs
-        self._shown = [key for key in outputs if "logits" in key] or [
-            key for key, value in outputs.items() if isinstance(value, Tensor) and key != "loss"
-        ]
+        self._shown = predictions(outputs)
 
     def __getitem__(self, key: str) -> Any:
         return self._all[key]
@@ -61,7 +60,8 @@ class LossCarrier:
 
     def __init__(self, model: nn.Module, driver: StepDriver, teacher: Any) -> None:
         self._model, self._driver = model, driver
-        self._known_inputs = _parameters(teacher)
+        known = parameters_of(teacher)[0] if callable(teacher) else set()
+        self._known_inputs = known or None  # of any other it is not known
         names = sorted({type(one).__name__ for one in loss_modifiers(driver.manager)})
         self._who = " and ".join(names)
         self._scales: bool | None = None  # whether the model divides its loss by the items
@@ -150,16 +150,6 @@ class LossCarrier:
             for name, value in kwargs.items()
             if name != _ITEMS and (known is None or name in known)
         }
-
-
-def _parameters(teacher: Any) -> set[str] | None:
-    """Return the names of inputs that a teacher takes; None for any."""
-    if not callable(teacher):
-        return None
-    forward: Callable[..., Any] = teacher.forward if isinstance(teacher, nn.Module) else teacher
-    kinds = inspect.signature(forward).parameters.values()
-    named = {one.name for one in kinds if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)}
-    return named or None
 
 
 def _scales_with_items(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> bool:

@@ -134,7 +134,8 @@ def paired_heads(student: Any, teacher: Any, keys: Iterable[Any] | None = None) 
     if isinstance(student, Tensor) and isinstance(teacher, Tensor):
         return [_checked("output", student, teacher)]
     if isinstance(student, Mapping) and isinstance(teacher, Mapping):
-        names = list(keys or _predictions(student))
+        of_library = hasattr(student, "to_tuple")  # of Hugging Face's
+        names = list(keys or (predictions(student) if of_library else student))
     elif _is_sequence(student) and _is_sequence(teacher):
         student, teacher = list(student), list(teacher)
         names = list(keys or range(len(student)))
@@ -151,11 +152,12 @@ def paired_heads(student: Any, teacher: Any, keys: Iterable[Any] | None = None) 
     ]
 
 
-def _predictions(outputs: Mapping[Any, Any]) -> list[Any]:
-    if not hasattr(outputs, "to_tuple"):
-        return list(outputs)
-    tensors = [key for key, value in outputs.items() if isinstance(value, Tensor)]
-    return [key for key in tensors if "logits" in key] or [key for key in tensors if key != "loss"]
+def predictions(outputs: Mapping[Any, Any]) -> list[Any]:
+    """Return the names of the heads of a model's outputs: those with ``logits`` in them, or else of
+    all tensors but ``loss``."""
+    return [key for key in outputs if "logits" in key] or [
+        key for key, value in outputs.items() if isinstance(value, Tensor) and key != "loss"
+    ]
 
 
 def _is_sequence(value: Any) -> bool:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from torch import nn
 
+from sparseml.transformers.lent import parameters_of
+
 _LOGGER = logging.getLogger(__name__)
 
 TEACHER_PREFIX = "distill_teacher:"
 """Begins the names of columns of a data set that are for the teacher alone."""
-
-
-def parameters_of(model: Any) -> tuple[set[str], bool]:
-    """Return the names of the inputs of a model, and whether it takes any others, too."""
-    forward: Callable[..., Any] = model.forward if isinstance(model, nn.Module) else model
-    kinds = list(inspect.signature(forward).parameters.values())
-    named = {one.name for one in kinds if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)}
-    return named, any(one.kind is one.VAR_KEYWORD for one in kinds)
 
 
 def student_inputs(inputs: Mapping[str, Any], student: nn.Module, teacher: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from sparseml.pytorch.utils.logger import LoggerManager
 from sparseml.pytorch.utils.optimizers import stepping_optimizers
 from sparseml.pytorch.utils.sparsification import ModuleSparsificationInfo
 from sparseml.transformers.checkpoints import STATE_NAME, read_state, write_state
-from sparseml.transformers.lent import gradient_sampler
+from sparseml.transformers.lent import gradient_sampler, lift_masks, parameters_of
 from sparseml.transformers.loss import loss_modifiers
 from sparseml.transformers.sparsification import given
 from sparseml.transformers.sparsification.attached import (
@@ -123,9 +123,8 @@ class RecipeManagerTrainerInterface(_Trainer):
             return False
         self.manager_applied = True
         if checkpoint is not None:
-            if (
-                Path(checkpoint) / STATE_NAME
-            ).is_file():  # which is restored once the optimizer is there
+            if (Path(checkpoint) / STATE_NAME).is_file():
+                # it is restored once the optimizer is there
                 managers = [one for one in managers if one is self.arch_manager]
             self._resolve_steps()
             fit_structure(self.model, managers, read_weights(checkpoint))
@@ -249,10 +248,7 @@ class RecipeManagerTrainerInterface(_Trainer):
         if self._driver is None or self.manager is None or not self.manager.initialized:
             return False
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
-            # it is masked by its own masks; the last ones may be others
-            for modifier in self.manager.pruning_modifiers:
-                if (masks := getattr(modifier, "_masks", None)) is not None:
-                    masks.enabled = False
+            lift_masks(self.manager)
         self.manager.finalize(self.model)
         return True
 
@@ -271,7 +267,7 @@ class RecipeManagerTrainerInterface(_Trainer):
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         if callable(self.teacher) and self._signature_columns is not None:
-            names = sorted(given.parameters_of(self.teacher)[0])
+            names = sorted(parameters_of(self.teacher)[0])
             own = [*names, *(given.TEACHER_PREFIX + name for name in names)]
             self._signature_columns += [n for n in own if n not in self._signature_columns]
 
