@@ -281,6 +281,19 @@ def test_a_worker_grows_one_partition_and_leaves_it_dense():
     assert zeros["layers.2.weight"] == 0 and zeros["layers.1.weight"] == 90
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [{"partition_type": "fixed", "grown_partition": 2}, {"first_step": 2, "final_prune": False}],
+)
+def test_what_stays_dense_is_not_touched_when_its_step_ends(fields):
+    modifier = make(params=WEIGHTS, num_partitions=4, num_steps=1, **fields)
+    run = Run(modifier).steps(PER_EPOCH)
+    before = run.weights
+    run.manager.update(run.net, run.optimizer, 1.0, PER_EPOCH)  # as where a run ends
+    assert modifier.ended and before["layers.2.weight"].count_nonzero() == 120
+    assert all(torch.equal(value, before[name]) for name, value in run.weights.items())
+
+
 def test_random_first_masks_are_drawn_by_the_seed_alone():
     def drawn(seed):
         net, modifier = Net(), make(num_steps=0, initial_mask="random", params=WEIGHTS, seed=seed)
