@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any
 
@@ -27,6 +28,34 @@ def begins_anew(cfg: Any, trainer: Any) -> bool:
     is_default = cfg.restore_file == "checkpoint_last.pt"
     goes_on = os.path.exists(last) or getattr(cfg, "continue_once", None) is not None
     return is_default and cfg.finetune_from_model is not None and not goes_on
+
+
+@contextmanager
+def batches_as_before(trainer: Any, use: bool) -> Iterator[None]:
+    """Let a checkpoint that is loaded be gone on from with the very batches of its run.
+
+    Most tasks put batches together once, by a seed that the first epoch tells. A run that fairseq
+    goes on with does so by that of its own first epoch, and trains on other batches.
+
+    :param use: whether the checkpoint is gone on from
+    """
+    load, batch, told = trainer.load_checkpoint, trainer.task.get_batch_iterator, []
+
+    def loading(*args: Any, **kwargs: Any) -> Any:
+        extra_state = load(*args, **kwargs)
+        told.append(((extra_state or {}).get(STATE_KEY) or {}).get("batches_of") if use else None)
+        return extra_state
+
+    def batching(*args: Any, **kwargs: Any) -> Any:
+        if told and told[-1] is not None:
+            kwargs["epoch"] = told[-1]
+        return batch(*args, **kwargs)
+
+    trainer.load_checkpoint, trainer.task.get_batch_iterator = loading, batching
+    try:
+        yield
+    finally:
+        trainer.load_checkpoint, trainer.task.get_batch_iterator = load, batch
 
 
 def packed_state(manager: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
 
-from sparseml.fairseq.checkpoints import STATE_KEY, begins_anew
+from sparseml.fairseq.checkpoints import STATE_KEY, batches_as_before, begins_anew
 from sparseml.fairseq.errors import reported
 from sparseml.fairseq.flags import add_flags
 from sparseml.fairseq.reading import fairseq_files
@@ -78,9 +78,11 @@ def _read(original: Any, *args: Any, **kwargs: Any) -> Any:
 def _load(original: Any, cfg: Any, trainer: Any, **kwargs: Any) -> Any:
     """Load a checkpoint, and begin or go on with the recipe."""
     anew = begins_anew(cfg, trainer)
-    extra_state, iterator = original(cfg, trainer, **kwargs)
+    follows = bool(trainer.cfg.common.get("sparseml_recipe"))
+    with batches_as_before(trainer, follows and not anew):
+        extra_state, iterator = original(cfg, trainer, **kwargs)
     found = None if extra_state is None else extra_state.get(STATE_KEY)
-    if trainer.cfg.common.get("sparseml_recipe"):
+    if follows:
         state, loaded = None if anew else found, extra_state is not None
         _RUNS[:] = [reported(RecipeRun)(trainer, iterator, state, loaded)]
     elif found is not None and not anew:

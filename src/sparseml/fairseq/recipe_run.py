@@ -49,6 +49,7 @@ class RecipeRun:
         self.model = trainer.get_model()
         require_fitting_model(self.manager, self.model, self.recipe)
         self._iterator = iterator
+        self._batches_of = (state or {}).get("batches_of") or iterator.next_epoch_idx
         self._length = Length(trainer.cfg, iterator, trainer.get_num_updates())
         self._closed = False
         steps = self._length.updates_in(iterator.next_epoch_idx)
@@ -81,7 +82,13 @@ class RecipeRun:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs of the recipe, as plain data and tensors."""
-        return {**packed_state(self.manager), "rates": self._rates.state()}
+        kept = getattr(self.trainer.task, "dataset_to_epoch_iter", {}).values()
+        is_kept = any(one is self._iterator for one in kept)
+        return {
+            **packed_state(self.manager),
+            "rates": self._rates.state(),
+            "batches_of": self._batches_of if is_kept else None,
+        }
 
     def finish(self) -> None:
         """End the recipe; a warning tells if it has not come to its end."""
@@ -108,9 +115,11 @@ class RecipeRun:
             self._begin_epoch(epoch)
             return begin_epoch(epoch)
 
-        def iterate(*args: Any, **kwargs: Any) -> Any:
-            self._iterator = get_train_iterator(*args, **kwargs)
-            return self._iterator
+        def iterate(epoch: int, *args: Any, **kwargs: Any) -> Any:
+            iterator = get_train_iterator(epoch, *args, **kwargs)
+            if iterator is not self._iterator:
+                self._iterator, self._batches_of = iterator, epoch
+            return iterator
 
         trainer.task.optimizer_step, trainer.train_step = step, train
         trainer.begin_epoch, trainer.get_train_iterator = begin, iterate
