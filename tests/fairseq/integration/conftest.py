@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import random
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from torch.nn import Module
 
-SCRIPTS = Path(__file__).resolve().parents[3] / "integrations/fairseq"
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPTS = ROOT / "integrations/fairseq"
 WORDS = {
     "a": "ein", "big": "großer", "small": "kleiner", "black": "schwarzer", "white": "weißer",
     "dog": "Hund", "bird": "Vogel", "tree": "Baum", "sees": "sieht", "likes": "mag",
@@ -26,6 +31,45 @@ def fairseq() -> ModuleType:
         warnings.simplefilter("ignore")
         pytest.importorskip("sacrebleu")
         return pytest.importorskip("fairseq")  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def parsed() -> Callable[..., argparse.Namespace]:
+    """Give what fairseq's own parser makes of a file of arguments, and of further ones."""
+
+    def parse(config: str, *further: str) -> argparse.Namespace:
+        from fairseq import options
+
+        words = (ROOT / "configs/fairseq" / f"{config}.args").read_text().split()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            parser = options.get_training_parser()
+        given = ["data", *words, *further]
+        return options.parse_args_and_arch(parser, input_args=given)  # type: ignore[no-any-return]
+
+    return parse
+
+
+@pytest.fixture(scope="session")
+def transformer(parsed: Callable[..., argparse.Namespace]) -> Callable[[str, int], Module]:
+    """Give the model of a file of arguments, on the meta device: names and shapes."""
+    built: dict[str, Module] = {}
+
+    def build(config: str, words: int = 100) -> Module:
+        from fairseq.data import Dictionary
+        from fairseq.models.transformer import TransformerModel
+
+        if config in built:
+            return built[config]
+        dictionary: Any = Dictionary()
+        for number in range(words - len(dictionary)):
+            dictionary.add_symbol(f"w{number}")
+        task = SimpleNamespace(source_dictionary=dictionary, target_dictionary=dictionary)
+        with torch.device("meta"):
+            built[config] = TransformerModel.build_model(parsed(config), task)
+        return built[config]
+
+    return build
 
 
 @pytest.fixture
@@ -66,9 +110,15 @@ def texts(tmp_path: Path) -> Path:
     return folder
 
 
-def as_flags(folder: Path, *endings: str) -> list[str]:
-    """Return the flags of ``prepare.py`` for the files of a folder that have such endings."""
-    found = ["--source-lang", "en", "--target-lang", "de"]
-    for split in ("train", "valid", "test"):
-        found += [f"--{split}", *(str(folder / f"{split}.{ending}") for ending in endings)]
-    return found
+
+@pytest.fixture
+def flags(texts: Path) -> Callable[..., list[str]]:
+    """Give the flags of ``prepare.py`` for those of the files that have such endings."""
+
+    def words(*endings: str) -> list[str]:
+        found = ["--source-lang", "en", "--target-lang", "de"]
+        for split in ("train", "valid", "test"):
+            found += [f"--{split}", *(str(texts / f"{split}.{ending}") for ending in endings)]
+        return found
+
+    return words
