@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -103,9 +102,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     """
     if file.suffix == ".safetensors":
         return read_safetensors(file)[0]
-    # a namespace of arguments, as in checkpoints of fairseq, runs no code
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        content: Any = read_torch_file(file)
+    content: Any = read_torch_file(file)
     for key in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
