@@ -14,9 +14,11 @@ from sparseml.fairseq.fitting import (
     require_fitting_model,
     require_supported,
 )
+from sparseml.fairseq.masters import MasterOptimizer, final_gradients, masters_of
 from sparseml.fairseq.rates import Rates
-from sparseml.pytorch.optim import ScheduledModifierManager, StepDriver
+from sparseml.pytorch.optim import StepDriver
 from sparseml.run.errors import one_line
+from sparseml.run.fitting import load_recipe
 
 _LOGGER = logging.getLogger(__name__)
 _NEAR = 1e-6
@@ -43,9 +45,7 @@ class RecipeRun:
         common = trainer.cfg.common
         self.trainer, self.recipe = trainer, str(common.sparseml_recipe)
         require_supported(trainer.cfg)
-        self.manager = ScheduledModifierManager.from_yaml(
-            self.recipe, recipe_variables=common.get("sparseml_recipe_args")
-        )
+        self.manager = load_recipe(self.recipe, common.get("sparseml_recipe_args"))
         self.model = trainer.get_model()
         require_fitting_model(self.manager, self.model, self.recipe)
         self._iterator = iterator
@@ -54,11 +54,19 @@ class RecipeRun:
         self._closed = False
         steps = self._length.updates_in(iterator.next_epoch_idx)
         self.manager.resolve_steps(steps)
-        self.optimizer = trainer.optimizer.optimizer
+        self._masters = masters_of(trainer.optimizer)
+        stepping = trainer.optimizer.optimizer
+        self.optimizer: Any = stepping
+        if self._masters:
+            self.optimizer = MasterOptimizer(stepping, self._masters)
         try:
-            self.manager.initialize(self.model, 0.0)
+            copies = {master.param: master.copy() for master in self._masters}
+            self.manager.initialize(self.model, 0.0, masters=copies)
         except (RuntimeError, ValueError) as error:
             raise FairseqError(f"{self.recipe}: {one_line(error)}") from error
+        self._observes = any(
+            getattr(one, "_observes", False) for one in self.manager.iter_modifiers()
+        )
         self.driver = StepDriver(self.model, self.optimizer, self.manager, steps)
         if state is not None:
             load_packed_state(self.manager, state, self.recipe)
@@ -100,6 +108,8 @@ class RecipeRun:
         begin_epoch, get_train_iterator = trainer.begin_epoch, trainer.get_train_iterator
 
         def step(*args: Any, **kwargs: Any) -> Any:
+            if self._observes:
+                final_gradients(trainer.optimizer, self._masters)
             self.driver.before_step()
             result = optimizer_step(*args, **kwargs)
             self.driver.after_step()
