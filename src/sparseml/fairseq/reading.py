@@ -6,9 +6,11 @@ import argparse
 import collections
 import contextlib
 import importlib
+import logging
 import pickle
 import re
 import typing
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +18,7 @@ from typing import Any
 
 import torch
 
-from sparseml.run.errors import RunError, few
-from sparseml.utils.references import described
+from sparseml.run.errors import RunError, few, one_line
 
 # Plain containers and numbers, which fairseq's files of all ages hold beside tensors. What they are
 # called in the files is not always where they are now.
@@ -33,6 +34,23 @@ _SAFE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("numpy.dtypes", "Float32DType Float64DType Int64DType", ()),
 )
 _UNSAFE = re.compile(r"GLOBAL ([\w.]+)")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep fairseq from warning of what is old in it as it is imported, and from telling its steps.
+
+    Its warnings, as of sentences that are too long, are still told.
+    """
+    logger = logging.getLogger("fairseq")
+    before = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            logger.setLevel(before)
 
 
 @contextmanager
@@ -80,8 +98,10 @@ def read_checkpoint(path: Path, what: str) -> dict[str, Any]:
     except OSError as error:
         raise RunError(f"{what} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # what is in a file of another kind may trip up anything
-        reason = described(error).partition(". ")[0]
-        raise RunError(f"{what} is no checkpoint of fairseq, or damaged: {reason}") from error
+        reason = one_line(error).partition(". ")[0]
+        raise RunError(
+            f"{what} is no checkpoint of fairseq, or damaged ({type(error).__name__}: {reason})"
+        ) from error
     if not isinstance(state.get("model"), dict) or not (state.get("cfg") or state.get("args")):
         raise RunError(
             f"{what} is no checkpoint of fairseq: it has {few(sorted(map(str, state)), 6)}, "
