@@ -114,8 +114,9 @@ def _load(original: Any, cfg: Any, trainer: Any, **kwargs: Any) -> Any:
 def _save(original: Any, cfg: Any, trainer: Any, iterator: Any, loss: Any) -> Any:
     """Save a checkpoint; one that is not sparse yet cannot be the best."""
     run = run_of(trainer)
-    if run is not None and not run.is_sparse:
-        loss = None
+    if run is not None:
+        run.validated(loss)
+        loss = loss if run.is_sparse else None
     return original(cfg, trainer, iterator, loss)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sparseml.fairseq.checkpoints import load_packed_state, packed_state
@@ -16,6 +17,7 @@ from sparseml.fairseq.fitting import (
 )
 from sparseml.fairseq.masters import MasterOptimizer, final_gradients, masters_of
 from sparseml.fairseq.rates import Rates
+from sparseml.fairseq.report import TrainedRun
 from sparseml.pytorch.optim import StepDriver
 from sparseml.run.errors import one_line
 from sparseml.run.fitting import load_recipe
@@ -79,6 +81,10 @@ class RecipeRun:
         require_fitting_length(self.manager, self.driver.position, self._ends, self.recipe)
         self._rates = Rates(trainer, self.manager, self.recipe, state)
         self._hook(trainer)
+        self._report: TrainedRun | None = None
+        if folder := common.get("sparseml_output"):
+            goes_on = state is not None
+            self._report = TrainedRun(trainer, self.manager, Path(folder), steps, goes_on)
 
     @property
     def is_sparse(self) -> bool:
@@ -98,8 +104,15 @@ class RecipeRun:
             "batches_of": self._batches_of if is_kept else None,
         }
 
+    def validated(self, loss: float | None) -> None:
+        """Take note of the loss of a validation."""
+        if self._report is not None:
+            self._report.validated(loss)
+
     def finish(self) -> None:
-        """End the recipe; a warning tells if it has not come to its end."""
+        """End the recipe, and write the report; a warning tells if its end was not reached."""
+        if self._report is not None:
+            self._report.finish()
         _LOGGER.info("%s", self.manager.summary())
         self.manager.finalize(self.model)
 
