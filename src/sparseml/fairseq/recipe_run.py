@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sparseml.fairseq.checkpoints import load_packed_state, packed_state
@@ -16,7 +17,16 @@ from sparseml.fairseq.fitting import (
 )
 from sparseml.fairseq.rates import Rates
 from sparseml.pytorch.optim import ScheduledModifierManager, StepDriver
-from sparseml.run.errors import one_line
+from sparseml.pytorch.utils.saving.files import CheckpointError
+from sparseml.run.errors import RunError, one_line
+from sparseml.run.masks import (
+    MASKS_FILE,
+    carry_masks,
+    mask_weights,
+    masks_in_force,
+    masks_of_run,
+    write_masks,
+)
 
 _LOGGER = logging.getLogger(__name__)
 _NEAR = 1e-6
@@ -60,6 +70,8 @@ class RecipeRun:
         except (RuntimeError, ValueError) as error:
             raise FairseqError(f"{self.recipe}: {one_line(error)}") from error
         self.driver = StepDriver(self.model, self.optimizer, self.manager, steps)
+        if state is None and common.get("sparseml_initial_masks"):
+            self._take(str(common.sparseml_initial_masks))
         if state is not None:
             load_packed_state(self.manager, state, self.recipe)
         elif loaded:
@@ -93,7 +105,20 @@ class RecipeRun:
     def finish(self) -> None:
         """End the recipe; a warning tells if it has not come to its end."""
         _LOGGER.info("%s", self.manager.summary())
+        keeping = self.trainer.cfg.checkpoint
+        if self.trainer.is_data_parallel_master and not keeping.no_save:
+            write_masks(Path(keeping.save_dir) / MASKS_FILE, masks_in_force(self.manager))
         self.manager.finalize(self.model)
+
+    def _take(self, masks: str) -> None:
+        """Begin with the masks of another run."""
+        try:
+            found = masks_of_run(masks)
+            mask_weights(self.model, found)
+            carry_masks(self.manager, found)
+        except (CheckpointError, RunError) as error:
+            text = one_line(error).replace("--initial-masks", "--sparseml-initial-masks")
+            raise FairseqError(text) from error
 
     def _hook(self, trainer: Any) -> None:
         optimizer_step, train_step = trainer.task.optimizer_step, trainer.train_step
