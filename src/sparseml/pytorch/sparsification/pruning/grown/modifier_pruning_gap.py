@@ -342,9 +342,11 @@ class GaPPruningModifier(BasePruningModifier):
     def _holds(self, place: int) -> bool:
         """Whether a mask, such as one carried over from another run, is what is asked for."""
         mask = self._masks.bits[place]
-        if self._masks.sharded or self.global_sparsity or self._grown is not None:
+        if self._masks.sharded or self._grown is not None:
             return False
         gone = mask.numel() - int(mask.sum())
+        if self.global_sparsity:  # then no mask has a count of its own; a later step has pruned all
+            return gone > 0 and self.first_step > 0
         return gone > 0 and gone == prune_count(mask.numel(), self._finals[place])
 
     def _goal(self) -> float:
