@@ -18,9 +18,10 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-from sparseml.run.errors import RunError, run_reported
 from translation.corpus import SPLITS, Prepared, read_lines, read_pairs
 from translation.subwords import MARKS, Encoder, drawn, learn
+
+from sparseml.run.errors import RunError, run_reported
 
 
 def parser() -> argparse.ArgumentParser:
@@ -93,7 +94,9 @@ def _fill(args: argparse.Namespace, folder: Path) -> None:
     languages = (args.source_lang, args.target_lang)
     most = {"train": args.pairs}
     counts = {
-        split: _write_text(getattr(args, split), folder / "text" / split, languages, most.get(split))
+        split: _write_text(
+            getattr(args, split), folder / "text" / split, languages, most.get(split)
+        )
         for split in SPLITS
     }
     encoders = _learn(args, folder, counts["train"])
@@ -105,7 +108,9 @@ def _fill(args: argparse.Namespace, folder: Path) -> None:
     told = f" ({left} left out: empty, or of over {args.max_pieces} pieces)" if left else ""
     print(f"pairs: {kept['train']} train{told}, {kept['valid']} valid, {kept['test']} test")
     sizes = [sum(1 for _ in read_lines(folder / f"dict.{one}.txt")) for one in languages]
-    print(f"pieces: {sizes[0]} {args.source_lang}, {sizes[1]} {args.target_lang}, {args.vocabulary}")
+    print(
+        f"pieces: {sizes[0]} {args.source_lang}, {sizes[1]} {args.target_lang}, {args.vocabulary}"
+    )
 
 
 def _write_text(

@@ -18,13 +18,13 @@ from tempfile import TemporaryDirectory
 
 import sacrebleu.metrics
 from torch import Tensor
+from translation.corpus import SPLITS, Prepared, read_lines
+from translation.subwords import MARKS
 
 from sparseml.fairseq import USER_DIR
 from sparseml.fairseq.reading import quiet, read_checkpoint
 from sparseml.run.errors import RunError, run_reported
 from sparseml.run.files import atomic_text
-from translation.corpus import SPLITS, Prepared, read_lines
-from translation.subwords import MARKS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,7 +40,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--beam", type=int, default=4, help="translations in view [4]")
     found.add_argument("--lenpen", type=float, default=1.0, help="below 1 favours short ones [1]")
     found.add_argument("--lowercase", action="store_true", help="score without regard to case")
-    found.add_argument("--output", type=Path, metavar="FILE", help="for the translations, a line each")
+    found.add_argument(
+        "--output", type=Path, metavar="FILE", help="for the translations, a line each"
+    )
     return found
 
 
@@ -87,9 +89,7 @@ def _zeros(weights: Sequence[Tensor]) -> str:
     return f"{zeros / max(count, 1):.2%} of {count:,}"
 
 
-def _translate(
-    args: argparse.Namespace, prepared: Prepared, further: Sequence[str]
-) -> list[str]:
+def _translate(args: argparse.Namespace, prepared: Prepared, further: Sequence[str]) -> list[str]:
     """Return the translations in the order of the sentences."""
     with TemporaryDirectory() as folder:
         command = [

@@ -110,7 +110,6 @@ def texts(tmp_path: Path) -> Path:
     return folder
 
 
-
 @pytest.fixture
 def flags(texts: Path) -> Callable[..., list[str]]:
     """Give the flags of ``prepare.py`` for those of the files that have such endings."""

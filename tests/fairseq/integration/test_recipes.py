@@ -55,9 +55,7 @@ def test_the_big_model_has_the_published_size(big: Module) -> None:
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_partitions_are_those_of_the_profile(big: Module, name: str) -> None:
     layout = read(name)[1].layout(big)
-    sizes = [
-        [layout.selected[place].param.numel() for place in part] for part in layout.partitions
-    ]
+    sizes = [[layout.selected[place].param.numel() for place in part] for part in layout.partitions]
     assert (list(map(len, sizes)), list(map(sum, sizes))) == LAYOUTS[name]
     assert sum(map(sum, sizes)) == PRUNABLE and len(layout.selected) == 96
 

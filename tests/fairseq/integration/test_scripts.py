@@ -168,9 +168,7 @@ def test_a_corpus_that_does_not_fit_is_told_in_a_line_and_nothing_is_left(
     assert left_in(tmp_path) == before
 
 
-def test_too_many_pieces_are_told(
-    script: Load, flags: Flags, tmp_path: Path, capsys: Any
-) -> None:
+def test_too_many_pieces_are_told(script: Load, flags: Flags, tmp_path: Path, capsys: Any) -> None:
     before = left_in(tmp_path)
     given = [*flags("tsv"), "--vocab-size", "5000"]
     assert script("prepare").main([str(tmp_path / "data"), *given]) == 2
