@@ -81,8 +81,9 @@ def big(transformer: Callable[..., Module]) -> Module:
     return transformer("wmt14_en_de_big", 33_712)
 
 
-@pytest.mark.parametrize("style", ["delta", "full"])
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize(
+    ("name", "style"), [*((name, "delta") for name in LAYOUTS), ("forward_3", "full")]
+)
 def test_a_layout_selects_what_the_ready_recipe_does(
     tmp_path: Path, big: Module, name: str, style: str
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def big(transformer: Build) -> Module:
 
 
 def test_the_big_model_has_the_published_size(big: Module) -> None:
-    own = {name: param for name, param in big.named_parameters()}
+    own = dict(big.named_parameters())
     # the reference's attention has no biases
     biases = sum(p.numel() for name, p in own.items() if name.endswith("_proj.bias"))
     assert sum(param.numel() for param in own.values()) - biases == 210_808_832
@@ -77,7 +78,7 @@ def test_sparsities_by_role_make_the_same_in_the_mean(big: Module) -> None:
 def test_random_groups_are_a_third_of_the_tensors(big: Module) -> None:
     groups = read("random_3")[1].layout(big).groups
     assert len(groups) == 100 and {len(group) for group in groups} == {32}
-    assert all(not set(one) & set(next_) for one, next_ in zip(groups, groups[1:], strict=False))
+    assert all(not set(one) & set(next_) for one, next_ in pairwise(groups))
 
 
 @pytest.mark.parametrize("name", NAMES)
