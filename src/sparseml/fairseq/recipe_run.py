@@ -55,13 +55,13 @@ class RecipeRun:
         self._length = Length(trainer.cfg, iterator, trainer.get_num_updates())
         self._closed = False
         steps = self._length.updates_in(iterator.next_epoch_idx)
-        self.manager.resolve_steps(steps)
         self._masters = masters_of(trainer.optimizer)
         stepping = trainer.optimizer.optimizer
         self.optimizer: Any = stepping
         if self._masters:
             self.optimizer = MasterOptimizer(stepping, self._masters)
         try:
+            self.manager.resolve_steps(steps)
             copies = {master.param: master.copy() for master in self._masters}
             self.manager.initialize(self.model, 0.0, masters=copies)
         except (RuntimeError, ValueError) as error:
