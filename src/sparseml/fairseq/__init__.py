@@ -1,10 +1,15 @@
-"""Recipes in the world of fairseq: one shot for translation and language models, and reports.
+"""Recipes in fairseq: a folder for its ``--user-dir``, one shot, and reports; nothing copied.
 
-Nothing is imported before it is used.
+.. code-block:: console
+
+    $ fairseq-train DATA --user-dir "$(python -m sparseml.fairseq)" --sparseml-recipe FILE ...
+
+Nothing is imported before it is used, and fairseq may come from any distribution that has it.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparseml.lazy import lazy_names
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GLUE",
+    "USER_DIR",
     "Loaded",
     "OneShotSettings",
     "SequenceSession",
@@ -28,6 +34,9 @@ __all__ = [
     "open_session",
     "read_checkpoint",
 ]
+
+USER_DIR = Path(__file__).parent / "user_dir" / "sparseml_plugin"
+"""What to give to ``--user-dir``."""
 
 _HOMES = {
     "glue": "GLUE",
