@@ -105,8 +105,9 @@ def test_bleu_is_that_of_fairseq_generate(
     assert words == translation
 
 
-@pytest.mark.parametrize("pruner", PRUNERS)
-@pytest.mark.parametrize("name", ["pairs", "text"])
+@pytest.mark.parametrize(
+    ("name", "pruner"), [*(("pairs", pruner) for pruner in PRUNERS), ("text", "obs")]
+)
 def test_every_ready_recipe_prunes(
     call: Any, corpora: Paths, checkpoints: Paths, name: str, pruner: str
 ) -> None:
