@@ -146,7 +146,20 @@ class RecipeRun:
 
         trainer.task.optimizer_step, trainer.train_step = step, train
         trainer.begin_epoch, trainer.get_train_iterator = begin, iterate
+        self._let_early_stopping_wait(trainer)
         self._rates.hook()
+
+    def _let_early_stopping_wait(self, trainer: Any) -> None:
+        """Let ``--patience`` begin with the first validation of a model that is sparse."""
+        settings, begin = trainer.cfg.checkpoint, trainer.begin_valid_epoch
+        patience, settings.patience = settings.patience, -1
+
+        def begin_valid_epoch(epoch: int) -> Any:
+            if settings.patience != patience and self.is_sparse:
+                settings.patience = patience
+            return begin(epoch)
+
+        trainer.begin_valid_epoch = begin_valid_epoch
 
     def _begin_epoch(self, epoch: int) -> None:
         """Count on with the number of updates that this epoch has."""
