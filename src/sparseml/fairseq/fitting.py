@@ -129,8 +129,7 @@ def require_fitting_length(manager: Any, position: Position, ends: float, recipe
         raise FairseqError(
             f"{recipe} goes on until epoch {epochs:g}, for {steps_to(epochs, steps)} updates of "
             f"which {steps} make an epoch, but the run ends after {steps_to(ends, steps)} updates "
-            f"(epoch {ends:g}): give --max-epoch {math.ceil(epochs)} without --max-update, or a "
-            "shorter recipe"
+            f"(epoch {ends:g}): give a higher --max-epoch or --max-update, or a shorter recipe"
         )
     if math.isfinite(ends):
         # what is due at the very end is done there, too

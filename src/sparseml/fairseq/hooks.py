@@ -7,11 +7,15 @@ from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
 
+import torch
+from torch.multiprocessing.spawn import ProcessExitedException
+
 from sparseml.fairseq.checkpoints import STATE_KEY, batches_as_before, begins_anew
-from sparseml.fairseq.errors import reported
+from sparseml.fairseq.errors import FairseqError, reported
 from sparseml.fairseq.flags import add_flags
 from sparseml.fairseq.reading import fairseq_files
 from sparseml.fairseq.recipe_run import RecipeRun
+from sparseml.run.fitting import load_recipe
 
 _LOGGER = logging.getLogger(__name__)
 _RUNS: list[RecipeRun] = []
@@ -50,14 +54,28 @@ def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
 
 
 def _call_main(original: Any, cfg: Any, main: Any, **kwargs: Any) -> Any:
-    from torch.multiprocessing import ProcessExitedException
-
+    """Run a main function of fairseq in this process or in others; first check the recipe."""
+    reported(_check)(cfg)
     try:
         return original(cfg, partial(run_to_end, main), **kwargs)
     except ProcessExitedException as error:
         if error.exit_code > 1:  # it has told why
             raise SystemExit(error.exit_code) from error
         raise
+
+
+def _check(cfg: Any) -> None:
+    common, distributed = cfg.common, cfg.distributed_training
+    if not common.get("sparseml_recipe"):
+        return
+    load_recipe(common.sparseml_recipe, common.get("sparseml_recipe_args"))
+    starts = distributed.distributed_world_size > 1 and not distributed.distributed_no_spawn
+    if starts and not torch.cuda.device_count():
+        raise FairseqError(
+            f"--distributed-world-size {distributed.distributed_world_size}: fairseq starts a "
+            "process for each GPU, and here is none; start them yourself, each with "
+            "--distributed-no-spawn, --distributed-rank and --distributed-init-method"
+        )
 
 
 def run_to_end(main: Any, cfg: Any, **kwargs: Any) -> None:
@@ -96,8 +114,9 @@ def _load(original: Any, cfg: Any, trainer: Any, **kwargs: Any) -> Any:
 def _save(original: Any, cfg: Any, trainer: Any, iterator: Any, loss: Any) -> Any:
     """Save a checkpoint; one that is not sparse yet cannot be the best."""
     run = run_of(trainer)
-    if run is not None and not run.is_sparse:
-        loss = None
+    if run is not None:
+        run.validated(loss)
+        loss = loss if run.is_sparse else None
     return original(cfg, trainer, iterator, loss)
 
 

@@ -15,10 +15,13 @@ from sparseml.fairseq.fitting import (
     require_fitting_model,
     require_supported,
 )
+from sparseml.fairseq.masters import MasterOptimizer, final_gradients, masters_of
 from sparseml.fairseq.rates import Rates
-from sparseml.pytorch.optim import ScheduledModifierManager, StepDriver
+from sparseml.fairseq.report import TrainedRun
+from sparseml.pytorch.optim import StepDriver
 from sparseml.pytorch.utils.saving.files import CheckpointError
 from sparseml.run.errors import RunError, one_line
+from sparseml.run.fitting import load_recipe
 from sparseml.run.masks import (
     MASKS_FILE,
     carry_masks,
@@ -53,9 +56,7 @@ class RecipeRun:
         common = trainer.cfg.common
         self.trainer, self.recipe = trainer, str(common.sparseml_recipe)
         require_supported(trainer.cfg)
-        self.manager = ScheduledModifierManager.from_yaml(
-            self.recipe, recipe_variables=common.get("sparseml_recipe_args")
-        )
+        self.manager = load_recipe(self.recipe, common.get("sparseml_recipe_args"))
         self.model = trainer.get_model()
         require_fitting_model(self.manager, self.model, self.recipe)
         self._iterator = iterator
@@ -64,11 +65,19 @@ class RecipeRun:
         self._closed = False
         steps = self._length.updates_in(iterator.next_epoch_idx)
         self.manager.resolve_steps(steps)
-        self.optimizer = trainer.optimizer.optimizer
+        self._masters = masters_of(trainer.optimizer)
+        stepping = trainer.optimizer.optimizer
+        self.optimizer: Any = stepping
+        if self._masters:
+            self.optimizer = MasterOptimizer(stepping, self._masters)
         try:
-            self.manager.initialize(self.model, 0.0)
+            copies = {master.param: master.copy() for master in self._masters}
+            self.manager.initialize(self.model, 0.0, masters=copies)
         except (RuntimeError, ValueError) as error:
             raise FairseqError(f"{self.recipe}: {one_line(error)}") from error
+        self._observes = any(
+            getattr(one, "_observes", False) for one in self.manager.iter_modifiers()
+        )
         self.driver = StepDriver(self.model, self.optimizer, self.manager, steps)
         if state is None and common.get("sparseml_initial_masks"):
             self._take(str(common.sparseml_initial_masks))
@@ -83,6 +92,10 @@ class RecipeRun:
         require_fitting_length(self.manager, self.driver.position, self._ends, self.recipe)
         self._rates = Rates(trainer, self.manager, self.recipe, state)
         self._hook(trainer)
+        self._report: TrainedRun | None = None
+        if folder := common.get("sparseml_output"):
+            goes_on = state is not None
+            self._report = TrainedRun(trainer, self.manager, Path(folder), steps, goes_on)
 
     @property
     def is_sparse(self) -> bool:
@@ -102,8 +115,15 @@ class RecipeRun:
             "batches_of": self._batches_of if is_kept else None,
         }
 
+    def validated(self, loss: float | None) -> None:
+        """Take note of the loss of a validation."""
+        if self._report is not None:
+            self._report.validated(loss)
+
     def finish(self) -> None:
-        """End the recipe; a warning tells if it has not come to its end."""
+        """End the recipe, and write the report; a warning tells if its end was not reached."""
+        if self._report is not None:
+            self._report.finish()
         _LOGGER.info("%s", self.manager.summary())
         keeping = self.trainer.cfg.checkpoint
         if self.trainer.is_data_parallel_master and not keeping.no_save:
@@ -125,6 +145,8 @@ class RecipeRun:
         begin_epoch, get_train_iterator = trainer.begin_epoch, trainer.get_train_iterator
 
         def step(*args: Any, **kwargs: Any) -> Any:
+            if self._observes:
+                final_gradients(trainer.optimizer, self._masters)
             self.driver.before_step()
             result = optimizer_step(*args, **kwargs)
             self.driver.after_step()
