@@ -87,6 +87,11 @@ def test_a_chain_equals_one_run(chain, children, pooled):
     )
 
 
+def test_patterns_with_backslashes(chain, children):
+    chain(*FLAGS, "--params", r"re:\d\.weight", "--parts", "2")
+    assert len(read_masks(Path("out/final/masks.safetensors"))) == 4
+
+
 def test_going_on_from_a_step(chain, children):
     chain(*FLAGS)
     done = len(children.commands)
