@@ -15,6 +15,7 @@ from torch import Tensor
 from sparseml.gap.plan import Link
 from sparseml.pytorch.functional.selection import prune_count
 from sparseml.pytorch.utils.saving.files import read_safetensors, read_torch_file
+from sparseml.run.checkpoints import last_checkpoints
 from sparseml.run.errors import RunError, few
 from sparseml.run.masks import MASKS_FILE, read_masks
 
@@ -84,7 +85,7 @@ class Child:
         launch += ["--experiment", folder.name, "--seed", str(link.seed)]
         launch += ["--epochs", str(link.epochs)]
         launch += [] if link.rate is None else ["--lr", repr(link.rate)]
-        if any(folder.glob("checkpoints/*_last.pth*")):  # it has begun before
+        if last_checkpoints(folder):  # it has begun before
             return [*launch, "--resume", str(folder)]
         launch += ["--overwrite"]
         if parent is None:
