@@ -229,7 +229,7 @@ def _reserve(file: int, size: int, folder: str) -> None:
     except OSError as error:
         free = shutil.disk_usage(folder).free
         told = (
-            f"{error.strerror}: one more file of inverse Fisher matrices needs {size / 1e6:.1f} MB, "
+            f"{error.strerror}: a file of inverse Fisher matrices needs {size / 1e6:.1f} MB, "
             f"{free / 1e6:.1f} MB are free"
         )
         raise OSError(error.errno, told, folder) from error
