@@ -6,8 +6,8 @@
 
 Every step is a ``fairseq-train`` on a folder of ``fairseq-preprocess``, with the settings of the
 reference, to which ``--extra-cmd`` adds. It is ``sparseml gap train`` in other words, and ends as
-that does: with everything pruned and ``--finetune-epochs`` of training. ``--child "sparseml train"``
-trains otherwise, and so does a command with ``{recipe}`` and ``{output}`` in it.
+that does: with everything pruned and ``--finetune-epochs`` of training. Another child is
+``--child "sparseml train"``, or a command with ``{recipe}`` and ``{output}`` in it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ FAIRSEQ_LAYERS = (
     r"re:(en|de)coder\.layers\.\d+\.((self|encoder)_attn\.(q|k|v|out)_proj|fc[12])\.weight"
 )
 UNUSED = ("--warmup", "--bs", "--optimizer-batch-size", "--lr-schedule-within-step")
-OF_REFERENCE = (
+OF_REFERENCE = shlex.split(
     "--arch transformer_wmt_en_de_big_t2t --share-all-embeddings --dropout 0.1 "
     "--criterion label_smoothed_cross_entropy --label-smoothing 0.1 --max-tokens 5120 "
-    "--optimizer adam --adam-betas (0.9,0.997) --adam-eps 1e-9 --clip-norm 0.0 "
+    "--optimizer adam --adam-betas '(0.9,0.997)' --adam-eps 1e-9 --clip-norm 0.0 "
     "--lr-scheduler inverse_sqrt --warmup-updates 4000"
-).split()
+)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

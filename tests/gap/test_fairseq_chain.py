@@ -82,7 +82,11 @@ def test_a_chain_of_fairseq_equals_one_run(corpus, tmp_path):
     )
     log = (tmp_path / "out/step_0.log").read_text().splitlines()[0]
     words = log.replace("'", "").split()[2:]
-    for flag, value in {"--sparseml-recipe": "one.yaml", "--save-dir": "one", "--max-epoch": "3"}.items():
+    for flag, value in {
+        "--sparseml-recipe": "one.yaml",
+        "--save-dir": "one",
+        "--max-epoch": "3",
+    }.items():
         words[words.index(flag) + 1] = value
     one = call(*words, cwd=tmp_path)
     assert one.returncode == 0, one.stderr
@@ -108,7 +112,10 @@ def test_workers_of_fairseq_are_merged(corpus, tmp_path):
     assert sum(worker is not None for worker in owner.values()) == MATRICES
     final = read_weights(tmp_path / "out/final/checkpoints/checkpoint_last.pt")
     masks = read_masks(tmp_path / "out/final/checkpoints/masks.safetensors")
-    assert {round(int((final[n] == 0).sum()) / m.numel(), 2) for n, m in masks.items()} <= {0.75, 0.76}
+    assert {round(int((final[n] == 0).sum()) / m.numel(), 2) for n, m in masks.items()} <= {
+        0.75,
+        0.76,
+    }
 
 
 def test_masks_of_another_model_and_a_step_that_fails(corpus, tmp_path):

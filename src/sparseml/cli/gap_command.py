@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -173,7 +174,7 @@ def _description(given: dict[str, Any]) -> Any:
     if given["lr"] is None and given["lr_across_steps"] != "constant":
         raise Problem(f"--lr-across-steps {given['lr_across_steps']} needs --lr")
     text = recipe or _RECIPE.format(
-        params=list(given["params"]) or "__ALL_PRUNABLE__",
+        params=json.dumps(given["params"]) if given["params"] else "__ALL_PRUNABLE__",
         sparsity=given["sparsity"] or 0.8,
         steps=given["steps"],
         epochs=given["epochs_per_step"] or 5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -14,6 +15,7 @@ from sparseml.pytorch.sparsification.modifier import Modifier
 from sparseml.run.errors import RunError
 from sparseml.run.fitting import require_fitting_patterns, require_fitting_schedule
 
+_LOGGER = logging.getLogger(__name__)
 _NEAR = 1e-9
 
 
@@ -86,6 +88,8 @@ def require_supported(cfg: Any) -> None:
     for what, is_so in refused.items():
         if is_so:
             raise FairseqError(f"--sparseml-recipe does not work with {what}")
+    if cfg.ema.store_ema:
+        _LOGGER.warning("--store-ema: the averaged weights are not pruned, only the model's own")
 
 
 def require_fitting_model(manager: Any, model: nn.Module, recipe: str) -> None:

@@ -12,6 +12,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 
 from sparseml.fairseq.checkpoints import STATE_KEY, batches_as_before, begins_anew
 from sparseml.fairseq.errors import FairseqError, reported
+from sparseml.fairseq.fitting import require_supported
 from sparseml.fairseq.flags import add_flags
 from sparseml.fairseq.reading import fairseq_files
 from sparseml.fairseq.recipe_run import RecipeRun
@@ -68,6 +69,7 @@ def _check(cfg: Any) -> None:
     common, distributed = cfg.common, cfg.distributed_training
     if not common.get("sparseml_recipe"):
         return
+    require_supported(cfg)
     load_recipe(common.sparseml_recipe, common.get("sparseml_recipe_args"))
     starts = distributed.distributed_world_size > 1 and not distributed.distributed_no_spawn
     if starts and not torch.cuda.device_count():

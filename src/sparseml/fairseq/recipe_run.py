@@ -64,13 +64,13 @@ class RecipeRun:
         self._length = Length(trainer.cfg, iterator, trainer.get_num_updates())
         self._closed = False
         steps = self._length.updates_in(iterator.next_epoch_idx)
-        self.manager.resolve_steps(steps)
         self._masters = masters_of(trainer.optimizer)
         stepping = trainer.optimizer.optimizer
         self.optimizer: Any = stepping
         if self._masters:
             self.optimizer = MasterOptimizer(stepping, self._masters)
         try:
+            self.manager.resolve_steps(steps)
             copies = {master.param: master.copy() for master in self._masters}
             self.manager.initialize(self.model, 0.0, masters=copies)
         except (RuntimeError, ValueError) as error:
@@ -170,7 +170,20 @@ class RecipeRun:
 
         trainer.task.optimizer_step, trainer.train_step = step, train
         trainer.begin_epoch, trainer.get_train_iterator = begin, iterate
+        self._let_early_stopping_wait(trainer)
         self._rates.hook()
+
+    def _let_early_stopping_wait(self, trainer: Any) -> None:
+        """Let ``--patience`` begin with the first validation of a model that is sparse."""
+        settings, begin = trainer.cfg.checkpoint, trainer.begin_valid_epoch
+        patience, settings.patience = settings.patience, -1
+
+        def begin_valid_epoch(epoch: int) -> Any:
+            if settings.patience != patience and self.is_sparse:
+                settings.patience = patience
+            return begin(epoch)
+
+        trainer.begin_valid_epoch = begin_valid_epoch
 
     def _begin_epoch(self, epoch: int) -> None:
         """Count on with the number of updates that this epoch has."""

@@ -19,6 +19,7 @@ from sparseml.pytorch.utils.saving.files import (
     read_safetensors,
     read_torch_file,
 )
+from sparseml.run.checkpoints import last_checkpoints
 from sparseml.run.errors import RunError, few
 from sparseml.run.masks import MASKS_FILE, read_masks
 
@@ -93,7 +94,7 @@ class Child:
         launch += ["--experiment", folder.name, "--seed", str(link.seed)]
         launch += ["--epochs", str(link.epochs)]
         launch += [] if link.rate is None else ["--lr", repr(link.rate)]
-        if any(folder.glob("checkpoints/*_last.pth*")):  # it has begun before
+        if last_checkpoints(folder):  # it has begun before
             return [*launch, "--resume", str(folder)]
         launch += ["--overwrite"]
         if parent is None:

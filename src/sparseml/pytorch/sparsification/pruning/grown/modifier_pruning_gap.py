@@ -309,8 +309,8 @@ class GaPPruningModifier(BasePruningModifier):
         step = self._grows(self._now)
         grows = () if step is None else self._groups[step]
         masks, begins = self._masks, self._grown is None
-        if not begins and not self.final_prune and self._now >= self._last_edge() - _EARLY:
-            return  # what has grown last stays as it is
+        if grows and not begins and self._now >= self._edges()[-1]:
+            return  # the last step is over, and what it has grown is left dense
         dense = range(len(masks)) if self._grown is None else self._grown
         spared = set(grows) if begins and not self.prune_grown_at_start else set()
         goes = [i for i in dense if i not in spared and self._finals[i] and not self._holds(i)]
