@@ -30,6 +30,7 @@ def left_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bpe", ["sentencepiece", "subword-nmt"])
 def test_a_corpus_is_prepared_and_a_model_of_it_tested(
     script: Load, flags: Flags, texts: Path, tmp_path: Path, bpe: str, capsys: Any
@@ -73,6 +74,7 @@ def test_a_corpus_is_prepared_and_a_model_of_it_tested(
     assert zeros.endswith(f" of {sum(distinct.values()):,} in all")
 
 
+@pytest.mark.slow
 def test_two_texts_are_the_same_as_a_table(
     script: Load, flags: Flags, texts: Path, tmp_path: Path
 ) -> None:
@@ -81,11 +83,11 @@ def test_two_texts_are_the_same_as_a_table(
     pairs = flags("en", "de")
     pairs[pairs.index(str(texts / "train.en"))] += ".gz"
     size = ["--vocab-size", "45"]
-    for name, given in (("texts", pairs), ("table", flags("tsv"))):
+    for name, given in (("two", pairs), ("table", flags("tsv"))):
         assert script("prepare").main([str(tmp_path / name), *given, *size]) == 0
     for file in (tmp_path / "table").rglob("*"):
         if file.is_file() and file.name != "preprocess.log":
-            same = tmp_path / "texts" / file.relative_to(tmp_path / "table")
+            same = tmp_path / "two" / file.relative_to(tmp_path / "table")
             if file.name == "bpe.model":  # which also holds its own path
                 same, file = same.with_suffix(".vocab"), file.with_suffix(".vocab")
             assert file.read_bytes() == same.read_bytes(), file
@@ -99,6 +101,7 @@ def test_what_the_pieces_are_learned_from_is_drawn_by_the_seed(script: Load) -> 
     assert list(drawn(lines, 50, None, 1)) == list(drawn(lines, 50, 50, 1)) == lines
 
 
+@pytest.mark.slow
 def test_pairs_that_no_model_learns_from_are_left_out(
     script: Load, flags: Flags, texts: Path, tmp_path: Path, capsys: Any
 ) -> None:
