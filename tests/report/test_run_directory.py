@@ -46,7 +46,7 @@ def test_a_run_is_not_replaced_by_accident(tmp_path: Path) -> None:
     assert content(run.path, "run.json")["name"] == "first"
     RunDirectory.start(tmp_path / "a", "second", overwrite=True)
     kept = {file.name for file in run.path.iterdir()}
-    assert kept == {"run.json", "config.json", "environment.json", "mine.txt"}
+    assert kept == {".lock", "run.json", "config.json", "environment.json", "mine.txt"}
 
 
 def test_only_runs_can_be_continued(tmp_path: Path) -> None:
@@ -163,3 +163,28 @@ def test_a_killed_run_can_be_read(tmp_path: Path) -> None:
     assert run.metrics.series["loss"][last - 1] == (last, last)
     assert run.result.variants["sparse"].metrics["accuracy"] >= last / 1e6
     assert all("missing" in problem or "no layers" in problem for problem in run.problems)
+
+
+@pytest.mark.parametrize("text", ['{"variants": {"dense"', "[" * 100_000, "[1]", ""])
+def test_a_damaged_file_stands_in_nobodys_way(tmp_path: Path, text: str) -> None:
+    run = RunDirectory.start(tmp_path, "first")
+    for name in ("result.json", "run.json"):
+        (tmp_path / name).write_text(text)
+    with RunDirectory(run.path) as again:
+        again.write_result(notes=["measured again"])
+    assert content(tmp_path, "result.json")["notes"] == ["measured again"]
+    info = content(tmp_path, "run.json")
+    assert info["status"] == "finished" and info["format"] and info["name"] == tmp_path.name
+    assert (tmp_path / "result.json.damaged").read_text() == text  # nothing is lost
+    assert not any("cannot be read" in problem for problem in read_run(tmp_path).problems)
+
+
+def test_what_ended_a_run_is_told_also_where_it_cannot_be_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    with pytest.raises(ValueError, match="the real reason"), RunDirectory.start(tmp_path):
+        monkeypatch.setattr("sparseml.report.run_directory._write_json", full)
+        raise ValueError("the real reason")

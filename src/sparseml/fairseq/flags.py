@@ -8,6 +8,7 @@ from typing import Optional
 FLAGS = {
     "sparseml_recipe": "recipe to train by: a file, or recipe:NAME",
     "sparseml_recipe_args": "values for variables of the recipe: JSON, or name=value,...",
+    "sparseml_initial_masks": "masks to begin with: a masks.safetensors, or the folder that has it",
     "sparseml_output": "folder of the run to be made, for recipe, metrics and a report",
 }
 

@@ -19,7 +19,8 @@ __all__ = ["GLUE", "FairseqGlue"]
 
 _ONE_SHOT = (
     "Prune a model in one shot, without training, to one or several sparsities, and evaluate each."
-    "\nThese are the flags for models of fairseq: of translation and of language modelling."
+    "\nThese are the flags for models of fairseq, of translation and of language modelling; with\n"
+    "--model hf:DIR those for models of Transformers, without either those for timm's."
 )
 _ONE_SHOT_EXAMPLES = (
     "data-bin --model fairseq:checkpoint_best.pt --recipe recipe:fairseq/one_shot/cap/transformer "

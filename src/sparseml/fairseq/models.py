@@ -127,16 +127,20 @@ def skeleton(model: str) -> nn.Module:
         return _built(task, cfg, what)
 
 
-def write_checkpoint(path: Path, model: nn.Module, content: dict[str, Any]) -> None:
+def write_checkpoint(path: Path, model: nn.Module, loaded: Loaded) -> None:
     """Write a checkpoint that fairseq reads, also without leave to read more than plain data.
 
-    :param content: of the checkpoint that the model came from, its configuration as plain data: all
-        but weights and the state of the optimizer is kept
+    :param loaded: where the model came from: all of its checkpoint but weights and the state of the
+        optimizer is kept. The languages are named, so that no corpus is needed to tell them
     :raises OSError: if it cannot be written
     """
+    content, task = loaded.content, loaded.task
+    settings = dict(content["cfg"]["task"])
+    if isinstance(task, TranslationTask):
+        settings |= {"source_lang": task.cfg.source_lang, "target_lang": task.cfg.target_lang}
     kept = {
         "args": None,
-        "cfg": content["cfg"],
+        "cfg": {**content["cfg"], "task": settings},
         "model": model.state_dict(),
         "criterion": None,
         "optimizer_history": content.get("optimizer_history") or [],

@@ -95,8 +95,8 @@ def read_checkpoint(path: Path, what: str) -> dict[str, Any]:
             f"{what} holds {unsafe[1]}, which is not read: a file that holds more than numbers and "
             "settings could run code"
         ) from error
-    except OSError as error:
-        raise RunError(f"{what} cannot be read: {error.strerror or error}") from error
+    except PermissionError as error:
+        raise RunError(f"{what} cannot be read: {error.strerror}") from error
     except Exception as error:  # what is in a file of another kind may trip up anything
         reason = one_line(error).partition(". ")[0]
         raise RunError(

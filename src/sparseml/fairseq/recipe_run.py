@@ -19,8 +19,17 @@ from sparseml.fairseq.masters import MasterOptimizer, final_gradients, masters_o
 from sparseml.fairseq.rates import Rates
 from sparseml.fairseq.report import TrainedRun
 from sparseml.pytorch.optim import StepDriver
-from sparseml.run.errors import one_line
+from sparseml.pytorch.utils.saving.files import CheckpointError
+from sparseml.run.errors import RunError, one_line
 from sparseml.run.fitting import load_recipe
+from sparseml.run.masks import (
+    MASKS_FILE,
+    carry_masks,
+    mask_weights,
+    masks_in_force,
+    masks_of_run,
+    write_masks,
+)
 
 _LOGGER = logging.getLogger(__name__)
 _NEAR = 1e-6
@@ -70,6 +79,8 @@ class RecipeRun:
             getattr(one, "_observes", False) for one in self.manager.iter_modifiers()
         )
         self.driver = StepDriver(self.model, self.optimizer, self.manager, steps)
+        if state is None and common.get("sparseml_initial_masks"):
+            self._take(str(common.sparseml_initial_masks))
         if state is not None:
             load_packed_state(self.manager, state, self.recipe)
         elif loaded:
@@ -114,7 +125,20 @@ class RecipeRun:
         if self._report is not None:
             self._report.finish()
         _LOGGER.info("%s", self.manager.summary())
+        keeping = self.trainer.cfg.checkpoint
+        if self.trainer.is_data_parallel_master and not keeping.no_save:
+            write_masks(Path(keeping.save_dir) / MASKS_FILE, masks_in_force(self.manager))
         self.manager.finalize(self.model)
+
+    def _take(self, masks: str) -> None:
+        """Begin with the masks of another run."""
+        try:
+            found = masks_of_run(masks)
+            mask_weights(self.model, found)
+            carry_masks(self.manager, found)
+        except (CheckpointError, RunError) as error:
+            text = one_line(error).replace("--initial-masks", "--sparseml-initial-masks")
+            raise FairseqError(text) from error
 
     def _hook(self, trainer: Any) -> None:
         optimizer_step, train_step = trainer.task.optimizer_step, trainer.train_step

@@ -22,7 +22,7 @@ from sparseml.run.results import start_run, write_outcome, write_page
 from sparseml.run.settings.groups import RunSettings
 from sparseml.run.sweep import Pruned
 
-_TOLD = ("loss", "nll_loss", "ppl", "lr", "gnorm")
+_TOLD = ("loss", "nll_loss", "ppl", "lr")
 
 
 class TrainedRun:
@@ -97,7 +97,13 @@ class TrainedRun:
     def _session(self, model: Any) -> SequenceSession:
         trainer, config = self.trainer, self.config
         data = config["dataset"]
-        content = {**trainer.state_dict(), "cfg": config}
+        history = {
+            "criterion_name": type(trainer.criterion).__name__,
+            "optimizer_name": type(trainer.optimizer).__name__,
+            "lr_scheduler_state": trainer.lr_scheduler.state_dict(),
+            "num_updates": trainer.get_num_updates(),
+        }
+        content = {"cfg": config, "optimizer_history": [history]}
         name = data["valid_subset"].split(",")[0]
         most = data["max_tokens_valid"] or data["max_tokens"] or 4000
         folder = Path(utils.split_paths(config["task"]["data"])[0])

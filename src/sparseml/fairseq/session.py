@@ -127,7 +127,7 @@ class SequenceSession:
     def write_model(self, model: nn.Module, manager: Any, folder: Path) -> None:
         """Write a checkpoint that ``fairseq-generate`` reads, with dictionaries and recipe."""
         saved: nn.Module = unwrap_module(model, root=True)
-        write_checkpoint(folder / CHECKPOINT_NAME, saved, self.loaded.content)
+        write_checkpoint(folder / CHECKPOINT_NAME, saved, self.loaded)
         for file in self.loaded.data.glob("dict*.txt"):
             with atomic_text(folder / file.name) as copied:
                 copied.write(file.read_text(encoding="utf-8"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing_extensions import Self
 
 from sparseml.report.schema import FORMAT
 from sparseml.utils.atomic import atomic_path
+from sparseml.utils.locks import FolderLock
 from sparseml.utils.plain import plain_data
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ _MODELS = ("model.safetensors", "model_*.safetensors")
 #: Names of what ``sparseml report`` writes beside them.
 REPORT_FILES = ("report.html", "report.json", "report.md")
 
+_LOGGER = logging.getLogger(__name__)
 _PathLike = str | os.PathLike[str]
 
 _ALWAYS = ("sparseml-next", "torch", "numpy")
@@ -61,7 +65,8 @@ class RunDirectory:
 
     Begin a run with :meth:`start` (or continue one with the constructor) and hand over what is
     known as soon as it is known; each file is replaced as a whole, so that a run killed at any
-    moment leaves readable files. In a distributed run only the first process may write.
+    moment leaves readable files. In a distributed run only the first process may write; no other
+    run can write into the folder at that time.
 
         with RunDirectory.start("runs/first", config={"lr": 0.1}, seed=0) as run:
             optimizer = manager.modify(model, sgd, steps_per_epoch=n, loggers=[run.metrics()])
@@ -78,6 +83,7 @@ class RunDirectory:
 
     def __init__(self, path: _PathLike) -> None:
         self.path = Path(path).expanduser().absolute()
+        self._lock: FolderLock | None = None
         if not is_run(self.path):
             raise NotARunError(not_a_run(self.path))
 
@@ -101,32 +107,44 @@ class RunDirectory:
         :param seed: of the run's random choices
         :param overwrite: remove what an earlier run left in the folder, checkpoints included
         :raises FileExistsError: if the folder holds a run and ``overwrite`` is not given
+        :raises FolderInUseError: if another process is writing into it
         """
         folder = Path(path).expanduser().absolute()
-        if is_run(folder):
-            if not overwrite:
-                raise FileExistsError(
-                    f"{folder} holds a run; give overwrite=True to replace it, or continue it "
-                    "with RunDirectory(path)"
-                )
-            _remove_run(folder)
+        if is_run(folder) and not overwrite:
+            raise FileExistsError(
+                f"{folder} holds a run; give overwrite=True to replace it, or continue it "
+                "with RunDirectory(path)"
+            )
+        lock = FolderLock(folder)
+        _remove_run(folder)
         info = {"format": FORMAT, "name": name or folder.name, "group": group, "status": "running"}
         _write_json(folder / RUN_FILES["run"], {**info, "created": utc_now()})
         run = cls(folder)
+        run._lock = lock
         run.write_config(config or {}, seed)
         run.write_environment()
         return run
 
     def __enter__(self) -> Self:
+        if self._lock is None:
+            self._lock = FolderLock(self.path)
         self._note(status="running", error=None)  # also where it goes on after a failure
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is None:
-            self.finish()
-        else:
+        try:
+            if error is None:
+                self.finish()
+                return
             status = "failed" if isinstance(error, Exception) else "interrupted"
-            self._note(status=status, error=f"{type(error).__name__}: {error}", finished=utc_now())
+            with suppress(OSError):  # a full disk, say: what ended the run is what is to be told
+                self._note(
+                    status=status, error=f"{type(error).__name__}: {error}", finished=utc_now()
+                )
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
 
     @property
     def checkpoints(self) -> Path:
@@ -209,11 +227,25 @@ class RunDirectory:
         self._note(status="finished", error=None, finished=utc_now())
 
     def _note(self, **entries: Any) -> None:
-        self._write("run", {**self._read("run"), **entries})
+        known = {"format": FORMAT, "name": self.path.name, **self._read("run")}
+        self._write("run", {**known, **entries})
 
     def _read(self, what: str) -> dict[str, Any]:
+        """Return what a file holds; one that is damaged is put aside, and what it held is lost."""
         file = self.path / RUN_FILES[what]
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if not file.exists():
+            return {}
+        try:
+            found = json.loads(file.read_bytes())
+            if isinstance(found, dict):
+                return found
+            reason = f"it holds {type(found).__name__}, not a mapping"
+        except (ValueError, RecursionError) as error:
+            reason = str(error) or type(error).__name__
+        aside = file.with_name(f"{file.name}.damaged")
+        os.replace(file, aside)
+        _LOGGER.warning("%s is damaged (%s); it is now %s and begun anew", file, reason, aside.name)
+        return {}
 
     def _write(self, what: str, content: Any) -> None:
         _write_json(self.path / RUN_FILES[what], content)

@@ -45,11 +45,20 @@ def find_checkpoint(path: str, flag: str = "--resume") -> Path:
         if not given.exists():
             raise RunError(f"{flag} {path}: no such file or folder")
         return given
-    kept = given.glob("**/*_last.pth*")  # with it, the one before
-    found = sorted({path.with_name(path.name.partition(".pth")[0] + ".pth") for path in kept})
+    found = last_checkpoints(given)
     if len(found) != 1:
         raise RunError(f"{flag} {path}: {len(found)} files *_last.pth are there, not one")
     return found[0]
+
+
+def last_checkpoints(folder: Path) -> list[Path]:
+    """Return the files to resume from in a folder and below it, sorted.
+
+    A file that is only there as it was before (``.previous``) counts; hidden ones, which are being
+    written or were when their process was killed, do not.
+    """
+    kept = [path for path in folder.glob("**/*_last.pth*") if not path.name.startswith(".")]
+    return sorted({path.with_name(path.name.partition(".pth")[0] + ".pth") for path in kept})
 
 
 @dataclass(frozen=True)
@@ -135,6 +144,8 @@ class Checkpoints:
     def save(self, paths: list[Path], epoch: int, progress: dict[str, Any]) -> None:
         """Write the state after ``epoch`` epochs.
 
+        :param paths: the file to resume from is written last of all, so that what belongs to it is
+            there when it is
         :param progress: plain data that :meth:`load` hands back
         :raises RunError: if a file cannot be written; what it would have replaced stays
         """
@@ -145,13 +156,20 @@ class Checkpoints:
         extra: dict[str, Any] = {"rng": rng, "progress": progress}
         extra["settings"] = dict(self.identity.values)
         extra |= {key: value.state_dict() for key, value in self.extras.items()}
-        with _writing(paths[0]):
+        first, *others = sorted(paths, key=lambda path: path == self.last)
+        with _writing(first):
             save_checkpoint(
-                paths[0], self.model, **self._present(), epoch=epoch, rng=False, extra=extra
+                first,
+                self.model,
+                **self._present(),
+                epoch=epoch,
+                rng=False,
+                extra=extra,
+                keep_previous=first == self.last,
             )
-        for path in paths[1:]:
-            with _writing(path), atomic_path(path) as part:
-                shutil.copyfile(paths[0], part)
+        for path in others:
+            with _writing(path), atomic_path(path, path == self.last) as part:
+                shutil.copyfile(first, part)
 
     def load(self, path: Path, with_optimizer: bool = True) -> tuple[int, dict[str, Any]]:
         """Put everything back to where it was.
@@ -215,7 +233,7 @@ def _writing(path: Path) -> Iterator[None]:
         folder = next(parent for parent in path.parents if parent.exists())
         free = shutil.disk_usage(folder).free
         why = "the disk is full" if free < _FEW_BYTES else one_line(str(error).partition("\n")[0])
-        last = any(path.parent.glob("*_last.pth"))
+        last = bool(last_checkpoints(path.parent))
         kept = "; the last checkpoint is whole, --resume goes on from it" if last else ""
         told = f"{path} cannot be written: {why} ({free / 1e6:.1f} MB free){kept}"
         raise RunError(told) from error

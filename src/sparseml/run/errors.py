@@ -52,8 +52,9 @@ def _is_mistake(error: Exception) -> bool:
     # here, as torch takes a while to import
     from sparseml.optim.errors import RecipeError
     from sparseml.pytorch.utils.saving.files import CheckpointError
+    from sparseml.utils.locks import FolderInUseError
 
-    return isinstance(error, (RecipeError, CheckpointError))
+    return isinstance(error, (RecipeError, CheckpointError, FolderInUseError))
 
 
 def _no_room(error: Exception) -> str | None:

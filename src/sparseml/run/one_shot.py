@@ -32,6 +32,7 @@ from sparseml.run.results import (
 from sparseml.run.session import Found, Glue, OneShotRunSettings, Session
 from sparseml.run.settings.groups import RunSettings
 from sparseml.run.sweep import Pruned, asked_sparsities, sweep_recipe
+from sparseml.utils.locks import FolderLock
 
 OLD_NORMS = (
     "Batch norms hold the statistics of the dense model, which can cost more than the pruning "
@@ -101,6 +102,7 @@ class _Outcome:
         self.runs: list[Path] = []
         self.config = settings.values()
         make_folder(folder)
+        stack.callback(FolderLock(folder).release)
         self.loggers = stack.enter_context(service_loggers(settings.run, self.config, folder))
 
     def dense(self, found: Found) -> None:

@@ -144,9 +144,9 @@ class _Run:
             row.update({f"ema/{key}": value for key, value in averaged.items()})
         training.after_epoch(epoch, found)
         self.done = epoch + 1
-        self._keep(row)
         if self.where.is_first:
             self.epochs.tell(row, changed)
+        self._keep(row)  # last, as a run that goes on from it does not tell of this epoch again
 
     def _keep(self, row: dict[str, Any]) -> None:
         """Write the checkpoints that are due."""

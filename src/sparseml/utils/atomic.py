@@ -43,6 +43,10 @@ def atomic_path(path: str | os.PathLike[str], keep_previous: bool = False) -> It
         if keep_previous:
             _keep(target)
         os.replace(part, target)
+    except OSError as error:
+        if error.filename is None or Path(error.filename) == part:  # of which nobody knows
+            error.filename = str(target)
+        raise
     finally:
         part.unlink(missing_ok=True)
     if os.name == "posix":  # elsewhere a folder cannot be opened
@@ -62,6 +66,16 @@ def _keep(target: Path) -> None:
         os.replace(target, previous)
     finally:
         link.unlink(missing_ok=True)  # two links to one file are not replaced by each other
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed processes were about to write in a folder and below it.
+
+    Nobody may be writing there.
+    """
+    for part in folder.glob("**/.*.part"):
+        with suppress(OSError):
+            part.unlink()
 
 
 def _remove_stale_parts(target: Path) -> None:

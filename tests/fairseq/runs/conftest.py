@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import random
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from sparseml.fairseq.glue import GLUE
 from sparseml.run import prune
 
 ROWS = {"train": 120, "valid": 24, "test": 9}
-WORDS = 12
+WORDS = 6
 SMALL = ["--cpu", "--seed", "1", "--optimizer", "adam", "--lr", "0.02", "--no-progress-bar"]
 SMALL += ["--num-workers", "0", "--no-last-checkpoints", "--log-interval", "20"]
 SIZES = ["embed-dim", "ffn-embed-dim", "attention-heads", "layers"]
@@ -70,7 +71,7 @@ def as_by_itself() -> Iterator[None]:
 def _sentences(count: int, draw: random.Random) -> Iterator[tuple[str, str]]:
     """Yield words, and pieces of words: each source word is two target pieces."""
     for _ in range(count):
-        words = [draw.randrange(WORDS) for _ in range(draw.randint(2, 7))]
+        words = [draw.randrange(WORDS) for _ in range(draw.randint(4, 7))]
         yield " ".join(f"s{word}" for word in words), " ".join(f"\u2581t{n} x" for n in words)
 
 
@@ -109,10 +110,9 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("corpora")
     texts = write_texts(root / "texts")
     more = write_texts(root / "more")
-    with (more / "train.tgt").open("a", encoding="utf-8") as file:
-        file.write("\u2581new\n")
-    with (more / "train.src").open("a", encoding="utf-8") as file:
-        file.write("new\n")
+    for language in ("src", "tgt"):
+        with (more / f"train.{language}").open("a", encoding="utf-8") as file:
+            file.write(" ".join(f"new{number}" for number in range(9)) + "\n")
     pair = ["-s", "src", "-t", "tgt"]
     for split in ROWS:
         (root / split).write_text((texts / f"{split}.tgt").read_text(encoding="utf-8"))
@@ -131,7 +131,7 @@ def checkpoints(
     root = tmp_path_factory.mktemp("checkpoints")
     sides = [f"--{side}-{size}" for side in ("encoder", "decoder") for size in SIZES]
     sizes = list(chain(*zip(sides, ["16", "32", "2", "1"] * 2, strict=True)))
-    both = ["--max-update", "40", "--save-interval", "99", "--validate-interval", "99"]
+    both = ["--max-update", "70", "--save-interval", "99", "--validate-interval", "99"]
     pairs = ["--arch", "transformer", *sizes, "--criterion", "label_smoothed_cross_entropy"]
     pairs += ["--label-smoothing", "0.1", "--max-tokens", "200", "--dropout", "0.1"]
     text = ["--task", "language_modeling", "--arch", "transformer_lm", *sizes[8:]]
@@ -180,12 +180,15 @@ def call(
     return called
 
 
-@contextmanager
-def argv(*given: Any) -> Iterator[None]:
-    """Have arguments for a command that reads them from ``sys.argv``."""
-    before = sys.argv
-    sys.argv = ["fairseq", *map(str, given)]
-    try:
-        yield
-    finally:
-        sys.argv = before
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Call a command of fairseq as on the command line, and return what it prints."""
+
+    def called(main: Callable[[], None], *given: Any) -> str:
+        out = io.StringIO()
+        monkeypatch.setattr(sys, "argv", ["fairseq", *map(str, given)])
+        with as_by_itself(), redirect_stdout(out):
+            main()
+        return out.getvalue()
+
+    return called

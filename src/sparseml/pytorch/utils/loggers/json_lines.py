@@ -68,7 +68,7 @@ class JSONLinesLogger(BaseLogger):
     def _keeps(self, line: str) -> bool:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         step = entry.get("step") if isinstance(entry, dict) else None
         if self._resume_step is None or not isinstance(step, (int, float)):

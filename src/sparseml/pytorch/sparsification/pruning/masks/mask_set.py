@@ -221,8 +221,10 @@ class MaskSet(Mapping[str, Tensor]):
                 if isinstance(value, Tensor) and value.shape == param.shape:
                     local(value).masked_fill_(changed.to(value.device), 0)
         if any_changed and self._enabled:
-            pairs = zip(params, self.bits, strict=True)
-            ready = [(local(g), local(mask)) for p, mask in pairs for g in self._gradients(p)]
+            pairs = list(zip(params, self.bits, strict=True))
+            copies: Any = self._masters
+            pairs += [(copies[p], mask) for p, mask in pairs if p in copies] if copies else []
+            ready = [(local(p.grad), local(mask)) for p, mask in pairs if p.grad is not None]
             apply_masks([grad for grad, _ in ready], [mask for _, mask in ready])
 
     def mask_gradients(self) -> None:
@@ -359,16 +361,10 @@ class MaskSet(Mapping[str, Tensor]):
     def _gradient_ready(self, index: int, param: Tensor) -> None:
         if self.allow_reintroduction or index in self.open_gradients:
             return
-        gradients = [local_part(gradient) for gradient in self._gradients(param)]
-        if gradients:
-            mask = local_part(self._current()[1][index])
-            apply_masks(gradients, [mask] * len(gradients))
-
-    def _gradients(self, param: Any) -> list[Tensor]:
-        """Return the gradient of a parameter and that of its master, where there are any."""
-        master = self._masters.get(param)
-        both = (param.grad, None if master is None else master.grad)
-        return [gradient for gradient in both if gradient is not None]
+        mask = self._current()[1][index]
+        for one in (param, self._masters.get(param)):
+            if one is not None and one.grad is not None:
+                apply_masks([local_part(one.grad)], [local_part(mask)])
 
     def _put_back(self, index: int, param: Tensor) -> None:
         part = self._taken[index]

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -206,12 +207,32 @@ def put_aside(held: Held, folder: str) -> Held:
     for piece, inverse in held:
         values = inverse.inverse
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".fisher") as file:
+            _reserve(file.fileno(), values.numel() * values.element_size(), folder)
             mapped = torch.from_file(
                 file.name, shared=True, size=values.numel(), dtype=values.dtype
             )
             mapped.copy_(values.flatten())
         moved.append((piece, dataclasses.replace(inverse, inverse=mapped.view(values.shape))))
     return moved
+
+
+def _reserve(file: int, size: int, folder: str) -> None:
+    """Take the room that a file needs: writing to a mapped file on a full disk kills a process.
+
+    :raises OSError: naming the folder, what is needed and what is free, if there is less
+    """
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, size)
+        else:
+            os.truncate(file, size)
+    except OSError as error:
+        free = shutil.disk_usage(folder).free
+        told = (
+            f"{error.strerror}: a file of inverse Fisher matrices needs {size / 1e6:.1f} MB, "
+            f"{free / 1e6:.1f} MB are free"
+        )
+        raise OSError(error.errno, told, folder) from error
 
 
 def free_bytes(device: torch.device) -> int | None:
