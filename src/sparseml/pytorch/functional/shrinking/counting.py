@@ -104,7 +104,7 @@ class TransformerShape:
             first implementation does
         """
         e, d, blocks = self.encoder_width, self.decoder_width, self._blocks()
-        ffns = sum(layer.ffn for layer in (*self.encoder, *self.decoder))
+        ffns = sum(layer.ffn for layer in self.encoder) + sum(layer.ffn for layer in self.decoder)
         both = sum(w * 2 * (block.qk + block.vo) for block, w in blocks)
         both += sum(2 * e * layer.ffn for layer in self.encoder)
         both += sum(2 * d * layer.ffn for layer in self.decoder)
