@@ -52,6 +52,7 @@ FIELDS = {
     "MovementPruningModifier": GRADUAL,
     "StructuredPruningModifier": {
         **GRADUAL, "mask_type": "channel", "param_groups": [["0.weight"], ["2.weight"]],
+        "group_score": "matrices",
     },
     "ACDCPruningModifier": {
         "compression_sparsity": 0.7, "params": WEIGHTS, "momentum_buffer_reset": False,

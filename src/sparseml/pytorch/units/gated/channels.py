@@ -11,7 +11,7 @@ from sparseml.pytorch.units.gated.kinds import QK, VO, GatedUnits, Site
 from sparseml.pytorch.units.group import Member, UnitGroup
 from sparseml.pytorch.units.hidden import HiddenUnits
 from sparseml.pytorch.units.index_maps import identity, offset, repeats
-from sparseml.pytorch.utils.layer_kinds import INPUTS, OUTPUTS, tensor_axes
+from sparseml.pytorch.utils.layer_kinds import INPUTS, OUTPUTS, axis_size, tensor_axes
 
 
 class NoChannels(Exception):
@@ -116,8 +116,7 @@ def _units(
     ]
     if kind == VO:
         reader = model.get_submodule(units.reader)
-        axes = tensor_axes(reader)["weight"]
-        width = int(reader.weight.shape[axes.index(INPUTS)])  # type: ignore[union-attr, operator]
+        axes, width = tensor_axes(reader)["weight"], axis_size(reader, INPUTS)
         heads, per_head = units.group.size, width // units.group.size
         own = size // heads
         index = repeats(heads, per_head) * own + torch.arange(width) % own

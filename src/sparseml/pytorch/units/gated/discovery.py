@@ -69,8 +69,8 @@ def gated_units(model: nn.Module, example_inputs: Any = None, check: bool = True
             continue
         try:
             found += head_channels(model, units, flow)
-        except NoChannels as reason:
-            skipped[f"{QK} {units.reader}"] = skipped[f"{VO} {units.reader}"] = str(reason)
+        except NoChannels as error:
+            skipped[f"{QK} {units.reader}"] = skipped[f"{VO} {units.reader}"] = str(error)
     skipped |= dict(hidden.skipped)
     found.sort(key=lambda units: KINDS.index(units.kind))
     if check and found:

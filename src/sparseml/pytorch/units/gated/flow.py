@@ -52,7 +52,7 @@ class _Products(TorchFunctionMode):
         kwargs = kwargs or {}
         pair = (*args, *kwargs.values())[:2]
         if func is F.scaled_dot_product_attention:
-            self.seen.append(pair)  # type: ignore[arg-type]
+            self.seen.append(pair)
         elif func in _PRODUCTS:
             self._note(*pair)
         elif func in (torch.baddbmm, Tensor.baddbmm):

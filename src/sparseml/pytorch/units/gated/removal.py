@@ -49,8 +49,9 @@ def remove_gated(
             resize(holders, STREAM, units.group.size, int(keep.sum()), {units.group.size})
         elif units.kind == FC:
             widths = {len(member.index) for member in units.group.members}
-            modules = between(model, units.layers)
-            resize(modules, "neurons", units.group.size, int(keep.sum()), widths)
+            resize(
+                between(model, units.layers), "neurons", units.group.size, int(keep.sum()), widths
+            )
         elif units.kind == VO and not isinstance(_maker(model, units), SlimAttention):
             before, after = units.group.size // units.pools, sizes[units.name]
             widths = {before, *(len(member.index) for member in units.group.members)}

@@ -26,13 +26,13 @@ def model_keep_ratio(model: nn.Module, groups: GatedGroups, rate: float) -> floa
     :param groups: all gated units of the model, whatever stage is meant
     :raises ValueError: for a model without any
     """
-    covered: dict[int, tuple[Tensor, dict[int, Tensor]]] = {}
+    covered: dict[int, tuple[nn.Parameter, dict[int, Tensor]]] = {}
     for units in groups.found:
         for member in units.group.members:
             param = model.get_parameter(member.param)
             _, dims = covered.setdefault(id(param), (param, {}))
-            there = member.index >= 0
-            dims[member.dim] = dims[member.dim] | there if member.dim in dims else there
+            none = torch.zeros(len(member.index), dtype=torch.bool)
+            dims[member.dim] = dims.get(member.dim, none) | (member.index >= 0)
     totals = [0, 0, 0]
     for param, dims in covered.values():
         # how many entries lie in units along no, one or two dimensions
@@ -58,7 +58,7 @@ def unit_scores(
     """
     given = gates.trainable()
     sought = [
-        NamedLayerParam(units.key, model, "gates", nn.Parameter(gate))._replace(param=gate)  # type: ignore[arg-type]
+        NamedLayerParam(units.key, model, "gates", gate)  # type: ignore[arg-type]
         for units, gate in zip(gates.units, given, strict=True)
     ]
     sums = [torch.zeros_like(gate, dtype=torch.float64) for gate in given]

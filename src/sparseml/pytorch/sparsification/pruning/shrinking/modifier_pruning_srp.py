@@ -84,7 +84,7 @@ class SRPPruningModifier(ScheduledModifier):
         geometrically
     :param pruning_iter: how many times to choose, let fade and remove, in equal parts of the time
     :param num_scoring_batches: batches of the ``grad_sampler`` to sum gradients over
-    :param ffn_ranking: ``global``, neurons of all layers together, or ``per_layer``, as many of each
+    :param ffn_ranking: ``global``, neurons of all layers together; ``per_layer``, as many of each
     :param min_keep: how many channels of every head and neurons of every layer stay in any case
     :param keep_ratio: the share of units to keep, instead of what follows from the rate: for a
         stage 2 in a run of its own, the one that the run of stage 1 logged
