@@ -68,7 +68,10 @@ def test_examples_run(
             assert main.get_command(click.Context(main), example[0])
 
 
-@pytest.mark.parametrize("command", ["prune", "train"])
+RUNS = ("prune", "train")
+
+
+@pytest.mark.parametrize("command", RUNS)
 def test_examples_of_runs_are_flags_that_there_are(command: str, capsys: Any) -> None:
     pytest.importorskip("timm")
     from sparseml.timm.glue import GLUE
@@ -82,9 +85,14 @@ def test_examples_of_runs_are_flags_that_there_are(command: str, capsys: Any) ->
     assert "resnet18" in [settings.model.model for settings in given]
 
 
-@pytest.mark.parametrize("command", ["prune", "train"])
-@pytest.mark.parametrize("library", ["timm", "transformers"])
-def test_the_flags_of_either_library_tell_of_the_other(
+@pytest.mark.parametrize(
+    ("library", "command"),
+    [
+        *((library, command) for library in ("timm", "transformers") for command in RUNS),
+        ("fairseq", "prune"),
+    ],
+)
+def test_the_flags_of_every_library_tell_of_the_others(
     library: str, command: str, capsys: Any
 ) -> None:
     glue = importlib.import_module(f"sparseml.{library}.glue").GLUE
@@ -93,5 +101,6 @@ def test_the_flags_of_either_library_tell_of_the_other(
         parse(["--help"], f"sparseml {command}")
     text = capsys.readouterr().out
     assert "--model hf:DIR" in text.split("options:")[0]
+    assert "fairseq" in text.split("options:")[0]
     given = [parse(one[1:], None) for one in examples(text) if "--config" not in one]
     assert len(given) >= 2

@@ -198,10 +198,11 @@ def test_hugging_face_model_from_its_configuration(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("network", "must be timm:NAME, hf:DIR or module.path:callable"),
+        ("network", "must be timm:NAME, hf:DIR, fairseq:FILE.pt or module.path:callable"),
         ("timm:", "must be timm:NAME"),
         (":Network", "must be timm:NAME"),
         ("hf:.", "no file config.json"),
+        ("fairseq:none.pt", "fairseq:none.pt: no such file"),
         ("no_such_module:Network", "no module named 'no_such_module'"),
         ("own_code:Netwrok", "has no 'Netwrok'; did you mean 'Network'?"),
         ("own_code:number", "is of type int"),

@@ -89,6 +89,11 @@ def test_models_of_transformers_have_flags_of_their_own() -> None:
     assert type(run_commands.find_glue(["--model", "bert"])).__name__ == "TimmGlue"
 
 
+def test_models_of_fairseq_have_flags_of_their_own() -> None:
+    pytest.importorskip("fairseq")
+    assert type(run_commands.find_glue(["--model=fairseq:best.pt"])).__name__ == "FairseqGlue"
+
+
 def test_help_is_there_with_either_library_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_commands, "find_spec", lambda name: name != "timm" or None)
     assert type(run_commands.find_glue(["--help"])).__name__ == "TransformersGlue"

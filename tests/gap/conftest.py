@@ -15,7 +15,7 @@ from sparseml.cli import main
 from sparseml.gap import launcher
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.utils.saving.files import read_safetensors, write_safetensors
-from sparseml.run.masks import MASKS_FILE, masks_in_force, write_masks
+from sparseml.run.masks import MASKS_FILE, carry_masks, masks_in_force, read_masks, write_masks
 
 PER_EPOCH = 3
 COMMAND = ["child", "{recipe}", "{output}", "{seed}", "{epochs}"]
@@ -36,6 +36,9 @@ def train(recipe, output, seed, epochs, parent=None):
     manager = ScheduledModifierManager.from_yaml(recipe)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     stepper = manager.modify(model, optimizer, steps_per_epoch=PER_EPOCH)
+    carried = None if parent is None else Path(parent).with_name(MASKS_FILE)
+    if carried is not None and carried.exists():
+        carry_masks(manager, read_masks(carried))
     generator = torch.Generator().manual_seed(int(seed))
     for _ in range(int(epochs) * PER_EPOCH):
         optimizer.zero_grad()

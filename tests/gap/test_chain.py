@@ -12,13 +12,21 @@ import torch
 from click.testing import CliRunner
 
 from sparseml.cli import main
+from sparseml.gap.merge import merge
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification import GaPPruningModifier
 from sparseml.pytorch.utils.saving.files import read_safetensors
-from sparseml.run.masks import read_masks
+from sparseml.run.masks import read_masks, write_masks
 
 FLAGS = ["--steps", "4", "--epochs-per-step", "1", "--sparsity", "0.75", "--finetune-epochs", "2"]
 STEPS = ["step_0", "step_1", "step_2", "step_3", "final"]
+
+RATES = {
+    "constant": [0.2, 0.2, 0.2],
+    "linear": [0.2, 0.1, 0.05],
+    "cosine": [0.2, 0.1, 0.2 * (1 - 2**-0.5) / 2],
+    "step": [0.2, 0.05, 0.025],
+}
 
 
 def weights(path):
@@ -49,26 +57,85 @@ def test_all_steps_then_all_sparse(chain, children, manifest):
     assert [int((final[f"{n}.weight"] == 0).sum()) for n in (0, 2, 4)] == [45, 90, 27]
 
 
-def test_a_chain_equals_one_run(chain, children):
-    chain(*FLAGS[:-1], "0", "--seed", "3")
-    step = weights("out/step_3/model.safetensors")
-    (Path("one.yaml")).write_text(
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_chain_equals_one_run(chain, children, pooled):
+    text = (
         "m_modifiers: [!GaPPruningModifier {params: __ALL_PRUNABLE__, final_sparsity: 0.75, "
-        "num_steps: 4, update_frequency: 1.0}]"
+        f"num_steps: 4, update_frequency: 1.0, global_sparsity: {pooled}}}]"
     )
+    Path("one.yaml").write_text(text)
+    chain("--recipe", "one.yaml", "--finetune-epochs", "1", "--seed", "3")
     conftest = sys.modules[type(children).__module__]
     model = conftest.net()
     manager = ScheduledModifierManager.from_yaml("one.yaml")
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     stepper = manager.modify(model, optimizer, steps_per_epoch=conftest.PER_EPOCH)
-    for number in range(4):
+    for number in range(5):
         generator = torch.Generator().manual_seed(3 + number)
         for _ in range(conftest.PER_EPOCH):
             optimizer.zero_grad()
             (model(torch.randn(5, 6, generator=generator)) - 1).pow(2).mean().backward()
             stepper.step()
-    manager.finalize(model)
-    assert all(torch.equal(value, step[name]) for name, value in model.state_dict().items())
+        if number >= 3:  # the last step, whose partition stays dense in the chain; and the end
+            name = "final" if number == 4 else "step_3"
+            left = weights(f"out/{name}/model.safetensors")
+            same = [torch.equal(value, left[key]) for key, value in model.state_dict().items()]
+            assert all(same), name
+    masks = read_masks(Path("out/final/masks.safetensors"))
+    assert all(
+        torch.equal(manager.pruning_modifiers[0].masks[name], m) for name, m in masks.items()
+    )
+
+
+def test_patterns_with_backslashes(chain, children):
+    chain(*FLAGS, "--params", r"re:\d\.weight", "--parts", "2")
+    assert len(read_masks(Path("out/final/masks.safetensors"))) == 4
+
+
+def test_going_on_from_a_step(chain, children):
+    chain(*FLAGS)
+    done = len(children.commands)
+    assert "give --resume as well" in chain(*FLAGS, "--from-step", "2", status=2)
+    more = ["--steps", "6", *FLAGS[2:-1], "0", "--resume", "--from-step"]
+    assert "step_4 is pending, so that step 5 cannot go on from it" in chain(*more, "5", status=2)
+    assert len(children.commands) == done
+    chain(*more, "4")
+    assert children.names[done:] == ["step_4", "step_5"]
+
+
+@pytest.mark.parametrize("across", RATES)
+def test_rates_are_the_same_after_a_failure(chain, children, manifest, across):
+    flags = [*FLAGS, "--lr", "0.2", "--lr-across-steps", across]
+    flags += ["--lr-decay-factor", "0.5"] if across == "step" else []
+    children.failing = {"step_1"}
+    chain(*flags, status=2)
+    children.failing = set()
+    chain(*flags, "--resume")
+    given = [entry["rate"] for entry in manifest().values()]
+    first, middle, last = RATES[across]
+    assert given == pytest.approx([first, given[1], middle, last, first])
+
+
+def test_what_was_tied_and_checkpoints_of_torch_are_merged(tmp_path):
+    shared = [torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]])]
+    files = []
+    for worker, table in enumerate(shared):
+        folder = tmp_path / str(worker)
+        folder.mkdir()
+        model = {"table": table, "out": table, "norm": torch.ones(2) * worker}
+        model["a"] = torch.full((2,), float(worker))
+        files.append(folder / "last.pt")
+        torch.save({"model": model, "last_optimizer_state": {"step": 3}, "best": 1.0}, files[-1])
+        dense = {
+            "table": torch.tensor([[True, worker == 1]]),
+            "a": torch.tensor([True, worker == 0]),
+        }
+        write_masks(folder / "masks.safetensors", dense)
+    merge(files, tmp_path / "merged.pt")
+    found = torch.load(tmp_path / "merged.pt", weights_only=True)
+    assert found["best"] == 1.0 and found["last_optimizer_state"] is None
+    own = {name: value.tolist() for name, value in found["model"].items()}
+    assert own == {"table": [[3.0, 4.0]], "out": [[3.0, 4.0]], "norm": [0.0, 0.0], "a": [0.0, 0.0]}
 
 
 def test_a_failure_ends_the_chain_and_resume_goes_on(chain, children, manifest):
@@ -117,14 +184,6 @@ def test_a_dry_run_starts_and_writes_nothing(chain, children, tmp_path):
     assert "step_0: 1 epoch, seed 42, lr 0.1\n" in told
     assert "step_2: 1 epoch, seed 44, lr 0.05\n" in told
     assert "final: 2 epochs, seed 46, lr 0.1\n" in told
-
-
-RATES = {
-    "constant": [0.2, 0.2, 0.2],
-    "linear": [0.2, 0.1, 0.05],
-    "cosine": [0.2, 0.1, 0.2 * (1 - 2**-0.5) / 2],
-    "step": [0.2, 0.05, 0.025],
-}
 
 
 @pytest.mark.parametrize("across", RATES)

@@ -105,6 +105,24 @@ def test_the_forward_set(write, convert, scalar):
     ]  # fmt: skip
 
 
+def test_files_that_prune_everything_anew_give_the_same_recipe(write, convert):
+    forward(write)
+    delta = convert()
+    everything = [name for part in PARTS.values() for name in part]
+    for number in range(4):
+        grown = PARTS[list(PARTS)[number % 3]]
+        write(number, everything, [name for name in everything if name not in grown])
+    texts = (delta, convert())
+    own = [ScheduledModifierManager.from_yaml(text).pruning_modifiers[0] for text in texts]
+    model = big()
+    layouts = [one.layout(model) for one in own]
+    named = [
+        [{layout.selected[place].name for place in group} for group in layout.groups]
+        for layout in layouts
+    ]
+    assert named[0] == named[1] and layouts[0].finals == layouts[1].finals
+
+
 def test_a_random_set_is_drawn_anew(write, convert):
     names = [f"encoder.layers.{n}.fc1.weight" for n in range(6)]
     groups = [(0, 1), (2, 5), (1, 3)]

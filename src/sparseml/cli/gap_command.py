@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -52,6 +53,7 @@ def gap() -> None:
 @click.option("--recipe-dir", metavar="DIR", help="Its step_{i}.yaml replace what would be made.")
 @click.option("--workspace", required=True, metavar="DIR", help="For all that comes of it.")
 @click.option("--resume", is_flag=True, help="Go on with the chain in --workspace.")
+@click.option("--from-step", type=_WHOLE, default=0, help="With --resume: all before must be done.")
 @click.option("--seed", type=_WHOLE, default=42, show_default=True, help="Of step 0; 1 more each.")
 @click.option("--lr", type=click.FloatRange(0.0, min_open=True), help="Learning rate of step 0.")
 @click.option(
@@ -81,14 +83,14 @@ def gap() -> None:
     help="What a command of your own leaves in {output}.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the commands; start and write nothing.")
-@click.argument("child", metavar="-- FLAGS | COMMAND", nargs=-1, required=True)
+@click.argument("child", metavar="-- FLAGS | COMMAND", nargs=-1)
 def train(**given: Any) -> None:
     """Train in steps, each a run of its own, then fine-tune.
 
     After -- come flags of `sparseml train`, or a command of your own with {recipe} and {output}
-    in it, and {seed}, {epochs}, {lr} as it needs them; {parent} goes into --with-parent. A step
-    is done when its run has ended well and its weights are as sparse as they shall be. The first
-    failure ends the chain; --resume goes on there.
+    in it, and {seed}, {epochs}, {lr} as it needs them; {parent} and {masks} go into --with-parent.
+    A step is done when its run has ended well and its weights are as sparse as they shall be. The
+    first failure ends the chain; --resume goes on there.
 
     \b
     Examples:
@@ -103,7 +105,7 @@ def train(**given: Any) -> None:
 
 @gap.command()
 @click.argument("workers", metavar="FILES", nargs=-1, required=True)
-@click.option("-o", "--output", required=True, metavar="FILE", help="A .safetensors file.")
+@click.option("-o", "--output", required=True, metavar="FILE", help="Of the kind of FILES.")
 @click.option(
     "--rest",
     type=click.Choice(["first", "mean"]),
@@ -140,6 +142,10 @@ def _train(given: dict[str, Any]) -> None:
 
     described = _description(given)
     further, first = (shlex.split(given[name]) for name in ("with_parent", "step0_args"))
+    if given["from_step"] and not given["resume"]:
+        raise Problem("--from-step goes on with a chain: give --resume as well")
+    if not [*given["child"], *further, *first]:
+        raise Problem("after -- must be flags of sparseml train, or a command")
     child = Child(given["child"], further, first, given["checkpoint"], given["gpus"])
     folder = given["recipe_dir"]
     if folder is not None and not Path(folder).is_dir():
@@ -150,7 +156,7 @@ def _train(given: dict[str, Any]) -> None:
     if given["dry_run"]:
         chain.show()
     else:
-        chain.run(given["resume"])
+        chain.run(given["resume"], given["from_step"])
 
 
 def _description(given: dict[str, Any]) -> Any:
@@ -168,7 +174,7 @@ def _description(given: dict[str, Any]) -> Any:
     if given["lr"] is None and given["lr_across_steps"] != "constant":
         raise Problem(f"--lr-across-steps {given['lr_across_steps']} needs --lr")
     text = recipe or _RECIPE.format(
-        params=list(given["params"]) or "__ALL_PRUNABLE__",
+        params=json.dumps(given["params"]) if given["params"] else "__ALL_PRUNABLE__",
         sparsity=given["sparsity"] or 0.8,
         steps=given["steps"],
         epochs=given["epochs_per_step"] or 5,

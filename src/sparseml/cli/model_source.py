@@ -13,6 +13,7 @@ import torch
 from torch.nn import Module
 
 from sparseml.cli.problems import Problem
+from sparseml.run.errors import RunError
 from sparseml.utils.references import described, resolve_reference
 from sparseml.utils.text import did_you_mean
 
@@ -20,17 +21,18 @@ from sparseml.utils.text import did_you_mean
 def build_model(source: str) -> Module:
     """Return a model with the right names and shapes; if possible without memory for weights.
 
-    :param source: ``timm:NAME``, ``hf:DIR`` (a folder with a ``config.json``), or
-        ``module.path:callable``, the user's own code, imported from the current folder too
+    :param source: ``timm:NAME``, ``hf:DIR`` (a folder with a ``config.json``),
+        ``fairseq:CHECKPOINT.pt``, or ``module.path:callable``, the user's own code, imported from
+        the current folder too
     :raises Problem: if there is no such model or it cannot be built
     """
     kind, separator, rest = source.partition(":")
     if not separator or not rest or not kind:
         raise Problem(
-            f"--model {source!r} must be timm:NAME, hf:DIR or module.path:callable, for example "
-            "timm:deit_tiny_patch16_224"
+            f"--model {source!r} must be timm:NAME, hf:DIR, fairseq:FILE.pt or "
+            "module.path:callable, for example timm:deit_tiny_patch16_224"
         )
-    builders = {"timm": _timm_model, "hf": _hugging_face_model}
+    builders = {"timm": _timm_model, "hf": _hugging_face_model, "fairseq": _fairseq_model}
     # what other people's code prints must not get between what we print
     with redirect_stdout(sys.stderr):
         return builders[kind](rest) if kind in builders else _own_model(source)
@@ -69,6 +71,19 @@ def _hugging_face_model(folder: str) -> Module:
     architecture = getattr(transformers, next(iter(config.architectures or ()), ""), None)
     build = architecture or transformers.AutoModel.from_config
     return _without_memory(lambda: build(config), what)
+
+
+def _fairseq_model(checkpoint: str) -> Module:
+    from sparseml.fairseq.reading import quiet
+
+    try:
+        with quiet():
+            _optional("fairseq", "fairseq:FILE.pt")
+            from sparseml.fairseq.models import skeleton
+
+            return skeleton(f"fairseq:{checkpoint}")
+    except RunError as error:
+        raise Problem(str(error)) from error
 
 
 def _own_model(reference: str) -> Module:

@@ -64,7 +64,8 @@ def list_ready(words: tuple[str, ...], as_json: bool) -> None:
 @click.option(
     "--model",
     metavar="SOURCE",
-    help="Match the patterns on timm:NAME, hf:DIR, or module.path:callable (your own code).",
+    help="Match the patterns on timm:NAME, hf:DIR, fairseq:FILE.pt, or module.path:callable (your "
+    "own code).",
 )
 @click.option(
     "--steps-per-epoch",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 GLUES = {
     "timm": ("timm", "sparseml.timm.glue"),
     "hf": ("transformers", "sparseml.transformers.glue"),
+    "fairseq": ("fairseq", "sparseml.fairseq.glue"),
 }
 _WITHOUT_PREFIX = "timm"  # also for models of the user's own, given as module.path:callable
 

@@ -14,12 +14,19 @@ from torch import Tensor
 
 from sparseml.gap.plan import Link
 from sparseml.pytorch.functional.selection import prune_count
-from sparseml.pytorch.utils.saving.files import read_safetensors, read_torch_file
+from sparseml.pytorch.utils.saving.files import (
+    CheckpointError,
+    read_safetensors,
+    read_torch_file,
+)
 from sparseml.run.errors import RunError, few
 from sparseml.run.masks import MASKS_FILE, read_masks
 
+MODEL_KEYS = ("model", "state_dict")
+"""Where a checkpoint may have its weights."""
+
 _START = "from sparseml.cli import main; main(prog_name='sparseml')"
-_PLACES = ("{recipe}", "{output}", "{parent}", "{seed}", "{epochs}", "{lr}")
+_PLACES = ("{recipe}", "{output}", "{parent}", "{masks}", "{seed}", "{epochs}", "{lr}")
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,8 @@ class Child:
     """How to start a run.
 
     :param words: flags of ``sparseml train``, or a command with ``{recipe}`` and ``{output}``
-        among its words, and ``{parent}``, ``{seed}``, ``{epochs}`` and ``{lr}`` where it needs them
+        among its words, and ``{parent}``, ``{masks}``, ``{seed}``, ``{epochs}`` and ``{lr}`` where
+        it needs them
     :param with_parent: more words for every run that starts from the weights of another
     :param first: more words for those that do not
     :param checkpoint: of a command, the file of weights that it leaves in ``{output}``
@@ -61,6 +69,7 @@ class Child:
         values = {
             "recipe": recipe, "output": folder, "parent": parent, "seed": link.seed,
             "epochs": link.epochs, "lr": link.rate,
+            "masks": None if parent is None else parent.with_name(MASKS_FILE),
         }  # fmt: skip
         for name, value in values.items():
             if value is None and any(f"{{{name}}}" in word for word in words):
@@ -102,14 +111,32 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     """
     if file.suffix == ".safetensors":
         return read_safetensors(file)[0]
-    content: Any = read_torch_file(file)
-    for key in ("model", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+    content = read_checkpoint(file)
+    for key in MODEL_KEYS:
+        if isinstance(content.get(key), Mapping):
             content = content[key]
     found = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if not found:
         raise RunError(f"{file} holds no weights")
     return found
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """Return what is in a file of ``torch.save``, one of fairseq included.
+
+    :raises CheckpointError: if it cannot be read without running code in it
+    :raises RunError: if it is no mapping
+    """
+    try:
+        content: Any = read_torch_file(file)
+    except CheckpointError:
+        from sparseml.fairseq.reading import fairseq_files  # which imports fairseq
+
+        with fairseq_files():
+            content = read_torch_file(file)
+    if not isinstance(content, Mapping):
+        raise RunError(f"{file} holds no weights")
+    return dict(content)
 
 
 def check_sparsity(link: Link, file: Path, fields: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from sparseml.run.errors import RunError, one_line
 from sparseml.run.files import atomic_text
 
 _TAIL = 5
-MERGED = "merged.safetensors"
+MERGED = "merged"
 
 
 @dataclass
@@ -54,16 +54,22 @@ class Chain:
                 self.say(f"{link.name}: {epochs}, seed {link.seed}{rate}")
                 self.say(f"  {shlex.join(self._command(link, parent))}")
 
-    def run(self, resume: bool = False) -> None:
+    def run(self, resume: bool = False, since: int = 0) -> None:
         """Start all runs that are not done.
 
         :param resume: go on with what the workspace holds
-        :raises RunError: as soon as a run fails, or leaves what it should not
+        :param since: the step to go on from; none before it is started
+        :raises RunError: as soon as a run fails, or leaves what it should not, and if one before
+            ``since`` is not done
         """
         for together, parent in self._groups():
             for link in together:
                 self._command(link, parent)  # or what is wrong with it would be told late
         manifest = Manifest(self.workspace, self.links, resume)
+        for link in self.links:
+            if link.group < since and not manifest.done(link.name):
+                state = manifest.entries[link.name]["state"]
+                raise RunError(f"{link.name} is {state}, so that step {since} cannot go on from it")
         manifest.write()
         for together, parent in self._groups():
             with ThreadPoolExecutor(self.workers) as pool:
@@ -150,7 +156,8 @@ class Chain:
 
     def _left_by(self, together: Sequence[Link]) -> Path:
         if len(together) > 1:
-            return self.workspace / Path(together[0].name).parent / MERGED
+            kind = self.child.weights(self.workspace).suffix
+            return self.workspace / Path(together[0].name).parent / f"{MERGED}{kind}"
         return self.child.weights(self.workspace / together[0].name)
 
     def _merge(self, together: Sequence[Link]) -> None:

@@ -9,9 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sparseml.gap.child import masked_names, read_weights
+from sparseml.gap.child import MODEL_KEYS, masked_names, read_checkpoint, read_weights
 from sparseml.pytorch.utils.saving.files import write_safetensors
 from sparseml.run.errors import RunError, few
+from sparseml.utils.atomic import atomic_path
 
 Rest = Literal["first", "mean"]
 """Who owns what is in no partition: worker 0, or all workers, whose mean is taken."""
@@ -64,7 +65,8 @@ def merge(files: Sequence[Path], target: Path, rest: Rest = "first") -> dict[str
     What a worker has grown is dense, and is pruned when the next run starts.
 
     :param files: of weights, one a worker
-    :param target: the ``.safetensors`` file to write
+    :param target: the file to write: a ``.safetensors``, or of another kind the first worker's
+        checkpoint with these weights, and without what its optimizer knew
     :return: name → worker; None for what is owned as ``rest`` says
     :raises RunError: for models that do not fit together
     """
@@ -80,5 +82,33 @@ def merge(files: Sequence[Path], target: Path, rest: Rest = "first") -> dict[str
     owner = owners(grown, list(models[0]))
     if left := sorted(name for name in selected[0] if owner[name] is None):
         raise RunError(f"no worker has grown {few(left)}")
-    write_safetensors(target, merged(models, owner, rest), {"format": "pt"})
+    owner = _with_ties(owner, models)
+    whole = merged(models, owner, rest)
+    if target.suffix == ".safetensors":
+        write_safetensors(target, whole, {"format": "pt"})
+    else:
+        _write_like(files[0], target, whole)
     return owner
+
+
+def _with_ties(
+    owner: Mapping[str, int | None], models: Sequence[Mapping[str, Tensor]]
+) -> dict[str, int | None]:
+    """Return the owners, a tensor that a file has under several names having one for all."""
+    found = dict(owner)
+    for name, worker in owner.items():
+        for other in owner if worker is not None else ():
+            pairs = [(model[name], model[other]) for model in models]
+            if owner[other] is None and all(torch.equal(*pair) for pair in pairs):
+                found[other] = worker
+    return found
+
+
+def _write_like(file: Path, target: Path, weights: Mapping[str, Tensor]) -> None:
+    content = read_checkpoint(file)
+    for name in [name for name in content if "optimizer" in name and "history" not in name]:
+        content[name] = None
+    place = next((key for key in MODEL_KEYS if isinstance(content.get(key), Mapping)), None)
+    whole = dict(weights) if place is None else {**content, place: dict(weights)}
+    with atomic_path(target) as part:
+        torch.save(whole, part)

@@ -140,7 +140,10 @@ def links(chain: Description, own_recipes: Path | None = None) -> list[Link]:
     """
     planned = list(_parallel(chain) if chain.kind == "parallel" else _one_by_one(chain))
     if chain.finetune:
-        step, recipe = chain.steps, _recipe(chain, chain.finetune, num_steps=0)
+        step = chain.steps
+        # workers leave a whole model that is dense, so that nothing is carried on
+        before = {} if chain.kind == "parallel" else {"first_step": step}
+        recipe = _recipe(chain, chain.finetune, num_steps=0, **before)
         rate = chain.rate_of(step)
         seed = chain.seed + step
         planned.append(Link(FINAL, step, recipe, seed, chain.finetune, rate, dense=False))

@@ -84,6 +84,8 @@ def gap_recipe(folder: str) -> str:
         count = len(groups)
     else:
         raise RunError(f"{folder}: the groups that grow are neither partitions nor of one size")
+    if groups[0] <= set(steps[0].ratios):  # such as the set of 0.95, which prunes all in every step
+        fields["prune_grown_at_start"] = True
     head = _HEAD.format(folder=folder, count=len(files), steps=count)
     return head + indent(dump(fields), " " * 6)
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["GLUE", "TimmGlue"]
 
 _OTHERS = (
-    "These are the flags for models of timm; --model hf:DIR --help shows those of Transformers."
+    "These are the flags for models of timm; --model hf:DIR --help shows those of Transformers,\n"
+    "--model fairseq:FILE.pt --help those of fairseq."
 )
 _ONE_SHOT = (
     "Prune a model in one shot, without training, to one or several sparsities, and evaluate each."

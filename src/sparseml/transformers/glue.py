@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["GLUE", "TransformersGlue"]
 
 _OTHERS = (
-    "These are the flags for models of Transformers; without --model hf:DIR, those for timm's."
+    "These are the flags for models of Transformers; without --model hf:DIR, those for timm's,\n"
+    "with --model fairseq:FILE.pt those for fairseq's."
 )
 _ONE_SHOT = (
     "Prune a model in one shot, without training, to one or several sparsities, and evaluate each."

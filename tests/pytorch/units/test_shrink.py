@@ -195,14 +195,18 @@ def test_optimizer_follows() -> None:
     optimizer.step()
 
 
-def test_what_cannot_be_removed_is_left_with_a_reason() -> None:
+@pytest.mark.parametrize("asserts", [False, True])
+def test_what_cannot_be_removed_is_left_with_a_reason(asserts: bool) -> None:
     class FixedSize(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.up, self.down = nn.Linear(6, 8), nn.Linear(8, 6)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.down(self.up(x).reshape(-1, 2, 4).reshape(-1, 8))
+            inner = self.up(x)
+            if asserts:  # as the attention of fairseq does
+                assert inner.shape[1] == 8, "another width"
+            return self.down(inner.reshape(-1, 2, 4).reshape(-1, 8))
 
     model, inputs = FixedSize(), torch.randn(3, 6)
     with torch.no_grad():

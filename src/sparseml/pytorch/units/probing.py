@@ -90,7 +90,7 @@ def removal_fault(
             before = call_model(probe, example_inputs)
             removal(probe, {group: torch.arange(group.size) % 2 == 0 for group in units})
             after = call_model(probe, example_inputs)
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # a model may refuse other sizes in any way, also by assert
             return f"removal breaks the model: {error}"
     return _difference(before, after)
 

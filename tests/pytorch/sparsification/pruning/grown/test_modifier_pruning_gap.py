@@ -281,6 +281,20 @@ def test_a_worker_grows_one_partition_and_leaves_it_dense():
     assert zeros["layers.2.weight"] == 0 and zeros["layers.1.weight"] == 90
 
 
+@pytest.mark.parametrize("kind", ["fixed", "cyclic"])
+def test_the_end_leaves_every_weight_of_what_stays_dense(kind):
+    fields = {"grown_partition": 2} if kind == "fixed" else {"final_prune": False}
+    modifier = make(
+        params=WEIGHTS, num_partitions=4, num_steps=1, partition_type=kind, **fields
+    )  # fmt: skip
+    run = Run(modifier).steps(PER_EPOCH)
+    before, masks = run.weights, run.masks
+    modifier.scheduled_update(run.net, run.optimizer, 1.0, PER_EPOCH)
+    assert modifier.ended
+    assert all(torch.equal(value, before[name]) for name, value in run.weights.items())
+    assert all(torch.equal(mask, masks[name]) for name, mask in run.masks.items())
+
+
 def test_random_first_masks_are_drawn_by_the_seed_alone():
     def drawn(seed):
         net, modifier = Net(), make(num_steps=0, initial_mask="random", params=WEIGHTS, seed=seed)

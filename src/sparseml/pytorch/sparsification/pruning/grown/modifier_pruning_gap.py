@@ -309,6 +309,8 @@ class GaPPruningModifier(BasePruningModifier):
         step = self._grows(self._now)
         grows = () if step is None else self._groups[step]
         masks, begins = self._masks, self._grown is None
+        if grows and not begins and self._now >= self._edges()[-1]:
+            return  # the last step is over, and what it has grown is left dense
         dense = range(len(masks)) if self._grown is None else self._grown
         spared = set(grows) if begins and not self.prune_grown_at_start else set()
         goes = [i for i in dense if i not in spared and self._finals[i] and not self._holds(i)]
@@ -340,9 +342,11 @@ class GaPPruningModifier(BasePruningModifier):
     def _holds(self, place: int) -> bool:
         """Whether a mask, such as one carried over from another run, is what is asked for."""
         mask = self._masks.bits[place]
-        if self._masks.sharded or self.global_sparsity or self._grown is not None:
+        if self._masks.sharded or self._grown is not None:
             return False
         gone = mask.numel() - int(mask.sum())
+        if self.global_sparsity:  # then no mask has a count of its own; a later step has pruned all
+            return gone > 0 and self.first_step > 0
         return gone > 0 and gone == prune_count(mask.numel(), self._finals[place])
 
     def _goal(self) -> float:

@@ -222,7 +222,7 @@ class MaskSet(Mapping[str, Tensor]):
                     local(value).masked_fill_(changed.to(value.device), 0)
         if any_changed and self._enabled:
             pairs = zip(params, self.bits, strict=True)
-            ready = [(local(p.grad), local(mask)) for p, mask in pairs if p.grad is not None]
+            ready = [(local(g), local(mask)) for p, mask in pairs for g in self._gradients(p)]
             apply_masks([grad for grad, _ in ready], [mask for _, mask in ready])
 
     def mask_gradients(self) -> None:
@@ -359,9 +359,16 @@ class MaskSet(Mapping[str, Tensor]):
     def _gradient_ready(self, index: int, param: Tensor) -> None:
         if self.allow_reintroduction or index in self.open_gradients:
             return
-        if param.grad is not None:
-            mask = self._current()[1][index]
-            apply_masks([local_part(param.grad)], [local_part(mask)])
+        gradients = [local_part(gradient) for gradient in self._gradients(param)]
+        if gradients:
+            mask = local_part(self._current()[1][index])
+            apply_masks(gradients, [mask] * len(gradients))
+
+    def _gradients(self, param: Any) -> list[Tensor]:
+        """Return the gradient of a parameter and that of its master, where there are any."""
+        master = self._masters.get(param)
+        both = (param.grad, None if master is None else master.grad)
+        return [gradient for gradient in both if gradient is not None]
 
     def _put_back(self, index: int, param: Tensor) -> None:
         part = self._taken[index]

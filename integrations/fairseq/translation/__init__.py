@@ -1,0 +1,1 @@
+"""What preparing a corpus and testing a translator share."""

@@ -1,0 +1,129 @@
+"""The few functions of fairseq that a recipe takes part in, each called as before."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any
+
+import torch
+from torch.multiprocessing.spawn import ProcessExitedException
+
+from sparseml.fairseq.checkpoints import STATE_KEY, batches_as_before, begins_anew
+from sparseml.fairseq.errors import FairseqError, reported
+from sparseml.fairseq.fitting import require_supported
+from sparseml.fairseq.flags import add_flags
+from sparseml.fairseq.reading import fairseq_files
+from sparseml.fairseq.recipe_run import RecipeRun
+from sparseml.run.fitting import load_recipe
+
+_LOGGER = logging.getLogger(__name__)
+_RUNS: list[RecipeRun] = []
+"""The run of this process, from the loading of its checkpoint to its end."""
+
+
+def install() -> None:
+    """Let fairseq's training follow recipes; once more changes nothing."""
+    from fairseq import checkpoint_utils
+    from fairseq.distributed import utils as distributed_utils
+    from fairseq.trainer import Trainer
+
+    if hasattr(Trainer.state_dict, "__wrapped__"):
+        return
+    add_flags()
+    _wrap(distributed_utils, "call_main", _call_main)
+    _wrap(checkpoint_utils, "load_checkpoint_to_cpu", _read)
+    _wrap(checkpoint_utils, "load_checkpoint", _load)
+    _wrap(checkpoint_utils, "save_checkpoint", _save)
+    _wrap(Trainer, "state_dict", _state)
+
+
+def run_of(trainer: Any) -> RecipeRun | None:
+    """Return how a trainer follows its recipe; None if it has none."""
+    return next((run for run in _RUNS if run.trainer is trainer), None)
+
+
+def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
+    original = getattr(owner, name)
+
+    @wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return around(original, *args, **kwargs)
+
+    setattr(owner, name, call)
+
+
+def _call_main(original: Any, cfg: Any, main: Any, **kwargs: Any) -> Any:
+    """Run a main function of fairseq in this process or in others; first check the recipe."""
+    reported(_check)(cfg)
+    try:
+        return original(cfg, partial(run_to_end, main), **kwargs)
+    except ProcessExitedException as error:
+        if error.exit_code > 1:  # it has told why
+            raise SystemExit(error.exit_code) from error
+        raise
+
+
+def _check(cfg: Any) -> None:
+    common, distributed = cfg.common, cfg.distributed_training
+    if not common.get("sparseml_recipe"):
+        return
+    require_supported(cfg)
+    load_recipe(common.sparseml_recipe, common.get("sparseml_recipe_args"))
+    starts = distributed.distributed_world_size > 1 and not distributed.distributed_no_spawn
+    if starts and not torch.cuda.device_count():
+        raise FairseqError(
+            f"--distributed-world-size {distributed.distributed_world_size}: fairseq starts a "
+            "process for each GPU, and here is none; start them yourself, each with "
+            "--distributed-no-spawn, --distributed-rank and --distributed-init-method"
+        )
+
+
+def run_to_end(main: Any, cfg: Any, **kwargs: Any) -> None:
+    """Call a main function of fairseq, and then end what recipe it has followed."""
+    try:
+        main(cfg, **kwargs)
+        while _RUNS:
+            reported(_RUNS.pop().finish)()
+    finally:
+        _RUNS.clear()
+
+
+def _read(original: Any, *args: Any, **kwargs: Any) -> Any:
+    with fairseq_files():
+        return original(*args, **kwargs)
+
+
+def _load(original: Any, cfg: Any, trainer: Any, **kwargs: Any) -> Any:
+    """Load a checkpoint, and begin or go on with the recipe."""
+    anew = begins_anew(cfg, trainer)
+    follows = bool(trainer.cfg.common.get("sparseml_recipe"))
+    with batches_as_before(trainer, follows and not anew):
+        extra_state, iterator = original(cfg, trainer, **kwargs)
+    found = None if extra_state is None else extra_state.get(STATE_KEY)
+    if follows:
+        state, loaded = None if anew else found, extra_state is not None
+        _RUNS[:] = [reported(RecipeRun)(trainer, iterator, state, loaded)]
+    elif found is not None and not anew:
+        _LOGGER.warning(
+            "the checkpoint was trained with a recipe; without --sparseml-recipe its pruned "
+            "weights do not stay zero"
+        )
+    return extra_state, iterator
+
+
+def _save(original: Any, cfg: Any, trainer: Any, iterator: Any, loss: Any) -> Any:
+    """Save a checkpoint; one that is not sparse yet cannot be the best."""
+    run = run_of(trainer)
+    if run is not None:
+        run.validated(loss)
+        loss = loss if run.is_sparse else None
+    return original(cfg, trainer, iterator, loss)
+
+
+def _state(original: Any, trainer: Any) -> Any:
+    state, run = original(trainer), run_of(trainer)
+    if run is not None:
+        state["extra_state"][STATE_KEY] = run.state()
+    return state
