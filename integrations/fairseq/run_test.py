@@ -96,6 +96,7 @@ def _translate(args: argparse.Namespace, prepared: Prepared, further: Sequence[s
             sys.executable, "-m", "fairseq_cli.generate", str(args.data),
             "--user-dir", str(USER_DIR), "--path", str(args.checkpoint),
             "--gen-subset", args.split, "--beam", str(args.beam), "--lenpen", str(args.lenpen),
+            "--required-batch-size-multiple", "1",  # or fairseq leaves out the last few
             "--post-process", MARKS[prepared.bpe], "--results-path", folder, *further,
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
