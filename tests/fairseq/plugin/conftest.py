@@ -66,7 +66,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Texts of two languages, in files as fairseq-preprocess takes them."""
     folder = tmp_path_factory.mktemp("texts")
     draw = random.Random(0)
-    for split, count in {"train": 120, "valid": 16, "test": 16}.items():
+    for split, count in {"train": 120, "valid": 16, "test": 4}.items():
         lines = [
             [f"w{draw.randrange(12)}" for _ in range(draw.randint(2, 7))] for _ in range(count)
         ]
