@@ -71,27 +71,6 @@ def run_of(trainer: Any) -> RecipeRun | None:
     return next((run for run in _RUNS if run.trainer is trainer), None)
 
 
-def _add_flags() -> None:
-    """Give fairseq's common settings a field for each flag.
-
-    So they are flags and keys of configurations, reach processes that fairseq starts, and stand in
-    its checkpoints, where a fairseq without them passes them over.
-    """
-    from fairseq.dataclass.configs import CommonConfig
-    from fairseq.dataclass.initialize import hydra_init
-
-    # fairseq reads the types of fields, which must be types and not their names
-    told = [
-        (name, Optional[str], field(default=None, metadata={"help": text}))  # noqa: UP045
-        for name, text in FLAGS.items()
-    ]
-    for one in fields(make_dataclass("Flags", told)):
-        CommonConfig.__dataclass_fields__[one.name] = one
-        CommonConfig.__annotations__[one.name] = one.type
-        setattr(CommonConfig, one.name, None)
-    hydra_init()
-
-
 def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
     original = getattr(owner, name)
 
