@@ -97,7 +97,6 @@ METHODS = {
     "gradual_5": Method("gradual magnitude, one epoch longer", GRADUAL, until=5.0),
     "cyclic": Method("grow-and-prune, cyclic (C-GaP)"),
     "random": Method("grow-and-prune, by lot", more="partition_type: random"),
-    "parallel": Method("grow-and-prune, parallel (P-GaP)"),
 }
 SETTINGS = {
     "epochs": EPOCHS,
