@@ -25,7 +25,7 @@ _ONE_SHOT = (
 _ONE_SHOT_EXAMPLES = (
     "data-bin --model fairseq:checkpoint_best.pt --recipe recipe:fairseq/one_shot/cap/transformer "
     "--sparsities 0.5 0.8 --bleu",
-    "wiki-bin --model fairseq:lm.pt --recipe recipe:fairseq/one_shot/magnitude/transformer "
+    "wiki-bin --model fairseq:lm.pt --recipe recipe:fairseq/one_shot/gm/transformer "
     "--gen-subset test",
 )
 _TRAINING = (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import field, fields, make_dataclass
 from functools import partial, wraps
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException
@@ -13,12 +14,17 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from sparseml.fairseq.checkpoints import STATE_KEY, batches_as_before, begins_anew
 from sparseml.fairseq.errors import FairseqError, reported
 from sparseml.fairseq.fitting import require_supported
-from sparseml.fairseq.flags import add_flags
 from sparseml.fairseq.reading import fairseq_files
 from sparseml.fairseq.recipe_run import RecipeRun
 from sparseml.run.fitting import load_recipe
 
 _LOGGER = logging.getLogger(__name__)
+FLAGS = {
+    "sparseml_recipe": "recipe to train by: a file, or recipe:NAME",
+    "sparseml_recipe_args": "values for variables of the recipe: JSON, or name=value,...",
+    "sparseml_initial_masks": "masks to begin with: a masks.safetensors, or the folder that has it",
+    "sparseml_output": "folder of the run to be made, for recipe, metrics and a report",
+}
 _RUNS: list[RecipeRun] = []
 """The run of this process, from the loading of its checkpoint to its end."""
 
@@ -31,12 +37,33 @@ def install() -> None:
 
     if hasattr(Trainer.state_dict, "__wrapped__"):
         return
-    add_flags()
+    _add_flags()
     _wrap(distributed_utils, "call_main", _call_main)
     _wrap(checkpoint_utils, "load_checkpoint_to_cpu", _read)
     _wrap(checkpoint_utils, "load_checkpoint", _load)
     _wrap(checkpoint_utils, "save_checkpoint", _save)
     _wrap(Trainer, "state_dict", _state)
+
+
+def _add_flags() -> None:
+    """Give fairseq's common settings a field for each flag.
+
+    So they are flags and keys of configurations, reach processes that fairseq starts, and stand in
+    its checkpoints, where a fairseq without them passes them over.
+    """
+    from fairseq.dataclass.configs import CommonConfig
+    from fairseq.dataclass.initialize import hydra_init
+
+    # fairseq reads the types of fields, which must be types and not their names
+    told = [
+        (name, Optional[str], field(default=None, metadata={"help": text}))  # noqa: UP045
+        for name, text in FLAGS.items()
+    ]
+    for one in fields(make_dataclass("Flags", told)):
+        CommonConfig.__dataclass_fields__[one.name] = one
+        CommonConfig.__annotations__[one.name] = one.type
+        setattr(CommonConfig, one.name, None)
+    hydra_init()
 
 
 def run_of(trainer: Any) -> RecipeRun | None:

@@ -21,7 +21,7 @@ from sparseml.fairseq import fairseq_files
 from sparseml.run import read_masks
 from sparseml.utils.ready_recipes import ready_recipes
 
-PRUNERS = ("magnitude", "cap", "fast_cap", "obs", "mfac")
+PRUNERS = ("gm", "cap", "fast_cap", "obs", "mfac")
 FEW = "num_grads=6,fisher_block_size=16"
 LAYERS = {"pairs": 16, "text": 6}
 SEARCH = ("--beam", 3, "--lenpen", 0.7, "--max-len-b", 12)
@@ -114,7 +114,7 @@ def test_every_ready_recipe_prunes(
     recipe = f"fairseq/one_shot/{pruner}/transformer"
     assert recipe in ready_recipes()
     flags = ["--model", f"fairseq:{checkpoints[name]}", "--recipe", f"recipe:{recipe}", "-gb", 4]
-    variables = "sparsity=0.4" if pruner == "magnitude" else FEW
+    variables = "sparsity=0.4" if pruner == "gm" else FEW
     call(corpora[name], *flags, "--recipe-args", variables, "--sparsities", 0.4)
     masks = read_masks("out/run/sparsity=0.4/masks.safetensors")
     assert len(masks) == LAYERS[name]

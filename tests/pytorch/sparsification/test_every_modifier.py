@@ -52,6 +52,7 @@ FIELDS = {
     "MovementPruningModifier": GRADUAL,
     "StructuredPruningModifier": {
         **GRADUAL, "mask_type": "channel", "param_groups": [["0.weight"], ["2.weight"]],
+        "group_score": "matrices",
     },
     "ACDCPruningModifier": {
         "compression_sparsity": 0.7, "params": WEIGHTS, "momentum_buffer_reset": False,
@@ -91,6 +92,11 @@ FIELDS = {
         "score_dtype": "bfloat16", "layer_types": ["Linear"], "skip_indivisible": True,
         "min_sparsity_per_param": 0.5, "inter_func": "cos", "progressive_steps": 2,
         "reg_type": "group_lasso", "reg_coeff": 1e-3, "spare_head": True,
+    },
+    "SRPPruningModifier": {
+        "compression_rate": 0.5, "stage": 2, "decreasing": "sg", "pruning_iter": 2,
+        "num_scoring_batches": 2, "ffn_ranking": "per_layer", "min_keep": 2, "keep_ratio": 0.6,
+        "reference_schedule": True, "grad_sampler_kwargs": {"seed": 3}, **RANGE,
     },
     "PatternLockModifier": {"params": WEIGHTS, "mask_type": "2x1", **RANGE},
     "GaPPruningModifier": {

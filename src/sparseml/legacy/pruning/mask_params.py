@@ -15,11 +15,8 @@ from sparseml.legacy.pruning.mask_creator_base import PruningMaskCreator, Target
 from sparseml.legacy.pruning.scorer import PruningParamsScorer
 from sparseml.pytorch.functional.budgets import all_after_removal
 from sparseml.pytorch.functional.selection import require_numbers
-from sparseml.pytorch.sparsification.pruning.masks.mask_set import (
-    MaskSet,
-    broadcast_masks,
-    misfit,
-)
+from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet, broadcast_masks
+from sparseml.pytorch.sparsification.pruning.masks.outcome import misfit
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.sharded import full_value, local_part
 from sparseml.pytorch.utils.tensors.stats import mask_difference, tensor_list_sparsity

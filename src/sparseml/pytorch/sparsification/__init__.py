@@ -47,6 +47,7 @@ from sparseml.pytorch.sparsification.pruning import (
     PowerpropagationWrapper,
     RigLPruningModifier,
     SnipMomentumPruningModifier,
+    SRPPruningModifier,
     StructuredPruningModifier,
     TopKASTPruningModifier,
 )
@@ -114,6 +115,7 @@ __all__ = [
     "PyTorchModifierYAML",
     "QuantizationModifier",
     "RigLPruningModifier",
+    "SRPPruningModifier",
     "ScheduledModifier",
     "ScheduledUpdateModifier",
     "SetLearningRateModifier",

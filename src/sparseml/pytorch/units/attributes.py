@@ -12,15 +12,24 @@ COUNTS = {
         *("num_attention_heads", "num_heads", "n_heads", "n_head", "num_q_heads", "heads"),
         *("num_key_value_heads", "num_kv_heads", "n_kv_heads"),
     ),
+    "channels": (),
     "neurons": (),
+    "stream": (),
 }
+_ALL_HEADS = (
+    *("all_head_size", "inner_dim", "attn_dim", "split_size", "embed_dim", "dim"),
+    *("hidden_size", "q_size", "kv_size", "qkv_dim"),
+)
 #: what is removed -> attributes that may hold the width of all of it together
 WIDTHS = {
-    "heads": (
-        *("all_head_size", "inner_dim", "attn_dim", "split_size", "embed_dim", "dim"),
-        *("hidden_size", "q_size", "kv_size", "qkv_dim"),
+    "heads": _ALL_HEADS,
+    "channels": (
+        *("attention_head_size", "head_dim", "head_size", "dim_head", "key_value_proj_dim"),
+        *_ALL_HEADS,
     ),
     "neurons": ("intermediate_size", "hidden_features", "ffn_dim", "hidden_dim"),
+    # others tell the scale of embeddings as well, which stays
+    "stream": ("d_model",),
 }
 
 
@@ -41,8 +50,8 @@ def resize(
     """Set the attributes of modules to what is left.
 
     :param kind: of units, a key of :data:`COUNTS`
-    :param units: how many there were. Counts that are multiples (queries that share a key) shrink
-        in proportion
+    :param units: how many there were, of channels in each head. Counts that are multiples (queries
+        that share a key) shrink in proportion
     :param widths: of all units together, as each layer had them
     """
     for module in modules:

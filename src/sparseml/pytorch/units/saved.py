@@ -22,6 +22,7 @@ from sparseml.pytorch.utils.model import load_model_state, save_model
 from sparseml.pytorch.utils.names import canonical_named_modules, unwrap_module
 from sparseml.pytorch.utils.saving.files import CheckpointError, read_safetensors
 from sparseml.pytorch.utils.saving.resizing import replace_data
+from sparseml.pytorch.utils.thinning import take_shapes
 from sparseml.utils.atomic import atomic_path
 
 SHAPES_FILE = "shrunk.json"
@@ -66,7 +67,8 @@ def fill_shrunk(model: nn.Module, folder: str | os.PathLike[str]) -> None:
     :raises CheckpointError: for files that are damaged, or of another model
     """
     path = Path(folder)
-    sizes, state = read_shapes(path)["attributes"], _read_weights(path)
+    content, state = read_shapes(path), _read_weights(path)
+    sizes = content["attributes"]
     modules = dict(canonical_named_modules(model))
     for name, module in modules.items():
         if isinstance(module, nn.MultiheadAttention):
@@ -76,6 +78,7 @@ def fill_shrunk(model: nn.Module, folder: str | os.PathLike[str]) -> None:
             raise _other(path, f"its {SHAPES_FILE} gives {', '.join(values)} of {name!r}")
         for key, value in values.items():
             setattr(modules[name], key, value)
+    take_shapes(model, content.get("shapes", {}))
     try:
         missing, unexpected = load_model_state(model, state)
     except RuntimeError as error:  # sizes that are larger, or in other dimensions

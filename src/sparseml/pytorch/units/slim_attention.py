@@ -6,6 +6,7 @@ becomes a :class:`SlimAttention`, with the same parameters under the same names.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,9 +22,13 @@ _PARTS = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 class SlimAttention(nn.MultiheadAttention):
     """Attention of any number of heads, that ``MultiheadAttention`` becomes when it loses some.
 
-    ``embed_dim`` stays what layers before and after it have; ``num_heads * head_dim`` may be less.
-    Learned biases of keys and values (``add_bias_kv``, ``add_zero_attn``) are not for it.
+    ``embed_dim`` and ``head_dim`` stay what they were, and with the latter the scale of the scores;
+    there may be fewer heads, of fewer channels. Learned biases of keys and values (``add_bias_kv``,
+    ``add_zero_attn``) are not for it.
     """
+
+    unit_gates: Mapping[str, Callable[[], Tensor]] = {}
+    """Factors ``[channels]`` on the channels of queries (``qk``) and of all heads (``vo``)."""
 
     def forward(
         self,
@@ -49,18 +54,23 @@ class SlimAttention(nn.MultiheadAttention):
             F.linear(one, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for one, (weight, bias) in zip(given, self._projections(), strict=True)
         )
+        if "qk" in self.unit_gates:
+            q = q * self.unit_gates["qk"]().to(q).unflatten(0, (self.num_heads, 1, -1))
         mask = self._mask(q, attn_mask, key_padding_mask)
-        weights = None
+        weights, scale = None, self.head_dim**-0.5
         dropout = self.dropout if self.training else 0.0
         if need_weights:
-            scores = q @ k.transpose(-2, -1) * self.head_dim**-0.5
+            scores = q @ k.transpose(-2, -1) * scale
             weights = (scores if mask is None else scores + mask).softmax(dim=-1)
             heads = F.dropout(weights, dropout) @ v
             weights = weights.mean(dim=1) if average_attn_weights else weights
             weights = weights if batched else weights[0]
         else:
-            heads = F.scaled_dot_product_attention(q, k, v, mask, dropout)
-        out = self.out_proj(heads.transpose(1, 2).flatten(2))
+            heads = F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=scale)
+        joined = heads.transpose(1, 2).flatten(2)
+        if "vo" in self.unit_gates:
+            joined = joined * self.unit_gates["vo"]().to(joined)
+        out = self.out_proj(joined)
         if not batched:
             return out[0], weights
         return (out if self.batch_first else out.transpose(0, 1)), weights
@@ -96,6 +106,15 @@ def make_slim(model: nn.Module, layer: nn.MultiheadAttention) -> None:
             module.use_nested_tensor = False
 
 
+def make_whole(layer: SlimAttention) -> None:
+    """Undo :func:`make_slim` where nothing was removed; other layers stay as they are."""
+    width = layer.num_heads * layer.head_dim
+    projections = [weight for weight, _ in layer._projections()]
+    if all(len(weight) == width for weight in projections) and width == layer.embed_dim:
+        layer.__class__ = nn.MultiheadAttention  # type: ignore[assignment]
+        layer._qkv_same_embed_dim = layer.in_proj_weight is not None
+
+
 def fused_heads(name: str, layer: nn.MultiheadAttention) -> UnitGroup:
     """Return the heads of an attention layer of torch.
 
@@ -103,7 +122,7 @@ def fused_heads(name: str, layer: nn.MultiheadAttention) -> UnitGroup:
     """
     if layer.bias_k is not None or layer.add_zero_attn:
         raise ValueError("add_bias_kv and add_zero_attn are not supported")
-    heads = repeats(layer.num_heads, layer.head_dim)
+    heads = repeats(layer.num_heads, layer.out_proj.in_features // layer.num_heads)
     packed = layer.in_proj_weight is not None
     given = [("in_proj_weight", tiles(heads, 3))] if packed else [(part, heads) for part in _PARTS]
     members = [Member(f"{name}.{part}".lstrip("."), 0, index) for part, index in given]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,24 @@ def thin_model_from_checkpoint(model: nn.Module, state_dict: Mapping[str, Tensor
     for name, layer in canonical_named_modules(model):
         if tensor_axes(layer) or isinstance(layer, nn.LayerNorm):
             _thin_layer(layer, canonical_name(name), shapes)
+
+
+def take_shapes(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Give what :func:`thin_model_from_checkpoint` does not know the smaller shapes it once had.
+
+    That is parameters of a model's own (positions, scales) and norms of other libraries, which no
+    weights alone can tell from those of another model.
+
+    :param shapes: by name, of the very model whose description they come from
+    """
+    for name, layer in canonical_named_modules(model):
+        if tensor_axes(layer) or isinstance(layer, nn.LayerNorm):
+            continue
+        for key, tensor in (*layer._parameters.items(), *layer._buffers.items()):
+            shape = torch.Size(shapes.get(f"{name}.{key}" if name else key, ()))
+            if tensor is not None and _is_smaller(shape, tensor.shape):
+                replace_data(tensor, tensor.data[tuple(slice(size) for size in shape)].clone())
+        set_layer_sizes(layer)
 
 
 def _thin_layer(layer: nn.Module, name: str, shapes: Mapping[str, torch.Size]) -> None:

@@ -32,6 +32,27 @@ def test_a_multiple_stands_for_neighbours():
     assert (pool.size, pool.weights, pool.members) == (4, 8, (0, 1))
 
 
+@pytest.mark.parametrize(
+    ("score", "kept"), [("sum", [1, 0, 0]), ("matrices", [0, 0, 1]), ("l2", [0, 1, 0])]
+)
+def test_what_counts_in_a_group(score, kept):
+    # together 8.2, 8.1, 7.5; without the vector 4, 3.9, 4.5; as norms 5.26, 5.73, 5.02
+    scores = [
+        torch.tensor([[3.0], [0.0], [4.0]]),
+        torch.tensor([[1.0], [3.9], [0.5]]),
+        torch.tensor([4.2, 4.2, 3.0]),
+    ]
+    masks = select(scores, Together(FILTER, ((0, 1, 2),), score), Uniform(), 2 / 3)
+    assert lists(masks)[2] == kept
+    with pytest.raises(ValueError, match="score must be one of sum, matrices, l2, found 'mean'"):
+        Together(FILTER, (), "mean")
+
+
+def test_groups_of_vectors_alone_still_have_scores():
+    masks = select([torch.tensor([3.0, 1.0])], Together(FILTER, (), "matrices"), Uniform(), 0.5)
+    assert lists(masks) == [[1, 0]]
+
+
 def test_depthwise_inputs_are_left_unmasked():
     scores = [torch.rand(8, 1, 3, 3), torch.rand(4, 8, 1, 1), torch.rand(6, 1)]
     for groups in ((), ((0, 1),), ((0, 1, 2),)):

@@ -11,10 +11,15 @@ from torch import Tensor
 from sparseml.pytorch.functional.patterns.base import Pattern, Pool, Tensors, lowered
 from sparseml.pytorch.functional.patterns.blocks import Slice
 
+GROUP_SCORES = ("sum", "matrices", "l2")
+"""How a group's tensors are ranked together: by the sum of their scores, by that of matrices alone
+(biases and the scales of norms, whose numbers are of another size, have no say), or by the root of
+the sum of squares."""
+
 
 @dataclass(frozen=True)
 class Together(Pattern):
-    """The same slices of all tensors of a group, by the sum of their scores.
+    """The same slices of all tensors of a group, by what their scores come to together.
 
     If in a group the dimension of one tensor is a multiple (the stride) of the smallest one, as
     where a convolution feeds a linear layer, each of the smallest one's slices stands for that many
@@ -23,13 +28,19 @@ class Together(Pattern):
 
     :param slices: filters or channels
     :param groups: positions of the tensors that belong together; every other tensor is on its own
-    :raises ValueError: for a tensor in two groups
+    :param score: one of :data:`GROUP_SCORES`
+    :raises ValueError: for a tensor in two groups, and for another score
     """
 
     slices: Slice
     groups: tuple[tuple[int, ...], ...] = ()
+    score: str = "sum"
 
     def __post_init__(self) -> None:
+        if self.score not in GROUP_SCORES:
+            raise ValueError(
+                f"score must be one of {', '.join(GROUP_SCORES)}, found {self.score!r}"
+            )
         listed = [place for group in self.groups for place in group]
         twice = {place for place in listed if listed.count(place) > 1}
         if twice:
@@ -56,7 +67,7 @@ class Together(Pattern):
                     f"tensors {list(group)} go together, but only {inside} of them are chosen"
                 )
         moved = tuple(tuple(places[place] for place in group) for group in groups)
-        return Together(self.slices, moved)
+        return Together(self.slices, moved, self.score)
 
     def pools(self, scores: Tensors, live: Tensors | None = None) -> list[Pool]:
         """One pool per group, one without units for each tensor that is left unmasked.
@@ -68,7 +79,10 @@ class Together(Pattern):
         for group in self._groups(scores):
             shared = [units[place] for place in group]
             count = min(map(len, shared)) if len(shared[0]) > 1 else 0
-            summed = _summed(shared, count) if count else shared[0][:0]
+            counting = [units[p] for p in group if scores[p].ndim > 1 or self.score != "matrices"]
+            summed = shared[0][:0]
+            if count:
+                summed = _summed(counting or shared, count, squares=self.score == "l2")
             weights = sum(scores[place].numel() for place in group)
             shapes = tuple(tuple(scores[place].shape) for place in group)
             pool = Pool(group, summed, weights // max(count, 1), weights, shapes)
@@ -106,14 +120,16 @@ class Together(Pattern):
         return sorted([group for group in found if group] + alone)
 
 
-def _summed(units: list[Tensor], smallest: int) -> Tensor:
+def _summed(units: list[Tensor], smallest: int, squares: bool = False) -> Tensor:
     sizes = [unit.numel() for unit in units]
     if any(size % smallest for size in sizes):
         raise ValueError(
             f"tensors that are masked alike must have sizes that are multiples of the smallest, "
             f"found {sizes}"
         )
-    if len(units) == 1:
+    if len(units) == 1 and sizes[0] == smallest:
         return units[0]
-    means = [unit.reshape(smallest, -1).mean(dim=1).to(units[0].device) for unit in units]
-    return torch.stack(means).sum(dim=0)
+    rows = [unit.reshape(smallest, -1).to(units[0].device) for unit in units]
+    if squares:
+        return torch.cat(rows, dim=1).norm(dim=1)
+    return torch.stack([row.mean(dim=1) for row in rows]).sum(dim=0)

@@ -73,6 +73,9 @@ from sparseml.pytorch.sparsification.pruning.sampled.modifier_pruning_gradprod i
 )
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
 from sparseml.pytorch.sparsification.pruning.settings.fields import PatternFields
+from sparseml.pytorch.sparsification.pruning.shrinking.modifier_pruning_srp import (
+    SRPPruningModifier,
+)
 
 _MOVED = {
     "sparseml.legacy.pruning.analyzer": "ModulePruningAnalyzer",
@@ -124,6 +127,7 @@ __all__ = [
     "PowerpropagationWrapper",
     "Problem",
     "RigLPruningModifier",
+    "SRPPruningModifier",
     "SnipMomentumPruningModifier",
     "StructuredPruningModifier",
     "TopKASTPruningModifier",

@@ -12,6 +12,7 @@ from torch.nn import Module
 
 from sparseml.pytorch.functional.budgets import Budget
 from sparseml.pytorch.functional.patterns import Pattern, Pool, Slice, Together
+from sparseml.pytorch.functional.patterns.together import GROUP_SCORES
 from sparseml.pytorch.functional.selection import lowest_mask, prune_count
 from sparseml.pytorch.sparsification.fields import (
     as_flag,
@@ -56,9 +57,12 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
     |       update_frequency: 1.0
     |       params: ['stem.weight', 'norm.weight', 'norm.bias', 'head.weight']
 
-    :param param_groups: lists of names of parameters that are masked alike, by the sum of their
-        scores; each parameter that is in none is on its own
+    :param param_groups: lists of names of parameters that are masked alike; each parameter that is
+        in none is on its own
     :param mask_type: ``filter`` (outputs) or ``channel`` (inputs)
+    :param group_score: by what the members of a group are ranked together: the ``sum`` of their
+        norms, as in SparseML 1.x; that of ``matrices`` alone, so that the scales and biases of
+        normalisation have no say; or ``l2``, the norm of all together
     """
 
     _param_groups: list[list[str]]
@@ -75,6 +79,7 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
     leave_enabled: bool = True
     inter_func: str = "cubic"
     mask_type: str = field(one_of(STRUCTURE_DIMS), default="filter")
+    group_score: str = field(one_of(GROUP_SCORES), default="sum")
     end_comparator: int = fixed(-1)
 
     def _set_up(self) -> None:
@@ -93,7 +98,9 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
     def _get_pattern(self, selected: Sequence[NamedLayerParam]) -> Together:
         names = [one.name for one in selected]
         groups = group_indices(self._param_groups, names)
-        pattern = Together(Slice(STRUCTURE_DIMS[self._mask_type], "l2"), groups)
+        pattern = Together(
+            Slice(STRUCTURE_DIMS[self._mask_type], "l2"), groups, str(self.group_score)
+        )
         for one, shape in zip(selected, out_in_shapes(selected), strict=True):
             if len(shape) <= pattern.slices.dim:
                 raise ValueError(f"{one.name} of shape {tuple(shape)} has no {self._mask_type}s")

@@ -37,5 +37,7 @@ def set_layer_sizes(layer: nn.Module) -> None:
     """
     for name, size in size_attributes(layer).items():
         setattr(layer, name, size)
-    if isinstance(layer, (nn.LayerNorm, nn.RMSNorm)) and layer.weight is not None:
-        layer.normalized_shape = tuple(layer.weight.shape)
+    # norms of other libraries have it as well
+    weight = getattr(layer, "weight", None)
+    if isinstance(weight, Tensor) and hasattr(layer, "normalized_shape"):
+        layer.normalized_shape = tuple(weight.shape)  # type: ignore[assignment]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -14,7 +14,7 @@ from torch.nn import Parameter
 from torch.utils.hooks import RemovableHandle
 
 from sparseml.pytorch.functional.masks import apply_masks, pack_mask, unpack_mask
-from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
+from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome, misfit
 from sparseml.pytorch.utils.distributed import collective, is_distributed
 from sparseml.pytorch.utils.layer_kinds import is_swapped
 from sparseml.pytorch.utils.optimizers import states_of
@@ -221,9 +221,8 @@ class MaskSet(Mapping[str, Tensor]):
                 if isinstance(value, Tensor) and value.shape == param.shape:
                     local(value).masked_fill_(changed.to(value.device), 0)
         if any_changed and self._enabled:
-            pairs = list(zip(params, self.bits, strict=True))
-            copies: Any = self._masters
-            pairs += [(copies[p], mask) for p, mask in pairs if p in copies] if copies else []
+            pairs: Any = [*zip(params, self.bits, strict=True)]
+            pairs += [(self._masters[p], mask) for p, mask in pairs if p in self._masters]
             ready = [(local(p.grad), local(mask)) for p, mask in pairs if p.grad is not None]
             apply_masks([grad for grad, _ in ready], [mask for _, mask in ready])
 
@@ -361,9 +360,9 @@ class MaskSet(Mapping[str, Tensor]):
     def _gradient_ready(self, index: int, param: Tensor) -> None:
         if self.allow_reintroduction or index in self.open_gradients:
             return
-        mask = self._current()[1][index]
-        for one in (param, self._masters.get(param)):
-            if one is not None and one.grad is not None:
+        mask, own = self._current()[1][index], self._masters.get(cast(Parameter, param))
+        for one in [tensor for tensor in (param, own) if tensor is not None]:
+            if one.grad is not None:
                 apply_masks([local_part(one.grad)], [local_part(mask)])
 
     def _put_back(self, index: int, param: Tensor) -> None:
@@ -391,12 +390,6 @@ def broadcast_masks(masks: Sequence[Tensor]) -> list[Tensor]:
         unpack_mask(piece.to(mask.device), mask.shape, mask.dtype)
         for piece, mask in zip(pieces, masks, strict=True)
     ]
-
-
-def misfit(name: str, param: Tensor, value: Tensor | None) -> ValueError:
-    """Return the error for a value that is None or of another shape than its parameter."""
-    found = "None" if value is None else f"shape {tuple(value.shape)}"
-    return ValueError(f"{name} has shape {tuple(param.shape)}, found {found}")
 
 
 def _all_kept(param: Tensor) -> Tensor:

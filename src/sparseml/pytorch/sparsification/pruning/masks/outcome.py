@@ -40,3 +40,9 @@ class Outcome(dict[str, Change]):
         for name, (mask, weight) in self.items():
             param = module.get_parameter(name)
             param.copy_(param * mask.to(param.device) if weight is None else weight)
+
+
+def misfit(name: str, param: Tensor, value: Tensor | None) -> ValueError:
+    """Return the error for a value that is None or of another shape than its parameter."""
+    found = "None" if value is None else f"shape {tuple(value.shape)}"
+    return ValueError(f"{name} has shape {tuple(param.shape)}, found {found}")

@@ -1,0 +1,1 @@
+"""Modifiers under which whole units fade away and are removed."""

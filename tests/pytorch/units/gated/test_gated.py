@@ -1,0 +1,259 @@
+"""Units that fade away: found in models of every make, gated, and removed without a change."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+import transformers as t
+from torch import Tensor, nn
+
+from sparseml.pytorch.shrink import fill_shrunk, save_shrunk
+from sparseml.pytorch.units.gated import GatedUnits, Gates, gated_units, remove_gated
+from sparseml.pytorch.units.gated.frozen import FrozenSlices
+from sparseml.pytorch.units.probing import call_model
+
+from .models import IDS, ZOO, Encoder, made
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+SINGLE = ("llama, grouped queries", "t5", "t5, gated")
+TOLERANCE = {True: 1e-10, False: 1e-3}
+
+
+def _chosen(units: GatedUnits, seed: int = 0) -> Tensor:
+    """Half of the units by chance, as many of each head."""
+    generator = torch.Generator().manual_seed(seed)
+    size = units.group.size // units.pools
+    orders = [torch.randperm(size, generator=generator) for _ in range(units.pools)]
+    return torch.cat([order < (size + 1) // 2 for order in orders])
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(param.numel() for param in model.parameters())
+
+
+def _result(model: nn.Module, inputs: Any) -> Tensor:
+    with torch.no_grad():
+        return call_model(model, inputs)[0]
+
+
+@pytest.mark.parametrize("name", list(ZOO))
+def test_removed_or_gated_off_is_the_same(name: str) -> None:
+    model, inputs = made(name)
+    keys, before = list(model.state_dict()), _result(model, inputs)
+    types = [type(layer) for layer in model.modules()]
+    groups = gated_units(model, inputs)
+    counts = Counter(units.kind for units in groups.found)
+    known = ZOO[name]
+    assert counts["stream"] == known.streams and counts["fc"] == known.ffns, groups.skipped
+    assert counts["qk"] == counts["vo"] == known.attentions, groups.skipped
+    gates = Gates(model, groups.found)
+    assert list(model.state_dict()) == keys
+    # norms of Transformers are computed in single precision, root mean squares that is
+    exact = name not in SINGLE
+    torch.testing.assert_close(_result(model, inputs), before, rtol=0, atol=TOLERANCE[exact] / 100)
+    keeps = {units: _chosen(units) for units in groups.found}
+    for units, keep in keeps.items():
+        gates.lower(units.key, keep, 0.0)
+    off = _result(model, inputs)
+    assert (off - before).abs().max() > 1e-3
+    gates.detach()
+    assert torch.equal(_result(model, inputs), before)
+    assert [type(layer) for layer in model.modules()] == types
+    size = _parameters(model)
+    removed = remove_gated(model, keeps)
+    assert _parameters(model) <= size - removed * 0.5 and _parameters(model) < 0.75 * size
+    after = _result(model, inputs)
+    torch.testing.assert_close(after, off, rtol=0, atol=TOLERANCE[exact])
+    single = copy.deepcopy(model).float()
+    floats = inputs.float() if isinstance(inputs, Tensor) and inputs.ndim > 2 else inputs
+    torch.testing.assert_close(_result(single, floats).double(), after, rtol=1e-5, atol=1e-5)
+    # once more, as of what is left some can go
+    again = gated_units(model, inputs)
+    assert Counter(units.kind for units in again.found) == counts, again.skipped
+
+
+@pytest.mark.parametrize("kind", ["stream", "fc", "heads"])
+@pytest.mark.parametrize("name", ["torch, post-norm", "torch, pre-norm", "gpt2", "marian"])
+def test_single_kinds(name: str, kind: str) -> None:
+    model, inputs = made(name)
+    kinds = ("qk", "vo") if kind == "heads" else (kind,)
+    found = gated_units(model, inputs).of(*kinds)
+    keeps = {units: _chosen(units, 1) for units in found}
+    gates = Gates(model, found)
+    for units, keep in keeps.items():
+        gates.lower(units.key, keep, 0.0)
+    off = _result(model, inputs)
+    gates.detach()
+    remove_gated(model, keeps)
+    torch.testing.assert_close(_result(model, inputs), off, rtol=0, atol=1e-10)
+
+
+class TestScores:
+    def _gradients(self, name: str) -> tuple[nn.Module, dict[str, Tensor], list[GatedUnits]]:
+        model, inputs = made(name)
+        found = gated_units(model, inputs).of("qk", "vo", "fc")
+        gates = Gates(model, found)
+        given = gates.trainable()
+        loss = call_model(model, inputs)[0].square().mean()
+        params = [param for param in model.parameters() if param.requires_grad]
+        grads = torch.autograd.grad(loss, [*given, *params], allow_unused=True)
+        for param, grad in zip(params, grads[len(given) :], strict=True):
+            param.grad = grad
+        gates.detach()
+        keys = [units.key for units in found]
+        return model, dict(zip(keys, grads[: len(given)], strict=True)), list(found)
+
+    def _by_weights(self, model: nn.Module, units: GatedUnits, *places: int) -> Tensor:
+        """The sum of gradient times weight over the slices of some members of each unit."""
+        total = torch.zeros(units.group.size, dtype=torch.float64)
+        for place in places:
+            member = units.group.members[place]
+            param = model.get_parameter(member.param)
+            each = (param.detach() * param.grad).movedim(member.dim, 0)
+            each = each.reshape(len(each), -1).sum(1)
+            there = member.index >= 0
+            total.index_add_(0, member.index[there], each[there])
+        return total
+
+    @pytest.mark.parametrize("name", ["bert", "marian"])
+    def test_gradients_are_those_of_the_weights(self, name: str) -> None:
+        model, gradients, found = self._gradients(name)
+        for units in found:
+            places = {"qk": [(0, 1), (2, 3)], "vo": [(0, 1), (2,)], "fc": [(2,)]}[units.kind]
+            for chosen in places:
+                expected = self._by_weights(model, units, *chosen)
+                torch.testing.assert_close(gradients[units.key], expected, rtol=1e-9, atol=2e-15)
+
+    def test_those_of_the_first_layer_only_with_relu(self) -> None:
+        for name, relu in (("torch, post-norm", True), ("bert", False)):
+            model, gradients, found = self._gradients(name)
+            for units in (one for one in found if one.kind == "fc"):
+                by_first = self._by_weights(model, units, 0, 1)
+                same = torch.allclose(gradients[units.key], by_first, rtol=1e-9, atol=2e-15)
+                assert same == relu
+
+    def test_finite_differences(self) -> None:
+        model, inputs = made("marian")
+        groups = gated_units(model, inputs)
+        gates = Gates(model, groups.found)
+        given = gates.trainable()
+        gradients = torch.autograd.grad(call_model(model, inputs)[0].square().mean(), given)
+        for units, gradient in zip(groups.found, gradients, strict=True):
+            ones = torch.ones(units.group.size, dtype=torch.float64)
+            losses = []
+            for sign in (1.0, -1.0):
+                gates.set(units.key, ones.index_fill(0, torch.tensor(3), 1.0 + sign * 1e-5))
+                losses.append(_result(model, inputs).square().mean().item())
+            gates.set(units.key, ones)
+            difference = (losses[0] - losses[1]) / 2e-5
+            assert gradient[3].item() == pytest.approx(difference, rel=1e-4, abs=1e-9)
+
+
+class TestRefusals:
+    def test_rotary_positions_and_normed_queries(self) -> None:
+        model, inputs = made("llama, grouped queries")
+        skipped = gated_units(model, inputs).skipped
+        assert "rotary" in skipped["qk model.layers.0.self_attn.o_proj"]
+        config = t.Qwen3Config(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
+            intermediate_size=24, vocab_size=64, head_dim=4, pad_token_id=0,
+        )  # fmt: skip
+        skipped = gated_units(t.Qwen3ForCausalLM(config).eval(), IDS).skipped
+        assert "something comes between" in skipped["vo model.layers.0.self_attn.o_proj"]
+
+    def test_a_stream_that_is_returned(self) -> None:
+        config = t.BertConfig(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=4, intermediate_size=24,
+            vocab_size=64,
+        )  # fmt: skip
+        groups = gated_units(t.BertModel(config).eval(), IDS)
+        assert groups.skipped == {
+            "stream embeddings.LayerNorm": "its dimensions are outputs of the model"
+        }
+        assert {units.kind for units in groups.found} == {"qk", "vo", "fc"}
+
+    def test_heads_stay_alike(self) -> None:
+        model, inputs = made("bert")
+        qk, vo = (gated_units(model, inputs).of(kind)[0] for kind in ("qk", "vo"))
+        before = _parameters(model)
+        uneven = torch.ones(16, dtype=torch.bool).index_fill(0, torch.tensor([0]), False)
+        keep = torch.tensor([True, True, True, False] * 4)
+        with pytest.raises(ValueError, match="of every head as many channels must stay"):
+            remove_gated(model, {qk: uneven, vo: uneven})
+        with pytest.raises(ValueError, match="as many channels of queries and keys as of values"):
+            remove_gated(model, {qk: keep, vo: torch.tensor([True, False] * 8)})
+        with pytest.raises(ValueError, match="must go together, found qk alone"):
+            remove_gated(model, {qk: keep})
+        with pytest.raises(ValueError, match="at least one"):
+            remove_gated(model, {qk: torch.zeros(16, dtype=torch.bool)})
+        assert _parameters(model) == before
+
+
+def test_padding_and_masks_stay_what_they_are() -> None:
+    model, _ = made("torch, post-norm")
+    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    inputs = (IDS, padding)
+    groups = gated_units(model, inputs)
+    gates, keeps = Gates(model, groups.found), {u: _chosen(u) for u in groups.found}
+    for units, keep in keeps.items():
+        gates.lower(units.key, keep, 0.0)
+    off = _result(model, inputs)
+    gates.detach()
+    remove_gated(model, keeps)
+    torch.testing.assert_close(_result(model, inputs), off, rtol=0, atol=1e-10)
+    one = _result(model, IDS[1:, :3])
+    torch.testing.assert_close(_result(model, inputs)[1:, :3], one, rtol=0, atol=1e-10)
+
+
+def test_generating_with_a_cache_is_the_same_as_without() -> None:
+    model, inputs = made("marian")
+    groups = gated_units(model, inputs)
+    remove_gated(model, {units: _chosen(units) for units in groups.found})
+    how = {"max_new_tokens": 6, "num_beams": 3, "do_sample": False}
+    found = [model.generate(IDS, use_cache=cache, **how) for cache in (True, False)]
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("name", ["torch, both sides", "gpt2", "vit"])
+def test_saved_and_filled_in_again(name: str, tmp_path: Any) -> None:
+    model, inputs = made(name)
+    groups = gated_units(model, inputs)
+    remove_gated(model, {units: _chosen(units) for units in groups.found})
+    save_shrunk(model, tmp_path)
+    again, _ = made(name)
+    fill_shrunk(again, tmp_path)
+    assert torch.equal(_result(again, inputs), _result(model, inputs))
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "SGD"])
+def test_frozen_slices_stand_still(optimizer: str) -> None:
+    torch.manual_seed(0)
+    model = Encoder()
+    groups = gated_units(model, IDS)
+    keeps = {units: _chosen(units) for units in groups.found}
+    before = {name: param.detach().clone() for name, param in model.named_parameters()}
+    settings = {"momentum": 0.9} if optimizer == "SGD" else {}
+    stepping = getattr(torch.optim, optimizer)(
+        model.parameters(), lr=0.01, weight_decay=0.1, **settings
+    )
+    frozen = FrozenSlices(model, keeps)
+    for _ in range(3):
+        model(IDS).square().mean().backward()
+        frozen.before_step(stepping)
+        stepping.step()
+        frozen.after_step()
+        stepping.zero_grad()
+    for units, keep in keeps.items():
+        for member in units.group.members:
+            gone = (member.index >= 0) & ~keep[member.index]
+            now, old = (
+                values.detach().movedim(member.dim, 0)
+                for values in (model.get_parameter(member.param), before[member.param])
+            )
+            assert torch.equal(now[gone], old[gone])
+            assert not torch.equal(now[~gone], old[~gone])
