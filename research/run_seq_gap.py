@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from sparseml.cli import main as sparseml
@@ -66,7 +67,21 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--dry-run", action="store_true", help="show the commands")
     for flag in UNUSED:
         add(flag, help="without effect, as in the reference")
-    return parser.parse_args(argv)
+    return parser.parse_args(_joined(argv))
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Return flags with what follows an ``--extra-cmd`` joined to it.
+
+    argparse takes text that begins with dashes for a flag of its own.
+    """
+    words, joined = iter(argv), []
+    for word in words:
+        following = (
+            next(words, None) if word.startswith("--extra-cmd") and "=" not in word else None
+        )
+        joined.append(word if following is None else f"{word}={following}")
+    return joined
 
 
 def words(given: argparse.Namespace) -> tuple[list[str], list[str]]:

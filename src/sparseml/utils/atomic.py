@@ -44,7 +44,7 @@ def atomic_path(path: str | os.PathLike[str], keep_previous: bool = False) -> It
             _keep(target)
         os.replace(part, target)
     except OSError as error:
-        if error.filename is None or Path(error.filename) == part:  # of which nobody knows
+        if error.errno and error.filename in (None, str(part)):  # nobody knows of the part
             error.filename = str(target)
         raise
     finally:

@@ -19,6 +19,7 @@ from sparseml.pytorch.sparsification.fields import (
     declared_fields,
     field,
     fixed,
+    new_field,
     of_types,
     one_of,
 )
@@ -79,7 +80,7 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
     leave_enabled: bool = True
     inter_func: str = "cubic"
     mask_type: str = field(one_of(STRUCTURE_DIMS), default="filter")
-    group_score: str = field(one_of(GROUP_SCORES), default="sum")
+    group_score: str = new_field(one_of(GROUP_SCORES), default="sum")
     end_comparator: int = fixed(-1)
 
     def _set_up(self) -> None:
