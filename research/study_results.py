@@ -105,12 +105,18 @@ class StudyResults:
         rows, committed = self.rows(), self.path.parent == COMMITTED
         if not rows:
             return
-        text = table(rows, models, methods, sparsities, notes)
-        self.path.with_suffix(".md").write_text(text)
-        if committed:
-            write_between(page, self.path.stem, text)
+        self.publish(table(rows, models, methods, sparsities, notes), page)
         beside = self.path.with_suffix(".svg")
         plot(picture if committed and picture else beside, rows, models, methods, sparsities)
+
+    def publish(self, text: str, page: Path) -> None:
+        """Write a table (``.md``) beside the results; that of the committed ones into a page, too.
+
+        :param page: Markdown with comments of the results' name, see :func:`write_between`
+        """
+        self.path.with_suffix(".md").write_text(text)
+        if self.path.parent == COMMITTED:
+            write_between(page, self.path.stem, text)
         print(f"table: {self.path.with_suffix('.md')}")
 
     @contextmanager

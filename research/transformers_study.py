@@ -27,7 +27,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from study_results import Row, StudyResults, add_flags, settle, write_between
+from study_results import Row, StudyResults, add_flags, settle
 from study_tasks import PAGE, ROOT
 
 NAME = "transformers_glue"
@@ -225,14 +225,8 @@ def _require_folders(args: Namespace) -> None:
 
 def render(results: StudyResults) -> None:
     """Write the table; that of the repository also into the page of the studies."""
-    rows = results.rows()
-    if not rows:
-        return
-    text = table(rows)
-    results.path.with_suffix(".md").write_text(text)
-    if results.path.parent == ROOT / "research/results":
-        write_between(PAGE, NAME, text)
-    print(f"table: {results.path.with_suffix('.md')}")
+    if rows := results.rows():
+        results.publish(table(rows), PAGE)
 
 
 def table(rows: Sequence[Row]) -> str:

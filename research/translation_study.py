@@ -22,8 +22,8 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from study_results import Row, StudyResults, add_flags, settle, write_between
-from study_tasks import PAGE, ROOT
+from study_results import Row, StudyResults, add_flags, settle
+from study_tasks import PAGE
 
 NAME = "translation"
 MODEL = "multi30k"
@@ -194,14 +194,8 @@ def _said(command: Sequence[str]) -> str:
 
 def render(results: StudyResults) -> None:
     """Write the table; that of the repository also into the page of the studies."""
-    rows = results.rows()
-    if not rows:
-        return
-    text = table(rows)
-    results.path.with_suffix(".md").write_text(text)
-    if results.path.parent == ROOT / "research/results":
-        write_between(PAGE, NAME, text)
-    print(f"table: {results.path.with_suffix('.md')}")
+    if rows := results.rows():
+        results.publish(table(rows), PAGE)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -209,7 +203,7 @@ def table(rows: Sequence[Row]) -> str:
     dense = _values(rows, DENSE, 0.0)
     error = mean(row["error"] for row in rows)
     lines = [
-        f"BLEU of the dense model {_shown(dense)}; 95 % interval of {1000} sentences ± {error:.1f}",
+        f"BLEU of the dense model {_shown(dense)}; 95 % interval of 1000 sentences ± {error:.1f}",
         "",
         "| method | 80% | 90% |",
         "|---|---|---|",

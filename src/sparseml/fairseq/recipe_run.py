@@ -32,7 +32,6 @@ from sparseml.run.masks import (
 )
 
 _LOGGER = logging.getLogger(__name__)
-_NEAR = 1e-6
 
 
 class RecipeRun:
@@ -100,10 +99,7 @@ class RecipeRun:
     @property
     def is_sparse(self) -> bool:
         """Whether all modifiers have asked for what they ask for in the end."""
-        return all(
-            one.goal is None or (one.asked is not None and one.asked >= one.goal - _NEAR)
-            for one in self.manager.summary().pruning
-        )
+        return self.manager.summary().sparse
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs of the recipe, as plain data and tensors."""

@@ -34,7 +34,6 @@ from sparseml.transformers.loss import LossCarrier, loss_modifiers
 from sparseml.transformers.rates import Rates
 
 _LOGGER = logging.getLogger(__name__)
-_NEAR = 1e-6
 
 
 class SparseMLCallback(TrainerCallback):
@@ -185,7 +184,7 @@ class SparseMLCallback(TrainerCallback):
     ) -> None:
         """Find out whether this model is sparse enough to be the best one."""
         if self.driver is not None and self._best_when_sparse:
-            self._forgets_best = not self._is_sparse()
+            self._forgets_best = not self.manager.summary().sparse
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -266,10 +265,3 @@ class SparseMLCallback(TrainerCallback):
             )
         except (RuntimeError, ValueError) as error:
             raise CallbackError(f"{self.recipe_name}: {one_line(error)}") from error
-
-    def _is_sparse(self) -> bool:
-        """Return whether all modifiers have asked for what they ask for in the end."""
-        return all(
-            one.goal is None or (one.asked is not None and one.asked >= one.goal - _NEAR)
-            for one in self.manager.summary().pruning
-        )

@@ -18,6 +18,7 @@ from sparseml.pytorch.utils.tensors.sharded import local_part
 from sparseml.pytorch.utils.tensors.stats import tensor_list_sparsity
 
 _SHOWN = 6  # names of parameters in a line
+_NEAR = 1e-6  # sparsities that count as equal
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,14 @@ class RunSummary:
     epochs: float
     steps_needed: int | None
     pruning: tuple[PruningSummary, ...]
+
+    @property
+    def sparse(self) -> bool:
+        """Whether all modifiers have asked for what they ask for in the end."""
+        return all(
+            one.goal is None or (one.asked is not None and one.asked >= one.goal - _NEAR)
+            for one in self.pruning
+        )
 
     @property
     def complete(self) -> bool:
