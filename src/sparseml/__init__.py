@@ -37,6 +37,8 @@ _LAZY = {
         "save_sparsification_info sparsification_info"
     ),
     "sparseml.transformers.shrunk": "load_shrunk",
+    "sparseml.pytorch.optim.one_call": "prune",
+    "sparseml.pytorch.shrink": "shrink",
     "sparseml.log": "get_main_logger get_nm_root_logger set_logging_level",
 }
 __all__ = [

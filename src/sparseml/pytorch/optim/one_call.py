@@ -1,0 +1,133 @@
+"""Pruning a model in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from sparseml.pytorch.optim.manager import ScheduledModifierManager
+from sparseml.pytorch.optim.new_recipe import METHODS, new_recipe
+from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
+from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_sampler
+from sparseml.pytorch.utils.params import distinct_params
+from sparseml.pytorch.utils.tensors.stats import count_zeros, tensor_list_sparsity
+
+_SHOWN = 12  # tensors in the text of a summary
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What :func:`prune` did; printed, a few lines for people.
+
+    :param recipe: the text of the recipe that was applied, to be kept or trained by
+    :param sparsities: parameter name → fraction of its values that are zero, of what was pruned
+    :param pruned: the fraction of zeros in these parameters together
+    :param zeros: the fraction of zeros in all parameters of the model
+    """
+
+    recipe: str
+    sparsities: Mapping[str, float]
+    pruned: float
+    zeros: float
+
+    def __str__(self) -> str:
+        count = len(self.sparsities)
+        lines = [
+            f"{self.pruned:.2%} of the weights of {count} tensors are zero, {self.zeros:.2%} of "
+            "all parameters",
+            *(f"  {value:7.2%}  {name}" for name, value in [*self.sparsities.items()][:_SHOWN]),
+        ]
+        return "\n".join([*lines, f"  and {count - _SHOWN} more"] if count > _SHOWN else lines)
+
+
+def prune(
+    model: nn.Module,
+    method: str = "magnitude",
+    sparsity: float = 0.5,
+    *,
+    data: Iterable[Any] | None = None,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    recipe: str | None = None,
+    exclude: Iterable[str] = (),
+) -> Pruned:
+    """Prune a model in place, in one shot and without training.
+
+    What is pruned is found in the model (:func:`~sparseml.pytorch.optim.new_recipe.new_recipe`):
+    the layers of its blocks; its input and output layers stay dense. Fine-tune afterwards with a
+    ``ConstantPruningModifier``, which keeps the zeros, or prune while training by a recipe.
+
+    | Example:
+    |   print(sparseml.prune(model, method="cap", sparsity=0.8, data=loader))
+
+    :param method: ``magnitude`` (the smallest weights of all layers together), ``uniform`` (of each
+        layer), ``gw``, ``cap``, ``fast_cap``, ``obs`` or ``mfac``; the last five need ``data``
+    :param sparsity: the fraction of the weights of the pruned layers that become zero
+    :param data: gives batches, each time anew: ``(inputs, labels)``, or mappings of keywords for
+        the model, among them ``labels``. They go to the model's device
+    :param loss: called with the model's output and the labels; cross entropy of the output, or of
+        its ``logits``, by default
+    :param recipe: a recipe to apply instead: a file, or its text
+    :param exclude: names of parameters to leave dense
+    :raises ValueError: for an unknown method, a sparsity out of range, data that can be gone
+        through only once, and a method that needs data without any
+    """
+    text = new_recipe(model, method, sparsity, exclude=exclude) if recipe is None else recipe
+    if recipe is None and data is None and METHODS[method][1]:
+        raise ValueError(f"method {method!r} prunes by gradients: give data, such as a DataLoader")
+    manager = ScheduledModifierManager.from_yaml(text)
+    given = {} if data is None else {"grad_sampler": _sampler(model, data, loss or _cross_entropy)}
+    manager.apply(model, finalize=False, **given)
+    names = [
+        name
+        for modifier in manager.iter_modifiers()
+        if isinstance(modifier, BasePruningModifier)
+        for name in modifier.masks
+    ]
+    manager.finalize(model)
+    params = {one.name: one.param.detach() for one in distinct_params(model)}
+    pruned = {name: params[name] for name in names if name in params}
+    total = sum(param.numel() for param in params.values())
+    return Pruned(
+        str(manager) if recipe is not None else text,
+        {name: tensor_list_sparsity([param]) for name, param in pruned.items()},
+        tensor_list_sparsity(pruned.values()) if pruned else 0.0,
+        sum(map(count_zeros, params.values())) / max(total, 1),
+    )
+
+
+def _cross_entropy(output: Any, labels: Tensor) -> Tensor:
+    return cross_entropy(getattr(output, "logits", output), labels)
+
+
+def _sampler(model: nn.Module, data: Iterable[Any], loss: Callable[[Any, Any], Tensor]) -> Any:
+    if iter(data) is data:
+        raise ValueError(
+            "data can be gone through only once; give what starts anew, such as a DataLoader or a "
+            "list of batches"
+        )
+    device = next(model.parameters()).device
+    loader = _Pairs(data)
+    return make_grad_sampler(
+        lambda number: GradientBatches(lambda: loader, (number,), device), loss
+    )
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Batches as pairs of inputs and labels."""
+
+    data: Iterable[Any]
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        for batch in self.data:
+            if isinstance(batch, Mapping):
+                inputs = dict(batch)
+                if "labels" not in inputs:
+                    raise ValueError(f"batches must have labels, found the keys {[*inputs]}")
+                yield inputs, inputs.pop("labels")
+            else:
+                yield batch[0], batch[1]

@@ -1,0 +1,135 @@
+"""Models as ONNX files, compared with what ONNX Runtime makes of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sparseml.pytorch.utils.layers import evaluating
+from sparseml.utils.atomic import atomic_path
+
+
+class Exported(NamedTuple):
+    """A model in a file.
+
+    :ivar size: of the file, in bytes
+    :ivar difference: the largest between outputs of the model and of the file in ONNX Runtime, None
+        where that is not installed
+    :ivar largest: the largest of the model's outputs, to compare it with
+    """
+
+    path: Path
+    size: int
+    difference: float | None
+    largest: float
+
+
+def export_onnx(model: nn.Module, inputs: Any, path: str | os.PathLike[str]) -> Exported:
+    """Write a model as ONNX by ``torch.onnx.export``, and compare outputs on ``inputs``.
+
+    The first dimension of tensors in the input may have any size in the file. The model is written
+    in eval mode; models of transformers without their caches of keys and values.
+
+    :param inputs: a batch: a tensor, a tuple of positional or a dict of keyword arguments
+    :param path: of the file; one that is there is replaced at the end
+    :raises ImportError: without the packages onnx and onnxscript
+    :raises RuntimeError: if torch cannot export the model
+    """
+    args, kwargs = _arguments(inputs)
+    wrapped = _Plain(model)
+    with evaluating(model), torch.inference_mode():
+        expected = wrapped(*args, **kwargs)
+    with evaluating(model), atomic_path(path) as part, _quiet():
+        program = _exported(wrapped, args, kwargs)
+        program.save(str(part), external_data=False)
+    target = Path(path).expanduser()
+    largest = max((float(one.abs().max()) for one in expected if one.numel()), default=0.0)
+    found = _in_runtime(target, args, kwargs)
+    difference = None
+    if found is not None:
+        pairs = zip(expected, found, strict=True)
+        difference = max((float((a.float() - b).abs().max()) for a, b in pairs), default=0.0)
+    return Exported(target, target.stat().st_size, difference, largest)
+
+
+class _Plain(nn.Module):
+    """A model whose outputs are a tuple of tensors, whatever its own are."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        """Call the model."""
+        if hasattr(getattr(self.model, "config", None), "use_cache"):
+            kwargs = {**kwargs, "use_cache": False}
+        return tuple(_tensors(self.model(*args, **kwargs)))
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+        return
+    parts = output.values() if isinstance(output, Mapping) else output
+    for part in parts:
+        if isinstance(part, (Tensor, Mapping, list, tuple)):
+            yield from _tensors(part)
+
+
+def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), {}
+
+
+def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    batch = torch.export.Dim.DYNAMIC
+    shapes: dict[str, Any] = {"args": tuple({0: batch} for _ in args)} if args else {}
+    if kwargs:
+        shapes["kwargs"] = {name: {0: batch} for name in kwargs}
+    try:
+        return torch.onnx.export(
+            model, args, kwargs=kwargs, dynamo=True, dynamic_shapes=shapes, verbose=False
+        )
+    except ImportError:
+        raise
+    except Exception:  # some models fix the size of their batch
+        return torch.onnx.export(model, args, kwargs=kwargs, dynamo=True, verbose=False)
+
+
+def _in_runtime(
+    path: Path, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[Tensor] | None:
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [one.name for one in session.get_inputs()]
+    named = {**dict(zip(names, args, strict=False)), **kwargs}
+    given = {name: named[name].detach().cpu().numpy() for name in names}
+    return [torch.from_numpy(one).float() for one in session.run(None, given)]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter from telling what users can do nothing about."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
