@@ -42,7 +42,7 @@ def test_every_command_has_full_lines_and_examples(
     path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = shown(path, monkeypatch)
-    assert "..." not in re.sub(r"\[\w+\]\.\.\.|RUN_DIR\.\.\.", "", text)
+    assert "..." not in re.sub(r"\[\w+\]\.\.\.|(RUN_DIR|MODEL)\.\.\.", "", text)
     assert max(map(len, text.splitlines())) <= 80
     found = examples(text)
     assert found and all(tuple(example[: len(path)]) == path or path == () for example in found)

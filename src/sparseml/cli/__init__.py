@@ -9,6 +9,7 @@ import click
 
 from sparseml.cli.doctor_command import doctor
 from sparseml.cli.gap_command import gap
+from sparseml.cli.model_commands import bench, export
 from sparseml.cli.recipe_command import recipe
 from sparseml.cli.run_commands import prune, report, train
 from sparseml.version import __version__
@@ -33,5 +34,5 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-for command in (doctor, gap, prune, recipe, report, train):
+for command in (bench, doctor, export, gap, prune, recipe, report, train):
     main.add_command(command)

@@ -53,7 +53,9 @@ def sample_inputs(model: nn.Module) -> Any:
         return {"pixel_values": _noise(shape, param)}
     described = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
     if isinstance(described, Mapping) and described.get("input_size"):
-        return _noise((_BATCH, *described["input_size"]), param)
+        sides = getattr(getattr(model, "patch_embed", None), "img_size", None)  # as it was built
+        channels, *usual = described["input_size"]
+        return _noise((_BATCH, channels, *(sides or usual)), param)
     raise ValueError(
         f"give example_inputs: a {type(model).__name__} does not say what it takes; allowed is a "
         "tensor, a tuple of positional or a dict of keyword arguments"

@@ -1,0 +1,154 @@
+"""Models as runs leave them, and others, to be exported or timed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparseml.cli.model_source import build_model
+from sparseml.cli.problems import Problem
+from sparseml.pytorch.optim.loading import load_model as load_model_file
+from sparseml.pytorch.units.loaded import load_shrunk
+from sparseml.pytorch.units.probing import sample_inputs
+from sparseml.pytorch.units.saved import holds_shrunk
+from sparseml.report.run_directory import RUN_FILES, SHRUNK_FOLDER, is_run
+from sparseml.run.errors import RunError
+from sparseml.utils.references import described
+
+_WEIGHTS, _MODEL = "model.safetensors", "model"
+
+
+def load_finished(source: str, variant: str | None = None) -> nn.Module:
+    """Return a model in eval mode, with memory for its weights.
+
+    :param source: the folder of a run, of a shrunk model or of a model of transformers; or a
+        source as for ``recipe check --model``, of which only the structure counts
+    :param variant: of a run: ``shrunk``, without what is zero as a whole, or ``sparse``; by default
+        the first of these that there is
+    :raises Problem: if there is no such model, or it cannot be loaded
+    """
+    folder = Path(source).expanduser()
+    if not folder.exists() and ":" in source:
+        model = build_model(source)
+        if any(param.is_meta for param in model.parameters()):
+            model = _filled(model)
+        return model.eval()
+    if not folder.is_dir():
+        raise Problem(
+            f"{source}: no such folder of a run or of a model; others are timm:NAME, hf:DIR and "
+            "module.path:callable"
+        )
+    try:
+        return _from_folder(folder, variant).eval()
+    except Problem:
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, RunError) as error:
+        raise Problem(f"{source}: the model cannot be loaded: {described(error)}") from error
+
+
+def load_dense(folder: str) -> nn.Module:
+    """Return the model that the pruning of a run started from, with any weights.
+
+    :raises Problem: if the folder holds no run, or its model cannot be built
+    """
+    path = Path(folder).expanduser()
+    if not is_run(path):
+        raise Problem(f"{folder} holds no run, so that nothing says what pruning started from")
+    name = str(_settings(path).get("model"))
+    try:
+        if name.startswith("hf:"):
+            return load_finished(name.removeprefix("hf:"))
+        return _of_timm(path, None).eval()
+    except (OSError, RuntimeError, ValueError, RunError) as error:
+        raise Problem(f"{folder}: {name} cannot be built: {described(error)}") from error
+
+
+def inputs_for(model: nn.Module, source: str, batch: int, length: int = 128) -> Any:
+    """Return a batch of noise, or of any words, that the model takes.
+
+    :param length: of texts, in tokens; as many as the model takes, if that is fewer
+    :raises Problem: for a model that does not say what it takes
+    """
+    try:
+        inputs = sample_inputs(model)
+    except ValueError as error:
+        raise Problem(f"{source}: {error}") from error
+    if isinstance(inputs, Tensor):
+        return _tiled(inputs, batch, 0)
+    most = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    length = min(length, most) if isinstance(most, int) and most > 0 else length
+    return {
+        name: _tiled(_tiled(one, batch, 0), length, 1) if "ids" in name else _tiled(one, batch, 0)
+        for name, one in inputs.items()
+    }
+
+
+def _tiled(tensor: Tensor, size: int, dim: int) -> Tensor:
+    repeats = [1] * tensor.ndim
+    repeats[dim] = -(-size // tensor.shape[dim])
+    return tensor.repeat(repeats).narrow(dim, 0, size)
+
+
+def _from_folder(folder: Path, variant: str | None) -> nn.Module:
+    if holds_shrunk(folder):
+        return load_shrunk(folder)
+    if not is_run(folder):
+        return _of_transformers(folder)
+    if variant != "sparse" and holds_shrunk(folder / SHRUNK_FOLDER):
+        return load_shrunk(folder / SHRUNK_FOLDER)
+    if variant == "shrunk":
+        raise Problem(f"{folder} holds no shrunk model: nothing was zero as a whole")
+    if (folder / _MODEL).is_dir():  # as its library keeps it
+        return _from_folder(folder / _MODEL, None)
+    if not (folder / _WEIGHTS).is_file():
+        raise Problem(f"{folder} holds no {_WEIGHTS}: the run has not finished")
+    if str(_settings(folder).get("model")).startswith("fairseq:"):
+        raise Problem(f"{folder}: models of fairseq are loaded by fairseq-generate")
+    return _of_timm(folder, folder / _WEIGHTS)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    found = json.loads((folder / RUN_FILES["config"]).read_text(encoding="utf-8"))
+    return found if isinstance(found, dict) else {}
+
+
+def _of_timm(folder: Path, weights: Path | None) -> nn.Module:
+    from sparseml.timm.models import load_model
+
+    settings = _settings(folder)
+    kwargs = {key: settings.get(key) for key in ("num_classes", "in_chans")}
+    kwargs |= settings.get("model_kwargs") or {}
+    split = bool(settings.get("split_qkv"))
+    model = load_model(str(settings.get("model")), None, False, split, kwargs)
+    if weights is not None:
+        load_model_file(weights, model)
+    return model
+
+
+def _of_transformers(folder: Path) -> nn.Module:
+    if not (folder / "config.json").is_file():
+        raise Problem(f"{folder} holds neither a run nor a model: no run.json, no config.json")
+    from sparseml.transformers.shrunk import build, with_weights
+
+    model = build(folder)
+    loaded, missing = with_weights(type(model), str(folder), model.config)
+    if missing:
+        raise Problem(f"{folder} holds no weights for {missing[0]}")
+    return loaded
+
+
+def _filled(model: nn.Module) -> nn.Module:
+    """Return a model of the meta device with small random weights, for its structure alone."""
+    model = model.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for tensor in [*model.parameters(), *model.buffers()]:
+            if tensor.is_floating_point():
+                tensor.normal_(0.0, 0.02, generator=generator).abs_()
+            else:
+                tensor.zero_()
+    return model
