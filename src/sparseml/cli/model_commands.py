@@ -96,7 +96,7 @@ def bench(
     \b
     Examples:
       sparseml bench output/train/resnet18-my:dense output/train/resnet18-my
-      sparseml bench timm:resnet18 timm:mobilenetv3_small_100 --batch 8 --threads 1
+      sparseml bench timm:resnet18 timm:mobilenetv2_100 --batch 8 --threads 1
     """
     import torch
 
