@@ -112,6 +112,7 @@ class SRPPruningModifier(ScheduledModifier):
     _progress: ClassVar[tuple[str, ...]] = (
         *("_keep", "_originals", "_removals", "_chosen", "_gate", "_sampler"),
     )
+    _order_dependence = "it trains the gates that decide what goes"
 
     def _set_up(self) -> None:
         self._model: Module | None = None
