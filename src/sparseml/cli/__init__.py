@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from sparseml.cli.compose_command import compose
 from sparseml.cli.gap_command import gap
 from sparseml.cli.recipe_command import recipe
 from sparseml.cli.run_commands import prune, report, train
@@ -32,5 +33,5 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-for command in (gap, prune, recipe, report, train):
+for command in (compose, gap, prune, recipe, report, train):
     main.add_command(command)

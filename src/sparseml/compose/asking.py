@@ -133,8 +133,8 @@ class Asking:
                 "granularity": kind,
                 "criterion": type(modifier._get_method()).__name__,
             }
-            yield from self._heads_in(outcome, told) if kind == HEADS else self._split(
-                outcome, told
+            yield from (
+                self._heads_in(outcome, told) if kind == HEADS else self._split(outcome, told)
             )
 
     def _by_rates(self, rates: Mapping[str, Any]) -> Iterator[Piece]:
@@ -153,7 +153,10 @@ class Asking:
                 yield self._pruned_heads(self._heads_of(name), density)
         for density, names in linear.items():
             sparsity = 1.0 - density
-            modifier = MagnitudePruningModifier(sparsity, sparsity, 0.0, 1.0, 1.0, names)
+            modifier: Any = MagnitudePruningModifier(
+                init_sparsity=sparsity, final_sparsity=sparsity, start_epoch=0.0, end_epoch=1.0,
+                update_frequency=1.0, params=names,
+            )  # fmt: skip
             told = {"method": "l1", "granularity": UNSTRUCTURED, "criterion": "Magnitude"}
             yield from self._split(modifier.outcome(self.model), told)
 

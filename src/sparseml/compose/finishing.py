@@ -200,8 +200,7 @@ def _describe(
     sparse = describe_model(composed, result["metrics"], inputs)
     dense = describe_model(model, result["origin"], inputs, trained=True)
     run.write_result({"dense": dense, "sparse": sparse}, layer_sparsities(composed))
-    storage = sparse.storage
-    result["size"] = storage.model_dump() if hasattr(storage, "model_dump") else str(storage)
+    result["size"] = None if sparse.storage is None else sparse.storage.model_dump()
     if inputs is not None and job.latency:
         with torch.inference_mode():
             taken = measure_latency({"dense": model, "sparse": composed}, inputs, _LATENCY_ROUNDS)

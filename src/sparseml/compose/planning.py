@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -273,7 +273,7 @@ def _whole(module: nn.Module) -> float:
     return sum(_adds(one, p) for one in module.modules() for p in one.parameters(recurse=False))
 
 
-def _sorting(block: Block, order: Mapping[str, int]) -> Iterator[Any] | tuple[Any, ...]:
+def _sorting(block: Block, order: Mapping[str, int]) -> Any:
     places = tuple(order[name] for name in block.modules)
     return places, canonical_json(block.spec["target"]), block.mask_id
 

@@ -86,7 +86,7 @@ class Bench:
 
     def tune(self, group: Sequence[Block]) -> int:
         """Tune the blocks of a group that nobody else is at work on; return how many."""
-        store, claims = self.store, self.store.claims
+        claims = self.store.claims
         taken = [b for b in self.missing(group) if claims.take(self.key(b), self.worker)]
         keys = [self.key(block) for block in taken]
         mine = self.missing(taken)  # another may have handed it in meanwhile
@@ -273,7 +273,9 @@ def tune(job: TuneJob, say: Callable[[str], None] = print) -> str:
             torch.set_num_threads(job.threads)
         work(bench, [groups[place] for place in order[0]], todo)
     else:
-        _in_processes(job, bench.layouts, [[groups[place] for place in mine] for mine in order], todo)
+        _in_processes(
+            job, bench.layouts, [[groups[place] for place in mine] for mine in order], todo
+        )
     for block in blocks:
         done = bench.store.finished(bench.key(block))
         assert done is not None
@@ -292,7 +294,9 @@ def work(bench: Bench, own: Sequence[Sequence[Block]], all_blocks: Sequence[Bloc
                 time.sleep(_WAIT)  # others are at work on them
 
 
-def _bench(job: TuneJob, worker: str, layouts: Layouts, device: str = "cpu") -> tuple[Bench, Plan, list[Block]]:
+def _bench(
+    job: TuneJob, worker: str, layouts: Layouts, device: str = "cpu"
+) -> tuple[Bench, Plan, list[Block]]:
     store = BlockStore(job.store)
     plan = store.plan()
     model = load_origin(job.model, job.weights).to(device)
@@ -339,7 +343,8 @@ def _worker(
 
 
 def _kept(block: Block) -> str:
-    parts = []
-    for kept in block.spec["target"].values():
-        parts.append(f"{kept['heads']} of {kept['of']} heads" if isinstance(kept, Mapping) else f"{kept} weights")
+    parts = [
+        f"{kept['heads']} of {kept['of']} heads" if isinstance(kept, Mapping) else f"{kept} weights"
+        for kept in block.spec["target"].values()
+    ]
     return ", ".join(parts[:2]) + (", ..." if len(parts) > 2 else "")

@@ -21,7 +21,9 @@ def bleu_legacy(candidates: Sequence[str], references: Sequence[str]) -> float:
     """
     if len(candidates) != len(references):
         raise ValueError(f"{len(candidates)} candidates, but {len(references)} references")
-    pairs = [(one.split(), other.split()) for one, other in zip(candidates, references, strict=True)]
+    pairs = [
+        (one.split(), other.split()) for one, other in zip(candidates, references, strict=True)
+    ]
     length = sum(len(candidate) for candidate, _ in pairs)
     wanted = sum(len(reference) for _, reference in pairs)
     logs = []

@@ -69,4 +69,6 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
 def masks_hash(masks: Mapping[str, Tensor]) -> str:
     """Return a hash of named masks, of their shapes and packed bits."""
     packed = {name: pack_mask(mask.detach().cpu()) for name, mask in masks.items()}
-    return hash_of({name: [tensor_hash(bits), list(shape)] for name, (bits, shape) in packed.items()})
+    return hash_of(
+        {name: [tensor_hash(bits), list(shape)] for name, (bits, shape) in packed.items()}
+    )
