@@ -25,6 +25,7 @@ TITLES = {
     "training": "Training",
     "pruning": "Pruning",
     "distillation": "Distillation",
+    "composing": "Composing",
     "quantization": "Quantization",
 }
 OTHERS = "Structure"

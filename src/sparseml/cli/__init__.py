@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from sparseml.cli.compose_command import compose
 from sparseml.cli.doctor_command import doctor
 from sparseml.cli.gap_command import gap
 from sparseml.cli.model_commands import bench, export
@@ -34,5 +35,5 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-for command in (bench, doctor, export, gap, prune, recipe, report, train):
+for command in (bench, compose, doctor, export, gap, prune, recipe, report, train):
     main.add_command(command)

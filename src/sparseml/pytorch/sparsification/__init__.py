@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from sparseml.lazy import lazy_names
+from sparseml.pytorch.sparsification.composing.modifier_assemble import AssembleModifier
+from sparseml.pytorch.sparsification.composing.modifier_block_tuning import BlockTuningModifier
 from sparseml.pytorch.sparsification.distillation import (
     DISTILL_PARAM_GROUP_KEY,
     BaseDistillationModifier,
@@ -84,9 +86,11 @@ __all__ = [
     "REG_TENSORS",
     "ACDCPruningModifier",
     "ASRegModifier",
+    "AssembleModifier",
     "BaseDistillationModifier",
     "BaseGradualPruningModifier",
     "BasePruningModifier",
+    "BlockTuningModifier",
     "CAPruningModifier",
     "ConstantPruningModifier",
     "DistillationModifier",

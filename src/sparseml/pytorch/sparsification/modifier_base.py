@@ -53,6 +53,7 @@ class Modifier(BaseModifier):
 
     _progress: ClassVar[tuple[str, ...]] = ()
     _masks_params = False  # whether what it selects is to be masked
+    _order_dependence = "it does not say that weights, fields and fixed samples decide alone"
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -231,6 +232,16 @@ class Modifier(BaseModifier):
         strict = getattr(self, "params_strict", True) if strict is None else strict
         exclude, masked = getattr(self, "exclude", None), self._masks_params
         return select_params(module, params, strict, exclude=exclude, masked=masked)
+
+    @property
+    def order_dependence(self) -> str:
+        """Why what it prunes depends on what training did before; "" if it never does."""
+        return self._order_dependence
+
+    @property
+    def composable(self) -> bool:
+        """Whether weights, fields and fixed samples decide on its masks, and nothing else."""
+        return not self.order_dependence
 
     def needs(self) -> dict[str, str]:
         """Return the extras of :meth:`initialize` that are asked for → what happens without."""

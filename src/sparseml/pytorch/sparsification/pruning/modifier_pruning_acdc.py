@@ -62,6 +62,7 @@ class ACDCPruningModifier(BasePruningModifier):
     max_sparsity_per_param: float | None = None
     min_sparsity_per_param: float | None = None
     _progress: ClassVar[tuple[str, ...]] = ("_is_phase_decompression",)
+    _order_dependence = "it takes its masks off and decides anew between phases of training"
 
     def _set_up(self) -> None:
         self._is_phase_decompression = True

@@ -51,6 +51,7 @@ class ConstantPruningModifier(BasePruningModifier):
     leave_enabled: bool = stated(default=False, why="at the end the weights are free again")
     global_sparsity: bool = stated(default=False, why="nothing is ranked")
     _decides_once = True
+    _order_dependence = ""
 
     @staticmethod
     def from_sparse_model(model: Module) -> list[ConstantPruningModifier]:

@@ -53,6 +53,7 @@ class LayerPruningModifier(ScheduledUpdateModifier):
     start_epoch: float = -1.0
     end_epoch: float = -1.0
     update_frequency: float = ignored(default=-1.0)
+    _order_dependence = "it takes whole layers out of the model"
 
     def _set_up(self) -> None:
         self._layer_modules: dict[str, Module | None] = {}

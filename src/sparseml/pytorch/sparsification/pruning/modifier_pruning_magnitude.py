@@ -72,6 +72,7 @@ class GMPruningModifier(BaseGradualPruningModifier):
     max_sparsity_per_param: float | None = None
     min_sparsity_per_param: float | None = None
     end_comparator: int = fixed(-1)
+    _order_dependence = ""
 
 
 @PyTorchModifierYAML()
@@ -97,6 +98,7 @@ class MagnitudePruningModifier(BaseGradualPruningModifier):
     global_sparsity: bool = stated(
         default=False, why="GlobalMagnitudePruningModifier ranks all parameters together"
     )
+    _order_dependence = ""
 
 
 @PyTorchModifierYAML()
@@ -128,6 +130,7 @@ class GlobalMagnitudePruningModifier(BaseGradualPruningModifier):
     global_sparsity: bool = stated(
         default=True, why="MagnitudePruningModifier prunes each parameter by itself"
     )
+    _order_dependence = ""
 
 
 # SparseML 1.x derives these from GMPruningModifier; isinstance goes on saying so

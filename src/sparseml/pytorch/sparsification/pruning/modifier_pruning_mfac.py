@@ -126,6 +126,7 @@ class MFACPruningModifier(BaseGradualPruningModifier):
 
     max_sparsity_per_param: float | None = None
     min_sparsity_per_param: float | None = None
+    _order_dependence = ""
 
     def _get_sampler(self, given: Any) -> GradientSampler | None:
         buffering = self.use_gradient_buffering

@@ -55,6 +55,7 @@ class MovementPruningModifier(BaseGradualPruningModifier):
     max_sparsity_per_param: float | None = None
     min_sparsity_per_param: float | None = None
     end_comparator: int = fixed(-1)
+    _order_dependence = "it ranks weights by how training has moved them"
 
     def _get_method(self) -> Movement:
         return Movement(type(self).__name__)

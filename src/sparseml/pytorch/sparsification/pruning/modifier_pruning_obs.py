@@ -56,6 +56,7 @@ class OBSPruningModifier(BaseGradualPruningModifier):
 
     max_sparsity_per_param: float | None = None
     min_sparsity_per_param: float | None = None
+    _order_dependence = ""
 
     def _set_up(self) -> None:
         pattern, size = parse_pattern(self._mask_type), block_rule(self, False).block_size

@@ -83,6 +83,7 @@ class RigLPruningModifier(BasePruningModifier):
     init_update_fraction: float = field(between(0.0, 1.0), default=0.3)
     grad_sampler_kwargs: Mapping[str, Any] | None = field(as_keywords, default=None)
     inter_func: str = field(one_of(CURVES), default="cubic")
+    _order_dependence = "it drops and grows weights while they train"
 
     def _set_up(self) -> None:
         self._init_sparsity = self.final_sparsity

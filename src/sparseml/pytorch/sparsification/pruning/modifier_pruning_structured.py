@@ -82,6 +82,7 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
     mask_type: str = field(one_of(STRUCTURE_DIMS), default="filter")
     group_score: str = new_field(one_of(GROUP_SCORES), default="sum")
     end_comparator: int = fixed(-1)
+    _order_dependence = ""
 
     def _set_up(self) -> None:
         self._initial_units: list[int] = []

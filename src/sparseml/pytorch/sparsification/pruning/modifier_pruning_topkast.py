@@ -96,6 +96,7 @@ class TopKASTPruningModifier(BasePruningModifier):
     min_sparsity_per_param: float | None = None
     allow_reintroduction: bool = fixed(True)
     _progress: ClassVar[tuple[str, ...]] = ("_grad_module_masks",)
+    _order_dependence = "it trains weights that are masked, and decides anew at each update"
 
     def _set_up(self) -> None:
         self._grad_module_masks: ExplorationMasks | None = None

@@ -129,6 +129,7 @@ class GaPPruningModifier(BasePruningModifier):
 
     _own_end = False  # whether the end follows from the other fields
     _progress: ClassVar[tuple[str, ...]] = ("_groups", "_grown", "_opened")
+    _order_dependence = "it grows and prunes partitions by turns while they train"
 
     def _set_up(self) -> None:
         self._finals: list[float] = []

@@ -50,6 +50,7 @@ class PatternLockModifier(BasePruningModifier):
     leave_enabled: bool = True
     global_sparsity: bool = stated(default=False, why="nothing is ranked")
     _decides_once = True
+    _order_dependence = ""
 
     def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> None:
         """Return None: the sparsity is that of the parameters."""

@@ -126,6 +126,7 @@ class SnipMomentumPruningModifier(BaseGradualPruningModifier):
     num_grads: int = new_field(as_count, default=64)
     grad_sampler_kwargs: Mapping[str, Any] | None = new_field(as_optional_keywords, default=None)
 
+    _order_dependence = "its scores are summed up over the steps of training"
     _stops_short = True
     _alone = True  # no other may prune its parameters at the same time
     _progress: ClassVar[tuple[str, ...]] = ("_sub_steps",)
@@ -145,6 +146,12 @@ class SnipMomentumPruningModifier(BaseGradualPruningModifier):
                 f"progressive_steps of {name} must be 1 with score_type 'retrain_free', which "
                 f"chooses what goes together, found {self.progressive_steps}"
             )
+
+    @property
+    def order_dependence(self) -> str:
+        """Why its masks depend on what training did before; "" for scores of weights alone."""
+        fixed = ("magnitude", "retrain_free")
+        return "" if self.score_type in fixed else self._order_dependence
 
     def select(
         self, module: Module, params: str | Iterable[str], strict: bool | None = None

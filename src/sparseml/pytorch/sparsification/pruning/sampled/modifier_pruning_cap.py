@@ -62,6 +62,7 @@ class CAPruningModifier(BaseGradualPruningModifier):
     traces_backup_dir: str | None = field(fisher_fields.as_optional_text, default=None)
     max_sparsity_per_param: float | None = None
     min_sparsity_per_param: float | None = None
+    _order_dependence = ""
 
     def _set_up(self) -> None:
         try:

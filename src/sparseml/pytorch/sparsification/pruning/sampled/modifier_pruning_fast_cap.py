@@ -68,6 +68,7 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
     global_sparsity: bool = stated(
         default=False, why="every parameter is pruned by itself; CAPruningModifier can rank all"
     )
+    _order_dependence = ""
 
     def _get_method(self) -> FastCAP:
         settings = fisher_fields.fisher_settings(self)

@@ -50,6 +50,7 @@ class GWProdPruningModifier(BaseGradualPruningModifier):
     grad_sampler_kwargs: Mapping[str, Any] | None = field(as_optional_keywords, default=None)
     max_sparsity_per_param: float | None = None
     min_sparsity_per_param: float | None = None
+    _order_dependence = ""
 
     def _get_method(self) -> GradientTimesWeight:
         return GradientTimesWeight(self.num_grads)

@@ -116,6 +116,7 @@ class SRPPruningModifier(ScheduledModifier):
     _progress: ClassVar[tuple[str, ...]] = (
         *("_keep", "_originals", "_removals", "_chosen", "_gate", "_zeroed", "_sampler"),
     )
+    _order_dependence = "it trains the gates that decide what goes"
 
     def _set_up(self) -> None:
         if not self.remove and int(self.stage) != 2:

@@ -1,0 +1,1 @@
+"""The mathematics of composing pruned models from blocks that were tuned once."""
