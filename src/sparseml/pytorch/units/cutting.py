@@ -227,7 +227,7 @@ class _Probe:
         self._weights = weights.to(read.device, read.dtype)
 
     def gradients(self, factor: Tensor) -> list[Tensor]:
-        """Return the gradients of a sum by chance, its terms multiplied by a factor for each channel.
+        """Return the gradients of a sum by chance, each of its channels multiplied by a factor.
 
         :return: of each output ``[positions, channels]``
         """
@@ -279,7 +279,7 @@ def _by_codes(probe: _Probe, block: Tensor) -> list[Tensor] | None:
 
 
 def _digits(whole: Tensor, coded: Tensor, base: int, asked: Tensor) -> Tensor | None:
-    """The digit of each channel asked for, from gradients without and with a code; None in doubt."""
+    """The digits of channels, from gradients without and with a code; None in doubt."""
     strength = whole.abs() * asked.to(whole)
     highest = strength.amax(0)
     clear = (strength >= 0.5 * highest) & (highest > 0)
