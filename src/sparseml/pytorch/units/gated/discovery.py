@@ -18,7 +18,7 @@ from sparseml.pytorch.units.gated.kinds import FC, KINDS, QK, VO, GatedUnits, Si
 from sparseml.pytorch.units.gated.removal import remove_gated
 from sparseml.pytorch.units.gated.streams import Streams
 from sparseml.pytorch.units.hidden import HiddenUnits, hidden_units
-from sparseml.pytorch.units.probing import call_model, sample_inputs
+from sparseml.pytorch.units.probing import call_model, few_samples, sample_inputs
 from sparseml.pytorch.utils.names import unwrap_module
 
 _LOGGER = logging.getLogger(__name__)
@@ -55,7 +55,8 @@ def gated_units(model: nn.Module, example_inputs: Any = None, check: bool = True
     :raises ValueError: for a model that does not say what it takes
     """
     model = unwrap_module(model, root=True)
-    inputs = sample_inputs(model) if example_inputs is None else example_inputs
+    given = sample_inputs(model) if example_inputs is None else example_inputs
+    inputs = few_samples(model, given)
     flow = flow_of(model, inputs)
     streams = Streams(model, flow)
     found, skipped = streams.found()
