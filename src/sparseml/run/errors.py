@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparseml.utils.text import printable
+
 ERROR_FILE = "error.txt"
 """Where a run directory has the traceback of what ended the run."""
 _MISTAKE, _FAILURE = 2, 1
@@ -189,7 +191,7 @@ def _ending(error: BaseException) -> Ending:
 
 
 def _tell(text: str) -> None:
-    rank = int(os.environ.get("RANK", "0"))
+    rank, text = int(os.environ.get("RANK", "0")), printable(text)
     with suppress(OSError):  # stderr may be closed, too
         print(f"[rank {rank}] {text}" if rank else text, file=sys.stderr, flush=True)
 

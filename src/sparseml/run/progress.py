@@ -11,6 +11,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from sparseml.utils.text import printable
+
 Advance = Callable[[int, str], None]
 QUIET_SECONDS = 10.0
 
@@ -22,7 +24,7 @@ def say(text: str, shown: bool = True) -> None:
     """
     if shown:
         with _while_read(sys.stdout):
-            tqdm.write(text, file=sys.stdout)
+            tqdm.write(printable(text), file=sys.stdout)
             sys.stdout.flush()
 
 

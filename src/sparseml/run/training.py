@@ -121,12 +121,12 @@ class _Run:
 
     def run(self) -> None:
         """Train all epochs that are left."""
+        dense = copy.deepcopy(self.session.model)  # also of what a checkpoint makes smaller
         if self.resumed is not None:
             self._resume(self.resumed)
         with contextlib.ExitStack() as stack:
             if self.where.is_first:
                 self._open_directory(stack)
-            dense = copy.deepcopy(self.session.model) if self.resumed is None else None
             variant = self._dense_variant()
             for epoch in range(self.done, self.training.epochs):
                 self._epoch(epoch)

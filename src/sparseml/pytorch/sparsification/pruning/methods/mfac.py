@@ -120,6 +120,7 @@ class MFAC(Method):
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
     ) -> list[Outcome]:
         """Decide by one estimate; a RuntimeError while too few gradients have been kept."""
+        problem.require_finite(self._owner)
         live = problem.live
         weights = _live_vector(problem.weights, live)
         size = len(weights)
