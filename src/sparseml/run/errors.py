@@ -155,7 +155,7 @@ def run_reported(main: Callable[[], None]) -> int:
         _tell("; ".join(filter(None, [f"stopped by {signal.Signals(number).name}", goes_on])))
         return 128 + int(number)
     except Exception as error:
-        if os.environ.get(_WHOLE):
+        if os.environ.get(_WHOLE) or hasattr(error, "exit_code"):  # which click tells by itself
             raise
         text, ending = one_line(error), _ending(error)
         text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -16,7 +16,7 @@ from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import (
     FisherSettings,
     require_free,
 )
-from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target, naming
+from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
 from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes
 from sparseml.pytorch.utils.distributed import add_up, is_distributed, process_rank, world_size
 
@@ -65,7 +65,9 @@ class FastCAP(Method):
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
     ) -> list[Outcome]:
         problem = problem.restricted(only)
-        problem.require_finite(self._owner)
+        for name, weight in zip(problem.names, problem.weights, strict=True):
+            if not bool(weight.isfinite().all()):
+                raise ValueError(f"{self._owner}: weights of {name} are not all finite")
         fishers = self._fishers(problem)
         outcomes = []
         for target in targets:
@@ -106,10 +108,9 @@ class FastCAP(Method):
         new, keep, damp = torch.zeros_like(weight), torch.zeros_like(live), self._settings.damp
         if index % world_size() == process_rank():
             if bool(fisher.products.any()):
-                with naming(self._owner, problem.names[index]):
-                    new, keep, damp = fast_cap(
-                        weight, fisher, count, damp=damp, mask=live, columns=self._columns
-                    )
+                new, keep, damp = fast_cap(
+                    weight, fisher, count, damp=damp, mask=live, columns=self._columns
+                )
             else:
                 text = "%s: all gradients of %s are zero, so that its smallest weights go"
                 _LOGGER.warning(text, self._owner, problem.names[index])

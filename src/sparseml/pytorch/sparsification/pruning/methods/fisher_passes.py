@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.second_order.blocks import BlockInverse, BlockLayout
 from sparseml.pytorch.functional.second_order.fisher import BlockFisher
-from sparseml.pytorch.sparsification.pruning.methods.method import Problem, naming
+from sparseml.pytorch.sparsification.pruning.methods.method import Problem
 from sparseml.pytorch.sparsification.pruning.sampling.shards import Piece, exchange, share_out
 from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes, parse_bytes
 from sparseml.pytorch.utils.distributed import (
@@ -132,8 +132,10 @@ class FisherPasses:
             not finite
         """
         self.require_memory(group)
-        self.problem.require_finite(self.owner)
         problem, settings, layouts = self.problem, self.settings, self.layouts
+        for name, weight in zip(problem.names, problem.weights, strict=True):
+            if not bool(weight.isfinite().all()):
+                raise ValueError(f"{self.owner}: weights of {name} are not all finite")
         several, own = is_distributed(), group
         if several:
             owners = share_out(group, layouts, world_size())
@@ -160,10 +162,13 @@ class FisherPasses:
                     fisher.accumulate_blocks(blocks[:, piece.rows])
         problem.require_sound()
         held: Held = []
-        for piece, fisher in zip(own, fishers, strict=True):
-            with naming(self.owner, problem.names[piece.index]):
-                live = problem.live[piece.index]
-                held.append((piece, fisher.factor(settings.damp, live)))
+        name = ""
+        try:
+            for piece, fisher in zip(own, fishers, strict=True):
+                name = problem.names[piece.index]
+                held.append((piece, fisher.factor(settings.damp, problem.live[piece.index])))
+        except ValueError as error:
+            raise ValueError(f"{self.owner}: {name}: {error}") from error
         dampings = [inverse.dampening for _, inverse in held]
         raised = sum(int((one > settings.damp * (1 + 1e-6)).sum()) for one in dampings)
         if raised:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar
@@ -28,15 +27,6 @@ from sparseml.pytorch.utils.tensors.sharded import full_value
 
 Target = float | list[float]
 """A sparsity for all parameters, or one for each."""
-
-
-@contextmanager
-def naming(owner: str, name: str) -> Iterator[None]:
-    """Let errors of the block say which modifier and which parameter they are about."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{owner}: {name}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -177,15 +167,6 @@ class Problem:
             return to_out_in(found.layer, found.param_name, grads, batch_dims=1)
 
         return (Gradients(one.count, partial(turned, one)) for one in sampled)
-
-    def require_finite(self, owner: str) -> None:
-        """Check the weights before gradients are sampled, which would not be finite either.
-
-        :raises ValueError: naming the first parameter with values that are not finite
-        """
-        for name, weight in zip(self.names, self.weights, strict=True):
-            if not bool(weight.isfinite().all()):
-                raise ValueError(f"{owner}: weights of {name} hold values that are not finite")
 
     def require_sound(self) -> None:
         """Raise a RuntimeError, on all ranks, if too many sampled gradients were not finite."""
