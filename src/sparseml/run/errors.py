@@ -15,10 +15,10 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sparseml.utils.text import printable
 
@@ -26,6 +26,7 @@ ERROR_FILE = "error.txt"
 """Where a run directory has the traceback of what ended the run."""
 _MISTAKE, _FAILURE = 2, 1
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_OF_WRITING = ("inline_container", "PytorchStreamWriter failed", "iostream error")  # torch's
 _WHOLE = "SPARSEML_TRACEBACK"  # set in the environment, it lets tracebacks through
 _LONGEST = 600  # letters of an error that is not ours
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -59,7 +60,8 @@ class Stopped(BaseException):
 @dataclass
 class _Signals:
     asked: int | None = None
-    awaited: bool = False
+    awaited: Callable[[Any], bool] | None = None  # whether a frame is within what lets them wait
+    reported: bool = False  # whether Stopped will be told of
 
 
 _STATE = _Signals()
@@ -72,36 +74,82 @@ def stopping_between_steps() -> Iterator[Callable[[], int | None]]:
     It returns the number of the signal, after which :class:`Stopped` is to be raised, or None.
     A second signal does not wait.
     """
-    _STATE.awaited = True
+    _STATE.awaited = lambda frame: True
     try:
-        yield lambda: _STATE.asked
+        yield signal_asked
     except Exception as error:
         if _STATE.asked is not None:  # as where the signal has ended the processes that load data
             raise Stopped(_STATE.asked) from error
         raise
     finally:
-        _STATE.awaited = False
+        _STATE.awaited = None
+
+
+def signal_asked() -> int | None:
+    """Return the number of the signal that waits for the end of a step."""
+    return _STATE.asked
+
+
+class StoppingLoop:
+    """Lets signals wait for the end of a step in a loop of others, which cannot be put in a block.
+
+    Outside of the loop, as after an error in it, signals do what they did before.
+
+    :param inside: whether a frame is within the loop
+    """
+
+    def __init__(self, inside: Callable[[Any], bool]) -> None:
+        self._inside = inside
+        self._stack = ExitStack()
+
+    def begin(self) -> None:
+        """Let signals wait from now on."""
+        self.end()
+        if not _STATE.reported:
+            self._stack.enter_context(_handled())
+        _STATE.awaited = self._inside
+        self._stack.callback(setattr, _STATE, "awaited", None)
+
+    def end(self) -> None:
+        """Let signals do what they did before."""
+        self._stack.close()
+
+    def stop(self, number: int, goes_on: str) -> NoReturn:
+        """End the run that a signal has asked to end.
+
+        :param goes_on: how to go on with it, where nobody else tells
+        :raises Stopped: where that is told of; elsewhere SystemExit, once it is told
+        """
+        self.end()
+        stopped = Stopped(number)
+        if _STATE.reported:
+            raise stopped
+        stopped.ending = Ending(goes_on=goes_on)  # type: ignore[attr-defined]
+        raise SystemExit(_tell_stopped(stopped))
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let signals raise :class:`Stopped` in the block, or wait for the end of a step."""
+def _handled() -> Iterator[None]:
+    """Let signals raise :class:`Stopped` in the block if that is told of, or wait for a step."""
     if threading.current_thread() is not threading.main_thread():  # where no handler can be set
         yield
         return
-    owner = os.getpid()
+    owner, before = os.getpid(), {}
 
     def ask(number: int, frame: Any) -> None:
         if os.getpid() != owner:  # one that loads data ends with the process that it does it for
             return
-        if _STATE.awaited and _STATE.asked is None:
+        waits = _STATE.awaited is not None and _STATE.awaited(frame)
+        if waits and _STATE.asked is None:
             _STATE.asked = number
             with suppress(OSError):  # print may be interrupted in the middle of itself
                 os.write(2, b"stopping after this step; once more stops at once\n")
-            return
-        raise Stopped(number)
+        elif _STATE.reported:
+            raise Stopped(number)
+        else:
+            signal.signal(number, before[number])
+            os.kill(owner, number)
 
-    before = {}
     for name in _SIGNALS:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as by nohup
@@ -111,7 +159,18 @@ def _stoppable() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is ask:
+                signal.signal(number, handler)
+
+
+@contextmanager
+def _reporting() -> Iterator[None]:
+    outer, _STATE.reported = _STATE.reported, True
+    try:
+        with _handled():
+            yield
+    finally:
+        _STATE.reported = outer
 
 
 @dataclass(frozen=True)
@@ -147,13 +206,10 @@ def run_reported(main: Callable[[], None]) -> int:
         the number of the signal after one
     """
     try:
-        with _stoppable():
+        with _reporting():
             return mistakes_told(main)
     except (Stopped, KeyboardInterrupt) as end:
-        number = getattr(end, "number", int(signal.SIGINT))
-        goes_on = _ending(end).goes_on
-        _tell("; ".join(filter(None, [f"stopped by {signal.Signals(number).name}", goes_on])))
-        return 128 + int(number)
+        return _tell_stopped(end)
     except Exception as error:
         if os.environ.get(_WHOLE) or hasattr(error, "exit_code"):  # which click tells by itself
             raise
@@ -183,6 +239,13 @@ def mistakes_told(main: Callable[[], None]) -> int:
         _tell("; ".join(filter(None, [f"error: {reason}", goes_on])))
         return _MISTAKE
     return 0
+
+
+def _tell_stopped(end: BaseException) -> int:
+    number = int(getattr(end, "number", signal.SIGINT))
+    goes_on = _ending(end).goes_on
+    _tell("; ".join(filter(None, [f"stopped by {signal.Signals(number).name}", goes_on])))
+    return 128 + number
 
 
 def _ending(error: BaseException) -> Ending:
@@ -227,4 +290,6 @@ def _no_room(error: Exception) -> str | None:
     # torch and safetensors raise errors of their own
     if os.strerror(errno.ENOSPC) in str(error):
         return f"the results cannot be written: {one_line(error)}"
+    if isinstance(error, RuntimeError) and any(part in str(error) for part in _OF_WRITING):
+        return f"the results cannot be written, as on a full disk: {one_line(error)}"
     return None

@@ -82,10 +82,11 @@ class EpochLoop(ABC):
         :raises Stopped: between two steps, if a signal asks for it; :attr:`begun` is set then
         """
         begun, rng = self.begun, get_rng_state()
-        total, seen, first = 0.0, 0, 0
+        total, seen, first, sparsity = 0.0, 0, 0, masked_sparsity(self.manager)
         if begun is not None:  # the same batches in the same order
             rng, after, self.begun = begun["rng"], rng, None
             total, seen, first = begun["total"], begun["seen"], begun["steps"]
+            sparsity = begun["sparsity"]
             set_rng_state(rng)
         self._begin_epoch(number)
         batches = iter(self.loader)
@@ -109,6 +110,7 @@ class EpochLoop(ABC):
                     self.log(max(0, self.steps - 1), {"loss": loss, "lr": rate})
                 if signal := where.largest(asked()):
                     self.begun = {"steps": step, "total": total, "seen": seen, "rng": rng}
+                    self.begun["sparsity"] = sparsity
                     raise Stopped(signal)
         seconds = time.monotonic() - began
         total, seen_in_all, seen_now = where.sum([total, float(seen), float(seen - was)])

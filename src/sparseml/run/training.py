@@ -148,7 +148,7 @@ class _Run:
 
     def _epoch(self, epoch: int) -> None:
         training, session = self.training, self.session
-        before = masked_sparsity(training.manager)
+        before = (training.begun or {}).get("sparsity", masked_sparsity(training.manager))
         name = f"epoch {epoch + 1}/{training.epochs}"
         try:
             trained = training.epoch(epoch, name)
