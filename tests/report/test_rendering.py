@@ -268,3 +268,13 @@ def test_bar_charts_of_many_runs_hide_nothing(tmp_path: Path) -> None:
     assert figure is not None
     assert figure[1].count('role="rowheader"') > 30
     assert "scroll" not in figure[1]
+
+
+def test_no_html_of_names_is_left_in_markdown(tmp_path: Path) -> None:
+    name = "a<img src=x onerror=alert(1)>"
+    with RunDirectory.start(tmp_path / "run", name=name, config={"tag": "<b>&"}) as run:
+        run.write_recipe("# ```\n# <script>\npruning_modifiers: []\n")
+    text = write_report(tmp_path / "run").markdown.read_text()
+    outside, recipe, rest = text.partition("````yaml")
+    assert "<img" not in text and "&lt;img" in outside
+    assert recipe and "<script>" in rest and "tag: &lt;b>&amp;" in rest.partition("\n````\n")[2]

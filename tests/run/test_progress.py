@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from sparseml.run import shown_progress
+from sparseml.cli.tables import table
+from sparseml.run import say, shown_progress
 from sparseml.run.commands import AboveBars
 
 
@@ -64,3 +65,9 @@ def test_silence_of_other_processes() -> None:
     with shown_progress("job", 3, shown=False, stream=stream) as advance:
         advance(1, "")
     assert stream.getvalue() == ""
+
+
+def test_what_would_control_a_terminal_is_shown_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a\x1b[2Jb\x07\u202e ü\n\tc")
+    assert capsys.readouterr().out == "a\\x1b[2Jb\\x07\\u202e ü\n\tc\n"
+    assert table("", ["name"], [["w\x1b]0;t\x07"]]).splitlines()[-1] == " w\\x1b]0;t\\x07"

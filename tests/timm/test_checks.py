@@ -26,7 +26,7 @@ def script(request: pytest.FixtureRequest) -> str:
         (["--model", "own_code:smal"], "own_code has no 'smal'; did you mean 'Small'"),
         (["--recipe", "gone.yaml"], "gone.yaml: the recipe does not exist"),
         (["--output", "gradual.yaml"], "--output: gradual.yaml/run cannot be written: Not a dir"),
-        (["--experiment", "old"], "out/old holds a run: give --resume out/old"),
+        (["--experiment", "old"], "out/old holds a run without a checkpoint: give --overwrite to"),
         (["--experiment", "results"], "out/results holds results: give --overwrite or another"),
     ],
 )

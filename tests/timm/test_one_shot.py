@@ -262,8 +262,9 @@ def test_a_disk_that_fills_up(
     assert done.status == 2
     assert "cannot be written: No space left on device" in done.error
     monkeypatch.setattr(files, "save_file", lambda *args, **kwargs: 1 / 0)
-    with pytest.raises(ZeroDivisionError):  # no other error is taken for it
-        call(SCRIPT, *one_shot, "--experiment", "other")
+    done = call(SCRIPT, *one_shot, "--experiment", "other", fails=True)
+    assert done.status == 1  # no other error is taken for it
+    assert "error: ZeroDivisionError: division by zero" in done.error
 
 
 def test_results_are_not_replaced_unasked(one_shot: list[Any], call: Any, workplace: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from sparseml.utils.text import printable
+
 
 class Problem(click.ClickException):
     """What is wrong with the user's input.
@@ -28,7 +30,7 @@ class Problem(click.ClickException):
         """Print the line; with ``--json`` also an object on stdout, for who reads only that."""
         if self.as_json:
             click.echo(json.dumps({"valid": False, "error": self.details}, default=str))
-        click.echo(self.message, err=True)
+        click.echo(printable(self.message), err=True)
 
 
 @contextmanager

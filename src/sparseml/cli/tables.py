@@ -6,6 +6,8 @@ import re
 import shutil
 from collections.abc import Iterable, Sequence
 
+from sparseml.utils.text import printable
+
 _GAP = "  "
 # where a word may go on in the next line: after a dot between names, and after signs between values
 _BREAKS = re.compile(r"(?<=[\w\\]\.)(?=\w)|(?<=[,=/|])")
@@ -25,7 +27,8 @@ def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) ->
     :param headings: those of numbers begin with ``>``, which is not shown
     """
     right = [heading.startswith(">") for heading in headings]
-    cells = [[heading.removeprefix(">") for heading in headings], *map(list, rows)]
+    cells = [[heading.removeprefix(">") for heading in headings]]
+    cells += [[printable(cell) for cell in row] for row in rows]
     columns = list(zip(*cells, strict=True))
     widths = _widths(columns, right, terminal_width() - 1 - len(_GAP) * (len(columns) - 1))
     lines = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import zip_longest
@@ -11,6 +12,7 @@ from typing import Any
 from sparseml.fairseq.errors import FairseqError
 from sparseml.pytorch.utils.saving.checkpoint import pack_masks, unpack_masks
 from sparseml.run.errors import one_line
+from sparseml.utils.atomic import atomic_path
 
 STATE_KEY = "sparseml"
 """The key of a checkpoint's ``extra_state`` that holds the state of a recipe."""
@@ -56,6 +58,24 @@ def batches_as_before(trainer: Any, use: bool) -> Iterator[None]:
         yield
     finally:
         trainer.load_checkpoint, trainer.task.get_batch_iterator = load, batch
+
+
+@contextmanager
+def copies_whole() -> Iterator[None]:
+    """Let the files that fairseq copies, as ``checkpoint_last.pt``, be whole or absent."""
+    from fairseq.checkpoint_utils import PathManager
+
+    def copy(source: str, target: str, *args: Any, **kwargs: Any) -> bool:
+        with atomic_path(target) as part:
+            shutil.copyfile(source, part)
+        return True
+
+    before = PathManager.copy
+    PathManager.copy = staticmethod(copy)
+    try:
+        yield
+    finally:
+        PathManager.copy = staticmethod(before)
 
 
 def packed_state(manager: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from sparseml.run.errors import RunError, run_reported
+from sparseml.run.errors import RunError, mistakes_told
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -41,7 +41,7 @@ def reported(function: Callable[_P, _R]) -> Callable[_P, _R]:
     @wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         results: list[_R] = []
-        status = run_reported(lambda: results.append(function(*args, **kwargs)))
+        status = mistakes_told(lambda: results.append(function(*args, **kwargs)))
         if status:
             raise SystemExit(status)
         return results[0]

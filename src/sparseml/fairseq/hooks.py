@@ -11,11 +11,12 @@ from typing import Any, Optional
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException
 
-from sparseml.fairseq.checkpoints import STATE_KEY, batches_as_before, begins_anew
+from sparseml.fairseq.checkpoints import STATE_KEY, batches_as_before, begins_anew, copies_whole
 from sparseml.fairseq.errors import FairseqError, reported
 from sparseml.fairseq.fitting import require_supported
 from sparseml.fairseq.reading import fairseq_files
 from sparseml.fairseq.recipe_run import RecipeRun
+from sparseml.run.errors import Ending, ending_told, run_reported, stopping_between_steps
 from sparseml.run.fitting import load_recipe
 
 _LOGGER = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def _call_main(original: Any, cfg: Any, main: Any, **kwargs: Any) -> Any:
     try:
         return original(cfg, partial(run_to_end, main), **kwargs)
     except ProcessExitedException as error:
-        if error.exit_code > 1:  # it has told why
+        if error.exit_code > 1 or cfg.common.get("sparseml_recipe"):  # it has told why
             raise SystemExit(error.exit_code) from error
         raise
 
@@ -108,11 +109,36 @@ def _check(cfg: Any) -> None:
 
 
 def run_to_end(main: Any, cfg: Any, **kwargs: Any) -> None:
-    """Call a main function of fairseq, and then end what recipe it has followed."""
-    try:
+    """Call a main function of fairseq, and then end what recipe it has followed.
+
+    A run that follows one is saved after the update in which a signal comes; whatever ends it is
+    told in a line or two, and by the exit status.
+    """
+    if not cfg.common.get("sparseml_recipe"):
         main(cfg, **kwargs)
-        while _RUNS:
-            reported(_RUNS.pop().finish)()
+        return
+
+    def run() -> None:
+        try:
+            with stopping_between_steps():
+                main(cfg, **kwargs)
+            for one in _RUNS:
+                one.finish()
+        except BaseException as error:
+            for one in _RUNS:
+                one.failed(error)
+            raise
+
+    def ending() -> Ending:
+        return _RUNS[0].ending() if _RUNS else Ending()
+
+    def told() -> None:
+        with ending_told(ending):
+            run()
+
+    try:
+        if status := run_reported(told):
+            raise SystemExit(status)
     finally:
         _RUNS.clear()
 
@@ -146,7 +172,8 @@ def _save(original: Any, cfg: Any, trainer: Any, iterator: Any, loss: Any) -> An
     if run is not None:
         run.validated(loss)
         loss = loss if run.is_sparse else None
-    return original(cfg, trainer, iterator, loss)
+    with copies_whole():
+        return original(cfg, trainer, iterator, loss)
 
 
 def _state(original: Any, trainer: Any) -> Any:

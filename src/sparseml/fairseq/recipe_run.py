@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from sparseml.fairseq.rates import Rates
 from sparseml.fairseq.report import TrainedRun
 from sparseml.pytorch.optim import StepDriver
 from sparseml.pytorch.utils.saving.files import CheckpointError
-from sparseml.run.errors import RunError, one_line
+from sparseml.run.errors import Ending, RunError, Stopped, one_line, signal_asked
 from sparseml.run.fitting import load_recipe
 from sparseml.run.masks import (
     MASKS_FILE,
@@ -30,6 +30,8 @@ from sparseml.run.masks import (
     masks_of_run,
     write_masks,
 )
+from sparseml.run.processes import Processes, require_same_everywhere
+from sparseml.utils.locks import FolderLock
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class RecipeRun:
         self.trainer, self.recipe = trainer, str(common.sparseml_recipe)
         require_supported(trainer.cfg)
         self.manager = load_recipe(self.recipe, common.get("sparseml_recipe_args"))
+        require_same_everywhere({"the recipe": str(self.manager), "--seed": common.seed})
         self.model = trainer.get_model()
         require_fitting_model(self.manager, self.model, self.recipe)
         self._iterator = iterator
@@ -63,6 +66,7 @@ class RecipeRun:
         self._length = Length(trainer.cfg, iterator, trainer.get_num_updates())
         self._closed = False
         steps = self._length.updates_in(iterator.next_epoch_idx)
+        require_same_everywhere({"the number of updates in an epoch": steps})
         self._masters = masters_of(trainer.optimizer)
         stepping = trainer.optimizer.optimizer
         self.optimizer: Any = stepping
@@ -87,6 +91,7 @@ class RecipeRun:
                 "%s begins at its start: the checkpoint gives the weights, but no state of a "
                 "recipe to go on with", self.recipe,
             )  # fmt: skip
+        self._release = self._lock()
         self._ends = self.driver.position.epoch + self._length.epochs
         require_fitting_length(self.manager, self.driver.position, self._ends, self.recipe)
         self._rates = Rates(trainer, self.manager, self.recipe, state)
@@ -95,6 +100,7 @@ class RecipeRun:
         if folder := common.get("sparseml_output"):
             goes_on = state is not None
             self._report = TrainedRun(trainer, self.manager, Path(folder), steps, goes_on)
+        self._stop_between_updates(trainer)  # last, as a report tells of an update first
 
     @property
     def is_sparse(self) -> bool:
@@ -125,6 +131,48 @@ class RecipeRun:
         if self.trainer.is_data_parallel_master and not keeping.no_save:
             write_masks(Path(keeping.save_dir) / MASKS_FILE, masks_in_force(self.manager))
         self.manager.finalize(self.model)
+        self._release()
+
+    def ending(self) -> Ending:
+        """Return how to go on with this run if it ends now."""
+        keeping = self.trainer.cfg.checkpoint
+        last = Path(keeping.save_dir) / f"checkpoint_last{self.trainer.checkpoint_suffix}.pt"
+        goes_on = f"the same command goes on from {last}"
+        return Ending(None, goes_on if last.exists() else "no checkpoint was written yet")
+
+    def failed(self, error: BaseException) -> None:
+        """Note that the run ends by an error or a signal."""
+        if self._report is not None:
+            self._report.failed(error)
+        self._release()
+
+    def _lock(self) -> Callable[[], None]:
+        """Keep other processes from writing checkpoints; return what ends that."""
+        keeping = self.trainer.cfg.checkpoint
+        if keeping.no_save or not self.trainer.is_data_parallel_master:
+            return lambda: None
+        return FolderLock(keeping.save_dir).release
+
+    def _stop_between_updates(self, trainer: Any) -> None:
+        """Save and end after an update where a signal asks for it, and nothing else is due."""
+        cfg, train_step = trainer.cfg, trainer.train_step
+        where = Processes(
+            trainer.data_parallel_rank, trainer.data_parallel_world_size, trainer.device
+        )
+        due = cfg.dataset.validate_interval_updates, cfg.checkpoint.save_interval_updates
+
+        def step(*args: Any, **kwargs: Any) -> Any:
+            result = train_step(*args, **kwargs)
+            signal, done = where.largest(signal_asked()), trainer.get_num_updates()
+            busy = self._closed or any(every > 0 and done % every == 0 for every in due)
+            if signal and not busy and not self._iterator.end_of_epoch():
+                from fairseq import checkpoint_utils
+
+                checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, self._iterator, None)
+                raise Stopped(signal)
+            return result
+
+        trainer.train_step = step
 
     def _take(self, masks: str) -> None:
         """Begin with the masks of another run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ class TrainedRun:
         )
         self.config = plain_config(trainer.cfg)
         self.settings = _run_settings(self.config["common"], self.folder)
+        self._stack = ExitStack()
         if not self.where.is_first:
             return
         done = trainer.get_num_updates()
@@ -64,6 +66,7 @@ class TrainedRun:
         else:
             name = self.folder.name
             self.directory = start_run(self.folder, self.settings, self.config, (), name)
+        self._stack.enter_context(self.directory)
         self.metrics = self.directory.metrics(done if goes_on else None)
         manager.initialize_loggers([self.metrics])
         self.directory.write_recipe(manager, steps_per_epoch)
@@ -88,11 +91,14 @@ class TrainedRun:
         masks = {name: mask.clone() for name, mask in masks_in_force(manager).items()}
         found = session.evaluate(model)
         if self.where.is_first:
-            with self.directory as run:
-                write_outcome(
-                    run, session, Pruned(None, model, manager, masks), found, None, None, 0
-                )
+            pruned = Pruned(None, model, manager, masks)
+            write_outcome(self.directory, session, pruned, found, None, None, 0)
+            self._stack.close()
             write_page([self.folder], self.folder, self.settings)
+
+    def failed(self, error: BaseException) -> None:
+        """Note that the run ends by an error or a signal."""
+        self._stack.__exit__(type(error), error, error.__traceback__)
 
     def _session(self, model: Any) -> SequenceSession:
         trainer, config = self.trainer, self.config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -153,5 +154,18 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = lambda value: f"{min(max(value, 0.0), 100.0):.2f}"
-    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    environment.filters["plain"] = _plain
+    environment.filters["fence"] = _fence
+    environment.filters["cell"] = lambda text: _plain(text).replace("|", "\\|")
     return environment
+
+
+def _fence(text: str) -> str:
+    """Return what begins and ends a block of code in Markdown, longer than any such in the text."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    return "`" * max(3, longest + 1)
+
+
+def _plain(text: object) -> str:
+    """Return text for Markdown on one line, in which no HTML of a name stays any."""
+    return " ".join(str(text).split("\n")).replace("&", "&amp;").replace("<", "&lt;")

@@ -46,6 +46,11 @@ def find_checkpoint(path: str, flag: str = "--resume") -> Path:
             raise RunError(f"{flag} {path}: no such file or folder")
         return given
     found = last_checkpoints(given)
+    if not found and (given / "run.json").exists():
+        raise RunError(
+            f"{flag} {path}: the run has ended before its first checkpoint; begin it anew, with "
+            "--overwrite"
+        )
     if len(found) != 1:
         raise RunError(f"{flag} {path}: {len(found)} files *_last.pth are there, not one")
     return found[0]
@@ -141,19 +146,28 @@ class Checkpoints:
         """Return the file of an epoch."""
         return self.folder / f"{self.name}_epoch={epoch}.pth"
 
-    def save(self, paths: list[Path], epoch: int, progress: dict[str, Any]) -> None:
-        """Write the state after ``epoch`` epochs.
+    def save(
+        self,
+        paths: list[Path],
+        epoch: int,
+        progress: dict[str, Any],
+        begun: dict[str, Any] | None = None,
+    ) -> None:
+        """Write the state after ``epoch`` epochs, or in the middle of the one that follows.
 
         :param paths: the file to resume from is written last of all, so that what belongs to it is
             there when it is
         :param progress: plain data that :meth:`load` hands back
+        :param begun: what this process needs to go on with an epoch that it has begun
         :raises RunError: if a file cannot be written; what it would have replaced stays
         """
         # each process draws by itself
-        rng = self.where.gather(get_rng_state())
+        rng, each = self.where.gather(get_rng_state()), self.where.gather(begun)
         if not self.where.is_first or not paths:
             return
         extra: dict[str, Any] = {"rng": rng, "progress": progress}
+        if begun is not None:
+            extra["begun"] = each
         extra["settings"] = dict(self.identity.values)
         extra |= {key: value.state_dict() for key, value in self.extras.items()}
         first, *others = sorted(paths, key=lambda path: path == self.last)
@@ -171,10 +185,12 @@ class Checkpoints:
             with _writing(path), atomic_path(path, path == self.last) as part:
                 shutil.copyfile(first, part)
 
-    def load(self, path: Path, with_optimizer: bool = True) -> tuple[int, dict[str, Any]]:
+    def load(
+        self, path: Path, with_optimizer: bool = True
+    ) -> tuple[int, dict[str, Any], dict[str, Any] | None]:
         """Put everything back to where it was.
 
-        :return: the epochs done, and what :meth:`save` was given as ``progress``
+        :return: the epochs done, and what :meth:`save` was given as ``progress`` and ``begun``
         :raises RunError: if the file is of another kind, or of another recipe, model or optimizer
         :raises CheckpointError: if it is damaged
         """
@@ -210,9 +226,15 @@ class Checkpoints:
         self.identity.require_same(path, before, with_optimizer)
         for key, value in self.extras.items():
             value.load_state_dict(extra[key])
+        begun = extra.get("begun")
+        if begun is not None and len(begun) != self.where.count:
+            raise RunError(
+                f"--resume {path} was saved in the middle of an epoch by {len(begun)} processes, "
+                f"and only as many can go on with it, not {self.where.count}"
+            )
         if len(extra["rng"]) == self.where.count:
             set_rng_state(extra["rng"][self.where.rank])
-        return int(info.epoch or 0), extra["progress"]
+        return int(info.epoch or 0), extra["progress"], begun and begun[self.where.rank]
 
     def _shapes(self) -> dict[str, torch.Size]:
         return {name: value.shape for name, value in self.model.state_dict().items()}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from sparseml.run.errors import run_reported
+from sparseml.utils.text import printable
 
 if TYPE_CHECKING:
     from sparseml.run.session import Glue
@@ -50,7 +51,7 @@ class AboveBars(logging.StreamHandler[TextIO]):
         """Write a record's text, after the bar is cleared."""
         from tqdm import tqdm  # here, as the help of a command needs none
 
-        tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(printable(self.format(record)), file=sys.stderr)
 
 
 def _logged(run: Callable[[], None]) -> int:

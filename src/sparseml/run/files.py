@@ -69,6 +69,13 @@ def require_room_for_run(folder: Path, overwrite: bool) -> None:
 
 def holds_run(folder: Path) -> RunError:
     """Return the error for a folder with a run that is not to be replaced."""
+    from sparseml.run.checkpoints import last_checkpoints  # here, as torch takes a while to import
+
+    if not last_checkpoints(folder):
+        return RunError(
+            f"{folder} holds a run without a checkpoint: give --overwrite to replace it, or "
+            "another --experiment"
+        )
     return RunError(
         f"{folder} holds a run: give --resume {folder} to go on with it, --overwrite to replace "
         "it, or another --experiment"

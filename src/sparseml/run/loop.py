@@ -15,7 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
-from sparseml.run.errors import RunError
+from sparseml.pytorch.utils.saving.rng import get_rng_state, set_rng_state
+from sparseml.run.errors import RunError, Stopped, stopping_between_steps
 from sparseml.run.masks import masked_sparsity
 from sparseml.run.progress import shown_progress
 from sparseml.run.session import Found, LogStep
@@ -34,6 +35,7 @@ class EpochLoop(ABC):
     :ivar loader: yields batches
     :ivar scaler: of gradients in float16, if they need one
     :ivar log: told of every ``--log-interval``-th step: its number and what to log
+    :ivar begun: of an epoch that was stopped in its middle, what it takes to go on with it
     """
 
     UNIT: ClassVar[str]
@@ -47,6 +49,7 @@ class EpochLoop(ABC):
     manager: Any
     scaler: Any
     log: LogStep
+    begun: dict[str, Any] | None = None
 
     @property
     @abstractmethod
@@ -71,17 +74,33 @@ class EpochLoop(ABC):
         """Return inputs and labels of a batch, ready for the model."""
 
     def epoch(self, number: int, name: str) -> Found:
-        """Train one epoch.
+        """Train one epoch, or what is left of the one that :attr:`begun` tells of.
 
         :param number: from 0
         :param name: of the bar that shows how far this is
         :return: mean loss, learning rate at the end, sparsity, and units per second
+        :raises Stopped: between two steps, if a signal asks for it; :attr:`begun` is set then
         """
+        begun, rng = self.begun, get_rng_state()
+        total, seen, first, sparsity = 0.0, 0, 0, masked_sparsity(self.manager)
+        if begun is not None:  # the same batches in the same order
+            rng, after, self.begun = begun["rng"], rng, None
+            total, seen, first = begun["total"], begun["seen"], begun["steps"]
+            sparsity = begun["sparsity"]
+            set_rng_state(rng)
         self._begin_epoch(number)
-        total, seen, began = 0.0, 0, time.monotonic()
+        batches = iter(self.loader)
+        for _ in itertools.islice(batches, first * self.settings.optimizer.grad_accum_steps):
+            pass
+        if begun is not None:
+            set_rng_state(after)
+        was, began = seen, time.monotonic()
         where, count = self.session.where, self.steps_per_epoch
-        with shown_progress(name, count, where.is_first) as advance:
-            for step, group in enumerate(self._groups(), start=1):
+        with (
+            shown_progress(name, count, where.is_first) as advance,
+            stopping_between_steps() as asked,
+        ):
+            for step, group in enumerate(self._groups(batches), start=first + 1):
                 loss = self.step(group)
                 size = sum(len(labels) for _, labels in group)
                 total, seen = total + loss * size, seen + size
@@ -89,13 +108,17 @@ class EpochLoop(ABC):
                 if step % self.settings.checkpoints.log_interval == 0 or step == count:
                     rate = get_optim_learning_rate(self.stepping)
                     self.log(max(0, self.steps - 1), {"loss": loss, "lr": rate})
+                if signal := where.largest(asked()):
+                    self.begun = {"steps": step, "total": total, "seen": seen, "rng": rng}
+                    self.begun["sparsity"] = sparsity
+                    raise Stopped(signal)
         seconds = time.monotonic() - began
-        total, seen_in_all = where.sum([total, float(seen)])
+        total, seen_in_all, seen_now = where.sum([total, float(seen), float(seen - was)])
         return {
             "loss": total / max(seen_in_all, 1.0),
             "lr": get_optim_learning_rate(self.stepping),
             "sparsity": masked_sparsity(self.manager),
-            f"{self.UNIT}_per_second": seen_in_all / max(seconds, 1e-9),
+            f"{self.UNIT}_per_second": seen_now / max(seconds, 1e-9),
         }
 
     def _begin_epoch(self, number: int) -> None:
@@ -104,8 +127,8 @@ class EpochLoop(ABC):
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(number)
 
-    def _groups(self) -> Iterator[list[tuple[Any, Tensor]]]:
-        batches, count = iter(self.loader), self.settings.optimizer.grad_accum_steps
+    def _groups(self, batches: Iterator[Any]) -> Iterator[list[tuple[Any, Tensor]]]:
+        count = self.settings.optimizer.grad_accum_steps
         while group := list(itertools.islice(batches, count)):
             yield [self._on_device(batch) for batch in group]
 

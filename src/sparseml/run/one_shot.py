@@ -19,7 +19,7 @@ from sparseml.run.errors import RunError
 from sparseml.run.files import atomic_text, make_folder, write_rows
 from sparseml.run.fitting import foretell, load_recipe, require_fitting_patterns, timed_sampler
 from sparseml.run.logs import service_loggers
-from sparseml.run.processes import prepare, processes
+from sparseml.run.processes import prepare, processes, require_same_everywhere
 from sparseml.run.progress import say
 from sparseml.run.results import (
     describe_dense,
@@ -53,6 +53,7 @@ def run_one_shot(settings: OneShotRunSettings, glue: Glue) -> None:
     load = functools.partial(load_recipe, run.sparseml_recipe, run.recipe_args)
     first = load()  # before anything that takes time
     with processes(run.device, run.timeout) as where:
+        require_same_everywhere({"the recipe": str(first), "--seed": run.seed})
         session = glue.open_session(settings, where)
         require_fitting_patterns(first, session.model, run.sparseml_recipe)
         batches = foretell(first, session, run) // where.count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -52,6 +52,14 @@ class Processes:
         """Add numbers over all processes."""
         return [float(value) for value in add_up(torch.tensor(values, dtype=torch.float64))]
 
+    def largest(self, number: int | None) -> int:
+        """Return the largest number of all processes, in each of them; None counts as 0."""
+        if not self.several:
+            return number or 0
+        found = torch.tensor(number or 0, device=self.device)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
+
     def gather(self, value: Any) -> list[Any]:
         """Return a picklable value of each process, by rank, in every process."""
         return gather_objects(value)
@@ -71,6 +79,31 @@ class Processes:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=ids)
+
+
+def require_same_everywhere(values: Mapping[str, Any]) -> None:
+    """Check that all processes of a distributed run have been given the same.
+
+    :param values: name → plain data
+    :raises RunError: naming the first that differs, and who has what
+    """
+    found = gather_objects(dict(values))
+    for name in dict.fromkeys(name for one in found for name in one):
+        each = [one.get(name) for one in found]
+        if any(one != each[0] for one in each):
+            rank = next(rank for rank, one in enumerate(each) if one != each[0])
+            raise RunError(
+                f"{name} differs between processes: {_shown(each[0], each[rank])} in that of rank "
+                f"0, {_shown(each[rank], each[0])} in that of rank {rank}"
+            )
+
+
+def _shown(value: Any, other: Any) -> str:
+    """Return a value, of several lines the first that another has not."""
+    lines, others = (str(one).splitlines() for one in (value, other))
+    if len(lines) < 2:
+        return repr(value)
+    return repr(next((line.strip() for line in lines if line not in others), f"{len(lines)} lines"))
 
 
 def prepare(seed: int, threads: int | None) -> None:

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from tqdm import tqdm
+
+from sparseml.utils.text import printable
 
 Advance = Callable[[int, str], None]
 QUIET_SECONDS = 10.0
 
 
 def say(text: str, shown: bool = True) -> None:
-    """Print a line above whatever bar there is, at once also into a pipe."""
+    """Print a line above whatever bar there is, at once also into a pipe.
+
+    Where it cannot be printed, as into a pipe that nobody reads any more, nothing is from then on.
+    """
     if shown:
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        with _while_read(sys.stdout):
+            tqdm.write(printable(text), file=sys.stdout)
+            sys.stdout.flush()
+
+
+@contextmanager
+def _while_read(stream: TextIO) -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        # a run is worth more than what it tells; what is left in the buffer goes there, too
+        with suppress(OSError, ValueError), open(os.devnull, "w", encoding="utf-8") as nothing:
+            os.dup2(nothing.fileno(), stream.fileno())
 
 
 @contextmanager
@@ -53,6 +70,7 @@ def shown_progress(
             now = time.monotonic()
             if now - last >= QUIET_SECONDS or (told and done == total):
                 last, told = now, True
-                print(f"{name} {done}/{total}  {news}", file=stream, flush=True)
+                with _while_read(stream):
+                    print(f"{name} {done}/{total}  {news}", file=stream, flush=True)
 
         yield tell

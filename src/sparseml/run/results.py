@@ -35,7 +35,13 @@ _LATENCY_BATCH = 1
 
 
 def experiment_name(settings: RunSettings, model_name: str) -> str:
-    """Return what the run is called; by default after model and recipe."""
+    """Return what the run is called; by default after model and recipe.
+
+    :raises RunError: for a name that leads out of the output folder
+    """
+    name = Path(settings.experiment or "")
+    if name.is_absolute() or ".." in name.parts:
+        raise RunError(f"--experiment must be a name below --output, found {settings.experiment!r}")
     return settings.experiment or f"{model_name}-{Path(settings.sparseml_recipe).stem}"
 
 

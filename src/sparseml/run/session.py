@@ -116,12 +116,14 @@ class Training(Protocol):
     :ivar parts: what a checkpoint holds beside the model: ``optimizer``, ``manager``,
         ``scheduler``, ``scaler``, each perhaps None
     :ivar steps: optimizer steps taken
+    :ivar begun: what it takes to go on with an epoch that was stopped in its middle
     """
 
     manager: Any
     model: nn.Module
     epochs: int
     steps_per_epoch: int
+    begun: dict[str, Any] | None
 
     @property
     def averaged(self) -> nn.Module | None: ...

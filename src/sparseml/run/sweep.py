@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,10 @@ from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.pytorch.utils.tensors.stats import tensor_list_sparsity
-from sparseml.run.errors import RunError
+from sparseml.run.errors import RunError, few
 from sparseml.run.masks import masks_in_force
+
+_LOGGER = logging.getLogger(__name__)
 
 Load = Callable[[], ScheduledModifierManager]
 
@@ -72,6 +75,8 @@ def sweep_recipe(
             model = copy.deepcopy(dense)
             Outcome(outcome).write(model)
             masks = {name: mask for name, (mask, _) in outcome.items()}
+            if empty := [name for name, mask in masks.items() if not bool(mask.any())]:
+                _LOGGER.warning("sparsity %.4g: nothing is left of %s", sparsity, few(empty))
             yield Pruned(sparsity, model, _at(load(), sparsity), masks)
         return
     for sparsity in sparsities:

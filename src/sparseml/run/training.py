@@ -19,8 +19,8 @@ from sparseml.pytorch.utils.logger import BaseLogger
 from sparseml.pytorch.utils.params import parameter_count
 from sparseml.report import RunDirectory
 from sparseml.run.batch_norm import retune_batch_norm
-from sparseml.run.checkpoints import Checkpoints, RunIdentity, find_checkpoint
-from sparseml.run.errors import RunError
+from sparseml.run.checkpoints import Checkpoints, RunIdentity, find_checkpoint, last_checkpoints
+from sparseml.run.errors import Ending, RunError, Stopped, ending_told
 from sparseml.run.fitting import foretell, load_recipe, require_steady_shapes
 from sparseml.run.logs import EpochLog, service_loggers
 from sparseml.run.masks import (
@@ -31,7 +31,12 @@ from sparseml.run.masks import (
     masks_of_run,
     tell_carried,
 )
-from sparseml.run.processes import prepare, processes, started_together
+from sparseml.run.processes import (
+    prepare,
+    processes,
+    require_same_everywhere,
+    started_together,
+)
 from sparseml.run.progress import say
 from sparseml.run.results import (
     describe_dense,
@@ -54,16 +59,20 @@ def run_training(settings: TrainingRunSettings, glue: Glue) -> None:
     """
     prepare(settings.run.seed, settings.run.threads)
     # what is cheap to find out comes before models and data
-    manager = load_recipe(settings.run.sparseml_recipe, settings.run.recipe_args)
+    recipe = load_recipe(settings.run.sparseml_recipe, settings.run.recipe_args)
     # also before the others are waited for
-    require_steady_shapes(manager, settings.run.sparseml_recipe, started_together())
+    require_steady_shapes(recipe, settings.run.sparseml_recipe, started_together())
     keeping = settings.checkpoints
     resumed = find_checkpoint(keeping.resume) if keeping.resume else None
     carried = keeping.initial_masks if resumed is None else None
     masks = masks_of_run(carried) if carried else {}
     with processes(settings.run.device, settings.run.timeout) as where:
+        identity = RunIdentity.of(settings, where)
+        require_same_everywhere({"the recipe": str(recipe), **identity.values})
         session = glue.open_session(settings, where)
-        _Run(session, settings, glue, resumed, masks).run()
+        run = _Run(session, settings, glue, resumed, masks, identity)
+        with ending_told(run.ending):
+            run.run()
 
 
 class _Run:
@@ -76,6 +85,7 @@ class _Run:
         glue: Glue,
         resumed: Path | None,
         masks: Mapping[str, Tensor],
+        identity: RunIdentity,
     ) -> None:
         self.session, self.settings, self.where = session, settings, session.where
         self.folder = experiment_folder(settings.run, session.model_name)
@@ -85,7 +95,7 @@ class _Run:
         self.loggers: list[BaseLogger] = []
         self.directory: RunDirectory | None = None
         self.best: dict[str, Any] = {}
-        self.done = 0
+        self.done, self.saved = 0, "its last checkpoint"
         self.training = self._set_up(glue, masks)
         self.epochs = EpochLog(
             session, self.training, settings.checkpoints, self.folder, self.loggers
@@ -98,7 +108,7 @@ class _Run:
             self.where,
             self.training.parts,
             extras,
-            RunIdentity.of(settings, self.where),
+            identity,
         )
 
     def _set_up(self, glue: Glue, masks: Mapping[str, Tensor]) -> Training:
@@ -106,6 +116,12 @@ class _Run:
         training = glue.set_up_training(self.session, self.settings, self.loggers, self._log)
         recipe, averages = self.settings.run.sparseml_recipe, training.averaged is not None
         require_steady_shapes(training.manager, recipe, averages=averages)
+        require_same_everywhere(
+            {
+                "the number of training data": self.session.training_size,
+                "steps_per_epoch": training.steps_per_epoch,
+            }
+        )
         taken, per_epoch = carry_masks(training.manager, masks), training.steps_per_epoch
         steps = per_epoch * training.epochs
         if self.where.is_first:
@@ -115,12 +131,12 @@ class _Run:
 
     def run(self) -> None:
         """Train all epochs that are left."""
+        dense = copy.deepcopy(self.session.model)  # also of what a checkpoint makes smaller
         if self.resumed is not None:
             self._resume(self.resumed)
         with contextlib.ExitStack() as stack:
             if self.where.is_first:
                 self._open_directory(stack)
-            dense = copy.deepcopy(self.session.model) if self.resumed is None else None
             variant = self._dense_variant()
             for epoch in range(self.done, self.training.epochs):
                 self._epoch(epoch)
@@ -133,12 +149,27 @@ class _Run:
         if self.directory is not None:  # which now says that the run has finished
             write_page([self.folder], self.folder, self.settings.run)
 
+    def ending(self) -> Ending:
+        """Return how to go on with this run if it ends now."""
+        goes_on = "no checkpoint was written yet"
+        if last_checkpoints(self.checkpoints.folder):
+            goes_on = f"--resume {self.folder} goes on from {self.saved}"
+        return Ending(self.folder if self.where.is_first else None, goes_on)
+
     def _epoch(self, epoch: int) -> None:
         training, session = self.training, self.session
         before, size = masked_sparsity(training.manager), parameter_count(session.model)
         name = f"epoch {epoch + 1}/{training.epochs}"
         trained = training.epoch(epoch, name)
         changed = (trained["sparsity"], parameter_count(session.model)) != (before, size)
+        before = (training.begun or {}).get("sparsity", masked_sparsity(training.manager))
+        name = f"epoch {epoch + 1}/{training.epochs}"
+        try:
+            trained = training.epoch(epoch, name)
+        except Stopped:
+            self._save_begun()
+            raise
+        changed = trained["sparsity"] != before
         if changed and self.settings.run.bn_retune:
             batches = session.training_batches()
             retune_batch_norm(session.model, batches, self.settings.run.bn_retune, self.where)
@@ -166,8 +197,21 @@ class _Run:
             paths.append(self.checkpoints.best(row["sparsity"]))
         if keeping.checkpoint_freq > 0 and self.done % keeping.checkpoint_freq == 0:
             paths.append(self.checkpoints.of_epoch(row["epoch"]))
+        self._save(paths)
+
+    def _save_begun(self) -> None:
+        """Write a checkpoint in the middle of an epoch."""
+        begun = getattr(self.training, "begun", None)
+        if begun is not None and self.settings.checkpoints.save_last:
+            self._save([self.checkpoints.last], begun)
+
+    def _save(self, paths: list[Path], begun: dict[str, Any] | None = None) -> None:
         progress = {"history": self.epochs.rows, "best": self.best}
-        self.checkpoints.save(paths, self.done, progress)
+        self.checkpoints.save(paths, self.done, progress, begun)
+        if self.checkpoints.last in paths:
+            self.saved = f"epoch {self.done + 1}" + (
+                f", step {begun['steps'] + 1}" if begun else ""
+            )
 
     def _log(self, step: int, values: Found) -> None:
         for logger in self.loggers:
@@ -175,8 +219,10 @@ class _Run:
 
     def _resume(self, path: Path) -> None:
         training, anew = self.training, self.settings.checkpoints.no_resume_opt
-        self.done, progress = self.checkpoints.load(path, not anew)
+        self.done, progress, begun = self.checkpoints.load(path, not anew)
         self.epochs.rows, self.best = progress["history"], progress["best"]
+        if begun is not None:
+            training.begun = begun
         if anew:
             training.skip_to(self.done, self.epochs.last_found())
         if self.done > training.epochs:

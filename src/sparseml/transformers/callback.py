@@ -9,13 +9,14 @@ import weakref
 from typing import Any
 
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sparseml.pytorch.optim import ScheduledModifierManager, StepDriver
 from sparseml.pytorch.optim.summary import RunSummary
 from sparseml.pytorch.sparsification.distillation.teacher import needing_teacher
 from sparseml.pytorch.sparsification.modifier import Loggers
-from sparseml.run.errors import one_line
+from sparseml.run.errors import RunError, StoppingLoop, one_line, signal_asked
+from sparseml.run.processes import Processes, require_same_everywhere
 from sparseml.transformers.checkpoints import (
     checkpoint_folder,
     read_state,
@@ -49,6 +50,8 @@ class SparseMLCallback(TrainerCallback):
     Modifiers act at optimizer steps, so that accumulated gradients and steps that a gradient scaler
     leaves out move no schedule; evaluation changes nothing. Every checkpoint of the Trainer holds
     the state of the recipe, and ``trainer.train(resume_from_checkpoint=True)`` goes on from it.
+    After a signal (Ctrl-C, SIGTERM, SIGHUP) the Trainer saves a checkpoint after the step that is
+    being taken, and the process ends with the status 128 and the number of the signal.
 
     :param recipe: a file, the text of a recipe, or a manager
     :param recipe_args: values for variables of the recipe: a mapping, JSON, or ``name=value,...``
@@ -98,6 +101,7 @@ class SparseMLCallback(TrainerCallback):
         self._rates: Rates | None = None
         self._trained: weakref.ref[nn.Module] | None = None  # the model of the last run
         self._used = self._forgets_best = False
+        self._signals, self._stopping = StoppingLoop(_trains), 0
 
     def summary(self) -> RunSummary:
         """Return where the run stands, to be printed."""
@@ -130,6 +134,11 @@ class SparseMLCallback(TrainerCallback):
         self._begin_anew(model, state.global_step > 0)
         loader, name = kwargs["train_dataloader"], self.recipe_name
         steps = self._steps_per_epoch or steps_in_epoch(loader, args, state)
+        told = {"the recipe": self._text, "steps_per_epoch": steps, "seed": args.seed}
+        try:
+            require_same_everywhere(told)
+        except RunError as error:
+            raise CallbackError(str(error)) from error
         self.manager.resolve_steps(steps)
         require_fitting_length(self.manager, steps, state, name)
         resumed = resumed_from(args, state, self._resume_from) if state.global_step else None
@@ -143,6 +152,8 @@ class SparseMLCallback(TrainerCallback):
             self._rates.begin()
         if loss_modifiers(self.manager):
             self._carrier = LossCarrier(model, self.driver, self.teacher)
+        self._stopping = 0
+        self._signals.begin()
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -176,9 +187,14 @@ class SparseMLCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Let the learning rate of the recipe hold."""
+        """Let the learning rate of the recipe hold; save if a signal asks for the end."""
         if self._rates is not None:
             self._rates.after_scheduler()
+        where = Processes(args.process_index, args.world_size, args.device)
+        asked = where.largest(signal_asked())
+        # after the last step of an epoch the Trainer has yet to do what is due then
+        if asked and float(state.epoch or 0.0) % 1.0 > 0.0:
+            self._stopping, control.should_save = asked, True
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -200,6 +216,10 @@ class SparseMLCallback(TrainerCallback):
             write_recipe(folder, self.manager)
             if found is not None:
                 write_state(folder, self.manager, found)
+        if self._stopping:
+            step, anew = state.global_step, "it cannot be gone on with, by save_only_model"
+            goes_on = f"resume_from_checkpoint=True goes on from step {step + 1}"
+            self._signals.stop(self._stopping, anew if found is None else goes_on)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -248,6 +268,7 @@ class SparseMLCallback(TrainerCallback):
         self._used = True
 
     def _let_go(self) -> None:
+        self._signals.end()
         if self._carrier is not None:
             self._carrier.remove()
         self._carrier = self._rates = self.driver = None
@@ -266,3 +287,12 @@ class SparseMLCallback(TrainerCallback):
             )
         except (RuntimeError, ValueError) as error:
             raise CallbackError(f"{self.recipe_name}: {one_line(error)}") from error
+
+
+def _trains(frame: Any) -> bool:
+    """Return whether a frame is within the training of a Trainer."""
+    while frame is not None:
+        if frame.f_code is Trainer.train.__code__:
+            return True
+        frame = frame.f_back
+    return False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import zip_longest
@@ -27,6 +29,11 @@ from sparseml.transformers.structure import RECIPE_NAME, read_weights
 STATE_NAME = "sparseml_state.pt"
 _TRAINER_STATE = "trainer_state.json"
 _VERSION = 1
+# what the first process writes before the state of the recipe; others may be writing theirs
+_HASHED = re.compile(
+    r".*\.safetensors|pytorch_model.*\.bin|(optimizer|scheduler|scaler)\.pt|rng_state(_0)?\.pth"
+)
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 # what tells one moment of one run from any other
 _TELLING = ("global_step", "total_flos", "log_history")
 
@@ -39,10 +46,55 @@ def write_recipe(folder: str | os.PathLike[str], manager: Any) -> None:
 def write_state(folder: str | os.PathLike[str], manager: Any, state: Mapping[str, Any]) -> None:
     """Write the state of a manager into a checkpoint folder, with masks of one bit per weight.
 
+    With it come the digests of what the Trainer has written there.
+
     :param state: ``manager.state_dict()``
     """
     content = {"version": _VERSION, "recipe": _text(manager), "manager": pack_masks(state)}
+    found = sorted(path for path in Path(folder).iterdir() if _HASHED.fullmatch(path.name))
+    content["files"] = {path.name: _digest(path) for path in found}
     write_torch_file(Path(folder) / STATE_NAME, content)
+
+
+def checkpoints_in(output: Path) -> list[Path]:
+    """Return the checkpoint folders of a Trainer's run, the last first, whole or not."""
+    found = {path: _CHECKPOINT.fullmatch(path.name) for path in output.glob("checkpoint-*")}
+    steps = {path: int(match[1]) for path, match in found.items() if match and path.is_dir()}
+    return sorted(steps, key=steps.__getitem__, reverse=True)
+
+
+def problem_of(folder: Path, follows: bool) -> str | None:
+    """Return why a checkpoint cannot be gone on from, None if it can.
+
+    :param follows: whether a recipe does, whose state is written last
+    """
+    for name in (_TRAINER_STATE, *([STATE_NAME] if follows else [])):
+        if not (folder / name).is_file():
+            return f"it has no {name}, as its run was killed when it wrote it, or had no recipe"
+    try:
+        json.loads((folder / _TRAINER_STATE).read_bytes())
+        if (folder / STATE_NAME).is_file():
+            _require_whole(folder, read_torch_file(folder / STATE_NAME, check=True))
+    except (OSError, RecursionError, ValueError, CheckpointError) as error:
+        return one_line(error)
+    return None
+
+
+def _require_whole(folder: Path, content: Any) -> None:
+    """Check that files are those that were there as the state of the recipe was written."""
+    known = content.get("files", {}) if isinstance(content, dict) else {}
+    for name, digest in known.items():
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder / name} is missing")
+        if _digest(folder / name) != digest:
+            raise CheckpointError(
+                f"{folder / name} is damaged: its bytes are not those that were written"
+            )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def checkpoint_folder(args: TrainingArguments, step: int) -> Path:
@@ -95,6 +147,7 @@ def read_state(folder: Path, manager: Any, model: nn.Module) -> None:
     if content["version"] > _VERSION:
         raise CallbackError(f"{file} was written by a later version of this package")
     _require_same_recipe(file, content["recipe"].splitlines(), _text(manager).splitlines())
+    _require_whole(folder, content)
     state = unpack_masks(content["manager"])
     names = set(model.state_dict())
     try:

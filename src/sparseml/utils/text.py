@@ -1,8 +1,9 @@
-"""Helping people who mistyped a name."""
+"""Text for people: names that they may have meant, and what is fit to be shown."""
 
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 # difflib compares in quadratic time, and names worth suggesting are short
@@ -29,6 +30,16 @@ def nearest_names(name: str, candidates: Iterable[str], limit: int = 3) -> list[
         for match, ratio in zip(matches, ratios, strict=True)
         if ratio >= ratios[0] - _MARGIN
     ]
+
+
+def printable(text: str) -> str:
+    """Return text for a terminal: characters that would control it stand there as escapes."""
+    return "".join(
+        letter
+        if letter in "\n\t" or unicodedata.category(letter) not in ("Cc", "Cf")
+        else ascii(letter)[1:-1]
+        for letter in text
+    )
 
 
 def shown(value: object) -> str:

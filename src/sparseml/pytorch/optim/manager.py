@@ -191,6 +191,7 @@ class ScheduledModifierManager(BaseManager, Modifier):
         self._initialized = True
         if finalize:
             super().finalize(module)
+            self._summarize_end(None, module)
 
     def apply_structure(
         self,
@@ -223,9 +224,16 @@ class ScheduledModifierManager(BaseManager, Modifier):
         for modifier in self.iter_modifiers():
             if modifier.initialized:
                 modifier.finalize(module, reset_loggers, **kwargs)
-        self._last_summary = summarize(self.iter_modifiers(), position, module)  # as it is left
-        if warns and (shortfall := self._last_summary.shortfall):
-            _LOGGER.warning("%s", shortfall)
+        ended = self._summarize_end(position, module)
+        if warns and ended.shortfall:
+            _LOGGER.warning("%s", ended.shortfall)
+
+    def _summarize_end(self, position: Position | None, module: Module | None) -> RunSummary:
+        """Keep where the run has ended, and warn of what nobody wants."""
+        self._last_summary = found = summarize(self.iter_modifiers(), position, module)
+        for text in [text for one in found.pruning for text in one.wrong]:
+            _LOGGER.warning("%s", text)
+        return found
 
     def summary(self, module: Module | None = None) -> RunSummary:
         """Return where the run stands, to be printed; once finalised, where it has ended.

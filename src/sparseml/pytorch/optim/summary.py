@@ -14,7 +14,7 @@ from sparseml.optim.schedule import ONE_SHOT
 from sparseml.pytorch.optim.step_driver import Position
 from sparseml.pytorch.sparsification.planning import Prunes, asked_sparsities
 from sparseml.pytorch.utils.params import NamedLayerParam
-from sparseml.pytorch.utils.tensors.sharded import local_part
+from sparseml.pytorch.utils.tensors.sharded import is_sharded, local_part
 from sparseml.pytorch.utils.tensors.stats import tensor_list_sparsity
 
 _SHOWN = 6  # names of parameters in a line
@@ -35,6 +35,8 @@ class PruningSummary:
     :param steps_done: optimizer steps taken of those that it is there for
     :param steps_needed: optimizer steps from its start to its end; None if it has no end, or how
         many make an epoch is not known yet
+    :param empty: the parameters of which nothing is left
+    :param broken: the parameters with values that are not finite
     """
 
     name: str
@@ -45,6 +47,14 @@ class PruningSummary:
     span: str
     steps_done: int
     steps_needed: int | None
+    empty: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+
+    @property
+    def wrong(self) -> list[str]:
+        """What nobody wants of pruning, a sentence each."""
+        told = [("nothing is left of", self.empty), ("not all numbers are finite in", self.broken)]
+        return [f"{self.name}: {what} {_listed(names)}" for what, names in told if names]
 
     @property
     def complete(self) -> bool:
@@ -60,9 +70,8 @@ class PruningSummary:
         line = f"{self.name}, {when}: {', '.join(parts) or 'not started'}"
         if not self.params:
             return line
-        names = [*self.params[:_SHOWN], *(["..."] if len(self.params) > _SHOWN else [])]
         plural = "s" if len(self.params) > 1 else ""
-        return f"{line}\n  {len(self.params)} parameter{plural}: {', '.join(names)}"
+        return f"{line}\n  {len(self.params)} parameter{plural}: {_listed(self.params)}"
 
     def _sparsities(self) -> list[tuple[str, float]]:
         known = [("asked for", self.asked), ("now", self.now), ("at the end", self.goal)]
@@ -98,7 +107,8 @@ class RunSummary:
         return self.epochs < 0 or (self.steps_needed is not None and steps >= self.steps_needed)
 
     def __str__(self) -> str:
-        lines = [self.progress, *map(str, self.pruning)]
+        wrong = [f"  {text}" for one in self.pruning for text in one.wrong]
+        lines = [self.progress, *map(str, self.pruning), *wrong]
         if self.position is not None and not self.complete:
             lines.insert(1, "the recipe has not run to its end")
         return "\n".join(lines)
@@ -182,7 +192,18 @@ def _summary_of(modifier: Any, position: Position | None, module: Module | None)
         span_of(modifier),
         done,
         needed,
+        tuple(one.name for one in found if _is_empty(one)),
+        tuple(one.name for one in found if not bool(local_part(one.param).isfinite().all())),
     )
+
+
+def _is_empty(one: NamedLayerParam) -> bool:
+    param = one.param.detach()
+    return param.numel() > 0 and not is_sharded(param) and not bool(param.any())
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join([*names[:_SHOWN], *(["..."] if len(names) > _SHOWN else [])])
 
 
 def _overall(asked: Any, sizes: Sequence[int]) -> float | None:

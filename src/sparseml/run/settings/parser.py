@@ -95,6 +95,7 @@ def parse(
     argv = _with_named(parser, kind, argv)
     found = parser.parse_known_args(argv)[0]  # what else there is has been named
     for leaf in leaves(kind):
+        _require_text(leaf, getattr(found, leaf.name))
         _require_within_limits(leaf, getattr(found, leaf.name))
     _tell_inert(inert, found)
     return _settings(kind, found, _given(parser, argv))
@@ -196,6 +197,16 @@ def _type_of(hint: Any) -> Any:
     if outer is dict:
         return dict
     return hint if outer is None else get_args(hint)[0]
+
+
+def _require_text(leaf: Leaf, value: Any) -> None:
+    for text in value if isinstance(value, (list, tuple)) else [value]:
+        # what is no UTF-8 on the command line cannot be written into the files of a run
+        if isinstance(text, (str, Path)) and not str(text).isascii():
+            try:
+                str(text).encode()
+            except UnicodeEncodeError as error:
+                raise RunError(f"{_name(leaf)} must be UTF-8, found {str(text)!a}") from error
 
 
 def _require_within_limits(leaf: Leaf, value: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import re
 import shutil
 import sys
@@ -12,15 +13,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from transformers import HfArgumentParser, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils.logging import disable_progress_bar
 
 from sparseml.run.errors import RunError, one_line
+from sparseml.transformers.checkpoints import checkpoints_in, problem_of
+from sparseml.utils.locks import FolderLock
 from sparseml.utils.text import did_you_mean
 
 RUN_FOLDER = "run"
 """Where in the output folder the run directory is; its own files have names of Transformers'."""
 
+_LOGGER = logging.getLogger(__name__)
 _NOT_GIVEN = -1.0
 _EPOCHS = 3.0
 _LAST = ("true", "1", "yes", "last")
@@ -123,19 +126,36 @@ def settle_epochs(args: TrainingArguments, manager: Any, recipe: str | None) -> 
         raise RunError(f"{recipe} takes {needed:g} epochs, {told}")
 
 
-def settle_output(args: TrainingArguments, overwrite: bool) -> Path | None:
+def last_whole(output: Path, follows: bool) -> Path | None:
+    """Return the last checkpoint of a run that can be gone on from; of later ones it is told why.
+
+    :param follows: whether the run follows a recipe
+    """
+    for folder in checkpoints_in(output):
+        problem = problem_of(folder, follows)
+        if problem is None:
+            return folder
+        _LOGGER.warning("%s is passed over: %s", folder, problem)
+    return None
+
+
+def settle_output(args: TrainingArguments, overwrite: bool, follows: bool) -> Path | None:
     """Return the checkpoint to go on from, if that is wanted, and make room for the run if not.
 
+    :param follows: whether the run follows a recipe
     :raises RunError: for a checkpoint that is none, or a folder with a run that is not to go
     """
     told, output = args.resume_from_checkpoint, Path(args.output_dir or "trainer_output")
     if told is not None and args.do_train:
-        last = str(told).lower() in _LAST
-        found = (get_last_checkpoint(output) if output.is_dir() else None) if last else told
-        if found is None or not (Path(found) / "trainer_state.json").is_file():
-            where = f"{output} has" if last else f"{told} is"
-            raise RunError(f"--resume_from_checkpoint {told}: {where} no checkpoint")
-        return Path(found)
+        if str(told).lower() in _LAST:
+            found = last_whole(output, follows)
+        else:
+            found = Path(told)
+            if problem := problem_of(found, follows):
+                raise RunError(f"--resume_from_checkpoint {told} is no checkpoint: {problem}")
+        if found is None:
+            raise RunError(f"--resume_from_checkpoint {told}: {output} has no checkpoint")
+        return found
     if not args.do_train or args.process_index > 0:  # the first may have begun to write
         return None
     left = [output / RUN_FOLDER, *output.glob("checkpoint-*")]
@@ -145,6 +165,9 @@ def settle_output(args: TrainingArguments, overwrite: bool) -> Path | None:
             f"--output_dir {output} holds a run ({left[0].name}): give --resume_from_checkpoint "
             "true to go on with it, --overwrite_output_dir to replace it, or another folder"
         )
-    for folder in left:
-        shutil.rmtree(folder)
+    if left:
+        lock = FolderLock(output / RUN_FOLDER)
+        for folder in checkpoints_in(output):
+            shutil.rmtree(folder)
+        lock.release()
     return None

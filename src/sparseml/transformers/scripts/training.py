@@ -23,11 +23,19 @@ from transformers import (
 from sparseml.optim.errors import RecipeError
 from sparseml.report import RunDirectory, is_run, layer_sparsities, write_report
 from sparseml.run.commands import AboveBars
-from sparseml.run.errors import RunError, few, run_reported
+from sparseml.run.errors import (
+    Ending,
+    RunError,
+    ending_told,
+    few,
+    run_reported,
+    stopping_between_steps,
+)
 from sparseml.run.fitting import load_recipe
 from sparseml.run.progress import say
 from sparseml.run.session import Found, Metric
 from sparseml.transformers.callback import SparseMLCallback
+from sparseml.transformers.checkpoints import checkpoints_in, problem_of
 from sparseml.transformers.scripts.arguments import (
     RUN_FOLDER,
     DataArguments,
@@ -39,6 +47,7 @@ from sparseml.transformers.scripts.outcome import Outcome, sparsity_ratios
 
 _LABELS = ("labels", "start_positions", "end_positions")
 _PREFIX = "eval"
+_GOES_ON = "--resume_from_checkpoint true goes on"
 _UNTOLD = ("epoch", "_runtime", "_per_second", "_time", "total_flos")
 
 
@@ -83,7 +92,7 @@ def run_script(
     if not (args.do_train or args.do_eval):
         raise RunError("give --do_train, --do_eval or both")
     settle_epochs(args, manager, chosen.recipe)
-    resumed = settle_output(args, chosen.overwrite_output_dir)
+    resumed = settle_output(args, chosen.overwrite_output_dir, manager is not None)
     settings = {**asdict(chosen), **asdict(data), **args.to_sanitized_dict()}
     train_and_report(prepare(data, chosen, args), chosen, args, manager, resumed, settings)
 
@@ -109,6 +118,7 @@ def train_and_report(
     told = task if args.do_eval else replace(task, metrics=())
     with contextlib.ExitStack() as stack:
         run = None
+        stack.enter_context(ending_told(lambda: _ending(args, manager is not None)))
         if args.process_index == 0:
             run = stack.enter_context(_run_directory(args, chosen, resumed, settings or {}))
         # what is shared out among processes cannot be looked at in one of them
@@ -123,7 +133,8 @@ def train_and_report(
             found = _evaluate(before, task, saved=False) if args.do_eval else {}
             if outcome is not None:
                 outcome.write("dense", dense, found)
-        trained = trainer.train(resume_from_checkpoint=resumed and str(resumed))
+        with stopping_between_steps():
+            trained = trainer.train(resume_from_checkpoint=resumed and str(resumed))
         trainer.save_model()
         trainer.save_metrics("train", trained.metrics)
         trainer.save_state()
@@ -226,7 +237,8 @@ class _RunLog(TrainerCallback):
             if isinstance(value, (int, float)) and not name.endswith(_UNTOLD)
         }
         if told:
-            self._logger.log_scalars("trainer", told, step=state.global_step)
+            # a run that goes on from this step, which comes next, drops what is told of it
+            self._logger.log_scalars("trainer", told, step=max(0, state.global_step - 1))
 
 
 @contextlib.contextmanager
@@ -255,6 +267,15 @@ def _run_directory(
         if not any(Path(args.output_dir).glob("checkpoint-*")):
             shutil.rmtree(folder)
         raise
+
+
+def _ending(args: TrainingArguments, follows: bool) -> Ending:
+    """Return how to go on with a run that ends now."""
+    output = Path(args.output_dir)
+    whole = (one for one in checkpoints_in(output) if problem_of(one, follows) is None)
+    last = next(whole, None)
+    told = "no checkpoint was written yet" if last is None else f"{_GOES_ON} from {last.name}"
+    return Ending(output if args.process_index == 0 else None, told)
 
 
 def _outcome(run: RunDirectory, task: TrainerTask, args: TrainingArguments) -> Outcome:

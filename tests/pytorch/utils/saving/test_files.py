@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from sparseml.pytorch.utils.saving.files import (
     CheckpointError,
@@ -187,6 +188,34 @@ def test_damaged_safetensors(tmp_path: Path) -> None:
         path.write_bytes(broken)
         with pytest.raises(CheckpointError, match=r"x\.safetensors is not a safetensors file"):
             read_safetensors(path)
+
+
+def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    write_safetensors(path, {"a": torch.arange(9), "b": torch.zeros(0)}, {"recipe": "0" * 64 + "ü"})
+    whole = path.read_bytes()
+    for place in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"x\.safetensors .*damaged"):
+            read_safetensors(path)
+
+
+def test_equal_content_gives_equal_bytes_that_others_read(tmp_path: Path) -> None:
+    texts = {f"key{number}": '\x01\t"\\/\u2028 ü' * number for number in range(20)}
+    files = [tmp_path / f"{number}.safetensors" for number in range(3)]
+    for file in files:
+        write_safetensors(file, {"w": torch.ones(3), "half": torch.ones(1).bfloat16()}, texts)
+    assert len({file.read_bytes() for file in files}) == 1
+    assert read_safetensors(files[0])[1] == texts
+    assert list(load_file(files[0])["w"]) == [1.0, 1.0, 1.0]
+
+
+def test_files_of_others_have_no_digest(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "x.safetensors", {"sha256": "of something else"})
+    tensors, header = read_safetensors(tmp_path / "x.safetensors")
+    assert tensors["w"].tolist() == [1.0, 1.0] and header == {"sha256": "of something else"}
 
 
 def test_is_safetensors() -> None:

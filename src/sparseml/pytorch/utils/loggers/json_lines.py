@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from sparseml.pytorch.utils.loggers.base import BaseLogger, LogEntry
+from sparseml.utils.atomic import atomic_path
 from sparseml.utils.plain import plain_data
 
 _FIELDS = {"scalar": "value", "string": "string"}
@@ -50,8 +51,12 @@ class JSONLinesLogger(BaseLogger):
             "tag": entry.tag,
             _FIELDS.get(entry.kind, "values"): plain_data(entry.content),
         }
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, allow_nan=False) + "\n")
+        except OSError as error:
+            error.filename = str(self.path)  # which is not told where the disk is full
+            raise
         return True
 
     def _prepare(self) -> None:
@@ -60,9 +65,8 @@ class JSONLinesLogger(BaseLogger):
             text = self.path.read_text(encoding="utf-8", errors="replace")
             kept = "".join(f"{line}\n" for line in text.split("\n") if self._keeps(line))
             if kept != text:
-                part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-                part.write_text(kept, encoding="utf-8")
-                os.replace(part, self.path)
+                with atomic_path(self.path) as part:
+                    part.write_text(kept, encoding="utf-8")
         self._prepared = True
 
     def _keeps(self, line: str) -> bool:

@@ -1,7 +1,13 @@
-"""Files that are whole or absent: atomic writing, and reading that notices damage."""
+"""Files that are whole or absent: atomic writing, and reading that notices damage.
+
+Safetensors files that are written here carry the SHA-256 of their own bytes in the header, so that
+flipped bits are found; the same content gives the same bytes.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pickle
 import zipfile
@@ -18,6 +24,10 @@ from sparseml.utils.atomic import atomic_path as atomic_path
 from sparseml.utils.atomic import previous_path as previous_path
 
 SAFETENSORS_SUFFIX = ".safetensors"
+# two entries, so that no single damage makes a file look like one that never had a digest
+_DIGEST, _ZEROS = "sparseml.sha256", "0" * 64
+_SEAL = {_DIGEST: _ZEROS, "sparseml.sha256.of": "this file, with zeros in place of the digest"}
+_CHUNK = 1 << 22
 _PathLike = str | os.PathLike[str]
 
 
@@ -91,7 +101,7 @@ def _check_zip(file: Path) -> None:
 def write_safetensors(
     path: _PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Write tensors with texts in the header, atomically.
+    """Write tensors with texts in the header, and the digest of both, atomically.
 
     Tensors that share memory (tied weights) are written once under each of their names.
     """
@@ -101,7 +111,8 @@ def write_safetensors(
         for key, tensor in tensors.items()
     }
     with atomic_path(path) as part:
-        save_file(plain, str(part), metadata=dict(metadata))
+        save_file(plain, str(part), metadata={**metadata, **_SEAL})
+        _seal(part)
 
 
 def read_safetensors(
@@ -110,7 +121,8 @@ def read_safetensors(
     """Return the tensors of a safetensors file and the texts of its header.
 
     :raises FileNotFoundError: if there is no such file
-    :raises CheckpointError: naming the file, if it is damaged or cut short
+    :raises CheckpointError: naming the file, if it is damaged or cut short; of files by others,
+        which carry no digest, only damage to the form is found
     """
     file = Path(path).expanduser()
     if not file.exists():
@@ -118,8 +130,39 @@ def read_safetensors(
     try:
         with safe_open(str(file), framework="pt", device=str(map_location)) as opened:
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-            return tensors, opened.metadata() or {}
+            metadata = opened.metadata() or {}
     except SafetensorError as error:
         raise CheckpointError(
             f"{file} is not a safetensors file, or is damaged or cut short ({error})"
         ) from error
+    held = {key: metadata.pop(key, None) for key in _SEAL}
+    if any(held.values()) and held != {**_SEAL, _DIGEST: _digest(file, str(held[_DIGEST]))}:
+        raise CheckpointError(f"{file} is damaged: its bytes are not those that were written")
+    return tensors, metadata
+
+
+def _seal(file: Path) -> None:
+    """Bring the texts in the header into a fixed order, and put the digest of the file there."""
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(size))
+    texts = header["__metadata__"]
+    header["__metadata__"] = {key: texts[key] for key in sorted(texts)}
+    for digest in (_ZEROS, None):
+        header["__metadata__"][_DIGEST] = digest or _digest(file)
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        with file.open("r+b") as opened:
+            opened.seek(8)
+            opened.write(text.ljust(size))
+
+
+def _digest(file: Path, digest: str = _ZEROS) -> str:
+    """Return the SHA-256 of a safetensors file with zeros where its digest stands."""
+    found = hashlib.sha256()
+    with file.open("rb") as opened:
+        begin = opened.read(8)
+        header = opened.read(int.from_bytes(begin, "little"))
+        found.update(begin + header.replace(digest.encode(), _ZEROS.encode()))
+        while chunk := opened.read(_CHUNK):
+            found.update(chunk)
+    return found.hexdigest()

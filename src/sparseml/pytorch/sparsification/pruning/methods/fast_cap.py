@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.second_order.blocks import block_layout
 from sparseml.pytorch.functional.second_order.fast_cap import ReducedFisher, fast_cap
-from sparseml.pytorch.functional.selection import prune_count
+from sparseml.pytorch.functional.selection import lowest_mask, prune_count
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import (
     FisherSettings,
@@ -65,6 +65,9 @@ class FastCAP(Method):
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
     ) -> list[Outcome]:
         problem = problem.restricted(only)
+        for name, weight in zip(problem.names, problem.weights, strict=True):
+            if not bool(weight.isfinite().all()):
+                raise ValueError(f"{self._owner}: weights of {name} are not all finite")
         fishers = self._fishers(problem)
         outcomes = []
         for target in targets:
@@ -104,9 +107,15 @@ class FastCAP(Method):
         count = max(prune_count(weight.numel(), sparsity), int((~live).sum()))
         new, keep, damp = torch.zeros_like(weight), torch.zeros_like(live), self._settings.damp
         if index % world_size() == process_rank():
-            new, keep, damp = fast_cap(
-                weight, fisher, count, damp=damp, mask=live, columns=self._columns
-            )
+            if bool(fisher.products.any()):
+                new, keep, damp = fast_cap(
+                    weight, fisher, count, damp=damp, mask=live, columns=self._columns
+                )
+            else:
+                text = "%s: all gradients of %s are zero, so that its smallest weights go"
+                _LOGGER.warning(text, self._owner, problem.names[index])
+                keep = lowest_mask(torch.where(live, weight.abs(), -1.0), count)
+                new = weight * keep
         if is_distributed():
             new = add_up(new)
             keep = add_up(keep.to(torch.uint8)) != 0

@@ -133,6 +133,9 @@ class FisherPasses:
         """
         self.require_memory(group)
         problem, settings, layouts = self.problem, self.settings, self.layouts
+        for name, weight in zip(problem.names, problem.weights, strict=True):
+            if not bool(weight.isfinite().all()):
+                raise ValueError(f"{self.owner}: weights of {name} are not all finite")
         several, own = is_distributed(), group
         if several:
             owners = share_out(group, layouts, world_size())
@@ -158,10 +161,14 @@ class FisherPasses:
                     blocks = layouts[piece.index].to_blocks(one.of(piece.index))
                     fisher.accumulate_blocks(blocks[:, piece.rows])
         problem.require_sound()
-        held = [
-            (piece, fisher.factor(settings.damp, problem.live[piece.index]))
-            for piece, fisher in zip(own, fishers, strict=True)
-        ]
+        held: Held = []
+        name = ""
+        try:
+            for piece, fisher in zip(own, fishers, strict=True):
+                name = problem.names[piece.index]
+                held.append((piece, fisher.factor(settings.damp, problem.live[piece.index])))
+        except ValueError as error:
+            raise ValueError(f"{self.owner}: {name}: {error}") from error
         dampings = [inverse.dampening for _, inverse in held]
         raised = sum(int((one > settings.damp * (1 + 1e-6)).sum()) for one in dampings)
         if raised:

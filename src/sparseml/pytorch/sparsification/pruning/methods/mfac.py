@@ -120,6 +120,9 @@ class MFAC(Method):
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
     ) -> list[Outcome]:
         """Decide by one estimate; a RuntimeError while too few gradients have been kept."""
+        for name, weight in zip(problem.names, problem.weights, strict=True):
+            if not bool(weight.isfinite().all()):
+                raise ValueError(f"{self._owner}: weights of {name} are not all finite")
         live = problem.live
         weights = _live_vector(problem.weights, live)
         size = len(weights)

@@ -1,0 +1,229 @@
+"""Damaged files, and what reads them."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from _attacked_runs import Attacked, Glue, Loop, Training, outcome, script, unlike
+
+NESTED = 100_000
+_READABLE = (".json", ".jsonl", ".yaml", ".csv")
+
+
+class Damage(NamedTuple):
+    """One way to damage a file."""
+
+    name: str
+    do: Callable[[Path, random.Random], None]
+
+
+def _put(path: Path, data: bytes) -> None:
+    path.unlink()  # it may be one file with the one before it
+    path.write_bytes(data)
+
+
+def cut(path: Path, rng: random.Random) -> None:
+    """Cut a file short."""
+    data = path.read_bytes()
+    _put(path, data[: rng.randrange(max(1, len(data)))])
+
+
+def flip(path: Path, rng: random.Random) -> None:
+    """Flip one bit."""
+    data = bytearray(path.read_bytes())
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    _put(path, bytes(data))
+
+
+def empty(path: Path, rng: random.Random) -> None:
+    """Leave nothing of a file but its name."""
+    _put(path, b"")
+
+
+def scramble(path: Path, rng: random.Random) -> None:
+    """Put random bytes in the place of a file, or of 16 bytes in it."""
+    data = bytearray(path.read_bytes())
+    if rng.random() < 0.5:
+        _put(path, rng.randbytes(max(1, min(len(data), 4096))))
+        return
+    at = rng.randrange(max(1, len(data) - 16))
+    data[at : at + 16] = rng.randbytes(16)
+    _put(path, bytes(data))
+
+
+def nest(path: Path, rng: random.Random) -> None:
+    """Put brackets that are nested deeply into a text."""
+    text = path.read_bytes()
+    at = text.rfind(b"\n", 0, rng.randrange(max(1, len(text)))) + 1
+    _put(path, text[:at] + b"[" * NESTED + b"\n" + text[at:])
+
+
+def remove(path: Path, rng: random.Random) -> None:
+    """Remove a file."""
+    path.unlink()
+
+
+def damages(file: Path, times: int) -> list[Damage]:
+    """Return how to damage a file, what depends on chance so many times."""
+    by_chance = [flip, flip, cut, scramble] * times
+    others = [empty, remove, *([nest] if file.suffix in _READABLE else [])]
+    return [Damage(do.__name__, do) for do in [*by_chance, *others]]
+
+
+@dataclass
+class Reader:
+    """What reads some files.
+
+    :param place: the workplace that has the whole files
+    :param patterns: of the files, below it
+    :param read: to be called in a workplace; returns the exit status
+    :param left: what it writes that can be compared, below the workplace; None for nothing
+    :param expected: that of the whole files
+    :param times: how often to damage each file by chance
+    """
+
+    name: str
+    place: Path
+    patterns: tuple[str, ...]
+    read: Callable[[], int]
+    left: str | None = None
+    expected: dict[str, Any] | None = None
+    times: int = 1
+
+    @property
+    def weights(self) -> bool:
+        """Return whether weights are read, which must never be wrong without a word."""
+        return self.expected is not None
+
+    def files(self) -> list[Path]:
+        """Return the files to damage, sorted."""
+        found = (path for pattern in self.patterns for path in self.place.glob(pattern))
+        return sorted({path for path in found if path.is_file() and path.stat().st_size})
+
+    def speaks(self, ended: Any) -> bool:
+        """Return whether something was said of damage."""
+        return any("damaged" in line or "cannot be read" in line for line in ended.told)
+
+    def differs(self, place: Path) -> list[str]:
+        """Return the files with weights in which a reading differs from that of whole files."""
+        assert self.expected is not None and self.left is not None
+        found = outcome(place / self.left)
+        weights = [
+            name
+            for name in self.expected
+            if name.endswith((".pth", ".pt", ".safetensors", "summary.csv", "results.csv"))
+            and ".part" not in name
+        ]
+        places = {name: unlike(found.get(name), self.expected[name]) for name in weights}
+        return [f"silently other {name}{at}" for name, at in places.items() if at != "="]
+
+
+def readers(arena: Any, halfway: Path) -> Iterator[Reader]:
+    """Yield what reads the files of a run.
+
+    :param arena: with the undisturbed run
+    :param halfway: a workplace with a run that was killed in its middle
+    """
+    attacked: Attacked = arena.attacked
+
+    def compared(reader: Reader) -> Reader:
+        """Give a reader what it finds in whole files."""
+        place = arena.new_place(reader.place)
+        ended = arena.process(place, reader.read)
+        if ended.status:
+            sys.exit(f"{reader.name} fails with whole files:\n{ended.error}")
+        reader.expected = outcome(place / str(reader.left))
+        return reader
+
+    def resume() -> int:
+        return attacked.run(resume=True)
+
+    if attacked.RESUMES:
+        weights = ("out/**/*last*.p*", "out/checkpoint-*/*")
+        yield Reader("resume", halfway, weights, resume, "out", arena.expected, 3)
+        texts = ("out/run/*.json*", "out/run/*.yaml", "out/run/*.csv")
+        yield Reader("resume", halfway, texts, resume, "out", arena.expected)
+    if isinstance(attacked, (Training, Glue)):
+        read = ("out/**/*.json*", "out/**/*.yaml", "out/**/*.csv", "out/**/*.safetensors")
+        yield Reader("report", arena.place, read, _report)
+        yield Reader("recipe check", arena.place, ("out/**/recipe.yaml",), _check)
+    if type(attacked) is Training:
+        flags = [*attacked.flags(), "--experiment", "second", "--no-report"]
+
+        def masks() -> int:
+            return script(attacked.SCRIPT, *flags, "--initial-masks", "out/run")
+
+        files = ("out/run/masks.safetensors",)
+        yield compared(Reader("initial masks", arena.place, files, masks, "out/second", times=5))
+        for name in ("out/run/model.safetensors", "out/run/checkpoints/small_last.pth"):
+
+            def start(name: str = name) -> int:
+                return script(attacked.SCRIPT, *flags, "--checkpoint", name)
+
+            yield compared(Reader("checkpoint", arena.place, (name,), start, "out/second", times=5))
+    if isinstance(attacked, Loop):
+        place = arena.new_place()
+        arena.process(place, _make_shrunk)
+        yield compared(Reader("shrunk", place, ("shrunk/*",), _read_shrunk, "read", times=4))
+
+
+def _report() -> int:
+    return _sparseml("report", "out")
+
+
+def _check() -> int:
+    path = next(Path("out").glob("**/recipe.yaml"))
+    return _sparseml("recipe", "check", str(path))
+
+
+def _sparseml(*words: str) -> int:
+    from sparseml.cli import main
+
+    try:
+        main(list(words), prog_name="sparseml")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def _layers() -> Any:
+    from torch import nn
+
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+
+
+def _make_shrunk() -> int:
+    import torch
+
+    from sparseml.pytorch.units.saved import save_shrunk
+    from sparseml.report.shrinking import shrunk_copy
+
+    torch.manual_seed(0)
+    model = _layers()
+    with torch.no_grad():
+        model[0].weight[:3] = 0
+        model[0].bias[:3] = 0
+    found = shrunk_copy(model, torch.ones(1, 3, 8, 8))
+    assert found is not None
+    save_shrunk(found[0], "shrunk")
+    return 0
+
+
+def _read_shrunk() -> int:
+    import torch
+
+    from sparseml.pytorch.units.saved import fill_shrunk
+    from sparseml.run.errors import run_reported
+
+    def main() -> None:
+        model = _layers()
+        fill_shrunk(model, "shrunk")
+        Path("read").mkdir()
+        torch.save(model.state_dict(), "read/weights.pt")
+
+    return run_reported(main)
