@@ -43,7 +43,11 @@ from sparseml.pytorch.sparsification.pruning.settings.structure_groups import (
     group_indices,
 )
 from sparseml.pytorch.sparsification.pruning.structured.found import FoundUnits
-from sparseml.pytorch.sparsification.pruning.structured.goals import as_final_or_goal, as_goal
+from sparseml.pytorch.sparsification.pruning.structured.goals import (
+    as_final_or_goal,
+    as_goal,
+    names_goals,
+)
 from sparseml.pytorch.sparsification.pruning.structured.unit_scores import UNIT_SCORES
 from sparseml.pytorch.units import STRUCTURE_DIMS
 from sparseml.pytorch.units.sizes_state import sizes_state, take_sizes
@@ -257,7 +261,7 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
 
     @staticmethod
     def _is_goal(final_sparsity: Any) -> bool:
-        return as_goal(final_sparsity) is not None
+        return names_goals(final_sparsity)
 
     def _units_of(self, module: Module) -> FoundUnits:
         return FoundUnits(module, self, {}) if self._found is None else self._found

@@ -52,6 +52,10 @@ class Costs(ABC):
             self._shares[key] = self._share(smaller_copy(self._model, self._units, kept))
         return self._shares[key]
 
+    def again(self, kept: Sequence[int]) -> float:
+        """Return :meth:`share` as it is when more time is taken to measure."""
+        return self.share(kept)
+
     def table(self, levels: Sequence[Sequence[int]]) -> list[list[float]]:
         """Return the share of the cost that is left with each level of each group, others whole.
 
@@ -166,11 +170,17 @@ class Seconds(Costs):
         )
 
     def _share(self, smaller: Module) -> float:
-        # one more does not count
+        # one round more does not count
         rounds = round(self._seconds / self._expected / max(2 * self._once, 1e-6)) - 1
         self._rounds = min(max(rounds, _FEWEST_ROUNDS), _MOST_ROUNDS)
         self._measured += 1
         return time_share(self._model, smaller, self._inputs, self._rounds)
+
+    def again(self, kept: Sequence[int]) -> float:
+        """Measure once more, with as many rounds as there are at most."""
+        self._measured += 1
+        smaller = smaller_copy(self._model, self._units, kept)
+        return time_share(self._model, smaller, self._inputs)
 
 
 def time_share(model: Module, smaller: Module, inputs: Any, rounds: int = _MOST_ROUNDS) -> float:

@@ -69,17 +69,31 @@ def as_goal(value: Any) -> Goal | None:
     return None
 
 
+def names_goals(value: Any) -> bool:
+    """Whether a final sparsity is meant as a mapping of goals, right or wrong."""
+    return isinstance(value, Mapping) and any(
+        isinstance(key, str) and not _is_number(key) for key in value
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def as_final_or_goal(name: str, value: Any) -> Any:
     """Return ``value``, a final sparsity or a mapping with one goal, as it was given.
 
     :raises ValueError: for several goals, an unknown one, and a value out of its range
     :raises TypeError: for a sparsity that is not written as a float
     """
-    texts = [key for key in value if isinstance(key, str)] if isinstance(value, Mapping) else []
-    if not texts:
+    if not names_goals(value):
         return as_final_sparsity(name, value)
     allowed = list(GOALS)
-    for key in texts:
+    for key in map(str, value):
         if key not in allowed:
             hint = did_you_mean(key, allowed)
             raise ValueError(f"a goal of {name} is {quoted_list(allowed)}, found {key!r}{hint}")
@@ -212,7 +226,9 @@ def _nearest(
     for place, (most, fewest) in enumerate(zip(before, after, strict=True)):
         between = [level for level in levels[place] if fewest <= level < most]
         within += [[*within[-1][:place], level, *within[-1][place + 1 :]] for level in between]
-    chosen = within[_first(within, costs, goal.share)]
+    # what was measured in a hurry is measured once more, and may turn out to fall short
+    ways = [*within[_first(within, costs, goal.share) :], *steps[met:]]
+    chosen = next((kept for kept in ways if costs.again(kept) <= goal.share), steps[-1])
     return [1.0 - left / size for left, size in zip(chosen, sizes, strict=True)]
 
 

@@ -102,7 +102,8 @@ def kept_units(pattern: Units, masks: Sequence[Tensor]) -> list[Tensor]:
     for group, count in zip(pattern.groups, pattern.counts, strict=True):
         kept = torch.zeros(count, dtype=torch.bool)
         for member in group:
-            slices = masks[member.tensor].movedim(member.dim, 0).flatten(1).any(dim=1).cpu()
+            moved = masks[member.tensor].movedim(member.dim, 0)
+            slices = moved.reshape(len(moved), -1).any(dim=1).cpu()
             units = member.units.cpu()
             kept[units[slices & (units >= 0)]] = True
         found.append(kept)
@@ -110,26 +111,28 @@ def kept_units(pattern: Units, masks: Sequence[Tensor]) -> list[Tensor]:
 
 
 class UnitMagnitude(UnitMethod):
-    """The units go whose weights are small: by the norm of all that makes and reads them.
+    """The units go that are made by small weights.
 
-    Squares are summed over a unit's slices, each tensor's by their mean in the group, so that
-    a layer with larger weights or more inputs has no louder voice. Of vectors none counts.
+    The norms of a unit's slices are summed over the matrices and kernels that make it. Biases and
+    the scales of norms, whose numbers are of another size, have no say, and neither has what reads
+    the unit. To compare groups, what a group loses is a share of its squares.
     """
 
     def unit_scores(self, problem: Problem, gone: Sequence[Tensor]) -> list[Tensor]:
-        pattern, weights = cast(Units, problem.pattern), problem.weights
-        return [
-            self._score(group, count, weights)
-            for group, count in zip(pattern.groups, pattern.counts, strict=True)
-        ]
+        pattern, found = cast(Units, problem.pattern), []
+        for group, units, count in zip(pattern.groups, self._units, pattern.counts, strict=True):
+            total = torch.zeros(count, dtype=torch.float64)
+            for member in group:
+                weight, name = problem.weights[member.tensor], problem.names[member.tensor]
+                if weight.ndim > 1 and name not in units.readers:
+                    total += per_unit(member, count, weight.double().square()).sqrt()
+            found.append(total)
+        return found
 
-    def _score(self, group: Sequence[Member], count: int, weights: Sequence[Tensor]) -> Tensor:
-        total = torch.zeros(count, dtype=torch.float64)
-        for member in group:
-            weight = weights[member.tensor]
-            if weight.ndim > 1:
-                total += per_unit(member, count, weight.double().square())
-        return total / max(float(total.sum()), torch.finfo(torch.float32).tiny)
+    def losses(self, scores: Sequence[Tensor]) -> list[Tensor]:
+        least = torch.finfo(torch.float32).tiny
+        squares = [score.square() for score in scores]
+        return super().losses([one / max(float(one.sum()), least) for one in squares])
 
 
 class UnitTaylor(UnitMethod):
@@ -246,7 +249,8 @@ def per_unit(member: Member, count: int, values: Tensor) -> Tensor:
 
     :param values: of the member's tensor, ``[out, in, *kernel]``
     """
-    slices = values.movedim(member.dim, 0).flatten(1).sum(dim=1).cpu()
+    moved = values.movedim(member.dim, 0)
+    slices = moved.reshape(len(moved), -1).sum(dim=1).cpu()
     units = member.units.cpu()
     inside = units >= 0
     return torch.zeros(count, dtype=slices.dtype).index_add(0, units[inside], slices[inside])
