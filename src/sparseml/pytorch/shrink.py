@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from sparseml.pytorch.units import (
     STRUCTURE_DIMS,
@@ -26,6 +25,7 @@ from sparseml.pytorch.units.hidden import HiddenUnits, hidden_units, remove_hidd
 from sparseml.pytorch.units.loaded import load_shrunk
 from sparseml.pytorch.units.origins import note_removal
 from sparseml.pytorch.units.probing import sample_inputs
+from sparseml.pytorch.units.removable import has_channels
 from sparseml.pytorch.units.removal import remove, unpruned
 from sparseml.pytorch.units.saved import fill_shrunk, save_shrunk
 from sparseml.pytorch.utils.names import unwrap_module
@@ -153,8 +153,7 @@ def _shrink_hidden(
 def _shrink_channels(
     model: nn.Module, inputs: Any, round_to: int, optimizer: Any, check: bool
 ) -> tuple[list[Place], Mapping[str, str]]:
-    # a single convolution only cuts an image into patches
-    if sum(isinstance(layer, _ConvNd) for layer in model.modules()) < 2:
+    if not has_channels(model):
         return [], {}
     try:
         found = dependency_groups(model, inputs, check=check)

@@ -8,6 +8,9 @@ ALL_TOKEN = "__ALL__"
 ALL_PRUNABLE_TOKEN = "__ALL_PRUNABLE__"
 """Stands for the weights of every prunable layer of a model."""
 
+STRUCTURED_TOKEN = "__STRUCTURED__"
+"""Stands for all neurons, heads and channels that can be removed from a model."""
+
 FROM_PARAM_TOKEN = "__FROM_PARAM__"
 """Stands for a value that is measured on each parameter."""
 

@@ -52,7 +52,8 @@ FIELDS = {
     "MovementPruningModifier": GRADUAL,
     "StructuredPruningModifier": {
         **GRADUAL, "mask_type": "channel", "param_groups": [["0.weight"], ["2.weight"]],
-        "group_score": "matrices",
+        "group_score": "matrices", "num_grads": 8, "timing_seconds": 5.0,
+        "grad_sampler_kwargs": {"seed": 3},
     },
     "ACDCPruningModifier": {
         "compression_sparsity": 0.7, "params": WEIGHTS, "momentum_buffer_reset": False,

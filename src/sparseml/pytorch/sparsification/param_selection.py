@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from torch.nn import Module
 
+from sparseml.pytorch.units.removable import removable_units
 from sparseml.pytorch.utils.layers import get_prunable_layers
 from sparseml.pytorch.utils.names import REGEX_PREFIX, canonical_name
 from sparseml.pytorch.utils.params import (
@@ -16,7 +17,7 @@ from sparseml.pytorch.utils.params import (
     unmaskable_weights,
 )
 from sparseml.pytorch.utils.tensors.parametrized import computed_tensor, original_of
-from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, ALL_TOKEN
+from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, ALL_TOKEN, STRUCTURED_TOKEN
 from sparseml.utils.iterables import validate_names
 from sparseml.utils.text import shown
 
@@ -94,6 +95,10 @@ def _matched(module: Module, entries: Sequence[str], strict: bool = False) -> li
             f"{name}.weight" if name else "weight" for name, _ in get_prunable_layers(module)
         )
         wanted += [name for name in weights if name in known]
+    if STRUCTURED_TOKEN in wanted:
+        wanted.remove(STRUCTURED_TOKEN)
+        found = removable_units(module).found
+        wanted += dict.fromkeys(name for units in found for name in units.group.masked)
     has_any = next(module.parameters(), None) is not None
     return get_named_layers_and_params_by_regex(module, wanted, strict and has_any)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sparseml.pytorch.units.group import UnitGroup
 from sparseml.pytorch.utils.layers import evaluating
+from sparseml.pytorch.utils.names import unwrap_module
 
 _TOLERANCE = 1e-4
 _BATCH = 2
@@ -61,6 +62,20 @@ def sample_inputs(model: nn.Module) -> Any:
         f"give example_inputs: a {type(model).__name__} does not say what it takes; allowed is a "
         "tensor, a tuple of positional or a dict of keyword arguments"
     )
+
+
+def with_values(model: nn.Module) -> nn.Module:
+    """Return ``model``, or where it is on the meta device a copy on the CPU, filled at random."""
+    if not any(param.is_meta for param in model.parameters()):
+        return model
+    filled = copy.deepcopy(unwrap_module(model, root=True)).to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for param in filled.parameters():
+            param.normal_(generator=generator)
+        for buffer in filled.buffers():
+            buffer.zero_()
+    return filled
 
 
 def _noise(shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from sparseml.pytorch.functional.budgets.base import (
 )
 from sparseml.pytorch.functional.budgets.ranking import global_counts, require_possible
 from sparseml.pytorch.functional.budgets.reserving import Reserving
-from sparseml.pytorch.functional.budgets.rules import Counts, Densities, Global, Uniform
+from sparseml.pytorch.functional.budgets.rules import Counts, Densities, Global, Uniform, UnitShares
 
 __all__ = [
     "Budget",
@@ -27,6 +27,7 @@ __all__ = [
     "Reserving",
     "Target",
     "Uniform",
+    "UnitShares",
     "after_removal",
     "all_after_removal",
     "common_target",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparseml.pytorch.functional.budgets.base import Budget, Target, common_target
-from sparseml.pytorch.functional.budgets.rules import Counts
+from sparseml.pytorch.functional.budgets.rules import Counts, UnitShares
 from sparseml.pytorch.functional.patterns.base import Pool
 from sparseml.pytorch.functional.patterns.units import Units
 from sparseml.pytorch.functional.selection import prune_count
@@ -35,6 +35,8 @@ def choose_overlapping(
     :raises ValueError: for what the budget cannot do, targets that differ among tensors that share
         groups, and a target that whole units cannot reach
     """
+    if isinstance(budget, UnitShares):
+        return budget.choose(pools, target)
     if isinstance(budget, Counts):
         if budget.of != "units":
             raise ValueError(

@@ -124,6 +124,29 @@ class Counts(Budget):
 
 
 @dataclass(frozen=True)
+class UnitShares(Budget):
+    """Shares of the units that there were; at least one stays of each group.
+
+    The target is a part of these shares, and units that have been removed count as gone. Units are
+    counted, also where they share weights.
+
+    :param initial: how many units each group had, in the pattern's order
+    :param shares: of each, what goes at a target of 1
+    """
+
+    initial: tuple[int, ...]
+    shares: tuple[float, ...]
+
+    def choose(self, pools: Pools, target: Target, spread_ties: bool = False) -> list[Tensor]:
+        asked, keep = common_target(target), []
+        for pool, initial, share in zip(pools, self.initial, self.shares, strict=True):
+            count = prune_count(initial, share * asked) - (initial - pool.units)
+            count = min(max(count, pool.gone), pool.units - 1)
+            keep.append(lowest_mask(pool.scores, count))
+        return keep
+
+
+@dataclass(frozen=True)
 class Global(Budget):
     """The lowest units of all tensors together, within limits for each.
 

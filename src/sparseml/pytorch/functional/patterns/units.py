@@ -42,11 +42,13 @@ class Units(Pattern):
 
     :param groups: the members of each group
     :param reduce: how the scores of a unit's weights are summed up
+    :param given: a score per unit for each group, in place of what those of weights come to
     :raises ValueError: for an unknown ``reduce``, or units that are not numbered from 0 on
     """
 
     groups: tuple[tuple[Member, ...], ...]
     reduce: str = "mean"
+    given: tuple[Tensor, ...] | None = field(default=None, compare=False)
     counts: tuple[int, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -80,7 +82,7 @@ class Units(Pattern):
         :raises ValueError: for a group of which only a part is chosen
         """
         places = {place: index for index, place in enumerate(chosen)}
-        groups = []
+        groups, given = [], []
         for number, group in enumerate(self.groups):
             inside = {member.tensor for member in group} & places.keys()
             if inside and any(member.tensor not in places for member in group):
@@ -90,7 +92,8 @@ class Units(Pattern):
                 )
             if inside:
                 groups.append(tuple(Member(places[m.tensor], m.dim, m.units) for m in group))
-        return Units(tuple(groups), self.reduce)
+                given += [] if self.given is None else [self.given[number]]
+        return Units(tuple(groups), self.reduce, None if self.given is None else tuple(given))
 
     def pools(self, scores: Tensors, live: Tensors | None = None) -> list[Pool]:
         """One pool per group.
@@ -145,7 +148,10 @@ class Units(Pattern):
             if live is not None:
                 _gather(left, member, _reduced(live[member.tensor], member.dim, "sum"))
         sizes, left = sizes[:count], left[:count]
-        unit_scores = self._scores(group, scores, sizes)
+        if self.given is None:
+            unit_scores = self._scores(group, scores, sizes)
+        else:
+            unit_scores = self.given[number].to(scores[group[0].tensor].device)
         size: int | Tensor = sizes
         if count and bool((sizes == sizes[0]).all()):
             size = int(sizes[0])

@@ -117,7 +117,8 @@ class BaseGradualPruningModifier(BasePruningModifier):
             parent_class_kwarg_names=parent_class_kwarg_names,
             **kwargs,
         )
-        if isinstance(final_sparsity, Mapping) and self._params:
+        by_names = isinstance(final_sparsity, Mapping) and not self._is_goal(final_sparsity)
+        if by_names and self._params:
             raise ValueError(
                 f"{self._describe('params')} must be empty ([]) when final_sparsity says which "
                 f"parameters it is for, found {shown(self._params)}"
@@ -171,12 +172,17 @@ class BaseGradualPruningModifier(BasePruningModifier):
             return self._overall_init_sparsity  # ranking all weights together knows one target only
         return 0.0 if isinstance(self._init_sparsity, str) else self._init_sparsity
 
+    @staticmethod
+    def _is_goal(final_sparsity: Any) -> bool:
+        """Whether a final sparsity is something else to lead to."""
+        return False
+
     def _describe(self, name: str) -> str:
         return f"{name} of {type(self).__name__}"
 
     def selecting_entries(self) -> list[str]:
         """Return the tokens, names and patterns by which parameters are selected, in order."""
-        if isinstance(self._final_sparsity, Mapping):
+        if isinstance(self._final_sparsity, Mapping) and not self._params:
             groups = self._final_sparsity.values()
             return [entry for entries in groups for entry in as_entries(entries)]
         return as_entries(self._params or ALL_PRUNABLE_TOKEN)

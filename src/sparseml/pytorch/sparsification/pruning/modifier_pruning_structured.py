@@ -1,14 +1,16 @@
-"""Gradual pruning of whole filters or channels."""
+"""Gradual pruning of whole filters, channels, neurons and heads, and removing them."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from torch import Tensor
 from torch.nn import Module
+from torch.optim import Optimizer
 
 from sparseml.pytorch.functional.budgets import Budget
 from sparseml.pytorch.functional.patterns import Pattern, Pool, Slice, Together
@@ -16,6 +18,7 @@ from sparseml.pytorch.functional.patterns.together import GROUP_SCORES
 from sparseml.pytorch.functional.selection import lowest_mask, prune_count
 from sparseml.pytorch.sparsification.fields import (
     as_flag,
+    between,
     declared_fields,
     field,
     fixed,
@@ -23,31 +26,68 @@ from sparseml.pytorch.sparsification.fields import (
     of_types,
     one_of,
 )
-from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
+from sparseml.pytorch.sparsification.modifier import Loggers, PyTorchModifierYAML
+from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     BaseGradualPruningModifier,
 )
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_magnitude import GMPruningModifier
-from sparseml.pytorch.sparsification.pruning.settings.fields import out_in_shapes
+from sparseml.pytorch.sparsification.pruning.settings.fields import (
+    as_count,
+    as_optional_keywords,
+    out_in_shapes,
+)
 from sparseml.pytorch.sparsification.pruning.settings.structure_groups import (
     as_param_groups,
+    as_structured_names,
     group_indices,
 )
+from sparseml.pytorch.sparsification.pruning.structured.found import FoundUnits
+from sparseml.pytorch.sparsification.pruning.structured.goals import (
+    as_final_or_goal,
+    as_goal,
+    names_goals,
+)
+from sparseml.pytorch.sparsification.pruning.structured.unit_scores import UNIT_SCORES
 from sparseml.pytorch.units import STRUCTURE_DIMS
+from sparseml.pytorch.units.sizes_state import sizes_state, take_sizes
+from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.sparsification.types import SparsificationTypes
-from sparseml.utils.constants import ALL_PRUNABLE_TOKEN
+from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, FROM_PARAM_TOKEN, STRUCTURED_TOKEN
+from sparseml.utils.text import shown
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @PyTorchModifierYAML()
 @declared_fields()
 class StructuredPruningModifier(BaseGradualPruningModifier):
-    """Gradual magnitude pruning of whole filters or channels, the same ones throughout a group.
+    """Gradual pruning of whole filters, channels, neurons and heads, and removing them.
 
-    The sparsity counts filters or channels, those that a ``LayerThinningModifier`` has removed
-    since the start included. ``sparseml.pytorch.units.dependency_groups`` finds the groups.
+    With ``params: __STRUCTURED__`` all that can be removed from a model is found in it, whatever
+    its layers are called: filters of convolutional networks, neurons and heads of Transformers.
+    With ``remove`` the model is physically smaller from ``end_epoch`` on, and trains on as such.
+    In place of a sparsity there may be a goal: ``{speedup: 2.0}`` measured on the batches that the
+    model gets, ``{params: 0.5}`` or ``{flops: 0.5}``, the share to keep; then it is found out which
+    layers can spare most.
+
+    With names, as in SparseML 1.x, filters or channels are pruned by magnitude, the same ones
+    throughout a group. The sparsity counts filters or channels, those that a
+    ``LayerThinningModifier`` has removed since the start included.
+    ``sparseml.pytorch.units.dependency_groups`` finds such groups.
 
     | Sample yaml:
+    |   !StructuredPruningModifier
+    |       params: __STRUCTURED__
+    |       score: obs
+    |       remove: True
+    |       init_sparsity: 0.0
+    |       final_sparsity: {speedup: 2.0}
+    |       start_epoch: 0.0
+    |       end_epoch: 10.0
+    |       update_frequency: 1.0
+    |
     |   !StructuredPruningModifier
     |       param_groups: [['stem.weight', 'norm.weight', 'norm.bias']]
     |       mask_type: filter
@@ -58,34 +98,53 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
     |       update_frequency: 1.0
     |       params: ['stem.weight', 'norm.weight', 'norm.bias', 'head.weight']
 
+    :param final_sparsity: strictly between 0 and 1, a mapping from several to the parameters that
+        they are for, or with ``params: __STRUCTURED__`` a goal
+    :param params: names and patterns, ``__ALL__``, ``__ALL_PRUNABLE__`` or ``__STRUCTURED__``
     :param param_groups: lists of names of parameters that are masked alike; each parameter that is
         in none is on its own
     :param mask_type: ``filter`` (outputs) or ``channel`` (inputs)
     :param group_score: by what the members of a group are ranked together: the ``sum`` of their
         norms, as in SparseML 1.x; that of ``matrices`` alone, so that the scales and biases of
         normalisation have no say; or ``l2``, the norm of all together
+    :param score: by what units are ranked with ``__STRUCTURED__``: ``magnitude``; ``taylor``, the
+        loss of removing a unit to first order; or ``obs``, to second order, where the units that
+        stay make up for it. The last two need a ``grad_sampler``
+    :param remove: take pruned units out of the model at the end, with ``__STRUCTURED__``
+    :param num_grads: gradients for ``taylor`` and ``obs``, batches at each update
+    :param timing_seconds: how long to measure for a ``speedup``, about
+    :param grad_sampler_kwargs: for the sampler's ``data_loader_builder``
     """
 
     _param_groups: list[list[str]]
     _mask_type: str
-    _progress: ClassVar[tuple[str, ...]] = ("_initial_units",)
+    _progress: ClassVar[tuple[str, ...]] = ("_initial_units", "_removed", "_reached")
 
     init_sparsity: float | str
-    final_sparsity: float | Mapping[float, Sequence[str]]
+    final_sparsity: float | Mapping[Any, Any] = field(as_final_or_goal)
     start_epoch: float
     end_epoch: float
     update_frequency: float
     param_groups: Sequence[Sequence[str]] | None = field(as_param_groups, default=None)
-    params: str | Iterable[str] = ALL_PRUNABLE_TOKEN
+    params: str | Iterable[str] = field(as_structured_names, default=ALL_PRUNABLE_TOKEN)
     leave_enabled: bool = True
     inter_func: str = "cubic"
     mask_type: str = field(one_of(STRUCTURE_DIMS), default="filter")
     group_score: str = new_field(one_of(GROUP_SCORES), default="sum")
+    score: str = new_field(one_of(UNIT_SCORES), default="magnitude")
+    remove: bool = new_field(as_flag, default=False)
+    num_grads: int = new_field(as_count, default=64)
+    timing_seconds: float = new_field(between(above=0.0), default=30.0)
+    grad_sampler_kwargs: Mapping[str, Any] | None = new_field(as_optional_keywords, default=None)
     end_comparator: int = fixed(-1)
     _order_dependence = ""
 
     def _set_up(self) -> None:
         self._initial_units: list[int] = []
+        self._found: FoundUnits | None = None
+        self._finished = self._removed = False
+        self._reached: float | None = None
+        self._check_fields()
 
     global_sparsity = field(as_flag, serializable=False, doc="Always False.")
 
@@ -97,7 +156,150 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
         """Initialise; zeros are values and no structure, so nothing is pruned in one shot."""
         super().apply_structure(module, 0.0 if math.isinf(epoch) else epoch, *args, **kwargs)
 
-    def _get_pattern(self, selected: Sequence[NamedLayerParam]) -> Together:
+    @property
+    def structured(self) -> bool:
+        """Whether the units are found in the model, by ``params: __STRUCTURED__``."""
+        return self._params == STRUCTURED_TOKEN
+
+    @property
+    def reached(self) -> str:
+        """What a goal asked and what the model is after the removal, in words; "" before."""
+        goal = as_goal(self._final_sparsity)
+        if goal is None or self._reached is None:
+            return ""
+        how = "measured" if goal.kind == "speedup" else "counted"
+        return f"asked {goal.text()}, {how} {goal.text(self._reached)}"
+
+    def initialize(
+        self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
+    ) -> None:
+        """Find what is pruned; at an infinite epoch also prune it, in one shot, and remove it.
+
+        :param kwargs: ``example_inputs``, a batch for a model that does not say what it takes, and
+            to take times on; by default the first of the ``grad_sampler``
+        """
+        self._found, self._finished, self._removed = None, False, False
+        if self.structured:
+            self._found = FoundUnits(module, self, kwargs)
+        super().initialize(module, epoch, loggers, **kwargs)
+        if math.isinf(epoch):
+            self._take_out(module)
+
+    def update(
+        self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
+    ) -> None:
+        """Update the masks; after the last time take out what they prune."""
+        super().update(module, optimizer, epoch, steps_per_epoch)
+        if self._finished:
+            self._take_out(module, optimizer)
+
+    def finalize(
+        self, module: Module | None = None, reset_loggers: bool = True, **kwargs: Any
+    ) -> None:
+        """Take out what is pruned, unless that has happened.
+
+        :param kwargs: ``optimizer`` whose state follows, if it is to be used any more
+        """
+        if module is not None and self._initialized and self._enabled:
+            self._take_out(module, kwargs.get("optimizer"))
+        super().finalize(module, reset_loggers, **kwargs)
+
+    def get_applied_sparsity_for_epoch(self, epoch: float, steps_per_epoch: int) -> Any:
+        """Return the sparsity of each parameter; with ``__STRUCTURED__`` one for all units.
+
+        With a goal that is the part of the way to it.
+        """
+        if not self.structured:
+            return super().get_applied_sparsity_for_epoch(epoch, steps_per_epoch)
+        final = 1.0 if as_goal(self._final_sparsity) else float(self._final_sparsity)  # type: ignore[arg-type]
+        return self._scheduled(epoch, [final])[0]
+
+    def sparsities_at(self, module: Module, epoch: float) -> list[float | None]:
+        """Return the sparsity of each parameter; with a goal none before it is decided."""
+        if not self.structured:
+            return super().sparsities_at(module, epoch)
+        return self._units_of(module).sparsities(self.get_applied_sparsity_for_epoch(epoch, 1))
+
+    @property
+    def applied_sparsity(self) -> Target | None:
+        """The sparsity asked for at the last update, None before the first."""
+        if self._found is None or self._applied_sparsity is None:
+            return self._applied_sparsity
+        asked = self._found.sparsities(self._applied_sparsity)
+        return None if None in asked else [float(one or 0.0) for one in asked]
+
+    def progress_state(self) -> dict[str, Any]:
+        """Return how far this has come, with the sizes of the model if units are gone."""
+        sizes = sizes_state(self._found.model) if self._found and self._removed else {}
+        return {**super().progress_state(), "sizes": sizes}
+
+    def load_structure_state(self, module: Module, state: Mapping[str, Any]) -> None:
+        """Give the model the sizes that it had; the weights of its layers bring their own."""
+        super().load_structure_state(module, state)
+        take_sizes(module, state.get("sizes", {}))
+
+    def _check_fields(self) -> None:
+        """:raises ValueError: for fields that do not go together, naming them"""
+        owner, goal = type(self).__name__, as_goal(self._final_sparsity)
+        if not self.structured:
+            given = {"remove": self.remove, "score": self.score != "magnitude", "a goal": goal}
+            for name, value in given.items():
+                if value:
+                    raise ValueError(
+                        f"{name} of {owner} needs params: {STRUCTURED_TOKEN}, found "
+                        f"{shown(self._params)}"
+                    )
+        elif self._param_groups:
+            raise ValueError(
+                f"param_groups of {owner} must be empty with params: {STRUCTURED_TOKEN}, which "
+                f"finds them, found {len(self._param_groups)}"
+            )
+        elif self.init_sparsity == FROM_PARAM_TOKEN:
+            raise ValueError(
+                f"init_sparsity of {owner} must be a number with params: {STRUCTURED_TOKEN}, found "
+                f"{self.init_sparsity}"
+            )
+
+    @staticmethod
+    def _is_goal(final_sparsity: Any) -> bool:
+        return names_goals(final_sparsity)
+
+    def _units_of(self, module: Module) -> FoundUnits:
+        return FoundUnits(module, self, {}) if self._found is None else self._found
+
+    def _choose(self, module: Module) -> tuple[list[NamedLayerParam], list[float]]:
+        if not self.structured:
+            return super()._choose(module)
+        return self._units_of(module).selected, []
+
+    def _get_method(self) -> Method:
+        return super()._get_method() if self._found is None else self._found.method
+
+    def needs(self) -> dict[str, str]:
+        """Return the extras of :meth:`initialize` that are asked for → what happens without."""
+        samples = self.structured and self.score != "magnitude"
+        return {"grad_sampler": "it refuses to prune"} if samples else {}
+
+    def problem(self, module: Module) -> Problem:
+        """Return what is to be decided now."""
+        return super().problem(unwrap_module(module, root=True) if self.structured else module)
+
+    def _end_pruning(self) -> None:
+        super()._end_pruning()
+        self._finished = True
+
+    def _take_out(self, module: Module, optimizer: Any = None) -> None:
+        """Take out what is pruned, once."""
+        if self._found is None or self._removed or not self.remove or not self._masks.enabled:
+            return
+        self._reached = self._found.remove(module, self.masks, optimizer)
+        self._removed = True
+        if self.reached:
+            _LOGGER.info("%s: %s", type(self).__name__, self.reached)
+
+    def _get_pattern(self, selected: Sequence[NamedLayerParam]) -> Pattern:
+        if self._found is not None:
+            return self._found.pattern
         names = [one.name for one in selected]
         groups = group_indices(self._param_groups, names)
         pattern = Together(
@@ -117,8 +319,7 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
         self, pattern: Pattern, selected: Sequence[NamedLayerParam], finals: Sequence[float]
     ) -> None:
         """:raises ValueError: for groups whose members shall end with different sparsities"""
-        assert isinstance(pattern, Together)
-        for group in pattern.groups:
+        for group in pattern.groups if isinstance(pattern, Together) else ():
             wanted = {finals[place] for place in group}
             if len(wanted) > 1:
                 raise ValueError(
@@ -128,10 +329,14 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
 
     def _prepare(self, selected: Sequence[NamedLayerParam]) -> None:
         super()._prepare(selected)
-        assert isinstance(self._pattern, Together)
-        self._initial_units = _units(self._pattern, selected)
+        if self._found is not None:
+            self._initial_units = self._found.initial
+        else:
+            self._initial_units = _units(cast(Together, self._pattern), selected)
 
     def _get_budget(self) -> Budget:
+        if self._found is not None:
+            return self._found.budget(self._initial_units)
         return _OfInitialUnits(tuple(self._initial_units))
 
     def _remaining(self, target: Any, sizes: Sequence[int]) -> Any:

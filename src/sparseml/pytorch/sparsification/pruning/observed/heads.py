@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -10,8 +9,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from sparseml.pytorch.units import Member, UnitGroup, attention_heads
+from sparseml.pytorch.units.probing import with_values
 from sparseml.pytorch.utils.layer_kinds import out_in_dim
-from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.utils.text import shown
 
@@ -24,7 +23,7 @@ def heads_among(module: Module, selected: Sequence[NamedLayerParam]) -> list[Uni
         attention of which only some weights are selected
     """
     try:
-        groups = attention_heads(_with_values(module))
+        groups = attention_heads(with_values(module))
     except ValueError as error:
         where = "in Python mask_type may also be a list of UnitGroup"
         raise ValueError(f"mask_type 'heads': {error}; {where}") from error
@@ -39,19 +38,6 @@ def heads_among(module: Module, selected: Sequence[NamedLayerParam]) -> list[Uni
         if not missing:
             found.append(group)
     return found
-
-
-def _with_values(module: Module) -> Module:
-    if not any(param.is_meta for param in module.parameters()):
-        return module
-    model = copy.deepcopy(unwrap_module(module, root=True)).to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for param in model.parameters():
-            param.normal_(generator=generator)
-        for buffer in model.buffers():
-            buffer.zero_()
-    return model
 
 
 class HighestOfHeads:

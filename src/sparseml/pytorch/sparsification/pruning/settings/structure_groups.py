@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sparseml.pytorch.sparsification.fields import as_names
 from sparseml.pytorch.utils.names import canonical_name
+from sparseml.utils.constants import STRUCTURED_TOKEN
 from sparseml.utils.text import did_you_mean, shown
+
+
+def as_structured_names(name: str, value: Any) -> str | list[str]:
+    """``value`` as names, or a token: also that for all that can be removed; or a ValueError."""
+    if isinstance(value, str) and value.upper() == STRUCTURED_TOKEN:
+        return STRUCTURED_TOKEN
+    return as_names(name, value)
 
 
 def as_param_groups(name: str, value: Any) -> list[list[str]]:
