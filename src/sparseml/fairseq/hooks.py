@@ -16,6 +16,7 @@ from sparseml.fairseq.errors import FairseqError, reported
 from sparseml.fairseq.fitting import require_supported
 from sparseml.fairseq.reading import fairseq_files
 from sparseml.fairseq.recipe_run import RecipeRun
+from sparseml.fairseq.shrunk import fit_to_weights
 from sparseml.run.fitting import load_recipe
 
 _LOGGER = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ def install() -> None:
     """Let fairseq's training follow recipes; once more changes nothing."""
     from fairseq import checkpoint_utils
     from fairseq.distributed import utils as distributed_utils
+    from fairseq.models import BaseFairseqModel
     from fairseq.trainer import Trainer
 
     if hasattr(Trainer.state_dict, "__wrapped__"):
@@ -43,6 +45,7 @@ def install() -> None:
     _wrap(checkpoint_utils, "load_checkpoint", _load)
     _wrap(checkpoint_utils, "save_checkpoint", _save)
     _wrap(Trainer, "state_dict", _state)
+    _wrap(BaseFairseqModel, "load_state_dict", _fill)
 
 
 def _add_flags() -> None:
@@ -147,6 +150,12 @@ def _save(original: Any, cfg: Any, trainer: Any, iterator: Any, loss: Any) -> An
         run.validated(loss)
         loss = loss if run.is_sparse else None
     return original(cfg, trainer, iterator, loss)
+
+
+def _fill(original: Any, model: Any, weights: Any, *args: Any, **kwargs: Any) -> Any:
+    """Load weights, of a model that has lost units, too."""
+    fit_to_weights(model, weights)
+    return original(model, weights, *args, **kwargs)
 
 
 def _state(original: Any, trainer: Any) -> Any:

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf, open_dict
 from torch import nn
 
 from sparseml.fairseq.reading import read_checkpoint
+from sparseml.fairseq.shrunk import fit_to_weights
 from sparseml.run.errors import RunError, few, one_line
 from sparseml.utils.atomic import atomic_path
 
@@ -96,6 +97,7 @@ def load_model(
     _require_words(task, state["model"], what, data)
     built = _built(task, cfg, what)
     with _told(f"{what}: its weights do not fit the model that it says it is"):
+        fit_to_weights(built, state["model"])
         built.load_state_dict(state["model"], strict=True, model_cfg=cfg.model)
     with _told(f"{what}: its criterion cannot be built"):
         criterion = build_criterion(cfg.criterion, task, from_checkpoint=True)
@@ -122,9 +124,11 @@ def skeleton(model: str) -> nn.Module:
     task = kind(cfg.task, *(words[side] for side in sides))
     try:
         with torch.device("meta"):
-            return _built(task, cfg, what)
+            built = _built(task, cfg, what)
     except RunError:  # a model that computes with its weights
-        return _built(task, cfg, what)
+        built = _built(task, cfg, what)
+    fit_to_weights(built, state["model"])
+    return built
 
 
 def write_checkpoint(path: Path, model: nn.Module, loaded: Loaded) -> None:

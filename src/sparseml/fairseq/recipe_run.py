@@ -13,11 +13,15 @@ from sparseml.fairseq.fitting import (
     Length,
     require_fitting_length,
     require_fitting_model,
+    require_shrinkable,
     require_supported,
+    shrinking,
 )
 from sparseml.fairseq.masters import MasterOptimizer, final_gradients, masters_of
 from sparseml.fairseq.rates import Rates
 from sparseml.fairseq.report import TrainedRun
+from sparseml.fairseq.sampling import grad_sampler
+from sparseml.fairseq.shrunk import make_shrinkable
 from sparseml.pytorch.optim import StepDriver
 from sparseml.pytorch.utils.saving.files import CheckpointError
 from sparseml.run.errors import RunError, one_line
@@ -68,10 +72,15 @@ class RecipeRun:
         self.optimizer: Any = stepping
         if self._masters:
             self.optimizer = MasterOptimizer(stepping, self._masters)
+        if shrinking(self.manager):
+            require_shrinkable(trainer.cfg, bool(self._masters), self.recipe)
+            make_shrinkable(self.model)
         try:
             self.manager.resolve_steps(steps)
             copies = {master.param: master.copy() for master in self._masters}
-            self.manager.initialize(self.model, 0.0, masters=copies)
+            self.manager.initialize(
+                self.model, 0.0, masters=copies, grad_sampler=grad_sampler(trainer)
+            )
         except (RuntimeError, ValueError) as error:
             raise FairseqError(f"{self.recipe}: {one_line(error)}") from error
         self._observes = any(
@@ -99,7 +108,8 @@ class RecipeRun:
     @property
     def is_sparse(self) -> bool:
         """Whether all modifiers have asked for what they ask for in the end."""
-        return self.manager.summary().sparse
+        ends = [float(one.end_epoch) for one in shrinking(self.manager)]
+        return self.manager.summary().sparse and self.driver.position.epoch >= max(ends, default=0)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs of the recipe, as plain data and tensors."""

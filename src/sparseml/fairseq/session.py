@@ -138,7 +138,7 @@ class SequenceSession:
         batches = self.training.batches(sentences)
         if shared:
             batches = batches[self.where.rank :: self.where.count] or batches
-        return Pairs(self.training.loader(batches, shuffled=True))
+        return Pairs(self.training.loader(batches, shuffled=True), self.model)
 
 
 def mean_loss(criterion: Any, model: nn.Module, logits: Any, target: Tensor) -> Tensor:

@@ -1,0 +1,57 @@
+"""A Transformer of fairseq that gets smaller while it trains: SRP."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import pytest
+
+ONE = """
+modifiers:
+  - !SRPPruningModifier {compression_rate: 0.4, start_epoch: 1.0, end_epoch: 2.0}
+"""
+TWO = """
+modifiers:
+  - !SRPPruningModifier {compression_rate: 0.4, stage: 1, start_epoch: 0.0, end_epoch: 1.0}
+  - !SRPPruningModifier {compression_rate: 0.4, stage: 2, start_epoch: 1.0, end_epoch: 2.0}
+"""
+
+
+def _sizes(weights: dict[str, Any]) -> dict[str, int]:
+    widths = {
+        "encoder": weights["encoder.embed_tokens.weight"].shape[1],
+        "decoder": weights["decoder.embed_tokens.weight"].shape[1],
+        "qk": weights["encoder.layers.0.self_attn.k_proj.weight"].shape[0],
+        "vo": weights["decoder.layers.0.encoder_attn.v_proj.weight"].shape[0],
+    }
+    neurons = [len(weights[f"{side}coder.layers.0.fc1.weight"]) for side in ("en", "de")]
+    return {**widths, "fc": sum(neurons)}
+
+
+@pytest.mark.parametrize("recipe", [ONE, TWO], ids=["one stage", "two stages"])
+def test_a_model_gets_smaller(fairseq: Any, recipe: str) -> None:
+    fairseq.write("srp.yaml", recipe)
+    folder = fairseq.train("out", "--max-epoch 3", "srp.yaml")
+    sizes = [_sizes(fairseq.read(folder / f"checkpoint{n}.pt")["model"]) for n in (1, 2, 3)]
+    whole = {"encoder": 16, "decoder": 16, "qk": 16, "vo": 16, "fc": 48}
+    least = {"encoder": 9, "decoder": 9, "qk": 8, "vo": 8, "fc": 29}
+    stream = {"encoder": 9, "decoder": 9}
+    assert sizes == [whole | (stream if recipe == TWO else {}), least, least]
+    # only what is small counts
+    best = fairseq.read(folder / "checkpoint_best.pt")["model"]
+    assert _sizes(best) == least
+
+
+@pytest.mark.parametrize("where", ["_1_3", "1", "_2_8", "2", "_3_15"])
+@pytest.mark.parametrize("recipe", [ONE, TWO], ids=["one stage", "two stages"])
+def test_a_run_that_goes_on_comes_to_the_same_bits(fairseq: Any, recipe: str, where: str) -> None:
+    """Before, in the middle of, and after removal."""
+    fairseq.write("srp.yaml", recipe)
+    whole = fairseq.train("whole", "--max-epoch 4 --save-interval-updates 1", "srp.yaml")
+    (fairseq.folder / "part").mkdir()
+    shutil.copy(whole / f"checkpoint{where}.pt", fairseq.folder / "part" / "checkpoint_last.pt")
+    part = fairseq.train("part", "--max-epoch 4", "srp.yaml")
+    assert fairseq.equal(whole / "checkpoint_last.pt", part / "checkpoint_last.pt")
+    sizes = _sizes(fairseq.read(part / "checkpoint_last.pt")["model"])
+    assert sizes["encoder"] < 16
