@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable
 from dataclasses import field, fields, make_dataclass
@@ -17,6 +18,7 @@ from sparseml.fairseq.fitting import require_supported
 from sparseml.fairseq.reading import fairseq_files
 from sparseml.fairseq.recipe_run import RecipeRun
 from sparseml.fairseq.shrunk import fit_to_weights
+from sparseml.fairseq.srp.flags import take_flags
 from sparseml.run.fitting import load_recipe
 
 _LOGGER = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ def install() -> None:
     if hasattr(Trainer.state_dict, "__wrapped__"):
         return
     _add_flags()
+    importlib.import_module("sparseml.fairseq.srp.names")
     _wrap(distributed_utils, "call_main", _call_main)
     _wrap(checkpoint_utils, "load_checkpoint_to_cpu", _read)
     _wrap(checkpoint_utils, "load_checkpoint", _load)
@@ -96,6 +99,7 @@ def _call_main(original: Any, cfg: Any, main: Any, **kwargs: Any) -> Any:
 
 
 def _check(cfg: Any) -> None:
+    take_flags(cfg)
     common, distributed = cfg.common, cfg.distributed_training
     if not common.get("sparseml_recipe"):
         return

@@ -78,9 +78,10 @@ class RecipeRun:
         try:
             self.manager.resolve_steps(steps)
             copies = {master.param: master.copy() for master in self._masters}
-            self.manager.initialize(
-                self.model, 0.0, masters=copies, grad_sampler=grad_sampler(trainer)
-            )
+            lent = grad_sampler(trainer, self.manager, self.recipe)
+            self.manager.initialize(self.model, 0.0, masters=copies, **lent)
+        except FairseqError:
+            raise
         except (RuntimeError, ValueError) as error:
             raise FairseqError(f"{self.recipe}: {one_line(error)}") from error
         self._observes = any(

@@ -13,9 +13,11 @@ import torch
 from fairseq import utils
 from torch import Tensor, nn
 
+from sparseml.fairseq.fitting import shrinking
 from sparseml.fairseq.inputs import Pairs, Split, keywords, open_split
 from sparseml.fairseq.models import Loaded, load_model, short_name, write_checkpoint
 from sparseml.fairseq.settings import OneShotSettings, TranslatingSettings
+from sparseml.fairseq.shrunk import make_shrinkable
 from sparseml.fairseq.translating import Translations, require_translating
 from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_sampler
 from sparseml.pytorch.utils.layers import evaluating
@@ -23,6 +25,7 @@ from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.tensors.nested import tensors_on
 from sparseml.run.errors import RunError
 from sparseml.run.files import atomic_text, require_room_for_run
+from sparseml.run.fitting import load_recipe
 from sparseml.run.precision import autocast_of
 from sparseml.run.processes import Processes
 from sparseml.run.progress import shown_progress
@@ -174,6 +177,8 @@ def open_session(settings: OneShotSettings, where: Processes) -> SequenceSession
     if settings.translating.bleu:
         require_translating(loaded.task)
     opened = functools.partial(open_split, loaded, data.max_tokens)
+    if shrinking(load_recipe(run.sparseml_recipe, run.recipe_args)):
+        make_shrinkable(loaded.model)
     return SequenceSession(
         run,
         where,

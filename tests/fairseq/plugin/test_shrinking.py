@@ -55,3 +55,27 @@ def test_a_run_that_goes_on_comes_to_the_same_bits(fairseq: Any, recipe: str, wh
     assert fairseq.equal(whole / "checkpoint_last.pt", part / "checkpoint_last.pt")
     sizes = _sizes(fairseq.read(part / "checkpoint_last.pt")["model"])
     assert sizes["encoder"] < 16
+
+
+OBS = """
+modifiers:
+  - !OBSPruningModifier
+      params: ['re:.*fc1.weight']
+      init_sparsity: 0.5
+      final_sparsity: 0.5
+      start_epoch: 1.0
+      end_epoch: 2.0
+      update_frequency: 1.0
+      num_grads: 4
+      grad_sampler_kwargs: {batch_size: 8}
+"""
+
+
+def test_sampling_leaves_the_training_as_it_is(fairseq: Any) -> None:
+    """Others than SRP may sample gradients, too, and those of the training are not touched."""
+    fairseq.write("obs.yaml", OBS)
+    plain = fairseq.train("plain", "--max-epoch 3", None)
+    folder = fairseq.train("out", "--max-epoch 3", "obs.yaml")
+    assert fairseq.equal(plain / "checkpoint1.pt", folder / "checkpoint1.pt")
+    zeros = fairseq.zeros(folder / "checkpoint_last.pt")
+    assert sum(count for name, count in zeros.items() if name.endswith("fc1.weight")) == 384
