@@ -36,7 +36,7 @@ _LAZY = {
         "load_framework_info load_sparsification_info save_framework_info "
         "save_sparsification_info sparsification_info"
     ),
-    "sparseml.transformers.shrunk": "load_shrunk",
+    "sparseml.pytorch.units.loaded": "load_shrunk",
     "sparseml.log": "get_main_logger get_nm_root_logger set_logging_level",
 }
 __all__ = [

@@ -23,6 +23,8 @@ from sparseml.pytorch.units import (
 )
 from sparseml.pytorch.units.contributions import contributions, fold
 from sparseml.pytorch.units.hidden import HiddenUnits, hidden_units, remove_hidden
+from sparseml.pytorch.units.loaded import load_shrunk
+from sparseml.pytorch.units.origins import note_removal
 from sparseml.pytorch.units.probing import sample_inputs
 from sparseml.pytorch.units.removal import remove, unpruned
 from sparseml.pytorch.units.saved import fill_shrunk, save_shrunk
@@ -38,12 +40,15 @@ __all__ = [
     "compress_strucure_pruned_module",
     "dependency_groups",
     "fill_shrunk",
+    "load_shrunk",
     "save_shrunk",
     "shrink",
     "shrink_layer",
 ]
 
 _LOGGER = logging.getLogger(__name__)
+_KEYS = {"neurons": "fc", "heads": "heads"}
+"""What kinds of hidden units are called among those that went."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,10 @@ def _shrink_hidden(
     for units, contribution in zip(groups.found, found, strict=True):
         keeps[units] = rounded(~contribution.removable, round_to)
         fold(model, units, contribution.constant[~keeps[units]].sum(dim=0))
-    remove_hidden(model, {u: keep for u, keep in keeps.items() if not keep.all()}, optimizer)
+    going = {units: keep for units, keep in keeps.items() if not keep.all()}
+    remove_hidden(model, going, optimizer)
+    for units, keep in going.items():
+        note_removal(model, f"{_KEYS[units.kind]} {units.reader}", keep)
     places = [
         Place(units.reader, units.kind, len(keep), int(keep.sum())) for units, keep in keeps.items()
     ]
@@ -164,7 +172,11 @@ def _shrink_channels(
     for makers, readers in zip(made, read, strict=True):
         kept = unpruned(makers, params, strict=False) & unpruned(readers, params, strict=False)
         keeps[makers] = rounded(kept, round_to)
-    remove(model, {group: keep for group, keep in keeps.items() if not keep.all()}, optimizer)
+    going = {group: keep for group, keep in keeps.items() if not keep.all()}
+    remove(model, going, optimizer)
+    for group, kept in zip(found.groups, keeps.values(), strict=True):
+        if not kept.all():
+            note_removal(model, f"channels {group.name}", kept)
     pairs = zip(found.groups, keeps.values(), strict=True)
     places = [Place(group.name, "channels", len(kept), int(kept.sum())) for group, kept in pairs]
     return places, found.skipped

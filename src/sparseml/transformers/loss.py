@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from sparseml.pytorch.functional.distillation import predictions
 from sparseml.pytorch.optim import StepDriver
-from sparseml.pytorch.sparsification.modifier import Modifier
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import undisturbed
 from sparseml.transformers.errors import CallbackError
 from sparseml.transformers.lent import parameters_of
@@ -24,8 +23,7 @@ _ITEMS = "num_items_in_batch"
 
 def loss_modifiers(manager: Any) -> list[Any]:
     """Return the modifiers of a recipe that change the loss."""
-    unchanged = Modifier.loss_update
-    return [one for one in manager.iter_modifiers() if type(one).loss_update is not unchanged]
+    return [one for one in manager.iter_modifiers() if one.changes_loss]
 
 
 class Heads(Mapping[str, Any]):

@@ -96,7 +96,8 @@ FIELDS = {
     "SRPPruningModifier": {
         "compression_rate": 0.5, "stage": 2, "decreasing": "sg", "pruning_iter": 2,
         "num_scoring_batches": 2, "ffn_ranking": "per_layer", "min_keep": 2, "keep_ratio": 0.6,
-        "reference_schedule": True, "grad_sampler_kwargs": {"seed": 3}, **RANGE,
+        "reference_schedule": True, "grad_sampler_kwargs": {"seed": 3}, "kd_weight": 0.5,
+        "kd_temperature": 2.0, "remove": False, **RANGE,
     },
     "PatternLockModifier": {"params": WEIGHTS, "mask_type": "2x1", **RANGE},
     "GaPPruningModifier": {

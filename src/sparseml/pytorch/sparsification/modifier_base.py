@@ -192,6 +192,16 @@ class Modifier(BaseModifier):
             if finalize:
                 self.finalize(module, **kwargs)
 
+    @property
+    def changes_loss(self) -> bool:
+        """Return whether :meth:`loss_update` returns another loss than it is given."""
+        return type(self).loss_update is not Modifier.loss_update
+
+    @property
+    def resizes(self) -> bool:
+        """Return whether parameters get other shapes in the middle of training."""
+        return False
+
     def selecting_entries(self) -> list[str]:
         """Return the tokens, names and patterns by which parameters are selected, in order.
 

@@ -32,6 +32,9 @@ WIDTHS = {
     "stream": ("d_model",),
 }
 
+#: scales of scores and of embeddings
+SCALES = ("scale", "scaling", "embed_scale")
+
 
 def between(model: nn.Module, layers: tuple[str, ...]) -> Iterator[nn.Module]:
     """The modules that hold the layers together: what they share, and on the way to each."""
@@ -66,3 +69,9 @@ def sizes_of(module: nn.Module) -> Mapping[str, int]:
     names = [name for table in (COUNTS, WIDTHS) for kind in table.values() for name in kind]
     values = vars(module)
     return {name: values[name] for name in names if type(values.get(name)) is int}
+
+
+def constants_of(module: nn.Module) -> Mapping[str, float]:
+    """The scales of a module that follow a width and must outlast it, where they are numbers."""
+    values = vars(module)
+    return {name: values[name] for name in SCALES if type(values.get(name)) is float}

@@ -10,6 +10,9 @@ from torch.nn import Module
 
 from sparseml.pytorch.utils.names import unwrap_module
 
+_IGNORED = -100
+"""The label of a token that losses pass over."""
+
 
 def real_tokens(module: Module, inputs: Any) -> Tensor:
     """Return which tokens are no padding (bool, ``[batch, tokens]``), by the attention's mask.
@@ -19,9 +22,7 @@ def real_tokens(module: Module, inputs: Any) -> Tensor:
     :param inputs: of the model, by name
     :raises ValueError: for inputs without that mask
     """
-    config = getattr(unwrap_module(module, root=True), "config", None)
-    decodes = getattr(config, "is_encoder_decoder", False)
-    key = "decoder_attention_mask" if decodes else "attention_mask"
+    key = "decoder_attention_mask" if _decodes(module) else "attention_mask"
     mask = inputs.get(key) if isinstance(inputs, Mapping) else None
     if mask is None:
         found = sorted(inputs) if isinstance(inputs, Mapping) else type(inputs).__name__
@@ -30,3 +31,23 @@ def real_tokens(module: Module, inputs: Any) -> Tensor:
             "without padding leave mask_padding out"
         )
     return mask.bool()
+
+
+def known_tokens(module: Module, inputs: Any, labels: Any = None) -> Tensor | None:
+    """Return what :func:`real_tokens` does, or None where nothing tells of padding.
+
+    Without a mask of the decoder the labels tell, whose padding no loss counts.
+
+    :param labels: of the batch, if they are not among the inputs
+    """
+    try:
+        return real_tokens(module, inputs)
+    except ValueError:
+        labels = inputs.get("labels", labels) if isinstance(inputs, Mapping) else labels
+        told = _decodes(module) and isinstance(labels, Tensor) and labels.ndim == 2
+        return labels != _IGNORED if told else None
+
+
+def _decodes(module: Module) -> bool:
+    config = getattr(unwrap_module(module, root=True), "config", None)
+    return bool(getattr(config, "is_encoder_decoder", False))

@@ -37,6 +37,14 @@ class FrozenSlices:
         self._values: list[list[Tensor]] = []
 
     @torch.no_grad()
+    def clear(self) -> None:
+        """Set the slices to 0, which they stay from now on."""
+        for param, there in self._slices.values():
+            for dim, places in there:
+                param.index_fill_(dim, places, 0)
+        self._values = []
+
+    @torch.no_grad()
     def before_step(self, optimizer: Any) -> None:
         """Zero gradients and momenta of the slices, and note their values."""
         if not self._values:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sparseml.pytorch.units.attributes import between, resize
 from sparseml.pytorch.units.gated.kinds import FC, QK, STREAM, VO, GatedUnits
+from sparseml.pytorch.units.origins import note_removal
 from sparseml.pytorch.units.removal import remove
 from sparseml.pytorch.units.slim_attention import SlimAttention, make_slim
 from sparseml.pytorch.utils.layer_kinds import OUTPUTS, tensor_axes
@@ -44,6 +45,7 @@ def remove_gated(
             _fold(model, units, math.sqrt(sizes[units.name] / before))
     removed = remove(model, {units.group: keep for units, keep in changing.items()}, optimizer)
     for units, keep in changing.items():
+        note_removal(model, units.key, keep)
         if units.kind == STREAM:
             holders = _holders(model, units)
             resize(holders, STREAM, units.group.size, int(keep.sum()), {units.group.size})

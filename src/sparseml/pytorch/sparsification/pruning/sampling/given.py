@@ -11,7 +11,8 @@ from torch import Tensor
 from sparseml.utils.text import did_you_mean
 
 _BUILDER = "data_loader_builder"
-_LOSSES = ("loss_function", "loss_fn")
+LOSSES = ("loss_function", "loss_fn")
+"""The keys of a loss."""
 _OPTIONS = ("autocast", "progress_bar")
 
 
@@ -21,17 +22,17 @@ def parts_of(given: Any, owner: str) -> tuple[Callable[..., Any], Callable[[Any,
     :param owner: the modifier, for messages
     :raises RuntimeError: for none, and for one that lacks a key or has an unknown one
     """
-    need = f"{owner} prunes by gradients: give grad_sampler={{'{_BUILDER}': ..., '{_LOSSES[0]}': "
+    need = f"{owner} prunes by gradients: give grad_sampler={{'{_BUILDER}': ..., '{LOSSES[0]}': "
     need += "...} to the manager's modify(), initialize() or apply()"
     if not isinstance(given, Mapping):
         raise RuntimeError(f"{need}, found {given!r}")
-    known = (_BUILDER, *_LOSSES, *_OPTIONS)
+    known = (_BUILDER, *LOSSES, *_OPTIONS)
     unknown = [str(key) for key in given if key not in known]
     if unknown:
         hint = did_you_mean(unknown[0], known)
         raise RuntimeError(f"grad_sampler of {owner} has the unknown key {unknown[0]!r}{hint}")
-    loss = next((given[key] for key in _LOSSES if key in given), None)
-    for what, value in ((_BUILDER, given.get(_BUILDER)), (_LOSSES[0], loss)):
+    loss = next((given[key] for key in LOSSES if key in given), None)
+    for what, value in ((_BUILDER, given.get(_BUILDER)), (LOSSES[0], loss)):
         if not callable(value):
             raise RuntimeError(f"{need}; its {what} must be callable, found {value!r}")
     assert loss is not None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparseml.pytorch.functional.shrinking.choosing import importance, keep_in_each, keep_overall
-from sparseml.pytorch.functional.shrinking.rates import keep_ratio, removed_count
+from sparseml.pytorch.functional.shrinking.rates import keep_ratio, removed_count, require_rate
+from sparseml.pytorch.sparsification.fields import as_number
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
 from sparseml.pytorch.units.gated import GatedGroups, GatedUnits, Gates
 from sparseml.pytorch.utils.distributed import sum_over_ranks
@@ -18,32 +20,57 @@ STAGES = {0: ("stream", "qk", "vo", "fc"), 1: ("stream",), 2: ("qk", "vo", "fc")
 """What goes in each stage: all, the stream, or all that is inside of blocks."""
 
 
-def model_keep_ratio(model: nn.Module, groups: GatedGroups, rate: float) -> float:
+def as_rate(name: str, value: Any) -> float:
+    """Return a share of what is kept, a field's value; a ValueError names the bounds."""
+    rate = as_number(name, value)
+    require_rate(rate, name)
+    return rate
+
+
+def as_stage(name: str, value: Any) -> int:
+    """Return a key of :data:`STAGES`, a field's value; a ValueError names them."""
+    if isinstance(value, bool) or value not in STAGES:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, STAGES))}, found {value!r}")
+    return int(value)
+
+
+def model_keep_ratio(
+    model: nn.Module,
+    groups: GatedGroups,
+    rate: float,
+    originals: Mapping[str, int] | None = None,
+) -> float:
     """Return the share of units to keep so that a share of the weights that can shrink is kept.
 
     Weights that belong to no unit (positions of words in a table count, words do not) are left out.
 
     :param groups: all gated units of the model, whatever stage is meant
+    :param originals: how many units there were before any went, by key; None if none did
     :raises ValueError: for a model without any
     """
-    covered: dict[int, tuple[nn.Parameter, dict[int, Tensor]]] = {}
+    covered: dict[int, tuple[nn.Parameter, dict[int, dict[str, Tensor]]]] = {}
+    growth = {}  # how many there were, for so many that are left
     for units in groups.found:
+        size = units.group.size
+        growth[units.key] = ((originals or {}).get(units.key, size), size)
         for member in units.group.members:
             param = model.get_parameter(member.param)
             _, dims = covered.setdefault(id(param), (param, {}))
+            inside = dims.setdefault(member.dim, {})
             none = torch.zeros(len(member.index), dtype=torch.bool)
-            dims[member.dim] = dims.get(member.dim, none) | (member.index >= 0)
+            inside[units.key] = inside.get(units.key, none) | (member.index >= 0)
     totals = [0, 0, 0]
     for param, dims in covered.values():
         # how many entries lie in units along no, one or two dimensions
         counts = [1, 0, 0]
-        for dim, size in enumerate(param.shape):
-            inside = int(dims[dim].sum()) if dim in dims else 0
-            outside = size - inside
+        for dim, length in enumerate(param.shape):
+            found = {key: int(mask.sum()) for key, mask in dims.get(dim, {}).items()}
+            outside = length - sum(found.values())
+            whole = sum(count * growth[key][0] // growth[key][1] for key, count in found.items())
             counts = [
                 counts[0] * outside,
-                counts[1] * outside + counts[0] * inside,
-                counts[2] * size + counts[1] * inside,
+                counts[1] * outside + counts[0] * whole,
+                counts[2] * (outside + whole) + counts[1] * whole,
             ]
         totals = [total + count for total, count in zip(totals, counts, strict=True)]
     return keep_ratio(totals[2], totals[1], rate)

@@ -4,57 +4,54 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
 from sparseml.optim.schedule import is_one_shot
-from sparseml.pytorch.functional.shrinking.rates import DECREASING, gate_value, require_rate
+from sparseml.pytorch.functional.shrinking.rates import DECREASING, gate_value
 from sparseml.pytorch.sparsification.fields import (
     as_flag,
-    as_number,
+    between,
     declared_fields,
     field,
     fixed,
-    of_types,
+    new_field,
     one_of,
 )
 from sparseml.pytorch.sparsification.modifier import Loggers, PyTorchModifierYAML, ScheduledModifier
-from sparseml.pytorch.sparsification.pruning.sampling.given import call_builder, parts_of
+from sparseml.pytorch.sparsification.pruning.sampling.given import LOSSES, call_builder, parts_of
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import (
     GradientSampler,
     SamplingData,
 )
-from sparseml.pytorch.sparsification.pruning.settings.fields import as_count, as_optional_keywords
+from sparseml.pytorch.sparsification.pruning.settings.fields import (
+    as_count,
+    as_optional_keywords,
+    optional,
+)
 from sparseml.pytorch.sparsification.pruning.shrinking.choosing import (
     STAGES,
+    as_rate,
+    as_stage,
     kept_units,
     model_keep_ratio,
     unit_scores,
 )
-from sparseml.pytorch.units.attributes import sizes_of
-from sparseml.pytorch.units.gated import GatedGroups, GatedUnits, Gates, gated_units, remove_gated
-from sparseml.pytorch.units.gated.frozen import FrozenSlices
-from sparseml.pytorch.units.slim_attention import SlimAttention, make_slim
-from sparseml.pytorch.utils.names import canonical_named_modules, unwrap_module
-from sparseml.pytorch.utils.thinning import take_shapes
+from sparseml.pytorch.sparsification.pruning.shrinking.fading import Fading
+from sparseml.pytorch.sparsification.pruning.shrinking.teaching import Teaching
+from sparseml.pytorch.units.gated import GatedGroups, GatedUnits, Gates, gated_units
+from sparseml.pytorch.units.origins import original_size
+from sparseml.pytorch.units.saved import restore_structure, structure_of
+from sparseml.pytorch.utils.distributed import is_distributed
+from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.sparsification.types import SparsificationTypes
 
 _LOGGER = logging.getLogger(__name__)
-
-
-def _as_rate(name: str, value: Any) -> float:
-    rate = as_number(name, value)
-    require_rate(rate, name)
-    return rate
-
-
-def _as_stage(name: str, value: Any) -> int:
-    if isinstance(value, bool) or value not in STAGES:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, STAGES))}, found {value!r}")
-    return int(value)
 
 
 @PyTorchModifierYAML()
@@ -86,34 +83,45 @@ class SRPPruningModifier(ScheduledModifier):
     :param num_scoring_batches: batches of the ``grad_sampler`` to sum gradients over
     :param ffn_ranking: ``global``, neurons of all layers together; ``per_layer``, as many of each
     :param min_keep: how many channels of every head and neurons of every layer stay in any case
-    :param keep_ratio: the share of units to keep, instead of what follows from the rate: for a
-        stage 2 in a run of its own, the one that the run of stage 1 logged
+    :param keep_ratio: the share of units to keep, instead of what follows from the rate
     :param reference_schedule: let gates fall as in the first implementation, to below 0
     :param grad_sampler_kwargs: for the sampler's ``data_loader_builder``
-    :raises ValueError: for a field out of its range
+    :param kd_weight: of the teacher in the loss, from the start to the end of the run: the model
+        as it was when training began, or the ``distillation_teacher`` that is given; 0 for none.
+        Of several in a recipe the parts add up, so give it to the first
+    :param kd_temperature: what the logits of both are divided by; above 0
+    :param remove: take the units out in the end. Otherwise their weights become and stay 0, in a
+        model of the old sizes that computes the same; for stage 2 alone
+    :raises ValueError: for a field out of its range, and to remove nothing in another stage than 2
     """
 
-    compression_rate: float = field(_as_rate)
+    compression_rate: float = field(as_rate)
     start_epoch: float
     end_epoch: float
-    stage: int = field(_as_stage, default=0)
+    stage: int = field(as_stage, default=0)
     decreasing: str = field(one_of(DECREASING), default="sa")
     pruning_iter: int = field(as_count, default=1)
     num_scoring_batches: int = field(as_count, default=1)
     ffn_ranking: str = field(one_of(("global", "per_layer")), default="global")
     min_keep: int = field(as_count, default=1)
-    keep_ratio: float | None = field(
-        lambda name, value: None if value is None else _as_rate(name, value), default=None
-    )
+    keep_ratio: float | None = field(optional(as_rate), default=None)
     reference_schedule: bool = field(as_flag, default=False)
     grad_sampler_kwargs: Mapping[str, Any] | None = field(as_optional_keywords, default=None)
+    kd_weight: float = new_field(between(0.0), default=0.0)
+    kd_temperature: float = new_field(between(above=0.0), default=10.0)
+    remove: bool = new_field(as_flag, default=True)
     end_comparator: int = fixed(1)
 
     _progress: ClassVar[tuple[str, ...]] = (
-        *("_keep", "_originals", "_removals", "_chosen", "_gate", "_sampler"),
+        *("_keep", "_originals", "_removals", "_chosen", "_gate", "_zeroed", "_sampler"),
     )
 
     def _set_up(self) -> None:
+        if not self.remove and int(self.stage) != 2:
+            raise ValueError(
+                f"remove: false needs stage 2, found {self.stage}: where the stream stays as wide "
+                "as it was, norms would count its zeros"
+            )
         self._model: Module | None = None
         self._sampler: GradientSampler | None = None
         self._inputs: Any = None
@@ -122,10 +130,25 @@ class SRPPruningModifier(ScheduledModifier):
         self._removals = 0  # iterations that are over
         self._chosen: dict[str, Tensor] = {}  # key -> what is kept, while the others fade
         self._gate = 1.0
-        self._gates: Gates | None = None
-        self._frozen: FrozenSlices | None = None
+        self._zeroed = False  # whether what was chosen is 0 for good, without gates
+        self._fading: Fading | None = None
+        self._teaching: Teaching | None = None
 
-    sparsification_types = of_types(SparsificationTypes.pruning)
+    @property
+    def sparsification_types(self) -> list[SparsificationTypes]:
+        """Return what this is about: pruning, and with a ``kd_weight`` also distillation."""
+        distils = [SparsificationTypes.distillation] if self.changes_loss else []
+        return [SparsificationTypes.pruning, *distils]
+
+    @property
+    def changes_loss(self) -> bool:
+        """Return whether a teacher has a part in the loss."""
+        return float(self.kd_weight) > 0
+
+    @property
+    def resizes(self) -> bool:
+        """Return whether parameters get smaller in the middle of training."""
+        return bool(self.remove)
 
     def needs(self) -> dict[str, str]:
         """Return the extras of :meth:`initialize` that are asked for → what happens without."""
@@ -136,10 +159,17 @@ class SRPPruningModifier(ScheduledModifier):
     ) -> None:
         """Take the sampler and see what can go; at an infinite epoch also remove it, in one shot.
 
-        :raises RuntimeError: without a ``grad_sampler``
+        :param kwargs: ``grad_sampler``, and perhaps ``distillation_teacher``: a module or another
+            callable, ``"self"``, or ``"disable"`` for none whatever the recipe says
+        :raises RuntimeError: without a ``grad_sampler``, and in training by several processes
         :raises ValueError: for a model in which nothing of the stage can go
         """
         self._drop_gates()
+        if self.resizes and is_distributed() and not is_one_shot(epoch):
+            raise RuntimeError(
+                f"{type(self).__name__} takes units out of the model while it trains, which "
+                "several processes cannot do together: train in one, or stage 2 with remove: false"
+            )
         given, owner = kwargs.get("grad_sampler"), type(self).__name__
         builder, _ = parts_of(given, owner)
         keywords = dict(self.grad_sampler_kwargs or {})
@@ -158,16 +188,27 @@ class SRPPruningModifier(ScheduledModifier):
         # at once, so that a second stage knows the model as it was before the first
         groups = gated_units(self._model, self._inputs)
         self._wanted(groups)
+        self._originals = {
+            units.key: original_size(self._model, units.key, units.group.size)
+            for units in groups.found
+        }
         self._keep = self.keep_ratio or model_keep_ratio(
-            self._model, groups, float(self.compression_rate)
+            self._model, groups, float(self.compression_rate), self._originals
         )
-        self._originals = {units.key: units.group.size for units in groups.found}
-        self._removals, self._chosen, self._gate = 0, {}, 1.0
+        self._removals, self._chosen, self._gate, self._zeroed = 0, {}, 1.0, False
+        teacher = kwargs.get("distillation_teacher")
+        self._teaching = None
+        if self.changes_loss and not (isinstance(teacher, str) and teacher == "disable"):
+            weight, temperature = float(self.kd_weight), float(self.kd_temperature)
+            self._teaching = Teaching(self._model, teacher, weight, temperature)
+            loss = self._teaching.around(parts_of(given, owner)[1], self._model)
+            own = {**given, **dict.fromkeys(LOSSES, loss)}
+            self._sampler = GradientSampler(own, keywords, owner)
         _LOGGER.info("%s keeps %.6f of the units", owner, self._keep)
         if is_one_shot(epoch):
             for _ in range(int(self.pruning_iter)):
                 self._choose()
-                self._remove(None)
+                self._end_fading(None)
 
     def update(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
@@ -176,32 +217,33 @@ class SRPPruningModifier(ScheduledModifier):
         super().update(module, optimizer, epoch, steps_per_epoch)
         if self.start_pending(epoch, steps_per_epoch) and not self._chosen:
             self._choose()
-        if self.end_pending(epoch, steps_per_epoch) and self._chosen:
-            self._remove(optimizer)
+        if self.end_pending(epoch, steps_per_epoch) and self._is_fading:
+            self._end_fading(optimizer)
 
     def optimizer_pre_step(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
     ) -> None:
         """Zero the gradients of what fades away, and what the optimizer remembers of it."""
         super().optimizer_pre_step(module, optimizer, epoch, steps_per_epoch)
-        if self._frozen is not None:
-            self._frozen.before_step(optimizer)
+        if self._fading is not None:
+            self._fading.before_step(optimizer)
 
     def optimizer_post_step(
         self, module: Module, optimizer: Optimizer, epoch: float, steps_per_epoch: int
     ) -> None:
         """Put back what fades away, and lower its gates; remove it after the last step."""
         super().optimizer_post_step(module, optimizer, epoch, steps_per_epoch)
-        if self._frozen is None:
+        if self._fading is not None:
+            self._fading.after_step()
+        if not self._is_fading:
             return
-        self._frozen.after_step()
         following = round((epoch - max(float(self._start_epoch), 0.0)) * steps_per_epoch) + 1
         begin, end = (self._boundary(self._removals + i, steps_per_epoch) for i in (0, 1))
         if following < end:
             step = (following - begin, end - begin, steps_per_epoch)
             self._lower(gate_value(self.decreasing, *step, reference=bool(self.reference_schedule)))
             return
-        self._remove(optimizer)
+        self._end_fading(optimizer)
         if self._removals < self.pruning_iter:
             self._choose()
 
@@ -210,44 +252,66 @@ class SRPPruningModifier(ScheduledModifier):
     ) -> None:
         """Take the gates away. What has not faded before the end of the run stays."""
         super().finalize(module, reset_loggers, **kwargs)
-        if self._chosen:
+        if self._is_fading:
             _LOGGER.warning(
                 "%s: the run is over before end_epoch, nothing more is removed", type(self).__name__
             )
         self._drop_gates()
-        self._model = self._sampler = self._inputs = None
+        self._model = self._sampler = self._inputs = self._teaching = None
 
     def progress_state(self) -> dict[str, Any]:
-        """Return how far this has come, with the sizes of the model if units are gone."""
+        """Return how far this has come, with the sizes of the model and weights of its teacher."""
         state = super().progress_state()
         if self._removals and self._model is not None:
-            modules = list(canonical_named_modules(self._model))
-            state["slim"] = [name for name, one in modules if isinstance(one, SlimAttention)]
-            state["attributes"] = {name: dict(sizes_of(one)) for name, one in modules}
-            tensors = self._model.state_dict()
-            state["shapes"] = {name: list(tensor.shape) for name, tensor in tensors.items()}
+            state |= structure_of(self._model)
+        if self._teaching is not None:
+            state["teacher"] = self._teaching.state()
         return state
 
     def load_structure_state(self, module: Module, state: Mapping[str, Any]) -> None:
-        """Give the model the sizes that it had; the weights of its layers bring their own."""
+        """Give the model the sizes that it had; the weights of its layers bring their own.
+
+        :raises ValueError: for the state of another model
+        """
         super().load_structure_state(module, state)
-        model = unwrap_module(module, root=True)
-        for name in state.get("slim", ()):
-            layer = model.get_submodule(name)
-            if isinstance(layer, nn.MultiheadAttention) and not isinstance(layer, SlimAttention):
-                make_slim(model, layer)
-        for name, sizes in state.get("attributes", {}).items():
-            for key, value in sizes.items():
-                setattr(model.get_submodule(name), key, value)
-        take_shapes(model, state.get("shapes", {}))
+        for key, size in state["originals"].items():
+            if self._originals.get(key) != size:
+                raise ValueError(
+                    f"the state of {type(self).__name__} is of another model: it had {size} units "
+                    f"in {key!r}, this one has {self._originals.get(key, 'none')}"
+                )
+        restore_structure(module, state)
 
     def load_progress_state(self, state: Mapping[str, Any]) -> None:
         """Restore how far this had come, with the gates of what was fading."""
         self._drop_gates()
         super().load_progress_state(state)
+        if self._teaching is not None:
+            self._teaching.load_state(state.get("teacher"))
         if self._chosen:
-            self._fade(self._discovered())
-            self._lower(self._gate)
+            self._fade(self._discovered(), self._gate)
+
+    def loss_update(
+        self,
+        loss: Tensor,
+        module: Module,
+        optimizer: Optimizer,
+        epoch: float,
+        steps_per_epoch: int,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Return the loss, from the start on with the teacher's part in it.
+
+        :param kwargs: ``student_inputs``, ``student_outputs`` and perhaps ``student_labels``
+        :raises ValueError: with a ``kd_weight``, and without the first two
+        """
+        loss = super().loss_update(loss, module, optimizer, epoch, steps_per_epoch, **kwargs)
+        if self._teaching is None or epoch < float(self._start_epoch):
+            return loss
+        inputs, outputs, labels = (
+            kwargs.get(f"student_{what}") for what in ("inputs", "outputs", "labels")
+        )
+        return self._teaching.added_to(loss, module, inputs, outputs, labels)
 
     def _boundary(self, iteration: int, steps_per_epoch: int) -> int:
         """The step, counted from the start, at which an iteration begins."""
@@ -273,12 +337,15 @@ class SRPPruningModifier(ScheduledModifier):
         """Score all units, choose those that go, and freeze them."""
         assert self._model is not None and self._sampler is not None and self._keep is not None
         units = self._discovered()
-        gates = Gates(self._model, units)
+        gates, batches = Gates(self._model, units), int(self.num_scoring_batches)
+        teaching = self._teaching.in_scores(self._model) if self._teaching else nullcontext()
         try:
-            batches = int(self.num_scoring_batches)
-            scores = unit_scores(self._model, gates, self._sampler, batches)
+            with teaching:
+                scores = unit_scores(self._model, gates, self._sampler, batches)
         finally:
             gates.detach()
+        for key, keep in self._chosen.items():  # of an iteration before, and still there
+            scores[key] = scores[key].masked_fill(~keep, -torch.inf)
         originals = {one.key: self._originals.get(one.key, one.group.size) for one in units}
         self._chosen = kept_units(
             units,
@@ -289,32 +356,37 @@ class SRPPruningModifier(ScheduledModifier):
             self.ffn_ranking == "per_layer",
             int(self.min_keep),
         )
-        self._fade(units)
-        self._lower(1.0)
+        self._zeroed = False
+        self._fade(units, 1.0)
 
-    def _fade(self, units: tuple[GatedUnits, ...]) -> None:
+    @property
+    def _is_fading(self) -> bool:
+        return self._fading is not None and not self._zeroed
+
+    def _fade(self, units: tuple[GatedUnits, ...], gate: float) -> None:
         assert self._model is not None
-        self._gates = Gates(self._model, units)
-        keeps = {one: self._chosen[one.key] for one in units}
-        self._frozen = FrozenSlices(self._model, keeps)
+        self._fading = Fading(self._model, units, self._chosen, self._zeroed)
+        if not self._zeroed:
+            self._lower(gate)
 
     def _lower(self, value: float) -> None:
-        assert self._gates is not None
+        assert self._fading is not None
         self._gate = value
-        for key, keep in self._chosen.items():
-            self._gates.lower(key, keep, value)
+        self._fading.lower(value)
 
-    def _remove(self, optimizer: Any) -> None:
-        """Take out what has faded."""
-        assert self._model is not None and self._gates is not None
-        keeps = {one: self._chosen[one.key] for one in self._gates.units}
-        self._drop_gates()
-        removed = remove_gated(self._model, keeps, optimizer)
-        self._chosen, self._gate = {}, 1.0
+    def _end_fading(self, optimizer: Any) -> None:
+        """Take out what has faded, or set it to 0."""
+        assert self._fading is not None
         self._removals += 1
+        if not self.remove:
+            self._fading.zero()
+            self._zeroed = True
+            return
+        removed = self._fading.remove(optimizer)
+        self._fading, self._chosen, self._gate = None, {}, 1.0
         _LOGGER.info("%s removed %d parameters", type(self).__name__, removed)
 
     def _drop_gates(self) -> None:
-        if self._gates is not None:
-            self._gates.detach()
-        self._gates = self._frozen = None
+        if self._fading is not None:
+            self._fading.detach()
+        self._fading = None

@@ -1,0 +1,30 @@
+"""Models of timm, and of the user, as they were before they were shrunk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sparseml.pytorch.utils.saving.files import CheckpointError
+from sparseml.run.errors import RunError
+from sparseml.timm.models import load_model
+
+
+def build(folder: Path, told: Mapping[str, Any] | None) -> nn.Module:
+    """Return a model by its name and keywords, with random weights.
+
+    :param told: ``name``, as for ``sparseml train --model``, ``kwargs``, and ``split_qkv``, whether
+        attention was given separate layers
+    :raises CheckpointError: if there is no such model, or it cannot be built
+    """
+    told = told or {}
+    try:
+        kwargs = told.get("kwargs", {})
+        split = bool(told.get("split_qkv"))
+        return load_model(str(told.get("name")), None, False, split, kwargs, ("built_by", ""))
+    except RunError as error:
+        hint = "give load_shrunk the model as it was before it was shrunk"
+        raise CheckpointError(f"{folder}: {error}; {hint}") from error
