@@ -7,6 +7,7 @@ gradients, through reshapes, attention and activations alike, without knowing na
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
@@ -27,6 +28,8 @@ _LOW, _HIGH = 0.1, 0.9
 # query, key and value
 _READS: dict[type[nn.Module], int] = {nn.MultiheadAttention: 3, SlimAttention: 3}
 _WIDE = 3.0
+# above how many blocks they are told apart by codes, of how many different factors at most
+_FEW, _DIGITS, _DOUBT = 16, 64, 0.01
 
 NONE, SEVERAL = -1, -2
 """In place of a block: no influence on any, or on more than one."""
@@ -162,12 +165,14 @@ def reached(read: Tensor, outputs: list[Tensor], block: Tensor) -> list[Tensor]:
     :param block: int64 ``[channels]``, the block of each channel
     :return: for each of ``outputs`` int64 ``[channels]``: the block; :data:`NONE`, :data:`SEVERAL`
     """
+    probe = _Probe(read, outputs)
+    found = _by_codes(probe, block)
+    if found is not None:
+        return found
     found = [torch.zeros(output.shape[-1], dtype=torch.int64) for output in outputs]
     none = [torch.ones_like(unit, dtype=torch.bool) for unit in found]
     several = [torch.zeros_like(unit, dtype=torch.bool) for unit in found]
-    for bit in range(max(int(block.max()).bit_length(), 1)):
-        is_set = (block >> bit) & 1 == 1
-        on, off = (_reach(read, outputs, chosen) for chosen in (is_set, ~is_set))
+    for bit, on, off in _bits(probe, block):
         for place, (in_set, in_other) in enumerate(zip(on, off, strict=True)):
             found[place][in_set] += 1 << bit
             several[place] |= in_set & in_other
@@ -186,35 +191,99 @@ def blocks(read: Tensor, outputs: list[Tensor]) -> tuple[int, list[Tensor]]:
         ``[channels]``, -1 for none. One block where all is mixed
     """
     width = read.shape[-1]
+    probe = _Probe(read, outputs)
     for size in range(1, width):
         if width % size == 0:
-            maps = _maps(read, outputs, torch.arange(width) // size)
+            maps = _maps(probe, torch.arange(width) // size)
             if maps is not None:
                 return width // size, maps
     return 1, [torch.zeros(output.shape[-1], dtype=torch.int64) for output in outputs]
 
 
-def _maps(read: Tensor, outputs: list[Tensor], block: Tensor) -> list[Tensor] | None:
-    """The block that each output channel goes into; None if one goes into two.
-
-    The numbers of the blocks are found bit by bit: who has an influence on those with the bit set?
-    """
-    found = [torch.zeros(output.shape[-1], dtype=torch.int64) for output in outputs]
-    for bit in range(max(int(block.max()).bit_length(), 1)):
-        is_set = (block >> bit) & 1 == 1
-        on, off = (_reach(read, outputs, chosen) for chosen in (is_set, ~is_set))
+def _maps(probe: _Probe, block: Tensor) -> list[Tensor] | None:
+    """The block that each output channel goes into; None if one goes into two."""
+    found = [torch.zeros(output.shape[-1], dtype=torch.int64) for output in probe.outputs]
+    for bit, on, off in _bits(probe, block):
         for unit, in_set, in_other in zip(found, on, off, strict=True):
             if bool((in_set & in_other).any()):
                 return None
             unit[in_set] += 1 << bit
-            unit[~(in_set | in_other)] = -1
+            unit[~(in_set | in_other)] = NONE
+        if bit == 0 and (coded := _by_codes(probe, block)) is not None:
+            return None if any(bool((unit == SEVERAL).any()) for unit in coded) else coded
     return found
 
 
-def _reach(read: Tensor, outputs: list[Tensor], chosen: Tensor) -> list[Tensor]:
-    """Which channels of each output have an influence on the chosen ones, bool ``[channels]``."""
-    generator = torch.Generator().manual_seed(1)
-    weights = torch.empty(read.shape).uniform_(_LOW, _HIGH, generator=generator) * chosen
-    weights = weights.to(read.device, read.dtype)
-    gradients = torch.autograd.grad(read, outputs, weights, retain_graph=True)
-    return [(gradient != 0).reshape(-1, gradient.shape[-1]).any(0).cpu() for gradient in gradients]
+class _Probe:
+    """What the channels that a layer reads owe to made-up outputs, by gradients.
+
+    :param read: ``[..., channels]``, computed from all of ``outputs``
+    """
+
+    def __init__(self, read: Tensor, outputs: list[Tensor]) -> None:
+        self.outputs, self._read = outputs, read
+        generator = torch.Generator().manual_seed(1)
+        weights = torch.empty(read.shape).uniform_(_LOW, _HIGH, generator=generator)
+        self._weights = weights.to(read.device, read.dtype)
+
+    def gradients(self, factor: Tensor) -> list[Tensor]:
+        """Return the gradients of a sum by chance, each of its channels multiplied by a factor.
+
+        :return: of each output ``[positions, channels]``
+        """
+        weights = self._weights * factor.to(self._weights)
+        found = torch.autograd.grad(self._read, self.outputs, weights, retain_graph=True)
+        return [gradient.reshape(-1, gradient.shape[-1]) for gradient in found]
+
+    def reach(self, chosen: Tensor) -> list[Tensor]:
+        """Return which channels of each output have an influence on the chosen ones, as bools."""
+        return [(gradient != 0).any(0).cpu() for gradient in self.gradients(chosen)]
+
+
+def _bits(probe: _Probe, block: Tensor) -> Iterator[tuple[int, list[Tensor], list[Tensor]]]:
+    """Every bit of the blocks' numbers: who has an influence on those with it, and without it."""
+    for bit in range(max(int(block.max()).bit_length(), 1)):
+        is_set = (block >> bit) & 1 == 1
+        yield bit, probe.reach(is_set), probe.reach(~is_set)
+
+
+def _by_codes(probe: _Probe, block: Tensor) -> list[Tensor] | None:
+    """Find the only block of each output channel in a few probes, one for each digit of its number.
+
+    Where there is only one, the gradient is in proportion to any factor that the block is given.
+
+    :return: as of :func:`reached`; None in doubt, and where it would be no faster
+    """
+    count = int(block.max()) + 1
+    if count <= _FEW:
+        return None
+    side = torch.rand(count, generator=torch.Generator().manual_seed(2))[block] < 0.5
+    parts = [probe.gradients(chosen) for chosen in (side, ~side)]
+    wholes = [first + second for first, second in zip(*parts, strict=True)]
+    base = count if count <= _DIGITS else math.isqrt(count - 1) + 1
+    reach = [[(one != 0).any(0).cpu() for one in part] for part in parts]
+    several = [first & second for first, second in zip(*reach, strict=True)]
+    none = [~(first | second) for first, second in zip(*reach, strict=True)]
+    base = count if count <= _DIGITS else math.isqrt(count - 1) + 1
+    found = [torch.zeros(whole.shape[-1], dtype=torch.int64) for whole in wholes]
+    for place in (1,) if base == count else (base, 1):
+        digit = (block // place) % base
+        coded = probe.gradients(1.0 + digit / base)
+        for unit, whole, gradient, ruled_out in zip(found, wholes, coded, several, strict=True):
+            read = _digits(whole, gradient, base, ~ruled_out)
+            if read is None:
+                return None
+            unit += read * place
+    marked = zip(found, none, several, strict=True)
+    return [unit.masked_fill(n, NONE).masked_fill(s, SEVERAL) for unit, n, s in marked]
+
+
+def _digits(whole: Tensor, coded: Tensor, base: int, asked: Tensor) -> Tensor | None:
+    """The digits of channels, from gradients without and with a code; None in doubt."""
+    strength = whole.abs() * asked.to(whole)
+    highest = strength.amax(0)
+    clear = (strength >= 0.5 * highest) & (highest > 0)
+    ratio = torch.where(clear, (coded / whole.where(clear, 1.0) - 1.0) * base, 0.0)
+    digit = ratio.gather(0, strength.argmax(0, keepdim=True)).round()
+    off = torch.where(clear, (ratio - digit).abs(), 0.0)
+    return digit[0].long().cpu() if bool((off <= _DOUBT).all()) else None

@@ -16,7 +16,7 @@ from sparseml.pytorch.units.attributes import between, resize
 from sparseml.pytorch.units.cutting import Call, blocks, cut_run, is_linear, random_outputs, sources
 from sparseml.pytorch.units.group import Member, UnitGroup
 from sparseml.pytorch.units.index_maps import repeats
-from sparseml.pytorch.units.probing import removal_fault, sample_inputs
+from sparseml.pytorch.units.probing import few_samples, removal_fault, sample_inputs
 from sparseml.pytorch.units.removal import remove
 from sparseml.pytorch.units.slim_attention import SlimAttention, fused_heads, make_slim
 from sparseml.pytorch.utils.layer_kinds import INPUTS, OUTPUTS, tensor_axes
@@ -73,7 +73,8 @@ def hidden_units(model: nn.Module, example_inputs: Any = None, check: bool = Tru
     :raises ValueError: for a model that does not say what it takes
     """
     model = unwrap_module(model, root=True)
-    inputs = sample_inputs(model) if example_inputs is None else example_inputs
+    given = sample_inputs(model) if example_inputs is None else example_inputs
+    inputs = few_samples(model, given)
     found, skipped = _traced(model, inputs)
     for name, layer in canonical_named_modules(model):
         if isinstance(layer, nn.MultiheadAttention):

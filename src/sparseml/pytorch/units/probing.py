@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseml.pytorch.units.group import UnitGroup
+from sparseml.pytorch.utils.layers import evaluating
 
 _TOLERANCE = 1e-4
 _BATCH = 2
@@ -63,6 +64,32 @@ def sample_inputs(model: nn.Module) -> Any:
 def _noise(shape: tuple[int, ...], like: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randn(shape, generator=generator).to(like.device, like.dtype)
+
+
+def few_samples(model: nn.Module, example_inputs: Any) -> Any:
+    """Return the first two samples of inputs, which tell as much of a model as all of them.
+
+    :param example_inputs: a tensor, a tuple of positional or a dict of keyword arguments; returned
+        as it is if the model does not take it without the others
+    """
+    named = isinstance(example_inputs, Mapping)
+    given = (
+        example_inputs if named or isinstance(example_inputs, (tuple, list)) else [example_inputs]
+    )
+    pairs = dict(given) if named else dict(enumerate(given))
+    sizes = [len(one) for one in pairs.values() if isinstance(one, Tensor) and one.ndim]
+    if not sizes or sizes[0] <= _BATCH:
+        return example_inputs
+    for key, one in pairs.items():
+        if isinstance(one, Tensor) and one.ndim and len(one) == sizes[0]:
+            pairs[key] = one[:_BATCH]
+    fewer = pairs if named else tuple(pairs.values())
+    try:
+        with evaluating(model), torch.no_grad():
+            call_model(model, fewer)
+    except Exception:  # whatever a model says to inputs that do not fit each other
+        return example_inputs
+    return fewer
 
 
 def removal_fault(

@@ -18,7 +18,7 @@ from sparseml.pytorch.units.gated.kinds import FC, KINDS, QK, VO, GatedUnits, Si
 from sparseml.pytorch.units.gated.removal import remove_gated
 from sparseml.pytorch.units.gated.streams import Streams
 from sparseml.pytorch.units.hidden import HiddenUnits, hidden_units
-from sparseml.pytorch.units.probing import call_model, sample_inputs
+from sparseml.pytorch.units.probing import call_model, few_samples, sample_inputs
 from sparseml.pytorch.utils.names import unwrap_module
 
 _LOGGER = logging.getLogger(__name__)
@@ -54,7 +54,8 @@ def gated_units(model: nn.Module, example_inputs: Any = None, check: bool = True
     :raises ValueError: for a model that does not say what it takes
     """
     model = unwrap_module(model, root=True)
-    inputs = sample_inputs(model) if example_inputs is None else example_inputs
+    given = sample_inputs(model) if example_inputs is None else example_inputs
+    inputs = few_samples(model, given)
     with all_trainable(model):  # also while the way of their channels is followed
         found, skipped = _seen(model, inputs)
     found.sort(key=lambda units: KINDS.index(units.kind))

@@ -33,9 +33,6 @@ class _Classes:
             node = self.parent[node]
         return node
 
-    def are_joined(self, one: Node, other: Node) -> bool:
-        return self.root(one) == self.root(other)
-
     def join(self, nodes: Iterable[Node]) -> None:
         roots = [self.root(node) for node in nodes]
         for root in roots[1:]:
@@ -54,6 +51,7 @@ class Streams:
         self._names: dict[int, list[str]] = defaultdict(list)
         for owned in iter_layer_params(model):
             self._names[id(owned.param)].append(owned.name)
+        self._order = {key: place for place, key in enumerate(self._names)}
         self._layers = {call.layer: model.get_submodule(call.layer) for call in flow.calls}
         self._norms = {name for name, one in self._layers.items() if norm_of(one) is not None}
         self._slices = {name: slices_of(layer) for name, layer in self._layers.items()}
@@ -117,15 +115,17 @@ class Streams:
             return
         self._classes.join(reader)
         own = identity(call.read.shape[-1])
-        sources = []
+        sources, known = [], {self._classes.root(reader[0])}
         for leaf in self._flow.leaves_of(call.read):
             maker = self._makers.get(id(leaf), "")
             nodes = self._nodes(maker, made=True) if maker else [(id(leaf), leaf.ndim - 1)]
             if not nodes or nodes[0][0] not in self._tensors:
                 continue
-            # a norm reads all that was added before, most of which is known from the last one
-            if call.layer in self._norms and self._classes.are_joined(reader[0], nodes[0]):
+            # a norm reads all that was added before, most of which is known to be one
+            root = self._classes.root(nodes[0])
+            if call.layer in self._norms and root in known:
                 continue
+            known.add(root)
             sources.append((leaf, maker, nodes))
         if len(sources) == 1 and sources[0][0] is call.read:
             channels = [own]
@@ -156,7 +156,10 @@ class Streams:
 
     def _units(self, name: str, nodes: list[Node], size: int) -> GatedUnits:
         index = identity(size)
-        members = [Member(param, dim, index) for key, dim in nodes for param in self._names[key]]
+        places = sorted((self._order[key], dim, key) for key, dim in nodes)
+        members = [
+            Member(param, dim, index) for _, dim, key in places for param in self._names[key]
+        ]
         root = self._classes.root(nodes[0])
         norms = [n for n in self._layers if n in self._norms and self._of(n) == root]
         raw = [n for n in self._raw if self._root(n, made=False) == root]
