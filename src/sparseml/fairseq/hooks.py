@@ -12,13 +12,14 @@ from typing import Any, Optional
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException
 
-from sparseml.fairseq.checkpoints import STATE_KEY, batches_as_before, begins_anew
+from sparseml.fairseq.checkpoints import STATE_KEY, UNITS_KEY, batches_as_before, begins_anew
 from sparseml.fairseq.errors import FairseqError, reported
 from sparseml.fairseq.fitting import require_supported
 from sparseml.fairseq.reading import fairseq_files
 from sparseml.fairseq.recipe_run import RecipeRun
 from sparseml.fairseq.shrunk import fit_to_weights
 from sparseml.fairseq.srp.flags import take_flags
+from sparseml.pytorch.units.origins import origins_of, set_origins
 from sparseml.run.fitting import load_recipe
 
 _LOGGER = logging.getLogger(__name__)
@@ -135,10 +136,12 @@ def _load(original: Any, cfg: Any, trainer: Any, **kwargs: Any) -> Any:
     follows = bool(trainer.cfg.common.get("sparseml_recipe"))
     with batches_as_before(trainer, follows and not anew):
         extra_state, iterator = original(cfg, trainer, **kwargs)
-    found = None if extra_state is None else extra_state.get(STATE_KEY)
+    found = (extra_state or {}).get(STATE_KEY)
+    set_origins(trainer.get_model(), (extra_state or {}).get(UNITS_KEY, {}))
     if follows:
         state, loaded = None if anew else found, extra_state is not None
-        _RUNS[:] = [reported(RecipeRun)(trainer, iterator, state, loaded)]
+        teacher = (found or {}).get("teacher")
+        _RUNS[:] = [reported(RecipeRun)(trainer, iterator, state, loaded, teacher)]
     elif found is not None and not anew:
         _LOGGER.warning(
             "the checkpoint was trained with a recipe; without --sparseml-recipe its pruned "
@@ -166,4 +169,6 @@ def _state(original: Any, trainer: Any) -> Any:
     state, run = original(trainer), run_of(trainer)
     if run is not None:
         state["extra_state"][STATE_KEY] = run.state()
+    if units := origins_of(trainer.get_model()):
+        state["extra_state"][UNITS_KEY] = units
     return state

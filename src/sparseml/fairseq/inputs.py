@@ -19,6 +19,7 @@ from sparseml.fairseq.models import Loaded
 from sparseml.run.errors import RunError, few, one_line
 
 _LOGGER = logging.getLogger(__name__)
+IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,13 @@ class Pairs:
         # attention is no output then, so that heads and their channels may change
         more = {"alignment_layer": -1} if isinstance(self.model, TransformerModelBase) else {}
         for batch in self.loader:
-            yield {**keywords(batch), **more}, batch["target"]
+            yield {**keywords(batch), **more}, labels(batch["target"], self.loader.dataset)
+
+
+def labels(target: Tensor, dataset: Any) -> Tensor:
+    """Return tokens to tell with -100, which losses of torch pass over, for padding."""
+    words = getattr(dataset, "tgt_dict", None) or dataset.vocab
+    return target.masked_fill(target == words.pad(), IGNORED)
 
 
 def keywords(batch: dict[str, Any]) -> dict[str, Tensor]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from sparseml.fairseq.checkpoints import load_packed_state, packed_state
 from sparseml.fairseq.errors import FairseqError
 from sparseml.fairseq.fitting import (
@@ -22,6 +24,7 @@ from sparseml.fairseq.rates import Rates
 from sparseml.fairseq.report import TrainedRun
 from sparseml.fairseq.sampling import grad_sampler
 from sparseml.fairseq.shrunk import make_shrinkable
+from sparseml.fairseq.teaching import teach, teacher_of
 from sparseml.pytorch.optim import StepDriver
 from sparseml.pytorch.utils.saving.files import CheckpointError
 from sparseml.run.errors import RunError, one_line
@@ -49,12 +52,18 @@ class RecipeRun:
     :param iterator: fairseq's, over the epochs of the training data
     :param state: of the recipe, from the checkpoint; None to begin at its start
     :param loaded: whether there was a checkpoint
+    :param teacher: weights of one for recipes that teach; None for the model as it begins
     :raises RecipeError: if anything is wrong with the recipe
     :raises RunError: for a recipe, model, checkpoint or setting that do not fit together
     """
 
     def __init__(
-        self, trainer: Any, iterator: Any, state: Mapping[str, Any] | None, loaded: bool
+        self,
+        trainer: Any,
+        iterator: Any,
+        state: Mapping[str, Any] | None,
+        loaded: bool,
+        teacher: Mapping[str, Tensor] | None = None,
     ) -> None:
         common = trainer.cfg.common
         self.trainer, self.recipe = trainer, str(common.sparseml_recipe)
@@ -72,13 +81,19 @@ class RecipeRun:
         self.optimizer: Any = stepping
         if self._masters:
             self.optimizer = MasterOptimizer(stepping, self._masters)
-        if shrinking(self.manager):
-            require_shrinkable(trainer.cfg, bool(self._masters), self.recipe)
+        if found := shrinking(self.manager):
+            resizes = any(one.resizes for one in found)
+            require_shrinkable(trainer.cfg, bool(self._masters), resizes, self.recipe)
             make_shrinkable(self.model)
+        self._teacher: Any = None
+        if any(one.changes_loss for one in self.manager.iter_modifiers()):
+            self._teacher = teacher_of(trainer, teacher)
         try:
             self.manager.resolve_steps(steps)
             copies = {master.param: master.copy() for master in self._masters}
             lent = grad_sampler(trainer, self.manager, self.recipe)
+            if self._teacher is not None:
+                lent["distillation_teacher"] = self._teacher
             self.manager.initialize(self.model, 0.0, masters=copies, **lent)
         except FairseqError:
             raise
@@ -120,6 +135,7 @@ class RecipeRun:
             **packed_state(self.manager),
             "rates": self._rates.state(),
             "batches_of": self._batches_of if is_kept else None,
+            "teacher": None if self._teacher is None else self._teacher.state_dict(),
         }
 
     def validated(self, loss: float | None) -> None:
@@ -175,6 +191,8 @@ class RecipeRun:
                 self._iterator, self._batches_of = iterator, epoch
             return iterator
 
+        if self._teacher is not None:
+            teach(trainer.get_criterion(), lambda: self.driver)
         trainer.task.optimizer_step, trainer.train_step = step, train
         trainer.begin_epoch, trainer.get_train_iterator = begin, iterate
         self._let_early_stopping_wait(trainer)

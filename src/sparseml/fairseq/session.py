@@ -14,7 +14,7 @@ from fairseq import utils
 from torch import Tensor, nn
 
 from sparseml.fairseq.fitting import shrinking
-from sparseml.fairseq.inputs import Pairs, Split, keywords, open_split
+from sparseml.fairseq.inputs import IGNORED, Pairs, Split, keywords, open_split
 from sparseml.fairseq.models import Loaded, load_model, short_name, write_checkpoint
 from sparseml.fairseq.settings import OneShotSettings, TranslatingSettings
 from sparseml.fairseq.shrunk import make_shrinkable
@@ -150,7 +150,7 @@ def mean_loss(criterion: Any, model: nn.Module, logits: Any, target: Tensor) -> 
     That is by the tokens to tell, or by the sentences where the criterion says ``sentence_avg``.
 
     :param logits: what a decoder gives first, ``[sentences, tokens, words]``
-    :param target: ``[sentences, tokens]``, padded
+    :param target: ``[sentences, tokens]``, with -100 or the criterion's own number for padding
     :raises RunError: for a criterion that cannot compute a loss without the model
     """
     if not hasattr(criterion, "compute_loss"):
@@ -158,6 +158,7 @@ def mean_loss(criterion: Any, model: nn.Module, logits: Any, target: Tensor) -> 
             f"gradients cannot be sampled by {type(criterion).__name__}, only by criterions with a "
             "compute_loss, as cross_entropy and label_smoothed_cross_entropy"
         )
+    target = target.masked_fill(target == IGNORED, criterion.padding_idx)
     loss: Tensor = criterion.compute_loss(model, (logits, None), {"target": target})[0]
     by_sentence = getattr(criterion, "sentence_avg", False)
     return loss / (len(target) if by_sentence else int((target != criterion.padding_idx).sum()))

@@ -6,11 +6,15 @@ import shutil
 from typing import Any
 
 import pytest
+import torch
+
+from sparseml.pytorch.sparsification.distillation.padding import known_tokens
 
 ONE = """
 modifiers:
   - !SRPPruningModifier {compression_rate: 0.4, start_epoch: 1.0, end_epoch: 2.0}
 """
+TAUGHT = ONE.replace("rate: 0.4", "rate: 0.4, kd_weight: 0.7")
 TWO = """
 modifiers:
   - !SRPPruningModifier {compression_rate: 0.4, stage: 1, start_epoch: 0.0, end_epoch: 1.0}
@@ -44,7 +48,7 @@ def test_a_model_gets_smaller(fairseq: Any, recipe: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["_1_3", "1", "_2_8", "2", "_3_15"])
-@pytest.mark.parametrize("recipe", [ONE, TWO], ids=["one stage", "two stages"])
+@pytest.mark.parametrize("recipe", [ONE, TWO, TAUGHT], ids=["one stage", "two stages", "taught"])
 def test_a_run_that_goes_on_comes_to_the_same_bits(fairseq: Any, recipe: str, where: str) -> None:
     """Before, in the middle of, and after removal."""
     fairseq.write("srp.yaml", recipe)
@@ -79,3 +83,32 @@ def test_sampling_leaves_the_training_as_it_is(fairseq: Any) -> None:
     assert fairseq.equal(plain / "checkpoint1.pt", folder / "checkpoint1.pt")
     zeros = fairseq.zeros(folder / "checkpoint_last.pt")
     assert sum(count for name, count in zeros.items() if name.endswith("fc1.weight")) == 384
+
+
+def test_a_teacher_has_a_part_in_the_loss(fairseq: Any) -> None:
+    """From the start of the modifier; padding has none, and the teacher stays as it was."""
+    fairseq.write("taught.yaml", TAUGHT)
+    fairseq.write("untaught.yaml", ONE)
+    dense = fairseq.train("dense", "--max-epoch 1", None)
+    weights = fairseq.read(dense / "checkpoint_last.pt")["model"]
+    begin = "--max-epoch 3 --finetune-from-model dense/checkpoint_last.pt"
+    taught = fairseq.train("taught", begin, "taught.yaml")
+    plain = fairseq.train("plain", begin, "untaught.yaml")
+    kept = fairseq.read(taught / "checkpoint_last.pt")["extra_state"]["sparseml"]["teacher"]
+    assert all(torch.equal(value, kept[name]) for name, value in weights.items())
+    assert not fairseq.equal(plain / "checkpoint2.pt", taught / "checkpoint2.pt")
+    # a run that begins with its checkpoint has the same teacher
+    fairseq.train("again", begin.replace("dense/", "taught/"), "taught.yaml")
+    again = fairseq.read(fairseq.folder / "again/checkpoint_last.pt")
+    assert _sizes(again["model"])["encoder"] < 16
+    kept = again["extra_state"]["sparseml"]["teacher"]
+    assert all(torch.equal(value, kept[name]) for name, value in weights.items())
+
+
+def test_padding_has_no_part_in_what_a_teacher_says() -> None:
+    class Told(torch.nn.Module):
+        decoder = None
+
+    given = {"src_tokens": torch.ones(2, 3)}
+    found = known_tokens(Told(), given, torch.tensor([[4, 2, -100], [5, 6, 2]]))
+    assert found is not None and found.tolist() == [[True, True, False], [True] * 3]

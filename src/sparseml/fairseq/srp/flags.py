@@ -100,6 +100,8 @@ def _variables(args: Any) -> Mapping[str, Any]:
         "finetune_epochs": 0.0,
         "pruning_iter": int(args.pruning_iter),
         "num_scoring_batches": 1,
+        "kd_weight": float(args.prob_kd),
+        "kd_temperature": float(args.T),
     }
 
 
