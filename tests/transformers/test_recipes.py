@@ -121,6 +121,37 @@ def test_the_published_schedule_of_bert_mini_on_mrpc() -> None:
     assert manager.max_epochs == 15
 
 
+@pytest.mark.parametrize("recipe", sorted((ROOT / "srp").glob("*.yaml")), ids=lambda r: r.stem)
+def test_what_shrinks_the_model_is_told_before_training(recipe: Path, tmp_path: Path) -> None:
+    config = transformers.BertConfig(**BERT, architectures=["BertForSequenceClassification"])
+    found = _checked(recipe, config, tmp_path)
+    assert found["epochs"] == 20
+    removes = [m["removes"] for m in found["modifiers"] if "removes" in m]
+    assert len(removes) == (2 if recipe.stem == "two_stage" else 1)
+    before, after = removes[0]["parameters"]["before"], removes[-1]["parameters"]["after"]
+    # tables of words and positions take most of so small a model, and shrink with the stream alone
+    assert 0.1 * before < after < 0.25 * before
+    neurons = removes[-1]["units"]["fc"]
+    assert neurons["places"] == 2 and neurons["before"] == 512 > neurons["after"]
+    shown = CliRunner().invoke(main, ["recipe", "check", str(recipe), "--model", f"hf:{tmp_path}"])
+    assert "parameters of the model" in shown.stdout and f"{after:,}" in shown.stdout
+    names = [f"transformers/srp/{name}" for name in ("single_stage", "two_stage")]
+    assert [name for name in ready_recipes() if name.startswith("transformers/srp/")] == names
+
+
+def test_a_model_that_cannot_shrink_is_refused_by_the_check(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "import torch\ndef net():\n    net = torch.nn.Sequential(torch.nn.Linear(4, 4))\n"
+        "    net.pretrained_cfg = {'input_size': (2, 4)}\n    return net\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        recipe = str(ROOT / "srp/single_stage.yaml")
+        done = CliRunner().invoke(main, ["recipe", "check", recipe, "--model", "own:net"])
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1
+    assert "SRPPruningModifier finds nothing to remove in stage 0" in done.stderr
+
+
 def test_they_are_found_by_name() -> None:
     names = {name for name in ready_recipes() if name.startswith("transformers/gradual/")}
     assert names == {f"transformers/{_name(recipe)}" for recipe in RECIPES}

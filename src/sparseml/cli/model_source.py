@@ -18,9 +18,10 @@ from sparseml.utils.references import described, resolve_reference
 from sparseml.utils.text import did_you_mean
 
 
-def build_model(source: str) -> Module:
+def build_model(source: str, computes: bool = False) -> Module:
     """Return a model with the right names and shapes; if possible without memory for weights.
 
+    :param computes: with (random) weights, so that it can be run
     :param source: ``timm:NAME``, ``hf:DIR`` (a folder with a ``config.json``),
         ``fairseq:CHECKPOINT.pt``, or ``module.path:callable``, the user's own code, imported from
         the current folder too
@@ -32,16 +33,18 @@ def build_model(source: str) -> Module:
             f"--model {source!r} must be timm:NAME, hf:DIR, fairseq:FILE.pt or "
             "module.path:callable, for example timm:deit_tiny_patch16_224"
         )
-    builders = {"timm": _timm_model, "hf": _hugging_face_model, "fairseq": _fairseq_model}
+    builders = {"timm": _timm_model, "hf": _hugging_face_model}
     # what other people's code prints must not get between what we print
     with redirect_stdout(sys.stderr):
-        return builders[kind](rest) if kind in builders else _own_model(source)
+        if kind == "fairseq":
+            return _fairseq_model(rest)
+        return builders[kind](rest, computes) if kind in builders else _own_model(source)
 
 
-def _without_memory(build: Callable[[], Any], what: str) -> Module:
+def _built(build: Callable[[], Any], what: str, computes: bool) -> Module:
     """Build on the meta device; where a model computes with its weights, on the CPU after all."""
     try:
-        with torch.device("meta"):
+        with torch.device("cpu" if computes else "meta"):
             return build()
     except (NotImplementedError, RuntimeError):
         pass
@@ -51,15 +54,15 @@ def _without_memory(build: Callable[[], Any], what: str) -> Module:
         raise Problem(f"{what} cannot be built: {described(error)}") from error
 
 
-def _timm_model(name: str) -> Module:
+def _timm_model(name: str, computes: bool) -> Module:
     timm = _optional("timm", "timm:NAME")
     if not timm.is_model(name.partition(".")[0]):
         known = did_you_mean(name, timm.list_models())
         raise Problem(f"--model timm:{name}: timm {timm.__version__} has no such model{known}")
-    return _without_memory(lambda: timm.create_model(name), f"--model timm:{name}")
+    return _built(lambda: timm.create_model(name), f"--model timm:{name}", computes)
 
 
-def _hugging_face_model(folder: str) -> Module:
+def _hugging_face_model(folder: str, computes: bool) -> Module:
     what, path = f"--model hf:{folder}", Path(folder).expanduser()
     if not (path / "config.json").is_file():
         raise Problem(f"{what}: no file config.json in that folder; models are not downloaded")
@@ -70,7 +73,7 @@ def _hugging_face_model(folder: str) -> Module:
         raise Problem(f"{what}: config.json is not usable: {described(error)}") from error
     architecture = getattr(transformers, next(iter(config.architectures or ()), ""), None)
     build = architecture or transformers.AutoModel.from_config
-    return _without_memory(lambda: build(config), what)
+    return _built(lambda: build(config), what, computes)
 
 
 def _fairseq_model(checkpoint: str) -> Module:

@@ -243,10 +243,26 @@ def _findings(
             entry["matches"] = matches(modifier, model, recipe_path)
             if grows := phases(modifier, model):
                 entry["phases"] = grows
+        _add_removals(found, modifiers, model_source, recipe_path)
         found["overlaps"] = overlaps(modifiers, found["modifiers"], recipe_path)
         if any("one_shot_sparsity" in entry for entry in found["modifiers"]):
             found["coverage"] = coverage(modifiers, found["modifiers"], model)
     return found
+
+
+def _add_removals(
+    found: dict[str, Any], modifiers: list[Any], source: str, recipe_path: str
+) -> None:
+    from sparseml.cli.model_source import build_model
+    from sparseml.cli.recipe_matches import pointing_at
+    from sparseml.cli.recipe_removals import removals, removes_units
+
+    model = None
+    for modifier, entry in zip(modifiers, found["modifiers"], strict=True):
+        if removes_units(modifier):
+            model = build_model(source, computes=True) if model is None else model
+            with pointing_at(recipe_path, modifier):
+                entry["removes"] = removals(modifier, model)
 
 
 def _print_findings(found: dict[str, Any], everything: bool) -> None:

@@ -36,9 +36,9 @@ def check_patterns(modifier: Modifier, recipe_path: str) -> None:
     inside = [name for names in getattr(modifier, "partitions", None) or () for name in names]
     entries = modifier.selecting_entries() + as_entries(getattr(modifier, "exclude", None))
     for entry in entries + inside:
-        with _pointing_at(recipe_path, modifier, entry):
+        with pointing_at(recipe_path, modifier, entry):
             NamePatterns([entry])
-    with _pointing_at(recipe_path, modifier, "mask_type"):
+    with pointing_at(recipe_path, modifier, "mask_type"):
         get_mask_creator(getattr(modifier, "mask_type", "unstructured"))
 
 
@@ -50,13 +50,13 @@ def matches(modifier: Modifier, model: Module, recipe_path: str) -> list[dict[st
     """
     entries = modifier.selecting_entries()
     for entry in as_entries(getattr(modifier, "exclude", None)):
-        with _pointing_at(recipe_path, modifier, entry):
+        with pointing_at(recipe_path, modifier, entry):
             select_params(model, [entry], getattr(modifier, "params_strict", True))
     if getattr(modifier, "params_strict", True):
         for entry in entries:
-            with _pointing_at(recipe_path, modifier, entry):
+            with pointing_at(recipe_path, modifier, entry):
                 select_params(model, [entry])
-    with _pointing_at(recipe_path, modifier):
+    with pointing_at(recipe_path, modifier):
         selected = {id(one.param) for one in modifier.selects(model)}
     return [_catch(entry, model, selected) for entry in entries]
 
@@ -95,7 +95,7 @@ def overlaps(
             continue
         names = sorted(mine & others)
         if works_alone(one, other) and one.steps_resolved and other.steps_resolved:
-            with _pointing_at(recipe_path, other):
+            with pointing_at(recipe_path, other):
                 raise ValueError(both_prune(one, other, names, time))
         end = time[1] if time[1] < math.inf else -1
         pair = {"modifiers": [number, other_number], "names": names}
@@ -104,7 +104,8 @@ def overlaps(
 
 
 @contextmanager
-def _pointing_at(recipe_path: str, modifier: Modifier, text: str | None = None) -> Iterator[None]:
+def pointing_at(recipe_path: str, modifier: Modifier, text: str | None = None) -> Iterator[None]:
+    """Raise errors within the block as Problems that name a modifier and its line."""
     try:
         yield
     except (RuntimeError, ValueError) as error:

@@ -9,6 +9,8 @@ from typing import Any
 
 from sparseml.cli.recipe_phases import rows as phase_rows
 from sparseml.cli.recipe_plan import Plan, last_of
+from sparseml.cli.recipe_removals import notes as removal_notes
+from sparseml.cli.recipe_removals import rows as removal_rows
 from sparseml.cli.tables import table
 from sparseml.utils.text import shown
 
@@ -54,6 +56,10 @@ def tables(plan: Plan, everything: bool) -> Iterator[str]:
             columns = (">epoch", "what is dense", ">tensors", ">weights", ">density", "first")
             title = f"Steps of #{number}, density of what it prunes"
             yield table(title, columns, phase_rows(phases, None if everything else MOST_ROWS))
+    for number, modifier in enumerate(plan["modifiers"], start=1):
+        if removes := modifier.get("removes"):
+            columns = ("what", ">places", ">before", ">after")
+            yield table(f"What #{number} removes", columns, removal_rows(removes))
     if rows := list(_dense(plan.get("coverage", {}), everything)):
         yield table("What stays dense", ("parameters", "of", ">tensors", ">weights"), rows)
 
@@ -153,6 +159,7 @@ def notes(plan: Plan) -> Iterator[str]:
     yield from map(_overlap, plan.get("overlaps", []))
     for number, modifier in enumerate(plan["modifiers"], start=1):
         yield from (f"#{number} {note}" for note in _of_modifier(modifier, plan["epochs"]))
+        yield from removal_notes(number, modifier["removes"]) if "removes" in modifier else ()
     if plan["steps_per_epoch_assumed"]:
         yield f"{plan['steps_per_epoch']} steps per epoch are assumed; --steps-per-epoch sets them."
     if "coverage" in plan:

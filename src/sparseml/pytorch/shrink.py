@@ -29,7 +29,7 @@ from sparseml.pytorch.units.probing import sample_inputs
 from sparseml.pytorch.units.removal import remove, unpruned
 from sparseml.pytorch.units.saved import fill_shrunk, save_shrunk
 from sparseml.pytorch.utils.names import unwrap_module
-from sparseml.pytorch.utils.params import distinct_params, iter_layer_params
+from sparseml.pytorch.utils.params import iter_layer_params, parameter_count
 
 __all__ = [
     "STRUCTURE_DIMS",
@@ -122,17 +122,13 @@ def shrink(
         raise ValueError(f"round_to must be at least 1, found {round_to}")
     model = unwrap_module(model, root=True)
     inputs = sample_inputs(model) if example_inputs is None else example_inputs
-    before = _parameters(model)
+    before = parameter_count(model)
     hidden, skipped = _shrink_hidden(model, inputs, round_to, optimizer, check)
     channels, others = _shrink_channels(model, inputs, round_to, optimizer, check)
     places = (*hidden, *channels)
-    done = Shrinkage(places, before, _parameters(model), {**skipped, **others})
+    done = Shrinkage(places, before, parameter_count(model), {**skipped, **others})
     _LOGGER.info("%s", done)
     return done
-
-
-def _parameters(model: nn.Module) -> int:
-    return sum(found.param.numel() for found in distinct_params(model))
 
 
 def _shrink_hidden(

@@ -114,11 +114,21 @@ class Layer(_Part):
     scope: str | None = None
 
 
+class Place(_Part):
+    """Units of one kind in one place, before and after some were removed: ``stream``, ``heads``,
+    ``qk`` and ``vo`` (channels of queries and keys, of values), ``fc`` (neurons), ``channels``."""
+
+    kind: str
+    name: str
+    before: NonNegativeInt
+    after: NonNegativeInt
+
+
 class Variant(_Part):
     """One form of the model: ``dense`` (before), ``sparse`` (the run's own), ``shrunk``.
 
     ``samples`` is how many its metrics were measured on; ``trained`` is false for weights that were
-    just initialised.
+    just initialised; ``places`` are those that lost units.
     """
 
     description: str | None = None
@@ -130,6 +140,7 @@ class Variant(_Part):
     storage: Storage | None = None
     flops: Flops | None = None
     latency: list[Latency] = Field(default_factory=list)
+    places: list[Place] = Field(default_factory=list)
 
 
 class Result(_Part):

@@ -7,7 +7,8 @@ import logging
 import math
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from sparseml.run.errors import RunError, one_line
 from sparseml.run.progress import say
 from sparseml.run.session import Session
 from sparseml.run.settings.groups import RunSettings
+from sparseml.sparsification.types import SparsificationTypes
 
 _LOGGER = logging.getLogger(__name__)
 _DEFAULT_EPOCHS = 300
@@ -55,6 +57,39 @@ def require_fitting_patterns(
             raise RunError(
                 f"{recipe}: {type(modifier).__name__}: {one_line(error)}{hint}"
             ) from error
+
+
+@contextmanager
+def attaching(recipe: str) -> Iterator[None]:
+    """Raise what modifiers refuse as they are given a model, as RunErrors that name the recipe."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        raise RunError(f"{recipe}: {one_line(error)}") from error
+
+
+def require_steady_shapes(
+    manager: ScheduledModifierManager, recipe: str, several: bool = False, averages: bool = False
+) -> None:
+    """Check that nothing has to go on with parameters that a modifier makes smaller.
+
+    :param several: whether several processes train the model together
+    :param averages: whether a moving average of the weights is kept
+    :raises RunError: naming the modifier, and what to do
+    """
+    for modifier in manager.iter_modifiers():
+        name = f"{recipe}: {type(modifier).__name__}"
+        if modifier.resizes and several:
+            raise RunError(
+                f"{name} takes parts out of the model in the middle of training, which several "
+                "processes cannot do together: start one"
+            )
+        changes = SparsificationTypes.structured in modifier.sparsification_types
+        if averages and (modifier.resizes or changes):
+            raise RunError(
+                f"{name} takes parts out of the model in the middle of training, which a moving "
+                "average of its weights cannot follow: leave out --model-ema"
+            )
 
 
 def epochs_to_run(

@@ -80,6 +80,11 @@ def prepare(seed: int, threads: int | None) -> None:
     set_deterministic_seeds(seed)
 
 
+def started_together() -> bool:
+    """Return whether others were started with this process; torchrun and SLURM tell."""
+    return _number(("WORLD_SIZE", "SLURM_NTASKS"), 1) > 1
+
+
 @contextmanager
 def processes(device: str, timeout: float = 1800.0) -> Iterator[Processes]:
     """Join the processes that torchrun started, if it did, and part from them at the end.
@@ -94,7 +99,7 @@ def processes(device: str, timeout: float = 1800.0) -> Iterator[Processes]:
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if kind.startswith("cuda") and not torch.cuda.is_available():
         raise RunError(f"--device {device}: torch finds no GPU")
-    if _number(("WORLD_SIZE", "SLURM_NTASKS"), 1) < 2:  # neither has started others
+    if not started_together():
         yield Processes(device=_selected(kind))
         return
     local, rank = _number(_LOCAL_RANK, 0), _number(_RANK, 0)

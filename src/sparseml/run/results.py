@@ -10,6 +10,7 @@ import torch
 from torch.nn import Module
 
 from sparseml.pytorch.units.saved import save_shrunk
+from sparseml.pytorch.utils.params import parameter_count
 from sparseml.report import (
     RunDirectory,
     Variant,
@@ -19,7 +20,7 @@ from sparseml.report import (
     write_report,
 )
 from sparseml.report.run_directory import SHRUNK_FOLDER
-from sparseml.report.shrinking import shrunk_copy
+from sparseml.report.shrinking import layers_text, places_text, shrunk_copy, shrunk_places
 from sparseml.run.errors import RunError, one_line
 from sparseml.run.files import holds_run
 from sparseml.run.masks import MASKS_FILE, write_masks
@@ -95,7 +96,8 @@ def write_outcome(
     sparse = _described(session, model, found, inputs)
     run.write_result({**before, "sparse": sparse}, layer_sparsities(model, pruned.manager))
     write_masks(run.path / MASKS_FILE, pruned.masks)
-    shrunk = _write_shrunk(run, model, inputs)
+    whole = None if dense is None else parameter_count(dense)
+    shrunk = _write_shrunk(run, session, model, inputs, whole)
     if dense is not None and rounds > 0:
         models = {"dense": dense, "sparse": model, **shrunk}
         with torch.inference_mode():
@@ -104,20 +106,30 @@ def write_outcome(
     return weights
 
 
-def _write_shrunk(run: RunDirectory, model: Module, inputs: Any) -> dict[str, Module]:
-    """Write the model without what is zero as a whole, where something is."""
+def _write_shrunk(
+    run: RunDirectory, session: Session, model: Module, inputs: Any, whole: int | None
+) -> dict[str, Module]:
+    """Write the model without what is zero as a whole, or that lost units already.
+
+    :param whole: how many parameters there were; None where that is not known
+    """
     try:
         found = shrunk_copy(model, inputs)
     except (RuntimeError, ValueError) as error:
         run.write_result(notes=[f"Whether it can be shrunk was not found out: {one_line(error)}."])
-        return {}
+        found = None
     if found is None:
         return {}
-    smaller, done = found
-    save_shrunk(smaller, run.path / SHRUNK_FOLDER)
-    told = f"{done}; it computes the same"
-    run.write_result({"shrunk": describe_model(smaller, inputs=inputs, description=told)})
-    return {"shrunk": smaller}
+    save_shrunk(found, run.path / SHRUNK_FOLDER, getattr(session, "built_by", None))
+    places = shrunk_places(found)
+    told = places_text(places)
+    if whole is not None:
+        told += f", {parameter_count(found)} of {whole} parameters"
+    told += "; it computes the same" if parameter_count(found) < parameter_count(model) else ""
+    described = describe_model(found, inputs=inputs, description=told)
+    described = described.model_copy(update={"places": places})
+    run.write_result({"shrunk": described}, notes=[layers_text(places)])
+    return {"shrunk": found}
 
 
 def describe_dense(session: Session, found: Found) -> Variant:

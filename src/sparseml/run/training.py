@@ -16,11 +16,12 @@ from typing import Any
 from torch import Tensor
 
 from sparseml.pytorch.utils.logger import BaseLogger
+from sparseml.pytorch.utils.params import parameter_count
 from sparseml.report import RunDirectory
 from sparseml.run.batch_norm import retune_batch_norm
 from sparseml.run.checkpoints import Checkpoints, RunIdentity, find_checkpoint
 from sparseml.run.errors import RunError
-from sparseml.run.fitting import foretell, load_recipe
+from sparseml.run.fitting import foretell, load_recipe, require_steady_shapes
 from sparseml.run.logs import EpochLog, service_loggers
 from sparseml.run.masks import (
     carry_masks,
@@ -30,7 +31,7 @@ from sparseml.run.masks import (
     masks_of_run,
     tell_carried,
 )
-from sparseml.run.processes import prepare, processes
+from sparseml.run.processes import prepare, processes, started_together
 from sparseml.run.progress import say
 from sparseml.run.results import (
     describe_dense,
@@ -53,7 +54,9 @@ def run_training(settings: TrainingRunSettings, glue: Glue) -> None:
     """
     prepare(settings.run.seed, settings.run.threads)
     # what is cheap to find out comes before models and data
-    load_recipe(settings.run.sparseml_recipe, settings.run.recipe_args)
+    manager = load_recipe(settings.run.sparseml_recipe, settings.run.recipe_args)
+    # also before the others are waited for
+    require_steady_shapes(manager, settings.run.sparseml_recipe, started_together())
     keeping = settings.checkpoints
     resumed = find_checkpoint(keeping.resume) if keeping.resume else None
     carried = keeping.initial_masks if resumed is None else None
@@ -101,6 +104,8 @@ class _Run:
     def _set_up(self, glue: Glue, masks: Mapping[str, Tensor]) -> Training:
         mask_weights(self.session.model, masks)
         training = glue.set_up_training(self.session, self.settings, self.loggers, self._log)
+        recipe, averages = self.settings.run.sparseml_recipe, training.averaged is not None
+        require_steady_shapes(training.manager, recipe, averages=averages)
         taken, per_epoch = carry_masks(training.manager, masks), training.steps_per_epoch
         steps = per_epoch * training.epochs
         if self.where.is_first:
@@ -130,10 +135,10 @@ class _Run:
 
     def _epoch(self, epoch: int) -> None:
         training, session = self.training, self.session
-        before = masked_sparsity(training.manager)
+        before, size = masked_sparsity(training.manager), parameter_count(session.model)
         name = f"epoch {epoch + 1}/{training.epochs}"
         trained = training.epoch(epoch, name)
-        changed = trained["sparsity"] != before
+        changed = (trained["sparsity"], parameter_count(session.model)) != (before, size)
         if changed and self.settings.run.bn_retune:
             batches = session.training_batches()
             retune_batch_norm(session.model, batches, self.settings.run.bn_retune, self.where)
@@ -152,9 +157,12 @@ class _Run:
         """Write the checkpoints that are due."""
         keeping, telling = self.settings.checkpoints, self.session.metrics[0]
         level, reached = f"{row['sparsity']:.2f}", row[f"eval/{telling.name}"]
+        # a model that has lost units is another one, whatever the whole one could do
+        now = {"level": level, "parameters": parameter_count(self.session.model)}
+        other = any(self.best.get(key) != value for key, value in now.items())
         paths = [self.checkpoints.last] if keeping.save_last else []
-        if self.best.get("level") != level or telling.betters(reached, self.best[telling.name]):
-            self.best = {"level": level, telling.name: reached, "epoch": row["epoch"]}
+        if other or telling.betters(reached, self.best[telling.name]):
+            self.best = {**now, telling.name: reached, "epoch": row["epoch"]}
             paths.append(self.checkpoints.best(row["sparsity"]))
         if keeping.checkpoint_freq > 0 and self.done % keeping.checkpoint_freq == 0:
             paths.append(self.checkpoints.of_epoch(row["epoch"]))

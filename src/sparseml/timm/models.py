@@ -13,6 +13,7 @@ from timm.data import resolve_data_config
 from torch import Tensor, nn
 
 from sparseml.pytorch.optim.loading import load_model as load_weights
+from sparseml.pytorch.units.saved import fill_shrunk, holds_shrunk
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.saving.files import CheckpointError
 from sparseml.run.errors import RunError, few, one_line
@@ -56,7 +57,8 @@ def load_model(
 
     :param name: a name that timm knows, perhaps after ``timm:``, or ``module.path:callable``,
         called with ``kwargs``
-    :param checkpoint: a file of weights, ``.safetensors`` or torch's, with or without a recipe
+    :param checkpoint: a file of weights, ``.safetensors`` or torch's, with or without a recipe, or
+        the folder of a shrunk model
     :param pretrained: load timm's pretrained weights, by default if there is no checkpoint; the
         user's own models never have any
     :param split_attention: give each attention three layers in place of its ``qkv``
@@ -77,10 +79,13 @@ def load_model(
     if not isinstance(model, nn.Module):
         found = type(model).__name__
         raise RunError(f"{flags[0]} {name} must give a torch.nn.Module, got {found}")
-    if checkpoint:
+    shrunk = checkpoint is not None and holds_shrunk(checkpoint)
+    if checkpoint and not shrunk:
         _load_weights(model, name, checkpoint, flags[1])
     if split_attention and not split_qkv(model):
         raise RunError(f"--split-qkv: {name} has no attention with a layer 'qkv' to split")
+    if checkpoint and shrunk:  # as it was when it lost units
+        fill_shrunk(model, checkpoint)
     return model
 
 

@@ -6,7 +6,7 @@ import errno
 import functools
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparseml.pytorch.units.saved import holds_shrunk
 from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_sampler
 from sparseml.pytorch.utils.layers import evaluating
 from sparseml.run.errors import RunError
@@ -69,6 +70,7 @@ class ImageSession:
     training_batch: int
     gradient_batch: int
     weights_loaded: bool | None = None
+    built_by: Mapping[str, Any] | None = None
 
     metrics: Sequence[Metric] = (
         Metric("top1", "val/acc"),
@@ -181,7 +183,15 @@ def open_session(settings: OneShotSettings | TrainingSettings, where: Processes)
         run.bn_retune_batch_size or training_batch,
         settings.sampler.gs_batch_size or gradient_batch,
         _weights_loaded(chosen, model),
+        _built_by(chosen, kwargs),
     )
+
+
+def _built_by(chosen: ModelSettings, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what builds the model again, for who loads a shrunk one."""
+    split = {"split_qkv": True} if chosen.split_qkv else {}
+    name = chosen.model.removeprefix("timm:")
+    return {"library": "timm", "name": name, "kwargs": dict(kwargs), **split}
 
 
 def _weights_loaded(chosen: ModelSettings, model: nn.Module) -> bool | None:
@@ -243,7 +253,7 @@ def check_settings(settings: OneShotSettings | TrainingSettings, where: Processe
         if name:
             require_model(name, flag)
     for flag, file in files:
-        if file and not Path(file).is_file():
+        if file and not Path(file).is_file() and not holds_shrunk(file):
             reason = os.strerror(errno.EISDIR) if Path(file).is_dir() else "no such file"
             raise RunError(f"{flag} {file}: {reason}")
     for split in (data.train_split, data.val_split):

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from sparseml.run.errors import RunError, one_line
 from sparseml.run.fitting import (
+    attaching,
     epochs_to_run,
     load_recipe,
     require_fitting_patterns,
@@ -72,7 +73,8 @@ def set_up_training(
     lent: dict[str, Any] = {"loggers": loggers, "grad_sampler": session.grad_sampler()}
     if distillation is not None:
         lent["distillation_teacher"] = distillation.teacher
-    optimizer = manager.modify(model, inner, steps, wrap_optim=scaler, **lent)
+    with attaching(recipe):
+        optimizer = manager.modify(model, inner, steps, wrap_optim=scaler, **lent)
     return ImageTraining(
         session,
         settings,

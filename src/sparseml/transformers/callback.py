@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sparseml.pytorch.optim import ScheduledModifierManager, StepDriver
 from sparseml.pytorch.optim.summary import RunSummary
+from sparseml.pytorch.sparsification.distillation.teacher import needing_teacher
 from sparseml.pytorch.sparsification.modifier import Loggers
 from sparseml.run.errors import one_line
 from sparseml.transformers.checkpoints import (
@@ -112,9 +113,9 @@ class SparseMLCallback(TrainerCallback):
         """Check that the recipe fits the model."""
         require_fitting_model(self.manager, kwargs["model"], self.recipe_name)
         distilling = self.manager.distillation_modifiers
-        if distilling and self.teacher is None:
+        if (needing := needing_teacher(self.manager)) and self.teacher is None:
             raise CallbackError(
-                f"{type(distilling[0]).__name__} of {self.recipe_name} needs a teacher: "
+                f"{type(needing[0]).__name__} of {self.recipe_name} needs a teacher: "
                 "SparseMLCallback(..., teacher=...), a module, a folder, 'self' or 'disable'"
             )
         if not distilling and self.teacher is not None:

@@ -14,6 +14,7 @@ from transformers.utils import logging as library_logging
 from sparseml.run.errors import RunError, few, one_line
 from sparseml.transformers.data.classifier import Classifier
 from sparseml.transformers.errors import loading
+from sparseml.transformers.shrunk import with_weights
 
 PREFIX = "hf:"
 _WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
@@ -93,10 +94,9 @@ def load_causal(folder: Path, config: Any, what: str) -> Classifier:
     """
     with loading(what):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model, found = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, config=config, local_files_only=True, output_loading_info=True
-        )
-    return Classifier(model, tokenizer, None, tuple(sorted(found["missing_keys"])))
+        kind = transformers.AutoModelForCausalLM
+        model, missing = with_weights(kind, str(folder), config, local_files_only=True)
+    return Classifier(model, tokenizer, None, tuple(missing))
 
 
 @contextmanager

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, Subset
 
+from sparseml.pytorch.units.origins import origins_of
+from sparseml.pytorch.units.saved import save_shrunk
 from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_sampler
 from sparseml.pytorch.utils.layers import evaluating
 from sparseml.pytorch.utils.names import unwrap_module
@@ -142,7 +144,10 @@ class TextSession:
         """Write a folder that ``AutoModel.from_pretrained`` reads, with tokenizer and recipe."""
         saved: Any = unwrap_module(model, root=True)
         with quiet():
-            saved.save_pretrained(folder)
+            if origins_of(saved):
+                save_shrunk(saved, folder)
+            else:
+                saved.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         with atomic_text(folder / RECIPE_NAME) as file:
             file.write(str(manager))

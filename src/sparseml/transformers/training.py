@@ -13,10 +13,12 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from sparseml.pytorch.optim import StepDriver
+from sparseml.pytorch.sparsification.distillation.teacher import needing_teacher
 from sparseml.pytorch.utils.layers import evaluating
 from sparseml.pytorch.utils.tensors.nested import tensors_on
 from sparseml.run.errors import RunError
 from sparseml.run.fitting import (
+    attaching,
     epochs_to_run,
     load_recipe,
     require_fitting_patterns,
@@ -148,14 +150,15 @@ def set_up_training(
     epochs = epochs_to_run(manager, asked, "epochs" in settings.given, recipe)
     require_fitting_schedule(manager, steps, epochs, recipe)
     lent: dict[str, Any] = {"grad_sampler": session.grad_sampler(), "steps_per_epoch": steps}
-    teacher = _teacher(session, settings, bool(manager.distillation_modifiers))
+    teacher = _teacher(session, settings, manager)
     if teacher is not None:
         lent["distillation_teacher"] = teacher
     freeze_unreached(session.model, manager, session.sample_inputs())
     optimizer = decaying_adamw(session.model, schedule.lr, chosen)
     scheduler = _scheduler(settings, optimizer, manager, epochs * steps, steps)
     model = where.share(session.model)
-    manager.initialize(model, loggers=loggers, **lent)
+    with attaching(recipe):
+        manager.initialize(model, loggers=loggers, **lent)
     driver = StepDriver(model, optimizer, manager, steps)
     return TextTraining(
         session,
@@ -229,14 +232,14 @@ def _scheduler(
     return transformers.get_scheduler(name, optimizer, warmup, steps)
 
 
-def _teacher(session: TextSession, settings: TrainingSettings, distils: bool) -> Any:
+def _teacher(session: TextSession, settings: TrainingSettings, manager: Any) -> Any:
     """Return the teacher of the recipe's distillation, on the device of the model."""
     given, recipe = settings.teacher.teacher, settings.run.sparseml_recipe
     if given is None:
-        if distils:
+        if needing_teacher(manager):
             raise RunError(f"{recipe} distils from a teacher: give --teacher hf:DIR, or self")
         return None
-    if not distils:
+    if not manager.distillation_modifiers:
         raise RunError(f"--teacher {given}: {recipe} has no modifier that distils from it")
     if given == _SELF:
         return _SELF

@@ -142,6 +142,8 @@ SAMPLER = {
 }
 """What modifiers get that need gradients, and others do not mind."""
 
+GIVEN = {"grad_sampler": SAMPLER, "distillation_teacher": "disable"}
+
 NAMES = sorted(FIELDS)
 UPDATES = [n for n in NAMES if issubclass(getattr(sparsification, n), ScheduledUpdateModifier)]
 
@@ -226,7 +228,7 @@ class TestFields:
 
     def test_fields_are_frozen_once_initialised(self, name, model):
         modifier = make(name)
-        modifier.initialize(model, grad_sampler=SAMPLER)
+        modifier.initialize(model, **GIVEN)
         for field in modifier.props(only_serializable=True):
             with pytest.raises(AttributeError):
                 setattr(modifier, field, getattr(modifier, field))
@@ -302,7 +304,7 @@ class TestLifeCycle:
 
     def test_starts_and_ends_on_time(self, name, model, optimizer, loggers):
         modifier = make(name)
-        modifier.initialize(model, 0.0, loggers, unknown=1, grad_sampler=SAMPLER)
+        modifier.initialize(model, 0.0, loggers, unknown=1, **GIVEN)
         updates = [train_step(modifier, model, optimizer, step / 4) for step in range(20)]
         assert updates[:4] == [False] * 4 and updates[4]
         assert modifier.started
@@ -315,14 +317,14 @@ class TestLifeCycle:
 
     def test_updates_only_through_the_schedule(self, name, model, optimizer):
         modifier = make(name)
-        modifier.initialize(model, grad_sampler=SAMPLER)
+        modifier.initialize(model, **GIVEN)
         for call in (modifier.update, modifier.log_update):
             with pytest.raises(RuntimeError):
                 call(model, optimizer, 1.0, 4)
 
     def test_started_set_from_outside(self, name, model):
         modifier = make(name)
-        modifier.initialize(model, grad_sampler=SAMPLER)
+        modifier.initialize(model, **GIVEN)
         modifier._started = True
         assert not modifier.start_pending(2.0, 4)
         assert modifier.end_pending(3.0, 4) == modifier.update_ready(3.0, 4) or name in UPDATES
@@ -330,7 +332,7 @@ class TestLifeCycle:
 
     def test_disabled(self, name, model, optimizer):
         modifier = make(name)
-        modifier.initialize(model, grad_sampler=SAMPLER)
+        modifier.initialize(model, **GIVEN)
         modifier.enabled = False
         assert not modifier.update_ready(1.0, 4)
         assert not modifier.start_pending(1.0, 4) and not modifier.end_pending(9.0, 4)
@@ -343,15 +345,15 @@ class TestLifeCycle:
 
     def test_one_shot(self, name, model):
         modifier = make(name)
-        modifier.apply(model, unknown=1, grad_sampler=SAMPLER)
+        modifier.apply(model, unknown=1, **GIVEN)
         assert not modifier.initialized
-        modifier.apply(model, math.inf, finalize=False, grad_sampler=SAMPLER)
+        modifier.apply(model, math.inf, finalize=False, **GIVEN)
         assert modifier.initialized
 
     def test_leaves_no_trace_in_the_model(self, name, model, optimizer):
         keys, modules = list(model.state_dict()), list(model.modules())
         modifier = make(name)
-        modifier.initialize(model, grad_sampler=SAMPLER)
+        modifier.initialize(model, **GIVEN)
         for step in range(16):
             train_step(modifier, model, optimizer, step / 4)
         assert list(model.state_dict()) == keys and list(model.modules()) == modules
@@ -361,8 +363,8 @@ class TestLifeCycle:
 
     def test_state_round_trip(self, name, model):
         modifier, again = make(name), make(name)
-        modifier.initialize(model, grad_sampler=SAMPLER)
-        again.initialize(copy.deepcopy(model), grad_sampler=SAMPLER)
+        modifier.initialize(model, **GIVEN)
+        again.initialize(copy.deepcopy(model), **GIVEN)
         state = modifier.state_dict()
         again.load_state_dict(state)
         with pytest.raises(IndexError):
@@ -380,6 +382,6 @@ class TestLifeCycle:
 def test_update_remembers_its_epoch(name, model, optimizer):
     modifier = make(name)
     assert modifier._last_update_epoch == -1.0
-    modifier.initialize(model, grad_sampler=SAMPLER)
+    modifier.initialize(model, **GIVEN)
     train_step(modifier, model, optimizer, 1.0)
     assert modifier._last_update_epoch == 1.0

@@ -83,6 +83,11 @@ class LayerThinningModifier(ScheduledModifier):
 
     sparsification_types = of_types(SparsificationTypes.pruning, SparsificationTypes.structured)
 
+    @property
+    def resizes(self) -> bool:
+        """Return whether something is removed before training is over."""
+        return bool(self._update_epochs)
+
     def advance_epochs(self, ref_start_epoch: float | None = None) -> None:
         """Shift start and ``update_epochs``, as when the modifier joins a longer recipe."""
         super().advance_epochs(ref_start_epoch)

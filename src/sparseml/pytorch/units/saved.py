@@ -135,6 +135,11 @@ def fill_shrunk(model: nn.Module, folder: str | os.PathLike[str]) -> None:
         raise _other(path, told)
 
 
+def holds_shrunk(folder: str | os.PathLike[str]) -> bool:
+    """Return whether a folder is one of :func:`save_shrunk`."""
+    return (Path(folder).expanduser() / SHAPES_FILE).is_file()
+
+
 def read_shapes(folder: Path) -> dict[str, Any]:
     """Return the content of ``shrunk.json``.
 

@@ -61,6 +61,11 @@ def distinct_params(module: nn.Module) -> list[NamedLayerParam]:
     return list(found.values())
 
 
+def parameter_count(module: nn.Module) -> int:
+    """Return how many entries all parameters have, tied ones counted once."""
+    return sum(found.param.numel() for found in distinct_params(module))
+
+
 def prunable_params(module: nn.Module) -> list[NamedLayerParam]:
     """Return the weights of the prunable layers, in the model's order, as far as masks fit them.
 

@@ -42,16 +42,16 @@ def load_classifier(
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+    from sparseml.transformers.shrunk import with_weights
+
     require_model_folder(name, flag)
     with loading(f"{flag} {name}"):
         config = AutoConfig.from_pretrained(name)
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=fast_tokenizer)
         _require_outputs(config, task, f"{flag} {name}")
         order = label_order(config, task)
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            name, config=config, output_loading_info=True
-        )
-    return Classifier(model, tokenizer, order, tuple(sorted(info["missing_keys"])))
+        model, missing = with_weights(AutoModelForSequenceClassification, name, config)
+    return Classifier(model, tokenizer, order, tuple(missing))
 
 
 def require_model_folder(name: str, flag: str = "--model-name-or-path") -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager, ScheduledOptimizer, StepDriver
 from sparseml.pytorch.optim.step_driver import Position
+from sparseml.pytorch.sparsification.distillation.teacher import needing_teacher
 from sparseml.pytorch.utils.logger import LoggerManager
 from sparseml.pytorch.utils.optimizers import stepping_optimizers
 from sparseml.pytorch.utils.sparsification import ModuleSparsificationInfo
@@ -317,19 +318,19 @@ class RecipeManagerTrainerInterface(_Trainer):
     def _lent(self) -> dict[str, Any]:
         """Return what modifiers need of a Trainer."""
         assert self.manager is not None
-        distils = bool(self.manager.distillation_modifiers)
-        if distils and self.teacher is None and not self.one_shot:
+        needing = needing_teacher(self.manager)
+        if needing and self.teacher is None and not self.one_shot:
             raise ValueError(
-                f"{type(self.manager.distillation_modifiers[0]).__name__} of the recipe needs a "
-                "teacher: give the Trainer teacher=..., a model, 'self' or 'disable'"
+                f"{type(needing[0]).__name__} of the recipe needs a teacher: give the Trainer "
+                "teacher=..., a model, 'self' or 'disable'"
             )
-        teacher = "disable" if self.teacher is None else self.teacher
+        teacher = {} if self.teacher is None else {"distillation_teacher": self.teacher}
         sampler = {
             **self._gradient_sampler(loader=None),
             "data_loader_builder": self._data_loader,
             "loss_function": self._loss_of,
         }
-        return {"grad_sampler": sampler, "distillation_teacher": teacher}
+        return {"grad_sampler": sampler, **teacher}
 
     def _gradient_sampler(self, loader: Any) -> dict[str, Any]:
         batch_size = self.args.per_device_train_batch_size

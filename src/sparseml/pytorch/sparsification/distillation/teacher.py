@@ -17,6 +17,11 @@ from sparseml.pytorch.utils.tensors.nested import device_of, tensors_module_forw
 Teacher = Callable[..., Any]
 
 
+def needing_teacher(manager: Any) -> list[Any]:
+    """Return the modifiers of a recipe that do nothing unless they are given a teacher."""
+    return [one for one in manager.distillation_modifiers if "distillation_teacher" in one.needs()]
+
+
 def copy_as_teacher(module: Module) -> Module:
     """A copy of the model inside all wrappers, in evaluation mode, that never trains."""
     teacher = copy.deepcopy(unwrap_module(module, root=True))

@@ -23,6 +23,7 @@ from sparseml.pytorch.utils.names import unwrap_module
 
 _LOGGER = logging.getLogger(__name__)
 _TOLERANCE = 1e-4
+_SHARP = 2.0
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def _fault(model: nn.Module, found: Sequence[GatedUnits], inputs: Any) -> str:
     probe = copy.deepcopy(model).eval()
     keeps = {units: _every_second(units) for units in found}
     try:
+        _sharpen(probe, found)
         gates = Gates(probe, found)
         for units, keep in keeps.items():
             gates.lower(units.key, keep, 0.0)
@@ -140,6 +142,19 @@ def _fault(model: nn.Module, found: Sequence[GatedUnits], inputs: Any) -> str:
     except (RuntimeError, ValueError) as error:
         return f"removal breaks the model: {error}"
     return _difference(before, after)
+
+
+def _sharpen(probe: nn.Module, found: Sequence[GatedUnits]) -> None:
+    """Give queries and keys weights by which attention is far from even: a wrong scale shows then,
+    which it hardly does in a model that was just initialised."""
+    generator = torch.Generator().manual_seed(0)
+    for units in found:
+        for member in units.group.members if units.kind == QK else ():
+            slices = probe.get_parameter(member.param).movedim(member.dim, 0)
+            if slices.ndim > 1:
+                drawn = torch.randn(slices.shape, generator=generator) * _SHARP
+                inside = (member.index >= 0).to(slices.device)
+                slices[inside] = (drawn / slices.shape[1] ** 0.5).to(slices)[inside]
 
 
 def _every_second(units: GatedUnits) -> Tensor:

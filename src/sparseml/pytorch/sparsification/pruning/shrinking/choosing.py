@@ -76,6 +76,18 @@ def model_keep_ratio(
     return keep_ratio(totals[2], totals[1], rate)
 
 
+def wanted_units(groups: GatedGroups, stage: int, owner: str) -> tuple[GatedUnits, ...]:
+    """Return the units of a stage; a ValueError in the name of ``owner`` if there are none."""
+    kinds = STAGES[stage]
+    if not (wanted := groups.of(*kinds)):
+        why = "; ".join(f"{key}: {reason}" for key, reason in groups.skipped.items())
+        raise ValueError(
+            f"{owner} finds nothing to remove in stage {stage} ({', '.join(kinds)})"
+            f"{': ' + why if why else ''}"
+        )
+    return wanted
+
+
 def unit_scores(
     model: nn.Module, gates: Gates, sampler: GradientSampler, batches: int
 ) -> dict[str, Tensor]:

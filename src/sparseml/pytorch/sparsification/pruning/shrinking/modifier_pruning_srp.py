@@ -41,6 +41,7 @@ from sparseml.pytorch.sparsification.pruning.shrinking.choosing import (
     kept_units,
     model_keep_ratio,
     unit_scores,
+    wanted_units,
 )
 from sparseml.pytorch.sparsification.pruning.shrinking.fading import Fading
 from sparseml.pytorch.sparsification.pruning.shrinking.teaching import Teaching
@@ -171,9 +172,8 @@ class SRPPruningModifier(ScheduledModifier):
                 "several processes cannot do together: train in one, or stage 2 with remove: false"
             )
         given, owner = kwargs.get("grad_sampler"), type(self).__name__
-        builder, _ = parts_of(given, owner)
+        builder, loss = parts_of(given, owner)
         keywords = dict(self.grad_sampler_kwargs or {})
-        self._sampler = GradientSampler(given, keywords, owner)
         data = SamplingData(lambda: call_builder(builder, keywords), owner)
         with data.random_numbers.drawing():
             args, named, _ = data.next_batch()
@@ -188,22 +188,15 @@ class SRPPruningModifier(ScheduledModifier):
         # at once, so that a second stage knows the model as it was before the first
         groups = gated_units(self._model, self._inputs)
         self._wanted(groups)
-        self._originals = {
-            units.key: original_size(self._model, units.key, units.group.size)
-            for units in groups.found
-        }
-        self._keep = self.keep_ratio or model_keep_ratio(
-            self._model, groups, float(self.compression_rate), self._originals
-        )
+        self._originals, self._keep = self._whole(self._model, groups)
         self._removals, self._chosen, self._gate, self._zeroed = 0, {}, 1.0, False
-        teacher = kwargs.get("distillation_teacher")
-        self._teaching = None
+        teacher, self._teaching = kwargs.get("distillation_teacher"), None
         if self.changes_loss and not (isinstance(teacher, str) and teacher == "disable"):
             weight, temperature = float(self.kd_weight), float(self.kd_temperature)
             self._teaching = Teaching(self._model, teacher, weight, temperature)
-            loss = self._teaching.around(parts_of(given, owner)[1], self._model)
-            own = {**given, **dict.fromkeys(LOSSES, loss)}
-            self._sampler = GradientSampler(own, keywords, owner)
+            loss = self._teaching.around(loss, self._model)
+        own = {**given, **dict.fromkeys(LOSSES, loss)}
+        self._sampler = GradientSampler(own, keywords, owner)
         _LOGGER.info("%s keeps %.6f of the units", owner, self._keep)
         if is_one_shot(epoch):
             for _ in range(int(self.pruning_iter)):
@@ -313,6 +306,25 @@ class SRPPruningModifier(ScheduledModifier):
         )
         return self._teaching.added_to(loss, module, inputs, outputs, labels)
 
+    def would_keep(
+        self, module: Module, example_inputs: Any = None
+    ) -> tuple[dict[GatedUnits, Tensor], Mapping[str, str]]:
+        """Return as many units of a model as will stay, whichever those are; changes nothing.
+
+        :param example_inputs: of the model; None where it says itself what it takes
+        :return: for each of the units bool ``[size]``, and those that cannot go with the reason
+        :raises ValueError: for a model in which nothing of the stage can go
+        """
+        model = unwrap_module(module, root=True)
+        groups = gated_units(model, example_inputs)
+        wanted = self._wanted(groups)
+        originals, keep = self._whole(model, groups)
+        none = {one.key: torch.zeros(one.group.size) for one in wanted}
+        kept = kept_units(wanted, none, originals, keep, least=int(self.min_keep))
+        kinds = STAGES[int(self.stage)]
+        skipped = {k: why for k, why in groups.skipped.items() if k.partition(" ")[0] in kinds}
+        return {one: kept[one.key] for one in wanted}, skipped
+
     def _boundary(self, iteration: int, steps_per_epoch: int) -> int:
         """The step, counted from the start, at which an iteration begins."""
         lasts = float(self._end_epoch) - max(float(self._start_epoch), 0.0)
@@ -320,14 +332,13 @@ class SRPPruningModifier(ScheduledModifier):
         return round(steps * iteration / int(self.pruning_iter))
 
     def _wanted(self, groups: GatedGroups) -> tuple[GatedUnits, ...]:
-        kinds = STAGES[int(self.stage)]
-        if not (wanted := groups.of(*kinds)):
-            why = "; ".join(f"{key}: {reason}" for key, reason in groups.skipped.items())
-            raise ValueError(
-                f"{type(self).__name__} finds nothing to remove in stage {self.stage} "
-                f"({', '.join(kinds)}){': ' + why if why else ''}"
-            )
-        return wanted
+        return wanted_units(groups, int(self.stage), type(self).__name__)
+
+    def _whole(self, model: Module, groups: GatedGroups) -> tuple[dict[str, int], float]:
+        """How many units there were before any went, by key, and the share of them to keep."""
+        originals = {one.key: original_size(model, one.key, one.group.size) for one in groups.found}
+        rate = float(self.compression_rate)
+        return originals, self.keep_ratio or model_keep_ratio(model, groups, rate, originals)
 
     def _discovered(self) -> tuple[GatedUnits, ...]:
         assert self._model is not None
@@ -347,15 +358,9 @@ class SRPPruningModifier(ScheduledModifier):
         for key, keep in self._chosen.items():  # of an iteration before, and still there
             scores[key] = scores[key].masked_fill(~keep, -torch.inf)
         originals = {one.key: self._originals.get(one.key, one.group.size) for one in units}
-        self._chosen = kept_units(
-            units,
-            scores,
-            originals,
-            self._keep,
-            (self._removals + 1, int(self.pruning_iter)),
-            self.ffn_ranking == "per_layer",
-            int(self.min_keep),
-        )
+        now = (self._removals + 1, int(self.pruning_iter))
+        per_layer, least = self.ffn_ranking == "per_layer", int(self.min_keep)
+        self._chosen = kept_units(units, scores, originals, self._keep, now, per_layer, least)
         self._zeroed = False
         self._fade(units, 1.0)
 
