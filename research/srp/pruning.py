@@ -1,7 +1,8 @@
 """Shrink a trained Transformer by SRP, with the flags of its first implementation.
 
     python research/srp/pruning.py DATA --task SRPtranslation --arch srp_iwslt_de_en \\
-        --criterion srp --optimizer srp_adam --lr 5e-4 --max-tokens 4096 --max-epoch 20 --save-dir output/stage1 \\
+        --criterion srp --optimizer srp_adam --lr 5e-4 --max-tokens 4096 --max-epoch 20 \\
+        --save-dir output/stage1 \\
         --pretrained-model output/dense/checkpoint_best.pt --srp --compression-rate 0.2 \\
         --pruning-stage 1 --pruning-period 20 --decreasing sa --weighted-layernorm
 
