@@ -5,10 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint types contracts clean
+.PHONY: demo srp-demo test lint types contracts clean
 
 demo: $(STAMP)
 	$(BIN)/python integrations/demo/digits.py $(DEMO_ARGS)
+
+srp-demo: $(STAMP)
+	$(BIN)/python research/srp/demo.py $(DEMO_ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)

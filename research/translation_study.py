@@ -139,14 +139,14 @@ def run(args: Namespace, results: StudyResults, method: str, sparsity: float, se
     print(f"{method} at {sparsity:g}, seed {seed}", flush=True)
     folder = args.runs / f"{method}_{sparsity:g}_{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    plugin = ["--user-dir", _said([sys.executable, "-m", "sparseml.fairseq"])]
+    plugin = user_dir()
     command = ["fairseq-train", str(args.data.absolute()), *plugin, *TRAIN.split()]
     command += ["--seed", str(seed), "--max-epoch", str(EPOCHS), "--save-dir", str(folder)]
     if method != DENSE:
         recipe = folder / "recipe.yaml"
         recipe.write_text(METHODS[method].text(sparsity))
         command += ["--sparseml-recipe", str(recipe)]
-    _call(command, folder / "train.log")
+    call(command, folder / "train.log")
     weights = folder / "checkpoint_last.pt"
     row = {"model": MODEL, "method": method, "seed": seed, "sparsity": sparsity}
     results.add(row | _found(args, plugin, weights, folder))
@@ -156,7 +156,17 @@ def _found(args: Namespace, plugin: Sequence[str], weights: Path, folder: Path) 
     """Return BLEU with its bootstrapped error, and the share of zeros in what is pruned."""
     command = ["fairseq-generate", str(args.data.absolute()), *plugin, "--path", str(weights)]
     log = folder / "test.log"
-    _call([*command, *GENERATE.split()], log)
+    call([*command, *GENERATE.split()], log)
+    with torch.serialization.safe_globals([Namespace]):  # fairseq keeps its arguments so
+        state = torch.load(weights, map_location="cpu", weights_only=True)["model"]
+    pruned = [value for name, value in state.items() if re.search(PRUNABLE, name)]
+    zeros = sum(int((value == 0).sum()) for value in pruned)
+    ratio = round(zeros / sum(value.numel() for value in pruned), 4)
+    return {**score(log), "ratio": ratio}
+
+
+def score(log: Path) -> dict[str, float]:
+    """Return BLEU with its bootstrapped error, of what ``fairseq-generate`` has written."""
     text = log.read_text(encoding="utf-8")
     hypotheses, references = (
         dict(re.findall(pattern, text, re.MULTILINE))
@@ -165,31 +175,26 @@ def _found(args: Namespace, plugin: Sequence[str], weights: Path, folder: Path) 
     from sacrebleu.metrics import BLEU
 
     order = sorted(references, key=int)
-    score = BLEU().corpus_score(
+    found = BLEU().corpus_score(
         [hypotheses[number] for number in order],
         [[references[number] for number in order]],
         n_bootstrap=1000,
     )
-    with torch.serialization.safe_globals([Namespace]):  # fairseq keeps its arguments so
-        state = torch.load(weights, map_location="cpu", weights_only=True)["model"]
-    pruned = [value for name, value in state.items() if re.search(PRUNABLE, name)]
-    zeros = sum(int((value == 0).sum()) for value in pruned)
-    return {
-        "bleu": round(score.score, 2),
-        "error": round(score._ci, 2),
-        "ratio": round(zeros / sum(value.numel() for value in pruned), 4),
-    }
+    return {"bleu": round(found.score, 2), "error": round(found._ci, 2)}
 
 
-def _call(command: Sequence[str], log: Path) -> None:
+def user_dir() -> list[str]:
+    """Return the flag of fairseq's commands for our plugin."""
+    command = [sys.executable, "-m", "sparseml.fairseq"]
+    return ["--user-dir", subprocess.check_output(command, text=True).strip()]
+
+
+def call(command: Sequence[str], log: Path) -> None:
+    """Run a command that writes into a file, and end with it if it fails."""
     with log.open("wb") as out:
         status = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False)
     if status.returncode:
         raise SystemExit(f"{command[0]} has failed, see {log}")
-
-
-def _said(command: Sequence[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def render(results: StudyResults) -> None:

@@ -102,7 +102,7 @@ def test_texts_have_the_length_asked_for(tmp_path: Path) -> None:
         (["bench", "{run}:fast"], "after the colon comes dense, sparse or shrunk"),
         (["bench", "timm:test_vitt"], "did you mean 'test_vit'"),
         (["bench", "{run}", "timm:test_resnet", "timm:test_byobnet"], ""),
-        (["bench", "timm:test_vit", "timm:vit_tiny_patch16_224"], "does not take the inputs of timm:test_vit"),
+        (["bench", "timm:test_vit", "timm:vit_tiny_patch16_224"], "does not take the inputs of"),
         (["bench", "{empty}"], "holds neither a run nor a model: no run.json, no config.json"),
     ],
 )

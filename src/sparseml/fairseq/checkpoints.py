@@ -16,6 +16,8 @@ from sparseml.utils.atomic import atomic_path
 
 STATE_KEY = "sparseml"
 """The key of a checkpoint's ``extra_state`` that holds the state of a recipe."""
+UNITS_KEY = "sparseml_units"
+"""The key for what units a model had before some went (see ``sparseml.pytorch.units.origins``)."""
 _VERSION = 1
 
 

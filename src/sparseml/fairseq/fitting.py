@@ -12,6 +12,7 @@ from sparseml.fairseq.errors import FairseqError
 from sparseml.pytorch.optim.step_driver import Position
 from sparseml.pytorch.optim.summary import steps_to
 from sparseml.pytorch.sparsification.modifier import Modifier
+from sparseml.pytorch.sparsification.pruning import SRPPruningModifier
 from sparseml.run.errors import RunError
 from sparseml.run.fitting import require_fitting_patterns, require_fitting_schedule
 
@@ -98,13 +99,14 @@ def require_fitting_model(manager: Any, model: nn.Module, recipe: str) -> None:
     :raises FairseqError: naming the modifier
     """
     for modifier in manager.iter_modifiers():
-        kind = type(modifier)
-        if kind.loss_update is not Modifier.loss_update:
+        kind, shrinks = type(modifier), isinstance(modifier, SRPPruningModifier)
+        if modifier.changes_loss and not shrinks:
             raise FairseqError(
                 f"{recipe}: {kind.__name__} changes the loss, which fairseq's criterion computes "
                 "on its own; it does not work with --sparseml-recipe"
             )
-        if kind.load_structure_state is not Modifier.load_structure_state:
+        changes = kind.load_structure_state is not Modifier.load_structure_state
+        if changes and not shrinks:
             raise FairseqError(
                 f"{recipe}: {kind.__name__} changes the layers of the model, with which fairseq "
                 "could not read its checkpoints; it does not work with --sparseml-recipe"
@@ -113,6 +115,32 @@ def require_fitting_model(manager: Any, model: nn.Module, recipe: str) -> None:
         require_fitting_patterns(manager, model, recipe)
     except RunError as error:
         raise FairseqError(f"{error} ({type(model).__name__})") from error
+
+
+def shrinking(manager: Any) -> list[SRPPruningModifier]:
+    """Return the modifiers of a recipe under which the model gets smaller."""
+    return [one for one in manager.iter_modifiers() if isinstance(one, SRPPruningModifier)]
+
+
+def require_shrinkable(cfg: Any, copies: bool, resizes: bool, recipe: str) -> None:
+    """Check that what a run keeps beside the model can get smaller with it.
+
+    :param cfg: fairseq's configuration
+    :param resizes: whether it does, or gets zeros
+    :param copies: whether there are float32 copies of the weights
+    :raises FairseqError: naming what cannot
+    """
+    processes = cfg.distributed_training.distributed_world_size
+    refused = {
+        "--fp16, which keeps copies in float32: take --amp, or neither": copies,
+        "--store-ema, which keeps averages": resizes and cfg.ema.store_ema,
+        f"{processes} processes, which exchange gradients of whole layers": (
+            resizes and processes > 1
+        ),
+    }
+    for what, is_so in refused.items():
+        if is_so:
+            raise FairseqError(f"{recipe}: SRPPruningModifier does not work with {what}")
 
 
 def require_fitting_length(manager: Any, position: Position, ends: float, recipe: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable
 from dataclasses import field, fields, make_dataclass
@@ -11,11 +12,20 @@ from typing import Any, Optional
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException
 
-from sparseml.fairseq.checkpoints import STATE_KEY, batches_as_before, begins_anew, copies_whole
+from sparseml.fairseq.checkpoints import (
+    STATE_KEY,
+    UNITS_KEY,
+    batches_as_before,
+    begins_anew,
+    copies_whole,
+)
 from sparseml.fairseq.errors import FairseqError, reported
 from sparseml.fairseq.fitting import require_supported
 from sparseml.fairseq.reading import fairseq_files
 from sparseml.fairseq.recipe_run import RecipeRun
+from sparseml.fairseq.shrunk import fit_to_weights
+from sparseml.fairseq.srp.flags import take_flags
+from sparseml.pytorch.units.origins import origins_of, set_origins
 from sparseml.run.errors import Ending, ending_told, run_reported, stopping_between_steps
 from sparseml.run.fitting import load_recipe
 
@@ -34,16 +44,19 @@ def install() -> None:
     """Let fairseq's training follow recipes; once more changes nothing."""
     from fairseq import checkpoint_utils
     from fairseq.distributed import utils as distributed_utils
+    from fairseq.models import BaseFairseqModel
     from fairseq.trainer import Trainer
 
     if hasattr(Trainer.state_dict, "__wrapped__"):
         return
     _add_flags()
+    importlib.import_module("sparseml.fairseq.srp.names")
     _wrap(distributed_utils, "call_main", _call_main)
     _wrap(checkpoint_utils, "load_checkpoint_to_cpu", _read)
     _wrap(checkpoint_utils, "load_checkpoint", _load)
     _wrap(checkpoint_utils, "save_checkpoint", _save)
     _wrap(Trainer, "state_dict", _state)
+    _wrap(BaseFairseqModel, "load_state_dict", _fill)
 
 
 def _add_flags() -> None:
@@ -94,6 +107,7 @@ def _call_main(original: Any, cfg: Any, main: Any, **kwargs: Any) -> Any:
 
 
 def _check(cfg: Any) -> None:
+    take_flags(cfg)
     common, distributed = cfg.common, cfg.distributed_training
     if not common.get("sparseml_recipe"):
         return
@@ -154,10 +168,12 @@ def _load(original: Any, cfg: Any, trainer: Any, **kwargs: Any) -> Any:
     follows = bool(trainer.cfg.common.get("sparseml_recipe"))
     with batches_as_before(trainer, follows and not anew):
         extra_state, iterator = original(cfg, trainer, **kwargs)
-    found = None if extra_state is None else extra_state.get(STATE_KEY)
+    found = (extra_state or {}).get(STATE_KEY)
+    set_origins(trainer.get_model(), (extra_state or {}).get(UNITS_KEY, {}))
     if follows:
         state, loaded = None if anew else found, extra_state is not None
-        _RUNS[:] = [reported(RecipeRun)(trainer, iterator, state, loaded)]
+        teacher = (found or {}).get("teacher")
+        _RUNS[:] = [reported(RecipeRun)(trainer, iterator, state, loaded, teacher)]
     elif found is not None and not anew:
         _LOGGER.warning(
             "the checkpoint was trained with a recipe; without --sparseml-recipe its pruned "
@@ -176,8 +192,16 @@ def _save(original: Any, cfg: Any, trainer: Any, iterator: Any, loss: Any) -> An
         return original(cfg, trainer, iterator, loss)
 
 
+def _fill(original: Any, model: Any, weights: Any, *args: Any, **kwargs: Any) -> Any:
+    """Load weights, of a model that has lost units, too."""
+    fit_to_weights(model, weights)
+    return original(model, weights, *args, **kwargs)
+
+
 def _state(original: Any, trainer: Any) -> Any:
     state, run = original(trainer), run_of(trainer)
     if run is not None:
         state["extra_state"][STATE_KEY] = run.state()
+    if units := origins_of(trainer.get_model()):
+        state["extra_state"][UNITS_KEY] = units
     return state

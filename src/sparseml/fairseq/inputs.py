@@ -11,6 +11,7 @@ import numpy
 import torch
 from fairseq import utils
 from fairseq.data import data_utils
+from fairseq.models.transformer import TransformerModelBase
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -18,6 +19,7 @@ from sparseml.fairseq.models import Loaded
 from sparseml.run.errors import RunError, few, one_line
 
 _LOGGER = logging.getLogger(__name__)
+IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Split:
     name: str
     dataset: Any
     indices: Any
-    max_tokens: int
+    max_tokens: int | None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -80,16 +82,26 @@ class Pairs:
     """Batches as modifiers take them: the model's keywords, and the tokens to tell.
 
     :param loader: of fairseq's batches
+    :param model: that they are for
     """
 
     loader: DataLoader[Any]
+    model: Any = None
 
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], Tensor]]:
+        # attention is no output then, so that heads and their channels may change
+        more = {"alignment_layer": -1} if isinstance(self.model, TransformerModelBase) else {}
         for batch in self.loader:
-            yield keywords(batch), batch["target"]
+            yield {**keywords(batch), **more}, labels(batch["target"], self.loader.dataset)
+
+
+def labels(target: Tensor, dataset: Any) -> Tensor:
+    """Return tokens to tell with -100, which losses of torch pass over, for padding."""
+    words = getattr(dataset, "tgt_dict", None) or dataset.vocab
+    return target.masked_fill(target == words.pad(), IGNORED)
 
 
 def keywords(batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -120,12 +132,20 @@ def open_split(
     dataset = task.dataset(name)
     if getattr(dataset, "tgt", dataset) is None:
         raise RunError(f"{flag} {name} of {folder} has no target sentences to compare with")
+    split = split_of(task, loaded.model, name, max_tokens, most)
+    if not len(split):
+        raise RunError(f"{flag} {name} of {folder} has nothing in it that the model takes")
+    return split
+
+
+def split_of(
+    task: Any, model: Any, name: str, max_tokens: int | None, most: int | None = None
+) -> Split:
+    """Return a split that a task has loaded, without what is longer than the model takes."""
+    dataset = task.dataset(name)
     with data_utils.numpy_seed(0):  # of equal length, some come first by chance
         indices = dataset.ordered_indices()
     indices = indices[indices < (len(dataset) if most is None else most)]
-    model: Any = loaded.model
     limits = utils.resolve_max_positions(task.max_positions(), model.max_positions())
     indices = task.filter_indices_by_size(indices, dataset, limits, ignore_invalid_inputs=True)
-    if not len(indices):
-        raise RunError(f"{flag} {name} of {folder} has nothing in it that the model takes")
     return Split(name, dataset, numpy.asarray(indices), max_tokens)

@@ -19,7 +19,10 @@ from fairseq.tasks.translation import TranslationTask
 from omegaconf import OmegaConf, open_dict
 from torch import nn
 
+from sparseml.fairseq.checkpoints import UNITS_KEY
 from sparseml.fairseq.reading import read_checkpoint
+from sparseml.fairseq.shrunk import fit_to_weights
+from sparseml.pytorch.units.origins import origins_of, set_origins
 from sparseml.run.errors import RunError, few, one_line
 from sparseml.utils.atomic import atomic_path
 
@@ -96,7 +99,9 @@ def load_model(
     _require_words(task, state["model"], what, data)
     built = _built(task, cfg, what)
     with _told(f"{what}: its weights do not fit the model that it says it is"):
+        fit_to_weights(built, state["model"])
         built.load_state_dict(state["model"], strict=True, model_cfg=cfg.model)
+    set_origins(built, (state.get("extra_state") or {}).get(UNITS_KEY, {}))
     with _told(f"{what}: its criterion cannot be built"):
         criterion = build_criterion(cfg.criterion, task, from_checkpoint=True)
     return Loaded(built, task, criterion, content, Path(data).expanduser())
@@ -122,9 +127,11 @@ def skeleton(model: str) -> nn.Module:
     task = kind(cfg.task, *(words[side] for side in sides))
     try:
         with torch.device("meta"):
-            return _built(task, cfg, what)
+            built = _built(task, cfg, what)
     except RunError:  # a model that computes with its weights
-        return _built(task, cfg, what)
+        built = _built(task, cfg, what)
+    fit_to_weights(built, state["model"])
+    return built
 
 
 def write_checkpoint(path: Path, model: nn.Module, loaded: Loaded) -> None:
@@ -138,7 +145,7 @@ def write_checkpoint(path: Path, model: nn.Module, loaded: Loaded) -> None:
     settings = dict(content["cfg"]["task"])
     if isinstance(task, TranslationTask):
         settings |= {"source_lang": task.cfg.source_lang, "target_lang": task.cfg.target_lang}
-    kept = {
+    kept: dict[str, Any] = {
         "args": None,
         "cfg": {**content["cfg"], "task": settings},
         "model": model.state_dict(),
@@ -147,6 +154,8 @@ def write_checkpoint(path: Path, model: nn.Module, loaded: Loaded) -> None:
         "task_state": content.get("task_state") or {},
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
     }
+    if units := origins_of(model):
+        kept["extra_state"][UNITS_KEY] = units
     with atomic_path(path) as part:
         torch.save(kept, part)
 

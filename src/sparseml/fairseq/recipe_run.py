@@ -7,17 +7,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from sparseml.fairseq.checkpoints import load_packed_state, packed_state
 from sparseml.fairseq.errors import FairseqError
 from sparseml.fairseq.fitting import (
     Length,
     require_fitting_length,
     require_fitting_model,
+    require_shrinkable,
     require_supported,
+    shrinking,
 )
 from sparseml.fairseq.masters import MasterOptimizer, final_gradients, masters_of
 from sparseml.fairseq.rates import Rates
 from sparseml.fairseq.report import TrainedRun
+from sparseml.fairseq.sampling import grad_sampler
+from sparseml.fairseq.shrunk import make_shrinkable
+from sparseml.fairseq.teaching import teach, teacher_of
 from sparseml.pytorch.optim import StepDriver
 from sparseml.pytorch.utils.saving.files import CheckpointError
 from sparseml.run.errors import Ending, RunError, Stopped, one_line, signal_asked
@@ -47,12 +54,18 @@ class RecipeRun:
     :param iterator: fairseq's, over the epochs of the training data
     :param state: of the recipe, from the checkpoint; None to begin at its start
     :param loaded: whether there was a checkpoint
+    :param teacher: weights of one for recipes that teach; None for the model as it begins
     :raises RecipeError: if anything is wrong with the recipe
     :raises RunError: for a recipe, model, checkpoint or setting that do not fit together
     """
 
     def __init__(
-        self, trainer: Any, iterator: Any, state: Mapping[str, Any] | None, loaded: bool
+        self,
+        trainer: Any,
+        iterator: Any,
+        state: Mapping[str, Any] | None,
+        loaded: bool,
+        teacher: Mapping[str, Tensor] | None = None,
     ) -> None:
         common = trainer.cfg.common
         self.trainer, self.recipe = trainer, str(common.sparseml_recipe)
@@ -72,10 +85,22 @@ class RecipeRun:
         self.optimizer: Any = stepping
         if self._masters:
             self.optimizer = MasterOptimizer(stepping, self._masters)
+        if found := shrinking(self.manager):
+            resizes = any(one.resizes for one in found)
+            require_shrinkable(trainer.cfg, bool(self._masters), resizes, self.recipe)
+            make_shrinkable(self.model)
+        self._teacher: Any = None
+        if any(one.changes_loss for one in self.manager.iter_modifiers()):
+            self._teacher = teacher_of(trainer, teacher)
         try:
             self.manager.resolve_steps(steps)
             copies = {master.param: master.copy() for master in self._masters}
-            self.manager.initialize(self.model, 0.0, masters=copies)
+            lent = grad_sampler(trainer, self.manager, self.recipe)
+            if self._teacher is not None:
+                lent["distillation_teacher"] = self._teacher
+            self.manager.initialize(self.model, 0.0, masters=copies, **lent)
+        except FairseqError:
+            raise
         except (RuntimeError, ValueError) as error:
             raise FairseqError(f"{self.recipe}: {one_line(error)}") from error
         self._observes = any(
@@ -105,7 +130,8 @@ class RecipeRun:
     @property
     def is_sparse(self) -> bool:
         """Whether all modifiers have asked for what they ask for in the end."""
-        return self.manager.summary().sparse
+        ends = [float(one.end_epoch) for one in shrinking(self.manager)]
+        return self.manager.summary().sparse and self.driver.position.epoch >= max(ends, default=0)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs of the recipe, as plain data and tensors."""
@@ -115,6 +141,7 @@ class RecipeRun:
             **packed_state(self.manager),
             "rates": self._rates.state(),
             "batches_of": self._batches_of if is_kept else None,
+            "teacher": None if self._teacher is None else self._teacher.state_dict(),
         }
 
     def validated(self, loss: float | None) -> None:
@@ -212,6 +239,8 @@ class RecipeRun:
                 self._iterator, self._batches_of = iterator, epoch
             return iterator
 
+        if self._teacher is not None:
+            teach(trainer.get_criterion(), lambda: self.driver)
         trainer.task.optimizer_step, trainer.train_step = step, train
         trainer.begin_epoch, trainer.get_train_iterator = begin, iterate
         self._let_early_stopping_wait(trainer)

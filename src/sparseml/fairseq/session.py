@@ -13,9 +13,11 @@ import torch
 from fairseq import utils
 from torch import Tensor, nn
 
-from sparseml.fairseq.inputs import Pairs, Split, keywords, open_split
+from sparseml.fairseq.fitting import shrinking
+from sparseml.fairseq.inputs import IGNORED, Pairs, Split, keywords, open_split
 from sparseml.fairseq.models import Loaded, load_model, short_name, write_checkpoint
 from sparseml.fairseq.settings import OneShotSettings, TranslatingSettings
+from sparseml.fairseq.shrunk import make_shrinkable
 from sparseml.fairseq.translating import Translations, require_translating
 from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_sampler
 from sparseml.pytorch.utils.layers import evaluating
@@ -23,6 +25,7 @@ from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.tensors.nested import tensors_on
 from sparseml.run.errors import RunError
 from sparseml.run.files import atomic_text, require_room_for_run
+from sparseml.run.fitting import load_recipe
 from sparseml.run.precision import autocast_of
 from sparseml.run.processes import Processes
 from sparseml.run.progress import shown_progress
@@ -138,7 +141,7 @@ class SequenceSession:
         batches = self.training.batches(sentences)
         if shared:
             batches = batches[self.where.rank :: self.where.count] or batches
-        return Pairs(self.training.loader(batches, shuffled=True))
+        return Pairs(self.training.loader(batches, shuffled=True), self.model)
 
 
 def mean_loss(criterion: Any, model: nn.Module, logits: Any, target: Tensor) -> Tensor:
@@ -147,7 +150,7 @@ def mean_loss(criterion: Any, model: nn.Module, logits: Any, target: Tensor) -> 
     That is by the tokens to tell, or by the sentences where the criterion says ``sentence_avg``.
 
     :param logits: what a decoder gives first, ``[sentences, tokens, words]``
-    :param target: ``[sentences, tokens]``, padded
+    :param target: ``[sentences, tokens]``, with -100 or the criterion's own number for padding
     :raises RunError: for a criterion that cannot compute a loss without the model
     """
     if not hasattr(criterion, "compute_loss"):
@@ -155,6 +158,7 @@ def mean_loss(criterion: Any, model: nn.Module, logits: Any, target: Tensor) -> 
             f"gradients cannot be sampled by {type(criterion).__name__}, only by criterions with a "
             "compute_loss, as cross_entropy and label_smoothed_cross_entropy"
         )
+    target = target.masked_fill(target == IGNORED, criterion.padding_idx)
     loss: Tensor = criterion.compute_loss(model, (logits, None), {"target": target})[0]
     by_sentence = getattr(criterion, "sentence_avg", False)
     return loss / (len(target) if by_sentence else int((target != criterion.padding_idx).sum()))
@@ -174,6 +178,8 @@ def open_session(settings: OneShotSettings, where: Processes) -> SequenceSession
     if settings.translating.bleu:
         require_translating(loaded.task)
     opened = functools.partial(open_split, loaded, data.max_tokens)
+    if shrinking(load_recipe(run.sparseml_recipe, run.recipe_args)):
+        make_shrinkable(loaded.model)
     return SequenceSession(
         run,
         where,

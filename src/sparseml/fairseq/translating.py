@@ -27,13 +27,14 @@ class Translations:
     def __init__(self, task: Any, model: nn.Module, settings: TranslatingSettings) -> None:
         self._task, self._model, self._settings = task, model, settings
         self._join = _JOINS[joining(task.target_dictionary, settings.remove_bpe)]
-        search = GenerationConfig(
+        self._generator = generator_of(
+            task,
+            model,
             beam=settings.beam,
             lenpen=settings.lenpen,
             max_len_a=settings.max_len_a,
             max_len_b=settings.max_len_b,
         )
-        self._generator = task.build_generator([model], search)
         self._texts: list[str] = []
         self._references: list[str] = []
 
@@ -62,6 +63,14 @@ class Translations:
             tokens.int().cpu(), self._join, extra_symbols_to_ignore=ignored, **more
         )
         return text
+
+
+def generator_of(task: Any, model: nn.Module, **search: Any) -> Any:
+    """Return what a task translates with, for its ``inference_step``.
+
+    :param search: of fairseq's ``GenerationConfig``, as ``beam``
+    """
+    return task.build_generator([model], GenerationConfig(**search))
 
 
 def joining(words: Any, asked: str) -> str:

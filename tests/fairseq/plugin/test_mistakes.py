@@ -34,7 +34,17 @@ CASES = {
         "",
         "GMPruningModifier: pattern 're:nowhere.*' matches no parameter",
     ),
-    "sampling": ("sampling.yaml", "", "OBSPruningModifier"),
+    "sampling": (
+        "sampling.yaml",
+        "--fp16 --fp16-no-flatten-grads",
+        "OBSPruningModifier samples gradients, of which float16 loses the small ones",
+    ),
+    "shrinking": ("shrinking.yaml", "--store-ema", "does not work with --store-ema"),
+    "shrinking copies": (
+        "shrinking.yaml",
+        "--fp16 --fp16-no-flatten-grads",
+        "does not work with --fp16, which keeps copies in float32: take --amp",
+    ),
     "distillation": ("teacher.yaml", "", "DistillationModifier changes the loss"),
     "layers": ("layers.yaml", "", "LayerPruningModifier changes the layers"),
     "sharded": ("gap.yaml", "--ddp-backend fully_sharded", "--ddp-backend fully_sharded"),
@@ -54,6 +64,10 @@ def test_it_is_one_line(
     )
     layers = f"[{fairseq.layers}]"
     fairseq.write("sampling.yaml", GRADUAL.format(kind="OBSPruningModifier", params=layers))
+    fairseq.write(
+        "shrinking.yaml",
+        "modifiers:\n  - !SRPPruningModifier {compression_rate: 0.5, start_epoch: 0, end_epoch: 2}",
+    )
     fairseq.write("teacher.yaml", "modifiers:\n  - !DistillationModifier {start_epoch: 0.0}\n")
     fairseq.write(
         "layers.yaml",

@@ -49,5 +49,7 @@ def known_tokens(module: Module, inputs: Any, labels: Any = None) -> Tensor | No
 
 
 def _decodes(module: Module) -> bool:
-    config = getattr(unwrap_module(module, root=True), "config", None)
-    return bool(getattr(config, "is_encoder_decoder", False))
+    model = unwrap_module(module, root=True)
+    if not hasattr(model, "config"):  # as those of fairseq, whose labels are of the predictions
+        return hasattr(model, "decoder")
+    return bool(getattr(model.config, "is_encoder_decoder", False))

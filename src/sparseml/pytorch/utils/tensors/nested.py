@@ -22,10 +22,11 @@ def iter_tensors(values: Any) -> Iterator[Tensor]:
 
 
 def tensors_on(tensors: Any, device: torch.device | str) -> Any:
-    """Return a tensor, or a mapping of tensors as a dict, on a device."""
+    """Return a tensor, or a mapping of tensors as a dict, on a device; numbers stay as they are."""
     if isinstance(tensors, Mapping):
         return {key: tensors_on(value, device) for key, value in tensors.items()}
-    return tensors.to(device, non_blocking=True)
+    is_number = isinstance(tensors, (int, float))
+    return tensors if is_number else tensors.to(device, non_blocking=True)
 
 
 def tensors_batch_size(tensors: Any) -> int:

@@ -1,0 +1,1 @@
+"""The names and flags of the first implementation of SRP, for fairseq's commands."""
