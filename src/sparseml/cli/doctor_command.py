@@ -43,8 +43,10 @@ def doctor(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"machine": machine, "extras": extras}, indent=2))
         return
-    click.echo(table("Machine", ["what", "found"], [[*map(str, one)] for one in machine.items()]))
-    rows = [[name, found["state"], found["for"]] for name, found in extras.items()]
+    click.echo(
+        table("Machine", ["what", "found"], [[what, str(one)] for what, one in machine.items()])
+    )
+    rows = [[name, str(found["state"]), str(found["for"])] for name, found in extras.items()]
     click.echo(table("Extras", ["extra", "state", "needed for"], rows))
     missing = [name for name, found in extras.items() if found["missing"]]
     if missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +118,9 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _of_timm(folder: Path, weights: Path | None) -> nn.Module:
-    from sparseml.timm.models import load_model
-
-    settings = _settings(folder)
-    kwargs = {key: settings.get(key) for key in ("num_classes", "in_chans")}
-    kwargs |= settings.get("model_kwargs") or {}
-    split = bool(settings.get("split_qkv"))
-    model = load_model(str(settings.get("model")), None, False, split, kwargs)
+    # named and not imported, as it imports timm
+    glue = import_module("sparseml.timm.shrunk")
+    model: nn.Module = glue.of_settings(folder, _settings(folder))
     if weights is not None:
         load_model_file(weights, model)
     return model

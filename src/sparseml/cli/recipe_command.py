@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sparseml.cli.problems import Problem, reported
+from sparseml.cli.recipe_new import new, save_recipe
 
 if TYPE_CHECKING:
     from sparseml.pytorch.optim import ScheduledModifierManager
@@ -138,62 +138,6 @@ def show(recipe_path: str, recipe_args: str | None, as_json: bool) -> None:
 
 
 @recipe.command()
-@click.option(
-    "--model",
-    metavar="SOURCE",
-    required=True,
-    help="timm:NAME, hf:DIR, fairseq:FILE.pt, or module.path:callable (your own code).",
-)
-@click.option(
-    "--method",
-    type=click.Choice(["magnitude", "uniform", "gw", "cap", "fast_cap", "obs", "mfac"]),
-    default="magnitude",
-    show_default=True,
-    help="What goes: small weights of all layers (magnitude) or of each (uniform), or what "
-    "gradients say (the others).",
-)
-@click.option(
-    "--sparsity", type=float, default=0.5, show_default=True, help="Zeros among pruned weights."
-)
-@click.option(
-    "--epochs", type=float, metavar="N", help="Prune gradually, in N epochs; else in one shot."
-)
-@click.option("--exclude", multiple=True, metavar="NAME", help="A parameter to leave dense, too.")
-@click.option("-o", "--output", metavar="FILE", help="Write it to FILE instead of printing it.")
-def new(
-    model: str,
-    method: str,
-    sparsity: float,
-    epochs: float | None,
-    exclude: tuple[str, ...],
-    output: str | None,
-) -> None:
-    """Make a recipe for a model.
-
-    Its patterns are for the layers in the model's blocks; the input and output layers stay dense,
-    as do depthwise convolutions.
-
-    \b
-    Examples:
-      sparseml recipe new --model timm:vit_tiny_patch16_224 \\
-        --method cap --sparsity 0.8
-      sparseml recipe new --model timm:resnet18 --epochs 30 -o recipe.yaml
-    """
-    with reported():
-        from sparseml.cli.model_source import build_model
-        from sparseml.pytorch.optim.new_recipe import new_recipe
-
-        try:
-            text = new_recipe(build_model(model), method, sparsity, epochs, exclude)
-        except ValueError as error:
-            raise Problem(f"--model {model}: {error}") from error
-        if output:
-            _save(text, output)
-    if not output:
-        click.echo(text, nl=False)
-
-
-@recipe.command()
 @click.argument("base")
 @click.argument("additional")
 @click.option("-o", "--output", metavar="FILE", help="Write it to FILE instead of printing it.")
@@ -222,7 +166,7 @@ def chain(
         except (RuntimeError, ValueError) as error:
             raise Problem(f"{base} and {additional} cannot be combined: {error}") from error
         if output:
-            _save(str(manager), output)
+            save_recipe(str(manager), output)
     if not output or as_json:
         _print_recipe(manager, as_json)
 
@@ -261,7 +205,7 @@ def convert(config: str, source: str, output: str | None) -> None:
         except RunError as error:
             raise Problem(str(error)) from error
         if output:
-            _save(text, output)
+            save_recipe(text, output)
     if not output:
         click.echo(text, nl=False)
 
@@ -270,6 +214,7 @@ def convert(config: str, source: str, output: str | None) -> None:
 compose = copy.copy(chain)
 compose.hidden = True
 recipe.add_command(compose, "compose")
+recipe.add_command(new)
 
 
 def _findings(
@@ -368,18 +313,6 @@ def _load(path: str, recipe_args: str | None) -> ScheduledModifierManager:
     if "\n" in path or "\r" in path:
         raise Problem(f"{path!r} is not the path of a recipe")
     return ScheduledModifierManager.from_yaml(path, recipe_variables=recipe_args)
-
-
-def _save(text: str, output: str) -> None:
-    from sparseml.utils.atomic import atomic_path
-
-    if Path(output).suffix.lower() not in (".yaml", ".yml"):
-        raise Problem(f"--output {output}: a recipe is written to a .yaml or .yml file")
-    try:
-        with atomic_path(output) as part:
-            part.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise Problem(f"--output {output}: cannot be written: {error.strerror}") from error
 
 
 def _print_recipe(manager: ScheduledModifierManager, as_json: bool) -> None:

@@ -28,3 +28,14 @@ def build(folder: Path, told: Mapping[str, Any] | None) -> nn.Module:
     except RunError as error:
         hint = "give load_shrunk the model as it was before it was shrunk"
         raise CheckpointError(f"{folder}: {error}; {hint}") from error
+
+
+def of_settings(folder: Path, settings: Mapping[str, Any]) -> nn.Module:
+    """Return the model that the settings of a run name, with random weights.
+
+    :raises CheckpointError: if there is no such model, or it cannot be built
+    """
+    kwargs = {key: settings.get(key) for key in ("num_classes", "in_chans")}
+    kwargs |= settings.get("model_kwargs") or {}
+    told = {"name": settings.get("model"), "kwargs": kwargs, "split_qkv": settings.get("split_qkv")}
+    return build(folder, told)

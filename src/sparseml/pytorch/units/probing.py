@@ -50,14 +50,14 @@ def sample_inputs(model: nn.Module) -> Any:
         inputs = {name: ids.to(param.device) for name, ids in model.dummy_inputs.items()}  # type: ignore[union-attr, operator]
         return {name: ids for name, ids in inputs.items() if name in accepted}
     if "pixel_values" in accepted and size:
-        sides = size if isinstance(size, (tuple, list)) else (size, size)
+        sides: Any = size if isinstance(size, (tuple, list)) else (size, size)
         shape = (_BATCH, getattr(config, "num_channels", 3), *sides)
         return {"pixel_values": _noise(shape, param)}
     described = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
     if isinstance(described, Mapping) and described.get("input_size"):
-        sides = getattr(getattr(model, "patch_embed", None), "img_size", None)  # as it was built
+        built: Any = getattr(getattr(model, "patch_embed", None), "img_size", None)
         channels, *usual = described["input_size"]
-        return _noise((_BATCH, channels, *(sides or usual)), param)
+        return _noise((_BATCH, channels, *(built or usual)), param)
     raise ValueError(
         f"give example_inputs: a {type(model).__name__} does not say what it takes; allowed is a "
         "tensor, a tuple of positional or a dict of keyword arguments"
