@@ -7,6 +7,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ def plain_model(model: nn.Module, example_inputs: Any = None) -> nn.Module:
     """Return a shrunk model of transformers anew, built by a configuration of its widths.
 
     ``save_pretrained`` writes it, and a plain ``from_pretrained`` reads it, without this package.
-    Widths must be the same in all layers (``ffn_ranking: per_layer``), and such as the configuration
+    Widths must be the same in all layers (``ffn_ranking: per_layer``), and such as a configuration
     can express. Where the scale of attention follows the width of a head, queries make up for it.
 
     :param model: with the ``config`` that it had before it was shrunk; it stays as it is
@@ -42,22 +43,17 @@ def plain_model(model: nn.Module, example_inputs: Any = None) -> nn.Module:
     model = unwrap_module(model, root=True)
     if not hasattr(model, "config"):
         raise ValueError(f"a {type(model).__name__} has no config: it is no model of transformers")
-    config = _fitting(model)
-    plain: nn.Module = type(model)(config).to(next(model.parameters()).dtype)
+    plain: nn.Module = type(model)(_fitting(model)).to(next(model.parameters()).dtype)
     state = model.state_dict()
     plain.load_state_dict({name: state[name] for name in plain.state_dict()})
-    plain.to(next(model.parameters()).device).eval()
     inputs = sample_inputs(model) if example_inputs is None else example_inputs
-    off = _difference(model, plain, inputs)
-    if off > _TOLERANCE:
-        before, after = scales_of(model), scales_of(plain)
-        for units in gated_units(plain, inputs, check=False).of("qk"):
-            near = [
-                name for name in after if units.name.rpartition(".")[0] == name.rpartition(".")[0]
-            ]
-            for name in near:
+    before, after = scales_of(model), scales_of(plain)
+    for units in gated_units(plain, inputs, check=False).of("qk"):
+        for name in before.keys() & after.keys():
+            if units.layers[0].startswith(f"{name}."):
                 scale_queries(plain, units, before[name] / after[name])
-        off = _difference(model, plain, inputs)
+    plain = _read_back(plain)
+    off = _difference(model, plain, inputs)
     if off > _TOLERANCE:
         raise ValueError(
             f"a {type(model).__name__} of these widths changes the outputs, by up to {off:.1e} of "
@@ -67,13 +63,22 @@ def plain_model(model: nn.Module, example_inputs: Any = None) -> nn.Module:
     return plain
 
 
+def _read_back(plain: Any) -> nn.Module:
+    """The model as others get it: some of its tensors are not saved but made anew."""
+    own = next(plain.parameters())
+    with TemporaryDirectory() as folder:
+        plain.save_pretrained(folder)
+        read: Any = type(plain).from_pretrained(folder, dtype=own.dtype)
+        return read.to(own.device).eval()  # type: ignore[no-any-return]
+
+
 def _difference(model: nn.Module, plain: nn.Module, inputs: Any) -> float:
     """By how much the first outputs differ, as a share of the largest."""
     modes = [(module, module.training) for module in model.modules()]
-    old = call_model(model.eval(), inputs)[0].double()
+    old = call_model(model.eval(), inputs)[0].detach().double()
     for module, training in modes:
         module.training = training
-    new = call_model(plain, inputs)[0].double()
+    new = call_model(plain, inputs)[0].detach().double()
     return float((old - new).abs().max() / old.abs().max().clamp_min(1e-30))
 
 
@@ -93,9 +98,9 @@ def _fitting(model: Any) -> Any:
         told = f"{first} is {list(wanted[first])}, the nearest gives {list(found.get(first, ()))}"
         best = min(best, (len(wrong), told))
     raise ValueError(
-        f"no configuration of a {type(model).__name__} has these widths: {best[1]}. All layers must "
-        "be of one width (ffn_ranking: per_layer), and it must be one that a configuration can "
-        "express; otherwise save it with save_shrunk"
+        f"no configuration of a {type(model).__name__} has these widths: {best[1]}. All layers "
+        "must be of one width (ffn_ranking: per_layer), and one that a configuration can express; "
+        "otherwise save it with save_shrunk"
     )
 
 
@@ -112,16 +117,26 @@ def _configurations(model: Any, wanted: Shapes) -> Iterator[Any]:
     given = model.config.to_dict()
     changing: dict[str, list[int]] = {}
     for name, value in given.items():
-        if name in attributes or (type(value) is int and candidates[value] - {value}):
-            own = {value} if type(value) is int else set()
-            found = own | attributes[name] | (candidates[value] if own else set())
-            if len(found) > 1 or not own:
-                changing[name] = sorted(found)
+        found = set(attributes[name])
+        if type(value) is int and value > 1:
+            found.add(value)
+            for old, after in candidates.items():
+                times = old // value if old % value == 0 else 0  # such as a width for each head
+                found |= {new // times for new in after if times and new % times == 0}
+        if len(found) > 1 or (found and value is None):
+            changing[name] = sorted(found)
     if given.get("n_inner", 0) is None:  # GPT-2: four times the width of the stream
         changing["n_inner"] = sorted(candidates[4 * given["n_embd"]])
     if math.prod(len(values) for values in changing.values()) > _MOST_TRIED:
-        changing = {name: [max(values), min(values)] for name, values in changing.items()}
-    for values in itertools.product(*changing.values()):
+        changing = {name: sorted({values[0], values[-1]}) for name, values in changing.items()}
+    # the fewest changes first: shapes do not tell numbers of heads, which stay
+    by_changes = sorted(
+        itertools.product(*changing.values()),
+        key=lambda values: sum(
+            given[name] != one for name, one in zip(changing, values, strict=True)
+        ),
+    )
+    for values in by_changes:
         config = copy.deepcopy(model.config)
         for name, value in zip(changing, values, strict=True):
             setattr(config, name, value)
