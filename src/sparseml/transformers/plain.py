@@ -52,15 +52,22 @@ def plain_model(model: nn.Module, example_inputs: Any = None) -> nn.Module:
         for name in before.keys() & after.keys():
             if units.layers[0].startswith(f"{name}."):
                 scale_queries(plain, units, before[name] / after[name])
-    plain = _read_back(plain)
-    off = _difference(model, plain, inputs)
-    if off > _TOLERANCE:
+    read = _read_back(plain)
+    made_anew = dict(plain.named_parameters()) | dict(model.named_buffers())
+    found = dict(read.named_parameters()) | dict(read.named_buffers())
+    wrong = [n for n, one in made_anew.items() if n in found and not _are_same(one, found[n])]
+    off = _difference(model, read, inputs)
+    if wrong or off > _TOLERANCE:
+        what = f"{wrong[0]} (positions)" if wrong else "a scale"
         raise ValueError(
-            f"a {type(model).__name__} of these widths changes the outputs, by up to {off:.1e} of "
-            "the largest: scales or positions follow the widths of its configuration; save it with "
-            "save_shrunk"
+            f"a {type(model).__name__} of these widths has other outputs, by up to {off:.1e} of "
+            f"the largest: {what} follows the widths of its configuration; save it with save_shrunk"
         )
-    return plain
+    return read
+
+
+def _are_same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other.to(one))
 
 
 def _read_back(plain: Any) -> nn.Module:

@@ -27,9 +27,9 @@ TRANSFORMERS = ("bert", "marian", "gpt2", "llama, grouped queries", "vit")
 
 
 def _kept(units: GatedUnits) -> Tensor:
-    """The first half of every pool."""
+    """The last half of every pool."""
     size = units.group.size // units.pools
-    return (torch.arange(size) < (size + 1) // 2).repeat(units.pools)
+    return (torch.arange(size) >= size // 2).repeat(units.pools)
 
 
 def _removed(name: str, *kinds: str) -> tuple[nn.Module, Any]:
@@ -152,8 +152,9 @@ class TestPlainModels:
         ("name", "kinds", "told"),
         [
             ("bert", (), r"bert.pooler.dense.weight is \[16, 8\], the nearest gives \[8, 8\]"),
-            ("llama, grouped queries", (), "changes the outputs"),  # which frequencies stay
-            ("marian", (), "changes the outputs"),  # which positions stay
+            ("llama, grouped queries", (), r"model.rotary_emb.inv_freq \(positions\) follows"),
+            ("marian", (), r"embed_positions.weight \(positions\) follows"),
+            ("t5", ("stream",), "a scale follows"),
             ("bert", ("qk", "vo"), r"query.weight is \[8, 16\], the nearest gives \[16, 16\]"),
         ],
     )

@@ -21,7 +21,7 @@ LAYERS_OF_BOTH = {
     for side in ("encoder", "decoder")
     for name, value in {"layers": 1, "attention_heads": 4, "ffn_dim": 24}.items()
 }
-_MARIAN = {
+MARIAN = {
     **LAYERS_OF_BOTH,
     "d_model": 16, "vocab_size": 64, "pad_token_id": 0, "decoder_start_token_id": 0,
     "eos_token_id": 1, "bos_token_id": 2, "forced_eos_token_id": 1,
@@ -97,10 +97,10 @@ ZOO = {
         from_config(t.T5ForConditionalGeneration, t.T5Config, feed_forward_proj="gated-gelu",
               tie_word_embeddings=False, **_T5), BOTH, 1, 6, 4),
     "bart": Made(
-        from_config(t.BartForConditionalGeneration, t.BartConfig, **_MARIAN), BOTH, 1, 3, 2),
-    "marian": Made(from_config(t.MarianMTModel, t.MarianConfig, **_MARIAN), BOTH, 1, 3, 2),
+        from_config(t.BartForConditionalGeneration, t.BartConfig, **MARIAN), BOTH, 1, 3, 2),
+    "marian": Made(from_config(t.MarianMTModel, t.MarianConfig, **MARIAN), BOTH, 1, 3, 2),
     "mbart": Made(
-        from_config(t.MBartForConditionalGeneration, t.MBartConfig, **_MARIAN), BOTH, 1, 3, 2),
+        from_config(t.MBartForConditionalGeneration, t.MBartConfig, **MARIAN), BOTH, 1, 3, 2),
     "vit": Made(
         lambda: timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=5,
                                   embed_dim=24, init_values=0.1),
