@@ -62,7 +62,9 @@ def _asked(inputs: object) -> Hashable:
         return tuple((name, _asked(one)) for name, one in inputs.items())
     if isinstance(inputs, (tuple, list)):
         return tuple(_asked(one) for one in inputs)
-    return (inputs.dtype, inputs.ndim) if isinstance(inputs, Tensor) else type(inputs)
+    if isinstance(inputs, Tensor):
+        return inputs.dtype, inputs.ndim
+    return type(inputs)
 
 
 def _slices(keeps: Mapping[GatedUnits, Tensor]) -> Slices:
