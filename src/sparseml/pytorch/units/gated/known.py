@@ -64,7 +64,7 @@ def _asked(inputs: object) -> Hashable:
         return tuple(_asked(one) for one in inputs)
     if isinstance(inputs, Tensor):
         return inputs.dtype, inputs.ndim
-    return type(inputs)
+    return type(inputs).__name__
 
 
 def _slices(keeps: Mapping[GatedUnits, Tensor]) -> Slices:
