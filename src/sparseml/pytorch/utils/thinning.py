@@ -45,6 +45,8 @@ def take_shapes(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
         for key, tensor in (*layer._parameters.items(), *layer._buffers.items()):
             shape = torch.Size(shapes.get(f"{name}.{key}" if name else key, ()))
             if tensor is not None and _is_smaller(shape, tensor.shape):
+                # what has lost entries is in state dicts, even if a model did not want it there
+                layer._non_persistent_buffers_set.discard(key)
                 replace_data(tensor, tensor.data[tuple(slice(size) for size in shape)].clone())
         set_layer_sizes(layer)
 

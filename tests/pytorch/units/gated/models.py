@@ -16,16 +16,21 @@ _T5 = {
     "d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 2, "num_heads": 4, "vocab_size": 64,
     "decoder_start_token_id": 0, "pad_token_id": 0,
 }  # fmt: skip
-_MARIAN = {
-    **{f"{side}_{name}": value for side in ("encoder", "decoder")
-       for name, value in {"layers": 1, "attention_heads": 4, "ffn_dim": 24}.items()},
+LAYERS_OF_BOTH = {
+    f"{side}_{name}": value
+    for side in ("encoder", "decoder")
+    for name, value in {"layers": 1, "attention_heads": 4, "ffn_dim": 24}.items()
+}
+MARIAN = {
+    **LAYERS_OF_BOTH,
     "d_model": 16, "vocab_size": 64, "pad_token_id": 0, "decoder_start_token_id": 0,
     "eos_token_id": 1, "bos_token_id": 2, "forced_eos_token_id": 1,
 }  # fmt: skip
-_BERT = {
+BERT = {
     "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24,
     "vocab_size": 64,
 }  # fmt: skip
+LLAMA = {**BERT, "num_key_value_heads": 2, "pad_token_id": 0}
 
 
 class Encoder(nn.Module):
@@ -58,16 +63,20 @@ class Translator(nn.Module):
 
 
 class Made(NamedTuple):
-    """How to build a model, what it takes, and of which kinds there are how many places."""
+    """How to build a model, what it takes, and of which kinds there are how many places.
+
+    :param shared: places of queries and keys, where attention shares rotary positions
+    """
 
     build: Callable[[], nn.Module]
     inputs: Any
     streams: int
     attentions: int
     ffns: int
+    shared: int = 0
 
 
-def _from(model: type, config: type, **settings: Any) -> Callable[[], nn.Module]:
+def from_config(model: type, config: type, **settings: Any) -> Callable[[], nn.Module]:
     return lambda: model(config(**settings))
 
 
@@ -75,21 +84,23 @@ ZOO = {
     "torch, post-norm": Made(Encoder, IDS, 1, 2, 2),
     "torch, pre-norm": Made(lambda: Encoder(norm_first=True), IDS, 1, 2, 2),
     "torch, both sides": Made(Translator, (IDS, IDS), 1, 6, 4),
-    "bert": Made(_from(t.BertForSequenceClassification, t.BertConfig, **_BERT), IDS, 1, 2, 2),
-    "bert-mlm": Made(_from(t.BertForMaskedLM, t.BertConfig, **_BERT), IDS, 1, 2, 2),
+    "bert": Made(from_config(t.BertForSequenceClassification, t.BertConfig, **BERT), IDS, 1, 2, 2),
+    "bert-mlm": Made(from_config(t.BertForMaskedLM, t.BertConfig, **BERT), IDS, 1, 2, 2),
     "gpt2": Made(
-        _from(t.GPT2LMHeadModel, t.GPT2Config, n_embd=16, n_layer=2, n_head=4, vocab_size=64,
+        from_config(t.GPT2LMHeadModel, t.GPT2Config, n_embd=16, n_layer=2, n_head=4, vocab_size=64,
               bos_token_id=1, eos_token_id=2), IDS, 1, 2, 2),
     "llama, grouped queries": Made(
-        _from(t.LlamaForCausalLM, t.LlamaConfig, num_key_value_heads=2, pad_token_id=0, **_BERT),
-        IDS, 1, 0, 2),
-    "t5": Made(_from(t.T5ForConditionalGeneration, t.T5Config, **_T5), BOTH, 1, 6, 4),
+        from_config(t.LlamaForCausalLM, t.LlamaConfig, **LLAMA),
+        IDS, 1, 2, 2, 1),
+    "t5": Made(from_config(t.T5ForConditionalGeneration, t.T5Config, **_T5), BOTH, 1, 6, 4),
     "t5, gated": Made(
-        _from(t.T5ForConditionalGeneration, t.T5Config, feed_forward_proj="gated-gelu",
+        from_config(t.T5ForConditionalGeneration, t.T5Config, feed_forward_proj="gated-gelu",
               tie_word_embeddings=False, **_T5), BOTH, 1, 6, 4),
-    "bart": Made(_from(t.BartForConditionalGeneration, t.BartConfig, **_MARIAN), BOTH, 1, 3, 2),
-    "marian": Made(_from(t.MarianMTModel, t.MarianConfig, **_MARIAN), BOTH, 1, 3, 2),
-    "mbart": Made(_from(t.MBartForConditionalGeneration, t.MBartConfig, **_MARIAN), BOTH, 1, 3, 2),
+    "bart": Made(
+        from_config(t.BartForConditionalGeneration, t.BartConfig, **MARIAN), BOTH, 1, 3, 2),
+    "marian": Made(from_config(t.MarianMTModel, t.MarianConfig, **MARIAN), BOTH, 1, 3, 2),
+    "mbart": Made(
+        from_config(t.MBartForConditionalGeneration, t.MBartConfig, **MARIAN), BOTH, 1, 3, 2),
     "vit": Made(
         lambda: timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=5,
                                   embed_dim=24, init_values=0.1),

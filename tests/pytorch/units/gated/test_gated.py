@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+import timm
 import torch
 import transformers as t
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from sparseml.pytorch.units.gated import GatedUnits, Gates, gated_units, remove_
 from sparseml.pytorch.units.gated.frozen import FrozenSlices
 from sparseml.pytorch.units.probing import call_model
 
-from .models import IDS, ZOO, Encoder, made
+from .models import BOTH, IDS, MARIAN, ZOO, Encoder, made
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -30,6 +31,15 @@ def _chosen(units: GatedUnits, seed: int = 0) -> Tensor:
     size = units.group.size // units.pools
     orders = [torch.randperm(size, generator=generator) for _ in range(units.pools)]
     return torch.cat([order < (size + 1) // 2 for order in orders])
+
+
+def _told(units: GatedUnits) -> list[Any]:
+    """All that units say, to be compared."""
+    members = sorted((m.param, m.dim, m.index.tolist()) for m in units.group.members)
+    sites = sorted((site.layer, site.where, site.index.tolist()) for site in units.sites)
+    buffers = [(m.param, m.index.tolist()) for m in units.buffers]
+    rest = [units.group.size, units.pools, units.layers, units.width, units.readers, units.fold]
+    return [units.key, members, sites, buffers, *rest]
 
 
 def _parameters(model: nn.Module) -> int:
@@ -50,7 +60,7 @@ def test_removed_or_gated_off_is_the_same(name: str) -> None:
     counts = Counter(units.kind for units in groups.found)
     known = ZOO[name]
     assert counts["stream"] == known.streams and counts["fc"] == known.ffns, groups.skipped
-    assert counts["qk"] == counts["vo"] == known.attentions, groups.skipped
+    assert (counts["qk"], counts["vo"]) == (known.shared or known.attentions, known.attentions)
     gates = Gates(model, groups.found)
     assert list(model.state_dict()) == keys
     # norms of Transformers are computed in single precision, root mean squares that is
@@ -72,9 +82,11 @@ def test_removed_or_gated_off_is_the_same(name: str) -> None:
     single = copy.deepcopy(model).float()
     floats = inputs.float() if isinstance(inputs, Tensor) and inputs.ndim > 2 else inputs
     torch.testing.assert_close(_result(single, floats).double(), after, rtol=1e-5, atol=1e-5)
-    # once more, as of what is left some can go
-    again = gated_units(model, inputs)
+    # once more, as of what is left some can go; what was found has followed
+    again, anew = gated_units(model, inputs), gated_units(copy.deepcopy(model), inputs)
     assert Counter(units.kind for units in again.found) == counts, again.skipped
+    assert gated_units(model, inputs) is again
+    assert [_told(units) for units in again.found] == [_told(units) for units in anew.found]
 
 
 @pytest.mark.parametrize("kind", ["stream", "fc", "heads"])
@@ -155,10 +167,7 @@ class TestScores:
 
 
 class TestRefusals:
-    def test_rotary_positions_and_normed_queries(self) -> None:
-        model, inputs = made("llama, grouped queries")
-        skipped = gated_units(model, inputs).skipped
-        assert "rotary" in skipped["qk model.layers.0.self_attn.o_proj"]
+    def test_normed_queries(self) -> None:
         config = t.Qwen3Config(
             hidden_size=16, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
             intermediate_size=24, vocab_size=64, head_dim=4, pad_token_id=0,
@@ -192,6 +201,107 @@ class TestRefusals:
         with pytest.raises(ValueError, match="at least one"):
             remove_gated(model, {qk: torch.zeros(16, dtype=torch.bool)})
         assert _parameters(model) == before
+
+
+class TestEmptyGroups:
+    """Property of the gates alone, as of every place something stays when units are removed."""
+
+    def _gated_off(self, kind: str) -> tuple[nn.Module, Gates]:
+        model, _ = made("torch, post-norm")
+        units = gated_units(model, IDS).of(kind)[0]
+        gates = Gates(model, [units])
+        gates.set(units.key, torch.zeros(units.group.size, dtype=torch.float64))
+        with pytest.raises(ValueError, match="at least one of its units must stay"):
+            remove_gated(model, {units: torch.zeros(units.group.size, dtype=torch.bool)})
+        return model, gates
+
+    @pytest.mark.parametrize("kind", ["fc", "vo"])
+    def test_a_block_without_units_gives_its_bias(self, kind: str) -> None:
+        model, gates = self._gated_off(kind)
+        off, layer = _result(model, IDS), model.layers.layers[0]
+        gates.detach()
+        with torch.no_grad():
+            (layer.linear2 if kind == "fc" else layer.self_attn.out_proj).weight.zero_()
+        torch.testing.assert_close(off, _result(model, IDS), rtol=0, atol=1e-12)
+
+    def test_attention_without_queries_is_uniform_below_its_masks(self) -> None:
+        model, _ = made("torch, post-norm")
+        padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+        qk = gated_units(model, IDS).of("qk")[0]
+        gates = Gates(model, [qk])
+        gates.set(qk.key, torch.zeros(qk.group.size, dtype=torch.float64))
+        off, attention = _result(model, (IDS, padding)), model.layers.layers[0].self_attn
+        gates.detach()
+        with torch.no_grad():
+            attention.in_proj_weight[:16] = 0.0
+            attention.in_proj_bias[:16] = 0.0
+        torch.testing.assert_close(off, _result(model, (IDS, padding)), rtol=0, atol=1e-12)
+        with torch.no_grad():
+            x = model.words(IDS) + model.positions[:5]
+            _, weights = attention(x, x, x, key_padding_mask=padding)
+        expected = torch.where(padding, 0.0, 1.0 / (~padding).sum(1, keepdim=True))
+        torch.testing.assert_close(weights, expected.double()[:, None].expand(2, 5, 5))
+
+    def test_a_stream_without_units_is_refused(self) -> None:
+        units = gated_units(made("torch, post-norm")[0], IDS).of("stream")[0]
+        with pytest.raises(ValueError, match="at least one"):
+            units.group.as_mask(torch.zeros(16, dtype=torch.bool))
+
+
+def test_tied_weights_stay_one_and_an_untied_head_keeps_its_values() -> None:
+    tied, inputs = made("torch, both sides")
+    remove_gated(tied, {units: _chosen(units) for units in gated_units(tied, inputs).found})
+    assert tied.head.weight is tied.target.weight
+    untied, inputs = made("llama, grouped queries")
+    head = untied.lm_head.weight.detach().clone()
+    keeps = {units: _chosen(units) for units in gated_units(untied, inputs).of("stream")}
+    remove_gated(untied, keeps)
+    (keep,) = keeps.values()
+    assert untied.lm_head.weight is not untied.model.embed_tokens.weight
+    assert torch.equal(untied.lm_head.weight, head[:, keep])
+
+
+def test_shared_tables_have_one_stream_and_separate_ones_two() -> None:
+    for name, count in (("bart", 1), ("marian", 1)):
+        model, inputs = made(name)
+        assert len(gated_units(model, inputs).of("stream")) == count
+    config = t.MarianConfig(**{**MARIAN, "share_encoder_decoder_embeddings": False})
+    config.decoder_vocab_size, config.tie_word_embeddings = 48, False
+    streams = gated_units(t.MarianMTModel(config).eval(), BOTH).of("stream")
+    assert len(streams) == 2
+
+
+def test_rotary_pairs_go_from_all_heads_and_layers_with_their_frequencies(tmp_path: Any) -> None:
+    model, inputs = made("llama, grouped queries")
+    groups = gated_units(model, inputs)
+    (qk,) = groups.of("qk")
+    assert (qk.pools, qk.width, len(qk.readers), qk.group.size) == (1, 2, 2, 2)
+    frequencies = model.model.rotary_emb.inv_freq.clone()
+    keeps = {qk: torch.tensor([False, True])}
+    keeps |= {vo: torch.tensor([True, False] * 2) for vo in groups.of("vo")}
+    remove_gated(model, keeps)
+    assert torch.equal(model.model.rotary_emb.inv_freq, frequencies[1:])
+    assert model.model.layers[0].self_attn.head_dim == 2
+    # what no configuration tells is saved
+    save_shrunk(model, tmp_path)
+    again, _ = made("llama, grouped queries")
+    fill_shrunk(again, tmp_path)
+    assert torch.equal(_result(again, inputs), _result(model, inputs))
+
+
+def test_the_same_with_many_samples_as_with_two() -> None:
+    model, _ = made("bert")
+    many = IDS.repeat(8, 1)
+    few, more = gated_units(copy.deepcopy(model), IDS), gated_units(model, many)
+    assert [_told(units) for units in few.found] == [_told(units) for units in more.found]
+
+
+def test_scales_that_follow_the_width_are_told_where_scores_are_hardly_trained() -> None:
+    config = {"img_size": 32, "depth": 2, "num_classes": 5, "embed_dim": 24, "num_heads": 3}
+    model = timm.create_model("vit_tiny_patch16_224", **config).eval()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert all(units.fold for units in gated_units(model, images).of("qk"))
+    assert not any(units.fold for units in gated_units(made("gpt2")[0], IDS).of("qk"))
 
 
 def test_padding_and_masks_stay_what_they_are() -> None:

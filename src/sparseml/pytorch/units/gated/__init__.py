@@ -5,9 +5,9 @@ inside of heads, and neurons.
 dict shows, and :mod:`.removal` takes them out.
 """
 
-from sparseml.pytorch.units.gated.discovery import GatedGroups, gated_units
+from sparseml.pytorch.units.gated.discovery import gated_units
 from sparseml.pytorch.units.gated.gates import Gates
-from sparseml.pytorch.units.gated.kinds import GatedUnits, Site
+from sparseml.pytorch.units.gated.kinds import GatedGroups, GatedUnits, Site
 from sparseml.pytorch.units.gated.removal import remove_gated
 
 __all__ = ["GatedGroups", "GatedUnits", "Gates", "Site", "gated_units", "remove_gated"]

@@ -50,13 +50,13 @@ class _Products(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        pair = (*args, *kwargs.values())[:2]
+        given = (*args, *kwargs.values())
         if func is F.scaled_dot_product_attention:
-            self.seen.append(pair)
+            self.seen.append((given[0], given[1]))
         elif func in _PRODUCTS:
-            self._note(*pair)
+            self._note(*given[:2])
         elif func in (torch.baddbmm, Tensor.baddbmm):
-            self._note(*args[1:3])
+            self._note(*given[1:3])
         return func(*args, **kwargs)
 
     def _note(self, left: Any, right: Any) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sparseml.pytorch.functional.shrinking.norms import weighted_layer_norm, weighted_rms_norm
-from sparseml.pytorch.units.group import UnitGroup
+from sparseml.pytorch.units.group import Member, UnitGroup
 from sparseml.pytorch.utils.layer_kinds import INPUTS, OUTPUTS, tensor_axes
 
 STREAM, QK, VO, FC = "stream", "qk", "vo", "fc"
@@ -44,6 +44,10 @@ class GatedUnits:
     :param pools: how many heads there are, all of the same size; 1 for other kinds
     :param sites: where the gates multiply
     :param layers: that make and read the channels of heads, or neurons, in this order
+    :param width: how many channels of a head make up a unit: two where positions rotate them
+    :param readers: of the heads that lose the same channels; more than one where they share the
+        frequencies of rotary positions
+    :param buffers: what goes with the units beside parameters, such as these frequencies
     :param fold: the scale of the scores follows the width of a head, so that the queries have to
         make up for it when that shrinks
     """
@@ -54,12 +58,31 @@ class GatedUnits:
     pools: int
     sites: tuple[Site, ...]
     layers: tuple[str, ...] = ()
+    width: int = 1
+    readers: tuple[str, ...] = ()
+    buffers: tuple[Member, ...] = ()
     fold: bool = False
 
     @property
     def key(self) -> str:
         """The kind and the name, which together are unique in a model."""
         return f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True)
+class GatedGroups:
+    """The gated units of a model.
+
+    :param found: in the order of the kinds, and of the model
+    :param skipped: key of units that cannot be removed -> why
+    """
+
+    found: tuple[GatedUnits, ...]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, *kinds: str) -> tuple[GatedUnits, ...]:
+        """Return the units of some kinds."""
+        return tuple(units for units in self.found if units.kind in kinds)
 
 
 class Norm(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from sparseml.pytorch.units.attributes import between, resize
 from sparseml.pytorch.units.gated.kinds import FC, QK, STREAM, VO, GatedUnits
+from sparseml.pytorch.units.gated.known import follow
+from sparseml.pytorch.units.group import Member, UnitGroup
 from sparseml.pytorch.units.origins import note_removal
 from sparseml.pytorch.units.removal import remove
 from sparseml.pytorch.units.slim_attention import SlimAttention, make_slim
@@ -41,9 +43,15 @@ def remove_gated(
         make_slim(model, layer)
     for units in changing:
         if units.kind == QK and units.fold:
-            before = units.group.size // units.pools
-            _fold(model, units, math.sqrt(sizes[units.name] / before))
-    removed = remove(model, {units.group: keep for units, keep in changing.items()}, optimizer)
+            before = units.width * (units.group.size // units.pools)
+            scale_queries(model, units, math.sqrt(sizes[units.name] / before))
+    groups = {units.group: keep for units, keep in changing.items()}
+    for units, keep in changing.items():
+        if units.buffers:
+            group = UnitGroup(f"buffers of {units.name}", units.group.size, units.buffers)
+            groups[group] = keep
+            _make_persistent(model, units.buffers)
+    removed = remove(model, groups, optimizer)
     for units, keep in changing.items():
         note_removal(model, units.key, keep)
         if units.kind == STREAM:
@@ -55,12 +63,13 @@ def remove_gated(
                 between(model, units.layers), "neurons", units.group.size, int(keep.sum()), widths
             )
         elif units.kind == VO and not isinstance(_maker(model, units), SlimAttention):
-            before, after = units.group.size // units.pools, sizes[units.name]
+            before, after = units.width * (units.group.size // units.pools), sizes[units.name]
             widths = {before, *(len(member.index) for member in units.group.members)}
             modules = list(between(model, units.layers))
             resize(iter(modules), "channels", before, after, widths)
             if units.fold:
                 _set_scales(modules, before, after)
+    follow(model, changing)
     return removed
 
 
@@ -78,12 +87,14 @@ def _head_sizes(
             raise ValueError(
                 f"{units.key}: of every head as many channels must stay, found {left.tolist()}"
             )
-        kinds.setdefault(units.name, set()).add(units.kind)
-        if sizes.setdefault(units.name, int(left[0])) != int(left[0]):
-            raise ValueError(
-                f"{units.name}: as many channels of queries and keys as of values must stay, "
-                f"found {sizes[units.name]} and {int(left[0])}"
-            )
+        own = units.width * int(left[0])
+        for name in units.readers:
+            kinds.setdefault(name, set()).add(units.kind)
+            if sizes.setdefault(name, own) != own:
+                raise ValueError(
+                    f"{name}: as many channels of queries and keys as of values must stay, "
+                    f"found {sizes[name]} and {own}"
+                )
     one_sided = [name for name, found in kinds.items() if found != {QK, VO}]
     if one_sided:
         raise ValueError(
@@ -111,13 +122,33 @@ def _maker(model: nn.Module, units: GatedUnits) -> nn.Module:
 
 
 @torch.no_grad()
-def _fold(model: nn.Module, units: GatedUnits, factor: float) -> None:
-    """Scale the queries."""
+def scale_queries(model: nn.Module, units: GatedUnits, factor: float) -> None:
+    """Multiply the weights and biases that make queries.
+
+    :param units: channels of queries and keys, in layers that are not torch's own attention
+    """
     for site in units.sites:
         layer = model.get_submodule(site.layer)
         for name, axes in tensor_axes(layer).items():
             rows = getattr(layer, name).movedim(axes.index(OUTPUTS), 0)
             rows[site.index.to(rows.device) >= 0] *= factor
+
+
+def _make_persistent(model: nn.Module, buffers: Sequence[Member]) -> None:
+    """Let state dicts hold buffers that no configuration tells any more."""
+    for member in buffers:
+        owner, _, key = member.param.rpartition(".")
+        model.get_submodule(owner)._non_persistent_buffers_set.discard(key)
+
+
+def scales_of(model: nn.Module) -> dict[str, float]:
+    """Return the scales of scores that modules keep as attributes: name of the module → scale."""
+    return {
+        name: vars(module)[key]
+        for name, module in model.named_modules()
+        for key in _SCALES
+        if isinstance(vars(module).get(key), float)
+    }
 
 
 def _set_scales(modules: list[nn.Module], before: int, after: int) -> None:
