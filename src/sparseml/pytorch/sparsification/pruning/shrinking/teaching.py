@@ -97,6 +97,16 @@ class Teaching:
         return self._teacher.state_dict() if owned else None  # type: ignore[union-attr]
 
     def load_state(self, state: Mapping[str, Tensor] | None) -> None:
-        """Restore :meth:`state`."""
-        if state is not None and isinstance(self._teacher, Module) and self._owned:
+        """Restore :meth:`state`.
+
+        :raises ValueError: if the model that was copied has other sizes than the teacher
+        """
+        if state is None or not self._owned or not isinstance(self._teacher, Module):
+            return
+        try:
             load_model_state(self._teacher, state, strict=True)
+        except RuntimeError as error:
+            raise ValueError(
+                "the teacher was the model before units were removed: go on with the whole model, "
+                f"or give it as distillation_teacher ({str(error).splitlines()[-1].strip()})"
+            ) from error
