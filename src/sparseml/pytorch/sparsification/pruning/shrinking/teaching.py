@@ -22,7 +22,7 @@ _SELF = "self"
 
 
 class Teaching:
-    """Adds to a loss how far a student's predictions are from its teacher's.
+    """A teacher's part in a loss: how far a student's predictions are from the teacher's.
 
     ``loss + weight * D``, where D is the divergence at a temperature, times its square, averaged
     over all predictions that are not for padding. The teacher is in eval mode.
