@@ -58,8 +58,8 @@ def tables(plan: Plan, everything: bool) -> Iterator[str]:
             yield table(title, columns, phase_rows(phases, None if everything else MOST_ROWS))
     for number, modifier in enumerate(plan["modifiers"], start=1):
         if removed := list(removal_rows(modifier.get("removes", {"unknown": ""}))):
-            columns = ("what", ">places", ">before", ">after")
-            yield table(f"What #{number} removes", columns, removed)
+            title, counts = f"What #{number} removes", (">places", ">before", ">after")
+            yield table(title, ("what", *counts), removed)
     if rows := list(_dense(plan.get("coverage", {}), everything)):
         yield table("What stays dense", ("parameters", "of", ">tensors", ">weights"), rows)
 

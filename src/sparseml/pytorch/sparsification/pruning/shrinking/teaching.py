@@ -93,8 +93,8 @@ class Teaching:
 
     def state(self) -> Mapping[str, Tensor] | None:
         """Return the weights of a teacher that is a copy of the student; None of another."""
-        owned = self._owned and isinstance(self._teacher, Module)
-        return self._teacher.state_dict() if owned else None  # type: ignore[union-attr]
+        teacher = self._teacher
+        return teacher.state_dict() if self._owned and isinstance(teacher, Module) else None
 
     def load_state(self, state: Mapping[str, Tensor] | None) -> None:
         """Restore :meth:`state`.
