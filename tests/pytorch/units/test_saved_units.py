@@ -101,7 +101,7 @@ def test_timm_by_its_own_name(tmp_path: Path) -> None:
         ("bert", "AutoModelForSequenceClassification"),
         ("vit", "AutoModelForImageClassification"),
         ("gpt2", "AutoModelForCausalLM"),
-        ("bart", "AutoModelForSequenceClassification"),
+        ("bart", "AutoModelForSeq2SeqLM"),
     ],
 )
 def test_documented_lines_read_it_without_us(name: str, task: str, tmp_path: Path) -> None:
