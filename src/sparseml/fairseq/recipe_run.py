@@ -81,24 +81,10 @@ class RecipeRun:
         self.optimizer: Any = stepping
         if self._masters:
             self.optimizer = MasterOptimizer(stepping, self._masters)
-        if found := shrinking(self.manager):
-            resizes = any(one.resizes for one in found)
-            require_shrinkable(trainer.cfg, bool(self._masters), resizes, self.recipe)
-            make_shrinkable(self.model)
         self._teacher: Any = None
         if any(one.changes_loss for one in self.manager.iter_modifiers()):
             self._teacher = teacher_of(trainer, teacher)
-        try:
-            self.manager.resolve_steps(steps)
-            copies = {master.param: master.copy() for master in self._masters}
-            lent = grad_sampler(trainer, self.manager, self.recipe)
-            if self._teacher is not None:
-                lent["distillation_teacher"] = self._teacher
-            self.manager.initialize(self.model, 0.0, masters=copies, **lent)
-        except FairseqError:
-            raise
-        except (RuntimeError, ValueError) as error:
-            raise FairseqError(f"{self.recipe}: {one_line(error)}") from error
+        self._initialize(steps)
         self._observes = any(
             getattr(one, "_observes", False) for one in self.manager.iter_modifiers()
         )
@@ -152,6 +138,22 @@ class RecipeRun:
         if self.trainer.is_data_parallel_master and not keeping.no_save:
             write_masks(Path(keeping.save_dir) / MASKS_FILE, masks_in_force(self.manager))
         self.manager.finalize(self.model)
+
+    def _initialize(self, steps: int) -> None:
+        """Give the manager the model and what its modifiers ask for."""
+        if found := shrinking(self.manager):
+            resizes = any(one.resizes for one in found)
+            require_shrinkable(self.trainer.cfg, bool(self._masters), resizes, self.recipe)
+            make_shrinkable(self.model)
+        lent = grad_sampler(self.trainer, self.manager, self.recipe)
+        if self._teacher is not None:
+            lent["distillation_teacher"] = self._teacher
+        try:
+            self.manager.resolve_steps(steps)
+            copies = {master.param: master.copy() for master in self._masters}
+            self.manager.initialize(self.model, 0.0, masters=copies, **lent)
+        except (RuntimeError, ValueError) as error:
+            raise FairseqError(f"{self.recipe}: {one_line(error)}") from error
 
     def _take(self, masks: str) -> None:
         """Begin with the masks of another run."""
