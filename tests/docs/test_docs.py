@@ -77,6 +77,23 @@ def test_the_loop_of_the_front_page(tmp_path: Path) -> None:
     assert int((model.weight == 0).sum()) == round(0.9 * 200)
 
 
+def test_the_example_of_a_model_that_shrinks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "srp.md").read_text(encoding="utf-8")
+    (loop,) = re.findall(r"```python\n(import torch\n.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    names: dict[str, Any] = {}
+    exec(loop, names)  # noqa: S102
+    model, again = names["model"], names["again"]
+    whole = sum(param.numel() for param in names["Classifier"]().parameters())
+    assert sum(param.numel() for param in model.parameters()) < 0.35 * whole
+    ids = torch.randint(50, (4, 6))
+    assert torch.equal(model.eval()(ids), again(ids))
+    assert names["loss"].item() < 1.0  # chance is 1.6
+
+
 class OwnLoop:
     """The page on loops of one's own: its recipe, and its code by the heading above it."""
 

@@ -100,7 +100,9 @@ class _Own:
     def vit() -> torch.nn.Module:
         """A small ViT."""
         sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
-        return timm.create_model("vit_tiny_patch16_224", num_classes=3, **sizes)
+        model = timm.create_model("vit_tiny_patch16_224", num_classes=3, **sizes)
+        model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (3, 16, 16)}
+        return model
 
 
 def _invoked(arguments: list[str], modules: dict[str, Any]) -> Any:

@@ -29,6 +29,7 @@ def vit(flags: list[Any], call: Any, workplace: Path) -> list[Any]:
     """Flags to train a small ViT."""
     (workplace / "srp.yaml").write_text(RECIPE)
     model = ["--model", "vit_tiny_patch16_224", "--no-pretrained", "--num-classes", 3]
+    model += ["--input-size", 3, 16, 16]
     own = [*model, "--model-kwargs", *SIZES, "-b", 8, "--lr", 0.01, "--warmup-epochs", 0]
     return [*flags[2:], *own, "--opt", "adamw", "--sparseml-recipe", "srp.yaml", "--epochs", 4]
 
@@ -52,13 +53,18 @@ def test_it_resumes_and_ends_as_a_small_model_that_loads(vit: list[Any], call: A
     call(SCRIPT, *vit, *more)
     again = json.loads(Path("out/more/result.json").read_text())["variants"]
     assert again["shrunk"]["parameters"] == variants["shrunk"]["parameters"]
-    done = call(SCRIPT, *vit, *more, "--model", "vit_small_patch16_224", "--overwrite", fails=True)
-    assert done.status == 2
+    deeper = [size.replace("depth=2", "depth=3") for size in SIZES]
+    more += ["--model-kwargs", *deeper, "--overwrite"]
+    done = call(SCRIPT, *vit, *more, fails=True)
+    assert "out/run/shrunk holds another model than the one to fill" in done.error
+    assert "it lacks 'blocks.2.norm1.weight'" in done.error
 
 
 def test_what_cannot_follow_is_refused(vit: list[Any], call: Any) -> None:
     done = call(SCRIPT, *vit, "--model-ema", fails=True)
     assert "a moving average of its weights cannot follow: leave out --model-ema" in done.error
-    done = call(SCRIPT, *vit, "--model", "resnet18", "--model-kwargs", "in_chans=3", fails=True)
+    done = call(
+        SCRIPT, *vit, "--model", "resnet18", "--model-kwargs", "zero_init_last=1", fails=True
+    )
     assert "srp.yaml: SRPPruningModifier finds nothing to remove in stage 0" in done.error
     assert "Traceback" not in done.error

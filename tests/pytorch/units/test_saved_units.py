@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from sparseml.pytorch.utils.saving.files import CheckpointError
 from .transformers_zoo import ZOO
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+DOCS = Path(__file__).parents[3] / "docs" / "faster_transformers.md"
 KWARGS = {"num_classes": 5, "img_size": 32, "depth": 2, "embed_dim": 24, "num_heads": 2}
 VIT = "vit_tiny_patch16_224"
 
@@ -91,6 +93,25 @@ def test_timm_by_its_own_name(tmp_path: Path) -> None:
         (tmp_path / "shrunk.json").write_text(json.dumps({**content, "built_by": told}))
         with pytest.raises(CheckpointError, match=message):
             load_shrunk(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("bert", "AutoModelForSequenceClassification"),
+        ("vit", "AutoModelForImageClassification"),
+        ("gpt2", "AutoModelForCausalLM"),
+        ("bart", "AutoModelForSeq2SeqLM"),
+    ],
+)
+def test_documented_lines_read_it_without_us(name: str, task: str, tmp_path: Path) -> None:
+    model = _halved(ZOO[name].build("sdpa").eval())
+    save_shrunk(model, tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S)
+    code = next(block for block in blocks if "AutoConfig" in block)
+    scope: dict[str, Any] = {}
+    exec(code.replace("AutoModelForSequenceClassification", task), scope)  # noqa: S102
+    _same(model, scope["load"](str(tmp_path)), sample_inputs(model))
 
 
 class Layers(nn.Module):
