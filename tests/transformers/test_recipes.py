@@ -152,6 +152,16 @@ def test_a_model_that_cannot_shrink_is_refused_by_the_check(tmp_path: Path) -> N
     assert "SRPPruningModifier finds nothing to remove in stage 0" in done.stderr
 
 
+def test_what_a_model_that_cannot_be_run_loses_is_not_known(tmp_path: Path) -> None:
+    (tmp_path / "own_net.py").write_text("import torch\nnet = lambda: torch.nn.Linear(4, 4)\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        recipe = str(ROOT / "srp/single_stage.yaml")
+        done = CliRunner().invoke(main, ["recipe", "check", recipe, "--model", "own_net:net"])
+    assert done.exit_code == 0, done.output
+    assert "#1 removes units; which, this cannot tell: give example_inputs" in done.stdout
+
+
 def test_they_are_found_by_name() -> None:
     names = {name for name in ready_recipes() if name.startswith("transformers/gradual/")}
     assert names == {f"transformers/{_name(recipe)}" for recipe in RECIPES}

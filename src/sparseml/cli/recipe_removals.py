@@ -9,6 +9,7 @@ from torch import nn
 
 from sparseml.pytorch.sparsification import SRPPruningModifier
 from sparseml.pytorch.units.gated import remove_gated
+from sparseml.pytorch.units.probing import sample_inputs
 from sparseml.pytorch.utils.params import parameter_count
 
 Removal = dict[str, Any]
@@ -32,9 +33,15 @@ def removals(modifier: Any, model: nn.Module) -> Removal:
     :param model: not on the meta device; it has the sizes that it will have, afterwards
     :return: ``units``, for each kind the number of ``places``, and units ``before`` and ``after``
         in all of them; ``parameters`` of the model, ``before`` and ``after``; and what is
-        ``skipped``, with the reason
-    :raises ValueError: for a model in which nothing can go, or that does not say what it takes
+        ``skipped``, with the reason. Of a model that cannot be run as it is, ``unknown``: why
+    :raises ValueError: for a model in which nothing can go
     """
+    if any(param.is_meta for param in model.parameters()):
+        return {"unknown": "the model was built without weights"}
+    try:
+        sample_inputs(model)
+    except ValueError as error:
+        return {"unknown": str(error)}
     before = parameter_count(model)
     keeps, skipped = modifier.would_keep(model)
     units: dict[str, dict[str, int]] = {}
@@ -50,6 +57,8 @@ def removals(modifier: Any, model: nn.Module) -> Removal:
 
 def rows(found: Removal) -> Iterable[tuple[str, ...]]:
     """Return rows of a table: what, in how many places, units before and after."""
+    if "unknown" in found:
+        return
     for kind, counts in found["units"].items():
         yield _WORDS[kind], *(f"{counts[key]:,}" for key in ("places", "before", "after"))
     parameters = found["parameters"]
@@ -58,8 +67,10 @@ def rows(found: Removal) -> Iterable[tuple[str, ...]]:
 
 def notes(number: int, found: Removal) -> Iterator[str]:
     """Yield what stays although it was meant to go, in a sentence for each reason."""
+    if "unknown" in found:
+        yield f"#{number} removes units; which, this cannot tell: {found['unknown']}."
     reasons: dict[str, list[str]] = {}
-    for key, reason in found["skipped"].items():
+    for key, reason in found.get("skipped", {}).items():
         reasons.setdefault(reason, []).append(key)
     for reason, keys in reasons.items():
         kinds = sorted({key.partition(" ")[0] for key in keys})

@@ -57,9 +57,9 @@ def tables(plan: Plan, everything: bool) -> Iterator[str]:
             title = f"Steps of #{number}, density of what it prunes"
             yield table(title, columns, phase_rows(phases, None if everything else MOST_ROWS))
     for number, modifier in enumerate(plan["modifiers"], start=1):
-        if removes := modifier.get("removes"):
-            columns = ("what", ">places", ">before", ">after")
-            yield table(f"What #{number} removes", columns, removal_rows(removes))
+        if removed := list(removal_rows(modifier.get("removes", {"unknown": ""}))):
+            title, counts = f"What #{number} removes", (">places", ">before", ">after")
+            yield table(title, ("what", *counts), removed)
     if rows := list(_dense(plan.get("coverage", {}), everything)):
         yield table("What stays dense", ("parameters", "of", ">tensors", ">weights"), rows)
 

@@ -32,7 +32,7 @@ class ModelSettings(Group):
     model: str = flag("deit_small_patch16_224", "name in timm, or module.path:callable")
     checkpoint: str | None = harmless(
         None,
-        "weights to start from, .safetensors or torch's, or a folder of a shrunk model",
+        "weights to start from, .safetensors or torch's",
         also=("--checkpoint-path", "--initial-checkpoint"),
         metavar="FILE",
     )

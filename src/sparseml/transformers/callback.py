@@ -15,6 +15,9 @@ from sparseml.pytorch.optim import ScheduledModifierManager, StepDriver
 from sparseml.pytorch.optim.summary import RunSummary
 from sparseml.pytorch.sparsification.distillation.teacher import needing_teacher
 from sparseml.pytorch.sparsification.modifier import Loggers
+from sparseml.pytorch.units.origins import origins_of
+from sparseml.pytorch.units.saved import fill_shrunk, holds_shrunk, write_structure
+from sparseml.pytorch.utils.params import parameter_count
 from sparseml.run.errors import one_line
 from sparseml.transformers.checkpoints import (
     checkpoint_folder,
@@ -58,7 +61,7 @@ class SparseMLCallback(TrainerCallback):
     :param steps_per_epoch: optimizer steps that make an epoch of the recipe; by default as the
         Trainer counts, which takes all ``max_steps`` for one epoch of data without a length
     :param resume_from: the folder of the checkpoint that is given to ``trainer.train``, if it is
-        not in ``output_dir``
+        not in ``output_dir``, or of a model that has lost units by then
     :param best_when_sparse: let ``load_best_model_at_end`` and early stopping consider only what
         is as sparse as the recipe wants it to be in the end
     :raises RecipeError: if anything is wrong with the recipe
@@ -98,6 +101,7 @@ class SparseMLCallback(TrainerCallback):
         self._rates: Rates | None = None
         self._trained: weakref.ref[nn.Module] | None = None  # the model of the last run
         self._used = self._forgets_best = False
+        self._size: int | None = None  # of the model that was evaluated last
 
     def summary(self) -> RunSummary:
         """Return where the run stands, to be printed."""
@@ -110,7 +114,9 @@ class SparseMLCallback(TrainerCallback):
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Check that the recipe fits the model."""
+        """Check that the recipe fits the model, which gets the sizes that it shall go on with."""
+        if self._resume_from is not None and holds_shrunk(self._resume_from):
+            fill_shrunk(kwargs["model"], self._resume_from)  # before the Trainer reads its weights
         require_fitting_model(self.manager, kwargs["model"], self.recipe_name)
         distilling = self.manager.distillation_modifiers
         if (needing := needing_teacher(self.manager)) and self.teacher is None:
@@ -183,7 +189,11 @@ class SparseMLCallback(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Find out whether this model is sparse enough to be the best one."""
+        """Find out whether this model is sparse enough to be the best one, and as small."""
+        before, self._size = self._size, parameter_count(kwargs["model"])
+        if self.driver is not None and before not in (None, self._size):
+            # a model that has lost units is another one, into which no whole one can be loaded
+            state.best_metric = state.best_global_step = state.best_model_checkpoint = None
         if self.driver is not None and self._best_when_sparse:
             self._forgets_best = not self.manager.summary().sparse
 
@@ -198,6 +208,8 @@ class SparseMLCallback(TrainerCallback):
         if args.should_save:
             folder = checkpoint_folder(args, state.global_step)
             write_recipe(folder, self.manager)
+            if origins_of(kwargs["model"]):
+                write_structure(kwargs["model"], folder)
             if found is not None:
                 write_state(folder, self.manager, found)
 

@@ -101,13 +101,21 @@ def save_shrunk(
         # transformers 5 would write some models under the names that its release 4 gave to layers
         renames = "save_original_format" in inspect.signature(save).parameters
         save(path, **({"save_original_format": False} if renames else {}))
+    write_structure(model, path, built_by)
+    return path
+
+
+def write_structure(
+    model: nn.Module, folder: Path, built_by: Mapping[str, Any] | None = None
+) -> None:
+    """Write ``shrunk.json`` beside the weights of a model; arguments as of :func:`save_shrunk`."""
+    model = unwrap_module(model, root=True)
     content = {"format": _FORMAT, **structure_of(model)}
     if built := (built_by or _built_by_timm(model)):
         content[_BUILT_BY] = dict(built)
     lines = ",\n".join(f" {json.dumps(key)}: {_text(value)}" for key, value in content.items())
-    with atomic_path(path / SHAPES_FILE) as part:
+    with atomic_path(folder / SHAPES_FILE) as part:
         part.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
-    return path
 
 
 def fill_shrunk(model: nn.Module, folder: str | os.PathLike[str]) -> None:

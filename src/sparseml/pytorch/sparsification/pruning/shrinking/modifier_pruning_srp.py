@@ -171,7 +171,8 @@ class SRPPruningModifier(ScheduledModifier):
                 f"{type(self).__name__} takes units out of the model while it trains, which "
                 "several processes cannot do together: train in one, or stage 2 with remove: false"
             )
-        given, owner = kwargs.get("grad_sampler"), type(self).__name__
+        given: Any = kwargs.get("grad_sampler")
+        owner = type(self).__name__
         builder, loss = parts_of(given, owner)
         keywords = dict(self.grad_sampler_kwargs or {})
         data = SamplingData(lambda: call_builder(builder, keywords), owner)

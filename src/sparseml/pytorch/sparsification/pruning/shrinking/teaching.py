@@ -22,7 +22,7 @@ _SELF = "self"
 
 
 class Teaching:
-    """Adds to a loss how far a student's predictions are from its teacher's.
+    """A teacher's part in a loss: how far a student's predictions are from the teacher's.
 
     ``loss + weight * D``, where D is the divergence at a temperature, times its square, averaged
     over all predictions that are not for padding. The teacher is in eval mode.
@@ -93,10 +93,20 @@ class Teaching:
 
     def state(self) -> Mapping[str, Tensor] | None:
         """Return the weights of a teacher that is a copy of the student; None of another."""
-        owned = self._owned and isinstance(self._teacher, Module)
-        return self._teacher.state_dict() if owned else None  # type: ignore[union-attr]
+        teacher = self._teacher
+        return teacher.state_dict() if self._owned and isinstance(teacher, Module) else None
 
     def load_state(self, state: Mapping[str, Tensor] | None) -> None:
-        """Restore :meth:`state`."""
-        if state is not None and isinstance(self._teacher, Module) and self._owned:
+        """Restore :meth:`state`.
+
+        :raises ValueError: if the model that was copied has other sizes than the teacher
+        """
+        if state is None or not self._owned or not isinstance(self._teacher, Module):
+            return
+        try:
             load_model_state(self._teacher, state, strict=True)
+        except RuntimeError as error:
+            raise ValueError(
+                "the teacher was the model before units were removed: go on with the whole model, "
+                f"or give it as distillation_teacher ({str(error).splitlines()[-1].strip()})"
+            ) from error
