@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseml.pytorch.units.gated.channels import NoChannels, head_channels
-from sparseml.pytorch.units.gated.flow import all_trainable, flow_of
+from sparseml.pytorch.units.gated.flow import flow_of
 from sparseml.pytorch.units.gated.gates import Gates
 from sparseml.pytorch.units.gated.kinds import FC, KINDS, QK, VO, GatedUnits, Site
 from sparseml.pytorch.units.gated.removal import remove_gated
@@ -57,17 +57,6 @@ def gated_units(model: nn.Module, example_inputs: Any = None, check: bool = True
     model = unwrap_module(model, root=True)
     given = sample_inputs(model) if example_inputs is None else example_inputs
     inputs = few_samples(model, given)
-    with all_trainable(model):  # also while the way of their channels is followed
-        found, skipped = _seen(model, inputs)
-    found.sort(key=lambda units: KINDS.index(units.kind))
-    if check and found:
-        found = _that_can_go(model, found, inputs, skipped)
-    for name, reason in skipped.items():
-        _LOGGER.debug("%s cannot be removed: %s", name, reason)
-    return GatedGroups(tuple(found), skipped)
-
-
-def _seen(model: nn.Module, inputs: Any) -> tuple[list[GatedUnits], dict[str, str]]:
     flow = flow_of(model, inputs)
     streams = Streams(model, flow)
     found, skipped = streams.found()
@@ -84,7 +73,13 @@ def _seen(model: nn.Module, inputs: Any) -> tuple[list[GatedUnits], dict[str, st
             found += head_channels(model, units, flow)
         except NoChannels as error:
             skipped[f"{QK} {units.reader}"] = skipped[f"{VO} {units.reader}"] = str(error)
-    return found, {**skipped, **hidden.skipped}
+    skipped |= dict(hidden.skipped)
+    found.sort(key=lambda units: KINDS.index(units.kind))
+    if check and found:
+        found = _that_can_go(model, found, inputs, skipped)
+    for name, reason in skipped.items():
+        _LOGGER.debug("%s cannot be removed: %s", name, reason)
+    return GatedGroups(tuple(found), skipped)
 
 
 def _neurons(units: HiddenUnits) -> GatedUnits:
