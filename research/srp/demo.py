@@ -23,14 +23,14 @@ from speed import measured
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = ROOT / "research/srp"
-COUNTS = {"train": 6000, "valid": 200, "test": 400}
-WORDS, LONGEST = 40, 12
+COUNTS = {"train": 5000, "valid": 100, "test": 300}
+WORDS, LONGEST = 20, 8
 SIDES = "--{0}-layers 2 --{0}-embed-dim 128 --{0}-ffn-embed-dim 512 --{0}-attention-heads 4 "
 COMMON = (
     f"--task SRPtranslation --arch srp {SIDES.format('encoder')}{SIDES.format('decoder')}"
     "--share-decoder-input-output-embed --dropout 0.0 --criterion srp --label-smoothing 0.1 "
     "--optimizer srp_adam --adam-betas (0.9,0.98) --lr-scheduler inverse_sqrt "
-    "--max-tokens 1500 --cpu --seed 1 --no-epoch-checkpoints --num-workers 0 --no-progress-bar"
+    "--max-tokens 800 --cpu --seed 1 --no-epoch-checkpoints --num-workers 0 --no-progress-bar"
 )
 
 
@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--output", type=Path, default=ROOT / "output/srp-demo", help="replaced [output/srp-demo]")
     add("--multi30k", type=Path, metavar="FOLDER", help="with train.tsv.gz and others")
     add("--rate", type=float, default=0.2, help="share of the parameters to keep [0.2]")
-    add("--epochs", type=int, nargs=3, default=[20, 5, 10], metavar="N",
-        help="dense, of each stage, of fine-tuning [20 5 10]")  # fmt: skip
+    add("--epochs", type=int, nargs=3, default=[12, 3, 8], metavar="N",
+        help="dense, of each stage, of fine-tuning [12 3 8]")  # fmt: skip
     args = parser.parse_args(argv)
     shutil.rmtree(args.output, ignore_errors=True)
     args.output.mkdir(parents=True)
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     train = [str(data), *COMMON.split()]
     shrink = f"--srp --compression-rate {args.rate} --weighted-layernorm --pruning-period {stage}"
     steps = {
-        "dense": ("train", f"--lr 2e-3 --warmup-updates 300 --max-epoch {dense}"),
+        "dense": ("train", f"--lr 2e-3 --warmup-updates 200 --max-epoch {dense}"),
         "stage1": ("pruning", f"--pruning-stage 1 {shrink} --max-epoch {stage}"),
         "stage2": ("pruning", f"--pruning-stage 2 {shrink} --max-epoch {stage}"),
         "tuned": ("finetuning", f"--max-epoch {tuning}"),

@@ -23,7 +23,7 @@ from sparseml.fairseq.errors import FairseqError, reported
 from sparseml.fairseq.fitting import require_supported
 from sparseml.fairseq.reading import fairseq_files
 from sparseml.fairseq.recipe_run import RecipeRun
-from sparseml.fairseq.shrunk import fit_to_weights
+from sparseml.fairseq.shrunk import fit_to_weights, note_shrunk
 from sparseml.fairseq.srp.flags import take_flags
 from sparseml.pytorch.units.origins import origins_of, set_origins
 from sparseml.run.errors import Ending, ending_told, run_reported, stopping_between_steps
@@ -159,7 +159,9 @@ def run_to_end(main: Any, cfg: Any, **kwargs: Any) -> None:
 
 def _read(original: Any, *args: Any, **kwargs: Any) -> Any:
     with fairseq_files():
-        return original(*args, **kwargs)
+        state = original(*args, **kwargs)
+    note_shrunk(state)
+    return state
 
 
 def _load(original: Any, cfg: Any, trainer: Any, **kwargs: Any) -> Any:

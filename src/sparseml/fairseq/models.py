@@ -21,7 +21,7 @@ from torch import nn
 
 from sparseml.fairseq.checkpoints import UNITS_KEY
 from sparseml.fairseq.reading import read_checkpoint
-from sparseml.fairseq.shrunk import fit_to_weights
+from sparseml.fairseq.shrunk import fit_to_weights, note_shrunk
 from sparseml.pytorch.units.origins import origins_of, set_origins
 from sparseml.run.errors import RunError, few, one_line
 from sparseml.utils.atomic import atomic_path
@@ -170,7 +170,9 @@ def _content(model: str, user_dir: str | None) -> dict[str, Any]:
     if user_dir is not None:
         with _told(f"--user-dir {user_dir} cannot be imported"):
             utils.import_user_module(Namespace(user_dir=user_dir))
-    return read_checkpoint(checkpoint_path(model), f"--model {model}")
+    state = read_checkpoint(checkpoint_path(model), f"--model {model}")
+    note_shrunk(state)
+    return state
 
 
 def _task_kind(cfg: Any, what: str) -> type:

@@ -85,24 +85,10 @@ class RecipeRun:
         self.optimizer: Any = stepping
         if self._masters:
             self.optimizer = MasterOptimizer(stepping, self._masters)
-        if found := shrinking(self.manager):
-            resizes = any(one.resizes for one in found)
-            require_shrinkable(trainer.cfg, bool(self._masters), resizes, self.recipe)
-            make_shrinkable(self.model)
         self._teacher: Any = None
         if any(one.changes_loss for one in self.manager.iter_modifiers()):
             self._teacher = teacher_of(trainer, teacher)
-        try:
-            self.manager.resolve_steps(steps)
-            copies = {master.param: master.copy() for master in self._masters}
-            lent = grad_sampler(trainer, self.manager, self.recipe)
-            if self._teacher is not None:
-                lent["distillation_teacher"] = self._teacher
-            self.manager.initialize(self.model, 0.0, masters=copies, **lent)
-        except FairseqError:
-            raise
-        except (RuntimeError, ValueError) as error:
-            raise FairseqError(f"{self.recipe}: {one_line(error)}") from error
+        self._initialize(steps)
         self._observes = any(
             getattr(one, "_observes", False) for one in self.manager.iter_modifiers()
         )
@@ -200,6 +186,22 @@ class RecipeRun:
             return result
 
         trainer.train_step = step
+
+    def _initialize(self, steps: int) -> None:
+        """Give the manager the model and what its modifiers ask for."""
+        if found := shrinking(self.manager):
+            resizes = any(one.resizes for one in found)
+            require_shrinkable(self.trainer.cfg, bool(self._masters), resizes, self.recipe)
+            make_shrinkable(self.model)
+        lent = grad_sampler(self.trainer, self.manager, self.recipe)
+        if self._teacher is not None:
+            lent["distillation_teacher"] = self._teacher
+        try:
+            self.manager.resolve_steps(steps)
+            copies = {master.param: master.copy() for master in self._masters}
+            self.manager.initialize(self.model, 0.0, masters=copies, **lent)
+        except (RuntimeError, ValueError) as error:
+            raise FairseqError(f"{self.recipe}: {one_line(error)}") from error
 
     def _take(self, masks: str) -> None:
         """Begin with the masks of another run."""

@@ -10,6 +10,7 @@ from fairseq.modules import MultiheadAttention, SinusoidalPositionalEmbedding
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from sparseml.fairseq.checkpoints import UNITS_KEY
 from sparseml.pytorch.utils.thinning import take_shapes, thin_model_from_checkpoint
 
 _COLUMNS = ".columns"
@@ -95,15 +96,27 @@ def make_shrinkable(model: nn.Module) -> None:
             module.columns = nn.Parameter(numbers.to(module.weights.device), requires_grad=False)
 
 
+class ShrunkWeights(dict[str, Tensor]):
+    """Weights of a checkpoint that says that units went."""
+
+
+def note_shrunk(checkpoint: dict[str, Any]) -> None:
+    """Let the weights of a checkpoint be known as :class:`ShrunkWeights`, if they are."""
+    units = (checkpoint.get("extra_state") or {}).get(UNITS_KEY)
+    if units or any(name.endswith(_COLUMNS) for name in checkpoint.get("model") or ()):
+        checkpoint["model"] = ShrunkWeights(checkpoint["model"])
+
+
 def fit_to_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Give a Transformer the widths of a checkpoint that was written in or after shrinking.
 
-    Any other model, and one that fits already, stays as it is.
+    A model stays as it is where the weights are not of such a one, so that those of another
+    architecture are refused when they are loaded.
 
     :param model: as its configuration says, before its weights are loaded
-    :param weights: of the checkpoint, by name
+    :param weights: by name, of the checkpoint or a model
     """
-    if not any(name.endswith(_COLUMNS) for name in weights) and not _is_narrower(model, weights):
+    if not isinstance(weights, ShrunkWeights) and not any(n.endswith(_COLUMNS) for n in weights):
         return
     make_shrinkable(model)
     thin_model_from_checkpoint(model, weights)
@@ -112,13 +125,3 @@ def fit_to_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         if isinstance(module, MultiheadAttention):
             module.embed_dim = module.v_proj.weight.shape[0]
             module.head_dim = module.embed_dim // module.num_heads
-
-
-def _is_narrower(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
-    """Whether attention has fewer channels; without sinusoids nothing else tells."""
-    return any(
-        f"{name}.v_proj.weight" in weights
-        and weights[f"{name}.v_proj.weight"].shape != module.v_proj.weight.shape
-        for name, module in model.named_modules()
-        if isinstance(module, MultiheadAttention)
-    )

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sparseml.fairseq.inputs import IGNORED, keywords
-from sparseml.fairseq.shrunk import fit_to_weights
+from sparseml.fairseq.shrunk import ShrunkWeights, fit_to_weights
 from sparseml.pytorch.optim import StepDriver
 
 
@@ -22,7 +22,7 @@ def teacher_of(trainer: Any, weights: Mapping[str, Tensor] | None) -> nn.Module:
     if weights is None:
         return copy.deepcopy(trainer.get_model()).requires_grad_(False)
     built: nn.Module = trainer.task.build_model(trainer.cfg.model)
-    fit_to_weights(built, weights)
+    fit_to_weights(built, ShrunkWeights(weights))
     built.load_state_dict(weights)
     return built.to(trainer.device).requires_grad_(False)
 

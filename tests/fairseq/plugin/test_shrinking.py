@@ -112,3 +112,11 @@ def test_padding_has_no_part_in_what_a_teacher_says() -> None:
     given = {"src_tokens": torch.ones(2, 3)}
     found = known_tokens(Told(), given, torch.tensor([[4, 2, -100], [5, 6, 2]]))
     assert found is not None and found.tolist() == [[True, True, False], [True] * 3]
+
+
+def test_a_run_directory_tells_of_the_smaller_model(fairseq: Any) -> None:
+    fairseq.write("srp.yaml", ONE)
+    fairseq.train("out", "--max-epoch 2 --sparseml-output told", "srp.yaml")
+    small = fairseq.read(next((fairseq.folder / "told").rglob("checkpoint.pt")))["model"]
+    assert _sizes(small)["encoder"] == 9
+    assert (fairseq.folder / "told" / "report.html").is_file()

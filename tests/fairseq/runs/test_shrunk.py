@@ -15,7 +15,7 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from torch import Tensor, nn
 
 from sparseml.fairseq.hooks import install
-from sparseml.fairseq.shrunk import fit_to_weights, make_shrinkable
+from sparseml.fairseq.shrunk import ShrunkWeights, fit_to_weights, make_shrinkable
 from sparseml.fairseq.translating import generator_of
 from sparseml.pytorch.functional.shrinking.counting import (
     Attention,
@@ -126,7 +126,8 @@ def test_translations_are_those_with_gates_at_zero(kind: str) -> None:
         assert model.decoder.output_projection.weight is model.decoder.embed_tokens.weight
     # and a model of the same configuration takes the weights
     again = _built(**KINDS[kind])[1].eval()
-    again.load_state_dict(model.state_dict())
+    weights = ShrunkWeights(model.state_dict())
+    again.load_state_dict(weights)
     assert torch.equal(again(**long)[0], model(**long)[0])
 
 
@@ -195,10 +196,11 @@ def test_architectures(arch: str, sizes: tuple[int, ...]) -> None:
 
 def test_weights_of_another_model_are_refused_as_ever() -> None:
     _, model = _built()
-    weights = _built(sizes=SMALL | {"ffn_embed_dim": 32})[1].state_dict()
-    fit_to_weights(model, weights)
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        model.load_state_dict(weights)
+    for narrow in ({"ffn_embed_dim": 12}, {"embed_dim": 8}):
+        weights = _built(sizes=SMALL | narrow)[1].state_dict()
+        fit_to_weights(model, weights)
+        with pytest.raises(RuntimeError, match="size mismatch"):
+            model.load_state_dict(weights)
 
 
 def test_one_shot_leaves_a_smaller_checkpoint(

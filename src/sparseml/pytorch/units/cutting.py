@@ -232,7 +232,14 @@ class _Probe:
         :return: of each output ``[positions, channels]``
         """
         weights = self._weights * factor.to(self._weights)
-        found = torch.autograd.grad(self._read, self.outputs, weights, retain_graph=True)
+        frozen = [one for one in self.outputs if not one.requires_grad]  # parameters, in training
+        try:
+            for one in frozen:
+                one.requires_grad_(True)
+            found = torch.autograd.grad(self._read, self.outputs, weights, retain_graph=True)
+        finally:
+            for one in frozen:
+                one.requires_grad_(False)
         return [gradient.reshape(-1, gradient.shape[-1]) for gradient in found]
 
     def reach(self, chosen: Tensor) -> list[Tensor]:

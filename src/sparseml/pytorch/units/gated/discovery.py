@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseml.pytorch.units.gated.channels import NoChannels, head_channels, rotated_together
-from sparseml.pytorch.units.gated.flow import all_trainable, flow_of
+from sparseml.pytorch.units.gated.flow import flow_of
 from sparseml.pytorch.units.gated.gates import Gates
 from sparseml.pytorch.units.gated.kinds import FC, KINDS, QK, VO, GatedGroups, GatedUnits, Site
 from sparseml.pytorch.units.gated.known import recalled, remember
@@ -47,8 +47,7 @@ def gated_units(model: nn.Module, example_inputs: Any = None, check: bool = True
     if (known := recalled(model, given)) is not None and check:
         return known
     inputs = few_samples(model, given)
-    with all_trainable(model):  # also while the way of their channels is followed
-        found, skipped = _seen(model, inputs)
+    found, skipped = _seen(model, inputs)
     found.sort(key=lambda units: KINDS.index(units.kind))
     if check and found:
         found = _that_can_go(model, found, inputs, skipped)

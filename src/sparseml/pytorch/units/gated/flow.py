@@ -71,10 +71,7 @@ def is_cut(layer: nn.Module) -> bool:
 
 
 def flow_of(model: nn.Module, example_inputs: Any) -> Flow:
-    """Run ``model`` and see where the outputs of its layers are read, within :func:`all_trainable`.
-
-    The model is not changed.
-    """
+    """Run ``model`` and see where the outputs of its layers are read. It is not changed."""
     owned = {
         id(param)
         for layer in model.modules()
@@ -82,7 +79,7 @@ def flow_of(model: nn.Module, example_inputs: Any) -> Flow:
         for param in layer.parameters(recurse=isinstance(layer, nn.MultiheadAttention))
     }
     named = {id(param): name for name, param in model.named_parameters()}
-    with _Products() as products:
+    with _all_trainable(model), _Products() as products:
         calls, outputs = cut_run(
             model, example_inputs, random_outputs(), gradients=True, cuts=is_cut
         )
@@ -91,7 +88,7 @@ def flow_of(model: nn.Module, example_inputs: Any) -> Flow:
 
 
 @contextmanager
-def all_trainable(model: nn.Module) -> Iterator[None]:
+def _all_trainable(model: nn.Module) -> Iterator[None]:
     """Let all parameters take part, those too that training leaves as they are."""
     frozen = [param for param in model.parameters() if not param.requires_grad]
     frozen = [param for param in frozen if param.is_floating_point()]
