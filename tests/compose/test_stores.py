@@ -123,9 +123,8 @@ modifiers:
 
 
 def test_what_is_residual_is_pruned_while_fine_tuning(origin, tmp_path):
-    plan, pruned = make_plan(
-        origin, [Configuration("r", RESIDUAL)], Asking(origin, allow_residual=True), base={"model": MODEL}
-    )  # fmt: skip
+    wanted, asking = [Configuration("r", RESIDUAL)], Asking(origin, allow_residual=True)
+    plan, pruned = make_plan(origin, wanted, asking, base={"model": MODEL})
     assert plan.configuration("r")["residual"] == ["head"]
     store = BlockStore(tmp_path / "store")
     store.adopt(plan)

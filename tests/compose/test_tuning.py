@@ -301,7 +301,7 @@ def test_a_module_that_runs_twice_learns_from_both(tmp_path):
 
         def training(self, epoch):
             lot = torch.Generator().manual_seed(epoch)
-            return [(torch.randn(8, 4, generator=lot),) for _ in range(5)]
+            return [(torch.randn(8, 4, generator=lot).cumsum(1),) for _ in range(5)]
 
         def held_out(self):
             return self.training(99)

@@ -115,7 +115,7 @@ class Teaching:
                     calls = [self._inputs[one] for one in student.block.modules]
                     self._teach(student, calls, first_tensor(output).detach())
             self._seen += wanted
-            if not self._collect and self._seen == self._needed:
+            if not self._collect and 0 < self._needed == self._seen:
                 raise _Enough
 
         return called
