@@ -136,7 +136,7 @@ def test_plan_tune_assemble_compare(make, tmp_path):
     assert plan.reuse["distinct"] == 2 * len(heads) + len(linear)
     made = Workshop.__new__(Workshop)
     made.model, made.plan, made.pruned, made.data = model, plan, pruned, data
-    made.store, made.settings = BlockStore(tmp_path), TuningSettings(epochs=2, lr=3e-3)
+    made.store, made.settings = BlockStore(tmp_path), TuningSettings(epochs=4, lr=1e-3)
     made.store.adopt(plan)
     for one in pruned:
         made.store.prune(one.block, one.tensors(model), one.masks())

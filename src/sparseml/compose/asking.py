@@ -116,8 +116,7 @@ class Asking:
     def _by_recipe(self, recipe: str, asked: Asked) -> Iterator[Piece]:
         manager = ScheduledModifierManager.from_yaml(recipe)
         for modifier in manager.iter_modifiers():
-            kinds = set(modifier.sparsification_types)
-            if not kinds & _CHANGING or type(modifier).__name__ in ("AssembleModifier",):
+            if not is_pruner(modifier):
                 continue
             name = type(modifier).__name__
             if not isinstance(modifier, BasePruningModifier) or not modifier.composable:
@@ -154,10 +153,8 @@ class Asking:
                 yield self._pruned_heads(self._heads_of(name), density)
         for density, names in linear.items():
             sparsity = 1.0 - density
-            modifier: Any = MagnitudePruningModifier(
-                init_sparsity=sparsity, final_sparsity=sparsity, start_epoch=0.0, end_epoch=1.0,
-                update_frequency=1.0, params=names,
-            )  # fmt: skip
+            kind: Any = MagnitudePruningModifier
+            modifier = kind(sparsity, sparsity, 0.0, 1.0, 1.0, names)
             told = {"method": "l1", "granularity": UNSTRUCTURED, "criterion": "Magnitude"}
             yield from self._split(modifier.outcome(self.model), told)
 
@@ -259,6 +256,11 @@ class Asking:
                     "tuning it would change as well; leave it out, or give --allow-residual"
                 )
         return True
+
+
+def is_pruner(modifier: Any) -> bool:
+    """Return whether a modifier takes something out of a model, or changes how it is kept."""
+    return bool(set(modifier.sparsification_types) & _CHANGING)
 
 
 def renewed(model: nn.Module, changes: Outcome) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ def store(origin, tmp_path):
 
 
 def recipe(store, epochs=2.0, **more):
-    fields = {"store": str(store.folder), "start_epoch": 0.0, "end_epoch": epochs, "lr": 0.003}
+    fields = {"store": str(store.folder), "start_epoch": 0.0, "end_epoch": epochs, "lr": 0.001}
     return ScheduledModifierManager([BlockTuningModifier(**fields, **more)])
 
 
@@ -57,10 +57,10 @@ def loop(model, manager, steps, batches):
 
 def test_blocks_learn_in_anyones_loop_and_the_model_stays(store, origin):
     before = copy.deepcopy(origin.state_dict())
-    manager = recipe(store)
-    losses = loop(origin, manager, 2 * STEPS + 1, sorting.SortingData(STEPS, 8))
+    manager = recipe(store, epochs=4.0)
+    losses = loop(origin, manager, 4 * STEPS + 1, sorting.SortingData(STEPS, 8))
     manager.finalize(origin)
-    assert losses[2 * STEPS - 1] < 0.9 * losses[1]
+    assert losses[3 * STEPS + 1] < 0.9 * losses[1]
     assert all(torch.equal(v, before[n]) for n, v in origin.state_dict().items())
     assert all(param.requires_grad for param in origin.parameters())
     done = store.ledger.events("finished")

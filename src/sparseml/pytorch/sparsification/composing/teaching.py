@@ -106,7 +106,11 @@ class Teaching:
         return found
 
     def _hook(self, name: str) -> Callable[..., None]:
+        own = self.model.get_submodule(name)
+
         def called(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            if module is not own:  # of a copy of the model
+                return
             self._inputs[name] = args, kwargs
             wanted = False
             for student in self.students:
