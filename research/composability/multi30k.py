@@ -2,7 +2,8 @@
 
 ``multi30k:model`` and ``multi30k:data`` are what the scripts beside this file hand to ``sparseml
 compose``. The pairs are read from ``$SPARSEML_DATA/multi30k`` (by default ``../shared/data`` beside
-the repository); subwords are made once, and kept in ``$COMPOSABILITY_WORK`` (``runs/composability``).
+the repository); subwords are made once, and kept in ``$COMPOSABILITY_WORK``, by default
+``runs/composability``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ PAD, END, UNKNOWN, SPECIAL = 1, 2, 3, 4
 WORDS, WIDTH, HEADS, INNER, LAYERS, DROPOUT = 2000, 128, 4, 256, 2, 0.1
 MOST = 60
 """Subwords of a sentence; more are cut off."""
-PARTS = 16
+PARTS = 32
 """Epochs of ``sparseml compose`` that make one of the data, so that there is much to look at."""
 SMOOTHING = 0.1
 FILES = {"train": "train.tsv.gz", "valid": "val.tsv.gz", "test": "test_2016_flickr.tsv.gz"}

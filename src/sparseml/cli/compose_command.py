@@ -223,7 +223,7 @@ def report(store: str, as_json: bool) -> None:
 
 
 def _reported(run: Callable[[], None]) -> None:
-    """Run, and end with 2 for mistakes, 3 for what differs from plan or ledger, 4 for no success."""
+    """Run; end with 2 for mistakes, 3 for what plan or ledger tell otherwise, 4 for no success."""
     from sparseml.compose.exploring import NotReachableError
     from sparseml.pytorch.sparsification.composing.blocks import DigestError
     from sparseml.run.errors import RunError, one_line, run_reported

@@ -24,6 +24,7 @@ from sparseml.pytorch.units.slim_attention import fused_heads
 from sparseml.pytorch.utils.params import prunable_params
 from sparseml.run.errors import RunError
 from sparseml.sparsification.types import SparsificationTypes
+from sparseml.utils.constants import RECIPE_METADATA_KEY
 from sparseml.utils.text import did_you_mean
 
 HEADS, UNSTRUCTURED = "heads", "unstructured"
@@ -115,8 +116,7 @@ class Asking:
     def _by_recipe(self, recipe: str, asked: Asked) -> Iterator[Piece]:
         manager = ScheduledModifierManager.from_yaml(recipe)
         for modifier in manager.iter_modifiers():
-            kinds = set(modifier.sparsification_types)
-            if not kinds & _CHANGING or type(modifier).__name__ in ("AssembleModifier",):
+            if not is_pruner(modifier):
                 continue
             name = type(modifier).__name__
             if not isinstance(modifier, BasePruningModifier) or not modifier.composable:
@@ -153,10 +153,8 @@ class Asking:
                 yield self._pruned_heads(self._heads_of(name), density)
         for density, names in linear.items():
             sparsity = 1.0 - density
-            modifier: Any = MagnitudePruningModifier(
-                init_sparsity=sparsity, final_sparsity=sparsity, start_epoch=0.0, end_epoch=1.0,
-                update_frequency=1.0, params=names,
-            )  # fmt: skip
+            kind: Any = MagnitudePruningModifier
+            modifier = kind(sparsity, sparsity, 0.0, 1.0, 1.0, names)
             told = {"method": "l1", "granularity": UNSTRUCTURED, "criterion": "Magnitude"}
             yield from self._split(modifier.outcome(self.model), told)
 
@@ -211,15 +209,14 @@ class Asking:
         module = self.model.get_submodule(name)
         if isinstance(module, nn.MultiheadAttention):
             return fused_heads(name, module)
-        owners = {
-            _common([m.param.rpartition(".")[0] for m in group.members]): group
-            for group in self._all_heads()
-        }
+        what = f"{name} is a {type(module).__name__}, neither a linear layer nor attention"
+        try:
+            groups = self._all_heads()
+        except ValueError as error:
+            raise ValueError(f"{what} of torch; others are not found: {error}") from error
+        owners = {_common([m.param.rpartition(".")[0] for m in g.members]): g for g in groups}
         if name not in owners:
-            raise ValueError(
-                f"{name} is a {type(module).__name__}, neither a linear layer nor attention; "
-                f"attention is in {', '.join(owners) or 'no module'}"
-            )
+            raise ValueError(f"{what}; attention is in {', '.join(owners)}")
         return owners[name]
 
     def _all_heads(self) -> list[UnitGroup]:
@@ -261,6 +258,11 @@ class Asking:
         return True
 
 
+def is_pruner(modifier: Any) -> bool:
+    """Return whether a modifier takes something out of a model, or changes how it is kept."""
+    return bool(set(modifier.sparsification_types) & _CHANGING)
+
+
 def renewed(model: nn.Module, changes: Outcome) -> dict[str, Tensor]:
     """Return the weights that a method gives anew, where they are not the old ones but masked."""
     found = {}
@@ -284,21 +286,24 @@ def joined_specs(specs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def read_recipes(files: Sequence[str]) -> list[Configuration]:
-    """Return the configuration of each recipe; its name is that in its metadata, or of the file.
+    """Return the configuration of each recipe, named by its ``__metadata__``, or by its file.
 
     :raises RunError: for two of one name
     """
     found = []
     for file in files:
-        manager = ScheduledModifierManager.from_yaml(file)
-        metadata = manager.metadata or {}
+        metadata = (ScheduledModifierManager.from_yaml(file).metadata or {}).get(
+            RECIPE_METADATA_KEY
+        )
         name = metadata.get("name") if isinstance(metadata, Mapping) else None
         path = Path(file)
         text = path.read_text(encoding="utf-8") if path.exists() else file
         found.append(Configuration(str(name or path.stem), text))
     names = [one.name for one in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise RunError(f"two recipes are called {twice[0]}: give one another metadata.name")
+        raise RunError(
+            f"two recipes are called {twice[0]}: give one another name in its __metadata__"
+        )
     return found
 
 

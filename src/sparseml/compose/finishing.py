@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparseml.compose.asking import is_pruner
 from sparseml.compose.origin import Lent
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification import (
@@ -181,7 +182,7 @@ def _manager(store: BlockStore, plan: Plan, config: str, job: FinishJob) -> Any:
     own = plan.configuration(config)
     if own["residual"] and own["recipe"]:
         mine = ScheduledModifierManager.from_yaml(own["recipe"]).iter_modifiers()
-        others += [one for one in mine if hasattr(one, "masks") and not one.composable]
+        others += [one for one in mine if is_pruner(one) and not one.composable]
     if not any(isinstance(one, EpochRangeModifier) for one in others) and job.epochs is not None:
         others.append(EpochRangeModifier(start_epoch=0.0, end_epoch=float(job.epochs)))
     return ScheduledModifierManager([*put, *others])

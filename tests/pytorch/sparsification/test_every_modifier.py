@@ -5,7 +5,11 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import os
 import pickle
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,18 +18,30 @@ import yaml
 import sparseml.pytorch.sparsification as sparsification
 from sparseml.optim import BaseModifier
 from sparseml.optim.language.registration import registered_modifiers
+from sparseml.pytorch.functional.composing.targets import hash_of, tensors_hash
 from sparseml.pytorch.sparsification import (
     Modifier,
     ModifierProp,
     ScheduledModifier,
     ScheduledUpdateModifier,
 )
+from sparseml.pytorch.sparsification.composing.blocks import (
+    Block,
+    Plan,
+    block_id,
+    block_tensors,
+    model_hashes,
+)
+from sparseml.pytorch.sparsification.composing.store import BlockStore, mask_id
 from sparseml.pytorch.utils import LambdaLogger, LoggerManager
 
 WEIGHTS = ["re:.*weight"]
 RANGE = {"start_epoch": 1.0, "end_epoch": 3.0}
 EVERY = {**RANGE, "update_frequency": 0.5}
 GRADUAL = {**EVERY, "init_sparsity": 0.05, "final_sparsity": 0.8, "params": WEIGHTS}
+
+STORE = str(Path(tempfile.gettempdir()) / f"sparseml-blocks-{os.getpid()}")
+"""Where the blocks are of what puts models together."""
 
 FIELDS = {
     "EpochRangeModifier": RANGE,
@@ -106,6 +122,14 @@ FIELDS = {
         "partitions": [["0.weight"], ["re:2.*"]], "seed": 3, "initial_mask": "random",
         "reset_optimizer_state": "grown", "mask_gradients": False, "num_partitions": 2,
     },
+    "BlockTuningModifier": {
+        "store": STORE, "blocks": ["small"], "loss": "cosine", "lr": 0.01, "weight_decay": 0.1,
+        "decay": "cosine", "patience": 2, "max_memory": "1GB", "teacher_dropout": True,
+        "dropout": True, "seed": 3, **RANGE,
+    },
+    "AssembleModifier": {
+        "store": STORE, "config": "small", "source": "pruned", "start_epoch": 1.0,
+    },
     "LayerPruningModifier": {"layers": ["1"], **EVERY},
     "LayerThinningModifier": {
         "param_group_dependency_map": {"0.weight,0.bias": ["2.weight"]},
@@ -159,8 +183,31 @@ def as_yaml(name):
 
 @pytest.fixture
 def model():
+    return small_model()
+
+
+def small_model():
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def blocks():
+    """A store with the pruned blocks of the model."""
+    model = small_model()
+    masks = {"0.weight": torch.arange(32).reshape(8, 4) % 2 == 0}
+    origin = tensors_hash(block_tensors(model, ["0"]))
+    known = [("0",), origin, {"target": {"0.weight": 16}}]
+    block = Block(block_id(*known), *known, mask_id(masks, {}), used_by=("small",))
+    hashes = model_hashes(model)
+    base = {"model": "m", "weights": None, "digest": hash_of(hashes), "tensors": hashes}
+    store = BlockStore(STORE)
+    store.adopt(Plan(base, (block,), ({"name": "small", "blocks": [block.block_id]},), {}))
+    tensors = block_tensors(model, ["0"])
+    tensors["0.weight"] = tensors["0.weight"] * masks["0.weight"]
+    store.prune(block, tensors, masks)
+    yield
+    shutil.rmtree(STORE)
 
 
 @pytest.fixture

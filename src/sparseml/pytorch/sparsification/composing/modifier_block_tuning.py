@@ -139,9 +139,14 @@ class BlockTuningModifier(ScheduledModifier):
             )
         super().initialize(module, epoch, loggers, **kwargs)
         self._teaching = Teaching(model, self._students, collect=True)
-        self._teaching.students = []  # until it starts
         self._teaching.__enter__()
-        self._handle = model.register_forward_pre_hook(self._begin, with_kwargs=True)
+        self._teaching.students = []  # until it starts
+
+        def begin(called: Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+            if called is model:  # and no copy of it
+                self._begin(kwargs)
+
+        self._handle = model.register_forward_pre_hook(begin, with_kwargs=True)
 
     def finalize(
         self, module: Module | None = None, reset_loggers: bool = True, **kwargs: Any
@@ -230,7 +235,7 @@ class BlockTuningModifier(ScheduledModifier):
     def _modules(self) -> torch.nn.ModuleDict:
         return torch.nn.ModuleDict({one.block.block_id: one.module for one in self._students})
 
-    def _begin(self, module: Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+    def _begin(self, kwargs: Mapping[str, Any]) -> None:
         assert self._teaching is not None
         given = {part: kwargs.get(name) for part, name in _MASKS.items()}
         self._teaching.begin({n: m.bool() for n, m in given.items() if isinstance(m, Tensor)})

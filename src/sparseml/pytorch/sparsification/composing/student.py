@@ -220,9 +220,14 @@ def first_tensor(output: Any) -> Tensor:
 
 
 def detached(value: Any) -> Any:
-    """Return arguments without what autograd knows of them."""
+    """Return arguments without what autograd knows of them, and without caches.
+
+    A cache of keys and values is changed by who is called with it, and is empty before.
+    """
     if isinstance(value, Tensor):
         return value.detach()
+    if type(value).__name__.endswith("Cache"):
+        return None
     if type(value) in (list, tuple):
         return type(value)(detached(one) for one in value)
     return {key: detached(one) for key, one in value.items()} if type(value) is dict else value

@@ -106,7 +106,11 @@ class Teaching:
         return found
 
     def _hook(self, name: str) -> Callable[..., None]:
+        own = self.model.get_submodule(name)
+
         def called(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            if module is not own:  # of a copy of the model
+                return
             self._inputs[name] = args, kwargs
             wanted = False
             for student in self.students:
@@ -115,7 +119,7 @@ class Teaching:
                     calls = [self._inputs[one] for one in student.block.modules]
                     self._teach(student, calls, first_tensor(output).detach())
             self._seen += wanted
-            if not self._collect and self._seen == self._needed:
+            if not self._collect and 0 < self._needed == self._seen:
                 raise _Enough
 
         return called
