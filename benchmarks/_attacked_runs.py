@@ -356,6 +356,8 @@ def _like(value: Any, place: str = "") -> Any:
         return {key: _like(value[key], str(key)) for key in kept}
     if isinstance(value, (list, tuple)):
         return [_like(one) for one in value]
+    if isinstance(value, str) and "/out/" in value:  # the place of a file that was written
+        return value.rpartition("/out/")[2]
     return value
 
 
