@@ -444,8 +444,10 @@ def main() -> None:
                     flush=True,
                 )
             shutil.rmtree(arena.root, ignore_errors=True)
+            if not options.no_result:  # each time, as a whole run takes a while
+                path = write_result("attacks", {"every": options.every, "found": found})
     if not options.no_result:
-        print(f"written to {write_result('attacks', {'every': options.every, 'found': found})}")
+        print(f"written to {path}")
     if any(tally["wrong"] for one in found.values() for tally in one.values()):
         sys.exit(1)
 
