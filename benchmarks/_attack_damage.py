@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from _attacked_runs import Attacked, Glue, Loop, Training, outcome, script, unlike
 
 NESTED = 100_000
+_WEIGHTS = (".pth", ".pt", ".safetensors")
 _READABLE = (".json", ".jsonl", ".yaml", ".csv")
 
 
@@ -112,13 +113,8 @@ class Reader:
     def differs(self, place: Path) -> list[str]:
         """Return the files with weights in which a reading differs from that of whole files."""
         assert self.expected is not None and self.left is not None
-        found = outcome(place / self.left)
-        weights = [
-            name
-            for name in self.expected
-            if name.endswith((".pth", ".pt", ".safetensors", "summary.csv", "results.csv"))
-            and ".part" not in name
-        ]
+        found = outcome(place / self.left, parts=False, only=_WEIGHTS)
+        weights = [name for name in self.expected if name.endswith(_WEIGHTS)]
         places = {name: unlike(found.get(name), self.expected[name]) for name in weights}
         return [f"silently other {name}{at}" for name, at in places.items() if at != "="]
 
@@ -137,7 +133,7 @@ def readers(arena: Any, halfway: Path) -> Iterator[Reader]:
         ended = arena.process(place, reader.read)
         if ended.status:
             sys.exit(f"{reader.name} fails with whole files:\n{ended.error}")
-        reader.expected = outcome(place / str(reader.left))
+        reader.expected = outcome(place / str(reader.left), only=_WEIGHTS)
         return reader
 
     def resume() -> int:

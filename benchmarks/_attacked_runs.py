@@ -312,15 +312,16 @@ def _as_interpreter(main: Callable[[], Any]) -> int:
     return 0
 
 
-def outcome(folder: Path, parts: bool = True) -> dict[str, Any]:
+def outcome(folder: Path, parts: bool = True, only: tuple[str, ...] = ("",)) -> dict[str, Any]:
     """Return what a finished run has left, file by file, without what time and place say.
 
     :param parts: whether what a killed process was about to write counts
+    :param only: how the names of the files end that are read
     """
     passed = _PASSED if parts else (*_PASSED, ".part")
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.name.endswith(passed):
+        if path.is_file() and path.name.endswith(only) and not path.name.endswith(passed):
             found[str(path.relative_to(folder))] = _content(path)
     return found
 
@@ -356,6 +357,8 @@ def _like(value: Any, place: str = "") -> Any:
         return {key: _like(value[key], str(key)) for key in kept}
     if isinstance(value, (list, tuple)):
         return [_like(one) for one in value]
+    if isinstance(value, str) and "/out/" in value:  # the place of a file that was written
+        return value.rpartition("/out/")[2]
     return value
 
 

@@ -13,6 +13,7 @@ everything. Full disks need a system where `unshare` lets a user mount a file sy
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import random
 import shutil
@@ -23,7 +24,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,7 @@ from _timing import write_result
 ATTACKS = ("kill", "disk", "damage", "two", "signal")
 MOST_LINES = 10
 LIMIT = 120.0
+_OWN = ("own_code", "__main__")
 _PROGRESS = ("epoch ", "stopping after")
 _OF_LOOPS = ("step", "evaluation")
 _NOTHING = (
@@ -92,8 +94,10 @@ class Arena:
         if made.status:
             sys.exit(f"{kind.NAME} cannot be prepared:\n{made.error}")
         place = self.new_place()
-        points = self.record(place)
-        self.points: list[Point] = points
+        self._import_what(self.run_once(self.new_place(), "modules", sys.modules))
+        points = Points(place / "out")
+        lines = self.run_once(place, "points", points.seen, points)
+        self.points = [Point(*line.split("\t")) for line in lines]
         self.expected = outcome(place / "out")
         files = (path for path in (place / "out").rglob("*") if path.is_file())
         self.sizes = {str(path.relative_to(place / "out")): path.stat().st_size for path in files}
@@ -154,21 +158,30 @@ class Arena:
         out, error = (text.read_text(errors="replace") for text in texts)
         return Ended(status, out, error, self.usual)
 
-    def record(self, place: Path) -> list[Point]:
-        """Run undisturbed, and return all moments."""
-        points = Points(place / "out")
-        file = place.with_suffix(".points")
+    def run_once(
+        self, place: Path, name: str, told: Iterable[Any], points: Points | None = None
+    ) -> list[str]:
+        """Run undisturbed; return what the process then has to tell, line by line."""
+        file = place.with_suffix(f".{name}")
 
         def work() -> int:
             status = self.attacked.run()
-            file.write_text("\n".join("\t".join(point) for point in points.seen))
+            lines = [one if isinstance(one, str) else "\t".join(one) for one in told]
+            file.write_text("\n".join(lines))
             return status
 
         ended = self.process(place, work, points)
         if ended.status:
             sys.exit(f"{self.attacked.NAME} fails undisturbed:\n{ended.error}")
         self.usual = {*ended.error.splitlines()}
-        return [Point(*line.split("\t")) for line in file.read_text().splitlines()]
+        return file.read_text().splitlines()
+
+    def _import_what(self, names: list[str]) -> None:
+        """Import here what every run would import anew."""
+        for name in names:
+            if name not in sys.modules and name.partition(".")[0] not in _OWN:
+                with suppress(Exception):
+                    importlib.import_module(name)
 
     def hit(self, place: Path, at: int, act: Any, **flags: bool) -> Ended:
         """Run, and do something at a moment."""
@@ -431,8 +444,10 @@ def main() -> None:
                     flush=True,
                 )
             shutil.rmtree(arena.root, ignore_errors=True)
+            if not options.no_result:  # each time, as a whole run takes a while
+                path = write_result("attacks", {"every": options.every, "found": found})
     if not options.no_result:
-        print(f"written to {write_result('attacks', {'every': options.every, 'found': found})}")
+        print(f"written to {path}")
     if any(tally["wrong"] for one in found.values() for tally in one.values()):
         sys.exit(1)
 

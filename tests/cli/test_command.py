@@ -80,3 +80,27 @@ def test_letters_that_the_terminal_lacks(tmp_path: Path, command: list[str]) -> 
     )
     assert done.returncode == 0, done.stderr
     assert b"ConstantPruningModifier" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
+@pytest.mark.parametrize("words", [["recipe", "list"], ["--help"]])
+def test_a_full_device_takes_a_line(words: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", START, *words], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr == "error: the results cannot be written: No space left on device\n"
+
+
+def test_a_reader_that_leaves_takes_none() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", START, "recipe", "list"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() == 1
+    process.stderr.close()

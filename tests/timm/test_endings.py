@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,11 @@ import torch
 
 SCRIPT = "sparse_training.py"
 STEPS, LAST = 6, "out/run/checkpoints/small_last.pth"
+MOST_LINES = 10
+"""That an error takes which is not ours."""
 MORE_CODE = """
 import os
+import shutil
 import torch
 
 
@@ -29,15 +33,48 @@ class Ending(Small):
         self.calls += self.training
         if self.training and self.calls == int(os.environ.get("ENDS_AT", 0)):
             what = os.environ["ENDS_BY"]
-            if what.isdigit():
+            if what.isdigit() and os.environ.get("RANK", "1") == "1":
                 os.kill(os.getpid(), int(what))
-            else:
+            elif what == "rmtree":
+                shutil.rmtree("out")
+            elif not what.isdigit():
                 raise ZeroDivisionError(what)
         return super().forward(images)
 
 
 def small(**kwargs):
     return Ending(**kwargs)
+
+
+class Unused(Small):
+    def __init__(self, num_classes=3):
+        super().__init__(num_classes)
+        self.spare = torch.nn.Linear(8, 8)
+
+
+def unused(**kwargs):
+    return Unused(**kwargs)
+
+
+class Whole(Small):
+    def forward(self, images):
+        return super().forward(images).long()
+
+
+def whole(**kwargs):
+    return Whole(**kwargs)
+"""
+CAP = """
+pruning_modifiers:
+  - !CAPruningModifier
+      params: ['re:.*weight']
+      init_sparsity: 0.5
+      final_sparsity: 0.5
+      start_epoch: 0
+      end_epoch: 1
+      update_frequency: 1
+      num_grads: 4
+      fisher_block_size: 8
 """
 
 
@@ -46,6 +83,7 @@ def given(flags: list[Any], workplace: Path) -> list[Any]:
     """Flags of a training of four epochs of six steps, whose model ends it when it is told to."""
     with (workplace / "own_code.py").open("a") as file:
         file.write(MORE_CODE)
+    (workplace / "cap.yaml").write_text(CAP)
     more = ["--sparseml-recipe", "gradual.yaml", "-b", 8, "--lr", 0.1, "--opt", "adamw"]
     return [*flags, *more, "--epochs", 4, "--log-interval", 1, "--mixup", 0.2]
 
@@ -140,3 +178,89 @@ def test_names_that_lead_elsewhere_or_are_no_text(given: list[Any], call: Any) -
     assert done.status == 2 and "--experiment must be a name below --output" in done.error
     done = call(SCRIPT, *given, "--output", b"o\xff".decode("utf-8", "surrogateescape"), fails=True)
     assert done.status == 2 and r"--output must be UTF-8, found 'o\udcff'" in done.error
+
+
+def _told(done: Any) -> list[str]:
+    """Return the lines on stderr, without those of progress."""
+    return [line for line in done.error.splitlines() if line and line[:6] != "epoch "]
+
+
+def test_a_folder_that_is_deleted_takes_a_line_or_goes_on(
+    given: list[Any], call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDS_AT", "10")
+    monkeypatch.setenv("ENDS_BY", "rmtree")
+    done = call(SCRIPT, *given, fails=None)
+    assert "Traceback" not in done.error and len(_told(done)) <= 3, done.error
+    assert done.status or Path("out/run/model.safetensors").exists()
+
+
+LONG = "\n".join(f"line {number}" for number in range(200))
+
+
+@pytest.mark.parametrize(
+    ("more", "by"),
+    [
+        (["--sparseml-recipe", "gradual.yaml"], LONG),
+        (["--sparseml-recipe", "cap.yaml", "--model", "own_code:unused"], ""),
+        (["--sparseml-recipe", "cap.yaml", "--model", "own_code:whole"], ""),
+        (["--sparseml-recipe", "gradual.yaml", "--model", "own_code:not_a_model"], ""),
+        (["--sparseml-recipe", "gradual.yaml", "--data-dir", "own_code.py"], ""),
+        (["--sparseml-recipe", "gradual.yaml", "--checkpoint", "own_code.py"], ""),
+        (["--sparseml-recipe", "gradual.yaml", "--initial-masks", "own_code.py"], ""),
+        (["--sparseml-recipe", "own_code.py"], ""),
+        (["--sparseml-recipe", "gradual.yaml", "-b", 10**12], ""),
+        (["--sparseml-recipe", "gradual.yaml", "--output", "own_code.py"], ""),
+        (["--sparseml-recipe", "gradual.yaml", "--resume", "own_code.py"], ""),
+    ],
+)
+def test_no_error_takes_more_than_ten_lines(
+    given: list[Any], call: Any, monkeypatch: pytest.MonkeyPatch, more: list[Any], by: str
+) -> None:
+    monkeypatch.setenv("ENDS_BY", by)
+    monkeypatch.setenv("ENDS_AT", "3" if by else "0")
+    done = call(SCRIPT, *given, *more, fails=True)
+    assert "Traceback" not in done.error and len(_told(done)) <= MOST_LINES, done.error
+    assert all(len(line) < 1000 for line in _told(done)), done.error
+
+
+def _two(flags: list[list[Any]], more: dict[str, str]) -> list[tuple[int, str]]:
+    """Return how two processes of one run end, each with flags of its own."""
+    script, begun = Path(__file__).resolve().parents[2] / "research" / SCRIPT, []
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = str(one.getsockname()[1])
+    for rank, own in enumerate(flags):
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **more}
+        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        words = list(map(str, [sys.executable, script, *own]))
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
+        begun.append(
+            subprocess.Popen(
+                words, env={**environment, **place}, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+        )
+    told = [process.communicate(timeout=200)[1].decode() for process in begun]
+    return [(process.returncode, text) for process, text in zip(begun, told, strict=True)]
+
+
+@pytest.mark.slow
+def test_another_recipe_in_one_of_two_processes_is_told(given: list[Any]) -> None:
+    Path("other.yaml").write_text(
+        Path("gradual.yaml").read_text().replace("init_sparsity: 0.2", "init_sparsity: 0.3")
+    )
+    ended = _two([given, [*given, "--sparseml-recipe", "other.yaml"]], {})
+    for status, error in ended:
+        assert status == 2 and "Traceback" not in error, error
+        assert "the recipe differs between processes: 'init_sparsity: 0.2'" in error
+        assert "'init_sparsity: 0.3' in that of rank 1" in error
+
+
+@pytest.mark.slow
+def test_a_process_whose_other_one_is_killed_ends_with_a_line(given: list[Any]) -> None:
+    more = {"ENDS_AT": "10", "ENDS_BY": str(int(signal.SIGKILL))}
+    flags = [*given, "--timeout", 60]
+    (status, error), (other, _) = _two([flags, flags], more)
+    assert other == -signal.SIGKILL and status == 1, error
+    told = [line for line in error.splitlines() if line.startswith(("error:", "the traceback"))]
+    assert len(told) == 2 and "--resume out/run goes on from epoch 2" in told[1], error

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+from contextlib import suppress
+from typing import Any
 
 import click
 
@@ -13,12 +16,31 @@ from sparseml.cli.gap_command import gap
 from sparseml.cli.model_commands import bench, export
 from sparseml.cli.recipe_command import recipe
 from sparseml.cli.run_commands import prune, report, train
+from sparseml.run.errors import run_reported
 from sparseml.version import __version__
 
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Group(click.Group):
+    """Ends with a line or two for whatever goes wrong."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command; for what click lets pass see :func:`run_reported`."""
+
+        def run() -> None:
+            try:
+                super(_Group, self).main(*args, **kwargs)
+                sys.stdout.flush()
+            except OSError:  # of which what is left in the buffer would tell once more
+                with suppress(OSError, ValueError), open(os.devnull, "w", encoding="utf-8") as none:
+                    os.dup2(none.fileno(), sys.stdout.fileno())
+                raise
+
+        sys.exit(run_reported(run))
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sparseml")
 def main() -> None:
     """Sparsify neural networks while they train.

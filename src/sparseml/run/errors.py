@@ -134,7 +134,8 @@ def _handled() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # where no handler can be set
         yield
         return
-    owner, before = os.getpid(), {}
+    before: dict[int, Any] = {}
+    owner = os.getpid()
 
     def ask(number: int, frame: Any) -> None:
         if os.getpid() != owner:  # one that loads data ends with the process that it does it for

@@ -93,8 +93,11 @@ def _require_whole(folder: Path, content: Any) -> None:
 
 
 def _digest(path: Path) -> str:
+    found = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(1 << 22):
+            found.update(chunk)
+    return found.hexdigest()
 
 
 def checkpoint_folder(args: TrainingArguments, step: int) -> Path:

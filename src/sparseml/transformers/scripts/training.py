@@ -44,6 +44,7 @@ from sparseml.transformers.scripts.arguments import (
     settle_output,
 )
 from sparseml.transformers.scripts.outcome import Outcome, sparsity_ratios
+from sparseml.utils.atomic import remove_parts
 
 _LABELS = ("labels", "start_positions", "end_positions")
 _PREFIX = "eval"
@@ -222,9 +223,11 @@ class _RunLog(TrainerCallback):
 
     def __init__(self, run: RunDirectory, logger: Any, callback: SparseMLCallback | None) -> None:
         self._run, self._logger, self._callback = run, logger, callback
+        self._saved = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the recipe, which has found out how many steps make an epoch."""
+        self._saved = state.global_step
         if self._callback is not None and self._callback.driver is not None:
             steps = self._callback.driver.position.steps_per_epoch
             self._run.write_recipe(self._callback.manager, steps)
@@ -237,8 +240,13 @@ class _RunLog(TrainerCallback):
             if isinstance(value, (int, float)) and not name.endswith(_UNTOLD)
         }
         if told:
-            # a run that goes on from this step, which comes next, drops what is told of it
-            self._logger.log_scalars("trainer", told, step=max(0, state.global_step - 1))
+            # a run that goes on from a checkpoint drops what is told of the steps that come then
+            step = state.global_step - (state.global_step > self._saved)
+            self._logger.log_scalars("trainer", told, step=step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take note of what a checkpoint has behind it."""
+        self._saved = state.global_step
 
 
 @contextlib.contextmanager
@@ -253,6 +261,7 @@ def _run_directory(
     folder = Path(args.output_dir) / RUN_FOLDER
     if resumed is not None and is_run(folder):
         with RunDirectory(folder) as run:
+            remove_parts(Path(args.output_dir))  # of checkpoints that a killed process was writing
             yield run
         return
     name = args.run_name or Path(args.output_dir).name

@@ -1,0 +1,109 @@
+"""Trainings that a signal ends, and checkpoints that are not whole."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from sparseml.pytorch.utils import CheckpointError
+from sparseml.run import processes
+from sparseml.transformers.checkpoints import STATE_NAME, checkpoints_in, problem_of
+from sparseml.transformers.errors import CallbackError
+from sparseml.transformers.scripts.arguments import last_whole
+
+RECIPE = """
+modifiers:
+  - !MagnitudePruningModifier
+      params: ['re:.*encoder.*(query|dense).weight']
+      init_sparsity: 0.25
+      final_sparsity: 0.75
+      start_epoch: 0.5
+      end_epoch: 2.0
+      update_frequency: 0.5
+"""
+
+
+class Sending(transformers.TrainerCallback):
+    """Sends a signal to this process in the middle of a step, or of an evaluation."""
+
+    def __init__(self, number: int, step: int) -> None:
+        self.number, self.step = number, step
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step + 1 == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize(
+    ("number", "step", "saved"), [(signal.SIGTERM, 8, 8), (signal.SIGINT, 6, 7)]
+)
+def test_a_signal_saves_and_going_on_gives_the_same(
+    trainer_of: Any, same: Any, tmp_path: Path, capsys: Any, number: int, step: int, saved: int
+) -> None:
+    """After the last step of an epoch, the sixth, the Trainer first does what is due then."""
+    whole = trainer_of(RECIPE, out="whole")
+    whole.train()
+    stopped, before = trainer_of(RECIPE), signal.getsignal(number)
+    stopped.add_callback(Sending(number, step))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        stopped.train()
+    assert end.value.code == 128 + number
+    assert signal.getsignal(number) is before
+    told = f"stopped by {number.name}; resume_from_checkpoint=True goes on from step {saved + 1}"
+    assert told in capsys.readouterr().err
+    assert [path.name for path in checkpoints_in(tmp_path / "out")] == [f"checkpoint-{saved}"]
+    again = trainer_of(RECIPE)
+    again.train(resume_from_checkpoint=True)
+    same(again.model, whole.model)
+
+
+def test_outside_of_training_signals_do_what_they_did(trainer_of: Any) -> None:
+    """Also after an error has ended training, of which no callback is told."""
+
+    class Fails(transformers.TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            raise ZeroDivisionError
+
+    trainer = trainer_of(RECIPE)
+    trainer.add_callback(Fails())
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", STATE_NAME])
+def test_a_flipped_bit_in_a_checkpoint_is_found(
+    trainer_of: Any, tmp_path: Path, caplog: Any, name: str
+) -> None:
+    trainer_of(RECIPE, save_strategy="steps", save_steps=7).train()
+    last, middle, first = checkpoints_in(tmp_path / "out")
+    assert [problem_of(folder, True) for folder in (last, middle, first)] == [None] * 3
+    data = bytearray((last / name).read_bytes())
+    data[-len(data) // 3] ^= 1
+    (last / name).write_bytes(data)
+    (middle / STATE_NAME).unlink()  # as if the run had been killed then
+    with caplog.at_level(logging.WARNING):
+        assert last_whole(tmp_path / "out", True) == first
+    told = [text for text in caplog.messages if "passed over" in text]
+    assert "damaged" in told[0] and name.split(".")[0] in told[0]
+    assert f"it has no {STATE_NAME}" in told[1]
+    if name == "model.safetensors":  # which the Trainer itself reads without a word
+        with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+            trainer_of(RECIPE).train(resume_from_checkpoint=str(last))
+
+
+def test_processes_that_were_given_other_things_are_told(
+    trainer_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "gather_objects", lambda own: [own, {**own, "seed": 5}])
+    with pytest.raises(CallbackError, match=r"^seed differs between processes: 42 in that of rank"):
+        trainer_of(RECIPE).train()
