@@ -95,7 +95,13 @@ def write_outcome(
     sparse = _described(session, model, found, inputs)
     run.write_result({**before, "sparse": sparse}, layer_sparsities(model, pruned.manager))
     write_masks(run.path / MASKS_FILE, pruned.masks)
-    shrunk = _write_shrunk(run, model, inputs)
+    if any(getattr(one, "removed", False) for one in pruned.manager.iter_modifiers()):
+        save_shrunk(model, run.path / SHRUNK_FOLDER)
+        notes = [getattr(one, "reached", "") for one in pruned.manager.iter_modifiers()]
+        run.write_result(notes=[f"Of the removal of units: {told}." for told in notes if told])
+        shrunk = {}
+    else:
+        shrunk = _write_shrunk(run, model, inputs)
     if dense is not None and rounds > 0:
         models = {"dense": dense, "sparse": model, **shrunk}
         with torch.inference_mode():

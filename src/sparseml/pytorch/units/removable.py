@@ -49,6 +49,8 @@ class Removables:
     skipped: Mapping[str, str] = field(default_factory=dict)
 
 
+_TOLD = 4  # places that an error names
+
 _known: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], Removables]] = (
     weakref.WeakKeyDictionary()
 )
@@ -73,7 +75,9 @@ def removable_units(model: nn.Module, example_inputs: Any = None) -> Removables:
         known = sizes, _found(with_values(model), example_inputs)
         _known[model] = known
     if not known[1].found:
-        why = "; ".join(f"{name}: {reason}" for name, reason in known[1].skipped.items())
+        reasons = [f"{name}: {reason}" for name, reason in known[1].skipped.items()]
+        more = f"; and {len(reasons) - _TOLD} more" if len(reasons) > _TOLD else ""
+        why = "; ".join(reasons[:_TOLD]) + more
         raise ValueError(
             f"nothing can be removed from a {type(model).__name__}: no neurons, heads or channels "
             f"were found{' but ' + why if why else ''}"

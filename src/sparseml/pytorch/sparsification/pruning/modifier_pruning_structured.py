@@ -161,6 +161,11 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
         return self._params == STRUCTURED_TOKEN
 
     @property
+    def removed(self) -> bool:
+        """Whether the model has lost its pruned units."""
+        return self._removed
+
+    @property
     def reached(self) -> str:
         """What a goal asked and what the model is after the removal, in words; "" before."""
         goal = as_goal(self._final_sparsity)
