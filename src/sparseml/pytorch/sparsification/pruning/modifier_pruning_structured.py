@@ -229,7 +229,7 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
         """The sparsity asked for at the last update, None before the first."""
         if self._found is None or self._applied_sparsity is None:
             return self._applied_sparsity
-        asked = self._found.sparsities(self._applied_sparsity)
+        asked = self._found.sparsities(cast(float, self._applied_sparsity))
         return None if None in asked else [float(one or 0.0) for one in asked]
 
     def progress_state(self) -> dict[str, Any]:
