@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from _cifar import MODELS, accuracy, images, load, retune_norms, sampler
-from _timing import write_result
+from _timing import RESULTS, write_result
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification import StructuredPruningModifier
 from sparseml.pytorch.units import dependency_groups
@@ -56,8 +57,9 @@ def main() -> None:
     parser.add_argument("--scores", nargs="+", choices=[*OURS, *THEIRS], default=[*OURS, *THEIRS])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results = {name: compare(name, options) for name in options.models}
-    content = {"options": vars(options), "top1": results}
+    found = {name: compare(name, options) for name in options.models}
+    results = _with_known(found, options)
+    content = {"options": _told(options), "top1": results}
     print(f"written to {write_result('structured_scores', content)}")
     sys.exit(0 if all(_as_good(found) for found in results.values()) else 1)
 
@@ -158,6 +160,22 @@ def _prune_theirs(
         keeps[units] = torch.ones(units.group.size, dtype=torch.bool).index_fill(0, lowest, False)
     model.zero_grad()
     remove_units(model, keeps)
+
+
+def _told(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        name: value for name, value in vars(options).items() if name not in ("models", "scores")
+    }
+
+
+def _with_known(results: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Add what earlier runs with the same options have found."""
+    file = RESULTS / "structured_scores.json"
+    before = json.loads(file.read_text()) if file.is_file() else {}
+    if before.get("options") != _told(options):
+        return results
+    known = before["top1"]
+    return {name: {**known.get(name, {}), **results.get(name, {})} for name in {**known, **results}}
 
 
 def _as_good(found: dict[str, dict[str, float]]) -> bool:

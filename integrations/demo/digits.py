@@ -1,4 +1,4 @@
-"""Train a small vision transformer on handwritten digits, prune it in five ways, compare.
+"""Train a small vision transformer on handwritten digits, prune it in six ways, compare.
 
     python integrations/demo/digits.py [--seed 0] [--out runs/demo] [--smoke]
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from display import notes, plot, table
+from display import gains, notes, plot, table
 from rich.console import Console
 from runs import LATENCY_BATCH, Runs
 from task import load_task
@@ -59,13 +59,14 @@ def main(argv: list[str] | None = None) -> None:
     runs.one_shot("one-shot CAP", "one_shot_cap", sparsities)
     runs.gradual("gradual global", "gradual_global_magnitude", {"sparsity": GRADUAL, **short})
     rounds = 3 if options.smoke else LATENCY_ROUNDS
+    runs.structured("structured", "structured", short)
     runs.measure_latency(rounds)
 
     write_json(options.out / "results.json", {"seed": options.seed, "runs": runs.results})
     plot(runs.results, runs.histories, options.out / "curves.png")
-    shown = table(runs.results)
+    first, shown = gains(runs.results), table(runs.results)
     explained = notes(runs.results, LATENCY_BATCH, len(runs.digits.test_labels))
-    console.print(shown)
+    console.print(first, shown)
     console.print(explained, highlight=False, soft_wrap=True)
     console.print(
         f"{options.out} holds the models, recipes, metrics and curves; "
@@ -74,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
         soft_wrap=True,
     )
     with (options.out / "table.txt").open("w", encoding="utf-8") as file:
-        Console(file=file, width=100).print(shown, explained)
+        Console(file=file, width=100).print(first, shown, explained)
     report = write_report([run.path for run in runs.folders.values()], options.out)
     console.print(f"report: {report.html}", highlight=False, soft_wrap=True)
 

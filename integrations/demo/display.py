@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 Advance = Callable[[int, str], None]
+DENSE = "dense"
 PLAIN_LINES = 6  # how many lines a job prints where there is no terminal to draw a bar on
 
 
@@ -32,6 +33,30 @@ def _print_some(console: Console, name: str, done: int, total: int, news: str) -
     every = max(1, total // PLAIN_LINES)
     if done % every == 0 or done == total:
         console.print(f"{name}: {done}/{total}  {news}", highlight=False)
+
+
+def gains(results: list[dict[str, Any]]) -> Table:
+    """What counts, at a glance: the dense model, zeros by CAP, and a model that is smaller."""
+    dense = results[0]
+    shown = Table(
+        title="What was gained", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
+    shown.add_column("run", no_wrap=True)
+    for heading in ("accuracy", "parameters", "gzip KiB", "ms", "faster"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    names = {DENSE: "dense", "one-shot CAP 90%": "zeros: one-shot CAP 90%"}
+    names["structured"] = "smaller: structured"
+    for result in (one for one in results if one["name"] in names):
+        median = result["latency_ms"][1]
+        shown.add_row(
+            names[result["name"]],
+            f"{result['accuracy']:.2%}",
+            f"{result['parameters']:,}",
+            f"{result['compressed_bytes'] / 1024:.0f}",
+            f"{median:.3g}",
+            f"{dense['latency_ms'][1] / median:.2f}x",
+        )
+    return shown
 
 
 def table(results: list[dict[str, Any]]) -> Table:
@@ -60,23 +85,27 @@ def table(results: list[dict[str, Any]]) -> Table:
 
 def notes(results: list[dict[str, Any]], batch: int, samples: int) -> str:
     """What the columns of the table mean, and what they do not show."""
-    medians = [result["latency_ms"][1] for result in results]
+    smaller = next(result for result in results if result["reached"])
+    medians = [result["latency_ms"][1] for result in results if not result["reached"]]
     differ, rounds = max(medians) / min(medians) - 1, results[0]["latency_rounds"]
     unsettled = "" if results[0]["latency_settled"] else ", which had not settled,"
     return f"""\
 run        uniform and FastCAP take the same fraction from every layer; global and CAP rank the
            weights of all layers together. Uniform and global go by size alone; FastCAP and CAP
            sample gradients on training images, and the weights that stay make up for those that
-           go. Only the gradual run trains any further
+           go. Only the gradual and the structured run train any further. The structured one
+           takes heads and neurons out of the network:
+           {smaller["reached"]}
 accuracy   on test images that training never saw; vs dense in percentage points, and with a = if
            it is equal to dense within what {samples} images can tell
 zeros      among the weights that the recipes may prune (not: embedding, norms, biases, head)
 gzip KiB   of all weights as float32, level 6, and how many times smaller than dense;
            uncompressed {results[0]["bytes"] / 1024:.0f} KiB
 ms         of {batch} images on one thread: the median of {rounds} rounds, the models taking turns.
-           The medians{unsettled} differ by up to {differ:.0%}, and not because of the
-           zeros: a dense CPU kernel multiplies by zero as slowly as by any other number. Scattered
-           zeros save storage and transfer; time only with kernels made for sparse weights.
+           The medians{unsettled} of all but the structured network differ by up to {differ:.0%},
+           and not because of the zeros: a dense CPU kernel multiplies by zero as slowly as by any
+           other number. Scattered zeros save storage and transfer; time only with kernels made
+           for sparse weights.
 """
 
 

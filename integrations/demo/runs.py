@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from display import job
+from display import DENSE, job
 from rich.console import Console
 from task import Digits, build_model
 from torch.nn import Module
 from training import accuracy, grad_sampler, train
 
 from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.pytorch.shrink import save_shrunk
 from sparseml.pytorch.utils import get_named_layers_and_params_by_regex, tensor_list_sparsity
 from sparseml.report import (
     RunDirectory,
@@ -24,9 +25,9 @@ from sparseml.report import (
     measure_latency,
 )
 from sparseml.report.quality import compare_metric
+from sparseml.report.run_directory import SHRUNK_FOLDER
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "demo"
-DENSE = "dense"
 LATENCY_BATCH = 64
 
 Result = dict[str, Any]
@@ -87,6 +88,17 @@ class Runs:
         with self._start(name, method, variables) as run:
             self._train(run, name, model, manager)
             self._finish(run, name, method, model, manager)
+
+    def structured(self, method: str, recipe: str, variables: dict[str, Any]) -> None:
+        """Take heads and neurons out of a copy of the dense network while it trains on."""
+        manager = load_recipe(recipe, variables)
+        model = copy.deepcopy(self.models[DENSE])
+        with self._start(method, method, variables) as run:
+            self._train(run, method, model, manager)
+            result = self._finish(run, method, method, model, manager)
+            result["reached"] = manager.pruning_modifiers[0].reached
+            run.write_result(notes=[f"Structured pruning: {result['reached']}."])
+            save_shrunk(model, run.path / SHRUNK_FOLDER)
 
     def measure_latency(self, rounds: int) -> None:
         """Time all models in turn, and add what it took to their results."""
@@ -154,6 +166,8 @@ class Runs:
             "accuracy": right,
             "equal": compare_metric("accuracy", described, self.baseline).kind == "same",
             "sparsity": self._sparsity(model),
+            "parameters": described.parameters,
+            "reached": "",
             "bytes": described.storage.dense,
             "compressed_bytes": described.storage.gzip,
         }

@@ -6,6 +6,7 @@ Pruning by gradients in one shot needs no loop, only batches and a loss: see :fu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -37,7 +38,13 @@ def train(
     """
     batches = NoisyBatches(digits.train_images, digits.train_labels, BATCH_SIZE, seed)
     adam = torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY)
-    optimizer = manager.modify(model, adam, steps_per_epoch=len(batches), loggers=loggers)
+    optimizer = manager.modify(
+        model,
+        adam,
+        steps_per_epoch=len(batches),
+        loggers=loggers,
+        grad_sampler=grad_sampler(digits, seed, manager.max_epochs),  # for those that ask for it
+    )
     for epoch in range(manager.max_epochs):
         model.train()
         total = 0.0
@@ -52,13 +59,12 @@ def train(
     return len(batches)
 
 
-def grad_sampler(digits: Digits, seed: int) -> dict[str, Any]:
+def grad_sampler(digits: Digits, seed: int, epochs: int = 1) -> dict[str, Any]:
     """The batches and the loss of the training, for modifiers that prune by gradients."""
 
     def build() -> Iterator[tuple[list[Tensor], dict[str, Any], Tensor]]:
-        for images, labels in NoisyBatches(
-            digits.train_images, digits.train_labels, BATCH_SIZE, seed
-        ):
+        batches = NoisyBatches(digits.train_images, digits.train_labels, BATCH_SIZE, seed)
+        for images, labels in chain.from_iterable(repeat(batches, epochs)):
             yield [images], {}, labels  # the model's arguments and keywords, the loss's target
 
     # the demo draws a bar of its own

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.pytorch.shrink import fill_shrunk
 from sparseml.pytorch.utils import tensor_list_sparsity
 from sparseml.pytorch.utils.model import load_model
 
@@ -54,22 +55,42 @@ def test_every_method_is_in_the_table(finished: tuple[Path, str]) -> None:
         *["one-shot FastCAP"] * 2,
         *["one-shot CAP"] * 2,
         "gradual global",
+        "structured",
     ]
     for result in found:
         assert f"{result['accuracy']:.2%}" in printed
         low, median, high = result["latency_ms"]
         assert 0 < low <= median <= high
     assert "\x1b" not in printed
+    lines = printed.partition("What was gained")[2].splitlines()
+    first = [line.strip().split("  ")[0] for line in lines]
+    assert first[4:7] == ["dense", "zeros: one-shot CAP 90%", "smaller: structured"]
     assert "zero as slowly as by any other number" in " ".join(printed.split())
 
 
 def test_sparsities_are_those_asked_for(finished: tuple[Path, str]) -> None:
     found = results(finished[0])
     asked = [0.0, *[0.5, 0.9] * 4, 0.9]
+    found = found[:-1]  # the last is smaller, and has no zeros
     assert [result["sparsity"] for result in found] == pytest.approx(asked, abs=1e-4)
     sizes = {result["sparsity"]: result["compressed_bytes"] for result in found}
     assert sorted(sizes.values(), reverse=True) == [sizes[s] for s in sorted(sizes)]
     assert len({result["bytes"] for result in found}) == 1
+
+
+def test_the_structured_run_ends_in_a_smaller_model(finished: tuple[Path, str]) -> None:
+    out, printed = finished
+    dense, *_, smaller = results(out)
+    assert smaller["parameters"] < 0.6 * dense["parameters"]
+    assert smaller["sparsity"] < 0.01
+    assert "asked 45.0% of the operations, counted 4" in smaller["reached"]
+    assert smaller["reached"] in printed
+    report = json.loads((out / "report.json").read_text())["runs"][-1]
+    told = " ".join(one["text"] for one in report["findings"])
+    for text in ("Whole units were removed, ", "operations instead of", "sparseml.load_shrunk"):
+        assert text in told
+    flops = [report["variants"][name]["flops"]["dense"] for name in ("dense", "sparse")]
+    assert flops[1] < 0.5 * flops[0]
 
 
 def test_gradients_help_to_choose(finished: tuple[Path, str]) -> None:
@@ -106,7 +127,7 @@ def test_the_demo_ends_with_the_report(finished: tuple[Path, str]) -> None:
         assert set(run["missing"]) <= {
             "metrics.jsonl is missing: the run logged nothing while training"
         }
-    gradual = report["runs"][-1]
+    gradual = report["runs"][-2]
     assert gradual["missing"] == []
     assert len(gradual["metrics"]["pruning_steps"]) > 1
 
@@ -121,6 +142,10 @@ def test_saved_models_are_the_measured_ones(
     digits, out = task.load_task(0), finished[0]
     for result in results(out):
         model = task.build_model(seed=5)
+        if result["reached"]:
+            fill_shrunk(model, out / result["name"] / "shrunk")
+            assert training.accuracy(model, digits) == pytest.approx(result["accuracy"])
+            continue
         folder = out / result["name"].replace(" ", "_").replace("%", "")
         (weights,) = folder.rglob("*.safetensors")
         load_model(weights, model, strict=True)

@@ -71,7 +71,8 @@ def test_recipe_fits_its_model(recipe: Path) -> None:
     shapes = {name: param.ndim for name, param in model.named_parameters()}
     weights = sum(param.numel() for param in model.parameters())
     names = [name for match in pruners[0]["matches"] for name in match["names"]]
-    assert all(shapes[name] > 1 for name in names), "norms and biases must stay dense"
+    if recipe.parent.name != "structured":  # which takes out all that belongs to a unit
+        assert all(shapes[name] > 1 for name in names), "norms and biases must stay dense"
     assert sum(match["weights"] for match in pruners[0]["matches"]) > 0.6 * weights
 
 

@@ -23,7 +23,7 @@ from sparseml.pytorch.units import (
 from sparseml.pytorch.units.contributions import contributions, fold
 from sparseml.pytorch.units.hidden import HiddenUnits, hidden_units, remove_hidden
 from sparseml.pytorch.units.loaded import load_shrunk
-from sparseml.pytorch.units.origins import note_removal
+from sparseml.pytorch.units.origins import CALLED, note_removal
 from sparseml.pytorch.units.probing import sample_inputs
 from sparseml.pytorch.units.removable import has_channels
 from sparseml.pytorch.units.removal import remove, unpruned
@@ -47,8 +47,6 @@ __all__ = [
 ]
 
 _LOGGER = logging.getLogger(__name__)
-_KEYS = {"neurons": "fc", "heads": "heads"}
-"""What kinds of hidden units are called among those that went."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ def _shrink_hidden(
     going = {units: keep for units, keep in keeps.items() if not keep.all()}
     remove_hidden(model, going, optimizer)
     for units, keep in going.items():
-        note_removal(model, f"{_KEYS[units.kind]} {units.reader}", keep)
+        note_removal(model, f"{CALLED.get(units.kind, units.kind)} {units.reader}", keep)
     places = [
         Place(units.reader, units.kind, len(keep), int(keep.sum())) for units, keep in keeps.items()
     ]

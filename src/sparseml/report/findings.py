@@ -29,6 +29,7 @@ from sparseml.report.quality import (
     latency_pairs,
 )
 from sparseml.report.reading import Run
+from sparseml.report.run_directory import SHRUNK_FOLDER
 from sparseml.report.schema import Finding, Latency, Layer, Variant
 
 _REACHED = 0.005
@@ -135,14 +136,28 @@ def _size(run: Run) -> Iterator[Finding]:
         yield Finding(kind, f"The model takes {size}: {_times(before / after, 'smaller')}.")
 
 
+def smaller_variant(run: Run) -> Variant | None:
+    """The model that lost whole units: the shrunk one, or the run's own where it did so itself."""
+    dense, own = run.variant("dense"), run.variant("sparse")
+    if shrunk := run.variant("shrunk"):
+        return shrunk
+    fewer = dense and own and (own.parameters or math.inf) < (dense.parameters or 0)
+    return own if fewer else None
+
+
 def _shrunk(run: Run) -> Iterator[Finding]:
-    """What is left when what is zero as a whole is removed."""
-    dense, shrunk = run.variant("dense"), run.variant("shrunk")
+    """What is left when whole units are removed, and what can be done with it."""
+    dense, shrunk = run.variant("dense"), smaller_variant(run)
+    removed = (
+        "Whole units were removed"
+        if shrunk is run.variant("sparse")
+        else ("With what is zero removed")
+    )
     if dense and shrunk and dense.parameters and shrunk.parameters:
         kind = "gain" if shrunk.parameters < dense.parameters else "same"
         what = f" ({shrunk.description})" if shrunk.description else ""
         left = f"{count_text(shrunk.parameters)} of {count_text(dense.parameters)} parameters"
-        yield Finding(kind, f"With what is zero removed, {left} are left{what}.")
+        yield Finding(kind, f"{removed}, {left} are left{what}.")
     if dense and shrunk and dense.storage and shrunk.storage:
         before, after = dense.storage.dense, shrunk.storage.dense
         ratio = _times(before / after, "smaller")
@@ -150,6 +165,13 @@ def _shrunk(run: Run) -> Iterator[Finding]:
             f"The shrunk model takes {bytes_text(after)} instead of {bytes_text(before)}: {ratio}."
         )
         yield Finding("gain" if after < before else "same", text)
+    if shrunk and (run.path / SHRUNK_FOLDER).is_dir():
+        yield Finding(
+            "info",
+            f"What you have now: the smaller model, in {SHRUNK_FOLDER}. sparseml.load_shrunk gives "
+            "it back as a plain module; torch.export and torch.onnx.export take it as any other. "
+            "Try next: a goal further on, or a longer training after the removal.",
+        )
 
 
 def _operations(run: Run) -> Iterator[Finding]:
@@ -161,7 +183,7 @@ def _operations(run: Run) -> Iterator[Finding]:
             "info",
             f"{share} of the arithmetic falls on zeros: only kernels that skip zeros save it.",
         )
-    dense, shrunk = run.variant("dense"), run.variant("shrunk")
+    dense, shrunk = run.variant("dense"), smaller_variant(run)
     if dense and shrunk and dense.flops and shrunk.flops and shrunk.flops.dense:
         ratio = dense.flops.dense / shrunk.flops.dense
         yield Finding(

@@ -103,7 +103,9 @@ def write_outcome(
     run.write_result({**before, "sparse": sparse}, layer_sparsities(model, pruned.manager))
     write_masks(run.path / MASKS_FILE, pruned.masks)
     whole = None if dense is None else parameter_count(dense)
-    shrunk = _write_shrunk(run, session, model, inputs, whole)
+    reached = [getattr(one, "reached", "") for one in pruned.manager.iter_modifiers()]
+    told = [f"Of the removal of units: {one}." for one in reached if isinstance(one, str) and one]
+    shrunk = _write_shrunk(run, session, model, inputs, whole, told)
     if dense is not None and rounds > 0:
         models = {"dense": dense, "sparse": model, **shrunk}
         with torch.inference_mode():
@@ -113,11 +115,17 @@ def write_outcome(
 
 
 def _write_shrunk(
-    run: RunDirectory, session: Session, model: Module, inputs: Any, whole: int | None
+    run: RunDirectory,
+    session: Session,
+    model: Module,
+    inputs: Any,
+    whole: int | None,
+    notes: Sequence[str],
 ) -> dict[str, Module]:
     """Write the model without what is zero as a whole, or that lost units already.
 
     :param whole: how many parameters there were; None where that is not known
+    :param notes: further sentences to tell of it
     """
     try:
         found = shrunk_copy(model, inputs)
@@ -134,7 +142,7 @@ def _write_shrunk(
     told += "; it computes the same" if parameter_count(found) < parameter_count(model) else ""
     described = describe_model(found, inputs=inputs, description=told)
     described = described.model_copy(update={"places": places})
-    run.write_result({"shrunk": described}, notes=[layers_text(places)])
+    run.write_result({"shrunk": described}, notes=[layers_text(places), *notes])
     return {"shrunk": found}
 
 

@@ -22,7 +22,7 @@ from sparseml.pytorch.utils.saving.files import CheckpointError
 from .transformers_zoo import ZOO
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-DOCS = Path(__file__).parents[3] / "docs" / "faster_transformers.md"
+DOCS = Path(__file__).parents[3] / "docs" / "faster_models.md"
 
 
 def _shrunk(model: nn.Module, inputs: object = None) -> nn.Module:

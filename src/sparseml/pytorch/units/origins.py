@@ -12,6 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 _ATTRIBUTE = "_units_before_removal"
+CALLED = {"neurons": "fc"}
+"""Kinds of hidden units that go by another name among those that went."""
 _IN_HEADS = ("qk", "vo")
 
 

@@ -72,9 +72,11 @@ def with_values(model: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for param in filled.parameters():
-            param.normal_(generator=generator)
-        for buffer in filled.buffers():
-            buffer.zero_()
+            # what flows through many layers neither vanishes nor explodes
+            inputs = param.numel() // max(len(param), 1) if param.ndim > 1 else 0
+            param.normal_(0.0, inputs**-0.5, generator=generator) if inputs else param.fill_(0.5)
+        for name, buffer in filled.named_buffers():
+            buffer.fill_(1 if name.endswith("running_var") else 0)
     return filled
 
 

@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from sparseml.pytorch.units.dependencies import dependency_groups
 from sparseml.pytorch.units.group import UnitGroup
 from sparseml.pytorch.units.hidden import HiddenUnits, hidden_units, remove_hidden
+from sparseml.pytorch.units.origins import CALLED, note_removal
 from sparseml.pytorch.units.probing import sample_inputs, with_values
 from sparseml.pytorch.units.removal import remove
 from sparseml.pytorch.utils.names import unwrap_module
@@ -49,6 +50,8 @@ class Removables:
     skipped: Mapping[str, str] = field(default_factory=dict)
 
 
+_TOLD = 4  # places that an error names
+
 _known: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], Removables]] = (
     weakref.WeakKeyDictionary()
 )
@@ -73,7 +76,9 @@ def removable_units(model: nn.Module, example_inputs: Any = None) -> Removables:
         known = sizes, _found(with_values(model), example_inputs)
         _known[model] = known
     if not known[1].found:
-        why = "; ".join(f"{name}: {reason}" for name, reason in known[1].skipped.items())
+        reasons = [f"{name}: {reason}" for name, reason in known[1].skipped.items()]
+        more = f"; and {len(reasons) - _TOLD} more" if len(reasons) > _TOLD else ""
+        why = "; ".join(reasons[:_TOLD]) + more
         raise ValueError(
             f"nothing can be removed from a {type(model).__name__}: no neurons, heads or channels "
             f"were found{' but ' + why if why else ''}"
@@ -90,6 +95,8 @@ def remove_units(
     remove_hidden(model, hidden, optimizer)
     channels = {units.group: keep for units, keep in lost.items() if units.hidden is None}
     remove(model, channels, optimizer)
+    for units, keep in lost.items():
+        note_removal(model, f"{CALLED.get(units.kind, units.kind)} {units.name}", keep)
 
 
 def has_channels(model: nn.Module) -> bool:

@@ -1,7 +1,7 @@
 """A shrunk model in a folder: weights, and a small file of shapes and numbers of heads beside them.
 
 The weights are a plain ``model.safetensors`` (of a model of transformers with its ``config.json``),
-so that a few lines of torch read them too; see docs/faster_transformers.md.
+so that a few lines of torch read them too; see docs/faster_models.md.
 """
 
 from __future__ import annotations

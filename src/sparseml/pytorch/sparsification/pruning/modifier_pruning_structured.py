@@ -162,6 +162,11 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
         return self._params == STRUCTURED_TOKEN
 
     @property
+    def removed(self) -> bool:
+        """Whether the model has lost its pruned units."""
+        return self._removed
+
+    @property
     def reached(self) -> str:
         """What a goal asked and what the model is after the removal, in words; "" before."""
         goal = as_goal(self._final_sparsity)
@@ -225,7 +230,7 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
         """The sparsity asked for at the last update, None before the first."""
         if self._found is None or self._applied_sparsity is None:
             return self._applied_sparsity
-        asked = self._found.sparsities(self._applied_sparsity)
+        asked = self._found.sparsities(cast(float, self._applied_sparsity))
         return None if None in asked else [float(one or 0.0) for one in asked]
 
     def progress_state(self) -> dict[str, Any]:

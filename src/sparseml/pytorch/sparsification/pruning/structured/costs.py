@@ -22,7 +22,7 @@ from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import distinct_params
 
 _MOST_ROUNDS, _FEWEST_ROUNDS = 15, 3
-_SEARCHES = 8
+_SEARCHES = 10
 _TABLE_LEVELS = 4
 
 
@@ -39,7 +39,7 @@ class Costs(ABC):
         self._units, self._inputs = list(units), inputs
         self._sizes = [one.group.size for one in units]
         self._shares: dict[tuple[int, ...], float] = {}
-        self._expected = _SEARCHES  # how many copies will be measured, about
+        self._levels = _TABLE_LEVELS
 
     @abstractmethod
     def _share(self, smaller: Module) -> float:
@@ -67,7 +67,7 @@ class Costs(ABC):
         alike: dict[Any, list[int]] = {}
         for place, units in enumerate(self._units):
             alike.setdefault(self._signature(units), []).append(place)
-        self._expected += sum(min(len(levels[same[0]]), _TABLE_LEVELS) for same in alike.values())
+        self._plan(len(alike))
         found: list[list[float]] = [[]] * len(levels)
         for same in alike.values():
             column = self._column(same, levels[same[0]])
@@ -79,9 +79,13 @@ class Costs(ABC):
         """Return what was measured, for the log."""
         return "counted"
 
+    def _plan(self, kinds: int) -> None:
+        """Prepare to measure copies for a table of so many kinds of groups, and for a search."""
+        self._expected = kinds * self._levels + _SEARCHES
+
     def _column(self, same: Sequence[int], levels: Sequence[int]) -> list[float]:
         last = len(levels) - 1
-        count = min(_TABLE_LEVELS, last)
+        count = min(self._levels, last)
         measured = sorted({round(last * i / count) for i in range(1, count + 1)}) if last else []
         points = [(levels[0], 1.0)]
         for place in measured:
@@ -161,6 +165,14 @@ class Seconds(Costs):
         times = _turns({"model": self._model}, inputs, _FEWEST_ROUNDS)["model"]
         self._once, self._rounds = statistics.median(times), _FEWEST_ROUNDS
 
+    def _plan(self, kinds: int) -> None:
+        # copies in turns with the model, one round more than count each
+        affordable = self._seconds / max(2 * self._once, 1e-6)
+        levels = affordable / (_FEWEST_ROUNDS + 1) - _SEARCHES
+        self._levels = min(max(int(levels / max(kinds, 1)), 1), _TABLE_LEVELS)
+        super()._plan(kinds)
+        self._rounds = min(max(round(affordable / self._expected) - 1, 1), _MOST_ROUNDS)
+
     def told(self) -> str:
         shape = _shape(self._inputs)
         return (
@@ -170,17 +182,14 @@ class Seconds(Costs):
         )
 
     def _share(self, smaller: Module) -> float:
-        # one round more does not count
-        rounds = round(self._seconds / self._expected / max(2 * self._once, 1e-6)) - 1
-        self._rounds = min(max(rounds, _FEWEST_ROUNDS), _MOST_ROUNDS)
         self._measured += 1
         return time_share(self._model, smaller, self._inputs, self._rounds)
 
     def again(self, kept: Sequence[int]) -> float:
-        """Measure once more, with as many rounds as there are at most."""
+        """Measure once more, with twice as many rounds."""
         self._measured += 1
         smaller = smaller_copy(self._model, self._units, kept)
-        return time_share(self._model, smaller, self._inputs)
+        return time_share(self._model, smaller, self._inputs, 2 * self._rounds)
 
 
 def time_share(model: Module, smaller: Module, inputs: Any, rounds: int = _MOST_ROUNDS) -> float:
