@@ -29,7 +29,7 @@ class Simulated:
         return _Attempt(self, name)
 
     def may_end(self, name):
-        return name in self.cancelled or self.ends[0] == name
+        return name in self.cancelled or self.ends[:1] == [name]
 
 
 class _Attempt:

@@ -179,7 +179,8 @@ def prune_blocks(plan: Plan, model: nn.Module, store: BlockStore, data: Lent | N
     plan.check_model(model)
     store.adopt(plan)
     there = {one["block_id"] for one in store.ledger.events(PRUNED)}
-    if all(block.block_id in there for block in plan.blocks):
+    missing = [block for block in plan.blocks if block.block_id not in there]
+    if not missing:
         return 0
     asking = asking_of(model, data, bool(plan.settings["allow_residual"]))
     kind = plan.settings["blocks"]
@@ -188,7 +189,7 @@ def prune_blocks(plan: Plan, model: nn.Module, store: BlockStore, data: Lent | N
         raise DigestError("pruning again gives other blocks than the plan has: make the plan anew")
     for one in found:
         store.prune(one.block, one.tensors(model), one.masks())
-    return len(plan.blocks) - len(there)
+    return len(missing)
 
 
 def asking_of(model: nn.Module, data: Lent | None, allow_residual: bool) -> Asking:
