@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import importlib
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -167,6 +168,7 @@ def plain_config(cfg: Any) -> dict[str, Any]:
 
 
 def _content(model: str, user_dir: str | None) -> dict[str, Any]:
+    importlib.import_module("sparseml.fairseq.srp.names")  # which checkpoints may name
     if user_dir is not None:
         with _told(f"--user-dir {user_dir} cannot be imported"):
             utils.import_user_module(Namespace(user_dir=user_dir))

@@ -22,7 +22,10 @@ def teacher_of(trainer: Any, weights: Mapping[str, Tensor] | None) -> nn.Module:
     if weights is None:
         return copy.deepcopy(trainer.get_model()).requires_grad_(False)
     built: nn.Module = trainer.task.build_model(trainer.cfg.model)
-    fit_to_weights(built, ShrunkWeights(weights))
+    shapes = {name: value.shape for name, value in built.state_dict().items()}
+    if any(shapes.get(name) != value.shape for name, value in weights.items()):
+        weights = ShrunkWeights(weights)
+        fit_to_weights(built, weights)
     built.load_state_dict(weights)
     return built.to(trainer.device).requires_grad_(False)
 

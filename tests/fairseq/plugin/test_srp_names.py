@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from typing import Any
 
@@ -92,6 +93,10 @@ def test_it_translates_by_fairseq_generate(
     flags = f"{SRP} --pretrained-model dense/checkpoint_last.pt"
     _train(fairseq, "out", flags)
     run, _ = fairseq.runs[-1]
+    # another process knows the names, too
+    command = "from sparseml.fairseq import load_model; load_model(*__import__('sys').argv[1:])"
+    argv = ["fairseq:out/checkpoint_last.pt", str(fairseq.data["pairs"])]
+    subprocess.run([sys.executable, "-W", "ignore", "-c", command, *argv], check=True)
     capsys.readouterr()
     argv = [str(fairseq.data["pairs"]), "--path", "out/checkpoint_last.pt", "--cpu"]
     argv += ["--gen-subset", "valid", "--user-dir", str(USER_DIR), "--beam", "3"]
