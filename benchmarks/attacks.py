@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
 import random
 import shutil
@@ -35,7 +36,7 @@ import torch
 from _attack_damage import damages, readers
 from _attack_points import FILLER, Point, Points, fill, kill, send
 from _attacked_runs import KINDS, Attacked, differences, free_of_others, outcome
-from _timing import write_result
+from _timing import RESULTS, write_result
 
 ATTACKS = ("kill", "disk", "damage", "two", "signal")
 MOST_LINES = 10
@@ -408,6 +409,13 @@ def load(names: list[str]) -> list[type[Attacked]]:
     return kinds
 
 
+def keep(kind: str, found: dict[str, Any]) -> None:
+    """Write down how it went with one kind of runs, beside what is known of the others."""
+    file = RESULTS / "attacks.json"
+    known = json.loads(file.read_text())["found"] if file.exists() else {}
+    print(f"written to {write_result('attacks', {'found': {**known, kind: found}})}", flush=True)
+
+
 def main() -> None:
     """Attack every run; print a table, and write down how it went."""
     names = [kind.NAME for kind in KINDS]
@@ -445,9 +453,7 @@ def main() -> None:
                 )
             shutil.rmtree(arena.root, ignore_errors=True)
             if not options.no_result:  # each time, as a whole run takes a while
-                path = write_result("attacks", {"every": options.every, "found": found})
-    if not options.no_result:
-        print(f"written to {path}")
+                keep(kind.NAME, {"every": options.every, **found[kind.NAME]})
     if any(tally["wrong"] for one in found.values() for tally in one.values()):
         sys.exit(1)
 

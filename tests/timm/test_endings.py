@@ -180,6 +180,29 @@ def test_names_that_lead_elsewhere_or_are_no_text(given: list[Any], call: Any) -
     assert done.status == 2 and r"--output must be UTF-8, found 'o\udcff'" in done.error
 
 
+def test_what_belongs_to_a_checkpoint_is_written_before_it(
+    given: list[Any], call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a run that goes on from it, and does not tell of its epochs again, lacks nothing."""
+    written, told, replace = [], [], os.replace
+
+    def replaced(source: Any, target: Any) -> None:
+        if Path(target).name == "small_last.pth":
+            told.append(sum(line["tag"] == "epoch" for line in _lines("out/run")))
+        replace(source, target)
+        written.append(Path(target).name)
+
+    monkeypatch.setattr(os, "replace", replaced)
+    call(SCRIPT, *given, "--checkpoint-freq", 1, "--log-sparsity")
+    commits = [at for at, name in enumerate(written) if name == "small_last.pth"]
+    assert told == [1, 2, 3, 4]
+    for epoch, (begin, end) in enumerate(zip([0, *commits], commits, strict=False)):
+        names = written[begin:end]
+        assert "summary.csv" in names and f"small_epoch={epoch}.pth" in names
+        assert epoch > 2 or f"sparsity_distribution_epoch={epoch}.json" in names
+    assert not [name for name in written[commits[-1] :] if "epoch=" in name or "best" in name]
+
+
 def _told(done: Any) -> list[str]:
     """Return the lines on stderr, without those of progress."""
     return [line for line in done.error.splitlines() if line and line[:6] != "epoch "]

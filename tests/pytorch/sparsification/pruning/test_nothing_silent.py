@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,3 +106,32 @@ def test_training_to_nan_is_told_also_where_masks_do_not_look_at_weights(
     manager.finalize(model)
     told = "MovementPruningModifier: not all numbers are finite in used.weight, dead.weight"
     assert told in caplog.text and told in summary
+
+
+FULL = """
+import dataclasses, sys, torch
+from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import put_aside
+
+@dataclasses.dataclass(frozen=True)
+class Inverse:
+    inverse: torch.Tensor
+
+small, large = (Inverse(torch.ones(size, 8, 8)) for size in (4, 4000))
+assert put_aside([(None, small)], sys.argv[1])[0][1].inverse.eq(1).all()
+try:
+    put_aside([(None, large)], sys.argv[1])
+except OSError as error:
+    print(error)
+"""
+_MOUNTS = ["unshare", "-Urm", "bash", "-c", 'mount -t tmpfs -o size=256k none "$0" && exec "$@"']
+
+
+def test_matrices_that_a_disk_has_no_room_for_are_an_error(tmp_path: Path) -> None:
+    """Written to a mapped file they would be the end of the process, without a word."""
+    if not shutil.which("unshare") or subprocess.run([*_MOUNTS, tmp_path, "true"]).returncode:
+        pytest.skip("no file system can be mounted here")
+    words = [*_MOUNTS, tmp_path, sys.executable, "-c", FULL, tmp_path]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "No space left on device: a file of inverse Fisher matrices needs 1.0 MB" in done.stdout
+    assert str(tmp_path) in done.stdout
