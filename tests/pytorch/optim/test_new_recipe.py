@@ -107,7 +107,7 @@ def test_prune_in_one_call(method: str, keywords: bool) -> None:
     whole = sum(int((one == 0).sum()) for one in params.values())
     assert done.zeros == pytest.approx(whole / sum(one.numel() for one in params.values()))
     text = str(done)
-    assert text.startswith("75.0") and f"{len(zeros)} tensors" in text.splitlines()[0]
+    assert text.startswith("75.0") and f"{len(zeros)} tensor" in text.splitlines()[0]
 
 
 def test_a_recipe_of_ones_own_and_shrinking() -> None:

@@ -37,8 +37,8 @@ class Pruned:
     def __str__(self) -> str:
         count = len(self.sparsities)
         lines = [
-            f"{self.pruned:.2%} of the weights of {count} tensors are zero, {self.zeros:.2%} of "
-            "all parameters",
+            f"{self.pruned:.2%} of the weights of {count} tensor{'s' if count > 1 else ''} are "
+            f"zero, {self.zeros:.2%} of all parameters",
             *(f"  {value:7.2%}  {name}" for name, value in [*self.sparsities.items()][:_SHOWN]),
         ]
         return "\n".join([*lines, f"  and {count - _SHOWN} more"] if count > _SHOWN else lines)
