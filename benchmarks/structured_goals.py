@@ -1,12 +1,14 @@
 """What trained networks are worth when they have been shrunk to a goal and fine-tuned briefly.
 
-    python benchmarks/structured_goals.py [--models small_vit resnet20] [--speedup 2.0]
+    python benchmarks/structured_goals.py [--models small_vit resnet20] [--speedups 2.0 1.5]
         [--steps 300] [--batch 64] [--train 10000] [--test 2000]
 
 In the first third of the steps units go by ``params: __STRUCTURED__`` until the network is as fast
 as asked; then they are removed, and what is left trains on. At the end the time of both networks is
-taken in turns again. A table of it is written beside the results. Exit code 1 says that a network
-is not within a tenth of the speed that was asked for.
+taken in turns again. A table of it is written beside the results, as each network is done. Exit
+code 1 says that a network is not within a tenth of the speed that was asked for. ResNet-20 cannot
+be twice as fast in this way: its shortcuts hand on all channels of a stage, so that only those
+inside of blocks can go.
 """
 
 from __future__ import annotations
@@ -35,22 +37,26 @@ def main() -> None:
     """Shrink every model and compare."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["small_vit", "resnet20"])
-    parser.add_argument("--speedup", type=float, default=2.0)
+    parser.add_argument("--speedups", type=float, nargs="+", default=[2.0, 1.5])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--train", type=int, default=10000)
     parser.add_argument("--test", type=int, default=2000)
     options = parser.parse_args()
+    if len(options.speedups) != len(options.models):
+        parser.error(f"--speedups must be one for each of {', '.join(options.models)}")
     torch.set_num_threads(1)
-    results = {name: shrink(name, options) for name in options.models}
-    path = write_result("structured_goals", {"options": vars(options), "models": results})
-    (RESULTS / "structured_goals.md").write_text(table(results))
+    results: dict[str, dict[str, Any]] = {}
+    for name, speedup in zip(options.models, options.speedups, strict=True):
+        results[name] = shrink(name, speedup, options)
+        path = write_result("structured_goals", {"options": vars(options), "models": results})
+        (RESULTS / "structured_goals.md").write_text(table(results))
     print(f"{table(results)}\nwritten to {path}")
-    good = [one["measured"] >= SETTLED * options.speedup for one in results.values()]
+    good = [one["measured"] >= SETTLED * one["asked"] for one in results.values()]
     sys.exit(0 if all(good) else 1)
 
 
-def shrink(name: str, options: argparse.Namespace) -> dict[str, Any]:
+def shrink(name: str, speedup: float, options: argparse.Namespace) -> dict[str, Any]:
     """Shrink and fine-tune one model."""
     torch.manual_seed(0)
     dense = load(name)
@@ -60,7 +66,7 @@ def shrink(name: str, options: argparse.Namespace) -> dict[str, Any]:
     third, example = options.steps / 300, train[0][: options.batch]
     pruner = StructuredPruningModifier(
         0.0,
-        {"speedup": options.speedup},
+        {"speedup": speedup},
         0.0,
         third,
         third / 4,
@@ -94,7 +100,7 @@ def shrink(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "parameters": {form: _size(one) for form, one in both.items()},
         "gflops": {form: count_flops(one, example).dense / 1e9 for form, one in both.items()},
         "ms": {form: times.median_ms for form, times in taken.items()},
-        "asked": options.speedup,
+        "asked": speedup,
         "after_removal": pruner.reached,
         "measured": taken["dense"].median_ms / taken["shrunk"].median_ms,
         "seconds": time.monotonic() - start,
