@@ -65,8 +65,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         _call([script, *train, *flags.split(), *rates, *before, "--save-dir", str(folder)], folder)
         before = ["--pretrained-model", str(folder / "checkpoint_last.pt")]
     models = {name: args.output / name / "checkpoint_last.pt" for name in ("dense", "tuned")}
+    pieces = ["--remove-bpe", "sentencepiece"] if args.multi30k else []
     rows = [
-        {**_tested(data, path), **measured(data, models["dense"], path)} for path in models.values()
+        _tested(data, path, pieces) | measured(data, models["dense"], path)
+        for path in models.values()
     ]
     print(table(rows, args.rate))
     print(f"{time.monotonic() - began:.0f} seconds; checkpoints: {args.output}")
@@ -83,11 +85,11 @@ def table(rows: Sequence[dict[str, float]], rate: float) -> str:
     return "\n".join(lines)
 
 
-def _tested(data: Path, weights: Path) -> dict[str, float]:
+def _tested(data: Path, weights: Path, pieces: Sequence[str]) -> dict[str, float]:
     """Return BLEU, and the share of sentences that are right word by word."""
     log = weights.with_name("generate")
     flags = ["--path", str(weights), "--beam", "5", "--batch-size", "100", "--cpu"]
-    flags += ["--remove-bpe", "sentencepiece", "--scoring", "sacrebleu"]
+    flags += [*pieces, "--scoring", "sacrebleu"]
     text = _call(["generate", str(data), *flags, "--num-workers", "0"], log)
     told, wanted = (
         dict(re.findall(pattern, text, re.MULTILINE))
