@@ -29,7 +29,7 @@ _source = click.option(
     help="pruned: blocks as they were before tuning.",
 )
 _RUN = (
-    click.option("--recipe", metavar="FILE", help="For the fine-tuning: learning rates, ..."),
+    click.option("--recipe", metavar="FILE", help="For the fine-tuning: learning rates and so on"),
     click.option("--epochs", type=_WHOLE, metavar="N", help="[those of the recipe, or 1]"),
     click.option("--lr", type=_RATE, default=1e-3, show_default=True, help="Of AdamW."),
     click.option("--weight-decay", type=click.FloatRange(0.0), default=0.0, show_default=True),
@@ -52,7 +52,8 @@ def compose() -> None:
 
     \b
     Examples:
-      sparseml compose plan --model my.code:model --recipes a.yaml b.yaml --out plan.json
+      sparseml compose plan --model my.code:model \\
+        --recipes a.yaml b.yaml --out plan.json
       sparseml compose tune --store store --data my.code:data
     """
 
@@ -86,8 +87,10 @@ def plan(**given: Any) -> None:
 
     \b
     Examples:
-      sparseml compose plan --model my.code:model --recipes a.yaml b.yaml --out plan.json
-      sparseml compose plan --model my.code:model --legacy-conf conf.json --out plan.json
+      sparseml compose plan --model my.code:model \\
+        --recipes a.yaml b.yaml --out plan.json
+      sparseml compose plan --model my.code:model \\
+        --legacy-conf conf.json --out plan.json
     """
     _reported(lambda: _make_plan(given))
 
@@ -130,7 +133,9 @@ def prune(**given: Any) -> None:
 @click.option("--max-memory", metavar="SIZE", help="Of the blocks of a pass, such as 4GB.")
 @click.option("--resume", is_flag=True, help="Go on with blocks that were begun.")
 def tune(**given: Any) -> None:
-    """Tune each block of a plan once, against what the model makes of the same inputs.
+    """Tune each block of a plan once.
+
+    It learns what the model makes of the same inputs.
 
     Blocks that are there already are not tuned again.
 

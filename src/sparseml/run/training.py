@@ -151,7 +151,7 @@ class _Run:
 
     def ending(self) -> Ending:
         """Return how to go on with this run if it ends now."""
-        goes_on = "no checkpoint was written yet"
+        goes_on = "no checkpoint was written yet" if self.training.steps else ""
         if last_checkpoints(self.checkpoints.folder):
             goes_on = f"--resume {self.folder} goes on from {self.saved}"
         return Ending(self.folder if self.where.is_first else None, goes_on)
