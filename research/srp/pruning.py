@@ -21,7 +21,8 @@ from pathlib import Path
 
 from launch import fairseq
 
-from sparseml.cli import main as sparseml
+from sparseml.fairseq import GLUE
+from sparseml.run import prune
 
 RECIPE = "recipe:fairseq/one_shot/srp/transformer"
 
@@ -37,11 +38,11 @@ def one_shot(argv: Sequence[str]) -> int:
     add("--save-dir", type=Path, default=Path("checkpoints"), help="[checkpoints]")
     args, _ = parser.parse_known_args(argv)
     report = args.save_dir / "one_shot"
-    command = ["prune", args.data, "--model", f"fairseq:{args.pretrained_model}"]
+    command = [args.data, "--model", f"fairseq:{args.pretrained_model}"]
     command += ["--recipe", RECIPE, "--max-tokens", str(args.max_tokens), "--overwrite"]
     command += ["--recipe-args", f"compression_rate={args.compression_rate}"]
     command += ["--output", str(report.parent), "--experiment", report.name]
-    status = int(sparseml(command, standalone_mode=False) or 0)
+    status = prune(command, GLUE, "sparseml prune")
     if not status:
         made = max(report.rglob("checkpoint.pt"), key=lambda path: path.stat().st_mtime)
         shutil.copy(made, args.save_dir / "checkpoint_last.pt")

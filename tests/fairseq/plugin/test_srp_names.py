@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,6 +85,17 @@ def test_flags_that_do_not_go_together(
     with pytest.raises(SystemExit):
         _train(fairseq, "out", flags)
     assert told in capsys.readouterr().err
+
+
+def test_the_script_removes_at_once_without_the_flag(
+    fairseq: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = _train(fairseq, "dense")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "research/srp"))
+    given = [str(fairseq.data["pairs"]), "--pretrained-model", str(dense / "checkpoint_last.pt")]
+    flags = ["--compression-rate", "0.4", "--save-dir", "once", "--arch", "srp"]
+    assert importlib.import_module("pruning").main([*given, *flags]) == 0
+    assert _widths(fairseq, fairseq.folder / "once") == (9, 8)
 
 
 def test_it_translates_by_fairseq_generate(
