@@ -141,7 +141,8 @@ def tune(**given: Any) -> None:
 
     \b
     Example:
-      sparseml compose tune --plan plan.json --store store --data my.code:data \\
+      sparseml compose tune --plan plan.json --store store \\
+        --data my.code:data \\
         --epochs 4 --workers 2
     """
     _reported(lambda: _tune(given))
@@ -177,7 +178,8 @@ def finetune(**given: Any) -> None:
 
     \b
     Example:
-      sparseml compose finetune --store store --config all --data my.code:data --epochs 2
+      sparseml compose finetune --store store --config all \\
+        --data my.code:data --epochs 2
     """
     _reported(lambda: _finetune(given))
 
@@ -196,7 +198,8 @@ def explore(**given: Any) -> None:
 
     \b
     Example:
-      sparseml compose explore --store store --data my.code:data --objective 'accuracy>=0.9'
+      sparseml compose explore --store store --data my.code:data \\
+        --objective 'accuracy>=0.9'
     """
     _reported(lambda: _explore(given))
 
