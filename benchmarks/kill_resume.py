@@ -53,8 +53,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "SetParamModifier": {"start_epoch": 1.0},
 }
 """Where this run needs other fields than the tests that the table is taken from."""
-OTHER_MODELS = ("HiddenStateDistillationModifier",)
-"""Modifiers that the small network of this run is not for; this one has no state of its own."""
+OTHER_MODELS = ("AssembleModifier", "BlockTuningModifier", "HiddenStateDistillationModifier")
+"""Modifiers that the small network of this run is not for, or that need a store of blocks."""
 
 
 def main() -> None:

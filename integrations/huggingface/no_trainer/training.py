@@ -96,8 +96,8 @@ class GlueTraining(TextTraining):
             say(told)
             RunDirectory(self.folder).write_result(notes=[told])
 
-    def _groups(self) -> Iterator[list[Batch]]:
-        return itertools.islice(super()._groups(), self.most_steps - self.steps)
+    def _groups(self, batches: Iterator[Any]) -> Iterator[list[Batch]]:
+        return itertools.islice(super()._groups(batches), self.most_steps - self.steps)
 
 
 def set_up_training(

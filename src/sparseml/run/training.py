@@ -158,18 +158,16 @@ class _Run:
 
     def _epoch(self, epoch: int) -> None:
         training, session = self.training, self.session
-        before, size = masked_sparsity(training.manager), parameter_count(session.model)
-        name = f"epoch {epoch + 1}/{training.epochs}"
-        trained = training.epoch(epoch, name)
-        changed = (trained["sparsity"], parameter_count(session.model)) != (before, size)
-        before = (training.begun or {}).get("sparsity", masked_sparsity(training.manager))
-        name = f"epoch {epoch + 1}/{training.epochs}"
+        before = (getattr(training, "begun", None) or {}).get(
+            "sparsity", masked_sparsity(training.manager)
+        )
+        size, name = parameter_count(session.model), f"epoch {epoch + 1}/{training.epochs}"
         try:
             trained = training.epoch(epoch, name)
         except Stopped:
             self._save_begun()
             raise
-        changed = trained["sparsity"] != before
+        changed = (trained["sparsity"], parameter_count(session.model)) != (before, size)
         if changed and self.settings.run.bn_retune:
             batches = session.training_batches()
             retune_batch_norm(session.model, batches, self.settings.run.bn_retune, self.where)

@@ -26,7 +26,7 @@ from sparseml.pytorch.utils.saving.files import CheckpointError
 from .transformers_zoo import ZOO
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-DOCS = Path(__file__).parents[3] / "docs" / "faster_transformers.md"
+DOCS = Path(__file__).parents[3] / "docs" / "faster_models.md"
 KWARGS = {"num_classes": 5, "img_size": 32, "depth": 2, "embed_dim": 24, "num_heads": 2}
 VIT = "vit_tiny_patch16_224"
 

@@ -157,18 +157,19 @@ class _Watched:
         self.manager.finalize(self.model)
 
     def _watch(self, srp: SRPPruningModifier) -> None:
-        remove = srp._remove
+        end = srp._end_fading
 
         def watched(optimizer: Any) -> None:
-            srp._lower(0.0)
+            assert srp._fading is not None
+            srp._fading.lower(0.0)
             before, found = _result(self.model, self.inputs), _hypotheses(self.model, self.inputs)
             constants = _constants(self.model)
-            keeps = {units: srp._chosen[units.key] for units in srp._gates.units}
+            keeps = dict(srp._fading._keeps)
             states = {
                 name: copy.deepcopy(optimizer.state[param])
                 for name, param in self.model.named_parameters()
             }
-            remove(optimizer)
+            end(optimizer)
             after = _result(self.model, self.inputs)
             torch.testing.assert_close(after, before, rtol=0, atol=self.tolerance)
             again = _hypotheses(self.model, self.inputs)
@@ -177,7 +178,7 @@ class _Watched:
             self._moments_follow(states, keeps)
             self.removals += 1
 
-        srp._remove = watched
+        srp._end_fading = watched
 
     def _moments_follow(self, states: dict[str, Any], keeps: dict[Any, Tensor]) -> None:
         names = dict(self.model.named_parameters())

@@ -87,16 +87,6 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
     |       start_epoch: 0.0
     |       end_epoch: 10.0
     |       update_frequency: 1.0
-    |
-    |   !StructuredPruningModifier
-    |       param_groups: [['stem.weight', 'norm.weight', 'norm.bias']]
-    |       mask_type: filter
-    |       init_sparsity: 0.05
-    |       final_sparsity: 0.5
-    |       start_epoch: 0.0
-    |       end_epoch: 10.0
-    |       update_frequency: 1.0
-    |       params: ['stem.weight', 'norm.weight', 'norm.bias', 'head.weight']
 
     :param final_sparsity: strictly between 0 and 1, a mapping from several to the parameters that
         they are for, or with ``params: __STRUCTURED__`` a goal
@@ -118,7 +108,7 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
 
     _param_groups: list[list[str]]
     _mask_type: str
-    _progress: ClassVar[tuple[str, ...]] = ("_initial_units", "_removed", "_reached")
+    _progress: ClassVar[tuple[str, ...]] = ("_initial_units",)
 
     init_sparsity: float | str
     final_sparsity: float | Mapping[Any, Any] = field(as_final_or_goal)
@@ -235,8 +225,17 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
 
     def progress_state(self) -> dict[str, Any]:
         """Return how far this has come, with the sizes of the model if units are gone."""
+        state = super().progress_state()
+        if not self.structured:  # whose state stays that of SparseML 1.x
+            return state
         sizes = sizes_state(self._found.model) if self._found and self._removed else {}
-        return {**super().progress_state(), "sizes": sizes}
+        return {**state, "sizes": sizes, "removed": self._removed, "reached": self._reached}
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`progress_state` returned."""
+        super().load_progress_state(state)
+        self._removed = bool(state.get("removed", False))
+        self._reached = state.get("reached")
 
     def load_structure_state(self, module: Module, state: Mapping[str, Any]) -> None:
         """Give the model the sizes that it had; the weights of its layers bring their own."""
