@@ -206,7 +206,7 @@ def _make_shrunk() -> int:
         model[0].bias[:3] = 0
     found = shrunk_copy(model, torch.ones(1, 3, 8, 8))
     assert found is not None
-    save_shrunk(found[0], "shrunk")
+    save_shrunk(found, "shrunk")
     return 0
 
 

@@ -176,6 +176,7 @@ def test_flops_of_layers_by_hand() -> None:
 
 
 def test_flops_of_attention_are_counted_where_torch_takes_a_short_cut() -> None:
+    before = torch.backends.mha.get_fastpath_enabled()
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
     batch = torch.ones(2, 5, 8)
     weights = 4 * 8 * 8 + 2 * 8 * 16
@@ -187,7 +188,7 @@ def test_flops_of_attention_are_counted_where_torch_takes_a_short_cut() -> None:
     assert count_flops(layer, batch).sparse == found.dense - 2 * 10 * 8 * 8
     layer.self_attn.in_proj_weight.data[:8] = 0
     assert count_flops(layer, batch).sparse == found.dense - 2 * 2 * 10 * 8 * 8
-    assert torch.backends.mha.get_fastpath_enabled()
+    assert torch.backends.mha.get_fastpath_enabled() == before
 
 
 def test_flops_do_not_take_zero_activations_for_weights() -> None:

@@ -295,4 +295,4 @@ def test_a_process_whose_other_one_is_killed_ends_with_a_line(given: list[Any]) 
     (status, error), (other, _) = _two([flags, flags], more)
     assert other == -signal.SIGKILL and status == 1, error
     told = [line for line in error.splitlines() if line.startswith(("error:", "the traceback"))]
-    assert len(told) == 2 and "--resume out/run goes on from epoch 2" in told[1], error
+    assert len(told) == 2 and "--resume out/run goes on from epoch 4" in told[1], error

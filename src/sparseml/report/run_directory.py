@@ -210,7 +210,7 @@ class RunDirectory:
         :param variants: ``"dense"``, ``"sparse"`` and ``"shrunk"``, as far as there are such
             models, to what is known of each (see ``describe_model`` and ``measure_latency``)
         :param layers: zeros of each layer (see ``layer_sparsities``)
-        :param notes: sentences that the report is to show
+        :param notes: sentences that the report is to show, beside those of earlier calls
         """
         result = self._read("result")
         known = result.setdefault("variants", {})
@@ -219,7 +219,7 @@ class RunDirectory:
         if layers is not None:
             result["layers"] = list(layers)
         if notes is not None:
-            result["notes"] = list(notes)
+            result["notes"] = list(dict.fromkeys([*result.get("notes", []), *notes]))
         self._write("result", result)
 
     def finish(self) -> None:
