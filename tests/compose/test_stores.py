@@ -193,11 +193,11 @@ def test_property_17_nothing_is_ever_unpickled(tuned):
     file.write_bytes(evil)
     with pytest.raises(DigestError):
         compose_model(tuned.store, tuned.plan, "a", tuned.model)
-    from sparseml.pytorch.sparsification.composing.store import file_hash
+    from sparseml.utils.paths import file_digest
 
     known = tuned.store.ledger.last("finished", block_id=block.block_id)
     told = {k: v for k, v in known.items() if k not in ("event", "time", "sha256")}
-    tuned.store.ledger.add("finished", **told, sha256=file_hash(file))
+    tuned.store.ledger.add("finished", **told, sha256=file_digest(file))
     with pytest.raises(DigestError, match="not a safetensors file"):
         compose_model(tuned.store, tuned.plan, "a", tuned.model)
 
@@ -243,7 +243,7 @@ def test_property_6_and_7_workers_race_and_agree(tmp_path, origin, weights):
     for workers in (1, 2):
         store = BlockStore(tmp_path / f"store{workers}")
         store.adopt(plan)
-        job = TuneJob(str(store.folder), MODEL, DATA, TuningSettings(epochs=1), weights,
+        job = TuneJob(str(store.folder), MODEL, DATA, TuningSettings(epochs=60), weights,
                       batch_size=8, workers=workers, threads=1)  # fmt: skip
         tune(job, lambda _: None)
         finished = store.ledger.events("finished")
