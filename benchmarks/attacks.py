@@ -13,7 +13,6 @@ everything. Full disks need a system where `unshare` lets a user mount a file sy
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import random
@@ -23,54 +22,25 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from _attack_arena import Arena, Ended
 from _attack_damage import damages, readers
 from _attack_points import FILLER, Point, Points, fill, kill, send
-from _attacked_runs import KINDS, Attacked, differences, free_of_others, outcome
+from _attacked_runs import KINDS, Attacked
 from _timing import RESULTS, write_result
 
 ATTACKS = ("kill", "disk", "damage", "two", "signal")
 MOST_LINES = 10
-LIMIT = 120.0
-_OWN = ("own_code", "__main__")
-_PROGRESS = ("epoch ", "stopping after")
 _OF_LOOPS = ("step", "evaluation")
-_NOTHING = (
-    "no such file or folder",
-    "before its first checkpoint",
-    "not one",
-    "has no checkpoint",
-    "holds a run",
-)
 _INSIDE = "SPARSEML_ATTACKS_PLACE"
 _MEMORY = "96M"
-
-
-class Ended(NamedTuple):
-    """How a process ended: its status (negative: by a signal), and what it printed.
-
-    :param usual: lines that the undisturbed run prints on stderr, too
-    """
-
-    status: int
-    out: str
-    error: str
-    usual: Collection[str]
-
-    @property
-    def told(self) -> list[str]:
-        """Return the lines on stderr that are about the attack."""
-        lines = (line for line in self.error.splitlines() if line.strip())
-        return [one for one in lines if one not in self.usual and not one.startswith(_PROGRESS)]
 
 
 @dataclass
@@ -84,134 +54,8 @@ class Tally:
     seconds: float = 0.0
 
 
-class Arena:
-    """Runs of one kind, each in a workplace of its own, forked from this process."""
-
-    def __init__(self, kind: type[Attacked], root: Path) -> None:
-        self.root = root
-        self.attacked = kind(root / "inputs")
-        self._number, self.usual = 0, set[str]()
-        made = self.process(self.attacked.place, lambda: self.attacked.prepare() or 0)
-        if made.status:
-            sys.exit(f"{kind.NAME} cannot be prepared:\n{made.error}")
-        place = self.new_place()
-        self._import_what(self.run_once(self.new_place(), "modules", sys.modules))
-        points = Points(place / "out")
-        lines = self.run_once(place, "points", points.seen, points)
-        self.points = [Point(*line.split("\t")) for line in lines]
-        self.expected = outcome(place / "out")
-        files = (path for path in (place / "out").rglob("*") if path.is_file())
-        self.sizes = {str(path.relative_to(place / "out")): path.stat().st_size for path in files}
-        self.place = place
-
-    def new_place(self, like: Path | None = None) -> Path:
-        """Return a workplace in which nothing has run, or one like another."""
-        self._number += 1
-        place = self.root / str(self._number)
-        shutil.copytree(like or self.attacked.place, place, symlinks=True)
-        return place
-
-    def process(self, place: Path, work: Callable[[], int], points: Points | None = None) -> Ended:
-        """Do work in a process of its own, in a workplace, and wait for its end."""
-        return self.wait(self.start(place, work, points), place)
-
-    def start(self, place: Path, work: Callable[[], int], points: Points | None = None) -> int:
-        """Begin some work in a process of its own; return its number."""
-        sys.stdout.flush()
-        sys.stderr.flush()
-        child = os.fork()
-        if child:
-            return child
-        status = 1
-        try:
-            os.setsid()
-            os.chdir(place)
-            for number, name in ((1, "stdout"), (2, "stderr")):
-                os.dup2(os.open(f"{place}.{name}", os.O_CREAT | os.O_TRUNC | os.O_WRONLY), number)
-            sys.path.insert(0, str(place))
-            free_of_others()
-            if points is not None:
-                points.install()
-                self.attacked.watch(points)
-            status = work()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            with suppress(OSError):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(status & 0xFF)
-        return 0
-
-    def wait(self, child: int, place: Path) -> Ended:
-        """Return how a process has ended; one that takes too long is killed."""
-        limit, status = time.monotonic() + LIMIT, None
-        while status is None:
-            found, code = os.waitpid(child, os.WNOHANG)
-            if found:
-                status = os.waitstatus_to_exitcode(code)
-            elif time.monotonic() > limit:
-                os.killpg(child, signal.SIGKILL)
-                limit += LIMIT
-            else:
-                time.sleep(0.002)
-        texts = [Path(f"{place}.{name}") for name in ("stdout", "stderr")]
-        out, error = (text.read_text(errors="replace") for text in texts)
-        return Ended(status, out, error, self.usual)
-
-    def run_once(
-        self, place: Path, name: str, told: Iterable[Any], points: Points | None = None
-    ) -> list[str]:
-        """Run undisturbed; return what the process then has to tell, line by line."""
-        file = place.with_suffix(f".{name}")
-
-        def work() -> int:
-            status = self.attacked.run()
-            lines = [one if isinstance(one, str) else "\t".join(one) for one in told]
-            file.write_text("\n".join(lines))
-            return status
-
-        ended = self.process(place, work, points)
-        if ended.status:
-            sys.exit(f"{self.attacked.NAME} fails undisturbed:\n{ended.error}")
-        self.usual = {*ended.error.splitlines()}
-        return file.read_text().splitlines()
-
-    def _import_what(self, names: list[str]) -> None:
-        """Import here what every run would import anew."""
-        for name in names:
-            if name not in sys.modules and name.partition(".")[0] not in _OWN:
-                with suppress(Exception):
-                    importlib.import_module(name)
-
-    def hit(self, place: Path, at: int, act: Any, **flags: bool) -> Ended:
-        """Run, and do something at a moment."""
-        points = Points(place / "out", at, act)
-        return self.process(place, lambda: self.attacked.run(**flags), points)
-
-    def go_on(self, place: Path) -> Ended:
-        """Go on with a run, or begin it anew where nothing is there to go on from."""
-        if self.attacked.RESUMES:
-            ended = self.process(place, lambda: self.attacked.run(resume=True))
-            if ended.status == 0 or not _nothing_yet(ended):
-                return ended
-        return self.process(place, lambda: self.attacked.run(anew=True))
-
-    def differs(self, place: Path, more: bool = False) -> list[str]:
-        """Return in which files a run differs from the undisturbed one."""
-        try:
-            found = outcome(place / "out", self.attacked.CLEANS)
-            return differences(found, self.expected, more)
-        except Exception as error:  # a file that cannot be read
-            return [f"{type(error).__name__}: {error}"]
-
-
 def _moments(arena: Arena, *stages: str) -> list[int]:
     return [at for at, point in enumerate(arena.points) if point.stage in stages]
-
-
-def _nothing_yet(ended: Ended) -> bool:
-    return any(part in ended.error for part in _NOTHING)
 
 
 def attack_by_kills(arena: Arena, tally: Tally, every: int) -> None:

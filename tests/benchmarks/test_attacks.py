@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import subprocess
@@ -43,9 +44,10 @@ def test_damage_is_damage(benchmark: ModuleType, tmp_path: Path) -> None:
 
 
 def test_differences_are_found_and_placed(benchmark: ModuleType) -> None:
+    runs = importlib.import_module("_attacked_runs")  # beside it
     one = {"run.json": {"a": [1, {"b": 2.0}]}, "x.pth": b"1"}
-    assert benchmark.differences(one, one) == []
+    assert runs.differences(one, one) == []
     other = {"run.json": {"a": [1, {"b": 3.0}]}, "y.part": None}
-    found = benchmark.differences(other, one)
+    found = runs.differences(other, one)
     assert found == ["no x.pth", "run.json['a'][1]['b'] is 3.0, not 2.0", "also y.part"]
-    assert benchmark.differences({**one, "more.pth": b""}, one, more=True) == []
+    assert runs.differences({**one, "more.pth": b""}, one, more=True) == []

@@ -7,14 +7,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from sparseml.cli.model_source import build_model
 from sparseml.cli.problems import Problem
 from sparseml.pytorch.optim.loading import load_model as load_model_file
 from sparseml.pytorch.units.loaded import load_shrunk
-from sparseml.pytorch.units.probing import sample_inputs
+from sparseml.pytorch.units.probing import sample_inputs, with_values
 from sparseml.pytorch.units.saved import holds_shrunk
 from sparseml.report.run_directory import RUN_FILES, SHRUNK_FOLDER, is_run
 from sparseml.run.errors import RunError
@@ -34,10 +33,7 @@ def load_finished(source: str, variant: str | None = None) -> nn.Module:
     """
     folder = Path(source).expanduser()
     if not folder.exists() and ":" in source:
-        model = build_model(source)
-        if any(param.is_meta for param in model.parameters()):
-            model = _filled(model)
-        return model.eval()
+        return with_values(build_model(source)).eval()
     if not folder.is_dir():
         raise Problem(
             f"{source}: no such folder of a run or of a model; others are timm:NAME, hf:DIR and "
@@ -136,16 +132,3 @@ def _of_transformers(folder: Path) -> nn.Module:
     if missing:
         raise Problem(f"{folder} holds no weights for {missing[0]}")
     return loaded
-
-
-def _filled(model: nn.Module) -> nn.Module:
-    """Return a model of the meta device with small random weights, for its structure alone."""
-    model = model.to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for tensor in [*model.parameters(), *model.buffers()]:
-            if tensor.is_floating_point():
-                tensor.normal_(0.0, 0.02, generator=generator).abs_()
-            else:
-                tensor.zero_()
-    return model

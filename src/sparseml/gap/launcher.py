@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparseml.gap.child import Child, check_sparsity, measured
-from sparseml.gap.manifest import Manifest, hash_of
+from sparseml.gap.manifest import Manifest
 from sparseml.gap.merge import Rest, merge
 from sparseml.gap.plan import Description, Link
 from sparseml.pytorch.utils.saving.files import CheckpointError
 from sparseml.run.errors import RunError, one_line
 from sparseml.run.files import atomic_text
+from sparseml.utils.paths import file_digest
 
 _TAIL = 5
 MERGED = "merged"
@@ -100,9 +101,9 @@ class Chain:
                 self.say(f"{link.name}: done before")
                 return
             self._write_recipe(link)
-            lineage = (
-                {} if parent is None else {"parent": str(parent), "parent_hash": hash_of(parent)}
-            )
+            lineage = {}
+            if parent is not None:
+                lineage = {"parent": str(parent), "parent_hash": file_digest(parent)}
             manifest.note(link.name, state="running", **lineage)
         began, folder = time.monotonic(), self.workspace / link.name
         try:
@@ -118,7 +119,8 @@ class Chain:
         found = measured(folder)
         with self._lock:
             manifest.note(
-                link.name, state="done", checkpoint=str(weights), checkpoint_hash=hash_of(weights),
+                link.name, state="done", checkpoint=str(weights),
+                checkpoint_hash=file_digest(weights),
                 seconds=round(time.monotonic() - began, 1), metrics=found, error=None,
             )  # fmt: skip
             told = "".join(f"  {name} {value:.4f}" for name, value in found.items())

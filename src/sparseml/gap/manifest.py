@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from sparseml.gap.plan import Link
 from sparseml.run.errors import RunError
 from sparseml.run.files import atomic_text
+from sparseml.utils.paths import file_digest
 
 FILE = "manifest.json"
 _FORMAT = "sparseml-gap/1"
@@ -64,7 +64,7 @@ class Manifest:
         checkpoint = Path(entry["checkpoint"])
         if not checkpoint.exists():
             raise RunError(f"{self.file}: {name} is done, but {checkpoint} is gone")
-        if hash_of(checkpoint) != entry["checkpoint_hash"]:
+        if file_digest(checkpoint) != entry["checkpoint_hash"]:
             raise RunError(f"{checkpoint} has changed since {name} was done")
         return True
 
@@ -82,12 +82,3 @@ class Manifest:
                     f"--resume: {name} was done with {key} {entry.get(key)!r}, not with "
                     f"{value!r}; give the flags and the recipe that the chain began with"
                 )
-
-
-def hash_of(file: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
-    found = hashlib.sha256()
-    with file.open("rb") as content:
-        while block := content.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sparseml.pytorch.units.probing import tensors_in
 from sparseml.pytorch.utils.layers import evaluating
 from sparseml.utils.atomic import atomic_path
 
@@ -71,17 +72,7 @@ class _Plain(nn.Module):
         """Call the model."""
         if hasattr(getattr(self.model, "config", None), "use_cache"):
             kwargs = {**kwargs, "use_cache": False}
-        return tuple(_tensors(self.model(*args, **kwargs)))
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-        return
-    parts = output.values() if isinstance(output, Mapping) else output
-    for part in parts:
-        if isinstance(part, (Tensor, Mapping, list, tuple)):
-            yield from _tensors(part)
+        return tuple(tensors_in(self.model(*args, **kwargs)))
 
 
 def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -25,6 +24,7 @@ from sparseml.pytorch.utils.saving.files import (
 from sparseml.run.errors import one_line
 from sparseml.transformers.errors import CallbackError
 from sparseml.transformers.structure import RECIPE_NAME, read_weights
+from sparseml.utils.paths import file_digest
 
 STATE_NAME = "sparseml_state.pt"
 _TRAINER_STATE = "trainer_state.json"
@@ -52,7 +52,7 @@ def write_state(folder: str | os.PathLike[str], manager: Any, state: Mapping[str
     """
     content = {"version": _VERSION, "recipe": _text(manager), "manager": pack_masks(state)}
     found = sorted(path for path in Path(folder).iterdir() if _HASHED.fullmatch(path.name))
-    content["files"] = {path.name: _digest(path) for path in found}
+    content["files"] = {path.name: file_digest(path) for path in found}
     write_torch_file(Path(folder) / STATE_NAME, content)
 
 
@@ -86,18 +86,10 @@ def _require_whole(folder: Path, content: Any) -> None:
     for name, digest in known.items():
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder / name} is missing")
-        if _digest(folder / name) != digest:
+        if file_digest(folder / name) != digest:
             raise CheckpointError(
                 f"{folder / name} is damaged: its bytes are not those that were written"
             )
-
-
-def _digest(path: Path) -> str:
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 22):
-            found.update(chunk)
-    return found.hexdigest()
 
 
 def checkpoint_folder(args: TrainingArguments, step: int) -> Path:

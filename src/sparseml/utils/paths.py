@@ -1,8 +1,12 @@
-"""Paths and folders."""
+"""Paths and folders, and telling files apart."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+from pathlib import Path
+
+_CHUNK = 1 << 22
 
 
 def clean_path(path: str | os.PathLike[str]) -> str:
@@ -18,3 +22,12 @@ def create_dirs(path: str | os.PathLike[str]) -> None:
 def create_parent_dirs(path: str | os.PathLike[str]) -> None:
     """Create the folder that a file is to be written into, unless it exists."""
     create_dirs(os.path.dirname(clean_path(path)))
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    found = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            found.update(chunk)
+    return found.hexdigest()

@@ -23,18 +23,19 @@ Removal = Callable[[nn.Module, Mapping[UnitGroup, Tensor]], Any]
 def call_model(model: nn.Module, example_inputs: Any) -> list[Tensor]:
     """The tensors that ``model`` returns, however they are nested."""
     if isinstance(example_inputs, Mapping):
-        return list(_tensors(model(**example_inputs)))
+        return list(tensors_in(model(**example_inputs)))
     given = example_inputs if isinstance(example_inputs, (tuple, list)) else [example_inputs]
-    return list(_tensors(model(*given)))
+    return list(tensors_in(model(*given)))
 
 
-def _tensors(nested: Any) -> Iterator[Tensor]:
+def tensors_in(nested: Any) -> Iterator[Tensor]:
+    """Yield the tensors of nested mappings, tuples and lists; all else is passed over."""
     if isinstance(nested, Tensor):
         yield nested
     values = nested.values() if isinstance(nested, Mapping) else nested
     if isinstance(nested, (Mapping, tuple, list)):
         for value in values:
-            yield from _tensors(value)
+            yield from tensors_in(value)
 
 
 def sample_inputs(model: nn.Module) -> Any:

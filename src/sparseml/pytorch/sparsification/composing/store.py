@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from sparseml.pytorch.utils.saving.files import (
     read_safetensors,
     write_safetensors,
 )
+from sparseml.utils.paths import file_digest
 
 PRUNED, TUNED = "pruned", "tuned"
 _MASK = ".mask"
@@ -92,7 +92,7 @@ class BlockStore:
         header |= {name: str(value) for name, value in told.items()}
         header |= {"torch": str(torch.__version__), "modules": json.dumps(list(block.modules))}
         write_safetensors(self.path(kind, key), content, header)
-        return file_hash(self.path(kind, key))
+        return file_digest(self.path(kind, key))
 
     def prune(self, block: Block, tensors: Tensors, masks: Tensors) -> None:
         """Write a block as it was pruned, unless it is there."""
@@ -146,7 +146,7 @@ class BlockStore:
         known = self.ledger.last(event[0], **event[1])
         if known is None:
             raise FileNotFoundError(f"{block.label} is not {kind} yet in {self.folder}")
-        if not file.exists() or file_hash(file) != known["sha256"]:
+        if not file.exists() or file_digest(file) != known["sha256"]:
             raise DigestError(f"{file} is not the file that was written: damaged, cut or altered")
         try:
             content, header = read_safetensors(file)
@@ -166,12 +166,3 @@ def _are_of(block: Block, masks: Tensors) -> bool:
 def mask_id(masks: Tensors, renewed: Tensors) -> str:
     """Return the id of masks; of weights that a method gave anew a hash follows after a plus."""
     return masks_hash(masks) + (f"+{tensors_hash(renewed)}" if renewed else "")
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    told = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            told.update(part)
-    return told.hexdigest()

@@ -50,7 +50,7 @@ from sparseml.pytorch.sparsification.pruning.structured.goals import (
 )
 from sparseml.pytorch.sparsification.pruning.structured.unit_scores import UNIT_SCORES
 from sparseml.pytorch.units import STRUCTURE_DIMS
-from sparseml.pytorch.units.sizes_state import sizes_state, take_sizes
+from sparseml.pytorch.units.saved import restore_structure, structure_of
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.sparsification.types import SparsificationTypes
@@ -228,8 +228,8 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
         state = super().progress_state()
         if not self.structured:  # whose state stays that of SparseML 1.x
             return state
-        sizes = sizes_state(self._found.model) if self._found and self._removed else {}
-        return {**state, "sizes": sizes, "removed": self._removed, "reached": self._reached}
+        lost = structure_of(self._found.model) if self._found and self._removed else {}
+        return {**state, **lost, "removed": self._removed, "reached": self._reached}
 
     def load_progress_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`progress_state` returned."""
@@ -240,7 +240,8 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
     def load_structure_state(self, module: Module, state: Mapping[str, Any]) -> None:
         """Give the model the sizes that it had; the weights of its layers bring their own."""
         super().load_structure_state(module, state)
-        take_sizes(module, state.get("sizes", {}))
+        if state.get("removed"):
+            restore_structure(module, state)
 
     def _check_fields(self) -> None:
         """:raises ValueError: for fields that do not go together, naming them"""

@@ -65,9 +65,7 @@ class FastCAP(Method):
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
     ) -> list[Outcome]:
         problem = problem.restricted(only)
-        for name, weight in zip(problem.names, problem.weights, strict=True):
-            if not bool(weight.isfinite().all()):
-                raise ValueError(f"{self._owner}: weights of {name} are not all finite")
+        problem.require_finite(self._owner)
         fishers = self._fishers(problem)
         outcomes = []
         for target in targets:

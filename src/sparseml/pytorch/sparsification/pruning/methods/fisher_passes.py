@@ -133,9 +133,7 @@ class FisherPasses:
         """
         self.require_memory(group)
         problem, settings, layouts = self.problem, self.settings, self.layouts
-        for name, weight in zip(problem.names, problem.weights, strict=True):
-            if not bool(weight.isfinite().all()):
-                raise ValueError(f"{self.owner}: weights of {name} are not all finite")
+        problem.require_finite(self.owner)
         several, own = is_distributed(), group
         if several:
             owners = share_out(group, layouts, world_size())

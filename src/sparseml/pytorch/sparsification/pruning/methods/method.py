@@ -168,6 +168,16 @@ class Problem:
 
         return (Gradients(one.count, partial(turned, one)) for one in sampled)
 
+    def require_finite(self, owner: str) -> None:
+        """Check the weights before gradients are sampled, which would not be finite either.
+
+        :param owner: the modifier, for the message
+        :raises ValueError: naming the first parameter with values that are not finite
+        """
+        for name, weight in zip(self.names, self.weights, strict=True):
+            if not bool(weight.isfinite().all()):
+                raise ValueError(f"{owner}: weights of {name} are not all finite")
+
     def require_sound(self) -> None:
         """Raise a RuntimeError, on all ranks, if too many sampled gradients were not finite."""
         if self.sampler is not None:

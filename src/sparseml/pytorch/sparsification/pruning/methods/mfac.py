@@ -120,9 +120,7 @@ class MFAC(Method):
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
     ) -> list[Outcome]:
         """Decide by one estimate; a RuntimeError while too few gradients have been kept."""
-        for name, weight in zip(problem.names, problem.weights, strict=True):
-            if not bool(weight.isfinite().all()):
-                raise ValueError(f"{self._owner}: weights of {name} are not all finite")
+        problem.require_finite(self._owner)
         live = problem.live
         weights = _live_vector(problem.weights, live)
         size = len(weights)

@@ -24,10 +24,10 @@ from sparseml.pytorch.sparsification.fields import (
     one_of,
 )
 from sparseml.pytorch.sparsification.modifier import Loggers, PyTorchModifierYAML, ScheduledModifier
-from sparseml.pytorch.sparsification.pruning.sampling.given import LOSSES, call_builder, parts_of
+from sparseml.pytorch.sparsification.pruning.sampling.given import LOSSES, parts_of
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import (
     GradientSampler,
-    SamplingData,
+    first_inputs,
 )
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
     as_count,
@@ -174,12 +174,9 @@ class SRPPruningModifier(ScheduledModifier):
             )
         given: Any = kwargs.get("grad_sampler")
         owner = type(self).__name__
-        builder, loss = parts_of(given, owner)
+        _, loss = parts_of(given, owner)
         keywords = dict(self.grad_sampler_kwargs or {})
-        data = SamplingData(lambda: call_builder(builder, keywords), owner)
-        with data.random_numbers.drawing():
-            args, named, _ = data.next_batch()
-        self._inputs = dict(named) if named and not args else (tuple(args) if not named else None)
+        self._inputs = first_inputs(given, keywords, owner)
         if self._inputs is None:
             raise ValueError(
                 f"the grad_sampler of {owner} must give positional or keyword arguments for the "

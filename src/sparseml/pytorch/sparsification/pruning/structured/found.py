@@ -13,8 +13,7 @@ from sparseml.pytorch.functional.budgets import UnitShares
 from sparseml.pytorch.functional.patterns import Member, Units
 from sparseml.pytorch.functional.selection import prune_count
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
-from sparseml.pytorch.sparsification.pruning.sampling.given import call_builder, parts_of
-from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import SamplingData
+from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import first_inputs
 from sparseml.pytorch.sparsification.pruning.structured.costs import MEASURES, time_share
 from sparseml.pytorch.sparsification.pruning.structured.goals import Goal, as_goal, plan_for
 from sparseml.pytorch.sparsification.pruning.structured.unit_scores import kept_units, method_for
@@ -117,9 +116,4 @@ def _inputs(lent: Mapping[str, Any], modifier: Any, owner: str) -> Any:
     given = lent.get("grad_sampler")
     if given is None:
         return None
-    builder, keywords = parts_of(given, owner)[0], dict(modifier.grad_sampler_kwargs or {})
-    data = SamplingData(lambda: call_builder(builder, keywords), owner)
-    with data.random_numbers.drawing():
-        args, named, _ = data.next_batch()
-    # other libraries' batches have both; what a model is traced with is one of the two
-    return dict(named) if named and not args else (tuple(args) if not named else None)
+    return first_inputs(given, dict(modifier.grad_sampler_kwargs or {}), owner)
