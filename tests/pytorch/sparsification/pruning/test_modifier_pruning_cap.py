@@ -10,7 +10,7 @@ from sparseml.pytorch.functional.second_order.elimination import eliminate
 from sparseml.pytorch.functional.second_order.fisher import BlockFisher
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification import Modifier
-from sparseml.pytorch.sparsification.pruning import CAPruningModifier
+from sparseml.pytorch.sparsification.pruning import CAPruningModifier, OBSPruningModifier
 
 FIELDS = {"params": ["re:.*weight"], "init_sparsity": 0.5, "final_sparsity": 0.5}
 FIELDS |= {"start_epoch": 0.0, "end_epoch": 4.0, "update_frequency": 1.0}
@@ -269,3 +269,27 @@ def test_fields_of_old_recipes_and_their_twin(dots):
 def test_patterns_that_it_does_not_know(mask_type):
     with pytest.raises(ValueError, match=r"mask_type of CAPruningModifier must be"):
         CAPruningModifier(**FIELDS, mask_type=mask_type)
+
+
+@pytest.mark.parametrize("kind", [CAPruningModifier, OBSPruningModifier])
+def test_what_inputs_tell_changes_masks_and_is_refused_without_inputs(kind):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Embedding(9, 8), torch.nn.Linear(8, 8))
+    batches = [([torch.randint(9, (4, 3))], {}, torch.randn(4, 3, 8)) for _ in range(8)]
+    loss = torch.nn.functional.mse_loss
+    sampler = {"data_loader_builder": lambda: batches, "loss_fn": loss, "progress_bar": False}
+    schedule = {"start_epoch": 0.0, "end_epoch": 1.0, "update_frequency": 1.0}
+    fields = {"init_sparsity": 0.5, "final_sparsity": 0.5, **schedule, "num_grads": 8}
+    fields |= {"damp": 1e-6, "fisher_block_size": 8, "mask_type": "2:4"}
+    masks = [
+        kind(params=["1.weight"], **fields, input_prior=prior)
+        .outcome(net, grad_sampler=sampler)["1.weight"]
+        .mask
+        for prior in (0.0, 3.0)
+    ]
+    assert not torch.equal(*masks) and all(int(mask.sum()) == 32 for mask in masks)
+    with pytest.raises(RuntimeError, match=r"inputs of 0\.weight: .* Embedding .* input_prior: 0"):
+        kind(params=["0.weight"], **fields, input_prior=1.0).outcome(net, grad_sampler=sampler)
+    with pytest.raises(ValueError, match="input_prior must be at least 0"):
+        kind(params=["1.weight"], **fields, input_prior=-1)
+    assert "input_prior" not in str(kind(params=["1.weight"], **fields))

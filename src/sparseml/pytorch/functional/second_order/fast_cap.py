@@ -74,6 +74,10 @@ class ReducedFisher:
             raise ValueError("no gradient has been accumulated")
         return self.products * (2.0 / self.count)
 
+    def matrices(self) -> Tensor:
+        """F as the only one of its kind, ``[1, B, B]``."""
+        return self.matrix().unsqueeze(0)
+
 
 def fast_cap(
     weight: Tensor,

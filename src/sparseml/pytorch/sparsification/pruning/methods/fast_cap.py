@@ -8,15 +8,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.functional.second_order.blocks import block_layout
+from sparseml.pytorch.functional.second_order.blocks import BlockLayout, block_layout
 from sparseml.pytorch.functional.second_order.fast_cap import ReducedFisher, fast_cap
+from sparseml.pytorch.functional.second_order.input_moments import InputMoments
 from sparseml.pytorch.functional.selection import lowest_mask, prune_count
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import (
     FisherSettings,
+    add_over_ranks,
     require_free,
 )
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
+from sparseml.pytorch.sparsification.pruning.methods.row_passes import RowPasses, RowRule, Shared
+from sparseml.pytorch.sparsification.pruning.sampling.input_capture import input_moments
 from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes
 from sparseml.pytorch.utils.distributed import add_up, is_distributed, process_rank, world_size
 
@@ -26,7 +30,7 @@ _COPIES = 5
 
 
 class FastCAP(Method):
-    """Prunes every parameter to its own target, column by column.
+    """Prunes column by column, by a matrix that all rows of a weight share.
 
     In a distributed run each rank adds up its own gradients for all parameters, and the sums, of B
     x B values each, are added up once; then each rank prunes its part of the parameters.
@@ -35,19 +39,34 @@ class FastCAP(Method):
     :param block_size: B
     :param columns: columns that share a threshold and an update; None for all B
     :param settings: how the Fisher matrices are estimated; ``damp`` is relative
+    :param rule: what the matrix is, and what is done by it
     """
 
     samples = True
     keeps_zeros = True
 
     def __init__(
-        self, owner: str, block_size: int, columns: int | None, settings: FisherSettings
+        self,
+        owner: str,
+        block_size: int,
+        columns: int | None,
+        settings: FisherSettings,
+        rule: RowRule | None = None,
     ) -> None:
         self._owner, self._block_size = owner, block_size
         self._columns, self._settings = columns, settings
+        self._rule = rule or RowRule()
+
+    def _layout(self, problem: Problem, index: int) -> BlockLayout:
+        return block_layout(
+            problem.weights[index].shape, self._block_size, group=self._rule.run(problem.pattern)
+        )
 
     def describe(self, problem: Problem) -> str:
-        layouts = [block_layout(weight.shape, self._block_size) for weight in problem.weights]
+        if self._rule.fisher != "gradients":
+            layouts = [one.layout for one in self._moments(problem, "meta")]
+        else:
+            layouts = [self._layout(problem, index) for index in range(len(problem.weights))]
         needed: dict[torch.device, int] = {}
         for weight, layout in zip(problem.weights, layouts, strict=True):
             device = self._settings.device or weight.device
@@ -67,10 +86,19 @@ class FastCAP(Method):
         problem = problem.restricted(only)
         problem.require_finite(self._owner)
         fishers = self._fishers(problem)
+        if not self._rule.plain(problem):
+            damp = self._settings.damp
+            factors = self._factors(problem, fishers) if self._rule.fisher == "both" else None
+            passes = RowPasses(problem, fishers, self._rule, damp, self._owner, factors)
+            return [passes.outcome(problem.one_each(target)) for target in targets]
         outcomes = []
         for target in targets:
             wanted = problem.one_each(target)
-            pruned = [self._pruned(problem, i, f, wanted[i]) for i, f in enumerate(fishers)]
+            pruned = [
+                self._pruned(problem, i, f, wanted[i])
+                for i, f in enumerate(fishers)
+                if isinstance(f, ReducedFisher)
+            ]
             damp = max(damp for _, _, damp in pruned)
             if damp > self._settings.damp * (1 + 1e-6):
                 text = "%s: a Fisher matrix was not positive definite with damp %g; it took %g"
@@ -78,15 +106,39 @@ class FastCAP(Method):
             outcomes.append(problem.outcome([k for k, _, _ in pruned], [w for _, w, _ in pruned]))
         return outcomes
 
-    def _fishers(self, problem: Problem) -> list[ReducedFisher]:
+    def _moments(self, problem: Problem, device: str | None = None) -> list[InputMoments]:
+        """Empty moments of all parameters, on their devices."""
+        settings, run = self._settings, self._rule.run(problem.pattern)
+        return [
+            input_moments(
+                found,
+                weight.shape,
+                self._owner,
+                run=run,
+                dtype=settings.dtype,
+                device=device or settings.device or weight.device,
+            )
+            for found, weight in zip(problem.found, problem.weights, strict=True)
+        ]
+
+    def _fishers(self, problem: Problem) -> Sequence[Shared]:
+        if self._rule.fisher != "gradients":
+            assert problem.sampler is not None
+            moments = self._moments(problem)
+            found, count = problem.found, self._settings.num_grads
+            problem.sampler.watch_inputs(problem.module, found, moments, count)
+            if is_distributed():
+                for one in moments:
+                    add_over_ranks(one)
+            return moments
         fishers = [
             ReducedFisher(
-                block_layout(weight.shape, self._block_size),
+                self._layout(problem, index),
                 mask=live,
                 dtype=self._settings.dtype,
                 device=self._settings.device or weight.device,
             )
-            for weight, live in zip(problem.weights, problem.live, strict=True)
+            for index, (weight, live) in enumerate(zip(problem.weights, problem.live, strict=True))
         ]
         for one in problem.gradients(self._settings.num_grads):
             for index, fisher in enumerate(fishers):
@@ -94,8 +146,26 @@ class FastCAP(Method):
         problem.require_sound()
         if not problem.same_gradients:
             for fisher in fishers:
-                _add_over_ranks(fisher)
+                add_over_ranks(fisher)
         return fishers
+
+    def _factors(self, problem: Problem, fishers: Sequence[Shared]) -> list[Tensor]:
+        """How much larger than the inputs the gradients of each row are, in the mean square."""
+        sums = [torch.zeros(len(weight), dtype=torch.float64) for weight in problem.weights]
+        for one in problem.gradients(self._settings.num_grads):
+            for index, total in enumerate(sums):
+                grads = one.of(index)
+                total += grads.double().square().flatten(2).sum((0, 2)).to(total.device)
+        problem.require_sound()
+        if not problem.same_gradients:
+            sums = [add_up(total) for total in sums]
+        sizes = [
+            float(fisher.matrices().diagonal(dim1=1, dim2=2).sum(1).double().mean())
+            for fisher in fishers
+        ]
+        tiny = torch.finfo(torch.float32).tiny
+        counted = self._settings.num_grads
+        return [total / counted / max(size, tiny) for total, size in zip(sums, sizes, strict=True)]
 
     def _pruned(
         self, problem: Problem, index: int, fisher: ReducedFisher, sparsity: float
@@ -118,10 +188,3 @@ class FastCAP(Method):
             new = add_up(new)
             keep = add_up(keep.to(torch.uint8)) != 0
         return keep, new, damp
-
-
-def _add_over_ranks(fisher: ReducedFisher) -> None:
-    products = fisher.products.flatten().double()
-    total = add_up(torch.cat([products, products.new_tensor([fisher.count])]))
-    fisher.products.copy_(total[:-1].view_as(fisher.products))
-    fisher.count = int(total[-1])

@@ -16,8 +16,12 @@ import torch
 from torch import Tensor
 
 from sparseml.pytorch.functional.second_order.blocks import BlockInverse, BlockLayout
+from sparseml.pytorch.functional.second_order.fast_cap import ReducedFisher
 from sparseml.pytorch.functional.second_order.fisher import BlockFisher
+from sparseml.pytorch.functional.second_order.input_moments import InputMoments
+from sparseml.pytorch.functional.second_order.input_prior import blend_inputs
 from sparseml.pytorch.sparsification.pruning.methods.method import Problem
+from sparseml.pytorch.sparsification.pruning.sampling.input_capture import input_moments
 from sparseml.pytorch.sparsification.pruning.sampling.shards import Piece, exchange, share_out
 from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes, parse_bytes
 from sparseml.pytorch.utils.distributed import (
@@ -29,6 +33,8 @@ from sparseml.pytorch.utils.distributed import (
 )
 
 _LOGGER = logging.getLogger(__name__)
+_BATCHES_OF_INPUTS = 8
+"""One batch for so many gradients, as each holds many vectors of inputs."""
 _OVERHEAD = 1.25
 """Sums of products, and the gradients that wait to be multiplied in."""
 
@@ -47,6 +53,8 @@ class FisherSettings:
     :param memory: how much each rank may take, as ``4GB``; None for all it takes to do everything
         at once
     :param folder: where inverses of groups are put aside, instead of sampling a second time
+    :param prior: how much the layers' inputs count, against 1 for the gradients; see
+        :func:`~sparseml.pytorch.functional.second_order.input_prior.blend_inputs`
     """
 
     num_grads: int
@@ -55,6 +63,7 @@ class FisherSettings:
     device: torch.device | None = None
     memory: str | None = None
     folder: str | None = None
+    prior: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -159,6 +168,11 @@ class FisherPasses:
                     blocks = layouts[piece.index].to_blocks(one.of(piece.index))
                     fisher.accumulate_blocks(blocks[:, piece.rows])
         problem.require_sound()
+        if settings.prior:
+            moments = self._moments(used)
+            for piece, fisher in zip(own, fishers, strict=True):
+                blend_inputs(fisher, moments[piece.index], settings.prior)
+            del moments
         held: Held = []
         name = ""
         try:
@@ -178,6 +192,22 @@ class FisherPasses:
                 "float64"
             )
         return held
+
+    def _moments(self, used: Sequence[int]) -> dict[int, InputMoments]:
+        """Look at the inputs of some layers, on all ranks together."""
+        problem, settings = self.problem, self.settings
+        assert problem.sampler is not None
+        found = [problem.found[index] for index in used]
+        weights = [problem.weights[index] for index in used]
+        moments = [
+            input_moments(one, weight.shape, self.owner, "Use input_prior: 0", device=weight.device)
+            for one, weight in zip(found, weights, strict=True)
+        ]
+        batches = -(-settings.num_grads // _BATCHES_OF_INPUTS)
+        problem.sampler.watch_inputs(problem.module, found, moments, batches)
+        for one in moments if is_distributed() else ():
+            add_over_ranks(one)
+        return dict(zip(used, moments, strict=True))
 
     def joined(self, indices: Sequence[int], found: Iterable[tuple[Piece, Tensor]]) -> list[Tensor]:
         """Put the blocks that all ranks hold together to tensors of the weights' shapes.
@@ -200,6 +230,14 @@ class FisherPasses:
         if is_distributed():
             blocks = {index: add_up(own) for index, own in blocks.items()}
         return [self.layouts[index].from_blocks(blocks[index]) for index in indices]
+
+
+def add_over_ranks(sums: ReducedFisher | InputMoments) -> None:
+    """Add what other ranks have accumulated."""
+    products = sums.products.flatten().double()
+    total = add_up(torch.cat([products, products.new_tensor([sums.count])]))
+    sums.products.copy_(total[:-1].view_as(sums.products))
+    sums.count = int(total[-1])
 
 
 def put_aside(held: Held, folder: str) -> Held:

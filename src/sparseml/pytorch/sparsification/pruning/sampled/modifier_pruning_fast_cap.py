@@ -5,22 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sparseml.pytorch.functional.patterns import parse_pattern
+from sparseml.pytorch.functional.second_order.shared_rows import ORDERS
 from sparseml.pytorch.sparsification.fields import (
+    as_flag,
+    as_given,
     declared_fields,
     field,
     new_field,
     one_of,
     plainly,
-    stated,
 )
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.methods.fast_cap import FastCAP
+from sparseml.pytorch.sparsification.pruning.methods.row_passes import RowRule
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     BaseGradualPruningModifier,
     GradualFields,
 )
 from sparseml.pytorch.sparsification.pruning.settings import fisher_fields
-from sparseml.pytorch.sparsification.pruning.settings.fields import as_count, as_optional_keywords
+from sparseml.pytorch.sparsification.pruning.settings.fields import (
+    MaskType,
+    as_count,
+    as_optional_fraction,
+    as_optional_keywords,
+)
 
 
 @PyTorchModifierYAML()
@@ -43,20 +52,38 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
     |       damp: 1e-2
     |       fisher_block_size: 192
 
-    :param mask_type: ``unstructured``
-    :param num_grads: gradients to sample for each update, on all ranks together
+    :param mask_type: ``unstructured``, runs of inputs (``block4``, ``1x8``, ``[1, 8]``) or ``N:M``,
+        which keeps N of M
+    :param num_grads: gradients to sample for each update, on all ranks together; of inputs,
+        the batches that are looked at
     :param grad_sampler_kwargs: for the sampler's ``data_loader_builder``
     :param damp: dampening, relative to the mean diagonal of the Fisher matrix
-    :param fisher_block_size: columns of the matrix that each weight is seen as
+    :param fisher_block_size: columns of the matrix that each weight is seen as; not used with
+        matrices of inputs, which have all columns of a row
     :param fisher_inv_device: where Fisher matrices live; None: with each weight
     :param block_size: columns that share a threshold and an update; None: all
     :param fisher_samples: ``batch``, one gradient per batch, or ``sample``, one per sample
     :param fisher_dtype: ``float32`` or ``float64``
-    :param global_sparsity: always False; every parameter gets the sparsity asked for
+    :param global_sparsity: rank the weights of all parameters together: by what they cost, with
+        ``inputs`` as a share of what their layer puts out
+    :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
+    :param min_sparsity_per_param: with global_sparsity, at the end no parameter is denser than
+        ``1 - min_sparsity_per_param``
+    :param fisher: what the matrix is of: ``gradients``; ``inputs``, the second moment of what a
+        layer is given, as in SparseGPT, by forward passes alone; or ``both``, that of the inputs
+        with a factor for each row by its gradients. Inputs are those of linear layers or
+        convolutions, without the tokens that the batch's ``attention_mask`` leaves out
+    :param order: of the columns: ``natural``, ``diagonal``, the largest diagonal first, or
+        ``loss``, those first that would lose most
+    :param ranking: what a weight costs: ``columns``, when the sweep comes to it, or
+        ``elimination``, when its row loses its weights one after another, as in CAP; better, and
+        takes as long for each row as CAP for a block of that size
+    :param weight_update: ``sweep``, only columns still to come make up for what goes, or
+        ``joint``, the best weights of whole rows for the mask (one Cholesky factor for each row)
     :raises ValueError: for a field out of its range
     """
 
-    mask_type: str = field(one_of(("unstructured",)), default="unstructured")
+    mask_type: MaskType = field(as_given, default="unstructured")
     num_grads: int = field(as_count, default=1024)
     damp: float = field(plainly(fisher_fields.as_damp), default=1e-7)
     fisher_block_size: int = field(as_count, default=50)
@@ -65,11 +92,43 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
     grad_sampler_kwargs: Mapping[str, Any] | None = field(as_optional_keywords, default=None)
     fisher_samples: str = new_field(fisher_fields.as_samples, default="batch")
     fisher_dtype: str = new_field(fisher_fields.as_fisher_dtype, default="float32")
-    global_sparsity: bool = stated(
-        default=False, why="every parameter is pruned by itself; CAPruningModifier can rank all"
-    )
+    global_sparsity: bool = new_field(as_flag, default=False)
+    max_sparsity_per_param: float | None = new_field(as_optional_fraction, default=None)
+    min_sparsity_per_param: float | None = new_field(as_optional_fraction, default=None)
+    fisher: str = new_field(one_of(("gradients", "inputs", "both")), default="gradients")
+    order: str = new_field(one_of(ORDERS), default="natural")
+    ranking: str = new_field(one_of(("columns", "elimination")), default="columns")
+    weight_update: str = new_field(one_of(("sweep", "joint")), default="sweep")
     _order_dependence = ""
 
+    def _set_up(self) -> None:
+        name, pattern = type(self).__name__, parse_pattern(self._mask_type)
+        try:
+            run = self._rule().run(pattern)
+        except ValueError as error:
+            raise ValueError(
+                f"mask_type of {name} must be unstructured, block4, 1xk, [1, k] or N:M (N kept of "
+                f"M), found {self._mask_type!r}: {error}"
+            ) from None
+        if self.fisher == "gradients" and self.fisher_block_size % run:
+            raise ValueError(
+                f"fisher_block_size of {name} must be a multiple of {run} with {self._mask_type} "
+                f"masks, found {self.fisher_block_size}"
+            )
+        if self.fisher == "inputs" and self.fisher_samples == "sample":
+            raise ValueError(f"fisher_samples of {name} is of gradients, and fisher is inputs")
+        if self.block_size is not None and (
+            run > 1 or self._global_sparsity or self._rule() != RowRule()
+        ):
+            raise ValueError(
+                f"block_size of {name}, columns that share a threshold, is for unstructured masks "
+                "of each parameter by itself, with the default order, ranking, weight_update and "
+                f"fisher; found {self.block_size}"
+            )
+
+    def _rule(self) -> RowRule:
+        return RowRule(self.fisher, self.order, self.ranking, self.weight_update)
+
     def _get_method(self) -> FastCAP:
-        settings = fisher_fields.fisher_settings(self)
-        return FastCAP(type(self).__name__, self.fisher_block_size, self.block_size, settings)
+        settings, size = fisher_fields.fisher_settings(self), self.fisher_block_size
+        return FastCAP(type(self).__name__, size, self.block_size, settings, self._rule())

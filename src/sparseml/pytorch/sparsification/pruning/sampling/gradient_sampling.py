@@ -35,7 +35,9 @@ from torch import Tensor
 from torch.nn import Module
 from tqdm.auto import tqdm
 
+from sparseml.pytorch.functional.second_order.input_moments import InputMoments
 from sparseml.pytorch.sparsification.pruning.sampling.given import call_builder, parts_of
+from sparseml.pytorch.sparsification.pruning.sampling.input_capture import InputCapture
 from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import LayerCapture
 from sparseml.pytorch.utils.distributed import any_rank, is_distributed, process_rank, world_size
 from sparseml.pytorch.utils.names import unwrap_module
@@ -152,6 +154,40 @@ class GradientSampler:
         if skipped and not self._failure:
             text = "%s: skipped %d batches with gradients that are not finite"
             _LOGGER.warning(text, self._owner, skipped)
+
+    def watch_inputs(
+        self,
+        module: Module,
+        params: Sequence[NamedLayerParam],
+        moments: Sequence[InputMoments],
+        count: int,
+    ) -> None:
+        """Add up the second moments of what layers are given, in forward passes alone.
+
+        :param params: weights, and their ``moments``
+        :param count: batches, of all ranks together; each rank adds up its own
+        :raises RuntimeError: naming a parameter whose layer is not run
+        :raises ValueError: naming one whose layer's inputs are not finite
+        """
+        ranks = world_size() if is_distributed() else 1
+        share = count // ranks + (process_rank() < count % ranks)
+        if any(is_sharded(found.param) for found in params):
+            share = -(-count // ranks)  # each forward pass takes all of them
+        bare = unwrap_module(module, root=True)
+        watch = InputCapture(params, moments, self._owner)
+        bar = tqdm(range(share), disable=self._hide_bar, desc=f"{self._owner}: inputs")
+        with watch, undisturbed(bare), self._data.random_numbers.drawing():
+            device, dtype = next(bare.parameters()).device.type, self._autocast
+            for _ in bar:
+                args, kwargs, _ = self._data.next_batch()
+                watch.expect(kwargs)
+                with (
+                    torch.no_grad(),
+                    torch.autocast(device, dtype=dtype, enabled=dtype is not None),
+                ):
+                    bare(*args, **kwargs)
+        if share:
+            watch.require_all()
 
     def require_sound(self) -> None:
         """Raise a RuntimeError, on all ranks, if too many sampled gradients were not finite."""

@@ -12,6 +12,7 @@ from sparseml.pytorch.functional.second_order.linalg import require_damp
 from sparseml.pytorch.sparsification.fields import (
     as_given,
     as_number,
+    between,
     declared_fields,
     field,
     new_field,
@@ -71,6 +72,7 @@ def fisher_settings(fields: Any) -> FisherSettings:
         device=None if device is None else torch.device(device),
         memory=getattr(fields, "fisher_memory", None),
         folder=getattr(fields, "traces_backup_dir", None),
+        prior=getattr(fields, "input_prior", 0.0),
     )
 
 
@@ -95,6 +97,9 @@ class FisherFields:
     :param fisher_memory: how much memory each process may take for Fisher matrices, as ``4GB``;
         they are estimated in as many groups as it takes. None: all at once
     :param fisher_dtype: ``float32`` or ``float64``
+    :param input_prior: how much what the layers' inputs tell of a Fisher block counts, against 1
+        for the gradients; 1 is good where these are fewer than some thousands, 3 with N:M masks.
+        For linear layers and convolutions. Takes forward passes of an eighth as many batches
     :param update: another name for ``weight_update``
     """
 
@@ -112,3 +117,4 @@ class FisherFields:
     fisher_samples: str = new_field(as_samples, default="batch")
     fisher_memory: str | None = field(as_memory, default=None)
     fisher_dtype: str = new_field(as_fisher_dtype, default="float32")
+    input_prior: float = new_field(plainly(between(0.0)), default=0.0)

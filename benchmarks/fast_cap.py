@@ -1,0 +1,271 @@
+"""FastCAP and CAP beside SparseGPT on a small trained Llama: losses and times, in one run.
+
+    python benchmarks/fast_cap.py                      # the table, in some minutes
+    PYTHONPATH=folder python benchmarks/fast_cap.py    # with llm-compressor: pip install --target
+
+The model is ``tinystories_llama_260k``, the text cut into pieces of 512 tokens: the first 137 are
+what all methods may look at, losses are those of the other 59. All prune the 35 linear layers of
+all blocks, in one shot. ``SparseGPT`` is written here from the paper (Frantar & Alistarh, 2023,
+algorithm 1): layer after layer, inputs through what is pruned already, 128 columns at a time, 1 %
+of the mean diagonal as dampening; 2:4 masks are chosen four columns at a time. ``llm-compressor``
+is that project's own SparseGPT with its defaults, where it can be imported. Times are of everything
+but loading, on one thread. Results go to ``benchmarks/results/fast_cap.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import gzip
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from _timing import environment, write_result
+from sparseml.pytorch.sparsification.pruning import (
+    CAPruningModifier,
+    FastCAPruningModifier,
+    MagnitudePruningModifier,
+)
+
+DATA = Path(os.environ.get("SPARSEML_DATA", Path(__file__).parents[2] / "shared" / "data"))
+WINDOW, PART, CALIBRATION = 512, 128, 137
+BLOCKS, PANEL, DAMP = 5, 128, 0.01
+Prune = Callable[[nn.Module], None]
+
+_INPUTS = {"num_grads": CALIBRATION, "damp": DAMP, "grad_sampler_kwargs": {"length": WINDOW}}
+_BY_INPUTS = {**_INPUTS, "fisher": "inputs"}
+_BEST = {"ranking": "elimination", "weight_update": "joint"}
+_GRADS = CALIBRATION * WINDOW // PART
+_CAP = {
+    "num_grads": _GRADS,
+    "grad_sampler_kwargs": {"length": PART},
+    "fisher_block_size": 64,
+    "global_sparsity": True,
+}
+METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "magnitude": (MagnitudePruningModifier, {}),
+    "FastCAP, gradients": (
+        FastCAPruningModifier,
+        {**_CAP, "damp": 1e-3, "global_sparsity": False},
+    ),
+    "FastCAP, inputs": (FastCAPruningModifier, _BY_INPUTS),
+    "FastCAP, inputs, largest diagonal first": (
+        FastCAPruningModifier,
+        {**_BY_INPUTS, "order": "diagonal"},
+    ),
+    "FastCAP, inputs, largest loss first": (
+        FastCAPruningModifier,
+        {**_BY_INPUTS, "order": "loss"},
+    ),
+    "FastCAP, inputs, joint": (FastCAPruningModifier, {**_BY_INPUTS, "weight_update": "joint"}),
+    "FastCAP, inputs, elimination, joint": (FastCAPruningModifier, {**_BY_INPUTS, **_BEST}),
+    "FastCAP, inputs, elimination, joint, global": (
+        FastCAPruningModifier,
+        {**_BY_INPUTS, **_BEST, "global_sparsity": True},
+    ),
+    "FastCAP, both, elimination, joint, global": (
+        FastCAPruningModifier,
+        {**_INPUTS, **_BEST, "fisher": "both", "global_sparsity": True},
+    ),
+    "CAP, damp 1e-5": (CAPruningModifier, {**_CAP, "damp": 1e-5}),
+    "CAP, damp 1e-8": (CAPruningModifier, {**_CAP, "damp": 1e-8}),
+    "CAP, damp 1e-8, input_prior 1": (
+        CAPruningModifier,
+        {**_CAP, "damp": 1e-8, "input_prior": 1.0},
+    ),
+    "CAP, damp 1e-8, input_prior 3": (
+        CAPruningModifier,
+        {**_CAP, "damp": 1e-8, "input_prior": 3.0},
+    ),
+    "CAP, rows, input_prior 3": (
+        CAPruningModifier,
+        {**_CAP, "damp": 1e-8, "input_prior": 3.0, "fisher_block_layout": "row",
+         "fisher_block_size": 192},
+    ),
+}  # fmt: skip
+
+
+def main() -> None:
+    """Prune by all methods and write down what came of it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", nargs="*", help="methods, by a part of their names")
+    parser.add_argument("--out", default="fast_cap", help="name of the results")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    model, train, test = load()
+    names = [f"{name}.weight" for name in linear_layers(model)]
+    rows: list[dict[str, Any]] = [{"name": "dense", "loss": loss_of(model, test)}]
+    print(f"dense {rows[0]['loss']:.3f}", flush=True)
+    for mask_type in ("unstructured", "2:4"):
+        ways: dict[str, Prune] = {"SparseGPT": lambda m, t=mask_type: sparse_gpt(m, train, t)}
+        if find_llm_compressor():
+            ways["llm-compressor"] = lambda m, t=mask_type: llm_compressor(m, train, t)
+        for name, (modifier, fields) in METHODS.items():
+            ways[name] = by_modifier(modifier, {**fields, "mask_type": mask_type}, names, train)
+        for name, way in ways.items():
+            if args.only and not any(part in name for part in args.only):
+                continue
+            if mask_type == "2:4" and name.endswith("joint, global"):
+                continue  # as all groups lose two, there is nothing to rank
+            pruned = copy.deepcopy(model)
+            began = time.monotonic()
+            way(pruned)
+            seconds = time.monotonic() - began
+            rows.append(
+                {"name": name, "mask_type": mask_type, "loss": loss_of(pruned, test)}
+                | {"zeros": sparsity(pruned), "seconds": seconds}
+            )
+            text = f"{mask_type:13s} {name:45s} {rows[-1]['loss']:.3f} {seconds:7.1f} s"
+            print(text, f"{rows[-1]['zeros']:.4f}", flush=True)
+            write_result(args.out, {"environment": environment(), "rows": rows})
+
+
+def load() -> tuple[nn.Module, Tensor, Tensor]:
+    """Return the model, and pieces of the text to look at and to judge by."""
+    folder = str(DATA / "weights" / "tinystories_llama_260k")
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with gzip.open(DATA / "tinystories" / "sample.txt.gz", "rt", encoding="utf-8") as file:
+        tokens = tokenizer(file.read(), add_special_tokens=False)["input_ids"]
+    count = len(tokens) // WINDOW
+    pieces = torch.tensor(tokens[: count * WINDOW]).view(count, WINDOW)
+    return model, pieces[:CALIBRATION], pieces[CALIBRATION:]
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers of all blocks, by name."""
+    layers = model.named_modules()
+    return {n: one for n, one in layers if isinstance(one, nn.Linear) and "layers." in n}
+
+
+def sparsity(model: nn.Module) -> float:
+    """The fraction of zeros in them."""
+    weights = [layer.weight for layer in linear_layers(model).values()]
+    return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+
+
+@torch.inference_mode()
+def loss_of(model: nn.Module, pieces: Tensor) -> float:
+    """The mean loss of a token."""
+    losses = []
+    for part in pieces.split(8):
+        logits = model(part).logits[:, :-1].flatten(0, 1)
+        losses.append(cross_entropy(logits, part[:, 1:].flatten(), reduction="none"))
+    return float(torch.cat(losses).mean())
+
+
+def by_modifier(modifier: Any, fields: dict[str, Any], names: list[str], train: Tensor) -> Prune:
+    """Return what prunes a model in one shot by a modifier of ours."""
+
+    def batches(length: int = WINDOW) -> Iterator[tuple[Sequence[Any], dict[str, Any], Tensor]]:
+        pieces = train.reshape(-1, length)
+        order = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(0))
+        for piece in pieces[order]:
+            yield [piece.unsqueeze(0)], {}, piece
+
+    def loss(output: Any, piece: Tensor) -> Tensor:
+        return cross_entropy(output.logits[0, :-1], piece[1:])
+
+    def prune(model: nn.Module) -> None:
+        schedule = {"start_epoch": 0.0, "end_epoch": 1.0, "update_frequency": 1.0}
+        level = {"init_sparsity": 0.5, "final_sparsity": 0.5}
+        sampler = {"data_loader_builder": batches, "loss_fn": loss, "progress_bar": False}
+        modifier(params=names, **level, **schedule, **fields).apply(model, grad_sampler=sampler)
+
+    return prune
+
+
+# SparseGPT, from the paper -----------------------------------------------------------------------
+
+
+@torch.no_grad()
+def sparse_gpt(model: nn.Module, train: Tensor, mask_type: str) -> None:
+    """Prune block after block, by inputs that have come through the pruned blocks before it."""
+    for block in range(BLOCKS):
+        layers = linear_layers(model)
+        own = {name: one for name, one in layers.items() if f"layers.{block}." in name}
+        sums = {name: torch.zeros(one.in_features, one.in_features) for name, one in own.items()}
+        hooks = []
+        for name, layer in own.items():
+
+            def add(_: nn.Module, args: Any, total: Tensor = sums[name]) -> None:
+                rows = args[0].flatten(0, -2)
+                total.addmm_(rows.T, rows)
+
+            hooks.append(layer.register_forward_pre_hook(add))
+        for part in train.split(8):
+            model(part)
+        for hook in hooks:
+            hook.remove()
+        for name, layer in own.items():
+            layer.weight.copy_(sparse_gpt_rows(layer.weight.data, sums[name], mask_type))
+
+
+def sparse_gpt_rows(weight: Tensor, products: Tensor, mask_type: str) -> Tensor:
+    """Return the pruned weight ``[out, in]``, by ``X X^T`` of its inputs."""
+    damped = products.double()
+    damped.diagonal().add_(DAMP * damped.diagonal().mean())
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    upper = torch.linalg.cholesky(inverse, upper=True).float()
+    work, diagonal = weight.clone(), upper.diagonal()
+    for start in range(0, work.shape[1], PANEL):
+        stop = min(start + PANEL, work.shape[1])
+        costs = (work[:, start:stop] / diagonal[start:stop]) ** 2
+        gone = costs <= costs.flatten().kthvalue(costs.numel() // 2).values
+        errors = torch.zeros_like(costs)
+        for i in range(start, stop):
+            if mask_type == "2:4" and i % 4 == 0:
+                four = (work[:, i : i + 4] / diagonal[i : i + 4]) ** 2
+                least = four.topk(2, dim=1, largest=False).indices
+                gone[:, i - start : i - start + 4] = False
+                gone[:, i - start : i - start + 4].scatter_(1, least, True)
+            lost = torch.where(gone[:, i - start], work[:, i], 0.0)
+            errors[:, i - start] = lost / diagonal[i]
+            work[:, i:stop] -= errors[:, i - start].unsqueeze(1) * upper[i, i:stop]
+            work[:, i] = torch.where(gone[:, i - start], 0.0, work[:, i])
+        work[:, stop:] -= errors @ upper[start:stop, stop:]
+    return work
+
+
+def find_llm_compressor() -> bool:
+    """Return whether it can be imported."""
+    try:
+        import llmcompressor  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def llm_compressor(model: nn.Module, train: Tensor, mask_type: str) -> None:
+    """Prune by the SparseGPT of llm-compressor."""
+    from datasets import Dataset
+    from llmcompressor import oneshot
+    from llmcompressor.modifiers.pruning import SparseGPTModifier
+
+    pieces = Dataset.from_dict(
+        {"input_ids": train.tolist(), "attention_mask": torch.ones_like(train).tolist()}
+    )
+    structure = "0:0" if mask_type == "unstructured" else mask_type
+    modifier = SparseGPTModifier(
+        sparsity=0.5, mask_structure=structure, targets=["Linear"], ignore=["re:.*lm_head"]
+    )
+    oneshot(
+        model=model,
+        dataset=pieces,
+        recipe=[modifier],
+        max_seq_length=WINDOW,
+        num_calibration_samples=len(train),
+        shuffle_calibration_samples=False,
+    )
+
+
+if __name__ == "__main__":
+    main()
