@@ -127,12 +127,14 @@ class RowPasses:
     def _scores(self, index: int, rows: SharedRows | None, nm: tuple[int, int] | None) -> Tensor:
         """What each weight costs; where ranked together, in a measure that all share."""
         weight = self.problem.weights[index]
-        scores = torch.zeros_like(weight, dtype=torch.float32)
+        scores = torch.zeros_like(weight, dtype=self.fishers[index].products.dtype)
         if rows is not None:
             by_columns = self.rule.ranking == "columns"
             found = rows.costs() if by_columns else rows.eliminated(nm)
             if self.factors is not None:
-                found = found * self.factors[index].to(found).view(-1, *[1] * (found.ndim - 1))
+                # what is never removed costs infinitely much, also in a row without gradient
+                factor = self.factors[index].to(found).clamp_min(_NOTHING)
+                found = found * factor.view(-1, *[1] * (found.ndim - 1))
             elif self.problem.budget.joint:
                 # a matrix of gradients is the sum over rows; outputs compare by their own size
                 whole = len(rows.live[0]) if self.rule.fisher == "gradients" else rows.energy()
@@ -140,7 +142,7 @@ class RowPasses:
             require_numbers(found, f"scores of {self.problem.names[index]}")
             scores = found.to(scores)
         elif self._own(index):
-            scores = weight.abs().float() * (_NOTHING if self.problem.budget.joint else 1.0)
+            scores = weight.abs().to(scores) * (_NOTHING if self.problem.budget.joint else 1.0)
         return add_up(scores) if is_distributed() else scores
 
     def _everywhere(self, keep: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
