@@ -9,7 +9,8 @@ all blocks, in one shot. ``SparseGPT`` is written here from the paper (Frantar &
 algorithm 1): layer after layer, inputs through what is pruned already, 128 columns at a time, 1 %
 of the mean diagonal as dampening; 2:4 masks are chosen four columns at a time. ``llm-compressor``
 is that project's own SparseGPT with its defaults, where it can be imported. Times are of everything
-but loading, on one thread. Results go to ``benchmarks/results/fast_cap.json``.
+but loading, on one thread; gradients are computed once and their time is added where they are
+used. Results go to ``benchmarks/results/fast_cap.json``.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from __future__ import annotations
 import argparse
 import copy
 import gzip
+import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +41,13 @@ from sparseml.pytorch.sparsification.pruning import (
 DATA = Path(os.environ.get("SPARSEML_DATA", Path(__file__).parents[2] / "shared" / "data"))
 WINDOW, PART, CALIBRATION = 512, 128, 137
 BLOCKS, PANEL, DAMP = 5, 128, 0.01
-Prune = Callable[[nn.Module], None]
+GRADS = CALIBRATION * WINDOW // PART
 
-_INPUTS = {"num_grads": CALIBRATION, "damp": DAMP, "grad_sampler_kwargs": {"length": WINDOW}}
+_INPUTS = {"num_grads": CALIBRATION, "damp": DAMP}
 _BY_INPUTS = {**_INPUTS, "fisher": "inputs"}
 _BEST = {"ranking": "elimination", "weight_update": "joint"}
-_GRADS = CALIBRATION * WINDOW // PART
 _CAP = {
-    "num_grads": _GRADS,
-    "grad_sampler_kwargs": {"length": PART},
+    "num_grads": GRADS,
     "fisher_block_size": 64,
     "global_sparsity": True,
 }
@@ -73,7 +74,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "FastCAP, both, elimination, joint, global": (
         FastCAPruningModifier,
-        {**_INPUTS, **_BEST, "fisher": "both", "global_sparsity": True},
+        {"num_grads": GRADS, "damp": DAMP, **_BEST, "fisher": "both", "global_sparsity": True},
     ),
     "CAP, damp 1e-5": (CAPruningModifier, {**_CAP, "damp": 1e-5}),
     "CAP, damp 1e-8": (CAPruningModifier, {**_CAP, "damp": 1e-8}),
@@ -101,24 +102,29 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     model, train, test = load()
-    names = [f"{name}.weight" for name in linear_layers(model)]
     rows: list[dict[str, Any]] = [{"name": "dense", "loss": loss_of(model, test)}]
     print(f"dense {rows[0]['loss']:.3f}", flush=True)
+    recorded = Recorded(model, train)
+    print(f"{GRADS} gradients, in {recorded.seconds:.1f} s, which are added where used", flush=True)
     for mask_type in ("unstructured", "2:4"):
-        ways: dict[str, Prune] = {"SparseGPT": lambda m, t=mask_type: sparse_gpt(m, train, t)}
+        ways: dict[str, Callable[[], nn.Module]] = {
+            "SparseGPT": lambda t=mask_type: sparse_gpt(model, train, t)
+        }
         if find_llm_compressor():
-            ways["llm-compressor"] = lambda m, t=mask_type: llm_compressor(m, train, t)
+            ways["llm-compressor"] = lambda t=mask_type: llm_compressor(model, train, t)
         for name, (modifier, fields) in METHODS.items():
-            ways[name] = by_modifier(modifier, {**fields, "mask_type": mask_type}, names, train)
+            given = {**fields, "mask_type": mask_type}
+            ways[name] = partial(recorded.prune, modifier, given)
         for name, way in ways.items():
             if args.only and not any(part in name for part in args.only):
                 continue
             if mask_type == "2:4" and name.endswith("joint, global"):
                 continue  # as all groups lose two, there is nothing to rank
-            pruned = copy.deepcopy(model)
             began = time.monotonic()
-            way(pruned)
+            pruned = way()
             seconds = time.monotonic() - began
+            if METHODS.get(name, (None, {}))[1].get("num_grads") == GRADS:
+                seconds += recorded.seconds
             rows.append(
                 {"name": name, "mask_type": mask_type, "loss": loss_of(pruned, test)}
                 | {"zeros": sparsity(pruned), "seconds": seconds}
@@ -162,33 +168,58 @@ def loss_of(model: nn.Module, pieces: Tensor) -> float:
     return float(torch.cat(losses).mean())
 
 
-def by_modifier(modifier: Any, fields: dict[str, Any], names: list[str], train: Tensor) -> Prune:
-    """Return what prunes a model in one shot by a modifier of ours."""
+class Recorded(nn.Module):
+    """A model whose gradients were computed once, as many methods take the same.
 
-    def batches(length: int = WINDOW) -> Iterator[tuple[Sequence[Any], dict[str, Any], Tensor]]:
-        pieces = train.reshape(-1, length)
-        order = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(0))
-        for piece in pieces[order]:
-            yield [piece.unsqueeze(0)], {}, piece
+    :param pieces: what it may look at, ``[count, length]``; one gradient of each part of 128
+    """
 
-    def loss(output: Any, piece: Tensor) -> Tensor:
-        return cross_entropy(output.logits[0, :-1], piece[1:])
+    def __init__(self, model: nn.Module, pieces: Tensor) -> None:
+        super().__init__()
+        self.model, self._pieces = model, pieces
+        self.names = [f"model.{name}.weight" for name in linear_layers(model)]
+        weights = [layer.weight for layer in linear_layers(model).values()]
+        order = torch.randperm(GRADS, generator=torch.Generator().manual_seed(0))
+        began, self._gradients = time.monotonic(), []
+        for piece in pieces.reshape(-1, PART)[order]:
+            loss = cross_entropy(model(piece.unsqueeze(0)).logits[0, :-1], piece[1:])
+            self._gradients.append(torch.autograd.grad(loss, weights))
+        self.seconds = time.monotonic() - began
 
-    def prune(model: nn.Module) -> None:
+    def forward(self, number: int) -> Tensor:
+        """Return what has the recorded gradient; without gradients, look at a whole piece."""
+        if not torch.is_grad_enabled():
+            self.model(self._pieces[number % len(self._pieces)].unsqueeze(0))
+            return torch.zeros(())
+        weights = [layer.weight for layer in linear_layers(self.model).values()]
+        pairs = zip(weights, self._gradients[number % GRADS], strict=True)
+        return torch.stack([(weight * grad).sum() for weight, grad in pairs]).sum()
+
+    def prune(self, modifier: Any, fields: dict[str, Any]) -> nn.Module:
+        """Return a copy of the model, pruned in one shot by a modifier of ours."""
         schedule = {"start_epoch": 0.0, "end_epoch": 1.0, "update_frequency": 1.0}
         level = {"init_sparsity": 0.5, "final_sparsity": 0.5}
-        sampler = {"data_loader_builder": batches, "loss_fn": loss, "progress_bar": False}
-        modifier(params=names, **level, **schedule, **fields).apply(model, grad_sampler=sampler)
-
-    return prune
+        sampler = {
+            "data_loader_builder": lambda: (([number], {}, None) for number in itertools.count()),
+            "loss_fn": lambda output, _: output,
+            "progress_bar": False,
+        }
+        pruner = modifier(params=self.names, **level, **schedule, **fields)
+        outcome = pruner.outcome(self, grad_sampler=sampler)
+        pruned = copy.deepcopy(self.model)
+        for name, (mask, weight) in outcome.items():
+            param = pruned.get_parameter(name.removeprefix("model."))
+            param.data.copy_(param * mask if weight is None else weight)
+        return pruned
 
 
 # SparseGPT, from the paper -----------------------------------------------------------------------
 
 
 @torch.no_grad()
-def sparse_gpt(model: nn.Module, train: Tensor, mask_type: str) -> None:
+def sparse_gpt(dense: nn.Module, train: Tensor, mask_type: str) -> nn.Module:
     """Prune block after block, by inputs that have come through the pruned blocks before it."""
+    model = copy.deepcopy(dense)
     for block in range(BLOCKS):
         layers = linear_layers(model)
         own = {name: one for name, one in layers.items() if f"layers.{block}." in name}
@@ -207,6 +238,7 @@ def sparse_gpt(model: nn.Module, train: Tensor, mask_type: str) -> None:
             hook.remove()
         for name, layer in own.items():
             layer.weight.copy_(sparse_gpt_rows(layer.weight.data, sums[name], mask_type))
+    return model
 
 
 def sparse_gpt_rows(weight: Tensor, products: Tensor, mask_type: str) -> Tensor:
@@ -244,12 +276,13 @@ def find_llm_compressor() -> bool:
     return True
 
 
-def llm_compressor(model: nn.Module, train: Tensor, mask_type: str) -> None:
+def llm_compressor(dense: nn.Module, train: Tensor, mask_type: str) -> nn.Module:
     """Prune by the SparseGPT of llm-compressor."""
     from datasets import Dataset
     from llmcompressor import oneshot
     from llmcompressor.modifiers.pruning import SparseGPTModifier
 
+    model = copy.deepcopy(dense)
     pieces = Dataset.from_dict(
         {"input_ids": train.tolist(), "attention_mask": torch.ones_like(train).tolist()}
     )
@@ -265,6 +298,7 @@ def llm_compressor(model: nn.Module, train: Tensor, mask_type: str) -> None:
         num_calibration_samples=len(train),
         shuffle_calibration_samples=False,
     )
+    return model
 
 
 if __name__ == "__main__":

@@ -65,6 +65,9 @@ results = [
     prune(OBSPruningModifier, **exact),
     prune(OBSPruningModifier, fisher_dtype="float64", damp=1e-3, fisher_block_size=1000),
     prune(FastCAPruningModifier, fisher_block_size=12, damp=1e-2, fisher_dtype="float64"),
+    prune(FastCAPruningModifier, damp=1e-2, fisher_dtype="float64", fisher="both", order="loss",
+          ranking="elimination", weight_update="joint", global_sparsity=True),
+    prune(CAPruningModifier, **exact, input_prior=1.0),
     prune(MFACPruningModifier, fisher_block_size=16),
     prune(MFACPruningModifier, fisher_block_size=None, global_sparsity=True),
     prune(GWProdPruningModifier, global_sparsity=True),
@@ -73,6 +76,8 @@ results = [
     prune(CAPruningModifier, **exact, shard=True, count=10, num_grads=5),
     prune(FastCAPruningModifier, fisher_block_size=12, damp=1e-2, shard=True, count=10,
           num_grads=5),
+    prune(FastCAPruningModifier, damp=1e-2, fisher="inputs", fisher_dtype="float64", shard=True,
+          count=10, num_grads=10),
     prune(MFACPruningModifier, fisher_block_size=16, shard=True, count=10, num_grads=5),
     prune(GWProdPruningModifier, global_sparsity=True, shard=True, count=10, num_grads=5),
 ]
@@ -94,13 +99,17 @@ def found(start_ranks, tmp_path_factory):
     return [*single(), *pair()]
 
 
-CASES = ["cap", "cap_block4", "cap_groups_sample", "obs", "obs_one_block", "fast_cap", "mfac"]
+CASES = ["cap", "cap_block4", "cap_groups_sample", "obs", "obs_one_block", "fast_cap"]
 CASES += [
+    "fast_cap_both",
+    "cap_prior",
+    "mfac",
     "mfac_one_block",
     "gw",
     "retrain_free",
     "cap_sharded",
     "fast_cap_sharded",
+    "fast_cap_inputs_sharded",
     "mfac_sharded",
     "gw_sharded",
 ]
