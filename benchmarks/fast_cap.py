@@ -68,10 +68,6 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "FastCAP, inputs, joint": (FastCAPruningModifier, {**_BY_INPUTS, "weight_update": "joint"}),
     "FastCAP, inputs, elimination, joint": (FastCAPruningModifier, {**_BY_INPUTS, **_BEST}),
-    "FastCAP, inputs, elimination, joint, global": (
-        FastCAPruningModifier,
-        {**_BY_INPUTS, **_BEST, "global_sparsity": True},
-    ),
     "FastCAP, both, elimination, joint, global": (
         FastCAPruningModifier,
         {"num_grads": GRADS, "damp": DAMP, **_BEST, "fisher": "both", "global_sparsity": True},

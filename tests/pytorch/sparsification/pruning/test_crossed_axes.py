@@ -47,11 +47,11 @@ PRUNERS = {
     "OBSPruningModifier": {**GRADUAL, **FISHER},
     "CAPruningModifier": {**GRADUAL, **FISHER},
     "FastCAPruningModifier": {**GRADUAL, **FISHER, "damp": 1e-2},
-    "FastCAP by inputs": {
+    "FastCAP by both": {
         **GRADUAL,
         "num_grads": 8,
         "damp": 1e-2,
-        "fisher": "inputs",
+        "fisher": "both",
         "order": "loss",
         "ranking": "elimination",
         "weight_update": "joint",
@@ -74,7 +74,7 @@ REFUSALS = {
 }
 SINGLE_WEIGHTS = ("RigLPruningModifier",)
 # what is eliminated in blocks, or swept by columns, must not lie in several of them
-BY_RUNS = ("CAPruningModifier", "FastCAPruningModifier", "FastCAP by inputs")
+BY_RUNS = ("CAPruningModifier", "FastCAPruningModifier", "FastCAP by both")
 RUNS = ("unstructured", "block4", "2:4")
 
 
@@ -131,7 +131,7 @@ def build(name, pattern, budget):
         if pattern == "2:4":
             fields[f"{goal}_sparsity"] = {0.5: ["0.weight", "2.weight", "4.weight"]}
         fields |= {"init_sparsity": 0.25} if "init_sparsity" in fields else {}
-    return getattr(pruning, name.replace("FastCAP by inputs", "FastCAPruningModifier"))(**fields)
+    return getattr(pruning, name.replace("FastCAP by both", "FastCAPruningModifier"))(**fields)
 
 
 def prune(modifier):

@@ -81,10 +81,6 @@ class SharedRows:
         each = (solved**2).sum(-1, keepdim=True) / (2 * run)
         return self._back(each.expand_as(values).transpose(1, 2).reshape(self.rows.shape))
 
-    def energy(self) -> float:
-        """Return what pruning everything would cost, :math:`\\tfrac12 \\sum_r w_r^T F w_r`."""
-        return float(((self.rows @ self.matrices) * self.rows).sum(dtype=torch.float64)) / 2
-
     def eliminated(self, nm: tuple[int, int] | None = None) -> Tensor:
         """Return what each weight costs when its row loses them one by one, in the weight's shape.
 

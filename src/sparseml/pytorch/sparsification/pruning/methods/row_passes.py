@@ -132,13 +132,11 @@ class RowPasses:
             by_columns = self.rule.ranking == "columns"
             found = rows.costs() if by_columns else rows.eliminated(nm)
             if self.factors is not None:
-                # what is never removed costs infinitely much, also in a row without gradient
+                # also in a row without gradient infinite costs stay so
                 factor = self.factors[index].to(found).clamp_min(_NOTHING)
                 found = found * factor.view(-1, *[1] * (found.ndim - 1))
             elif self.problem.budget.joint:
-                # a matrix of gradients is the sum over rows; outputs compare by their own size
-                whole = len(rows.live[0]) if self.rule.fisher == "gradients" else rows.energy()
-                found = found / max(whole, torch.finfo(found.dtype).tiny)
+                found = found / rows.rows.shape[1]  # the matrix is the sum over rows
             require_numbers(found, f"scores of {self.problem.names[index]}")
             scores = found.to(scores)
         elif self._own(index):

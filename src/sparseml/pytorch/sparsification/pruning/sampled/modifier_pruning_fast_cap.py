@@ -64,8 +64,8 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
     :param block_size: columns that share a threshold and an update; None: all
     :param fisher_samples: ``batch``, one gradient per batch, or ``sample``, one per sample
     :param fisher_dtype: ``float32`` or ``float64``
-    :param global_sparsity: rank the weights of all parameters together: by what they cost, with
-        ``inputs`` as a share of what their layer puts out
+    :param global_sparsity: rank the weights of all parameters together; inputs alone cannot, as
+        outputs of different layers have no measure in common
     :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
     :param min_sparsity_per_param: with global_sparsity, at the end no parameter is denser than
         ``1 - min_sparsity_per_param``
@@ -117,6 +117,11 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
             )
         if self.fisher == "inputs" and self.fisher_samples == "sample":
             raise ValueError(f"fisher_samples of {name} is of gradients, and fisher is inputs")
+        if self.fisher == "inputs" and self._global_sparsity:
+            raise ValueError(
+                f"global_sparsity of {name} needs fisher: gradients or both, as inputs do not tell "
+                "how the loss compares the outputs of different layers"
+            )
         if self.block_size is not None and (
             run > 1 or self._global_sparsity or self._rule() != RowRule()
         ):
