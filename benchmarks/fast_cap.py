@@ -8,9 +8,10 @@ what all methods may look at, losses are those of the other 59. All prune the 35
 all blocks, in one shot. ``SparseGPT`` is written here from the paper (Frantar & Alistarh, 2023,
 algorithm 1): layer after layer, inputs through what is pruned already, 128 columns at a time, 1 %
 of the mean diagonal as dampening; 2:4 masks are chosen four columns at a time. ``llm-compressor``
-is that project's own SparseGPT with its defaults, where it can be imported. Times are of everything
-but loading, on one thread; gradients are computed once and their time is added where they are
-used. Results go to ``benchmarks/results/fast_cap.json``.
+is that project's own SparseGPT with its defaults, where it can be imported. Seconds are those of
+the processor (the machine may be busy) on one thread, of everything but loading; gradients are
+computed once, kept in a file, and their time is added where they are used. Results go to
+``benchmarks/results/fast_cap.json``; methods that are there already are not run again.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import argparse
 import copy
 import gzip
 import itertools
+import json
 import os
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from _timing import environment, write_result
+from _timing import RESULTS, environment, write_result
 from sparseml.pytorch.sparsification.pruning import (
     CAPruningModifier,
     FastCAPruningModifier,
@@ -41,6 +44,7 @@ from sparseml.pytorch.sparsification.pruning import (
 DATA = Path(os.environ.get("SPARSEML_DATA", Path(__file__).parents[2] / "shared" / "data"))
 WINDOW, PART, CALIBRATION = 512, 128, 137
 BLOCKS, PANEL, DAMP = 5, 128, 0.01
+MASKS = ("unstructured", "2:4")
 GRADS = CALIBRATION * WINDOW // PART
 
 _INPUTS = {"num_grads": CALIBRATION, "damp": DAMP}
@@ -93,41 +97,45 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
 def main() -> None:
     """Prune by all methods and write down what came of it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", nargs="*", help="methods, by a part of their names")
-    parser.add_argument("--out", default="fast_cap", help="name of the results")
+    parser.add_argument("--only", nargs="*", help="methods, by their names")
+    parser.add_argument("--again", action="store_true", help="forget the results there are")
+    parser.add_argument("--gradients", type=Path, default=Path("runs/fast_cap_gradients.pt"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     model, train, test = load()
-    rows: list[dict[str, Any]] = [{"name": "dense", "loss": loss_of(model, test)}]
-    print(f"dense {rows[0]['loss']:.3f}", flush=True)
-    recorded = Recorded(model, train)
-    print(f"{GRADS} gradients, in {recorded.seconds:.1f} s, which are added where used", flush=True)
-    for mask_type in ("unstructured", "2:4"):
-        ways: dict[str, Callable[[], nn.Module]] = {
-            "SparseGPT": lambda t=mask_type: sparse_gpt(model, train, t)
-        }
-        if find_llm_compressor():
-            ways["llm-compressor"] = lambda t=mask_type: llm_compressor(model, train, t)
-        for name, (modifier, fields) in METHODS.items():
-            given = {**fields, "mask_type": mask_type}
-            ways[name] = partial(recorded.prune, modifier, given)
-        for name, way in ways.items():
-            if args.only and not any(part in name for part in args.only):
-                continue
-            if mask_type == "2:4" and name.endswith("joint, global"):
-                continue  # as all groups lose two, there is nothing to rank
-            began = time.monotonic()
-            pruned = way()
-            seconds = time.monotonic() - began
-            if METHODS.get(name, (None, {}))[1].get("num_grads") == GRADS:
-                seconds += recorded.seconds
-            rows.append(
-                {"name": name, "mask_type": mask_type, "loss": loss_of(pruned, test)}
-                | {"zeros": sparsity(pruned), "seconds": seconds}
-            )
-            text = f"{mask_type:13s} {name:45s} {rows[-1]['loss']:.3f} {seconds:7.1f} s"
-            print(text, f"{rows[-1]['zeros']:.4f}", flush=True)
-            write_result(args.out, {"environment": environment(), "rows": rows})
+    file = RESULTS / "fast_cap.json"
+    content: dict[str, Any] = {"environment": environment(), "rows": []}
+    if file.exists() and not args.again:
+        content = json.loads(file.read_text())
+    rows = content["rows"] or [{"name": "dense", "loss": loss_of(model, test)}]
+    known = {(row["name"], row.get("mask_type")) for row in rows}
+    recorded = Recorded(model, train, args.gradients)
+    for mask_type, (name, way) in itertools.product(MASKS, ways(model, train, recorded).items()):
+        asked = args.only is None or name in args.only
+        # where all groups lose two, there is nothing to rank
+        if not asked or (name, mask_type) in known or (mask_type == "2:4" and "global" in name):
+            continue
+        began = time.process_time()
+        pruned = way(mask_type)
+        seconds = time.process_time() - began
+        if METHODS.get(name, (None, {}))[1].get("num_grads") == GRADS:
+            seconds += recorded.seconds
+        found = {"loss": loss_of(pruned, test), "zeros": sparsity(pruned), "seconds": seconds}
+        rows.append({"name": name, "mask_type": mask_type, **found})
+        print(f"{mask_type:13s} {name:45s} {found['loss']:.3f} {seconds:7.1f} s", flush=True)
+        write_result("fast_cap", {**content, "rows": rows})
+
+
+def ways(
+    model: nn.Module, train: Tensor, recorded: Recorded
+) -> dict[str, Callable[[str], nn.Module]]:
+    """Return what prunes a copy of the model with a mask type, by name."""
+    found: dict[str, Callable[[str], nn.Module]] = {"SparseGPT": partial(sparse_gpt, model, train)}
+    if find_spec("llmcompressor"):
+        found["llm-compressor"] = partial(llm_compressor, model, train)
+    for name, (modifier, fields) in METHODS.items():
+        found[name] = partial(recorded.prune, modifier, fields)
+    return found
 
 
 def load() -> tuple[nn.Module, Tensor, Tensor]:
@@ -168,30 +176,36 @@ class Recorded(nn.Module):
     """A model whose gradients were computed once, as many methods take the same.
 
     :param pieces: what it may look at, ``[count, length]``; one gradient of each part of 128
+    :param file: where gradients are kept, with the seconds that they took
     """
 
-    def __init__(self, model: nn.Module, pieces: Tensor) -> None:
+    def __init__(self, model: nn.Module, pieces: Tensor, file: Path) -> None:
         super().__init__()
-        self.model, self._pieces = model, pieces
+        self.model, self.whole = model, False
         self.names = [f"model.{name}.weight" for name in linear_layers(model)]
         weights = [layer.weight for layer in linear_layers(model).values()]
         order = torch.randperm(GRADS, generator=torch.Generator().manual_seed(0))
-        began, self._gradients = time.monotonic(), []
-        for piece in pieces.reshape(-1, PART)[order]:
-            loss = cross_entropy(model(piece.unsqueeze(0)).logits[0, :-1], piece[1:])
-            self._gradients.append(torch.autograd.grad(loss, weights))
-        self.seconds = time.monotonic() - began
+        self._whole, self._parts = pieces, pieces.reshape(-1, PART)[order]
+        if not file.exists():
+            began, found = time.process_time(), []
+            for piece in self._parts:
+                loss = cross_entropy(model(piece.unsqueeze(0)).logits[0, :-1], piece[1:])
+                found.append(torch.autograd.grad(loss, weights))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.save((time.process_time() - began, found), file)
+        self.seconds, self._gradients = torch.load(file)
 
     def forward(self, number: int) -> Tensor:
-        """Return what has the recorded gradient; without gradients, look at a whole piece."""
+        """Return what has the recorded gradient; without gradients, only look at the piece."""
         if not torch.is_grad_enabled():
-            self.model(self._pieces[number % len(self._pieces)].unsqueeze(0))
+            pieces = self._whole if self.whole else self._parts
+            self.model(pieces[number % len(pieces)].unsqueeze(0))
             return torch.zeros(())
         weights = [layer.weight for layer in linear_layers(self.model).values()]
         pairs = zip(weights, self._gradients[number % GRADS], strict=True)
         return torch.stack([(weight * grad).sum() for weight, grad in pairs]).sum()
 
-    def prune(self, modifier: Any, fields: dict[str, Any]) -> nn.Module:
+    def prune(self, modifier: Any, fields: dict[str, Any], mask_type: str) -> nn.Module:
         """Return a copy of the model, pruned in one shot by a modifier of ours."""
         schedule = {"start_epoch": 0.0, "end_epoch": 1.0, "update_frequency": 1.0}
         level = {"init_sparsity": 0.5, "final_sparsity": 0.5}
@@ -200,7 +214,9 @@ class Recorded(nn.Module):
             "loss_fn": lambda output, _: output,
             "progress_bar": False,
         }
-        pruner = modifier(params=self.names, **level, **schedule, **fields)
+        fields = {**level, **schedule, **fields, "mask_type": mask_type}
+        pruner = modifier(params=self.names, **fields)
+        self.whole = fields.get("fisher") == "inputs"
         outcome = pruner.outcome(self, grad_sampler=sampler)
         pruned = copy.deepcopy(self.model)
         for name, (mask, weight) in outcome.items():
@@ -261,15 +277,6 @@ def sparse_gpt_rows(weight: Tensor, products: Tensor, mask_type: str) -> Tensor:
             work[:, i] = torch.where(gone[:, i - start], 0.0, work[:, i])
         work[:, stop:] -= errors @ upper[start:stop, stop:]
     return work
-
-
-def find_llm_compressor() -> bool:
-    """Return whether it can be imported."""
-    try:
-        import llmcompressor  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def llm_compressor(dense: nn.Module, train: Tensor, mask_type: str) -> nn.Module:

@@ -128,8 +128,8 @@ class FastCAP(Method):
             found, count = problem.found, self._settings.num_grads
             problem.sampler.watch_inputs(problem.module, found, moments, count)
             if is_distributed():
-                for one in moments:
-                    add_over_ranks(one)
+                for sums in moments:
+                    add_over_ranks(sums)
             return moments
         fishers = [
             ReducedFisher(
