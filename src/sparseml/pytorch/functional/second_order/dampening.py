@@ -20,11 +20,15 @@ Losses = Sequence[float]
 
 
 def try_decades(
-    judge: Callable[[int], Sequence[Losses]], lowest: int = LOWEST, highest: int = HIGHEST
+    judge: Callable[[int], Sequence[Losses]],
+    lowest: int = LOWEST,
+    highest: int = HIGHEST,
+    near: int | None = None,
 ) -> list[dict[int, Losses]]:
     """Try decades until the best of every outcome has been tried with its neighbours.
 
     :param judge: tries a decade, and returns the losses of each of the outcomes that come of it
+    :param near: where the best probably is; None to look in long strides first
     :return: for each outcome, decade → losses of all that were tried
     """
     tried: dict[int, Sequence[Losses]] = {}
@@ -33,18 +37,19 @@ def try_decades(
         if lowest <= decade <= highest and decade not in tried:
             tried[decade] = judge(decade)
 
-    for stride in (_STRIDE, 1):
-        look(_START)
+    start = _START if near is None else near
+    look(start)
+    for stride in (_STRIDE, 1) if near is None else (1,):
         before = -1
         while before != len(tried):
             before = len(tried)
-            for place in range(len(tried[_START])):
+            for place in range(len(tried[start])):
                 best = best_decade({decade: each[place] for decade, each in tried.items()})
                 for decade in (best - stride, best + stride):
                     look(decade)
-            if stride == 1:
+            if stride == 1 and near is None:
                 break
-    count = len(tried[_START])
+    count = len(tried[start])
     return [
         {decade: each[place] for decade, each in sorted(tried.items())} for place in range(count)
     ]

@@ -26,6 +26,8 @@ class Outcome(dict[str, Change]):
 
     notes: tuple[str, ...] = ()
     """Sentences on how it was found, for those who read of a run."""
+    decade: int | None = None
+    """That of the dampening that was chosen, relative to the mean diagonal of the Fisher matrix."""
 
     def complete(self, weights: Mapping[str, Tensor]) -> Outcome:
         """Return the outcome with a new weight for every parameter.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,8 +34,9 @@ def reach(modifier: Any, module: Module, target: Target) -> None:
     for step in range(1, count + 1):
         pairs = zip(start, goal, strict=True)
         asked = [interpolate(step, 0, count, low, high, curve) for low, high in pairs]
-        _take(modifier, modifier.method.outcomes(problem, [asked])[0])
-        problem = modifier.problem(module)
+        outcome = modifier.method.outcomes(problem, [asked])[0]
+        _take(modifier, outcome)
+        problem = replace(modifier.problem(module), near=outcome.decade)
 
 
 def outcomes(modifier: Any, module: Module, targets: Sequence[Target]) -> Iterator[Outcome]:

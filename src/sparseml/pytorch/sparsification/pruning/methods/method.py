@@ -49,6 +49,7 @@ class Problem:
     :param spread_ties: among weights that are zero already, spread out what goes, as SparseML 1.x
         does, instead of taking the last
     :param ahead: whether training follows
+    :param near: the decade of the dampening that was best a step before, if there was one
     """
 
     module: Module
@@ -59,6 +60,7 @@ class Problem:
     only: tuple[int, ...] | None = None
     spread_ties: bool = True
     ahead: bool = False
+    near: int | None = None
 
     @cached_property
     def found(self) -> list[NamedLayerParam]:

@@ -69,7 +69,8 @@ def best_of_decades(
         made[decade] = outcomes
         return losses
 
-    found = try_decades(judge, highest=_AHEAD_HIGHEST if problem.ahead else HIGHEST)
+    highest = _AHEAD_HIGHEST if problem.ahead else HIGHEST
+    found = try_decades(judge, highest=highest, near=problem.near)
     chosen = []
     for place, tried in enumerate(found):
         best = best_decade(tried, _AHEAD_ERRORS if problem.ahead else None)
@@ -91,7 +92,7 @@ def best_of_decades(
         _LOGGER.info(note)
         for warning in warnings[best]:
             _LOGGER.warning(warning)
-        outcome.notes = (*outcome.notes, note)
+        outcome.notes, outcome.decade = (*outcome.notes, note), best
         chosen.append(outcome)
     return chosen
 

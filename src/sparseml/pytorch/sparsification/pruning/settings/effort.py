@@ -7,11 +7,16 @@ from typing import Any
 from sparseml.optim.declared_fields import Property
 from sparseml.pytorch.sparsification.fields import one_of
 
-_COMMON = {"fisher_samples": "auto", "damp": "auto", "layer_floor": 0.05}
+_COMMON = {
+    "fisher_samples": "auto",
+    "damp": "auto",
+    "layer_floor": 0.05,
+    "recomputation_inter_func": "cubic",
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {**_COMMON, "num_grads": 512, "fisher_block_size": 64, "num_recomputations": 1},
     "balanced": {**_COMMON, "num_grads": 1024, "fisher_block_size": 128, "num_recomputations": 3},
-    "best": {**_COMMON, "num_grads": 2048, "fisher_block_size": 256, "num_recomputations": 8},
+    "best": {**_COMMON, "num_grads": 2048, "fisher_block_size": 256, "num_recomputations": 6},
 }
 """What a word stands for: values of those of these fields that a modifier has.
 
