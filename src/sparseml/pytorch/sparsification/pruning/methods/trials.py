@@ -83,11 +83,11 @@ def best_of_decades(
                 "loss and the data of the grad_sampler"
             )
         told = ", ".join(f"1e{decade}: {loss:.4g}" for decade, loss in losses.items())
-        asked = problem.one_each(targets[place])
-        goal = f" at sparsity {asked[0]:.4g}" if len(set(asked)) == 1 else ""
+        told = ", ".join(f"1e{decade}: {loss:.4g}" for decade, loss in losses.items())
         note = (
-            f"{owner}{goal}: damp: auto chose 1e{best} of the Fisher matrix's mean diagonal, by "
-            f"the loss on {held_out.samples} samples kept out of it ({told})"
+            f"{owner}{_goal(problem, targets[place])}: damp: auto chose 1e{best} of the Fisher "
+            f"matrix's mean diagonal, by the loss on {held_out.samples} samples kept out of it "
+            f"({told})"
         )
         _LOGGER.info(note)
         for warning in warnings[best]:
@@ -95,6 +95,11 @@ def best_of_decades(
         outcome.notes, outcome.decade = (*outcome.notes, note), best
         chosen.append(outcome)
     return chosen
+
+
+def _goal(problem: Problem, target: Target) -> str:
+    asked = set(problem.one_each(target))
+    return f" at sparsity {asked.pop():.4g}" if len(asked) == 1 else ""
 
 
 @contextmanager
