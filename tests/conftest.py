@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,10 @@ from typing import Any
 import pytest
 
 import sparseml
+
+# Two workers with two threads each wait for one another on two cores; small tensors gain nothing
+# by a second thread. Before torch is loaded, and for the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(sparseml.__file__).parent
 
