@@ -27,12 +27,14 @@ class Pruned:
     :param sparsities: parameter name → fraction of its values that are zero, of what was pruned
     :param pruned: the fraction of zeros in these parameters together
     :param zeros: the fraction of zeros in all parameters of the model
+    :param notes: what was chosen on the way, such as a dampening
     """
 
     recipe: str
     sparsities: Mapping[str, float]
     pruned: float
     zeros: float
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         count = len(self.sparsities)
@@ -40,8 +42,10 @@ class Pruned:
             f"{self.pruned:.2%} of the weights of {count} tensor{'s' if count > 1 else ''} are "
             f"zero, {self.zeros:.2%} of all parameters",
             *(f"  {value:7.2%}  {name}" for name, value in [*self.sparsities.items()][:_SHOWN]),
+            *([f"  and {count - _SHOWN} more"] if count > _SHOWN else []),
+            *self.notes,
         ]
-        return "\n".join([*lines, f"  and {count - _SHOWN} more"] if count > _SHOWN else lines)
+        return "\n".join(lines)
 
 
 def prune(
@@ -53,6 +57,7 @@ def prune(
     loss: Callable[[Any, Any], Tensor] | None = None,
     recipe: str | None = None,
     exclude: Iterable[str] = (),
+    effort: str = "balanced",
 ) -> Pruned:
     """Prune a model in place, in one shot and without training.
 
@@ -72,21 +77,22 @@ def prune(
         its ``logits``, by default
     :param recipe: a recipe to apply instead: a file, or its text
     :param exclude: names of parameters to leave dense
+    :param effort: ``fast``, ``balanced`` or ``best``, of ``cap``, ``fast_cap``, ``obs`` and
+        ``mfac``: how much is sampled, in how many steps; a ``recipe`` says this itself
     :raises ValueError: for an unknown method, a sparsity out of range, data that can be gone
         through only once, and a method that needs data without any
     """
-    text = new_recipe(model, method, sparsity, exclude=exclude) if recipe is None else recipe
+    text = recipe
+    if text is None:
+        text = new_recipe(model, method, sparsity, exclude=exclude, effort=effort)
     if recipe is None and data is None and METHODS[method][1]:
         raise ValueError(f"method {method!r} prunes by gradients: give data, such as a DataLoader")
     manager = ScheduledModifierManager.from_yaml(text)
     given = {} if data is None else {"grad_sampler": _sampler(model, data, loss or _cross_entropy)}
     manager.apply(model, finalize=False, **given)
-    names = [
-        name
-        for modifier in manager.iter_modifiers()
-        if isinstance(modifier, BasePruningModifier)
-        for name in modifier.masks
-    ]
+    pruners = [one for one in manager.iter_modifiers() if isinstance(one, BasePruningModifier)]
+    names = [name for modifier in pruners for name in modifier.masks]
+    notes = tuple(note for modifier in pruners for note in modifier.notes)
     manager.finalize(model)
     params = {one.name: one.param.detach() for one in distinct_params(model)}
     pruned = {name: params[name] for name in names if name in params}
@@ -96,6 +102,7 @@ def prune(
         {name: tensor_list_sparsity([param]) for name, param in pruned.items()},
         tensor_list_sparsity(pruned.values()) if pruned else 0.0,
         sum(map(count_zeros, params.values())) / max(total, 1),
+        notes,
     )
 
 
