@@ -281,7 +281,7 @@ def _brief(modifier: BaseModifier) -> str:
     fields = [
         f"{name}={shown(given[name])}"
         for name, parameter in defaults.items()
-        if name in given and name not in SCHEDULE and given[name] != parameter.default
+        if name in given and name not in SCHEDULE and given[name] not in (parameter.default, [], {})
     ]
     span = span_of(modifier)
     return f"{type(modifier).__name__}({', '.join(fields)}){f', {span}' if span else ''}"
