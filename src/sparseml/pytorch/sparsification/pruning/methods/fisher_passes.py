@@ -8,9 +8,11 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +31,7 @@ from sparseml.pytorch.utils.distributed import (
 )
 
 _LOGGER = logging.getLogger(__name__)
+_OPEN_FILES = "/proc/self/fd"  # by which files without a name can be opened
 _OVERHEAD = 1.25
 """Sums of products, and the gradients that wait to be multiplied in."""
 
@@ -246,20 +249,31 @@ class FisherPasses:
 def put_aside(held: Held, folder: str) -> Held:
     """Move inverses to files of ``folder`` that are mapped into memory, and vanish when unused.
 
+    Where the system lets a file be without a name, they vanish also when the process is killed.
+
     :raises OSError: where they cannot be written
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     moved: Held = []
     for piece, inverse in held:
         values = inverse.inverse
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".fisher") as file:
+        with _passing_file(folder) as (file, name):
             _reserve(file.fileno(), values.numel() * values.element_size(), folder)
-            mapped = torch.from_file(
-                file.name, shared=True, size=values.numel(), dtype=values.dtype
-            )
+            mapped = torch.from_file(name, shared=True, size=values.numel(), dtype=values.dtype)
             mapped.copy_(values.flatten())
         moved.append((piece, dataclasses.replace(inverse, inverse=mapped.view(values.shape))))
     return moved
+
+
+@contextmanager
+def _passing_file(folder: str) -> Iterator[tuple[Any, str]]:
+    """Give a file of a folder that is gone after the block, and what to open it by."""
+    if os.path.isdir(_OPEN_FILES):
+        with tempfile.TemporaryFile(dir=folder) as file:
+            yield file, f"{_OPEN_FILES}/{file.fileno()}"
+    else:
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".fisher") as file:
+            yield file, file.name
 
 
 def _reserve(file: int, size: int, folder: str) -> None:
