@@ -211,9 +211,9 @@ class GradientSampler:
             return [] if found is None else [found]
         loss, outputs, watch = None, [found.param for found in params], None
         while loss is None:
-            each = self._per_sample is not False
-            watch = LayerCapture(params, batch[:2], self._owner) if each else None
             try:
+                each = self._per_sample is not False
+                watch = LayerCapture(params, batch[:2], self._owner) if each else None
                 with watch or nullcontext(), torch.enable_grad():
                     loss = self._forward(module, *batch)
                 outputs = watch.outputs() if watch else outputs
