@@ -217,7 +217,7 @@ class GradientSampler:
                 with watch or nullcontext(), torch.enable_grad():
                     loss = self._forward(module, *batch)
                 outputs = watch.outputs() if watch else outputs
-            except RuntimeError as error:
+            except RuntimeError as error:  # noqa: PERF203  at most once
                 if self._per_sample is not None:
                     raise
                 _LOGGER.warning("%s; one gradient per batch is taken", error)
