@@ -6,6 +6,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -19,7 +20,7 @@ from sparseml.pytorch.sparsification.statistics import (
     tunable_norms,
     write_statistics,
 )
-from sparseml.pytorch.utils.batch_streams import Batch, GradientBatches
+from sparseml.pytorch.utils.batch_streams import GradientBatches
 from sparseml.pytorch.utils.tensors.nested import tensors_on
 from sparseml.run.errors import RunError
 from sparseml.run.processes import Processes
@@ -71,7 +72,7 @@ def retune_batch_norm(model: nn.Module, loader: Iterable, batches: int, where: P
     if not norms or batches < 1:
         return 0
 
-    def placed(advance: Callable[[int, str], None]) -> Iterator[Batch]:
+    def placed(advance: Callable[[int, str], None]) -> Iterator[Any]:
         for number, (inputs, *_) in enumerate(itertools.islice(loader, batches), start=1):
             here = tensors_on(inputs, where.device)
             yield ([], here, None) if isinstance(here, dict) else ([here], {}, None)

@@ -90,7 +90,7 @@ def _applied(
     kwargs: dict[str, Any],
 ) -> Pruned:
     model = copy.deepcopy(dense)
-    manager.apply(model, finalize=False, bn_retune=0, **kwargs)  # whoever sweeps evaluates both
+    manager.apply(model, finalize=False, **kwargs)
     masks = {name: mask.clone() for name, mask in masks_in_force(manager).items()}
     manager.finalize(model)
     return Pruned(sparsity, model, manager, masks)

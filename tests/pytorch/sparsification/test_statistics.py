@@ -334,6 +334,8 @@ def test_apply_tunes_by_its_data_unless_it_is_told_not_to(
     plain, off, own = (copy.deepcopy(model) for _ in range(3))
     assert _applied(plain).norms is None
     assert _applied(off, grad_sampler=sampler, bn_retune=0).norms is None and not asked
+    assert _applied(copy.deepcopy(model), grad_sampler=sampler, finalize=False).norms is None
+    assert not asked, "its modifiers go on"
     assert _equal(_statistics(plain), old) and _equal(_statistics(off), old)
     judged = _applied(model, grad_sampler=sampler).norms
     assert judged.kept and len(asked) == 1 and not _equal(_statistics(model), old)

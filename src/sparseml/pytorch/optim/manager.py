@@ -184,7 +184,8 @@ class ScheduledModifierManager(BaseManager, Modifier):
         the next stage begins. Each modifier of a plain recipe is a stage of its own.
 
         Given data, the running statistics of batch norms are measured anew at the end, on about
-        1,600 inputs: they belong to the weights before pruning. They stay as they were where the
+        1,600 inputs: they belong to the weights before pruning. (Without ``finalize``, which leaves
+        the modifiers to go on, only if that is asked for.) They stay as they were where the
         new ones would cost the dense model, as then the inputs are not such as it was trained on,
         or do not lower the loss of the pruned one on held-out batches. :attr:`norms` tells.
 
@@ -193,10 +194,12 @@ class ScheduledModifierManager(BaseManager, Modifier):
             ``bn_retune``, how many batches to measure on, 0 for none
         :raises ValueError: for a ``bn_retune`` that is no number of batches
         """
-        asked, data = kwargs.pop("bn_retune", None), kwargs.pop("bn_data", None)
+        data = kwargs.pop("bn_data", None)
+        goes_on = not finalize and data is None
+        asked = kwargs.pop("bn_retune", 0 if goes_on else None)
         named = (getattr(one, "grad_sampler_kwargs", None) for one in self.iter_modifiers())
-        sampler, keywords = kwargs.get("grad_sampler"), next(filter(None, named), {})
-        tuned = TunedAround(module, asked, data, sampler, keywords)
+        keywords: dict[str, Any] = next(filter(None, named), {})
+        tuned = TunedAround(module, asked, data, kwargs.get("grad_sampler"), keywords)
         self.initialize_loggers(loggers)
         for group in self._groups():
             for modifier in group:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sparseml.pytorch.optim.manager import ScheduledModifierManager
 from sparseml.pytorch.optim.new_recipe import METHODS, new_recipe
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
-from sparseml.pytorch.sparsification.statistics import Judged, Pairs, loss_of_logits
+from sparseml.pytorch.sparsification.statistics import Judged, Pairs, TunedAround, loss_of_logits
 from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_sampler
 from sparseml.pytorch.utils.params import distinct_params
 from sparseml.pytorch.utils.tensors.stats import count_zeros, tensor_list_sparsity
@@ -90,8 +90,8 @@ def prune(
         raise ValueError(f"method {method!r} prunes by gradients: give data, such as a DataLoader")
     manager = ScheduledModifierManager.from_yaml(text)
     given = {} if data is None else {"grad_sampler": _sampler(model, data, loss or loss_of_logits)}
-    given |= {} if bn_data is None else {"bn_data": bn_data}
-    manager.apply(model, finalize=False, bn_retune=bn_retune, **given)
+    tuned = TunedAround(model, bn_retune, bn_data, given.get("grad_sampler"))
+    manager.apply(model, finalize=False, **given)
     names = [
         name
         for modifier in manager.iter_modifiers()
@@ -107,7 +107,7 @@ def prune(
         {name: tensor_list_sparsity([param]) for name, param in pruned.items()},
         tensor_list_sparsity(pruned.values()) if pruned else 0.0,
         sum(map(count_zeros, params.values())) / max(total, 1),
-        manager.norms,
+        tuned.finish(model),
     )
 
 

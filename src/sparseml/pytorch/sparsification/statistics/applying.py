@@ -8,6 +8,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -80,7 +81,7 @@ class TunedAround:
         bn_retune: int | None,
         bn_data: Any,
         grad_sampler: Any,
-        keywords: Mapping[str, Any],
+        keywords: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         wrong = isinstance(bn_retune, bool) or not isinstance(bn_retune, (int, type(None)))
         if wrong or (bn_retune is not None and bn_retune < 0):
