@@ -78,10 +78,9 @@ def prune(
         its ``logits``, by default
     :param recipe: a recipe to apply instead: a file, or its text
     :param exclude: names of parameters to leave dense
-    :param bn_data: batches as those in training, with its augmentation, by which the running
-        statistics of batch norms are measured anew where that lowers the loss; ``data`` by default
-    :param bn_retune: how many batches to measure on, by default enough for 1,600 inputs; 0 leaves
-        batch norms as they are
+    :param bn_data: batches augmented as in training, by default ``data``, on which the running
+        statistics of batch norms are measured anew where that lowers the loss
+    :param bn_retune: how many of these, by default enough for 1,600 inputs; 0 leaves them out
     :raises ValueError: for an unknown method, a sparsity out of range, data that can be gone
         through only once, and a method that needs data without any
     """
