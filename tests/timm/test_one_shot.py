@@ -189,7 +189,9 @@ def test_the_layout_in_memory_changes_no_result(
     for one, other in zip(plain, last, strict=True):
         assert one["val/loss"] == pytest.approx(other["val/loss"], rel=1e-4)
     weights = [load_file(workplace / row["file"]) for row in (plain[1], last[1])]
-    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    for name, value in weights[0].items():  # what is measured on outputs is rounded otherwise
+        close = {"rtol": 1e-4, "atol": 1e-5} if "running" in name else {"rtol": 0, "atol": 0}
+        torch.testing.assert_close(weights[1][name], value, **close)
 
 
 @pytest.mark.parametrize(

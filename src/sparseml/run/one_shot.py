@@ -119,7 +119,8 @@ class _Norms:
             try:
                 judged = self._tuner.tune(pruned.model)
             except Unfit as reason:
-                say(f"{_named(pruned.sparsity)}: batch norms stay as they were: {reason}")
+                told = f"{_named(pruned.sparsity)}: batch norms stay as they were: {reason}"
+                say(told, self._shown)
         found = evaluate(_named(pruned.sparsity))
         if judged is None:
             return found, None
