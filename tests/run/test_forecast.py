@@ -99,7 +99,7 @@ def test_a_missing_numba_is_told_to_those_who_need_it(
 def test_slow_bfloat16_is_told(
     native: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("sparseml.run.fitting.platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("sparseml.pytorch.utils.processor.platform.machine", lambda: "x86_64")
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     for name in names:
         monkeypatch.setattr(torch.cpu, name, lambda: native, raising=False)

@@ -52,7 +52,7 @@ def run_one_shot(settings: OneShotRunSettings, glue: Glue) -> None:
     run = settings.run
     prepare(run.seed, run.threads)
     sparsities = asked_sparsities(settings.sweep.sparsities)
-    load = functools.partial(load_recipe, run.sparseml_recipe, run.recipe_args)
+    load = functools.partial(load_recipe, run.sparseml_recipe, run.recipe_args, run.effort)
     first = load()  # before anything that takes time
     with processes(run.device, run.timeout) as where:
         require_same_everywhere({"the recipe": str(first), "--seed": run.seed})

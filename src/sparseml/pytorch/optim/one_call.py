@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ class Pruned:
     :param sparsities: parameter name → fraction of its values that are zero, of what was pruned
     :param pruned: the fraction of zeros in these parameters together
     :param zeros: the fraction of zeros in all parameters of the model
+    :param notes: what was chosen on the way, such as a dampening
     :param norms: what came of measuring the running statistics of batch norms anew: the losses with
         both, and which were kept; None if they stay as they were in the dense model
     """
@@ -35,6 +36,7 @@ class Pruned:
     sparsities: Mapping[str, float]
     pruned: float
     zeros: float
+    notes: tuple[str, ...] = ()
     norms: Judged | None = None
 
     def __str__(self) -> str:
@@ -42,10 +44,12 @@ class Pruned:
         lines = [
             f"{self.pruned:.2%} of the weights of {count} tensor{'s' if count > 1 else ''} are "
             f"zero, {self.zeros:.2%} of all parameters",
-            *([] if self.norms is None else [self.norms.told]),
             *(f"  {value:7.2%}  {name}" for name, value in [*self.sparsities.items()][:_SHOWN]),
+            *([f"  and {count - _SHOWN} more"] if count > _SHOWN else []),
+            *self.notes,
+            *([] if self.norms is None else [self.norms.told]),
         ]
-        return "\n".join([*lines, f"  and {count - _SHOWN} more"] if count > _SHOWN else lines)
+        return "\n".join(lines)
 
 
 def prune(
@@ -57,6 +61,7 @@ def prune(
     loss: Callable[[Any, Any], Tensor] | None = None,
     recipe: str | None = None,
     exclude: Iterable[str] = (),
+    effort: str = "balanced",
     bn_data: Iterable[Any] | None = None,
     bn_retune: int | None = None,
 ) -> Pruned:
@@ -78,35 +83,48 @@ def prune(
         its ``logits``, by default
     :param recipe: a recipe to apply instead: a file, or its text
     :param exclude: names of parameters to leave dense
+    :param effort: ``fast``, ``balanced`` or ``best``, of ``cap``, ``fast_cap``, ``obs`` and
+        ``mfac``: how much is sampled, in how many steps; a ``recipe`` says this itself
     :param bn_data: batches augmented as in training, by default ``data``, on which the running
         statistics of batch norms are measured anew where that lowers the loss
     :param bn_retune: how many of these, by default enough for 1,600 inputs; 0 leaves them out
     :raises ValueError: for an unknown method, a sparsity out of range, data that can be gone
         through only once, and a method that needs data without any
     """
-    text = new_recipe(model, method, sparsity, exclude=exclude) if recipe is None else recipe
+    text = recipe
+    if text is None:
+        text = new_recipe(model, method, sparsity, exclude=exclude, effort=effort)
     if recipe is None and data is None and METHODS[method][1]:
         raise ValueError(f"method {method!r} prunes by gradients: give data, such as a DataLoader")
     manager = ScheduledModifierManager.from_yaml(text)
     given = {} if data is None else {"grad_sampler": _sampler(model, data, loss or loss_of_logits)}
     tuned = TunedAround(model, bn_retune, bn_data, given.get("grad_sampler"))
     manager.apply(model, finalize=False, **given)
-    names = [
-        name
-        for modifier in manager.iter_modifiers()
-        if isinstance(modifier, BasePruningModifier)
-        for name in modifier.masks
-    ]
+    pruners = [one for one in manager.iter_modifiers() if isinstance(one, BasePruningModifier)]
+    names = [name for modifier in pruners for name in modifier.masks]
+    notes = tuple(note for modifier in pruners for note in modifier.notes)
     manager.finalize(model)
+    told = str(manager) if recipe is not None else text
+    return _pruned(model, told, names, notes, tuned.finish(model))
+
+
+def _pruned(
+    model: nn.Module,
+    recipe: str,
+    names: Sequence[str],
+    notes: tuple[str, ...],
+    norms: Judged | None,
+) -> Pruned:
     params = {one.name: one.param.detach() for one in distinct_params(model)}
     pruned = {name: params[name] for name in names if name in params}
     total = sum(param.numel() for param in params.values())
     return Pruned(
-        str(manager) if recipe is not None else text,
+        recipe,
         {name: tensor_list_sparsity([param]) for name, param in pruned.items()},
         tensor_list_sparsity(pruned.values()) if pruned else 0.0,
         sum(map(count_zeros, params.values())) / max(total, 1),
-        tuned.finish(model),
+        notes,
+        norms,
     )
 
 

@@ -20,6 +20,11 @@ class RunSettings(Group):
     recipe_args: str | None = harmless(
         None, "variables of the recipe: JSON, or name=value,...", metavar="TEXT"
     )
+    effort: str | None = flag(
+        None,
+        "of second-order pruning, in place of the recipe's numbers",
+        choices=("fast", "balanced", "best"),
+    )
     output: str = harmless("./output", "of all runs", also=("--output-dir",), metavar="FOLDER")
     experiment: str = harmless("", "folder below --output [model, recipe]", metavar="NAME")
     overwrite: bool = harmless(False, "replace the run that is in that folder")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,12 +27,16 @@ def reach(modifier: Any, module: Module, target: Target) -> None:
     """Prune to a target, in as many steps as the modifier's fields say."""
     count, curve = modifier._num_recomputations, modifier._recomputation_inter_func
     problem = modifier.problem(module)
+    if count == 1:
+        _take(modifier, modifier.method.outcomes(problem, [target])[0])
+        return
     start, goal = problem.present(), problem.one_each(target)
     for step in range(1, count + 1):
         pairs = zip(start, goal, strict=True)
         asked = [interpolate(step, 0, count, low, high, curve) for low, high in pairs]
-        modifier.masks.take(modifier.method.outcomes(problem, [asked])[0])
-        problem = modifier.problem(module)
+        outcome = modifier.method.outcomes(problem, [asked])[0]
+        _take(modifier, outcome)
+        problem = replace(modifier.problem(module), near=outcome.decade)
 
 
 def outcomes(modifier: Any, module: Module, targets: Sequence[Target]) -> Iterator[Outcome]:
@@ -46,10 +51,17 @@ def outcomes(modifier: Any, module: Module, targets: Sequence[Target]) -> Iterat
             yield outcome.complete(old)
         return
     for target in targets:
+        before = len(modifier.notes)
         with _undone(modifier.masks):
             modifier.apply_target(module, target)
             outcome = _present(modifier.masks)
+        outcome.notes = tuple(modifier.notes[before:])
         yield outcome
+
+
+def _take(modifier: Any, outcome: Outcome) -> None:
+    modifier.masks.take(outcome)
+    modifier.notes += outcome.notes
 
 
 @contextlib.contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from sparseml.pytorch.functional.budgets import Global
 from sparseml.pytorch.functional.patterns import NM, Pattern, PerTensor
 from sparseml.pytorch.functional.second_order.blocks import block_layout
 from sparseml.pytorch.functional.second_order.elimination import eliminate_cheapest
@@ -22,9 +24,12 @@ from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import (
     put_aside,
 )
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
+from sparseml.pytorch.sparsification.pruning.methods.trials import best_of_decades
 from sparseml.pytorch.sparsification.pruning.sampling.shards import Piece, add_numbers, highest
 from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes
 from sparseml.pytorch.utils.distributed import is_distributed
+
+_LOGGER = logging.getLogger(__name__)
 
 Scored = list[tuple[Piece, Tensor]]
 """Blocks held by this rank, with a value per weight ``[R, B]``."""
@@ -109,6 +114,11 @@ class OptimalBrainSurgeon(Method):
         _, fishers = self._cut(problem)
         groups = [group for _, groups in fishers.sets() for group in groups]
         largest = describe_bytes(max(map(fishers.require_memory, groups)))
+        size, count = max(one.block_size for one in fishers.layouts), self._settings.num_grads
+        if count < size:
+            text = "%s: %d gradients cannot tell apart the %d weights of a block: take as many "
+            text += "(num_grads) at least, or a smaller fisher_block_size"
+            _LOGGER.warning(text, self._owner, count, size)
         return (
             f"Fisher matrices in {sum(i.num_blocks for i in fishers.layouts)} blocks of at most "
             f"{max(i.block_size for i in fishers.layouts)} weights take {largest}"
@@ -120,6 +130,24 @@ class OptimalBrainSurgeon(Method):
     ) -> list[Outcome]:
         problem = problem if only is None else problem.restricted(only)
         rule, fishers = self._cut(problem)
+        if not self._settings.auto:
+            return self._decided(rule, fishers, targets)
+        sets = fishers.sets()
+        if len(sets) == 1 and len(sets[0][1]) == 1:
+            fishers = replace(fishers, sums=[])
+        how = replace(self._settings, relative=True, auto=False)
+
+        def attempt(relative: float, warn: Callable[[str], None]) -> list[Outcome]:
+            settings = replace(how, damp=relative)
+            return self._decided(rule, replace(fishers, settings=settings, warn=warn), targets)
+
+        count = self._settings.num_grads
+        return best_of_decades(self._owner, problem, targets, count, attempt)
+
+    def _decided(
+        self, rule: BlockRule, fishers: FisherPasses, targets: Sequence[Target]
+    ) -> list[Outcome]:
+        problem = fishers.problem
         wanted = [problem.one_each(target) for target in targets]
         masks: list[dict[int, Tensor]] = [{} for _ in targets]
         weights: list[dict[int, Tensor]] = [{} for _ in targets]
@@ -223,7 +251,12 @@ def _eliminated(
             for layout, live in ((fishers.layouts[i], problem.live[i]) for i in ranked):
                 groups += layout.rows * layout.row // rule.together
                 left += int(layout.to_blocks(live).reshape(-1, rule.together).any(-1).sum())
-            goal = max(prune_count(groups, target[ranked[0]]) for target in targets)
+            highest_target = max(target[ranked[0]] for target in targets)
+            goal = prune_count(groups, highest_target)
+            if isinstance(problem.budget, Global):  # what limits keep back is dearer elsewhere
+                sizes = [problem.weights[i].numel() for i in ranked]
+                lowest = min(target[ranked[0]] for target in targets)
+                goal += problem.budget.most_kept_back(sizes, lowest)
             steps = max(0, goal - (groups - left))
         found = eliminate_cheapest(
             [inverse for _, inverse in own],
