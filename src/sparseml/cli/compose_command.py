@@ -210,7 +210,8 @@ def explore(**given: Any) -> None:
 def report(store: str, as_json: bool) -> None:
     """Show what composing has brought, and what it took.
 
-    Writes report.md and pareto.svg into the store. Models are runs for `sparseml report`, too.
+    Writes report.html, report.md and pareto.svg into the store. Models are runs for
+    `sparseml report`, too.
 
     \b
     Example:

@@ -101,13 +101,13 @@ def _shown(path: Path) -> str:
 def _trials(run: Run) -> list[Step]:
     """Return what may do better: a way to what the run did not reach."""
     source, zeros = _source(run), pruned_sparsity(run.result.layers)
-    if run.final is None or zeros is None:
+    if run.final is None or not zeros:
         return []
     steps = []
     if smaller_variant(run) is None:
         text = "Try next, to be faster: remove whole channels, heads or neurons. Recipes for it:"
         steps.append(Step(text, "sparseml recipe list structured"))
-    if source and zeros:
+    if source:
         steps.append(_recipe(run, source, zeros))
     return steps
 
@@ -125,6 +125,6 @@ def _recipe(run: Run, source: str, zeros: float) -> Step:
     if way_of(run) == "one shot":
         text = "Try next, to lose less: prune gradually while training, by a recipe such as this:"
         return Step(text, f"{command} --sparsity {zeros:.2g} --epochs {_EPOCHS} -o gradual.yaml")
-    fewer = f"{1 - 1.5 * (1 - zeros):.2g}" if zeros > 0.5 else f"{zeros / 2:.2g}"
+    fewer = f"{max(min(1 - 1.5 * (1 - zeros), _MOST), zeros / 2):.3g}"
     text = "Try next, to lose less: fewer zeros, by a recipe such as this:"
     return Step(text, f"{command} --method cap --sparsity {fewer} --epochs {_EPOCHS} -o less.yaml")

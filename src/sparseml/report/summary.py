@@ -70,7 +70,11 @@ def _speed_words(model: Variant, dense: Variant) -> str:
     kind, ratio = found[-1]
     if kind in _SPEEDS:
         return _SPEEDS[kind]
-    return f"{ratio_text(ratio)} as fast" if kind == "gain" else f"{ratio_text(1 / ratio)} slower"
+    return (
+        f"{ratio_text(ratio)} as fast"
+        if kind == "gain"
+        else f"takes {ratio_text(1 / ratio)} as long"
+    )
 
 
 def comparison_lead(runs: Sequence[Run]) -> tuple[str, Run | None]:

@@ -271,11 +271,13 @@ def _readout(chart: LineChart, lines: Sequence[tuple[Line, Points]]) -> Spec:
     ]
     nearest = {"type": "point", "on": "pointermove", "nearest": True, "encodings": ["x"]}
     seen = {"condition": {"param": "at", "empty": False, "value": 0.7}, "value": 0}
+    # what is nearest is found by its cell, whose datum is the mark
+    tip = {"value": {"expr": "datum.datum ? datum.datum.tip : datum.tip"}}
     return {
         "data": {"values": values},
         "params": [{"name": "at", "select": {**nearest, "clear": "pointerout"}}],
         "mark": {"type": "rule", "color": "var(--fg)", "clip": True},
-        "encoding": {"y": None, "opacity": seen, "tooltip": {"field": "tip", "type": "nominal"}},
+        "encoding": {"y": None, "opacity": seen, "tooltip": tip},
     }
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from sparseml.report.panels.charts import THEME, Spec
+from sparseml.report.panels.charts import THEME, Panel
 from sparseml.utils.atomic import atomic_path
 
 #: What to say where it is not installed.
@@ -42,7 +42,7 @@ def chart_script() -> str | None:
     return script
 
 
-def chart_picture(spec: Spec, width: int = 560) -> str:
+def chart_picture(panel: Panel, width: int = 560) -> str:
     """Return a chart as SVG in the light colours of the page.
 
     :raises ImportError: without vl-convert
@@ -51,5 +51,11 @@ def chart_picture(spec: Spec, width: int = 560) -> str:
 
     style = (Path(__file__).parents[1] / "templates" / "report.css").read_text(encoding="utf-8")
     colours = dict(re.findall(r"--(\w+): (#\w{6})", style.partition("@media")[0]))
-    drawn = json.dumps({**spec, "width": width, "config": THEME | {"background": "white"}})
-    return vl_convert.vegalite_to_svg(re.sub(r"var\(--(\w+)\)", lambda m: colours[m[1]], drawn))
+    keys = [f"{'dashed' if key.dash else key.mark}: {key.label}" for key in panel.legend]
+    title = {"text": panel.title, "subtitle": ", ".join(keys), "anchor": "start"}
+    config = {"config": THEME | {"background": "white"}, "title": title, "width": width}
+    drawn = json.dumps({**(panel.spec or {}), **config})
+    picture: str = vl_convert.vegalite_to_svg(
+        re.sub(r"var\(--(\w+)\)", lambda found: colours[found[1]], drawn)
+    )
+    return picture

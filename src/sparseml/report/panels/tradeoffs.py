@@ -39,7 +39,7 @@ _HEIGHT = 300
 class Mark(NamedTuple):
     """A point; a line joins the means of those with the same ``label`` at every ``level``.
 
-    ``margin`` is how far chance alone moves ``y``. What is ``broken`` is grey, and joined to none.
+    ``margin`` is how far chance alone moves ``y``. What is ``aside`` is grey, and joined to none.
     """
 
     label: str
@@ -48,7 +48,7 @@ class Mark(NamedTuple):
     y: float
     level: float
     margin: float | None = None
-    broken: bool = False
+    aside: bool = False
     tip: str = ""
 
 
@@ -82,7 +82,8 @@ def tradeoff_panels(runs: Sequence[Run]) -> list[Panel]:
         return []
     metric = " or ".join(dict.fromkeys(told.metric for told in found))
     dense = {run.baseline.metrics.get(told.metric) for told in found if (run := told.run).baseline}
-    level = dense.pop() if len(dense) == 1 else None
+    value = dense.pop() if len(dense) == 1 else None
+    level = None if value is None else ("dense", value)
     marks = [told.mark(told.zeros, f"{percent_text(told.zeros, 1)} zeros") for told in found]
     title = f"{capital(metric)} over"
     panels = [scatter_panel("tradeoff", f"{title} zeros", ("zeros", metric), marks, level, True)]
@@ -104,44 +105,43 @@ def scatter_panel(
     title: str,
     axes: tuple[str, str],
     marks: Sequence[Mark],
-    dense: float | None = None,
+    level: tuple[str, float] | None = None,
     percent_x: bool = False,
+    aside: str = "broken",
 ) -> Panel:
     """Return points in lines, over axes that reach as far as the points do.
 
     :param axes: what they are called
-    :param dense: a level to compare with, drawn grey and dashed
+    :param level: to compare with, drawn grey and dashed, and what it is called
+    :param aside: what those are called that are put aside
     """
-    labels = list(dict.fromkeys(mark.label for mark in marks if not mark.broken))
+    labels = list(dict.fromkeys(mark.label for mark in marks if not mark.aside))
     looks = styles([False] * len(labels))
     dashes = dict(zip(labels, looks, strict=True))
     color = palette(labels, looks)
     percent = all(metric_text(axes[1], mark.y).endswith("%") for mark in marks)
     keys = [Key(label, *look) for label, look in dashes.items()]
     layers = _margins(marks, color)
-    if dense is not None:
+    if level:
         rule = {"type": "rule", "color": "var(--s0)", "strokeDash": [6, 4], "strokeWidth": 2}
         encoding = {"x": None, "y": {"field": "y"}}
-        layers.append({"data": {"values": [{"y": dense}]}, "mark": rule, "encoding": encoding})
-        keys.append(Key("dense", 0, 1))
-    if any(mark.broken for mark in marks):
-        keys.append(Key("broken", mark="cross"))
+        layers.append({"data": {"values": [{"y": level[1]}]}, "mark": rule, "encoding": encoding})
+        keys.append(Key(level[0], 0, 1))
+    if any(mark.aside for mark in marks):
+        keys.append(Key(aside, mark="cross"))
     line = {
         "data": {"values": _means(marks, dashes)},
         "params": [ZOOM],
         "mark": {"type": "line", "clip": True},
         "encoding": {"color": color, "strokeDash": DASHES},
     }
-    encoding = {
-        "x": quantity("x", axes[0], percent_x),
-        "y": quantity("y", None, percent),
-    }
-    for channel in encoding.values():
+    places = {"x": quantity("x", axes[0], percent_x), "y": quantity("y", None, percent)}
+    for channel in places.values():
         channel["scale"] |= {"padding": 12}
     spec: Spec = {
         **WIDE,
         "height": _HEIGHT,
-        "encoding": encoding,
+        "encoding": places,
         "layer": [*layers, line, _points(marks, color)],
     }
     x_text = percent_tick if percent_x else number_text
@@ -153,15 +153,15 @@ def scatter_panel(
 
 def _points(marks: Sequence[Mark], color: Spec) -> Spec:
     values = [
-        {"x": m.x, "y": rounded(m.y), "s": m.label, "tip": m.tip, "broken": m.broken} for m in marks
+        {"x": m.x, "y": rounded(m.y), "s": m.label, "tip": m.tip, "aside": m.aside} for m in marks
     ]
-    broken = {"test": "datum.broken", "value": "var(--s0)"}
-    shape = {"condition": {"test": "datum.broken", "value": "cross"}, "value": "circle"}
+    grey = {"test": "datum.aside", "value": "var(--s0)"}
+    shape = {"condition": {"test": "datum.aside", "value": "cross"}, "value": "circle"}
     return {
         "data": {"values": values},
         "mark": {"type": "point", "filled": True, "size": 70, "opacity": 1, "clip": True},
         "encoding": {
-            "color": {"condition": broken, **color},
+            "color": {"condition": grey, **color},
             "shape": shape,
             "tooltip": {"field": "tip", "type": "nominal"},
         },
@@ -172,7 +172,7 @@ def _margins(marks: Sequence[Mark], color: Spec) -> list[Spec]:
     values = [
         {"x": m.x, "y": rounded(m.y - m.margin), "y2": rounded(m.y + m.margin), "s": m.label}
         for m in marks
-        if m.margin and not m.broken
+        if m.margin and not m.aside
     ]
     mark = {"type": "rule", "opacity": 0.45, "strokeWidth": 1.5, "clip": True}
     encoding = {"y2": {"field": "y2"}, "color": color}
@@ -183,7 +183,7 @@ def _means(marks: Sequence[Mark], dashes: dict[str, tuple[int, int]]) -> list[di
     """Return the mean of every label's marks at every level."""
     groups: dict[tuple[str, float], list[Mark]] = {}
     for mark in marks:
-        if not mark.broken:
+        if not mark.aside:
             groups.setdefault((mark.label, mark.level), []).append(mark)
     return [
         {
