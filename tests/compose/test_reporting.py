@@ -41,10 +41,10 @@ def test_a_page_a_picture_and_a_table(tmp_path: Path) -> None:
     assert text.startswith("8 blocks asked for, 4 distinct, each used 2.00 times; tuned in 12 s")
     assert "| half | 1,000 | 0.8000 | 2 | 3 | - | * |" in text
     assert "| a/half | 1 | 0.3 | - |" in text
-    for name in ("half", "most", "dashed: origin, cross: beaten"):
+    for name in ("half", "most", "line: Pareto front, dashed: origin, cross: beaten"):
         assert f">{name}<" in picture
     assert "<td>1,000</td>" in page and 'class="chart"' in page
-    assert "<img" not in page and "<img" not in picture
+    assert "<img src=x" not in page and "<img src=x" not in picture
     before = picture
     write_report(store, report("half", "most", HOSTILE))
     assert files[1].read_text(encoding="utf-8") == before

@@ -43,7 +43,7 @@ def headline_metric(run: Run) -> tuple[str, float] | None:
 
 def is_broken(run: Run) -> bool:
     """Whether a run failed, or kept less than half of its dense model's accuracy or the like."""
-    if run.info.status in ("failed", "interrupted"):
+    if run.failed:
         return True
     name, value = headline_metric(run) or ("", 0.0)
     before = run.baseline.metrics.get(name, 0.0) if run.baseline else 0.0

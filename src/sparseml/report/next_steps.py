@@ -79,7 +79,7 @@ def _loading(run: Run) -> Step | None:
     code = f"load_model({_shown(weights)!r}, model)"
     return Step(
         "Load its weights into the dense model:",
-        f"from sparseml.pytorch.optim import load_model\n{code}",
+        f"from sparseml.pytorch.utils import load_model\n{code}",
         "python",
     )
 
@@ -124,7 +124,7 @@ def _recipe(run: Run, source: str, zeros: float) -> Step:
         return Step(text, f"{command} --method cap --sparsity {more} -o more.yaml")
     if way_of(run) == "one shot":
         text = "Try next, to lose less: prune gradually while training, by a recipe such as this:"
-        return Step(text, f"{command} --sparsity {zeros:.2g} --epochs {_EPOCHS} -o gradual.yaml")
+        return Step(text, f"{command} --sparsity {zeros:.3g} --epochs {_EPOCHS} -o gradual.yaml")
     fewer = f"{max(min(1 - 1.5 * (1 - zeros), _MOST), zeros / 2):.3g}"
     text = "Try next, to lose less: fewer zeros, by a recipe such as this:"
     return Step(text, f"{command} --method cap --sparsity {fewer} --epochs {_EPOCHS} -o less.yaml")

@@ -85,6 +85,11 @@ class Run:
         return self.label or self.info.name
 
     @property
+    def failed(self) -> bool:
+        """Whether it ended before its end."""
+        return self.info.status in ("failed", "interrupted")
+
+    @property
     def final(self) -> Variant | None:
         """The model that the run ended with: the sparse one or, if a run that has come to its end
         has no other, the dense one."""

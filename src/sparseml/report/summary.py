@@ -188,7 +188,7 @@ def comparison_table(runs: Sequence[Run], keys: Sequence[str]) -> dict[str, Any]
 
 
 def _status(run: Run) -> str:
-    return run.info.status if run.info.status in ("failed", "interrupted") else "not finished"
+    return run.info.status if run.failed else "not finished"
 
 
 def _best_cells(runs: Sequence[Run]) -> dict[int, list[str]]:

@@ -43,18 +43,20 @@ RUNS = [
 ]
 
 
-def test_lines_go_through_the_means_of_runs_that_are_whole() -> None:
+def test_lines_go_through_the_means_of_runs_that_came_to_their_end() -> None:
     over_zeros, over_size = tradeoff_panels(RUNS)
     assert (over_zeros.title, over_size.title) == ("Accuracy over zeros", "Accuracy over size")
     means = layer_of(over_zeros, "line")
     assert [(one["x"], one["y"], one["s"]) for one in means] == [
         (0.5, 0.9, "CAP"),
         (0.9, 0.82, "CAP"),
+        (0.9, 0.1, "GM"),
     ]
-    assert [(one["x"], one["y"]) for one in layer_of(over_size, "line")] == [(4, 0.9), (1.5, 0.82)]
+    means = layer_of(over_size, "line")
+    assert [(one["x"], one["y"]) for one in means] == [(4, 0.9), (1.5, 0.82), (2, 0.1)]
     grey = [one["tip"].split("\n")[0] for one in layer_of(over_zeros, "point") if one["aside"]]
-    assert grey == ["lost", "ended"]
-    assert [key.label for key in over_zeros.legend] == ["CAP", "dense", "broken"]
+    assert grey == ["ended"]
+    assert [key.label for key in over_zeros.legend] == ["CAP", "GM", "dense", "failed"]
 
 
 def test_axes_reach_as_far_as_the_data_and_points_tell_of_chance() -> None:

@@ -58,4 +58,6 @@ def chart_picture(panel: Panel, width: int = 560) -> str:
     picture: str = vl_convert.vegalite_to_svg(
         re.sub(r"var\(--(\w+)\)", lambda found: colours[found[1]], drawn)
     )
-    return picture
+    # ids that count all pictures so far; the same picture is the same file
+    ids = {found: str(n) for n, found in enumerate(dict.fromkeys(re.findall(r"clip\d+", picture)))}
+    return re.sub(r"clip\d+", lambda found: f"clip{ids[found[0]]}", picture)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from sparseml.report.findings import (
     headline_metric,
-    is_broken,
     pruned_sparsity,
     shared_compressor,
     smaller_variant,
@@ -66,8 +65,8 @@ class _Told(NamedTuple):
         about = f" ±{percent_text(margin)}" if margin else ""
         told = f"{self.metric} {metric_text(self.metric, self.value)}{about}"
         tip = "\n".join([self.run.name, told, text])
-        group, broken = self.run.group or self.run.name, is_broken(self.run)
-        return Mark(group, self.run.name, x, self.value, self.zeros, margin, broken, tip)
+        group, name = self.run.group or self.run.name, self.run.name
+        return Mark(group, name, x, self.value, self.zeros, margin, self.run.failed, tip)
 
 
 def tradeoff_panels(runs: Sequence[Run]) -> list[Panel]:
@@ -107,7 +106,7 @@ def scatter_panel(
     marks: Sequence[Mark],
     level: tuple[str, float] | None = None,
     percent_x: bool = False,
-    aside: str = "broken",
+    aside: str = "failed",
 ) -> Panel:
     """Return points in lines, over axes that reach as far as the points do.
 
