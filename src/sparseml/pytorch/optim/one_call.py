@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from sparseml.pytorch.optim.manager import ScheduledModifierManager
 from sparseml.pytorch.optim.new_recipe import METHODS, new_recipe
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
+from sparseml.pytorch.sparsification.statistics import Judged, Pairs, TunedAround, loss_of_logits
 from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_sampler
 from sparseml.pytorch.utils.params import distinct_params
 from sparseml.pytorch.utils.tensors.stats import count_zeros, tensor_list_sparsity
@@ -28,6 +28,8 @@ class Pruned:
     :param pruned: the fraction of zeros in these parameters together
     :param zeros: the fraction of zeros in all parameters of the model
     :param notes: what was chosen on the way, such as a dampening
+    :param norms: what came of measuring the running statistics of batch norms anew: the losses with
+        both, and which were kept; None if they stay as they were in the dense model
     """
 
     recipe: str
@@ -35,6 +37,7 @@ class Pruned:
     pruned: float
     zeros: float
     notes: tuple[str, ...] = ()
+    norms: Judged | None = None
 
     def __str__(self) -> str:
         count = len(self.sparsities)
@@ -44,6 +47,7 @@ class Pruned:
             *(f"  {value:7.2%}  {name}" for name, value in [*self.sparsities.items()][:_SHOWN]),
             *([f"  and {count - _SHOWN} more"] if count > _SHOWN else []),
             *self.notes,
+            *([] if self.norms is None else [self.norms.told]),
         ]
         return "\n".join(lines)
 
@@ -58,6 +62,8 @@ def prune(
     recipe: str | None = None,
     exclude: Iterable[str] = (),
     effort: str = "balanced",
+    bn_data: Iterable[Any] | None = None,
+    bn_retune: int | None = None,
 ) -> Pruned:
     """Prune a model in place, in one shot and without training.
 
@@ -79,6 +85,9 @@ def prune(
     :param exclude: names of parameters to leave dense
     :param effort: ``fast``, ``balanced`` or ``best``, of ``cap``, ``fast_cap``, ``obs`` and
         ``mfac``: how much is sampled, in how many steps; a ``recipe`` says this itself
+    :param bn_data: batches augmented as in training, by default ``data``, on which the running
+        statistics of batch norms are measured anew where that lowers the loss
+    :param bn_retune: how many of these, by default enough for 1,600 inputs; 0 leaves them out
     :raises ValueError: for an unknown method, a sparsity out of range, data that can be gone
         through only once, and a method that needs data without any
     """
@@ -88,26 +97,35 @@ def prune(
     if recipe is None and data is None and METHODS[method][1]:
         raise ValueError(f"method {method!r} prunes by gradients: give data, such as a DataLoader")
     manager = ScheduledModifierManager.from_yaml(text)
-    given = {} if data is None else {"grad_sampler": _sampler(model, data, loss or _cross_entropy)}
+    given = {} if data is None else {"grad_sampler": _sampler(model, data, loss or loss_of_logits)}
+    tuned = TunedAround(model, bn_retune, bn_data, given.get("grad_sampler"))
     manager.apply(model, finalize=False, **given)
     pruners = [one for one in manager.iter_modifiers() if isinstance(one, BasePruningModifier)]
     names = [name for modifier in pruners for name in modifier.masks]
     notes = tuple(note for modifier in pruners for note in modifier.notes)
     manager.finalize(model)
+    told = str(manager) if recipe is not None else text
+    return _pruned(model, told, names, notes, tuned.finish(model))
+
+
+def _pruned(
+    model: nn.Module,
+    recipe: str,
+    names: Sequence[str],
+    notes: tuple[str, ...],
+    norms: Judged | None,
+) -> Pruned:
     params = {one.name: one.param.detach() for one in distinct_params(model)}
     pruned = {name: params[name] for name in names if name in params}
     total = sum(param.numel() for param in params.values())
     return Pruned(
-        str(manager) if recipe is not None else text,
+        recipe,
         {name: tensor_list_sparsity([param]) for name, param in pruned.items()},
         tensor_list_sparsity(pruned.values()) if pruned else 0.0,
         sum(map(count_zeros, params.values())) / max(total, 1),
         notes,
+        norms,
     )
-
-
-def _cross_entropy(output: Any, labels: Tensor) -> Tensor:
-    return cross_entropy(getattr(output, "logits", output), labels)
 
 
 def _sampler(model: nn.Module, data: Iterable[Any], loss: Callable[[Any, Any], Tensor]) -> Any:
@@ -117,24 +135,7 @@ def _sampler(model: nn.Module, data: Iterable[Any], loss: Callable[[Any, Any], T
             "list of batches"
         )
     device = next(model.parameters()).device
-    loader = _Pairs(data)
+    loader = Pairs(data)
     return make_grad_sampler(
         lambda number: GradientBatches(lambda: loader, (number,), device), loss
     )
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """Batches as pairs of inputs and labels."""
-
-    data: Iterable[Any]
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        for batch in self.data:
-            if isinstance(batch, Mapping):
-                inputs = dict(batch)
-                if "labels" not in inputs:
-                    raise ValueError(f"batches must have labels, found the keys {[*inputs]}")
-                yield inputs, inputs.pop("labels")
-            else:
-                yield batch[0], batch[1]
