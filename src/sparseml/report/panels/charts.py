@@ -88,7 +88,8 @@ class Table:
 class Panel:
     """A chart and the table of what it shows; without a ``spec`` just the table.
 
-    ``summary`` says in a sentence what there is to see.
+    ``summary`` says in a sentence what there is to see. A chart that is at least so many pixels
+    ``wide`` is scrolled sideways where there is less room.
     """
 
     key: str
@@ -98,6 +99,7 @@ class Panel:
     summary: str = ""
     legend: Sequence[Key] = ()
     note: str = ""
+    wide: int = 0
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sparseml.report.formats import count_text, percent_text
+from sparseml.report.formats import count_text, percent_text, told_apart
 from sparseml.report.panels.charts import (
     NARROW,
     WIDE,
@@ -21,6 +21,7 @@ from sparseml.report.schema import Layer
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _WEIGHT = ".weight"
+_NAMES_WIDTH, _COLUMN_WIDTH = 140, 22
 _MANY_ROWS = 60
 _MOST_ROWS = 300
 _LETTERS, _ON_PHONES = 40, 20
@@ -74,9 +75,10 @@ def heat_panel(runs: Sequence[Run]) -> Panel | None:
     names = list(dict.fromkeys(name for layers in found.values() for name in layers))
     if not names:
         return None
+    columns = told_apart(found, " ")
     kept, bare = names[:_MOST_ROWS], _bare(names)
     cells = [
-        {"r": run, "l": bare[name], "z": rounded(_share(layer)), "tip": f"{run}\n{_told(layer)}"}
+        {**_bar(layer, bare[name]), "r": columns[run], "tip": f"{run}\n{_told(layer)}"}
         for run, layers in found.items()
         for name in kept
         if (layer := layers.get(name))
@@ -124,7 +126,8 @@ def heat_panel(runs: Sequence[Run]) -> Panel | None:
         note += f" The first {len(kept)} of {len(names)} layers are drawn; the table has all."
     table = Table(["layer", *found], rows)
     said = f"Zeros of {len(names)} layers in {len(found)} runs"
-    return Panel("layers", "Zeros, layer by layer", table, spec, said, note=note)
+    wide = _NAMES_WIDTH + _COLUMN_WIDTH * len(found)
+    return Panel("layers", "Zeros, layer by layer", table, spec, said, note=note, wide=wide)
 
 
 def _height(rows: int) -> int:
@@ -161,9 +164,9 @@ def _share(layer: Layer) -> float:
 
 
 def _bare(names: Sequence[str]) -> dict[str, str]:
-    """Return what layers are called in a chart: without the ending that all have in common."""
-    shared = all(name.endswith(_WEIGHT) for name in names)
-    return {name: name.removesuffix(_WEIGHT) if shared else name for name in names}
+    """Return what layers are called in a chart: without what all have in common."""
+    end = _WEIGHT if all(name.endswith(_WEIGHT) for name in names) else ""
+    return {name: short.removesuffix(end) for name, short in told_apart(names, ".").items()}
 
 
 def _bar(layer: Layer, name: str) -> dict[str, Any]:

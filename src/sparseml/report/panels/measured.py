@@ -12,6 +12,7 @@ from sparseml.report.formats import (
     ms_text,
     quartiles_text,
     setting_text,
+    told_apart,
 )
 from sparseml.report.panels.charts import (
     NARROW,
@@ -125,6 +126,7 @@ def _latency_spec(found: Sequence[Timed]) -> Spec:
         "ticks": False,
         "domain": False,
     }
+    bare = told_apart((name for name, *_ in found), " ")
     colour = {"field": "c", "type": "nominal", "scale": None}
     names = {"field": "m", "type": "nominal", "sort": None, "scale": {"padding": 0.2}}
     time = quantity("ms", "ms", zero=True)
@@ -141,7 +143,7 @@ def _latency_spec(found: Sequence[Timed]) -> Spec:
         layers.append({"mark": mark, "encoding": {"x": {**time, "field": "dense"}}})
     return {
         "params": [NARROW],
-        "data": {"values": [_latency_value(*timed) for timed in found]},
+        "data": {"values": [_latency_value(*timed, bare[timed[0]]) for timed in found]},
         **WIDE,
         "height": 22 * len(found),
         "encoding": {
@@ -153,10 +155,12 @@ def _latency_spec(found: Sequence[Timed]) -> Spec:
     }
 
 
-def _latency_value(name: str, latency: Latency, before: Latency | None) -> dict[str, Any]:
+def _latency_value(
+    name: str, latency: Latency, before: Latency | None, label: str
+) -> dict[str, Any]:
     style = _VARIANTS.index(name) if name in _VARIANTS else 1
     value = {
-        "m": name,
+        "m": label,
         "ms": rounded(latency.median_ms),
         "low": rounded(latency.lower_quartile_ms),
         "high": rounded(latency.upper_quartile_ms),

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from sparseml.report.findings import (
     headline_metric,
-    pruned_sparsity,
     shared_compressor,
     smaller_variant,
 )
@@ -31,6 +30,7 @@ from sparseml.report.panels.series_panels import percent_tick
 from sparseml.report.quality import standard_margin
 from sparseml.report.reading import Run
 from sparseml.report.schema import Variant
+from sparseml.report.zeros import pruned_sparsity
 
 _HEIGHT = 300
 
