@@ -1,4 +1,4 @@
-"""Writes docs/modifiers.md from the modifiers themselves.
+"""Writes docs/modifiers.md from the modifiers themselves and docs/modifier_guide.yaml.
 
     python docs/generate_modifiers.py
 
@@ -11,7 +11,10 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import indent
 from typing import Any
+
+import yaml
 
 import sparseml.pytorch.sparsification
 from sparseml.optim.declared_fields import described_fields
@@ -20,6 +23,10 @@ from sparseml.optim.props import ModifierProp
 from sparseml.optim.steps import STEP_TWINS
 
 PAGE = Path(__file__).with_name("modifiers.md")
+GUIDE: dict[str, dict[str, str]] = yaml.safe_load(
+    Path(__file__).with_name("modifier_guide.yaml").read_text(encoding="utf-8")
+)
+"""Modifier → ``when`` to take it, and an ``example``."""
 PACKAGE = sparseml.pytorch.sparsification.__name__
 TITLES = {
     "training": "Training",
@@ -32,7 +39,8 @@ OTHERS = "Structure"
 HEAD = """\
 # Modifiers
 
-Every modifier that a recipe can name, with its fields. This page is written by
+Every modifier that a recipe can name: when to take it, an example, and all fields. Which pruner
+suits which network is in [Choose a method](choosing.md). This page is written by
 `docs/generate_modifiers.py`.
 
 `start_epoch`, `end_epoch` and `update_frequency` may be given in optimizer steps instead, as
@@ -64,7 +72,10 @@ def page() -> str:
 def _modifier(clazz: type) -> str:
     rows = [f"| `{name}` | {default} | {text} |" for name, default, text in _fields(clazz)]
     table = ["| field | default | |", "|---|---|---|", *rows] if rows else ["It has no fields."]
-    return "\n".join([f"### {clazz.__name__}\n", f"{_summary(clazz)}\n", *table, ""])
+    guide = GUIDE[clazz.__name__]
+    example = f"```yaml\nmodifiers:\n{indent(guide['example'], '  ')}```\n"
+    when = f"**When.** {guide['when']}\n"
+    return "\n".join([f"### {clazz.__name__}\n", f"{_summary(clazz)}\n", when, example, *table, ""])
 
 
 def _summary(clazz: type) -> str:

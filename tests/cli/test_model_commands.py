@@ -53,8 +53,15 @@ def test_a_run_is_written_as_onnx(folder: Path, tmp_path: Path) -> None:
         done = call("export", folder, "--onnx", tmp_path / f"{variant}.onnx", "--variant", variant)
         assert done.exit_code == 0, done.output
         assert f"{variant}.onnx: " in done.stdout and "differ by" in done.stdout
-    sizes = [(tmp_path / f"{name}.onnx").stat().st_size for name in ("shrunk", "sparse")]
-    assert sizes[0] < 0.9 * sizes[1]
+    files = [tmp_path / f"{name}.onnx" for name in ("shrunk", "sparse")]
+    assert files[0].stat().st_size < 0.9 * files[1].stat().st_size
+    done = call("bench", *files, f"{folder}:sparse", "--rounds", 2, "--batch", 2, "--json")
+    assert done.exit_code == 0, done.output
+    shrunk, sparse, model = (one["parameters"] for one in json.loads(done.stdout)["models"])
+    assert shrunk < sparse and abs(sparse - model) < 0.02 * model
+    files[0].write_bytes(b"no model")
+    done = call("bench", files[0])
+    assert done.exit_code == 2 and "shrunk.onnx is no ONNX file: " in done.output
 
 
 def test_models_of_a_run_are_timed_in_turns(folder: Path) -> None:

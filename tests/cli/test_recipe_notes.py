@@ -48,6 +48,16 @@ def test_what_keeps_its_zeros_says_so(folder: Path, invoke: Any) -> None:
     assert "as it is" in shown
 
 
+def test_a_goal_is_no_sparsity(folder: Path, invoke: Any) -> None:
+    fields = FIELDS.replace("__ALL_PRUNABLE__", "__STRUCTURED__")
+    goal = f"init_sparsity: 0.0, final_sparsity: {{speedup: 2.0}}, remove: True, {fields}"
+    shown = invoke(
+        "check", write(folder, f"!StructuredPruningModifier {{{goal}}}"), "--epochs", "5"
+    ).stdout
+    assert "100.0% of the way" in shown and "sparsity 1" not in shown
+    assert "asks for 2.00 times as fast; how many units go for that is found" in shown
+
+
 @pytest.mark.parametrize(
     ("modifier", "options", "reaches", "said"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import re
 import runpy
@@ -29,10 +30,66 @@ RECIPES = [
 ]
 
 
-def test_the_page_of_modifiers_is_up_to_date() -> None:
+@pytest.mark.parametrize("name", ["modifiers", "results", "commands"])
+def test_pages_that_are_written_by_programs_are_up_to_date(name: str) -> None:
+    if name == "commands":  # of which those of a library are as long as it is there
+        for library in ("timm", "transformers", "fairseq"):
+            _imported(library)
+    namespace = runpy.run_path(str(ROOT / "docs" / f"generate_{name}.py"))
+    written = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    assert written == namespace["page"](), f"run: python docs/generate_{name}.py"
+
+
+def test_the_guide_is_of_the_modifiers_that_there_are() -> None:
     namespace = runpy.run_path(str(ROOT / "docs" / "generate_modifiers.py"))
-    written = (ROOT / "docs" / "modifiers.md").read_text(encoding="utf-8")
-    assert written == namespace["page"](), "run: python docs/generate_modifiers.py"
+    assert set(namespace["GUIDE"]) == set(re.findall("^### (.*)", namespace["page"](), re.M))
+
+
+def test_the_picture_shows_the_results() -> None:
+    namespace = runpy.run_path(str(ROOT / "docs" / "generate_results.py"))
+    lines = namespace["curves"]()
+    first = (ROOT / "README.md").read_text(encoding="utf-8").split("\n\n")[1]
+    ((dense, _),) = lines["dense"].values()
+    lost = [dense - lines[f"{name}, one shot"][0.8][0] for name in ("CAP", "magnitude")]
+    assert f"for {lost[0]:.1f} points" in " ".join(first.split())
+    assert f"magnitude costs {lost[1]:.0f}" in first
+    assert all(0.9 in points for name, points in lines.items() if name != "dense")
+
+
+def test_the_reference_names_what_there_is() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    named = re.findall(
+        r"^::: (.*)\.(\w+)$(?:\n    options:\n      heading: (.*)\.(\w+))?", page, re.M
+    )
+    assert len(named) > 15
+    for module, name, short, shown in named:
+        if module.startswith("sparseml.transformers"):
+            _imported("transformers")
+        found = getattr(importlib.import_module(module), name)
+        assert not short or getattr(importlib.import_module(short), shown) is found
+
+
+def test_getting_started(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    page = (ROOT / "docs" / "get_started.md").read_text(encoding="utf-8")
+    program, shown = (
+        "\n".join(re.findall(rf"^```{kind}\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+        for kind in ("python", "text")
+    )
+    exec(compile(program, "get_started.md", "exec"), {})  # noqa: S102
+    number = re.compile(r"\d[\d,]*(?:\.\d+)?")
+    printed = capsys.readouterr().out
+    assert number.sub("#", printed).split() == number.sub("#", shown).split()
+    pairs = zip(number.findall(printed), number.findall(shown), strict=True)
+    for found, told in ((float(a.replace(",", "")), float(b.replace(",", ""))) for a, b in pairs):
+        assert found == pytest.approx(told, abs=4.0), (found, told)  # another processor
+
+
+def _imported(library: str) -> Any:
+    """Return an optional library, which may warn when it is imported."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip(library)
 
 
 @pytest.mark.parametrize(
@@ -146,11 +203,29 @@ def _zeros(names: dict[str, Any]) -> int:
 def test_a_plain_loop_of_ones_own(
     own_loop: OwnLoop, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    names = own_loop.run(own_loop.names(), "Your own loop")
+    names = own_loop.run(own_loop.names(), "A plain loop")
     assert _zeros(names) == 180 and names["manager"].summary().complete
     (shown,) = re.findall(r"```text\n(.*?)```", own_loop.page, re.DOTALL)
     assert shown in capsys.readouterr().out
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_what_modifiers_need_besides(own_loop: OwnLoop) -> None:
+    names = own_loop.names() | {"teacher": torch.nn.Linear(20, 10)}
+    recipe = own_loop.recipe.replace("!GlobalMagnitude", "!GWProd").replace(
+        "    init_", "    num_grads: 4\n    init_"
+    )
+    recipe += "  - !DistillationModifier {start_epoch: 0.0, end_epoch: 6.0}\n"
+    names["manager"] = ScheduledModifierManager.from_yaml(recipe)
+    names["optimizer"] = torch.optim.SGD(names["model"].parameters(), lr=0.1)
+    names = own_loop.run(names, "Gradients and teachers")
+    inputs, labels = next(iter(names["loader"]))
+    plain = names["loss_function"](names["model"](inputs), labels)
+    assert names["loss_of"](inputs, labels) != plain  # the teacher has a say
+    names["manager"].finalize(names["model"])
+    names["manager"] = ScheduledModifierManager.from_yaml(recipe)
+    names = own_loop.run(names, "Without a loop")
+    assert _zeros(names) == 180
 
 
 def test_a_loop_with_a_driver(own_loop: OwnLoop, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,9 +295,7 @@ def test_accelerate_in_a_loop_of_ones_own(own_loop: OwnLoop) -> None:
 @pytest.mark.filterwarnings("ignore:.*Checkpoint directory")
 @pytest.mark.parametrize("callback", [None, "EMAWeightAveraging"])
 def test_lightning_in_a_loop_of_ones_own(own_loop: OwnLoop, callback: str | None) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pytest.importorskip("lightning")
+    _imported("lightning")
     quiet = "enable_progress_bar=False, enable_model_summary=False, logger=False, accelerator='cpu'"
     extra = f", callbacks=[lightning.pytorch.callbacks.{callback}()]" if callback else ""
     change = ("gradient_clip_val=1.0", f"gradient_clip_val=1.0, {quiet}{extra}")
@@ -245,9 +318,7 @@ def test_lightning_in_a_loop_of_ones_own(own_loop: OwnLoop, callback: str | None
 
 
 def test_the_trainer_in_a_loop_of_ones_own(own_loop: OwnLoop) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        transformers = pytest.importorskip("transformers")
+    transformers = _imported("transformers")
 
     def names() -> dict[str, Any]:
         tokens = torch.randint(16, (16, 4), generator=torch.Generator().manual_seed(0))

@@ -81,6 +81,26 @@ STAGES = "".join(
 )
 
 
+def test_a_recipe_and_a_loop_of_1x(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe, loop, shown = (
+        re.findall(rf"^```{kind}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[0]
+        for kind in ("yaml", "python", "text")
+    )
+    Path("recipe.yaml").write_text(recipe)
+    model = nn.Linear(20, 10)
+    names = {
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "loader": [(torch.randn(4, 20), torch.randint(10, (4,)))] * 4,
+        "loss_function": nn.functional.cross_entropy,
+    }
+    exec(compile(loop, "migrating.md", "exec"), names)  # noqa: S102
+    assert capsys.readouterr().out == shown
+
+
 @pytest.mark.parametrize(("name", "now"), NAMES)
 def test_names(name: str, now: str) -> None:
     if now.startswith("Gone"):

@@ -89,13 +89,15 @@ def bench(
 ) -> None:
     """Time models in turns on the same batch.
 
-    MODEL is the folder of a run, of a shrunk model or of a model of Transformers, or timm:NAME,
-    hf:DIR or module.path:callable (your own code). FOLDER:dense, :sparse and :shrunk choose a model
-    of a run; dense is the one that pruning started from, of which only the structure counts.
+    MODEL is the folder of a run, of a shrunk model or of a model of Transformers, a file of
+    sparseml export (FILE.onnx, timed in ONNX Runtime), or timm:NAME, hf:DIR or module.path:callable
+    (your own code). FOLDER:dense, :sparse and :shrunk choose a model of a run; dense is the one
+    that pruning started from, of which only the structure counts.
 
     \b
     Examples:
       sparseml bench output/train/resnet18-my:dense output/train/resnet18-my
+      sparseml bench dense.onnx pruned.onnx --batch 8
       sparseml bench timm:resnet18 timm:mobilenetv2_100 --batch 8 --threads 1
     """
     import torch
@@ -149,6 +151,8 @@ def _require_taken(name: str, model: Any, inputs: Any, first: str) -> None:
 def _named(source: str) -> Any:
     from sparseml.cli.finished import load_dense, load_finished
 
+    if source.lower().endswith(".onnx"):
+        return _onnx_file(source)
     folder, _, variant = source.rpartition(":")
     if folder and Path(folder).expanduser().is_dir():
         if variant == "dense":
@@ -157,6 +161,21 @@ def _named(source: str) -> Any:
             return load_finished(folder, variant)
         raise Problem(f"{source}: after the colon comes dense, sparse or shrunk")
     return load_finished(source)
+
+
+def _onnx_file(path: str) -> Any:
+    from sparseml.report.onnx import OnnxModel
+
+    if not Path(path).expanduser().is_file():
+        raise Problem(f"{path}: no such file")
+    try:
+        return OnnxModel(Path(path).expanduser())
+    except ImportError as error:
+        raise Problem(
+            f"{path} needs {error.name or error}; pip install 'sparseml-next[onnx]'"
+        ) from error
+    except ValueError as error:
+        raise Problem(str(error)) from error
 
 
 def _print(rows: list[dict[str, Any]], batch: int, threads: int) -> None:

@@ -82,6 +82,8 @@ def _modifier_plan(modifier: Modifier, per_epoch: int, steps: int) -> Plan:
     }
     if inert := getattr(modifier, "inert", None):
         return {**found, "inert": inert}
+    if aim := getattr(modifier, "aim", ""):  # a goal, of which a sparsity is a part of the way
+        found["aim"] = aim
     if needs := modifier.needs():
         found["needs"] = needs
     if isinstance(modifier, ScheduledModifier):

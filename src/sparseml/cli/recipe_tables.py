@@ -12,18 +12,10 @@ from sparseml.cli.recipe_plan import Plan, last_of
 from sparseml.cli.recipe_removals import notes as removal_notes
 from sparseml.cli.recipe_removals import rows as removal_rows
 from sparseml.cli.tables import table
+from sparseml.optim.manager import SCHEDULE
 from sparseml.utils.text import shown
 
 MOST_ROWS = 12  # of one modifier, unless all are asked for
-# what the timeline shows already
-SCHEDULE = {
-    "start_epoch",
-    "end_epoch",
-    "update_frequency",
-    "start_step",
-    "end_step",
-    "update_steps",
-}
 
 Rows = Iterable[tuple[str, ...]]
 
@@ -106,8 +98,17 @@ def _row(plan: Plan, number: int, update: Plan) -> tuple[str, ...]:
         str(number),
         _name(plan, number),
         f"{update['kind']}{after}",
-        _span(update, "sparsity") if "sparsity" in update else "",
+        _asked(plan["modifiers"][number - 1], update),
     )
+
+
+def _asked(modifier: Plan, update: Plan) -> str:
+    """Return the sparsity at an update, or how much of the way to a goal it is."""
+    if "sparsity" not in update:
+        return ""
+    if "aim" not in modifier:
+        return _span(update, "sparsity")
+    return f"{last_of(update, 'sparsity'):.1%} of the way"
 
 
 def _span(update: Plan, key: str) -> str:
@@ -189,7 +190,10 @@ def _of_modifier(modifier: Plan, epochs: int) -> Iterator[str]:
             f"asks for a {name.replace('_', ' ')}; without one {without}. Give manager.modify, "
             f"initialize or apply {name}={_HOW_TO_GIVE.get(name, '...')}."
         )
-    if "one_shot_sparsity" in modifier:
+    if "aim" in modifier:
+        asked = modifier["aim"].removeprefix("at the end ")
+        yield f"asks for {asked}; how many units go for that is found when training begins."
+    elif "one_shot_sparsity" in modifier:
         sparsity = modifier["one_shot_sparsity"]
         does = "keeps zero what is" if sparsity is None else f"sparsity {number_text(sparsity)}"
         yield f"in one shot (manager.apply): {does}."
@@ -235,7 +239,10 @@ def _coverage(coverage: Plan) -> Iterator[str]:
         leaves = "" if kind == "embeddings" else "; __ALL_PRUNABLE__ leaves them out"
         yield f"Pruned as well: {_count(kind, found)}, as in {found['first']}{leaves}."
     if unknown := coverage["unknown_weights"]:
-        yield f"{unknown:,} weights keep the zeros that they have; how many, this cannot tell."
+        yield (
+            f"{unknown:,} weights keep the zeros that they have, or lose what a goal takes; how "
+            "many, this cannot tell."
+        )
     if coverage["sparsity"] == 0.0:
         return
     yield (

@@ -6,6 +6,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Generator, Mapping, Sequence
+from inspect import signature
 from typing import Any, TypeVar
 
 from sparseml.optim.base_modifier import BaseModifier
@@ -17,11 +18,21 @@ from sparseml.optim.timeline import TimelineMixin
 from sparseml.utils.atomic import atomic_path
 from sparseml.utils.constants import RECIPE_METADATA_KEY
 from sparseml.utils.paths import clean_path
+from sparseml.utils.text import shown
 
 ModifierList = list[BaseModifier]
 Stages = dict[str, ModifierList]
 ManagerT = TypeVar("ManagerT", bound="BaseManager")
 STRUCTURED_STAGE = "structured_initialize_stage"
+SCHEDULE = {
+    "start_epoch",
+    "end_epoch",
+    "update_frequency",
+    "start_step",
+    "end_step",
+    "update_steps",
+}
+"""Fields that say when a modifier acts."""
 
 
 def _sorted(modifiers: Any) -> ModifierList | OrderedDict[str, ModifierList]:
@@ -82,10 +93,10 @@ class BaseManager(TimelineMixin, BaseObject):
 
     def __repr__(self) -> str:
         members = (
-            f"{'' if stage is None else f'{stage}: '}{type(modifier).__name__} {span_of(modifier)}"
+            f"  {'' if stage is None else f'{stage}: '}{_brief(modifier)}\n"
             for stage, modifier in self.iter_staged_modifiers()
         )
-        return f"{type(self).__name__}({', '.join(map(str.rstrip, members))})"
+        return f"{type(self).__name__}(\n{''.join(members)})"
 
     def __eq__(self, compare: object) -> bool:
         return str(self) == str(compare)
@@ -262,6 +273,18 @@ def span_of(modifier: Any) -> str:
     start, end = bounds
     unit = start.partition(" ")[0]
     return f"{start}..{end.removeprefix(f'{unit} ')}" if start or end else ""
+
+
+def _brief(modifier: BaseModifier) -> str:
+    """Return a modifier in a line: what it says that is not the default, and when it acts."""
+    given, defaults = modifier.props(only_serializable=True), signature(type(modifier)).parameters
+    fields = [
+        f"{name}={shown(given[name])}"
+        for name, parameter in defaults.items()
+        if name in given and name not in SCHEDULE and given[name] not in (parameter.default, [], {})
+    ]
+    span = span_of(modifier)
+    return f"{type(modifier).__name__}({', '.join(fields)}){f', {span}' if span else ''}"
 
 
 def _immediate(modifier: BaseModifier) -> BaseModifier:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 
 from sparseml.report.schema import Latency
 
@@ -78,12 +79,16 @@ def count_text(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def byte_unit(value: float) -> tuple[int, str]:
+    """Return the binary unit for so many bytes: how many bytes it is, and its name."""
+    units = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+    return next((unit for unit in units if value >= unit[0]), (1, "bytes"))
+
+
 def bytes_text(value: float) -> str:
     """Bytes with a binary unit."""
-    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if value >= unit:
-            return f"{value / unit:.{0 if value >= 100 * unit else 1}f} {name}"
-    return f"{value:.0f} bytes"
+    unit, name = byte_unit(value)
+    return f"{value / unit:.{0 if unit == 1 or value >= 100 * unit else 1}f} {name}"
 
 
 def ms_text(value: float) -> str:
@@ -113,6 +118,16 @@ def listed(names: Sequence[str], most: int = 4) -> str:
     """``a, b and c``; of many the first ones, and how many more there are."""
     shown = list(names) if len(names) <= most + 1 else [*names[:most], f"{len(names) - most} more"]
     return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
+
+
+def told_apart(names: Iterable[str], separator: str) -> dict[str, str]:
+    """Return names without the words that all of them begin with."""
+    words = {name: name.split(separator) for name in names}
+    ahead = zip(*words.values(), strict=False) if len(words) > 1 else ()
+    shared = len(list(takewhile(lambda column: len(set(column)) == 1, ahead)))
+    return {
+        name: separator.join(parts[min(shared, len(parts) - 1) :]) for name, parts in words.items()
+    }
 
 
 def ratio_text(ratio: float) -> str:

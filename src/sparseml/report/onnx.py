@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from sparseml.pytorch.units.probing import tensors_in
 from sparseml.pytorch.utils.layers import evaluating
 from sparseml.utils.atomic import atomic_path
+from sparseml.utils.references import described
 
 
 class Exported(NamedTuple):
@@ -53,12 +55,50 @@ def export_onnx(model: nn.Module, inputs: Any, path: str | os.PathLike[str]) -> 
         program.save(str(part), external_data=False)
     target = Path(path).expanduser()
     largest = max((float(one.abs().max()) for one in expected if one.numel()), default=0.0)
-    found = _in_runtime(target, args, kwargs)
     difference = None
-    if found is not None:
-        pairs = zip(expected, found, strict=True)
+    if find_spec("onnxruntime") is not None:
+        pairs = zip(expected, OnnxModel(target)(*args, **kwargs), strict=True)
         difference = max((float((a.float() - b).abs().max()) for a, b in pairs), default=0.0)
     return Exported(target, target.stat().st_size, difference, largest)
+
+
+class OnnxModel(nn.Module):
+    """An ONNX file, computed by ONNX Runtime on the CPU with as many threads as torch has.
+
+    It is called as the model was; its outputs are a tuple of tensors, in float32.
+
+    :raises ImportError: without the packages onnx and onnxruntime
+    :raises ValueError: for what is no ONNX file
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__()
+        import onnx
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        try:
+            weights = onnx.load(path).graph.initializer
+            self.session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # of the packages' own, which are no ValueErrors
+            raise ValueError(f"{path} is no ONNX file: {described(error)}") from error
+        arrays = (torch.from_numpy(onnx.numpy_helper.to_array(one).copy()) for one in weights)
+        self.weights = nn.ParameterList(
+            nn.Parameter(one, requires_grad=False) for one in arrays if one.is_floating_point()
+        )
+        self.inputs = {one.name: one.shape for one in self.session.get_inputs()}
+        shapes = [*self.inputs.values()]
+        if len(shapes) == 1 and len(shapes[0]) == 4:
+            self.default_cfg = {"input_size": tuple(shapes[0][1:])}  # as models of timm tell it
+
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs of the file."""
+        named = {**dict(zip(self.inputs, args, strict=False)), **kwargs}
+        given = {name: named[name].detach().cpu().numpy() for name in self.inputs}
+        return tuple(torch.from_numpy(one).float() for one in self.session.run(None, given))
 
 
 class _Plain(nn.Module):
@@ -94,20 +134,6 @@ def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         raise
     except Exception:  # some models fix the size of their batch
         return torch.onnx.export(model, args, kwargs=kwargs, dynamo=True, verbose=False)
-
-
-def _in_runtime(
-    path: Path, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> list[Tensor] | None:
-    try:
-        import onnxruntime
-    except ImportError:
-        return None
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [one.name for one in session.get_inputs()]
-    named = {**dict(zip(names, args, strict=False)), **kwargs}
-    given = {name: named[name].detach().cpu().numpy() for name in names}
-    return [torch.from_numpy(one).float() for one in session.run(None, given)]
 
 
 @contextmanager

@@ -270,8 +270,11 @@ class TestSummary:
 
 def test_a_manager_at_a_glance(manager):
     assert repr(manager) == (
-        "ScheduledModifierManager(GlobalMagnitudePruningModifier epoch 0..8, "
-        "EpochRangeModifier epoch 0..10)"
+        "ScheduledModifierManager(\n"
+        "  GlobalMagnitudePruningModifier(init_sparsity=0.1, final_sparsity=0.7, "
+        "params='__ALL_PRUNABLE__'), epoch 0..8\n"
+        "  EpochRangeModifier(), epoch 0..10\n"
+        ")"
     )
     staged = ScheduledModifierManager.from_yaml(
         "first:\n  modifiers:\n    - !SetWeightDecayModifier\n      weight_decay: 0.0\n"
@@ -279,6 +282,22 @@ def test_a_manager_at_a_glance(manager):
         "      trainable: False\n      start_step: 5\n"
     )
     assert repr(staged) == (
-        "ScheduledModifierManager(first: SetWeightDecayModifier, "
-        "second: TrainableParamsModifier step 5..)"
+        "ScheduledModifierManager(\n"
+        "  first: SetWeightDecayModifier(weight_decay=0.0)\n"
+        "  second: TrainableParamsModifier(params=['bias'], trainable=False), step 5..\n"
+        ")"
     )
+
+
+def test_of_units_that_are_removed(model):
+    manager = ScheduledModifierManager.from_yaml(
+        "modifiers:\n  - !StructuredPruningModifier\n    params: __STRUCTURED__\n"
+        "    remove: True\n    init_sparsity: 0.0\n    final_sparsity: {params: 0.5}\n"
+        "    start_epoch: 0.0\n    end_epoch: 2.0\n    update_frequency: 1.0\n"
+    )
+    assert str(manager.summary()).endswith("at the end 50.0% of the parameters")
+    _, wrapper = begin(model, manager, 2, example_inputs=torch.ones(2, 20))
+    train(model, wrapper, 5)
+    summary = manager.summary()
+    assert summary.sparse and summary.pruning[0].now is None
+    assert "asked 50.0% of the parameters, counted" in str(summary) and "100 %" not in str(summary)

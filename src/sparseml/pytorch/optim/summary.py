@@ -37,6 +37,7 @@ class PruningSummary:
         many make an epoch is not known yet
     :param empty: the parameters of which nothing is left
     :param broken: the parameters with values that are not finite
+    :param aim: what it asks for in the place of a sparsity, in words, and what was reached
     """
 
     name: str
@@ -49,6 +50,7 @@ class PruningSummary:
     steps_needed: int | None
     empty: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
+    aim: str = ""
 
     @property
     def wrong(self) -> list[str]:
@@ -63,6 +65,7 @@ class PruningSummary:
 
     def __str__(self) -> str:
         parts = [f"{what} {_percent(value)}" for what, value in self._sparsities()]
+        parts += [self.aim] if self.aim else []
         done = f"step {self.steps_done}"
         if self.steps_needed is not None:
             done += f" of {self.steps_needed}"
@@ -177,6 +180,7 @@ def _summary_of(modifier: Any, position: Position | None, module: Module | None)
         found = modifier.selects(module)
     sizes = [one.param.numel() for one in found]
     start, end = modifier.start_epoch, modifier.end_epoch
+    aim, removed = getattr(modifier, "aim", ""), getattr(modifier, "removed", False)
     done, needed = 0, None
     if position is not None:
         first = steps_to(start, position.steps_per_epoch)
@@ -186,14 +190,17 @@ def _summary_of(modifier: Any, position: Position | None, module: Module | None)
     return PruningSummary(
         type(modifier).__name__,
         tuple(one.name for one in found),
-        _overall(getattr(modifier, "applied_sparsity", None), sizes),
-        tensor_list_sparsity(local_part(one.param) for one in found) if found else None,
-        _overall(asked_sparsities(modifier, ONE_SHOT, 1), sizes),
+        None if removed else _overall(getattr(modifier, "applied_sparsity", None), sizes),
+        tensor_list_sparsity(local_part(one.param) for one in found)
+        if found and not removed
+        else None,
+        None if aim else _overall(asked_sparsities(modifier, ONE_SHOT, 1), sizes),
         span_of(modifier),
         done,
         needed,
         tuple(one.name for one in found if _is_empty(one)),
         tuple(one.name for one in found if not bool(local_part(one.param).isfinite().all())),
+        aim,
     )
 
 

@@ -165,6 +165,14 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
         how = "measured" if goal.kind == "speedup" else "counted"
         return f"asked {goal.text()}, {how} {goal.text(self._reached)}"
 
+    @property
+    def aim(self) -> str:
+        """What stands for a sparsity: a goal, and after the removal what was reached; or ""."""
+        if self._removed:
+            return self.reached or "what was pruned is removed"
+        goal = as_goal(self._final_sparsity)
+        return "" if goal is None else f"at the end {goal.text()}"
+
     def initialize(
         self, module: Module, epoch: float = 0, loggers: Loggers = None, **kwargs: Any
     ) -> None:

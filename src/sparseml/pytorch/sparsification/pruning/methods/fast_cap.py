@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -14,12 +15,14 @@ from sparseml.pytorch.functional.second_order.input_moments import InputMoments
 from sparseml.pytorch.functional.selection import lowest_mask, prune_count
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import (
+    BATCHES_OF_INPUTS,
     FisherSettings,
     add_over_ranks,
     require_free,
 )
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
 from sparseml.pytorch.sparsification.pruning.methods.row_passes import RowPasses, RowRule, Shared
+from sparseml.pytorch.sparsification.pruning.methods.trials import best_of_decades
 from sparseml.pytorch.sparsification.pruning.sampling.input_capture import input_moments
 from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes
 from sparseml.pytorch.utils.distributed import add_up, is_distributed, process_rank, world_size
@@ -85,26 +88,36 @@ class FastCAP(Method):
     ) -> list[Outcome]:
         problem = problem.restricted(only)
         problem.require_finite(self._owner)
-        fishers = self._fishers(problem)
-        if not self._rule.plain(problem):
-            damp = self._settings.damp
-            factors = self._factors(problem, fishers) if self._rule.fisher == "both" else None
-            passes = RowPasses(problem, fishers, self._rule, damp, self._owner, factors)
-            return [passes.outcome(problem.one_each(target)) for target in targets]
-        outcomes = []
-        for target in targets:
-            wanted = problem.one_each(target)
-            pruned = [
-                self._pruned(problem, i, f, wanted[i])
-                for i, f in enumerate(fishers)
-                if isinstance(f, ReducedFisher)
-            ]
-            damp = max(damp for _, _, damp in pruned)
-            if damp > self._settings.damp * (1 + 1e-6):
-                text = "%s: a Fisher matrix was not positive definite with damp %g; it took %g"
-                _LOGGER.warning(text, self._owner, self._settings.damp, damp)
-            outcomes.append(problem.outcome([k for k, _, _ in pruned], [w for _, w, _ in pruned]))
-        return outcomes
+        fishers = cache(partial(self._fishers, problem))
+        factors = cache(partial(self._factors, problem, fishers))
+
+        def attempt(asked: float, warn: Callable[[str], None]) -> list[Outcome]:
+            if not self._rule.plain(problem):
+                passes = RowPasses(
+                    problem, fishers(), self._rule, asked, self._owner, warn, factors()
+                )
+                return [passes.outcome(problem.one_each(target)) for target in targets]
+            outcomes = []
+            for target in targets:
+                wanted = problem.one_each(target)
+                pruned = [
+                    self._pruned(problem, index, fisher, wanted[index], asked)
+                    for index, fisher in enumerate(fishers())
+                    if isinstance(fisher, ReducedFisher)
+                ]
+                damp = max(damp for _, _, damp in pruned)
+                if damp > asked * (1 + 1e-6):
+                    warn(
+                        f"{self._owner}: a Fisher matrix was not positive definite with damp "
+                        f"{asked:g}; it took {damp:g}"
+                    )
+                masks, weights = [k for k, _, _ in pruned], [w for _, w, _ in pruned]
+                outcomes.append(problem.outcome(masks, weights))
+            return outcomes
+
+        if not self._settings.auto:
+            return attempt(self._settings.damp, _LOGGER.warning)
+        return best_of_decades(self._owner, problem, targets, self._settings.num_grads, attempt)
 
     def _moments(self, problem: Problem, device: str | None = None) -> list[InputMoments]:
         """Empty moments of all parameters, on their devices."""
@@ -126,6 +139,8 @@ class FastCAP(Method):
             assert problem.sampler is not None
             moments = self._moments(problem)
             found, count = problem.found, self._settings.num_grads
+            if self._rule.fisher == "both":
+                count = -(-count // BATCHES_OF_INPUTS)
             problem.sampler.watch_inputs(problem.module, found, moments, count)
             if is_distributed():
                 for sums in moments:
@@ -149,8 +164,12 @@ class FastCAP(Method):
                 add_over_ranks(fisher)
         return fishers
 
-    def _factors(self, problem: Problem, fishers: Sequence[Shared]) -> list[Tensor]:
+    def _factors(
+        self, problem: Problem, fishers: Callable[[], Sequence[Shared]]
+    ) -> list[Tensor] | None:
         """How much larger than the inputs the gradients of each row are, in the mean square."""
+        if self._rule.fisher != "both":
+            return None
         sums = [torch.zeros(len(weight), dtype=torch.float64) for weight in problem.weights]
         for one in problem.gradients(self._settings.num_grads):
             for index, total in enumerate(sums):
@@ -161,19 +180,19 @@ class FastCAP(Method):
             sums = [add_up(total) for total in sums]
         sizes = [
             float(fisher.matrices().diagonal(dim1=1, dim2=2).sum(1).double().mean())
-            for fisher in fishers
+            for fisher in fishers()
         ]
         tiny = torch.finfo(torch.float32).tiny
         counted = self._settings.num_grads
         return [total / counted / max(size, tiny) for total, size in zip(sums, sizes, strict=True)]
 
     def _pruned(
-        self, problem: Problem, index: int, fisher: ReducedFisher, sparsity: float
+        self, problem: Problem, index: int, fisher: ReducedFisher, sparsity: float, damp: float
     ) -> tuple[Tensor, Tensor, float]:
         """Mask, weight and relative dampening of one parameter; one rank does the work."""
         weight, live = problem.weights[index], problem.live[index]
         count = max(prune_count(weight.numel(), sparsity), int((~live).sum()))
-        new, keep, damp = torch.zeros_like(weight), torch.zeros_like(live), self._settings.damp
+        new, keep = torch.zeros_like(weight), torch.zeros_like(live)
         if index % world_size() == process_rank():
             if bool(fisher.products.any()):
                 new, keep, damp = fast_cap(

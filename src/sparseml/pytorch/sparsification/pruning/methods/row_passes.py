@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,6 +67,7 @@ class RowPasses:
     :param fishers: of the problem's parameters, accumulated
     :param factors: of each row of each parameter, ``[out]``; None where all are 1
     :param owner: the modifier, for messages
+    :param warn: is told where more dampening was needed
     """
 
     problem: Problem
@@ -74,6 +75,7 @@ class RowPasses:
     rule: RowRule
     damp: float
     owner: str
+    warn: Callable[[str], None]
     factors: Sequence[Tensor] | None = None
 
     def outcome(self, targets: Sequence[float]) -> Outcome:
@@ -151,5 +153,7 @@ class RowPasses:
     def _tell(self, rows: Sequence[SharedRows | None]) -> None:
         damp = max((one.damp for one in rows if one is not None), default=0.0)
         if damp > self.damp * (1 + 1e-6):
-            text = "%s: a Fisher matrix was not positive definite with damp %g; it took %g"
-            _LOGGER.warning(text, self.owner, self.damp, damp)
+            self.warn(
+                f"{self.owner}: a Fisher matrix was not positive definite with damp "
+                f"{self.damp:g}; it took {damp:g}"
+            )

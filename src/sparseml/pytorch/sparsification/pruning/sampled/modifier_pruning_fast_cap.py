@@ -24,6 +24,7 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     GradualFields,
 )
 from sparseml.pytorch.sparsification.pruning.settings import fisher_fields
+from sparseml.pytorch.sparsification.pruning.settings.effort import effort_field
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
     MaskType,
     as_count,
@@ -57,12 +58,13 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
     :param num_grads: gradients to sample for each update, on all ranks together; of inputs,
         the batches that are looked at
     :param grad_sampler_kwargs: for the sampler's ``data_loader_builder``
-    :param damp: dampening, relative to the mean diagonal of the Fisher matrix
+    :param damp: dampening, relative to the mean diagonal of each Fisher matrix; or ``auto``, as of
+        :class:`OBSPruningModifier`
     :param fisher_block_size: columns of the matrix that each weight is seen as; not used with
         matrices of inputs, which have all columns of a row
     :param fisher_inv_device: where Fisher matrices live; None: with each weight
     :param block_size: columns that share a threshold and an update; None: all
-    :param fisher_samples: ``batch``, one gradient per batch, or ``sample``, one per sample
+    :param fisher_samples: as of :class:`OBSPruningModifier`
     :param fisher_dtype: ``float32`` or ``float64``
     :param global_sparsity: rank the weights of all parameters together; inputs alone cannot, as
         outputs of different layers have no measure in common
@@ -80,12 +82,14 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
         takes as long for each row as CAP for a block of that size
     :param weight_update: ``sweep``, only columns still to come make up for what goes, or
         ``joint``, the best weights of whole rows for the mask (one Cholesky factor for each row)
+    :param effort: ``fast``, ``balanced`` or ``best``: sets num_grads, fisher_samples,
+        fisher_block_size and damp, whatever is said of them beside
     :raises ValueError: for a field out of its range
     """
 
     mask_type: MaskType = field(as_given, default="unstructured")
     num_grads: int = field(as_count, default=1024)
-    damp: float = field(plainly(fisher_fields.as_damp), default=1e-7)
+    damp: float | str = field(plainly(fisher_fields.as_damp), default=1e-7)
     fisher_block_size: int = field(as_count, default=50)
     fisher_inv_device: str | None = field(fisher_fields.as_device, default=None)
     block_size: int | None = field(fisher_fields.as_optional_count, default=None)
@@ -99,6 +103,7 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
     order: str = new_field(one_of(ORDERS), default="natural")
     ranking: str = new_field(one_of(("columns", "elimination")), default="columns")
     weight_update: str = new_field(one_of(("sweep", "joint")), default="sweep")
+    effort: str | None = effort_field()
     _order_dependence = ""
 
     def _set_up(self) -> None:

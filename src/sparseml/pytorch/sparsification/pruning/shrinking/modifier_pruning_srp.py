@@ -25,10 +25,8 @@ from sparseml.pytorch.sparsification.fields import (
 )
 from sparseml.pytorch.sparsification.modifier import Loggers, PyTorchModifierYAML, ScheduledModifier
 from sparseml.pytorch.sparsification.pruning.sampling.given import LOSSES, parts_of
-from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import (
-    GradientSampler,
-    first_inputs,
-)
+from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
+from sparseml.pytorch.sparsification.pruning.sampling.sampling_data import first_inputs
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
     as_count,
     as_optional_keywords,

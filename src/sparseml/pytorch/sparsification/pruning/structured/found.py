@@ -13,7 +13,7 @@ from sparseml.pytorch.functional.budgets import UnitShares
 from sparseml.pytorch.functional.patterns import Member, Units
 from sparseml.pytorch.functional.selection import prune_count
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
-from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import first_inputs
+from sparseml.pytorch.sparsification.pruning.sampling.sampling_data import first_inputs
 from sparseml.pytorch.sparsification.pruning.structured.costs import MEASURES, time_share
 from sparseml.pytorch.sparsification.pruning.structured.goals import Goal, as_goal, plan_for
 from sparseml.pytorch.sparsification.pruning.structured.unit_scores import kept_units, method_for
