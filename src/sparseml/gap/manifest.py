@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseml.gap.plan import Link
-from sparseml.run.errors import RunError
+from sparseml.run.errors import RunError, one_line
 from sparseml.run.files import atomic_text
 from sparseml.utils.paths import file_digest
 
@@ -73,7 +73,7 @@ class Manifest:
             content = json.loads(self.file.read_text(encoding="utf-8"))
             return {entry["name"]: entry for entry in content["steps"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{self.file} cannot be read: {error}") from error
+            raise RunError(f"{self.file} cannot be read: {one_line(error)}") from error
 
     def _require_same(self, name: str, entry: dict[str, Any], plan: dict[str, Any]) -> None:
         for key, value in plan.items():
