@@ -129,8 +129,11 @@ class StatisticsTuner:
         return Judged(norms, old, averaged(measured, norms), was, now, False, told)
 
     def tune(self, model: nn.Module) -> Judged:
-        """Measure the statistics of a pruned model anew; they stay if they lower its loss."""
-        norms = tunable_norms(model)
+        """Measure the statistics of a pruned model anew; they stay if they lower its loss.
+
+        :raises Unfit: if it has none any more, or the data are too few
+        """
+        norms = norms_to_tune(model)
         old = statistics_of(norms)
         new = averaged(self._measured(model, norms), norms)
         before, after = self._losses(model), self._with(model, norms, new)
