@@ -3,9 +3,9 @@
     python benchmarks/effort.py --models resnet20 small_vit
 
 Prunes small networks by CAP, without training: each of the presets of ``effort``, and variations of
-one number at a time around ``balanced``. Costs are seconds of one run and the training images that
-were drawn; accuracies are those of the first test images, with the statistics of batch norms as
-they were or measured anew on training images, whichever is higher.
+one number at a time around ``balanced``. Costs are seconds of one thread, whatever else the machine
+does, and the training images that were drawn; accuracies are those of the first test images, with
+the statistics of batch norms as they were or measured anew on training images, whichever is higher.
 
 What is found goes to ``results/effort.json``, point by point, and to ``docs/images/effort.svg``;
 ``--draw`` only draws. Points that are there are not measured again, except with ``--again``.
@@ -63,9 +63,9 @@ def measure(name: str, sparsity: float, fields: dict[str, Any], tests: int) -> d
     when = {"start_epoch": 0.0, "end_epoch": 1.0, "update_frequency": 1.0}
     goal = {"init_sparsity": sparsity, "final_sparsity": sparsity, "global_sparsity": True}
     modifier = CAPruningModifier(params=params_to_prune(model), **when, **goal, **fields)
-    start = time.perf_counter()
+    start = time.process_time()
     modifier.initialize(model, float("inf"), grad_sampler={**given, "loss_fn": counted})
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     modifier.finalize(model)
     found = {"kept": accuracy(model, test)}
     if any(isinstance(part, nn.BatchNorm2d) for part in model.modules()):
@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--draw", action="store_true")
     args = parser.parse_args()
+    torch.set_num_threads(1)
     file = RESULTS / "effort.json"
     networks = json.loads(file.read_text()).get("networks", {}) if file.exists() else {}
     for name in () if args.draw else args.models:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ from sparseml.pytorch.sparsification.pruning import (
 )
 from sparseml.pytorch.sparsification.statistics import StatisticsTuner, tunable_norms
 from sparseml.pytorch.utils.tensors.stats import tensor_list_sparsity
+from sparseml.run.errors import run_reported
 
 ROOT = Path(__file__).parents[1]
 PAGE, PICTURE = ROOT / "docs/second_order.md", ROOT / "docs/images/cifar_one_shot.svg"
@@ -326,4 +328,4 @@ def _accuracy(net: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_reported(main))

@@ -22,6 +22,7 @@ CIFAR-10: gradients on 20,000 training images, accuracies on all 10,000 test ima
 from __future__ import annotations
 
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from typing import Any
 
 from study_results import COMMITTED, StudyResults, beside, settle
 from study_tasks import PAGE, TASKS, call, require_data, study_parser
+
+from sparseml.run.errors import run_reported
 
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 FISHER = {"fisher_block_size": 64, "damp": 1e-6}
@@ -164,4 +167,4 @@ def render(results: StudyResults, tuned: bool) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_reported(main))

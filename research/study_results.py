@@ -44,17 +44,21 @@ class StudyResults:
     def rows(self, path: Path | None = None) -> list[Row]:
         """What is there now.
 
-        :raises ValueError: if it was found with other settings
+        :raises ValueError: if it was found with other settings, or cannot be read
         """
         path = path or self.path
         if not path.exists():
             return []
-        content = json.loads(path.read_text())
-        if content["settings"] != self.settings:
+        try:
+            content = json.loads(path.read_bytes())
+            settings: dict[str, Any] = content["settings"]
+            rows: list[Row] = content["results"]
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"{path} holds no results of a study: {error}") from error
+        if settings != self.settings:
             raise ValueError(
-                f"{path} holds results of other settings, {content['settings']}: give another --out"
+                f"{path} holds results of other settings, {settings}: give another --out"
             )
-        rows: list[Row] = content["results"]
         return rows
 
     def missing(self, model: str, method: str, seed: int, wanted: Sequence[float]) -> list[float]:

@@ -336,3 +336,22 @@ def test_a_run_records_what_it_was_measured_on_and_by(
         "sparse": 21,
     }
     assert result["variants"]["dense"]["trained"] is loaded
+
+
+def test_an_effort_chooses_the_dampening_and_leaves_it_in_the_run(
+    flags: list[Any], call: Any, workplace: Path
+) -> None:
+    recipe = RECIPE.replace("GlobalMagnitude", "CA").rstrip()
+    (workplace / "cap.yaml").write_text(recipe + "\n      num_grads: 6\n      damp: 1.0e-4\n")
+    given = [*flags, "--recipe", "cap.yaml", "-gb", 8, "--latency-rounds", 0, "--effort", "fast"]
+    done = call(SCRIPT, *given, "--sparsities", 0.5, 0.75)
+    assert "512 gradients of 64 batches of 8, 512 inputs" in done.out
+    for sparsity in (0.5, 0.75):
+        folder = workplace / f"out/run/sparsity={sparsity}"
+        notes = json.loads((folder / "result.json").read_text())["notes"]
+        (note,) = [one for one in notes if "damp: auto chose" in one]
+        assert f"at sparsity {sparsity}" in note
+        assert "effort: fast" in (folder / "recipe.yaml").read_text()
+    (workplace / "plain.yaml").write_text(RECIPE)
+    done = call(SCRIPT, *flags, "--recipe", "plain.yaml", "--effort", "fast", fails=True)
+    assert "--effort fast: plain.yaml has no modifier with an effort" in done.error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
 import time
@@ -12,12 +11,14 @@ from typing import Any
 
 from torch import nn
 
-from sparseml.pytorch.functional.second_order.obs import tell_without_numba
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.optim.summary import steps_to
 from sparseml.pytorch.sparsification.planning import Prunes, asked_sparsities
 from sparseml.pytorch.sparsification.pruning import CAPruningModifier
-from sparseml.pytorch.utils.processor import fast_bfloat16
+from sparseml.pytorch.sparsification.pruning.settings.processor import (
+    fast_bfloat16,
+    tell_without_numba,
+)
 from sparseml.run.errors import RunError, one_line
 from sparseml.run.progress import say
 from sparseml.run.session import Session
@@ -187,7 +188,7 @@ def foretell(
         )
     samplers = [one for one in manager.pruning_modifiers if _gradients(one)]
     eliminating = any(isinstance(one, CAPruningModifier) for one in samplers)
-    if cpu and eliminating and not importlib.util.find_spec("numba"):
+    if cpu and eliminating:
         tell_without_numba()
     first = 0
     for modifier in samplers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -138,25 +139,38 @@ def test_processes_that_were_given_other_things_are_told(
         assert ended.status == 1 and f"CallbackError: {told}" in ended.error, ended.error
 
 
-def test_another_process_cannot_write_into_the_folder(trainer_of: Any, in_two: Any) -> None:
+def test_another_process_cannot_write_into_the_folder(
+    trainer_of: Any, in_two: Any, tmp_path: Path
+) -> None:
     """Until the run there ends."""
+    tried = tmp_path / "tried"
+
+    class Waits(transformers.TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 0:
+                (tmp_path / "begun").touch()
+                _await(tried)
 
     def train(rank: int) -> None:
         for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):  # each of them alone
             del os.environ[name]
-        trainer_of(RECIPE, max_steps=1).train()
+        trainer = trainer_of(RECIPE)
+        if rank == 0:
+            trainer.add_callback(Waits())
+        else:
+            _await(tmp_path / "begun")
+        try:
+            trainer.train()
+        finally:
+            tried.touch()
 
-    class Meanwhile(transformers.TrainerCallback):
-        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == 1:
-                ends.extend(in_two(train))
-
-    ends: list[Any] = []
-    trainer = trainer_of(RECIPE)
-    trainer.add_callback(Meanwhile())
-    trainer.train()
-    assert len(ends) == 2
-    for ended in ends:
-        assert ended.status == 1 and "another process is writing into" in ended.error, ended.error
-    first, _ = in_two(lambda rank: train(rank) if rank == 0 else None)
+    first, second = in_two(train)
     assert first.status == 0, first.error
+    assert second.status == 1 and "another process is writing into" in second.error, second.error
+    trainer_of(RECIPE).train()
+
+
+def _await(file: Path) -> None:
+    end = time.monotonic() + 60
+    while not file.exists() and time.monotonic() < end:
+        time.sleep(0.02)

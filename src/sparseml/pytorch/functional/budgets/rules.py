@@ -173,12 +173,14 @@ class Global(Budget):
         sparsity_bounds([], self.floor)
 
     def check(self, pools: Pools, target: Target) -> None:
-        self._planned(pools, common_target(target))
+        plan = self._planned if self.floor else self._plan
+        plan(pools, common_target(target))
 
     def choose(self, pools: Pools, target: Target, spread_ties: bool = False) -> list[Tensor]:
         if not pools:
             return []
-        total, first, last = self._planned(pools, common_target(target))
+        plan = self._planned if self.floor else self._plan
+        total, first, last = plan(pools, common_target(target))
         if self._limited:
             return lowest_units(pools, total, first, last)
         spread_ties = spread_ties and all(pool.full == 1.0 for pool in pools)
@@ -206,8 +208,6 @@ class Global(Budget):
         try:
             return self._plan(pools, sparsity)
         except ValueError:
-            if not self.floor:
-                raise
             return replace(self, floor=0.0)._plan(pools, sparsity)
 
     def _plan(self, pools: Pools, sparsity: float) -> tuple[int, list[int], list[int]]:

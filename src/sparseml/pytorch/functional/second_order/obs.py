@@ -11,8 +11,6 @@ removing a set P, with the best compensation by the rest, costs
 
 from __future__ import annotations
 
-import logging
-from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -27,7 +25,6 @@ BACKENDS = ("auto", "numba", "torch")
 ``torch``: many blocks at once by batched matrix products, any device. ``auto``: numba on the CPU
 where it is installed, else torch. All compute the same numbers up to rounding."""
 
-_LOGGER = logging.getLogger(__name__)
 _EPSILON = torch.finfo(torch.float32).eps
 _CHUNK_BYTES = 1 << 24
 
@@ -179,24 +176,12 @@ def kernels_for(device: torch.device, backend: str = "auto") -> ModuleType:
     on_cpu = device.type == "cpu"
     if backend == "numba" and not on_cpu:
         raise ValueError(f"the numba kernels run on the CPU only, found tensors on {device}")
-    if backend == "torch" or not on_cpu:
-        return batched
-    if backend == "auto" and not find_spec("numba"):
-        tell_without_numba()
+    if backend == "torch" or not (on_cpu and (backend == "numba" or find_spec("numba"))):
         return batched
     # Imported here because numba is optional and slow to import.
     from sparseml.pytorch.functional.second_order import numba_cpu
 
     return numba_cpu
-
-
-@cache
-def tell_without_numba() -> None:
-    """Warn, the first time, that eliminating weights on a CPU is slow without numba."""
-    _LOGGER.warning(
-        "numba is not installed: CAP takes ten times as long to eliminate weights on a CPU; "
-        "pip install sparseml-next[numba]"
-    )
 
 
 def pivot_floor(inverse: Tensor) -> Tensor:

@@ -122,8 +122,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._door: Any = None  # what SparseML 1.x calls mask creator, scorer and module masks
         self._applied_sparsity: Target | None = None
         self._observed = False
-        self.notes: list[str] = []
-        """Sentences on what was chosen at updates, for those who read of the run."""
+        self.notes: list[str] = []  # sentences on what was chosen, for those who read of the run
 
     params = field(as_names)
     exclude = for_all(as_optional_names, default=None)
@@ -219,8 +218,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         :param kwargs: ``grad_sampler``, for methods that sample gradients; ``masters`` of MaskSet
         :raises ValueError: when nothing is selected, for parameters without values, and for those
             that the masks do not fit
-        :raises RuntimeError: for an entry of ``params`` that matches nothing, and where the memory
-            or the ``grad_sampler`` that a method needs is not there
+        :raises RuntimeError: for an entry of ``params`` without a match, and what a method lacks
         """
         self._release_masks()
         self._method = self._get_method()
@@ -369,7 +367,10 @@ class BasePruningModifier(ScheduledUpdateModifier):
         sizes = [param.numel() for param in masks.params]
         if target and sizes != masks.original_sizes:
             target = self._remaining(target, sizes)
-        reach(self, module, target)
+        if self._num_recomputations > 1:
+            return reach(self, module, target)
+        masks.take(outcome := self._method.outcomes(self.problem(module), [target])[0])
+        self.notes += outcome.notes
 
     def _remaining(self, target: Any, sizes: Sequence[int]) -> Any:
         """The target for what is left, where weights have been removed since the start."""

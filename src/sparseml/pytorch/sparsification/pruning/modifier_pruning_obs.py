@@ -45,7 +45,7 @@ class OBSPruningModifier(BaseGradualPruningModifier):
     |       update_frequency: 1.0
 
     The default of one weight per block, that of SparseML 1.x, knows no correlations: the ready
-    recipes have blocks of 192 (ViTs) or 256 (ResNets) and ``damp: 1e-6``.
+    recipes have blocks of 192 (ViTs) or 256 (ResNets) and ``damp: auto``.
 
     :param mask_type: as of :class:`GMPruningModifier`. Units that do not lie in one block of the
         Fisher matrix cost what their parts in each block cost together

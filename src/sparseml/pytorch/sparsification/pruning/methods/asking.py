@@ -27,15 +27,13 @@ def reach(modifier: Any, module: Module, target: Target) -> None:
     """Prune to a target, in as many steps as the modifier's fields say."""
     count, curve = modifier._num_recomputations, modifier._recomputation_inter_func
     problem = modifier.problem(module)
-    if count == 1:
-        _take(modifier, modifier.method.outcomes(problem, [target])[0])
-        return
     start, goal = problem.present(), problem.one_each(target)
     for step in range(1, count + 1):
         pairs = zip(start, goal, strict=True)
         asked = [interpolate(step, 0, count, low, high, curve) for low, high in pairs]
         outcome = modifier.method.outcomes(problem, [asked])[0]
-        _take(modifier, outcome)
+        modifier.masks.take(outcome)
+        modifier.notes += outcome.notes
         problem = replace(modifier.problem(module), near=outcome.decade)
 
 
@@ -57,11 +55,6 @@ def outcomes(modifier: Any, module: Module, targets: Sequence[Target]) -> Iterat
             outcome = _present(modifier.masks)
         outcome.notes = tuple(modifier.notes[before:])
         yield outcome
-
-
-def _take(modifier: Any, outcome: Outcome) -> None:
-    modifier.masks.take(outcome)
-    modifier.notes += outcome.notes
 
 
 @contextlib.contextmanager

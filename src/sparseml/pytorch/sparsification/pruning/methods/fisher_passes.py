@@ -150,32 +150,62 @@ class FisherPasses:
         :raises RuntimeError: naming a parameter without gradient, and when too many gradients are
             not finite
         """
-        fishers = self.sums[0] if self.sums else self._estimated(group)
-        if self.sums is not None:
-            self.sums[:] = [fishers]
-        problem, settings = self.problem, self.settings
-        damp = settings.damp
-        if settings.relative:
-            damp *= self._mean_diagonal(fishers)
+        problem, settings, layouts = self.problem, self.settings, self.layouts
+        if not self.sums:
+            self.require_memory(group)
+            problem.require_finite(self.owner)
+            several, own = is_distributed(), group
+            if several:
+                owners = share_out(group, layouts, world_size())
+                own = owners[process_rank()]
+            fishers = [
+                BlockFisher(
+                    layouts[piece.index],
+                    dtype=settings.dtype,
+                    device=settings.device or problem.weights[piece.index].device,
+                    blocks=piece.rows,
+                )
+                for piece in own
+            ]
+            gradients = problem.gradients(settings.num_grads, sorted({p.index for p in group}))
+            if several and not problem.same_gradients:
+                for parts in exchange(gradients, owners, layouts, settings.dtype):
+                    for fisher, part in zip(fishers, parts, strict=True):
+                        fisher.accumulate_blocks(part)
+            else:
+                for one in gradients:
+                    for piece, fisher in zip(own, fishers, strict=True):
+                        blocks = layouts[piece.index].to_blocks(one.of(piece.index))
+                        fisher.accumulate_blocks(blocks[:, piece.rows])
+            problem.require_sound()
+            summed = list(zip(own, fishers, strict=True))
+            if self.sums is not None:
+                self.sums.append(summed)
+        else:
+            summed = self.sums[0]
+        damp = settings.damp * (self._mean_diagonal(summed) if settings.relative else 1.0)
         held: Held = []
         name = ""
         try:
-            for piece, fisher in fishers:
+            for piece, fisher in summed:
                 name, live = problem.names[piece.index], problem.live[piece.index]
                 held.append((piece, fisher.factor(damp, live, keep=self.sums is not None)))
         except ValueError as error:
             raise ValueError(f"{self.owner}: {name}: {error}") from error
+        if any(bool((inverse.dampening > damp * (1 + 1e-6)).any()) for _, inverse in held):
+            self._tell_raised(held, damp)
+        return held
+
+    def _tell_raised(self, held: Held, damp: float) -> None:
         dampings = [inverse.dampening for _, inverse in held]
         raised = sum(int((one > damp * (1 + 1e-6)).sum()) for one in dampings)
-        if raised:
-            highest = max(float(one.max()) for one in dampings)
-            self.warn(
-                f"{self.owner}: {raised} of {sum(map(len, dampings))} Fisher blocks were not "
-                f"positive definite with damp {damp:g}; they got more dampening, at most "
-                f"{highest:g}. Set damp: {highest:g}, take more gradients, or use fisher_dtype: "
-                "float64"
-            )
-        return held
+        highest = max(float(one.max()) for one in dampings if len(one))
+        self.warn(
+            f"{self.owner}: {raised} of {sum(map(len, dampings))} Fisher blocks were not "
+            f"positive definite with damp {damp:g}; they got more dampening, at most "
+            f"{highest:g}. Set damp: {highest:g}, take more gradients, or use fisher_dtype: "
+            "float64"
+        )
 
     def _mean_diagonal(self, fishers: Iterable[tuple[Piece, BlockFisher]]) -> float:
         """The mean squared gradient of a weight, over the weights that are left, on all ranks."""
@@ -192,38 +222,6 @@ class FisherPasses:
                 "matrix is none; set damp to a number"
             )
         return float(squares / count)
-
-    def _estimated(self, group: list[Piece]) -> Sums:
-        """Sums of products of gradients, of the blocks that are this rank's to hold."""
-        self.require_memory(group)
-        problem, settings, layouts = self.problem, self.settings, self.layouts
-        problem.require_finite(self.owner)
-        several, own = is_distributed(), group
-        if several:
-            owners = share_out(group, layouts, world_size())
-            own = owners[process_rank()]
-        fishers = [
-            BlockFisher(
-                layouts[piece.index],
-                dtype=settings.dtype,
-                device=settings.device or problem.weights[piece.index].device,
-                blocks=piece.rows,
-            )
-            for piece in own
-        ]
-        used = sorted({piece.index for piece in group})
-        gradients = problem.gradients(settings.num_grads, used)
-        if several and not problem.same_gradients:
-            for parts in exchange(gradients, owners, layouts, settings.dtype):
-                for fisher, part in zip(fishers, parts, strict=True):
-                    fisher.accumulate_blocks(part)
-        else:
-            for one in gradients:
-                for piece, fisher in zip(own, fishers, strict=True):
-                    blocks = layouts[piece.index].to_blocks(one.of(piece.index))
-                    fisher.accumulate_blocks(blocks[:, piece.rows])
-        problem.require_sound()
-        return list(zip(own, fishers, strict=True))
 
     def joined(self, indices: Sequence[int], found: Iterable[tuple[Piece, Tensor]]) -> list[Tensor]:
         """Put the blocks that all ranks hold together to tensors of the weights' shapes.

@@ -154,24 +154,6 @@ class Problem:
             for name, mask in zip(self.masks.full_names, self.masks.masks, strict=True)
         )
 
-    def tell_floors(self, outcome: Outcome, target: Target) -> None:
-        """Log, and note in the outcome, which parameters a budget's floor has kept from more."""
-        budget = self.budget
-        if not isinstance(budget, Global) or not budget.floor:
-            return
-        told = []
-        for name, asked in zip(self.names, self.one_each(target), strict=True):
-            mask = outcome[name].mask
-            kept, least = int(mask.sum()), mask.numel() - budget.cap(mask.numel(), asked)
-            if kept <= 1.01 * least:
-                told.append(f"{name} ({kept} of {mask.numel()})")
-        if told:
-            more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
-            note = "layer_floor kept weights that ranking all together would have pruned, in "
-            note += ", ".join(told[:_SHOWN]) + more
-            _LOGGER.info(note)
-            outcome.notes = (*outcome.notes, note)
-
     def gradients(self, count: int, indices: Sequence[int] | None = None) -> Iterator[Gradients]:
         """Sample gradients, ``[n, out, in, *kernel]`` each.
 
@@ -278,8 +260,9 @@ class Method:
             if targets == [present]:
                 return [problem.outcome(problem.live)]
         decided = self.decide(problem, targets)
-        for outcome, target in zip(decided, targets, strict=True):
-            problem.tell_floors(outcome, target)
+        if isinstance(problem.budget, Global) and problem.budget.floor:
+            for outcome, target in zip(decided, targets, strict=True):
+                _tell_floors(problem, problem.budget, outcome, target)
         return decided
 
     def scores(self, problem: Problem) -> list[Tensor]:
@@ -296,3 +279,19 @@ class Method:
     def load_progress_state(self, state: dict[str, Any]) -> None:
         """Restore :meth:`progress_state`."""
         restore_progress(self, state)
+
+
+def _tell_floors(problem: Problem, budget: Global, outcome: Outcome, target: Target) -> None:
+    """Log, and note in the outcome, which parameters a budget's floor has kept from more."""
+    told = []
+    for name, asked in zip(problem.names, problem.one_each(target), strict=True):
+        mask = outcome[name].mask
+        kept, least = int(mask.sum()), mask.numel() - budget.cap(mask.numel(), asked)
+        if kept <= 1.01 * least:
+            told.append(f"{name} ({kept} of {mask.numel()})")
+    if told:
+        more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
+        note = "layer_floor kept weights that ranking all together would have pruned, in "
+        note += ", ".join(told[:_SHOWN]) + more
+        _LOGGER.info(note)
+        outcome.notes = (*outcome.notes, note)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -39,15 +39,13 @@ def best_of_decades(
     """Return for each target the outcome whose loss is lowest on batches kept out of the estimate.
 
     Where training follows, it is the one of the largest dampening whose loss is the lowest but for
-    sampling error, and batch norms are judged by the statistics that they will learn.
-
-    The model is as it was in the end, bit by bit. All ranks see all losses, and decide alike.
+    sampling error, and batch norms are judged by the statistics that they will learn. The model is
+    as it was in the end, bit by bit. All ranks see all losses, and decide alike.
 
     :param owner: the modifier, for messages
     :param gradients: how many are about to be sampled for the estimate
     :param attempt: makes the outcomes; estimates when it is first called
-    :raises RuntimeError: without a sampler, where the data are too few to keep any out, and where
-        no dampening gives a finite loss
+    :raises RuntimeError: without a sampler, with too few data, and where no loss is finite
     """
     if problem.sampler is None:
         raise RuntimeError(f"{owner}: damp: auto needs a grad_sampler, to judge by the loss")
@@ -55,18 +53,20 @@ def best_of_decades(
     held_out = problem.sampler.keep_out(module, gradients)
     # training measures statistics anew; after one shot they are where that makes for a lower loss
     statistics = ([True] if problem.ahead else [False, True]) if learning_norms(module) else [False]
-    made: dict[int, list[Outcome]] = {}
+    leading: dict[int, tuple[int, float, Outcome]] = {}  # of each target, not to hold them all
     warnings: dict[int, list[str]] = {}
 
     def judge(decade: int) -> list[list[float]]:
         told = warnings[decade] = []
         outcomes = attempt(10.0**decade, told.append)
         losses = []
-        for outcome in outcomes:
+        for place, outcome in enumerate(outcomes):
             with undisturbed(module), _written(problem, outcome):
                 ways = [held_out.losses(module, way) for way in statistics]
             losses.append(min(ways, key=mean_loss))
-        made[decade] = outcomes
+            mean = mean_loss(losses[-1])
+            if place not in leading or mean < leading[place][1]:
+                leading[place] = decade, mean, outcome
         return losses
 
     highest = _AHEAD_HIGHEST if problem.ahead else HIGHEST
@@ -74,27 +74,37 @@ def best_of_decades(
     chosen = []
     for place, tried in enumerate(found):
         best = best_decade(tried, _AHEAD_ERRORS if problem.ahead else None)
-        outcome = made[best][place]
+        decade, _, outcome = leading[place]
         losses = {decade: mean_loss(each) for decade, each in tried.items()}
         if losses[best] == float("inf"):
-            raise RuntimeError(
-                f"{owner}: damp: auto found no dampening that gives a finite loss, tried "
-                f"{', '.join(f'1e{decade}' for decade in losses)} of the mean diagonal; check the "
-                "loss and the data of the grad_sampler"
-            )
-        told = ", ".join(f"1e{decade}: {loss:.4g}" for decade, loss in losses.items())
-        asked = problem.one_each(targets[place])
-        goal = f" at sparsity {asked[0]:.4g}" if len(set(asked)) == 1 else ""
-        note = (
-            f"{owner}{goal}: damp: auto chose 1e{best} of the Fisher matrix's mean diagonal, by "
-            f"the loss on {held_out.samples} samples kept out of it ({told})"
-        )
+            raise _without_loss(owner, losses)
+        if decade != best:  # a larger one that is as good
+            outcome = attempt(10.0**best, lambda _: None)[place]
+        asked = set(problem.one_each(targets[place]))
+        goal = f" at sparsity {asked.pop():.4g}" if len(asked) == 1 else ""
+        note = _note(f"{owner}{goal}", best, losses, held_out.samples)
         _LOGGER.info(note)
         for warning in warnings[best]:
             _LOGGER.warning(warning)
         outcome.notes, outcome.decade = (*outcome.notes, note), best
         chosen.append(outcome)
     return chosen
+
+
+def _without_loss(owner: str, tried: Iterable[int]) -> RuntimeError:
+    return RuntimeError(
+        f"{owner}: damp: auto found no dampening that gives a finite loss, tried "
+        f"{', '.join(f'1e{decade}' for decade in tried)} of the mean diagonal; check the loss and "
+        "the data of the grad_sampler"
+    )
+
+
+def _note(owner: str, best: int, losses: Mapping[int, float], samples: int) -> str:
+    told = ", ".join(f"1e{decade}: {loss:.4g}" for decade, loss in losses.items())
+    return (
+        f"{owner}: damp: auto chose 1e{best} of the Fisher matrix's mean diagonal, by the loss on "
+        f"{samples} samples kept out of it ({told})"
+    )
 
 
 @contextmanager

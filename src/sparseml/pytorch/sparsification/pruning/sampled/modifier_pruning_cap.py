@@ -40,11 +40,11 @@ class CAPruningModifier(BaseGradualPruningModifier):
     |       update_frequency: 2.0
     |       params: ['re:.*(attn.(qkv|proj)|mlp.fc\\d+).weight']
     |       num_grads: 4096
-    |       damp: 1e-8
+    |       damp: auto
     |       fisher_block_size: 192
 
     :param fisher_block_size: weights per block; it and ``damp`` have their old defaults for old
-        recipes, the ready recipes have 256 for ResNets and 192 for ViTs, with ``damp: 1e-8``
+        recipes, the ready recipes have 256 for ResNets and 192 for ViTs, with ``damp: auto``
     :param weight_update: ``joint``, the best one for all that go, or ``simultaneous``, as SparseML
         1.x adds up the updates of single weights
     :param mask_type: ``unstructured``, runs of inputs (``block4``, ``1x8``, ``[1, 8]``) or ``N:M``,

@@ -25,8 +25,8 @@ the optimizer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,27 +38,24 @@ from tqdm.auto import tqdm
 from sparseml.pytorch.sparsification.pruning.sampling.given import call_builder, parts_of
 from sparseml.pytorch.sparsification.pruning.sampling.held_out import (
     HeldOut,
+    KeptOut,
     joined,
     learning_norms,
     wanted_batches,
 )
 from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import LayerCapture
-from sparseml.pytorch.sparsification.pruning.sampling.sampling_data import (
-    SamplingData,
-    first_inputs,
-)
+from sparseml.pytorch.sparsification.pruning.settings.processor import tell_slow_bfloat16
 from sparseml.pytorch.utils.distributed import any_rank, is_distributed, process_rank, world_size
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import NamedLayerParam
-from sparseml.pytorch.utils.processor import tell_slow_bfloat16
+from sparseml.pytorch.utils.saving.rng import OwnRandomNumbers
 from sparseml.pytorch.utils.tensors.sharded import full_value, is_sharded
 
 _LOGGER = logging.getLogger(__name__)
 _MOST_SKIPPED = 0.1
 _FLOAT16_SCALE = 1024.0
 _MOST_VALUES = 1 << 28  # of one parameter's gradients at a time
-
-__all__ = ["GradientSampler", "Gradients", "SamplingData", "first_inputs", "undisturbed"]
+_END = object()
 
 
 @dataclass(frozen=True)
@@ -120,6 +117,7 @@ class GradientSampler:
         self._hide_bar = process_rank() != 0 or (None if show is None else not show)
         self._data = SamplingData(lambda: call_builder(builder, kwargs), owner)
         self._failure = ""
+        self._kept: KeptOut | None = None
         self.same_on_all_ranks = False
 
     def gradients(
@@ -176,23 +174,20 @@ class GradientSampler:
         :raises RuntimeError: on all ranks, where one has too few data to keep any out
         """
         share = gradients if self.same_on_all_ranks else -(-gradients // world_size())
-        failure, kept = "", []
+        per_sample, self._kept = self._per_sample is not False, KeptOut(self._data, self._owner)
         with self._data.random_numbers.drawing():
-            try:
-                kept = self._data.keep_out(
-                    lambda samples: wanted_batches(share, samples, self._per_sample is not False)
-                )
-            except RuntimeError as error:
-                failure = str(error)
+            failure = self._kept.draw(lambda samples: wanted_batches(share, samples, per_sample))
         if any_rank(bool(failure)):
             raise RuntimeError(failure or f"{self._owner}: another rank has too few data")
+        kept = self._kept.batches
         if learning_norms(module):
             kept = joined(kept)
         return HeldOut(kept, lambda model, batch: self._forward(model, *batch) / self._scale)
 
     def require_sound(self) -> None:
         """Raise a RuntimeError, on all ranks, if too many sampled gradients were not finite."""
-        self._data.tell_if_seen()
+        if self._kept is not None:
+            self._kept.tell_if_seen()
         if any_rank(bool(self._failure)):
             raise RuntimeError(self._failure or f"{self._owner}: sampling failed on another rank")
 
@@ -209,49 +204,32 @@ class GradientSampler:
     ) -> list[Gradients]:
         """The gradients of the next batch, in parts; none if they are not finite."""
         batch = self._data.next_batch()
-        shared = self.same_on_all_ranks and is_distributed()
-        if self._per_sample is None and shared:
-            self._per_sample = False
-        if self._per_sample is None:
-            try:
-                return self._of_samples(module, params, batch, most)
-            except RuntimeError as error:  # or the loss fails below, too
-                self._per_sample = False
-                _LOGGER.warning("%s; one gradient per batch is taken", error)
-        elif self._per_sample and not shared:
-            return self._of_samples(module, params, batch, most)
-        if shared:
+        if self._kept is not None:
+            batch = self._kept.but(batch)
+        if self.same_on_all_ranks and is_distributed():
             found = self._sharded(module, params, batch)
-        else:
-            with torch.enable_grad():
-                loss = self._forward(module, *batch)
-            found = self._checked(params, self._grads(loss, [one.param for one in params]))
-        return [] if found is None else [found]
-
-    def _of_samples(
-        self, module: Module, params: Sequence[NamedLayerParam], batch: Any, most: int
-    ) -> list[Gradients]:
-        with LayerCapture(params, batch[:2], self._owner) as watch, torch.enable_grad():
-            loss = self._forward(module, *batch)
-        found = self._checked(params, self._grads(loss, watch.outputs()))
-        if found is None:
-            return []
-        each, count = found.of, min(watch.samples, most)
-        largest = max(one.param.numel() for one in params)
-        step = max(1, _MOST_VALUES // largest)
-
-        def part(start: int) -> Gradients:
-            rows = slice(start, min(start + step, count))
-            of: Any = lambda index: watch.gradients(each(index)[0], index, rows)  # noqa: E731
-            return Gradients(rows.stop - rows.start, of)
-
-        return [part(start) for start in range(0, count, step)]
-
-    def _grads(self, loss: Tensor, outputs: Sequence[Tensor]) -> Sequence[Tensor | None]:
+            return [] if found is None else [found]
+        loss, outputs, watch = None, [found.param for found in params], None
+        while loss is None:
+            try:
+                each = self._per_sample is not False
+                watch = LayerCapture(params, batch[:2], self._owner) if each else None
+                with watch or nullcontext(), torch.enable_grad():
+                    loss = self._forward(module, *batch)
+                outputs = watch.outputs() if watch else outputs
+            except RuntimeError as error:  # noqa: PERF203  at most once
+                if self._per_sample is not None:
+                    raise
+                _LOGGER.warning("%s; one gradient per batch is taken", error)
+                loss, self._per_sample = None, False  # if it was another fault, it comes again
         if not bool(loss.isfinite()):
-            return [torch.full((), torch.nan)] * len(outputs)
+            return []
         with torch.autocast(loss.device.type, enabled=False):  # also that of the training around
-            return torch.autograd.grad(loss, outputs, allow_unused=True)
+            grads = torch.autograd.grad(loss, outputs, allow_unused=True)
+        found = self._checked(params, grads)
+        if watch is None or found is None:
+            return [] if found is None else [found]
+        return _parts(watch, found, params, most)
 
     def _sharded(
         self, module: Module, params: Sequence[NamedLayerParam], batch: tuple[Any, Any, Any]
@@ -303,3 +281,117 @@ class GradientSampler:
 
     def _refusal(self, found: NamedLayerParam, why: str) -> RuntimeError:
         return RuntimeError(f"{self._owner} prunes {found.name} by its gradients, but {why}")
+
+
+def _parts(
+    watch: LayerCapture, found: Gradients, params: Sequence[NamedLayerParam], most: int
+) -> list[Gradients]:
+    """The gradients of single samples, so many at a time as memory should hold."""
+    count = min(watch.samples, most)
+    step = max(1, _MOST_VALUES // max(one.param.numel() for one in params))
+
+    def part(start: int) -> Gradients:
+        rows = slice(start, min(start + step, count))
+        return Gradients(
+            rows.stop - start, lambda index: watch.gradients(found.of(index)[0], index, rows)
+        )
+
+    return [part(start) for start in range(0, count, step)]
+
+
+class SamplingData:
+    """An endless stream of batches that goes on where it stopped, also in a resumed run.
+
+    The loader is gone through once more when its batches are used up; one that is an iterator
+    itself is built anew. Each round through the loader draws random numbers of its own, from the
+    seed of this process, its rank and the number of the round, while those of the training stay as
+    they are. So a resumed run repeats a round and skips what has been drawn of it.
+
+    :param build: returns the loader: an iterable of batches, or a callable that returns one. If it
+        has ``state_dict`` and ``load_state_dict``, its state at the beginning of a round is kept
+    :param owner: for messages
+    """
+
+    def __init__(self, build: Callable[[], Any], owner: str) -> None:
+        self._build, self._owner = build, owner
+        self._seed = torch.initial_seed()
+        self._loader: Any = build()
+        self._loader_state: Any = None
+        self._batches: Iterator[Any] | None = None
+        self.rounds = self.drawn = self._to_skip = 0
+        self._used = self._warned = False
+        self.random_numbers = OwnRandomNumbers()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy opens the data again, and skips what has been drawn
+        state = dict(vars(self))
+        if isinstance(self._loader, Iterator):
+            state.update(_loader=None, _used=False)
+        if self._batches is not None:
+            state.update(_batches=None, rounds=self.rounds - 1, _to_skip=self.drawn, drawn=0)
+        return state
+
+    def next_batch(self) -> Any:
+        """Return the next batch, within ``random_numbers.drawing()``; a RuntimeError for none."""
+        batch = next(self._begin() if self._batches is None else self._batches, _END)
+        if batch is _END:
+            if not self._warned:
+                text = "%s: the data of the grad_sampler ended after %d batches and are repeated; "
+                text += "give more data, or ask for fewer gradients (num_grads)"
+                _LOGGER.warning(text, self._owner, self.drawn)
+                self._warned = True
+            batch = next(self._begin(), _END)
+        if batch is _END:
+            raise RuntimeError(f"{self._owner}: the data_loader_builder's loader has no batches")
+        self.drawn += 1
+        return batch
+
+    def progress_state(self) -> dict[str, Any]:
+        """Return how far the stream has come."""
+        opened = self._batches is not None
+        return {
+            "seed": self._seed,
+            "rounds": self.rounds - opened,
+            "drawn": self.drawn if opened else self._to_skip,
+            "loader": self._loader_state,
+        }
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`progress_state`; the batches are skipped when the next one is drawn."""
+        self._seed, self.rounds = state["seed"], state["rounds"]
+        self._to_skip, self._loader_state = state["drawn"], state["loader"]
+        self._batches, self.random_numbers = None, OwnRandomNumbers()
+        if self._loader_state is not None and hasattr(self._loader, "load_state_dict"):
+            self._loader.load_state_dict(self._loader_state)
+
+    def _begin(self) -> Iterator[Any]:
+        self.random_numbers.begin(self._seed % 2**64, process_rank(), self.rounds)
+        if self._loader is None or (self._used and isinstance(self._loader, Iterator)):
+            self._loader = self._build()
+        if hasattr(self._loader, "load_state_dict") and hasattr(self._loader, "state_dict"):
+            self._loader_state = self._loader.state_dict()
+        source: Any = self._loader
+        if not isinstance(source, Iterable) and callable(source):
+            source = source()
+        self._batches, self._used = iter(source), True
+        self.rounds += 1
+        self.drawn, self._to_skip = self._to_skip, 0
+        for _ in range(self.drawn):
+            next(self._batches, _END)
+        return self._batches
+
+
+def first_inputs(given: Any, keywords: Mapping[str, Any], owner: str) -> Any:
+    """Return what the first batch of a ``grad_sampler`` gives the model, to look at the model with.
+
+    :param keywords: for its ``data_loader_builder``
+    :param owner: the modifier, for messages
+    :return: a tuple of positional or a dict of keyword arguments; None for a batch with both, as a
+        model is looked at with one of the two
+    :raises RuntimeError: for a ``grad_sampler`` that lacks a key, has an unknown one, or no data
+    """
+    builder, _ = parts_of(given, owner)
+    data = SamplingData(lambda: call_builder(builder, keywords), owner)
+    with data.random_numbers.drawing():
+        args, named, _ = data.next_batch()
+    return dict(named) if named and not args else (tuple(args) if not named else None)

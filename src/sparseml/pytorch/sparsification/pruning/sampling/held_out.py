@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -50,6 +50,80 @@ class HeldOut:
             own = [self.loss(module, batch) for batch in self.batches]
         losses = torch.stack([one.detach().double().cpu() for one in own]).tolist()
         return [loss for losses_of_rank in gather_objects(losses) for loss in losses_of_rank]
+
+
+class Stream(Protocol):
+    """Where batches come from, round after round."""
+
+    rounds: int
+    drawn: int
+
+    def next_batch(self) -> Any: ...
+
+
+class KeptOut:
+    """Batches that are drawn from a stream and left out when its data are gone through again.
+
+    :param stream: of the process
+    :param owner: the modifier, for messages
+    """
+
+    def __init__(self, stream: Stream, owner: str) -> None:
+        self._stream, self._owner = stream, owner
+        self.batches: list[Batch] = []
+        self._rounds = self._skipped = 0
+        self._told = False
+
+    def draw(self, wanted: Callable[[int], int]) -> str:
+        """Draw the next batches, of data that end soon at most a half.
+
+        :param wanted: how many, by how many samples there are in one
+        :return: what is wrong where none of the data are left to go on with, else ""
+        """
+        stream = self._stream
+        kept, whole = [stream.next_batch()], stream.drawn == 1
+        count = wanted(count_samples(kept[0]))
+        while len(kept) < count:
+            before, batch = stream.rounds, stream.next_batch()
+            if stream.rounds > before and whole:
+                kept = kept[: len(kept) // 2]
+                break
+            whole = whole or stream.rounds > before
+            kept.append(batch)
+        self.batches, self._rounds = kept, stream.rounds
+        alike = len(kept) > 1 and all(same_batch(kept[0], other) for other in kept[1:])
+        return self._too_few() if alike or not kept else ""
+
+    def but(self, batch: Batch) -> Batch:
+        """Return ``batch``; when the data are gone through again, the next that was not kept out.
+
+        :raises RuntimeError: where there is no other
+        """
+        skipped = 0
+        while self._stream.rounds > self._rounds and any(
+            same_batch(batch, one) for one in self.batches
+        ):
+            skipped += 1
+            if skipped > len(self.batches):
+                raise RuntimeError(self._too_few())
+            batch = self._stream.next_batch()
+        self._skipped += skipped
+        return batch
+
+    def tell_if_seen(self) -> None:
+        """Warn, once, if data drawn anew, in another order, may hold what was kept out."""
+        if self._stream.rounds > self._rounds and not self._skipped and not self._told:
+            self._told = True
+            text = "%s: the data were gone through again in another order, so what judges the "
+            text += "dampening may be in the estimate, too; give more data, or lower num_grads"
+            _LOGGER.warning(text, self._owner)
+
+    def _too_few(self) -> str:
+        return (
+            f"{self._owner}: damp: auto judges by batches that are kept out of the estimate, and "
+            "the data of the grad_sampler have too few different ones to keep any out; give more "
+            "data, or a number for damp"
+        )
 
 
 def learning_norms(module: Module) -> list[Module]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import logging
 import platform
 
@@ -30,3 +31,13 @@ def tell_slow_bfloat16(doing: str) -> None:
         text = "%s: this processor has no instructions for it, and may take ten times as long as "
         text += "without"
         _LOGGER.warning(text, doing)
+
+
+@functools.cache
+def tell_without_numba() -> None:
+    """Warn, once, that CAP is slow on a CPU where numba is not installed."""
+    if not importlib.util.find_spec("numba"):
+        _LOGGER.warning(
+            "numba is not installed: CAP takes ten times as long to eliminate weights on a CPU; "
+            "pip install sparseml-next[numba]"
+        )
