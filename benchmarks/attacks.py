@@ -179,8 +179,30 @@ def keep(results: Mapping[str, dict[str, Any]]) -> None:
     """Write down how it went, beside what is known of other kinds of runs."""
     file = RESULTS / "attacks.json"
     known = json.loads(file.read_text())["found"] if file.exists() else {}
-    found = {kind: {**known.get(kind, {}), **results[kind]} for kind in results}
-    print(f"written to {write_result('attacks', {'found': {**known, **found}})}", flush=True)
+    found = {**known, **{kind: {**known.get(kind, {}), **results[kind]} for kind in results}}
+    (RESULTS / "attacks.md").write_text("\n".join(page(found)) + "\n")
+    print(f"written to {write_result('attacks', {'found': found})}", flush=True)
+
+
+def page(results: Mapping[str, dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines of a Markdown table: how many of the attacks were done, and were survived."""
+    yield "| run | attack | planned | done | wrong | most lines | |"
+    yield "|---|---|--:|--:|--:|--:|---|"
+    files = Counter[str]()
+    for kind in (one.NAME for one in KINDS):
+        for name in ATTACKS:
+            one = results.get(kind, {}).get(name)
+            if one is None:
+                yield f"| {kind} | {name} | | not run | | | |"
+                continue
+            files.update(one.get("files", {}))
+            cells = (one[key] for key in ("planned", "attacks"))
+            wrong, note = len(one["wrong"]), one.get("note", "")
+            row = [kind, name, *cells, wrong, one["most_lines"], note]
+            yield f"| {' | '.join(map(str, row))} |"
+    yield f"\nDamaged files, {sum(files.values())} in all: " + ", ".join(
+        f"{count} of `{name}`" for name, count in sorted(files.items())
+    )
 
 
 def table(results: Mapping[str, dict[str, Any]]) -> Iterable[str]:
