@@ -84,7 +84,8 @@ class Reader:
 
     :param place: the workplace that has the whole files
     :param patterns: of the files, below it
-    :param read: to be called in a workplace; returns the exit status
+    :param read: to be called in a workplace, in a process that has read others; returns the exit
+        status
     :param left: what it writes that can be compared, below the workplace; None for nothing
     :param expected: that of the whole files
     :param times: how often to damage each file by chance
@@ -146,7 +147,9 @@ def readers(arena: Any, halfway: Path) -> Iterator[Reader]:
         return attacked.run(resume=True)
 
     if isinstance(attacked, Loop):
-        yield Reader("resume", halfway, ("out/last.pth",), resume, "out", arena.expected, 130)
+        yield Reader(
+            "resume", halfway, ("out/last.pth",), resume, "out", arena.expected, 130, False
+        )
         model = ("out/model.safetensors",)
         yield compared(Reader("model", arena.place, model, _read_model, "read", times=130))
         place = arena.new_place()
@@ -178,13 +181,17 @@ def readers(arena: Any, halfway: Path) -> Iterator[Reader]:
             return script(attacked.SCRIPT, *flags, "--initial-masks", "out/run")
 
         files = ("out/run/masks.safetensors",)
-        yield compared(Reader("initial masks", arena.place, files, masks, "out/second", times=2))
+        yield compared(
+            Reader("initial masks", arena.place, files, masks, "out/second", times=2, pure=False)
+        )
         for name in ("out/run/model.safetensors", "out/run/checkpoints/small_last.pth"):
 
             def start(name: str = name) -> int:
                 return script(attacked.SCRIPT, *flags, "--checkpoint", name)
 
-            yield compared(Reader("checkpoint", arena.place, (name,), start, "out/second", times=2))
+            yield compared(
+                Reader("checkpoint", arena.place, (name,), start, "out/second", times=2, pure=False)
+            )
 
 
 def _report() -> int:

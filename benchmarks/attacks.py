@@ -16,6 +16,7 @@ mount a file system in memory.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -151,27 +152,21 @@ def in_memory() -> Iterator[Path]:
 
 def load(names: Sequence[str]) -> list[type[Attacked]]:
     """Import what runs need; return the kinds that there is something to run with."""
-    import sparseml.report
-    import sparseml.report.rendering
-    import sparseml.run.one_shot
-    import sparseml.run.training
-    import sparseml.timm.session
-    import sparseml.timm.training
     from sparseml.report.latency import measure_latency
 
-    sparseml.run.training.LATENCY_ROUNDS = 2  # most of the time of a run, as it is
     measure_latency.__defaults__ = (2, 1, 0.0)
-    kinds = [kind for kind in KINDS if kind.NAME in names]
     warnings.simplefilter("ignore")
-    for kind in [*kinds]:
-        try:
-            if kind.NAME == "Transformers Trainer":
-                import sparseml.transformers.scripts.training
-            if kind.NAME == "fairseq":
-                from fairseq_cli import preprocess, train  # noqa: F401
-        except ImportError as error:  # noqa: PERF203
-            print(f"{kind.NAME}: skipped ({error})")
-            kinds.remove(kind)
+    kinds = []
+    for kind in KINDS:
+        if kind.NAME in names:
+            try:
+                for module in kind.NEEDS:
+                    importlib.import_module(module)
+                kinds.append(kind)
+            except ImportError as error:
+                print(f"{kind.NAME}: skipped ({error})")
+    if training := sys.modules.get("sparseml.run.training"):
+        training.LATENCY_ROUNDS = 2  # type: ignore[attr-defined]  # most of the time of a run else
     return kinds
 
 
