@@ -147,9 +147,7 @@ def readers(arena: Any, halfway: Path) -> Iterator[Reader]:
         return attacked.run(resume=True)
 
     if isinstance(attacked, Loop):
-        yield Reader(
-            "resume", halfway, ("out/last.pth",), resume, "out", arena.expected, 130, False
-        )
+        yield Reader("resume", halfway, ("out/last.pth",), resume, "out", arena.expected, 130)
         model = ("out/model.safetensors",)
         yield compared(Reader("model", arena.place, model, _read_model, "read", times=130))
         place = arena.new_place()
@@ -181,17 +179,13 @@ def readers(arena: Any, halfway: Path) -> Iterator[Reader]:
             return script(attacked.SCRIPT, *flags, "--initial-masks", "out/run")
 
         files = ("out/run/masks.safetensors",)
-        yield compared(
-            Reader("initial masks", arena.place, files, masks, "out/second", times=2, pure=False)
-        )
+        yield compared(Reader("initial masks", arena.place, files, masks, "out/second", times=2))
         for name in ("out/run/model.safetensors", "out/run/checkpoints/small_last.pth"):
 
             def start(name: str = name) -> int:
                 return script(attacked.SCRIPT, *flags, "--checkpoint", name)
 
-            yield compared(
-                Reader("checkpoint", arena.place, (name,), start, "out/second", times=2, pure=False)
-            )
+            yield compared(Reader("checkpoint", arena.place, (name,), start, "out/second", times=2))
 
 
 def _report() -> int:
