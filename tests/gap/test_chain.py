@@ -332,7 +332,7 @@ def test_two_chains_cannot_be_at_work_in_one_workspace(chain, children, in_two, 
 
     holding, refused = in_two(run)
     assert (holding.status, refused.status) == (0, 0), refused.error
-    assert "another process is writing into out" in refused.error
+    assert "another process is writing into" in refused.error
     chain(*FLAGS, "--resume")
 
 
