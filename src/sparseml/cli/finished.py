@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from sparseml.pytorch.units.probing import sample_inputs, with_values
 from sparseml.pytorch.units.saved import holds_shrunk
 from sparseml.report.run_directory import RUN_FILES, SHRUNK_FOLDER, is_run
 from sparseml.run.errors import RunError
+from sparseml.utils.plain import json_of
 from sparseml.utils.references import described
 
 _WEIGHTS, _MODEL = "model.safetensors", "model"
@@ -109,7 +109,11 @@ def _from_folder(folder: Path, variant: str | None) -> nn.Module:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    found = json.loads((folder / RUN_FILES["config"]).read_text(encoding="utf-8"))
+    file = folder / RUN_FILES["config"]
+    try:
+        found = json_of(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise Problem(f"{file} cannot be read: {error}") from error
     return found if isinstance(found, dict) else {}
 
 

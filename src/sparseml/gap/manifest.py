@@ -11,6 +11,7 @@ from sparseml.gap.plan import Link
 from sparseml.run.errors import RunError, one_line
 from sparseml.run.files import atomic_text
 from sparseml.utils.paths import file_digest
+from sparseml.utils.plain import json_of
 
 FILE = "manifest.json"
 _FORMAT = "sparseml-gap/1"
@@ -70,7 +71,7 @@ class Manifest:
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:
-            content = json.loads(self.file.read_text(encoding="utf-8"))
+            content = json_of(self.file.read_text(encoding="utf-8"))
             return {entry["name"]: entry for entry in content["steps"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.file} cannot be read: {one_line(error)}") from error
