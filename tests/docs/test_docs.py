@@ -82,7 +82,7 @@ def test_getting_started(capsys: pytest.CaptureFixture[str]) -> None:
     assert number.sub("#", printed).split() == number.sub("#", shown).split()
     pairs = zip(number.findall(printed), number.findall(shown), strict=True)
     for found, told in ((float(a.replace(",", "")), float(b.replace(",", ""))) for a, b in pairs):
-        assert found == pytest.approx(told, abs=4.0), (found, told)  # another processor
+        assert found == pytest.approx(told, abs=6.0), (found, told)  # another processor
 
 
 def _imported(library: str) -> Any:
