@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import shutil
@@ -14,8 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from _attack_outcome import differences, outcome
 from _attack_points import Point, Points
-from _attacked_runs import Attacked, differences, free_of_others, outcome
+from _attacked_runs import Attacked, free_of_others
 
 LIMIT = 120.0
 _OWN = ("own_code", "__main__")
@@ -57,15 +59,18 @@ class Arena:
         made = self.process(self.attacked.place, lambda: self.attacked.prepare() or 0)
         if made.status:
             sys.exit(f"{kind.NAME} cannot be prepared:\n{made.error}")
-        place = self.new_place()
-        self._import_what(self.run_once(self.new_place(), "modules", sys.modules))
-        points = Points(place / "out")
-        lines = self.run_once(place, "points", points.seen, points)
-        self.points = [Point(*line.split("\t")) for line in lines]
+        self.place = place = self.new_place()
+        self._import_what(self.run_once(place, "modules", sys.modules))
         self.expected = outcome(place / "out")
         files = (path for path in (place / "out").rglob("*") if path.is_file())
         self.sizes = {str(path.relative_to(place / "out")): path.stat().st_size for path in files}
-        self.place = place
+        self._warm_up()
+        place = self.new_place()
+        points = Points(place / "out")
+        lines = self.run_once(place, "points", points.seen, points)
+        self.points = [Point(*line.split("\t")) for line in lines]
+        if wrong := self.differs(place):  # as if what is warm held something of the last run
+            sys.exit(f"{kind.NAME} does not give the same twice: {'; '.join(wrong)}")
 
     def new_place(self, like: Path | None = None) -> Path:
         """Return a workplace in which nothing has run, or one like another."""
@@ -88,11 +93,10 @@ class Arena:
         status = 1
         try:
             os.setsid()
-            os.chdir(place)
-            for number, name in ((1, "stdout"), (2, "stderr")):
-                os.dup2(os.open(f"{place}.{name}", os.O_CREAT | os.O_TRUNC | os.O_WRONLY), number)
-            sys.path.insert(0, str(place))
-            free_of_others()
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)  # in the background they may be ignored
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self._enter(place)
             if points is not None:
                 points.install()
                 self.attacked.watch(points)
@@ -146,6 +150,36 @@ class Arena:
             if name not in sys.modules and name.partition(".")[0] not in _OWN:
                 with suppress(Exception):
                     importlib.import_module(name)
+
+    def _warm_up(self) -> None:
+        """Run once in this process, so that those forked from it find all caches filled."""
+        place, here, paths = self.new_place(), os.getcwd(), [*sys.path]
+        sys.stdout.flush()
+        streams = [os.dup(number) for number in (1, 2)]
+        try:
+            self._enter(place)
+            self.attacked.run()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, stream in enumerate(streams, 1):
+                os.dup2(stream, number)
+                os.close(stream)
+            os.chdir(here)
+            sys.path[:] = paths
+            sys.modules.pop(_OWN[0], None)
+        gc.collect()
+        gc.freeze()  # which else goes through all of it in each run
+
+    def _enter(self, place: Path) -> None:
+        """Let this process work in a workplace, and print into files beside it."""
+        os.chdir(place)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            file = os.open(f"{place}.{name}", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+            os.dup2(file, number)
+            os.close(file)
+        sys.path.insert(0, str(place))
+        free_of_others()
 
     def hit(self, place: Path, at: int, act: Any, **flags: bool) -> Ended:
         """Run, and do something at a moment."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from _attacked_runs import Attacked, Glue, Loop, Training, outcome, script, unlike
+from _attack_outcome import outcome, unlike
+from _attacked_runs import Attacked, Fairseq, Glue, Loop, Training, script
 
 NESTED = 100_000
 _WEIGHTS = (".pth", ".pt", ".safetensors")
@@ -106,6 +108,10 @@ class Reader:
         found = (path for pattern in self.patterns for path in self.place.glob(pattern))
         return sorted({path for path in found if path.is_file() and path.stat().st_size})
 
+    def kind(self, file: Path) -> str:
+        """Return what kind of file one is: which numbers in its name do not tell."""
+        return re.sub(r"\d+", "N", file.name)
+
     def speaks(self, ended: Any) -> bool:
         """Return whether something was said of damage."""
         return any("damaged" in line or "cannot be read" in line for line in ended.told)
@@ -139,15 +145,32 @@ def readers(arena: Any, halfway: Path) -> Iterator[Reader]:
     def resume() -> int:
         return attacked.run(resume=True)
 
+    if isinstance(attacked, Loop):
+        yield Reader("resume", halfway, ("out/last.pth",), resume, "out", arena.expected, 130)
+        model = ("out/model.safetensors",)
+        yield compared(Reader("model", arena.place, model, _read_model, "read", times=130))
+        place = arena.new_place()
+        arena.process(place, _make_shrunk)
+        yield compared(Reader("shrunk", place, ("shrunk/*",), _read_shrunk, "read", times=130))
+        return
     if attacked.RESUMES:
         weights = ("out/**/*last*.p*", "out/checkpoint-*/*")
-        yield Reader("resume", halfway, weights, resume, "out", arena.expected, 3)
+        yield Reader("resume", halfway, weights, resume, "out", arena.expected)
         texts = ("out/run/*.json*", "out/run/*.yaml", "out/run/*.csv")
         yield Reader("resume", halfway, texts, resume, "out", arena.expected)
     if isinstance(attacked, (Training, Glue)):
-        read = ("out/**/*.json*", "out/**/*.yaml", "out/**/*.csv", "out/**/*.safetensors")
-        yield Reader("report", arena.place, read, _report)
-        yield Reader("recipe check", arena.place, ("out/**/recipe.yaml",), _check)
+        texts = ("out/**/*.json*", "out/**/*.yaml", "out/**/*.csv", "out/**/*.safetensors")
+        yield Reader("report", arena.place, texts, _report, times=3)
+        yield Reader("recipe check", arena.place, ("out/**/recipe.yaml",), _check, times=20)
+    if isinstance(attacked, Glue):
+        files = ("out/checkpoint-*/*.pt", "out/checkpoint-*/*.safetensors")
+        yield compared(Reader("checkpoint", halfway, files, _read_glue, "read", times=40))
+    if isinstance(attacked, Fairseq):
+        files = ("out/checkpoints/checkpoint_last.pt",)
+        yield compared(Reader("checkpoint", arena.place, files, _read_fairseq, "read", times=130))
+    if isinstance(attacked, Training):
+        files = ("out/**/masks.safetensors",)
+        yield compared(Reader("masks", arena.place, files, _read_masks, "read", times=65))
     if type(attacked) is Training:
         flags = [*attacked.flags(), "--experiment", "second", "--no-report"]
 
@@ -155,17 +178,13 @@ def readers(arena: Any, halfway: Path) -> Iterator[Reader]:
             return script(attacked.SCRIPT, *flags, "--initial-masks", "out/run")
 
         files = ("out/run/masks.safetensors",)
-        yield compared(Reader("initial masks", arena.place, files, masks, "out/second", times=5))
+        yield compared(Reader("initial masks", arena.place, files, masks, "out/second", times=2))
         for name in ("out/run/model.safetensors", "out/run/checkpoints/small_last.pth"):
 
             def start(name: str = name) -> int:
                 return script(attacked.SCRIPT, *flags, "--checkpoint", name)
 
-            yield compared(Reader("checkpoint", arena.place, (name,), start, "out/second", times=5))
-    if isinstance(attacked, Loop):
-        place = arena.new_place()
-        arena.process(place, _make_shrunk)
-        yield compared(Reader("shrunk", place, ("shrunk/*",), _read_shrunk, "read", times=4))
+            yield compared(Reader("checkpoint", arena.place, (name,), start, "out/second", times=2))
 
 
 def _report() -> int:
@@ -211,15 +230,65 @@ def _make_shrunk() -> int:
 
 
 def _read_shrunk() -> int:
+    from sparseml.pytorch.units.saved import fill_shrunk
+
+    def read() -> Any:
+        model = _layers()
+        fill_shrunk(model, "shrunk")
+        return model.state_dict()
+
+    return _told(read)
+
+
+def _read_model() -> int:
+    from sparseml.pytorch.utils.model import read_model_file
+
+    return _told(lambda: read_model_file("out/model.safetensors")["state_dict"])
+
+
+def _read_masks() -> int:
+    from sparseml.run.masks import read_masks
+
+    files = sorted(Path("out").glob("**/*"))
+    found = (path for path in files if path.name == "masks.safetensors")
+    return _told(lambda: [read_masks(path) for path in found])
+
+
+def _read_glue() -> int:
+    """Read a checkpoint as a run does that looks for the last whole one."""
+    import torch
+    from safetensors.torch import load_file
+
+    from sparseml.run.errors import RunError
+    from sparseml.transformers.checkpoints import checkpoints_in, problem_of
+
+    def read() -> Any:
+        folder = checkpoints_in(Path("out"))[0]
+        if problem := problem_of(folder, True):
+            raise RunError(problem)
+        files = sorted(path for path in folder.iterdir() if path.suffix in (".pt", ".safetensors"))
+        load = {".pt": lambda path: torch.load(path, weights_only=True), ".safetensors": load_file}
+        return {path.name: load[path.suffix](path) for path in files}
+
+    return _told(read)
+
+
+def _read_fairseq() -> int:
+    from sparseml.fairseq.reading import read_checkpoint
+
+    path = Path("out/checkpoints/checkpoint_last.pt")
+    return _told(lambda: read_checkpoint(path, "--model")["model"])
+
+
+def _told(read: Callable[[], Any]) -> int:
+    """Read something, and keep it; return the exit status that a script would have."""
     import torch
 
-    from sparseml.pytorch.units.saved import fill_shrunk
     from sparseml.run.errors import run_reported
 
     def main() -> None:
-        model = _layers()
-        fill_shrunk(model, "shrunk")
+        found = read()
         Path("read").mkdir()
-        torch.save(model.state_dict(), "read/weights.pt")
+        torch.save(found, "read/weights.pt")
 
     return run_reported(main)

@@ -1,41 +1,27 @@
-"""The runs that are attacked, each tiny, and what they leave behind in a form to be compared."""
+"""The runs that are attacked, each tiny."""
 
 from __future__ import annotations
 
-import argparse
-import csv
 import importlib.util
-import io
-import json
 import logging
 import os
+import pickle
 import random
 import runpy
 import shutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy
 import torch
-import yaml
-from torch import Tensor
 
 from _attack_points import Points
-from kill_resume import same
 
 ROOT = Path(__file__).resolve().parents[1]
-# what the clock, the place and the command line say
-_UNLIKE = (
-    *("per_second", "runtime", "time", "latency", "created", "finished", "resume", "overwrite"),
-    # the Trainer and fairseq begin these anew when they go on
-    *("train_loss", "problem_type", "optimizer_history", "extra_state.metrics"),
-)
-_UNREAD = ("environment.json", "report.html", "report.md", "report.json", "training_args.bin")
-_PASSED = (".lock", ".previous", ".damaged", "error.txt")
 GRADUAL = """
 training_modifiers:
   - !EpochRangeModifier {start_epoch: 0, end_epoch: 3}
@@ -57,9 +43,9 @@ pruning_modifiers:
       start_epoch: 0
       end_epoch: 1
       update_frequency: 1
-      num_grads: 6
+      num_grads: 4
       fisher_block_size: 8
-      fisher_memory: 3kB
+      fisher_memory: 6kB
       traces_backup_dir: traces
       grad_sampler_kwargs: {batch_size: 4}
 """
@@ -281,7 +267,24 @@ class Fairseq(Attacked):
         if anew:
             shutil.rmtree("out", ignore_errors=True)
         sys.argv = ["fairseq-train", *words.split()]
-        return _as_interpreter(train.cli_main)
+        with self._settings_kept(train):
+            return _as_interpreter(train.cli_main)
+
+    @contextmanager
+    def _settings_kept(self, train: Any) -> Iterator[None]:
+        """Make the settings of fairseq once for all runs, as that takes half of the time of one."""
+        file, convert = self.place / "settings.pickle", train.convert_namespace_to_omegaconf
+
+        def kept(args: Any) -> Any:
+            if not file.exists():
+                file.write_bytes(pickle.dumps(convert(args)))
+            return pickle.loads(file.read_bytes())  # noqa: S301  which these runs have written
+
+        train.convert_namespace_to_omegaconf = kept
+        try:
+            yield
+        finally:
+            train.convert_namespace_to_omegaconf = convert
 
     def watch(self, points: Points) -> None:
         from fairseq.file_io import PathManager
@@ -310,86 +313,6 @@ def _as_interpreter(main: Callable[[], Any]) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
-
-
-def outcome(folder: Path, parts: bool = True, only: tuple[str, ...] = ("",)) -> dict[str, Any]:
-    """Return what a finished run has left, file by file, without what time and place say.
-
-    :param parts: whether what a killed process was about to write counts
-    :param only: how the names of the files end that are read
-    """
-    passed = _PASSED if parts else (*_PASSED, ".part")
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name.endswith(only) and not path.name.endswith(passed):
-            found[str(path.relative_to(folder))] = _content(path)
-    return found
-
-
-def _content(path: Path) -> Any:
-    if path.name in _UNREAD:
-        return None
-    if path.suffix in (".pth", ".pt"):
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            try:
-                return _like(torch.load(path, weights_only=True))
-            except Exception:  # as states of random generators, which hold arrays
-                return path.read_bytes()
-    if path.suffix == ".json":
-        return _like(json.loads(path.read_text()))
-    if path.suffix == ".jsonl":
-        return [_like(json.loads(line)) for line in path.read_text().splitlines()]
-    if path.suffix == ".csv":
-        return [_like(row) for row in csv.DictReader(io.StringIO(path.read_text()))]
-    if path.suffix == ".yaml":
-        try:
-            return _like(yaml.safe_load(path.read_text()))
-        except yaml.YAMLError:  # a recipe
-            pass
-    return path.read_bytes()
-
-
-def _like(value: Any, place: str = "") -> Any:
-    """Return plain data without entries that differ between equal runs."""
-    if isinstance(value, dict):
-        places = {key: f"{place}.{key}" for key in value}
-        kept = [key for key in value if not any(part in places[key] for part in _UNLIKE)]
-        return {key: _like(value[key], str(key)) for key in kept}
-    if isinstance(value, (list, tuple)):
-        return [_like(one) for one in value]
-    if isinstance(value, str) and "/out/" in value:  # the place of a file that was written
-        return value.rpartition("/out/")[2]
-    return value
-
-
-def differences(found: dict[str, Any], expected: dict[str, Any], more: bool = False) -> list[str]:
-    """Return the files in which two outcomes differ.
-
-    :param more: whether further files may be there, as checkpoints of where a run was stopped
-    """
-    lacking = [f"no {name}" for name in expected if name not in found]
-    common = [name for name in expected if name in found]
-    other = [f"{name}{unlike(found[name], expected[name])}" for name in common]
-    extra = [f"also {name}" for name in found if name not in expected]
-    if more:
-        extra = [name for name in extra if name.endswith(".part")]
-    return lacking + [one for one in other if not one.endswith("=")] + extra
-
-
-def unlike(one: Any, other: Any) -> str:
-    """Return where two nested states differ first; ``=`` if they are equal to the last bit."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = dict.fromkeys([*one, *other])
-        found = (f"[{key!r}]{unlike(one.get(key), other.get(key))}" for key in keys)
-    elif isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        if len(one) != len(other):
-            return f" has {len(one)} entries, not {len(other)}"
-        found = (f"[{at}]{unlike(a, b)}" for at, (a, b) in enumerate(zip(one, other, strict=True)))
-    elif same(one, other):
-        return "="
-    else:
-        return " differs" if isinstance(one, (Tensor, bytes)) else f" is {one!r}, not {other!r}"
-    return next((place for place in found if not place.endswith("=")), "=")
 
 
 def free_of_others() -> None:

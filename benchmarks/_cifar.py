@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from sparseml.timm import DataSource, Processes, load_model
+from sparseml.timm import DataSource, Processes, load_model, retune_batch_norm
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -64,15 +64,7 @@ def accuracy(model: nn.Module, data: tuple[Tensor, Tensor]) -> float:
     return float(sum(right)) / len(data[1])
 
 
-@torch.no_grad()
 def retune_norms(model: nn.Module, pictures: Tensor) -> None:
     """Measure the statistics of batch norms anew."""
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    for layer in norms:
-        layer.reset_running_stats()
-        layer.momentum = None
-        layer.train()
-    if norms:
-        for batch in pictures.split(250):
-            model(batch)
-    model.eval()
+    batches = [(batch,) for batch in pictures.split(250)]
+    retune_batch_norm(model.eval(), batches, len(batches), Processes())

@@ -42,6 +42,7 @@ from sparseml.pytorch.functional.composing.costs import Costs
 from sparseml.pytorch.sparsification.composing.blocks import Plan
 from sparseml.pytorch.sparsification.composing.store import BlockStore
 from sparseml.pytorch.sparsification.composing.student import TuningSettings
+from sparseml.run.errors import run_reported
 
 NAME, MODEL = "composability", "multi30k"
 PAGE = ROOT / "docs/composability.md"
@@ -301,4 +302,4 @@ def _text(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_reported(main))

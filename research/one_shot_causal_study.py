@@ -21,6 +21,7 @@ import copy
 import itertools
 import json
 import os
+import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
@@ -41,6 +42,7 @@ from sparseml.pytorch.sparsification.pruning import (
     OBSPruningModifier,
 )
 from sparseml.run import Processes
+from sparseml.run.errors import run_reported
 from sparseml.transformers import GLUE, TextSession
 
 SPARSITIES = (0.3, 0.5, 0.6)
@@ -204,4 +206,4 @@ def table(content: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_reported(main))

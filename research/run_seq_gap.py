@@ -40,7 +40,8 @@ OF_REFERENCE = shlex.split(
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Return the flags."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    usage = "run_seq_gap.py [DATA] --partition-type TYPE [FLAG ...]; --help tells of all flags"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], usage=usage)
     add = parser.add_argument
     add("data", nargs="?", metavar="DATA", help="folder of fairseq-preprocess")
     add("--ep-per-step", type=int, default=5, help="epochs in a step")

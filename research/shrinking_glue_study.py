@@ -14,6 +14,7 @@ results (``research/results/shrinking_glue.md``); ``--again`` finds them anew.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from study_results import Row, StudyResults, add_flags, settle
 from study_tasks import PAGE
+
+from sparseml.run.errors import run_reported
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -376,4 +379,4 @@ def _shown(rows: Sequence[Row]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_reported(main))

@@ -12,6 +12,7 @@ The repository has the results (``research/results/shrinking.md``); ``--again`` 
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from srp.speed import measured
 from study_results import Row, StudyResults, add_flags, settle
 from study_tasks import PAGE
 from translation_study import EPOCHS, TRAIN, call, score, user_dir
+
+from sparseml.run.errors import run_reported
 
 NAME = "shrinking"
 MODEL = "multi30k"
@@ -140,4 +143,4 @@ def _line(name: str, row: Row | None) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_reported(main))

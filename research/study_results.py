@@ -44,17 +44,21 @@ class StudyResults:
     def rows(self, path: Path | None = None) -> list[Row]:
         """What is there now.
 
-        :raises ValueError: if it was found with other settings
+        :raises ValueError: if it was found with other settings, or cannot be read
         """
         path = path or self.path
         if not path.exists():
             return []
-        content = json.loads(path.read_text())
-        if content["settings"] != self.settings:
+        try:
+            content = json.loads(path.read_bytes())
+            settings: dict[str, Any] = content["settings"]
+            rows: list[Row] = content["results"]
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"{path} holds no results of a study: {error}") from error
+        if settings != self.settings:
             raise ValueError(
-                f"{path} holds results of other settings, {content['settings']}: give another --out"
+                f"{path} holds results of other settings, {settings}: give another --out"
             )
-        rows: list[Row] = content["results"]
         return rows
 
     def missing(self, model: str, method: str, seed: int, wanted: Sequence[float]) -> list[float]:
@@ -146,12 +150,15 @@ def settle(args: Namespace) -> None:
     args.runs = runs if args.committed else args.out
 
 
-def accuracies(rows: Sequence[Row], model: str, method: str, sparsity: float) -> list[float]:
-    """The accuracies in percent, one for each seed."""
+def accuracies(
+    rows: Sequence[Row], model: str, method: str, sparsity: float, key: str = "accuracy"
+) -> list[float]:
+    """The accuracies in percent, one for each seed that has one of that key."""
     return [
-        100 * row["accuracy"]
+        100 * row[key]
         for row in rows
         if (row["model"], row["method"], row["sparsity"]) == (model, method, sparsity)
+        and key in row
     ]
 
 
@@ -183,6 +190,42 @@ def table(
             lines.append(f"| {name} | " + " | ".join(cell or "-" for cell in cells) + " |")
         note = [f"({notes[model]})", ""] if notes and model in notes else []
         parts.append("\n".join([heading, "", *note, *lines]))
+    return "\n\n".join(parts) + "\n"
+
+
+def beside(
+    before: Sequence[Row],
+    rows: Sequence[Row],
+    models: Mapping[str, str],
+    methods: Mapping[str, str],
+    sparsities: Sequence[float],
+) -> str:
+    """Markdown like that of :func:`table`, each sparsity in several columns: earlier results, and
+    now with the batch norms of the dense network, measured anew, and as users get them.
+
+    :param before: rows of the earlier study
+    :param rows: as now found; ``old`` and ``new`` are accuracies where there are batch norms
+    """
+    parts = []
+    for model, title in _begun(rows, models).items():
+        norms = any("old" in row for row in rows if row["model"] == model)
+        kinds = {"old": "old norms", "new": "norms anew"} if norms else {}
+        here = [s for s in sparsities if any(row["sparsity"] == s for row in rows)]
+        heads = [f"{100 * s:.0f}% {kind}" for s in here for kind in ("before", *kinds.values(), "")]
+        dense = accuracies(rows, model, "dense", 0.0)
+        lines = ["| method | " + " | ".join(map(str.strip, heads)) + " |"]
+        lines.append("|---" * (len(heads) + 1) + "|")
+        for method, name in methods.items():
+            cells = [
+                _cell(accuracies(some, model, method, s, key))
+                for s in here
+                for some, key in [
+                    (before, "accuracy"), *((rows, one) for one in kinds), (rows, "accuracy")
+                ]
+            ]  # fmt: skip
+            lines.append(f"| {name} | " + " | ".join(cell or "-" for cell in cells) + " |")
+        heading = f"**{title}**" + (f", dense {dense[0]:.2f}" if dense else "")
+        parts.append("\n".join([heading, "", *lines]))
     return "\n\n".join(parts) + "\n"
 
 

@@ -16,12 +16,15 @@ all.
 from __future__ import annotations
 
 import csv
+import sys
 from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any
 
 from study_results import StudyResults, settle
 from study_tasks import PAGE, TASKS, call, require_data, study_parser
+
+from sparseml.run.errors import run_reported
 
 SPARSITIES = (0.75, 0.9, 0.95)
 TELLING_FIRST = (0.9, 0.95, 0.75)
@@ -121,4 +124,4 @@ def render(results: StudyResults) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_reported(main))

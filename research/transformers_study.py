@@ -30,6 +30,8 @@ from typing import Any
 from study_results import Row, StudyResults, add_flags, settle
 from study_tasks import PAGE, ROOT
 
+from sparseml.run.errors import run_reported
+
 NAME = "transformers_glue"
 SCRIPTS = ROOT / "integrations/huggingface"
 
@@ -268,4 +270,4 @@ def _shown(values: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_reported(main))

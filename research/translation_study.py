@@ -25,6 +25,8 @@ import torch
 from study_results import Row, StudyResults, add_flags, settle
 from study_tasks import PAGE
 
+from sparseml.run.errors import run_reported
+
 NAME = "translation"
 MODEL = "multi30k"
 EPOCHS, STEPS = 8, 3
@@ -231,4 +233,4 @@ def _shown(values: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_reported(main))

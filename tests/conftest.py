@@ -1,18 +1,28 @@
-"""What tests share: the package's files and who imports whom, and what W&B has written."""
+"""What tests share: the package's files and imports, runs of W&B, two processes of one run."""
 
 from __future__ import annotations
 
 import ast
 import json
+import os
+import signal
+import socket
 import struct
+import sys
+import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 import sparseml
+
+# Two workers with two threads each wait for one another on two cores; small tensors gain nothing
+# by a second thread. Before torch is loaded, and for the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(sparseml.__file__).parent
 
@@ -135,3 +145,61 @@ def _records(data: bytes) -> Iterator[Any]:
         if kind in (1, 4):  # whole, or the last part
             yield wandb_internal_pb2.Record.FromString(parts)
             parts = b""
+
+
+class Ended(NamedTuple):
+    """How a process ended: its status, minus the signal that killed it, and its stderr."""
+
+    status: int
+    error: str
+
+
+@pytest.fixture
+def in_two(tmp_path: Path) -> Callable[..., list[Ended]]:
+    """Let two processes of one run, forked from this one, do some work, which is given its rank.
+
+    A process that has not ended after some seconds is killed.
+    """
+
+    def run(work: Callable[[int], object], seconds: float = 100.0) -> list[Ended]:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+        told = [tmp_path / f"stderr of rank {rank}" for rank in range(2)]
+        children = [_forked(rank, port, work, file) for rank, file in enumerate(told)]
+        ended, end = [], time.monotonic() + seconds
+        for child, file in zip(children, told, strict=True):
+            found, code = os.waitpid(child, os.WNOHANG)
+            while not found:
+                time.sleep(0.02)
+                if time.monotonic() > end:
+                    os.kill(child, signal.SIGKILL)
+                found, code = os.waitpid(child, os.WNOHANG)
+            ended.append(Ended(os.waitstatus_to_exitcode(code), file.read_text()))
+        return ended
+
+    if not hasattr(os, "fork"):
+        pytest.skip("a system that cannot fork")
+    return run
+
+
+def _forked(rank: int, port: int, work: Callable[[int], object], told: Path) -> int:
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        sys.stderr = told.open("w", buffering=1)
+        os.dup2(sys.stderr.fileno(), 2)
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2}
+        place |= {"RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2}
+        os.environ.update({name: str(value) for name, value in place.items()})
+        work(rank)
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)

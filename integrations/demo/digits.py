@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from runs import LATENCY_BATCH, Runs
 from task import load_task
 
 from sparseml.report import describe_environment, write_report
+from sparseml.run.errors import run_reported
 
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 GRADUAL = 0.9
@@ -86,4 +88,4 @@ def write_json(path: Path, content: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_reported(main))

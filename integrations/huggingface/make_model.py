@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from tokenizers import BertWordPieceTokenizer
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, set_seed
+
+from sparseml.run.errors import RunError, run_reported
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -56,8 +59,11 @@ def lines(path: Path) -> Iterator[str]:
     """Give the lines of a text file, gzipped or not."""
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rt", encoding="utf-8") as file:
-        yield from file
+        try:
+            yield from file
+        except (OSError, UnicodeDecodeError) as error:  # as of one that is not gzipped
+            raise RunError(f"{path} is no text in UTF-8: {error}") from error
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_reported(main))

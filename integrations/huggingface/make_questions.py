@@ -11,8 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
+
+from sparseml.run.errors import run_reported
 
 NAMES = "Anna Bela Carla David Elif Farid Greta Hugo Ines Jonas Kofi Lena Mika Nora Omar".split()  # noqa: SIM905
 TOWNS = "Bergen Lagos Quito Hanoi Turin Oslo Lima Perth Cork Basel Porto Accra Kyoto Delhi".split()  # noqa: SIM905
@@ -72,4 +75,4 @@ def paragraph(source: random.Random, name: str, people: int, impossible: float) 
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_reported(main))

@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from sparseml.run.errors import run_reported
+
 VALIDATION = 5
 
 
@@ -32,4 +34,4 @@ def main(folder: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: make_digits.py FOLDER")
-    main(Path(sys.argv[1]))
+    sys.exit(run_reported(lambda: main(Path(sys.argv[1]))))

@@ -6,11 +6,14 @@ python research/composability/config_generator.py -m runs/composability/origin.s
 from __future__ import annotations
 
 import json
+import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
 from multi30k import model
 from torch import nn
+
+from sparseml.run.errors import run_reported
 
 RATE = 0.5
 
@@ -45,4 +48,4 @@ def prunable(origin: nn.Module) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_reported(main))

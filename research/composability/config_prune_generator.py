@@ -5,9 +5,12 @@ python research/composability/config_prune_generator.py -i conf.json
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser
 
 from commands import MODEL, ORIGIN, PLAN, compose
+
+from sparseml.run.errors import run_reported
 
 
 def main() -> None:
@@ -20,4 +23,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_reported(main))

@@ -5,6 +5,7 @@ python research/composability/evaluate.py origin.safetensors
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser
 
 import sacrebleu
@@ -12,6 +13,7 @@ from multi30k import Multi30k, raw
 
 from sparseml.compose.origin import load_origin
 from sparseml.pytorch.functional.composing.bleu import bleu_legacy
+from sparseml.run.errors import run_reported
 
 
 def main() -> None:
@@ -37,4 +39,4 @@ def spaced(text: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_reported(main))

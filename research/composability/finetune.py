@@ -5,9 +5,12 @@ python research/composability/finetune.py -m runs/composability/store -e 4
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser
 
 from commands import DATA, compose
+
+from sparseml.run.errors import run_reported
 
 
 def main() -> None:
@@ -23,4 +26,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_reported(main))

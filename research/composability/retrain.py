@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
 from commands import DATA, MODEL, compose
+
+from sparseml.run.errors import run_reported
 
 
 def main() -> None:
@@ -31,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_reported(main))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from sparseml.pytorch.utils.saving.files import write_safetensors
+from sparseml.run.errors import run_reported
 
 RENAMED = {
     "self_attn_layer_norm": "norm1",
@@ -82,4 +84,4 @@ def from_fairseq(file: Path) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_reported(main))

@@ -21,6 +21,8 @@ from typing import Any
 
 from speed import measured
 
+from sparseml.run.errors import run_reported
+
 ROOT = Path(__file__).resolve().parents[2]
 HERE = ROOT / "research/srp"
 COUNTS = {"train": 5000, "valid": 100, "test": 300}
@@ -147,4 +149,4 @@ def _run(words: Sequence[str], log: Path) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_reported(main))

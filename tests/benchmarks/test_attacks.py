@@ -37,14 +37,14 @@ def test_runs_survive_attacks(kind: str, every: int) -> None:
 
 def test_damage_is_damage(benchmark: ModuleType, tmp_path: Path) -> None:
     path, rng = tmp_path / "x.json", random.Random(0)
-    for damage in benchmark.damages(path, 3):
+    for damage in importlib.import_module("_attack_damage").damages(path, 3):
         path.write_bytes(b'{"a": 1}\n' * 20)
         damage.do(path, rng)
         assert not path.exists() or path.read_bytes() != b'{"a": 1}\n' * 20, damage.name
 
 
 def test_differences_are_found_and_placed(benchmark: ModuleType) -> None:
-    runs = importlib.import_module("_attacked_runs")  # beside it
+    runs = importlib.import_module("_attack_outcome")  # beside it
     one = {"run.json": {"a": [1, {"b": 2.0}]}, "x.pth": b"1"}
     assert runs.differences(one, one) == []
     other = {"run.json": {"a": [1, {"b": 3.0}]}, "y.part": None}

@@ -22,6 +22,8 @@ from sparseml.report import (
 )
 
 STEPS_PER_EPOCH = 8
+#: What a name must not get away with.
+HOSTILE = "</script><script>hacked=1</script>\"'><img src=x onerror=hacked=1>&amp; | pipe\nline"
 RECIPE = """
 modifiers:
   - !EpochRangeModifier

@@ -12,7 +12,7 @@ import pytest
 from sparseml.report import Flops, Latency, Layer, Run, RunInfo, Storage, Variant
 from sparseml.report.findings import compare_runs, run_findings
 from sparseml.report.quality import compare_latency
-from sparseml.report.views import summary_cells
+from sparseml.report.summary import summary_cells
 
 
 def latency(median: float, spread: float = 0.0, rounds: int = 40, **more: Any) -> Latency:

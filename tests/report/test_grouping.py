@@ -12,6 +12,8 @@ from sparseml.report import Run, RunDirectory, RunInfo, read_run, write_report
 from sparseml.report.grouping import arranged, group_of, method_of, way_of
 from sparseml.report.schema import PruningSchedule, Schedule, ScheduledUpdate
 
+from .test_rendering import Page
+
 RECIPE = """
 modifiers:
   - !{modifier}
@@ -145,7 +147,14 @@ def test_methods_side_by_side(methods: list[Path], tmp_path: Path) -> None:
     ]
     page = files.html.read_text()
     # a line for each method through its three points, from left to right
-    assert page.count('class="dots s') == 2
+    (line,) = [
+        layer["data"]["values"]
+        for layer in Page(page).specs["tradeoff"]["layer"]
+        if layer["mark"]["type"] == "line"
+    ]
+    assert [(point["s"], point["x"]) for point in line] == [
+        (group, x) for group in groups.values() for x in (0.5, 0.8, 0.95)
+    ]
     assert "resnet</li>" not in page
 
 

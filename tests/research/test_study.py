@@ -163,3 +163,39 @@ def test_the_plot_is_the_same_file_each_time(results: Any, tmp_path: Path) -> No
         results.plot(tmp_path / "a.svg", [ROW], {"net": "Net"}, {"cap": "CAP"}, [0.5, 0.9])
         found.append((tmp_path / "a.svg").read_bytes())
     assert found[0] == found[1] and b"<svg" in found[0]
+
+
+def test_what_was_before_stands_beside_what_is_now(results: Any) -> None:
+    now = [
+        {**ROW, "method": "dense", "sparsity": 0.0, "accuracy": 0.9},
+        {**ROW, "accuracy": 0.5, "old": 0.4, "new": 0.5},
+        {**ROW, "model": "plain", "accuracy": 0.6},
+    ]
+    models = {"net": "Net", "plain": "Plain", "other": "Other"}
+    text = results.beside([ROW], now, models, {"cap": "CAP"}, [0.5, 0.9])
+    assert text == (
+        "**Net**, dense 90.00\n\n"
+        "| method | 50% before | 50% old norms | 50% norms anew | 50% |\n|---|---|---|---|---|\n"
+        "| CAP | 25.00 (1) | 40.00 (1) | 50.00 (1) | 50.00 (1) |\n\n"
+        "**Plain**\n\n| method | 50% before | 50% |\n|---|---|---|\n| CAP | - | 60.00 (1) |\n"
+    )
+
+
+def test_training_images_of_the_study_are_padded_crops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(RESEARCH))
+    study = importlib.import_module("cifar_one_shot_study")
+    images, black = torch.ones(40, 3, 8, 8), torch.tensor([-1.0, -2.0, -3.0])
+    batches = list(study.padded_crops(images, torch.arange(40), black, 0, 16))
+    again = list(study.padded_crops(images, torch.arange(40), black, 0, 16))
+    for ((crops,), _, labels), ((same,), _, also) in zip(batches, again, strict=True):
+        assert torch.equal(crops, same) and torch.equal(labels, also)
+    crops = torch.cat([one[0] for one, _, _ in batches])
+    assert sorted(torch.cat([labels for _, _, labels in batches]).tolist()) == list(range(40))
+    for channel, colour in enumerate(black):
+        assert set(crops[:, channel].unique().tolist()) == {1.0, float(colour)}
+    inside = (crops[:, 0] == 1).flatten(1).sum(1)
+    assert int(inside.min()) >= 16 and len(inside.unique()) > 4
+    tuned = study.methods_of(study.TUNED_SETTINGS, "small_vit")["cap"].modifier
+    assert tuned.keywords["fisher_block_size"] == 192 and tuned.keywords["damp"] == "auto"
+    old = study.METHODS["fast_cap"].modifier.keywords
+    assert (old["fisher_block_size"], old["damp"]) == (64, 1e-2)

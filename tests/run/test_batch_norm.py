@@ -37,7 +37,7 @@ def test_statistics_are_plain_means_over_the_batches() -> None:
     features = model[0](loader[0][0]).detach()
     torch.testing.assert_close(norm.running_mean, features.mean((0, 2, 3)))
     torch.testing.assert_close(norm.running_var, features.var((0, 2, 3)))
-    assert int(norm.num_batches_tracked) == 2 and norm.momentum == 0.3
+    assert int(norm.num_batches_tracked) == 0 and norm.momentum == 0.3
     assert model.training and norm.training
     assert torch.equal(torch.get_rng_state(), rng), "no dropout was drawn"
 
@@ -61,9 +61,16 @@ def test_inputs_may_come_by_keyword() -> None:
 
 def test_modes_are_kept_module_by_module() -> None:
     model = _model().train()
-    model[1].eval()
+    model[2].eval()
     retune_batch_norm(model, _loader(), 1, HERE)
-    assert [module.training for module in model] == [True, False, True, True]
+    assert [module.training for module in model] == [True, True, False, True]
+
+
+def test_a_frozen_norm_stays_as_it_is() -> None:
+    model = _model().train()
+    model[1].eval()
+    assert retune_batch_norm(model, _loader(), 1, HERE) == 0
+    assert not model[1].running_mean.any()
 
 
 def test_nothing_to_measure_on() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.pytorch.sparsification.pruning.settings.processor import tell_without_numba
 from sparseml.pytorch.utils.batch_streams import make_grad_sampler
 from sparseml.run import Processes
 from sparseml.run.fitting import fast_bfloat16, foretell, timed_sampler
@@ -90,7 +91,8 @@ def test_a_missing_numba_is_told_to_those_who_need_it(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: there if name == "numba" else find(name, *a)
     )
-    for kind in ("CA", "GWProd"):
+    tell_without_numba.cache_clear()
+    for kind in ("CA", "GWProd", "CA"):
         foretell(_manager(kind), Lent(), _run())
     assert sum("pip install sparseml-next[numba]" in text for text in caplog.messages) == missing
 
@@ -99,7 +101,10 @@ def test_a_missing_numba_is_told_to_those_who_need_it(
 def test_slow_bfloat16_is_told(
     native: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("sparseml.run.fitting.platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(
+        "sparseml.pytorch.sparsification.pruning.settings.processor.platform.machine",
+        lambda: "x86_64",
+    )
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     for name in names:
         monkeypatch.setattr(torch.cpu, name, lambda: native, raising=False)

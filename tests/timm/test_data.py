@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from sparseml.timm import DataSource, Processes, RunError, class_count, evaluate, require_classes
 from sparseml.timm.data import posterize
+from sparseml.timm.image_settings import TrainingImageSettings
 
 CONFIG = {
     "input_size": (3, 8, 8),
@@ -47,6 +48,14 @@ def test_folders_of_images(images: Path) -> None:
     loader = source.loader(train, 10, HERE, training=True, no_aug=False, train_crop_mode="pad")
     crop = loader.dataset.transform.transforms[0].transforms[1]
     assert (crop.size, crop.padding) == ((8, 8), [1, 1])
+    settings = TrainingImageSettings(crop_padding=3, hflip=1.0, color_jitter=0.0)
+    padded = source.loader(train, 10, HERE, training=True, **settings.loader_keywords(False))
+    first, *rest = padded.dataset.transform.transforms
+    assert (first.transforms[1].size, first.transforms[1].padding) == ((8, 8), [3, 3])
+    assert first.transforms[1].fill == 0 and any(getattr(one, "p", 0) == 1.0 for one in rest)
+    settings.train_crop_mode = "rrc"
+    with pytest.raises(RunError, match="--crop-padding 3 is a way to crop of its own"):
+        settings.loader_keywords(False)
     assert next(iter(loader))[0].shape == (10, 3, 8, 8)
 
 

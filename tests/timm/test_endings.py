@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,6 +36,8 @@ class Ending(Small):
             what = os.environ["ENDS_BY"]
             if what.isdigit() and os.environ.get("RANK", "1") == "1":
                 os.kill(os.getpid(), int(what))
+            elif what == "group":
+                os.killpg(0, 15)
             elif what == "rmtree":
                 shutil.rmtree("out")
             elif not what.isdigit():
@@ -256,43 +258,80 @@ def test_no_error_takes_more_than_ten_lines(
     assert all(len(line) < 1000 for line in _told(done)), done.error
 
 
-def _two(flags: list[list[Any]], more: dict[str, str]) -> list[tuple[int, str]]:
-    """Return how two processes of one run end, each with flags of its own."""
-    script, begun = Path(__file__).resolve().parents[2] / "research" / SCRIPT, []
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = str(one.getsockname()[1])
-    for rank, own in enumerate(flags):
-        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **more}
-        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-        words = list(map(str, [sys.executable, script, *own]))
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
-        begun.append(
-            subprocess.Popen(
-                words, env={**environment, **place}, stderr=subprocess.PIPE, stdout=subprocess.PIPE
-            )
-        )
-    told = [process.communicate(timeout=200)[1].decode() for process in begun]
-    return [(process.returncode, text) for process, text in zip(begun, told, strict=True)]
+@pytest.fixture
+def train_in_two(in_two: Any, call: Any) -> Any:
+    """Gives how two processes of one run end, each with flags of its own."""
+
+    def train(flags: list[list[Any]]) -> list[Any]:
+        return in_two(lambda rank: sys.exit(call(SCRIPT, *flags[rank], fails=None).status))
+
+    return train
 
 
-@pytest.mark.slow
-def test_another_recipe_in_one_of_two_processes_is_told(given: list[Any]) -> None:
+def test_what_is_not_the_same_in_two_processes_is_told(given: list[Any], train_in_two: Any) -> None:
+    """Also unequal numbers of batches, for which a process would wait until it times out."""
     Path("other.yaml").write_text(
         Path("gradual.yaml").read_text().replace("init_sparsity: 0.2", "init_sparsity: 0.3")
     )
-    ended = _two([given, [*given, "--sparseml-recipe", "other.yaml"]], {})
-    for status, error in ended:
-        assert status == 2 and "Traceback" not in error, error
-        assert "the recipe differs between processes: 'init_sparsity: 0.2'" in error
-        assert "'init_sparsity: 0.3' in that of rank 1" in error
+    shutil.copytree(given[given.index("--data-dir") + 1], "fewer")
+    for file in Path("fewer/train").glob("*/*0.*"):
+        file.unlink()
+    for more, told in (
+        (["--sparseml-recipe", "other.yaml"], "the recipe differs between processes: 'init_spars"),
+        (
+            ["--seed", 9],
+            "seed differs between processes: 42 in that of rank 0, 9 in that of rank 1",
+        ),
+        (["-b", 4], "batch_size differs between processes: 8 in that of rank 0, 4 in that of rank"),
+        (["--data-dir", "fewer"], "the number of training data differs between processes: 48 in"),
+    ):
+        for ended in train_in_two([given, [*given, *more]]):
+            assert ended.status == 2 and "Traceback" not in ended.error, ended.error
+            assert told in ended.error, ended.error
 
 
-@pytest.mark.slow
-def test_a_process_whose_other_one_is_killed_ends_with_a_line(given: list[Any]) -> None:
-    more = {"ENDS_AT": "10", "ENDS_BY": str(int(signal.SIGKILL))}
+def test_a_parameter_that_the_loss_does_not_use_is_named_in_two_processes(
+    given: list[Any], train_in_two: Any
+) -> None:
+    """Torch tells its number, in eight lines, a step later."""
+    flags = [*given, "--model", "own_code:unused"]
+    for ended in train_in_two([flags, flags]):
+        lines = [line for line in ended.error.splitlines() if "error: " in line]
+        assert ended.status == 2 and len(lines) == 1, ended.error
+        assert "error: the loss does not use spare.weight, spare.bias: several" in lines[0]
+
+
+def test_a_signal_to_all_processes_that_load_data_saves(
+    given: list[Any], in_two: Any, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ctrl-C, which a terminal sends to all: the run ends as if it had got it alone."""
+    monkeypatch.setenv("ENDS_AT", "9")
+    monkeypatch.setenv("ENDS_BY", "group")
+
+    def train(rank: int) -> None:
+        os.setsid()
+        for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+            del os.environ[name]
+        out = ["--experiment", f"run{rank}", "--workers", 2]
+        sys.exit(call(SCRIPT, *given, *out, fails=None).status)
+
+    for rank, ended in enumerate(in_two(train)):
+        assert ended.status == 128 + signal.SIGTERM, ended.error
+        last = f"stopped by SIGTERM; --resume out/run{rank} goes on from epoch 2, step 4"
+        assert ended.error.splitlines()[-1].endswith(last), ended.error
+        told = [one for one in ended.error.splitlines() if one and one[:6] != "epoch "]
+        assert "Traceback" not in ended.error and len(told) <= MOST_LINES, ended.error
+    monkeypatch.delenv("ENDS_AT")
+    assert call(SCRIPT, *given, "--experiment", "run0", "--resume", "out/run0").status == 0
+
+
+def test_a_process_whose_other_one_is_killed_ends_with_a_line(
+    given: list[Any], train_in_two: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDS_AT", "10")
+    monkeypatch.setenv("ENDS_BY", str(int(signal.SIGKILL)))
     flags = [*given, "--timeout", 60]
-    (status, error), (other, _) = _two([flags, flags], more)
+    (status, error), (other, _) = train_in_two([flags, flags])
     assert other == -signal.SIGKILL and status == 1, error
     told = [line for line in error.splitlines() if line.startswith(("error:", "the traceback"))]
     assert len(told) == 2 and "--resume out/run goes on from epoch 4" in told[1], error

@@ -210,7 +210,7 @@ def explore(**given: Any) -> None:
 def report(store: str, as_json: bool) -> None:
     """Show what composing has brought, and what it took.
 
-    Writes report.md and pareto.svg into the store. Models are runs for `sparseml report`, too.
+    Writes report.html, report.md, pareto.svg into the store; `sparseml report` takes models, too.
 
     \b
     Example:

@@ -30,6 +30,13 @@ from sparseml.cli.problems import Problem, reported
 @click.option(
     "--epochs", type=float, metavar="N", help="Prune gradually, in N epochs; else in one shot."
 )
+@click.option(
+    "--effort",
+    type=click.Choice(["fast", "balanced", "best"]),
+    default="balanced",
+    show_default=True,
+    help="Of cap, fast_cap, obs and mfac.",
+)
 @click.option("--exclude", multiple=True, metavar="NAME", help="A parameter to leave dense, too.")
 @click.option("-o", "--output", metavar="FILE", help="Write it to FILE instead of printing it.")
 def new(
@@ -37,6 +44,7 @@ def new(
     method: str,
     sparsity: float,
     epochs: float | None,
+    effort: str,
     exclude: tuple[str, ...],
     output: str | None,
 ) -> None:
@@ -56,7 +64,7 @@ def new(
         from sparseml.pytorch.optim.new_recipe import new_recipe
 
         try:
-            text = new_recipe(build_model(model), method, sparsity, epochs, exclude)
+            text = new_recipe(build_model(model), method, sparsity, epochs, exclude, effort)
         except ValueError as error:
             raise Problem(f"--model {model}: {error}") from error
         if output:

@@ -10,7 +10,11 @@ from typing import Any
 from sparseml.compose.finishing import finished_models
 from sparseml.pytorch.sparsification.composing.blocks import Plan
 from sparseml.pytorch.sparsification.composing.store import BlockStore
-from sparseml.report.formats import prefers_low
+from sparseml.report.formats import capital, metric_text, prefers_low
+from sparseml.report.panels.charts import Panel, Table
+from sparseml.report.panels.runtime import chart_picture
+from sparseml.report.panels.tradeoffs import Mark, scatter_panel
+from sparseml.report.rendering import html_page
 from sparseml.run.files import atomic_text
 
 
@@ -73,81 +77,107 @@ def pareto(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def as_text(report: Mapping[str, Any]) -> str:
     """Return a report as Markdown."""
-    reuse, tuning = report["reuse"], report["tuning"]
-    lines = [
-        f"{reuse['requests']} blocks asked for, {reuse['distinct']} distinct, each used "
-        f"{reuse['factor']:.2f} times; tuned in {tuning['seconds']:.0f} s, {tuning['steps']} steps",
-        "",
-    ]
-    rows = [row for row in report["configurations"] if row["metrics"]]
-    names = list(rows[0]["metrics"]) if rows else []
-    head = ["configuration", "weights", *names, "epochs", "seconds", "latency", "Pareto"]
-    lines += [_row(head), _row(["---"] * len(head))]
-    if report["origin"]:
-        lines.append(
-            _row(["origin", "", *(f"{report['origin'][n]:.4f}" for n in names), *[""] * 4])
-        )
-    for row in report["configurations"]:
-        found = row["metrics"] or {}
-        latency = (row["latency"] or {}).get("sparse")
-        lines.append(
-            _row(
-                [
-                    row["name"],
-                    f"{row['kept_params']:,}",
-                    *(f"{found[n]:.4f}" if found else "-" for n in names),
-                    "-" if row["epochs"] is None else str(row["epochs"]),
-                    "-" if row["seconds"] is None else f"{row['seconds']:.0f}",
-                    f"{latency['median_ms']:.2f} ms" if latency else "-",
-                    "*" if row["pareto"] else "",
-                ]
-            )
-        )
-    lines += ["", _row(["block", "used by", "loss before", "after"]), _row(["---"] * 4)]
-    for block in report["blocks"]:
-        losses = ["-" if block[k] is None else f"{block[k]:.4g}" for k in ("before", "after")]
-        lines.append(_row([block["block"], str(len(block["used_by"])), *losses]))
+    lines = [_sentence(report)]
+    for table in (_configurations(report), _blocks(report)):
+        lines += ["", _row(table.heads), _row(["---"] * len(table.heads)), *map(_row, table.rows)]
     return "\n".join(lines) + "\n"
 
 
+def _sentence(report: Mapping[str, Any]) -> str:
+    reuse, tuning = report["reuse"], report["tuning"]
+    return (
+        f"{reuse['requests']} blocks asked for, {reuse['distinct']} distinct, each used "
+        f"{reuse['factor']:.2f} times; tuned in {tuning['seconds']:.0f} s, {tuning['steps']} steps"
+    )
+
+
+def _configurations(report: Mapping[str, Any]) -> Table:
+    measured = [row for row in report["configurations"] if row["metrics"]]
+    names = list(measured[0]["metrics"]) if measured else []
+    rows: list[list[str]] = []
+    if report["origin"]:
+        rows.append(["origin", "", *(f"{report['origin'][n]:.4f}" for n in names), *[""] * 4])
+    for row in report["configurations"]:
+        found = row["metrics"] or {}
+        latency = (row["latency"] or {}).get("sparse")
+        rows.append(
+            [
+                row["name"],
+                f"{row['kept_params']:,}",
+                *(f"{found[n]:.4f}" if found else "-" for n in names),
+                "-" if row["epochs"] is None else str(row["epochs"]),
+                "-" if row["seconds"] is None else f"{row['seconds']:.0f}",
+                f"{latency['median_ms']:.2f} ms" if latency else "-",
+                "*" if row["pareto"] else "",
+            ]
+        )
+    heads = ["configuration", "weights", *names, "epochs", "seconds", "latency", "Pareto"]
+    return Table(heads, rows)
+
+
+def _blocks(report: Mapping[str, Any]) -> Table:
+    rows = [
+        [
+            block["block"],
+            str(len(block["used_by"])),
+            *("-" if block[k] is None else f"{block[k]:.4g}" for k in ("before", "after")),
+        ]
+        for block in report["blocks"]
+    ]
+    return Table(["block", "used by", "loss before", "after"], rows)
+
+
 def write_report(store: BlockStore, report: Mapping[str, Any]) -> list[Path]:
-    """Write the table and, where matplotlib is installed, the plot of accuracy over size."""
-    files = [store.folder / "report.md"]
-    with atomic_text(files[0]) as file:
-        file.write(as_text(report))
-    rows = [row for row in report["configurations"] if row["metrics"]]
-    if rows:
+    """Write ``report.md`` and, with the extra ``report``, ``report.html`` and ``pareto.svg``.
+
+    :return: the files that were written
+    """
+    panels = [
+        Panel("configurations", "Configurations", _configurations(report)),
+        Panel("blocks", "Blocks", _blocks(report)),
+    ]
+    contents = {"report.md": as_text(report)}
+    if any(row["metrics"] for row in report["configurations"]):
+        panels.insert(0, chart := _chart(report))
         with contextlib.suppress(ImportError):
-            files.append(_plot(store.folder / "pareto.svg", rows, report["origin"]))
-    return files
+            contents["pareto.svg"] = chart_picture(chart)
+    context = {"title": "Composed models", "subtitle": str(store.folder), "panels": panels}
+    with contextlib.suppress(ImportError):
+        sentence = f"{_sentence(report)}."
+        contents["report.html"] = html_page("panels.html.j2", {**context, "sentence": sentence})
+    for name, content in contents.items():
+        with atomic_text(store.folder / name) as file:
+            file.write(content)
+    return [store.folder / name for name in contents]
 
 
-def _plot(
-    path: Path, rows: Sequence[Mapping[str, Any]], origin: Mapping[str, float] | None
-) -> Path:
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = path.stem  # the same picture is the same file
-    from matplotlib import pyplot
-
+def _chart(report: Mapping[str, Any]) -> Panel:
+    """Return the first metric over the weights that are kept."""
+    rows = [row for row in report["configurations"] if row["metrics"]]
     metric = next(iter(rows[0]["metrics"]))
-    figure, panel = pyplot.subplots(figsize=(6, 4))
-    for row in rows:
-        place = row["kept_params"], row["metrics"][metric]
-        panel.plot(*place, "o", color="C0" if row["pareto"] else "lightgray")
-        panel.annotate(row["name"], place, textcoords="offset points", xytext=(5, -3), fontsize=8)
-    front = sorted((r["kept_params"], r["metrics"][metric]) for r in rows if r["pareto"])
-    panel.plot([x for x, _ in front], [y for _, y in front], "-", color="C0", linewidth=1)
-    if origin:
-        panel.axhline(origin[metric], color="gray", linewidth=0.8, linestyle=":", label="origin")
-        panel.legend(fontsize=8)
-    panel.set(xlabel="weights that are kept", ylabel=metric)
-    panel.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
-    return path
+    front = "Pareto front"
+    marks = [
+        Mark(
+            front,
+            row["name"],
+            size := row["kept_params"],
+            value := row["metrics"][metric],
+            size,
+            aside=not row["pareto"],
+            tip=f"{row['name']}\n{metric} {metric_text(metric, value)}\n{size:,} weights",
+        )
+        for row in rows
+    ]
+    level = ("origin", report["origin"][metric]) if report["origin"] else None
+    axes = ("weights that are kept", metric)
+    title = f"{capital(metric)} over size"
+    panel = scatter_panel("front", title, axes, marks, level, aside="beaten")
+    names = {"type": "text", "align": "left", "dx": 8, "dy": 12, "color": "var(--fg)"}
+    values = [{"x": mark.x, "y": mark.y, "n": mark.name} for mark in marks]
+    text = {"text": {"field": "n", "type": "nominal"}}
+    spec = panel.spec or {}
+    spec["layer"].append({"data": {"values": values}, "mark": names, "encoding": text})
+    return panel
 
 
 def _goodness(row: Mapping[str, Any]) -> float:

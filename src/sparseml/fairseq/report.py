@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from sparseml.fairseq.models import Loaded, plain_config
 from sparseml.fairseq.session import SequenceSession
 from sparseml.fairseq.settings import TranslatingSettings
 from sparseml.report import RunDirectory
-from sparseml.report.run_directory import is_run
+from sparseml.report.run_directory import RUN_FILES, is_run
 from sparseml.run.errors import RunError
 from sparseml.run.masks import masks_in_force
 from sparseml.run.processes import Processes
@@ -23,6 +25,7 @@ from sparseml.run.results import start_run, write_outcome, write_page
 from sparseml.run.settings.groups import RunSettings
 from sparseml.run.sweep import Pruned
 
+_LOGGER = logging.getLogger(__name__)
 _TOLD = ("loss", "nll_loss", "ppl", "lr")
 
 
@@ -59,13 +62,13 @@ class TrainedRun:
         if not self.where.is_first:
             return
         done = trainer.get_num_updates()
-        if is_run(self.folder) and not goes_on:
+        if is_run(self.folder) and not goes_on and not self._nothing_to_lose():
             raise RunError(f"--sparseml-output {self.folder} holds a run: give another folder")
-        if is_run(self.folder):
+        if is_run(self.folder) and goes_on:
             self.directory = RunDirectory(self.folder)
         else:
-            name = self.folder.name
-            self.directory = start_run(self.folder, self.settings, self.config, (), name)
+            settings, name = replace(self.settings, overwrite=True), self.folder.name
+            self.directory = start_run(self.folder, settings, self.config, (), name)
         self._stack.enter_context(self.directory)
         self.metrics = self.directory.metrics(done if goes_on else None)
         manager.initialize_loggers([self.metrics])
@@ -99,6 +102,24 @@ class TrainedRun:
     def failed(self, error: BaseException) -> None:
         """Note that the run ends by an error or a signal."""
         self._stack.__exit__(type(error), error, error.__traceback__)
+
+    def _nothing_to_lose(self) -> bool:
+        """Return whether the folder holds this run, which ended before its first checkpoint."""
+        saved = self.config["checkpoint"]["save_dir"]
+        if any(Path(saved).glob("checkpoint*.pt")):
+            return False
+        run, config = (self.folder / RUN_FILES[name] for name in ("run", "config"))
+        try:
+            known = json.loads(config.read_bytes()) if config.exists() else self.config
+            same = known["checkpoint"]["save_dir"] == saved
+            unfinished = json.loads(run.read_bytes())["status"] != "finished"
+        except (KeyError, TypeError, ValueError, RecursionError):
+            return False
+        if same and unfinished:
+            _LOGGER.warning(
+                "%s holds a run that ended before its first checkpoint: it begins anew", self.folder
+            )
+        return same and unfinished
 
     def _session(self, model: Any) -> SequenceSession:
         trainer, config = self.trainer, self.config

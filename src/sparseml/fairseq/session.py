@@ -178,7 +178,7 @@ def open_session(settings: OneShotSettings, where: Processes) -> SequenceSession
     if settings.translating.bleu:
         require_translating(loaded.task)
     opened = functools.partial(open_split, loaded, data.max_tokens)
-    if shrinking(load_recipe(run.sparseml_recipe, run.recipe_args)):
+    if shrinking(load_recipe(run.sparseml_recipe, run.recipe_args, run.effort)):
         make_shrinkable(loaded.model)
     return SequenceSession(
         run,

@@ -29,7 +29,6 @@ from sparseml.report.quality import (
     latency_pairs,
 )
 from sparseml.report.reading import Run
-from sparseml.report.run_directory import SHRUNK_FOLDER
 from sparseml.report.schema import Finding, Latency, Layer, Variant
 
 _REACHED = 0.005
@@ -40,6 +39,16 @@ def headline_metric(run: Run) -> tuple[str, float] | None:
     """The first metric of the model that the run ended with."""
     metrics = run.final.metrics if run.final else {}
     return next(iter(metrics.items()), None)
+
+
+def is_broken(run: Run) -> bool:
+    """Whether a run failed, or kept less than half of its dense model's accuracy or the like."""
+    if run.failed:
+        return True
+    name, value = headline_metric(run) or ("", 0.0)
+    before = run.baseline.metrics.get(name, 0.0) if run.baseline else 0.0
+    lost = is_fraction_metric(name, value, before) and value < before / 2
+    return bool(name) and (lost or not math.isfinite(value))
 
 
 def _considered(layers: Sequence[Layer]) -> Sequence[Layer]:
@@ -165,13 +174,6 @@ def _shrunk(run: Run) -> Iterator[Finding]:
             f"The shrunk model takes {bytes_text(after)} instead of {bytes_text(before)}: {ratio}."
         )
         yield Finding("gain" if after < before else "same", text)
-    if shrunk and (run.path / SHRUNK_FOLDER).is_dir():
-        yield Finding(
-            "info",
-            f"What you have now: the smaller model, in {SHRUNK_FOLDER}. sparseml.load_shrunk gives "
-            "it back as a plain module; torch.export and torch.onnx.export take it as any other. "
-            "Try next: a goal further on, or a longer training after the removal.",
-        )
 
 
 def _operations(run: Run) -> Iterator[Finding]:
@@ -258,23 +260,55 @@ class _Pruned(NamedTuple):
         return pruned_sparsity(self.run.result.layers) or 0.0
 
 
-def compare_runs(runs: Sequence[Run]) -> list[Finding]:
-    """What stands out: the best, the sparsest and smallest that are still good, the fastest."""
-    pruned = [
+def _pruned(runs: Sequence[Run]) -> list[_Pruned]:
+    return [
         _Pruned(run, model, next(iter(model.metrics)))
         for run in runs
         if (model := run.variant("sparse")) and model.metrics
     ]
+
+
+def compare_runs(runs: Sequence[Run]) -> list[Finding]:
+    """What stands out: the best, the sparsest and smallest that are still good, the fastest."""
+    pruned = _pruned(runs)
     return [*_best(pruned), *_beside_dense(pruned), *_fastest(runs), *_shared_notes(runs)]
 
 
-def _best(pruned: Sequence[_Pruned]) -> Iterator[Finding]:
+def leading_run(runs: Sequence[Run]) -> tuple[str, Run] | None:
+    """Return the run that stands for several, and why: the most zeros of those near dense, else
+    the best; None where nothing tells which that is."""
+    pruned = _pruned(runs)
+    if near := _near(pruned):
+        most = max(near, key=lambda one: (one.zeros, one.value))
+        return f"Most zeros at less than a point of {most.metric} below dense", most.run
+    _, best = _best_of(pruned)
+    return (f"Best {best.metric} of the pruned models", best.run) if best else None
+
+
+def _near(pruned: Sequence[_Pruned]) -> list[_Pruned]:
+    """Return those that are less than a percentage point below a dense model that was trained."""
+    return [
+        one
+        for one in pruned
+        if (dense := one.run.baseline) and dense.trained and is_near(one.metric, one.model, dense)
+    ]
+
+
+def _best_of(pruned: Sequence[_Pruned]) -> tuple[list[_Pruned], _Pruned | None]:
+    """Return those that can be compared, and the best of them; None where they have no metric in
+    common."""
     found = [one for one in pruned if not math.isnan(one.value)]
     if len(found) < 2 or len({one.metric for one in found}) != 1:
+        return found, None
+    sign = -1 if prefers_low(found[0].metric) else 1
+    return found, max(found, key=lambda one: (sign * one.value, one.zeros))
+
+
+def _best(pruned: Sequence[_Pruned]) -> Iterator[Finding]:
+    found, best = _best_of(pruned)
+    if best is None:
         return
-    metric = found[0].metric
-    sign = -1 if prefers_low(metric) else 1
-    best = max(found, key=lambda one: (sign * one.value, one.zeros))
+    metric = best.metric
     named = f"{best.run.name}, {metric_text(metric, best.value)}"
     if best.run.result.layers:
         named += f", with {percent_text(best.zeros, 1)} zeros"
@@ -300,7 +334,7 @@ def _beside_dense(pruned: Sequence[_Pruned]) -> Iterator[Finding]:
     """The most zeros, and the least bytes, that cost less than a percentage point."""
     found = [one for one in pruned if is_fraction_metric(one.metric, one.value)]
     trained = [one for one in found if (dense := one.run.baseline) and dense.trained]
-    near = [one for one in trained if is_near(one.metric, one.model, one.run.baseline or Variant())]
+    near = _near(trained)
     if len(found) < 2:
         return
     if near:

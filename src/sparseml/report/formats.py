@@ -78,12 +78,16 @@ def count_text(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def byte_unit(value: float) -> tuple[int, str]:
+    """Return the binary unit for so many bytes: how many bytes it is, and its name."""
+    units = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+    return next((unit for unit in units if value >= unit[0]), (1, "bytes"))
+
+
 def bytes_text(value: float) -> str:
     """Bytes with a binary unit."""
-    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if value >= unit:
-            return f"{value / unit:.{0 if value >= 100 * unit else 1}f} {name}"
-    return f"{value:.0f} bytes"
+    unit, name = byte_unit(value)
+    return f"{value / unit:.{0 if unit == 1 or value >= 100 * unit else 1}f} {name}"
 
 
 def ms_text(value: float) -> str:

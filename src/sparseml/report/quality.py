@@ -38,6 +38,17 @@ class Difference(NamedTuple):
     hint: str = ""
 
 
+def standard_margin(name: str, value: float, samples: int | None) -> float | None:
+    """Return how far chance alone moves a metric that is a fraction: 1.96 standard errors.
+
+    :return: None for other metrics, and where the number of samples is not known
+    """
+    if not (is_fraction_metric(name, value) and samples):
+        return None
+    share = abs(value)
+    return _STANDARD_ERRORS * math.sqrt(share * (1 - share) / samples)
+
+
 def chance_margin(name: str, one: Variant, other: Variant) -> float | None:
     """Return the difference of a metric that chance alone explains.
 
@@ -45,12 +56,11 @@ def chance_margin(name: str, one: Variant, other: Variant) -> float | None:
 
     :return: None for metrics that are no fractions, and where the numbers of samples are not known
     """
-    values = one.metrics[name], other.metrics[name]
-    if not (is_fraction_metric(name, *values) and one.samples and other.samples):
+    models = (one, other)
+    if not is_fraction_metric(name, *(model.metrics[name] for model in models)):
         return None
-    counts = one.samples, other.samples
-    shares = zip(map(abs, values), counts, strict=True)
-    return _STANDARD_ERRORS * math.sqrt(sum(p * (1 - p) / count for p, count in shares))
+    margins = [standard_margin(name, model.metrics[name], model.samples) for model in models]
+    return None if None in margins else math.hypot(*filter(None, margins))
 
 
 def compare_metric(name: str, model: Variant, other: Variant) -> Difference:

@@ -11,7 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sparseml.report.run_directory import RUN_FILES, NotARunError, is_run, not_a_run
+from sparseml.report.run_directory import MODEL_FILE, RUN_FILES, NotARunError, is_run, not_a_run
 from sparseml.report.schema import (
     FORMAT,
     Layer,
@@ -23,7 +23,6 @@ from sparseml.report.schema import (
     validated,
 )
 
-_MODEL = "model.safetensors"
 _Read = TypeVar("_Read")
 
 Points = list[tuple[float, float]]
@@ -84,6 +83,11 @@ class Run:
     def name(self) -> str:
         """What the run is called."""
         return self.label or self.info.name
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended before its end."""
+        return self.info.status in ("failed", "interrupted")
 
     @property
     def final(self) -> Variant | None:
@@ -192,9 +196,9 @@ def _object(run: Run, what: str) -> dict[str, Any]:
 
 def _count_from_weights(run: Run) -> None:
     """Find out from the saved weights what no result tells."""
-    file = run.path / _MODEL
+    file = run.path / MODEL_FILE
     if not file.exists():
-        run.problems.append(f"no layers in {RUN_FILES['result']}, and no {_MODEL} to count in")
+        run.problems.append(f"no layers in {RUN_FILES['result']}, and no {MODEL_FILE} to count in")
         return
     from sparseml.pytorch.utils.model import CheckpointError, read_model_file
     from sparseml.pytorch.utils.tensors.stats import count_zeros
@@ -206,7 +210,7 @@ def _count_from_weights(run: Run) -> None:
         run.problems.append(f"{file.name} cannot be read: {error}")
         return
     run.problems.append(
-        f"no layers in {RUN_FILES['result']}: zeros and sizes were counted in {_MODEL}"
+        f"no layers in {RUN_FILES['result']}: zeros and sizes were counted in {MODEL_FILE}"
     )
     for name, tensor in state.items():
         if tensor.ndim > 1 and name.endswith("weight"):

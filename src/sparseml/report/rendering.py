@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import re
@@ -12,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparseml.report.findings import compare_runs, run_findings
 from sparseml.report.grouping import arranged
+from sparseml.report.panels.charts import THEME
+from sparseml.report.panels.runtime import ABSENT, chart_script
 from sparseml.report.reading import Run, find_runs, read_run
 from sparseml.report.run_directory import REPORT_FILES, utc_now
 from sparseml.report.views import comparison_view, run_view
@@ -56,7 +60,7 @@ def write_report(
     files = WrittenReport(*(target / name for name in REPORT_FILES))
     environment = _environment()
     contents = (
-        environment.get_template("report.html.j2").render(context),
+        html_page("report.html.j2", context),
         json.dumps(report_data(runs), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
         environment.get_template("report.md.j2").render(context),
     )
@@ -120,7 +124,6 @@ def _context(runs: Sequence[Run]) -> dict[str, Any]:
         "subtitle": _subtitle(runs),
         "comparison": comparison_view(runs, keys) if several else None,
         "runs": [run_view(run, key) for run, key in zip(runs, keys, strict=True)],
-        "version": __version__,
     }
 
 
@@ -138,6 +141,27 @@ def _subtitle(runs: Sequence[Run]) -> str:
     return " · ".join(filter(None, parts))
 
 
+def html_page(template: str, context: dict[str, Any]) -> str:
+    """Return a page that needs nothing else, and that runs no script but its own.
+
+    :param context: for the template; its ``title`` and ``subtitle`` for the head
+    :raises ImportError: without the package Jinja2
+    """
+    environment = _environment()
+    own = environment.get_template("report.js").render()
+    runtime = chart_script()
+    scripts = [own] if runtime is None else [runtime, own]
+    hashes = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts]
+    shell = {
+        "absent": None if runtime else ABSENT,
+        "scripts": scripts,
+        "hashes": hashes,
+        "theme": THEME,
+        "version": __version__,
+    }
+    return environment.get_template(template).render({**context, **shell})
+
+
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     try:
@@ -153,7 +177,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = lambda value: f"{min(max(value, 0.0), 100.0):.2f}"
     environment.filters["plain"] = _plain
     environment.filters["fence"] = _fence
     environment.filters["cell"] = lambda text: _plain(text).replace("|", "\\|")

@@ -39,7 +39,8 @@ RUN_FILES = {
 CHECKPOINTS = "checkpoints"
 SHRUNK_FOLDER = "shrunk"
 """What ``sparseml.load_shrunk`` reads, where something could be removed."""
-_MODELS = ("model.safetensors", "model_*.safetensors")
+MODEL_FILE = "model.safetensors"
+_MODELS = (MODEL_FILE, "model_*.safetensors")
 #: Names of what ``sparseml report`` writes beside them.
 REPORT_FILES = ("report.html", "report.json", "report.md")
 
@@ -195,7 +196,7 @@ class RunDirectory:
         """
         from sparseml.pytorch.utils.model import save_model
 
-        name = "model.safetensors" if variant == "sparse" else f"model_{variant}.safetensors"
+        name = MODEL_FILE if variant == "sparse" else f"model_{variant}.safetensors"
         save_model(self.path / name, model, recipe=recipe)
         return self.path / name
 

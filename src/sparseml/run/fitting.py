@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
-import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.optim.summary import steps_to
 from sparseml.pytorch.sparsification.planning import Prunes, asked_sparsities
 from sparseml.pytorch.sparsification.pruning import CAPruningModifier
+from sparseml.pytorch.sparsification.pruning.settings.processor import (
+    fast_bfloat16,
+    tell_without_numba,
+)
 from sparseml.run.errors import RunError, one_line
 from sparseml.run.progress import say
 from sparseml.run.session import Session
@@ -27,14 +28,29 @@ from sparseml.sparsification.types import SparsificationTypes
 _LOGGER = logging.getLogger(__name__)
 _DEFAULT_EPOCHS = 300
 _TIMED = 8
+_MANY = 100_000  # inputs of one estimate
 
 
-def load_recipe(path: str, variables: str | dict[str, Any] | None) -> ScheduledModifierManager:
+def load_recipe(
+    path: str, variables: str | dict[str, Any] | None, effort: str | None = None
+) -> ScheduledModifierManager:
     """Return the manager of a recipe.
 
+    :param effort: for the modifiers that prune by second-order information, instead of their own
     :raises RecipeError: if anything is wrong with it
+    :raises RunError: for an effort without such a modifier
     """
-    return ScheduledModifierManager.from_yaml(path, recipe_variables=variables)
+    manager = ScheduledModifierManager.from_yaml(path, recipe_variables=variables)
+    if effort is not None:
+        known = [one for one in manager.iter_modifiers() if hasattr(type(one), "effort")]
+        if not known:
+            raise RunError(
+                f"--effort {effort}: {path} has no modifier with an effort, such as "
+                f"{CAPruningModifier.__name__}"
+            )
+        for one in known:
+            one.effort = effort
+    return manager
 
 
 def require_fitting_patterns(
@@ -172,28 +188,23 @@ def foretell(
         )
     samplers = [one for one in manager.pruning_modifiers if _gradients(one)]
     eliminating = any(isinstance(one, CAPruningModifier) for one in samplers)
-    if cpu and eliminating and not importlib.util.find_spec("numba"):
-        _LOGGER.warning(
-            "numba is not installed: CAP takes ten times as long to eliminate weights on a CPU; "
-            "pip install sparseml-next[numba]"
-        )
+    if cpu and eliminating:
+        tell_without_numba()
     first = 0
     for modifier in samplers:
         updates = len(list(modifier.schedule.updates(steps_per_epoch, steps)))
-        per_sample = getattr(modifier, "fisher_samples", "batch") == "sample"
+        per_sample = getattr(modifier, "fisher_samples", "batch") != "batch"
         batches = math.ceil(_gradients(modifier) / (session.gradient_batch if per_sample else 1))
         say(_cost(modifier, session, batches, max(1, updates)), session.where.is_first)
+        inputs = batches * session.gradient_batch
+        if inputs > _MANY and not per_sample and session.where.is_first:
+            _LOGGER.warning(
+                "%s: %s inputs for an estimate are many: fisher_samples: auto takes one gradient "
+                "of each, %s in all; or use smaller batches, --gs-batch-size 16",
+                type(modifier).__name__, f"{inputs:,}", f"{_gradients(modifier):,}",
+            )  # fmt: skip
         first = first or batches
     return first
-
-
-def fast_bfloat16() -> bool:
-    """Return whether this CPU multiplies bfloat16 itself; True where torch cannot tell."""
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    checks = [check for name in names if (check := getattr(torch.cpu, name, None))]
-    if platform.machine().lower() not in ("x86_64", "amd64") or not checks:
-        return True
-    return any(check() for check in checks)
 
 
 def timed_sampler(sampler: dict[str, Any], batches: int, shown: bool = True) -> dict[str, Any]:

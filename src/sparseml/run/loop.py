@@ -18,6 +18,7 @@ from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
 from sparseml.pytorch.utils.saving.rng import get_rng_state, set_rng_state
 from sparseml.run.errors import RunError, Stopped, stopping_between_steps
 from sparseml.run.masks import masked_sparsity
+from sparseml.run.processes import require_all_used
 from sparseml.run.progress import shown_progress
 from sparseml.run.session import Found, LogStep
 
@@ -135,7 +136,8 @@ class EpochLoop(ABC):
     def _backward(self, group: list[Any]) -> float:
         """Add up the gradients of a group, and return its mean loss.
 
-        :raises RunError: if that is not finite, and no scaler is there to leave the step out
+        :raises RunError: if that is not finite, and no scaler is there to leave the step out; for
+            a parameter without a gradient, if there are several processes
         """
         total = 0.0
         model: Any = self.model
@@ -146,6 +148,8 @@ class EpochLoop(ABC):
                 loss = self._loss(inputs, labels) / len(group)
                 (loss if self.scaler is None else self.scaler.scale(loss)).backward()
             total += float(loss.detach())
+        if shared:
+            require_all_used(model)
         if self.scaler is None and not torch.isfinite(torch.tensor(total)):
             raise RunError(
                 f"the loss is {total} at step {self.steps}: lower the learning rate "

@@ -8,13 +8,14 @@ them lie ``results.csv``, ``results.json``, ``table.txt`` and ``report.html``.
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-from sparseml.run.batch_norm import retune_batch_norm, tracked_norms
+from sparseml.pytorch.sparsification.statistics import Judged, StatisticsTuner, Unfit, tunable_norms
+from sparseml.run.batch_norm import tuner_of
 from sparseml.run.errors import RunError
 from sparseml.run.files import atomic_text, make_folder, write_rows
 from sparseml.run.fitting import foretell, load_recipe, require_fitting_patterns, timed_sampler
@@ -36,8 +37,9 @@ from sparseml.utils.locks import FolderLock
 
 OLD_NORMS = (
     "Batch norms hold the statistics of the dense model, which can cost more than the pruning "
-    "does; --bn-retune measures them anew."
+    "does{reason}."
 )
+_OLD, _NEW = "bn old", "bn new"  # of columns: with the statistics as they were, and anew
 
 Row = dict[str, Any]
 
@@ -50,7 +52,7 @@ def run_one_shot(settings: OneShotRunSettings, glue: Glue) -> None:
     run = settings.run
     prepare(run.seed, run.threads)
     sparsities = asked_sparsities(settings.sweep.sparsities)
-    load = functools.partial(load_recipe, run.sparseml_recipe, run.recipe_args)
+    load = functools.partial(load_recipe, run.sparseml_recipe, run.recipe_args, run.effort)
     first = load()  # before anything that takes time
     with processes(run.device, run.timeout) as where:
         require_same_everywhere({"the recipe": str(first), "--seed": run.seed})
@@ -61,32 +63,75 @@ def run_one_shot(settings: OneShotRunSettings, glue: Glue) -> None:
             outcome = _Outcome(session, settings, stack) if where.is_first else None
             sampler = timed_sampler(session.grad_sampler(), batches, where.is_first)
             found = session.evaluate(session.model, "dense")
+            norms = _Norms(session, run)
+            both = norms.of_dense(found)
             if outcome:
-                outcome.dense(found)
-            if run.bn_retune:
-                _tell_retuned(session, run)
-            elif tracked_norms(session.model):
-                say(OLD_NORMS, where.is_first)
+                outcome.dense(found, both, norms.note)
             for pruned in sweep_recipe(load, session.model, sparsities, grad_sampler=sampler):
-                if run.bn_retune:
-                    inputs = session.training_batches()
-                    retune_batch_norm(pruned.model, inputs, run.bn_retune, where)
-                found = session.evaluate(pruned.model, _named(pruned.sparsity))
+                found, both = norms.tuned(pruned)
                 if outcome:
-                    outcome.add(pruned, found)
+                    outcome.add(pruned, found, both)
             if outcome:
                 outcome.close()
 
 
-def _tell_retuned(session: Session, run: RunSettings) -> None:
-    """Say what measuring batch norms anew does to the dense model: next to nothing, or is wrong."""
-    model, shown = copy.deepcopy(session.model), session.where.is_first
-    if retune_batch_norm(model, session.training_batches(), run.bn_retune, session.where):
-        found = session.evaluate(model, "dense, batch norms anew")
-        told = "  ".join(metric.text(found) for metric in session.metrics)
-        say(f"dense, batch norms measured anew  {told}", shown)
-    else:
-        say("--bn-retune: the model has no batch norms with running statistics", shown)
+Both = tuple[Found, Found]
+"""What evaluations found with running statistics as they were, and measured anew."""
+
+
+class _Norms:
+    """Batch norms of a run, measured anew after each pruning where that does good.
+
+    :ivar note: why they are left as they were, if that matters; else empty
+    """
+
+    def __init__(self, session: Session, run: RunSettings) -> None:
+        self.session, self.note = session, ""
+        self._shown = session.where.is_first
+        self._tuner: StatisticsTuner | None = tuner_of(session, run)
+        if self._tuner is None and tunable_norms(session.model):
+            self._leave("; --bn-retune measures them anew")
+
+    def of_dense(self, found: Found) -> Both | None:
+        """Say what measuring anew does to the dense model; if that is not next to nothing, or it
+        cannot be done, all models keep their statistics."""
+        if self._tuner is None:
+            return None
+        try:
+            judged = self._tuner.check(self.session.model)
+        except Unfit as reason:
+            self._tuner = None
+            self._leave(f", but {reason}")
+            return None
+        say(f"batch norms {judged.told}", self._shown)
+        with judged.other():
+            anew = self.session.evaluate(self.session.model, "dense, batch norms anew")
+        told = "  ".join(metric.text(anew) for metric in self.session.metrics)
+        say(f"dense, batch norms measured anew  {told}", self._shown)
+        return found, anew
+
+    def tuned(self, pruned: Pruned) -> tuple[Found, Both | None]:
+        """Return what the pruned model can do with the better statistics, which it has then, and
+        what with either."""
+        evaluate = functools.partial(self.session.evaluate, pruned.model)
+        judged: Judged | None = None
+        if self._tuner is not None:
+            try:
+                judged = self._tuner.tune(pruned.model)
+            except Unfit as reason:
+                told = f"{_named(pruned.sparsity)}: batch norms stay as they were: {reason}"
+                say(told, self._shown)
+        found = evaluate(_named(pruned.sparsity))
+        if judged is None:
+            return found, None
+        say(f"{_named(pruned.sparsity)}: {judged.told}", self._shown)
+        with judged.other():
+            other = evaluate(f"{_named(pruned.sparsity)}, other batch norms")
+        return found, (other, found) if judged.kept else (found, other)
+
+    def _leave(self, reason: str) -> None:
+        self.note = OLD_NORMS.format(reason=reason)
+        say(self.note, self._shown)
 
 
 class _Outcome:
@@ -106,12 +151,16 @@ class _Outcome:
         stack.callback(FolderLock(folder).release)
         self.loggers = stack.enter_context(service_loggers(settings.run, self.config, folder))
 
-    def dense(self, found: Found) -> None:
-        """Keep what the dense model is like."""
-        self.variant = describe_dense(self.session, found)
-        self._row(0.0, found, 0.0, "")
+    def dense(self, found: Found, both: Both | None, note: str) -> None:
+        """Keep what the dense model is like.
 
-    def add(self, pruned: Pruned, found: Found) -> None:
+        :param note: for all runs
+        """
+        self.variant = describe_dense(self.session, found)
+        self.note = note
+        self._row(0.0, found, both, 0.0, "")
+
+    def add(self, pruned: Pruned, found: Found, both: Both | None) -> None:
         """Write the run directory of one sparsity."""
         settings, session = self.settings, self.session
         name = _named(pruned.sparsity)
@@ -123,11 +172,12 @@ class _Outcome:
             weights = write_outcome(
                 run, session, pruned, found, self.variant, session.model, rounds
             )
-            if tracked_norms(pruned.model) and not settings.run.bn_retune:
-                run.write_result(notes=[OLD_NORMS])
+            if notes := [self.note] if self.note else self._compared(found, both):
+                run.write_result(notes=notes)
         self.runs.append(folder)
         zeros = pruned.zeros
-        self._row(zeros if pruned.sparsity is None else pruned.sparsity, found, zeros, str(weights))
+        asked = zeros if pruned.sparsity is None else pruned.sparsity
+        self._row(asked, found, both, zeros, str(weights))
 
     def close(self) -> None:
         """Write table and report."""
@@ -136,9 +186,25 @@ class _Outcome:
         say(self._table())
         write_page(self.runs, self.folder, self.settings.run)
 
-    def _row(self, sparsity: float, found: Found, zeros: float, file: str) -> None:
-        measured = {metric.column: found[metric.name] for metric in self.session.metrics}
+    def _compared(self, found: Found, both: Both | None) -> list[str]:
+        """Return what running statistics as they were and anew make of a model, in words."""
+        if both is None:
+            return []
+        old, new = ("  ".join(one.text(some) for one in self.session.metrics) for some in both)
+        kept = "new ones" if found is both[1] else "old ones"
+        return [
+            f"Batch norms with the statistics of the dense model: {old}; measured anew: {new}. "
+            f"The {kept} lower the loss on held-out training data and are kept."
+        ]
+
+    def _row(
+        self, sparsity: float, found: Found, both: Both | None, zeros: float, file: str
+    ) -> None:
+        metrics = self.session.metrics
+        measured = {metric.column: found[metric.name] for metric in metrics}
         row = {"sparsity": sparsity, **measured, "zeros": zeros, "file": file}
+        for name, one in zip((_OLD, _NEW), both or (), strict=False):
+            row |= {f"{metric.column} {name}": one[metric.name] for metric in metrics}
         self.rows.append(row)
         told = "  ".join(metric.text(found) for metric in self.session.metrics)
         say(f"sparsity {sparsity:.4f}  {told}")
@@ -154,12 +220,17 @@ class _Outcome:
 
     def _table(self) -> str:
         metrics = self.session.metrics
-        head = " | ".join(["sparsity", *(metric.head for metric in metrics), " zeros"])
+        first = metrics[0]
+        both = [name for name in (_OLD, _NEW) if f"{first.column} {name}" in self.rows[0]]
+        head = " | ".join(["sparsity", *(metric.head for metric in metrics), " zeros", *both])
         lines = [head, "-" * len(head)]
         for row in self.rows:
             sparsity = format(row["sparsity"], ".4g") if row["file"] else "dense"
             cells = [metric.cell(row[metric.column]) for metric in metrics]
-            lines.append(" | ".join([f"{sparsity:>8}", *cells, f"{100 * row['zeros']:6.2f}"]))
+            # a model may have lost its figures: tuned norms that see single values have none
+            also = [row.get(f"{first.column} {name}", math.nan) for name in both]
+            cells += [f"{100 * row['zeros']:6.2f}", *map(first.cell, also)]
+            lines.append(" | ".join([f"{sparsity:>8}", *cells]))
         return "\n".join(lines)
 
 

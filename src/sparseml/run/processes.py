@@ -20,7 +20,7 @@ from sparseml.pytorch.utils.distributed import (
     gather_objects,
     set_deterministic_seeds,
 )
-from sparseml.run.errors import RunError
+from sparseml.run.errors import RunError, few
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -79,6 +79,26 @@ class Processes:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=ids)
+
+
+def require_all_used(model: nn.Module) -> None:
+    """Check, after a backward pass, that the loss uses every parameter that is trained.
+
+    Several processes wait for the gradient of each, and torch tells only numbers of those that had
+    none, a step later.
+
+    :raises RunError: naming parameters without a gradient
+    """
+    unused = [
+        name.removeprefix("module.")
+        for name, param in model.named_parameters()
+        if param.requires_grad and param.grad is None
+    ]
+    if unused:
+        raise RunError(
+            f"the loss does not use {few(unused)}: several processes cannot train a model with "
+            "such parameters; take them out of it, or set their requires_grad to False"
+        )
 
 
 def require_same_everywhere(values: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ from sparseml.run.masks import MASKS_FILE, write_masks
 from sparseml.run.progress import say
 from sparseml.run.session import Found, Session
 from sparseml.run.settings.groups import RunSettings
-from sparseml.run.sweep import Pruned
+from sparseml.run.sweep import Pruned, notes_of
 
 MODEL_FOLDER = "model"
 """Where the library of a model keeps it, with all that it needs to load it."""
@@ -105,6 +105,8 @@ def write_outcome(
     whole = None if dense is None else parameter_count(dense)
     reached = [getattr(one, "reached", "") for one in pruned.manager.iter_modifiers()]
     told = [f"Of the removal of units: {one}." for one in reached if isinstance(one, str) and one]
+    if notes := [*pruned.notes, *notes_of(pruned.manager)]:
+        run.write_result(notes=notes)
     shrunk = _write_shrunk(run, session, model, inputs, whole, told)
     if dense is not None and rounds > 0:
         models = {"dense": dense, "sparse": model, **shrunk}

@@ -28,12 +28,14 @@ class Pruned:
 
     :param sparsity: what was asked for; None where the recipe itself says
     :param masks: parameter name → mask
+    :param notes: sentences on how it was pruned
     """
 
     sparsity: float | None
     model: nn.Module
     manager: ScheduledModifierManager
     masks: Mapping[str, Tensor]
+    notes: Sequence[str] = ()
 
     @property
     def zeros(self) -> float:
@@ -77,7 +79,7 @@ def sweep_recipe(
             masks = {name: mask for name, (mask, _) in outcome.items()}
             if empty := [name for name, mask in masks.items() if not bool(mask.any())]:
                 _LOGGER.warning("sparsity %.4g: nothing is left of %s", sparsity, few(empty))
-            yield Pruned(sparsity, model, _at(load(), sparsity), masks)
+            yield Pruned(sparsity, model, _at(load(), sparsity), masks, outcome.notes)
         return
     for sparsity in sparsities:
         yield _applied(_at(load(), sparsity), dense, sparsity, kwargs)
@@ -93,7 +95,12 @@ def _applied(
     manager.apply(model, finalize=False, **kwargs)
     masks = {name: mask.clone() for name, mask in masks_in_force(manager).items()}
     manager.finalize(model)
-    return Pruned(sparsity, model, manager, masks)
+    return Pruned(sparsity, model, manager, masks, notes_of(manager))
+
+
+def notes_of(manager: ScheduledModifierManager) -> list[str]:
+    """Return what pruning modifiers have to tell of what they chose, such as a dampening."""
+    return [note for one in manager.iter_modifiers() for note in getattr(one, "notes", ())]
 
 
 def _at(manager: ScheduledModifierManager, sparsity: float) -> ScheduledModifierManager:

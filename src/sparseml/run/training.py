@@ -59,7 +59,8 @@ def run_training(settings: TrainingRunSettings, glue: Glue) -> None:
     """
     prepare(settings.run.seed, settings.run.threads)
     # what is cheap to find out comes before models and data
-    recipe = load_recipe(settings.run.sparseml_recipe, settings.run.recipe_args)
+    asked = settings.run
+    recipe = load_recipe(asked.sparseml_recipe, asked.recipe_args, asked.effort)
     # also before the others are waited for
     require_steady_shapes(recipe, settings.run.sparseml_recipe, started_together())
     keeping = settings.checkpoints

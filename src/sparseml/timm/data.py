@@ -86,7 +86,8 @@ class DataSource:
         """Return batches of a data set; each process gets its share unless ``shared`` is False.
 
         :param training: shuffle, drop what does not fill a batch, and augment
-        :param augmentation: keywords of timm's ``create_loader``
+        :param augmentation: keywords of timm's ``create_loader``; ``train_crop_mode="pad"`` crops
+            padded images, by ``crop_padding`` pixels or an eighth
         :raises RunError: for training data that do not fill one batch, and for settings that timm
             refuses
         """
@@ -107,7 +108,10 @@ class DataSource:
             **{key: self.config[key] for key in ("interpolation", "mean", "std", "crop_pct")},
             **augmentation,
         }
-        padded = settings.get("train_crop_mode") == "pad"
+        padded, padding = (
+            settings.get("train_crop_mode") == "pad",
+            settings.pop("crop_padding", None),
+        )
         if padded:
             settings["train_crop_mode"] = None
         try:  # the loader sets the transform of what it is given
@@ -123,7 +127,7 @@ class DataSource:
         transform = getattr(loader.dataset, "transform", None)
         allow_no_bits(transform)
         if padded and not settings.get("no_aug"):
-            crop_padded(transform, self.config["input_size"][1:])
+            crop_padded(transform, self.config["input_size"][1:], padding)
         return loader
 
     def shuffled(self, dataset: Any, batch_size: int, where: Processes, shared: bool = True) -> Any:
@@ -220,17 +224,18 @@ def allow_no_bits(transform: Any) -> None:
             operation.aug_fn = posterize
 
 
-def crop_padded(transform: Any, size: tuple[int, int]) -> None:
+def crop_padded(transform: Any, size: tuple[int, int], padding: int | None = None) -> None:
     """Put random crops of padded images in the place of timm's random crops, which zoom.
 
     Small images, such as those of CIFAR, are usually padded with black by an eighth on each side.
 
-    :param transform: timm's, for training
+    :param transform: timm's, for training; all that follows its crops stays
     :param size: height and width
+    :param padding: pixels of black on each side; an eighth by default
     """
     height, width = size
-    padding = [width // 8, height // 8]
-    transform.transforms[0] = Compose([Resize(size), RandomCrop(size, padding)])
+    each = [width // 8, height // 8] if padding is None else [padding, padding]
+    transform.transforms[0] = Compose([Resize(size), RandomCrop(size, each)])
 
 
 def _operations(transform: Any) -> Iterator[auto_augment.AugmentOp]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sparseml.run.errors import RunError
 from sparseml.run.settings.flags import Group, flag, harmless
 from sparseml.run.settings.groups import RunSettings
 
@@ -116,7 +117,7 @@ class TrainingImageSettings(Group):
 
     TITLE = "training images"
     DESCRIPTION: ClassVar[str | None] = (
-        "as the model was trained on; --bn-retune measures batch norms on them"
+        "as the model was trained on: batch norms are measured on them after pruning"
     )
 
     no_aug: bool = flag(False, "only resize and crop, as for validation")
@@ -138,13 +139,30 @@ class TrainingImageSettings(Group):
         "timm's ways to crop, or random crops of padded images, as for CIFAR [rrc]",
         choices=("rrc", "rkrc", "rkrr", "pad"),
     )
+    crop_padding: int | None = flag(
+        None,
+        "of black on each side, of which random crops are taken, as for CIFAR with 4 "
+        "[with --train-crop-mode pad an eighth]; mirroring and colours stay as they are",
+        metavar="PIXELS",
+        at_least=0,
+    )
 
     def loader_keywords(self, several: bool) -> dict[str, Any]:
         """Return the keywords of timm's ``create_loader``.
 
         :param several: whether several processes share the images
+        :return: also ``crop_padding``, in pixels, which
+            :meth:`~sparseml.timm.data.DataSource.loader` knows
+        :raises RunError: for two ways to crop at once
         """
         keywords = {name: getattr(self, setting) for name, setting in _KEYWORDS.items()}
+        if self.crop_padding is not None:
+            if self.train_crop_mode not in (None, "pad"):
+                raise RunError(
+                    f"--crop-padding {self.crop_padding} is a way to crop of its own: leave out "
+                    f"--train-crop-mode {self.train_crop_mode}"
+                )
+            keywords |= {"train_crop_mode": "pad", "crop_padding": self.crop_padding}
         if not several:
             keywords["num_aug_repeats"] = 0
         if self.train_interpolation:

@@ -103,8 +103,9 @@ class ImageSession:
 
     def training_batches(self) -> Iterable[Any]:
         """Return training images in random order, augmented as in training, with their labels."""
-        share = max(1, len(self.training_data) // self.where.count)
-        return self.training_loader(min(self.training_batch, share), use_prefetcher=False)
+        share = len(self.training_data) // self.where.count
+        few = max(1, share // 3)  # so that some can be held out
+        return self.training_loader(min(self.training_batch, few), use_prefetcher=False)
 
     def training_loader(self, batch_size: int, **more: Any) -> Any:
         """Return timm's loader of training images; ``more`` is for its ``create_loader``."""

@@ -48,7 +48,7 @@ def set_up_training(
     """
     where, run = session.where, settings.run
     recipe, schedule, batches = run.sparseml_recipe, settings.schedule, settings.optimizer
-    manager = load_recipe(recipe, run.recipe_args)
+    manager = load_recipe(recipe, run.recipe_args, run.effort)
     require_fitting_patterns(manager, session.model, recipe)
     loader = session.training_loader(batches.batch_size)
     steps = steps_in_epoch(len(loader), batches.grad_accum_steps)

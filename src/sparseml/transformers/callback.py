@@ -37,6 +37,7 @@ from sparseml.transformers.fitting import (
 from sparseml.transformers.lent import gradient_sampler, lift_masks, teacher_of
 from sparseml.transformers.loss import LossCarrier, loss_modifiers
 from sparseml.transformers.rates import Rates
+from sparseml.utils.locks import FolderLock
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ class SparseMLCallback(TrainerCallback):
         self._steps_per_epoch, self._best_when_sparse = steps_per_epoch, best_when_sparse
         self._carrier: LossCarrier | None = None
         self._rates: Rates | None = None
+        self._lock: FolderLock | None = None
         self._trained: weakref.ref[nn.Module] | None = None  # the model of the last run
         self._used = self._forgets_best = False
         self._signals, self._stopping = StoppingLoop(_trains), 0
@@ -159,6 +161,8 @@ class SparseMLCallback(TrainerCallback):
         if loss_modifiers(self.manager):
             self._carrier = LossCarrier(model, self.driver, self.teacher)
         self._stopping = 0
+        if args.should_save:
+            self._lock = FolderLock(args.output_dir)
         self._signals.begin()
 
     def on_step_begin(
@@ -281,9 +285,11 @@ class SparseMLCallback(TrainerCallback):
 
     def _let_go(self) -> None:
         self._signals.end()
+        if self._lock is not None:
+            self._lock.release()
         if self._carrier is not None:
             self._carrier.remove()
-        self._carrier = self._rates = self.driver = None
+        self._carrier = self._rates = self.driver = self._lock = None
         self._forgets_best = False
 
     def _initialize(

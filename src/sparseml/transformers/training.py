@@ -140,7 +140,7 @@ def set_up_training(
     """
     where, run, recipe = session.where, settings.run, settings.run.sparseml_recipe
     chosen, schedule = settings.optimizer, settings.schedule
-    manager = load_recipe(recipe, run.recipe_args)
+    manager = load_recipe(recipe, run.recipe_args, run.effort)
     require_fitting_patterns(manager, session.model, recipe)
     loader = session.training_loader(chosen.batch_size)
     steps = steps_in_epoch(len(loader), chosen.grad_accum_steps)

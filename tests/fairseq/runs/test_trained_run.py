@@ -92,6 +92,8 @@ def test_a_run_that_goes_on_keeps_what_was_logged(training: tuple[Trainer, StepD
     trainer, driver = training
     TrainedRun(trainer, driver.manager, Path("runs/first"), UPDATES)
     _train(trainer, driver)
+    Path(trainer.cfg.checkpoint.save_dir).mkdir(exist_ok=True)
+    Path(trainer.cfg.checkpoint.save_dir, "checkpoint_last.pt").touch()
     with pytest.raises(RunError, match="--sparseml-output runs/first holds a run"):
         TrainedRun(trainer, driver.manager, Path("runs/first"), UPDATES)
     again = TrainedRun(trainer, driver.manager, Path("runs/first"), UPDATES, goes_on=True)

@@ -7,8 +7,10 @@ import re
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import linear, unfold
 from torch.nn.utils import parametrize
 
+from sparseml.pytorch.functional.patterns import NM
 from sparseml.pytorch.utils.tensors.semi_structured import (
     Conversion,
     LayerTiming,
@@ -141,3 +143,22 @@ def test_only_layers_that_win_are_converted() -> None:
     done = convert_semi_structured(model, torch.randn(8, 128, device="cuda").half(), rounds=5)
     for name, timing in done.timings.items():
         assert (name in done.converted) == (timing.speedup > 1)
+
+
+def test_a_convolution_in_the_pattern_is_a_matrix_in_channels_last_order() -> None:
+    """As ``docs/second_order.md`` says, on a strided, padded and dilated one."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(8, 6, 3, stride=2, padding=1, dilation=2)
+    pattern = NM(2, 4)
+    scores = conv.weight.detach().abs()
+    (mask,) = pattern.masks([torch.zeros(6, 3, 3, 2, dtype=torch.bool)], [scores])
+    conv.weight.data *= mask
+    matrix = conv.weight.permute(0, 2, 3, 1).reshape(conv.out_channels, -1)
+    assert ((matrix.reshape(-1, 4) != 0).sum(1) == 2).all()
+    assert ((conv.weight.flatten(1).reshape(-1, 4) != 0).sum(1) > 2).any()
+    images = torch.randn(2, 8, 9, 7)
+    patches = unfold(images, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
+    patches = patches.unflatten(1, (conv.in_channels, -1)).permute(0, 3, 2, 1).flatten(2)
+    outputs = linear(patches, matrix, conv.bias)
+    expected = conv(images)
+    torch.testing.assert_close(outputs, expected.flatten(2).transpose(1, 2))

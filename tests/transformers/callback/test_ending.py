@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import transformers
+from accelerate.state import AcceleratorState
+from torch.utils.data import DataLoader
 
 from sparseml.pytorch.utils import CheckpointError
-from sparseml.run import processes
 from sparseml.transformers.checkpoints import STATE_NAME, checkpoints_in, problem_of
-from sparseml.transformers.errors import CallbackError
 from sparseml.transformers.scripts.arguments import last_whole
 
 RECIPE = """
@@ -110,9 +111,66 @@ def test_a_flipped_bit_in_a_checkpoint_is_found(
             trainer_of(RECIPE).train(resume_from_checkpoint=str(last))
 
 
+RECIPES = {"recipe": RECIPE.replace("0.25", "0.3"), "seed": RECIPE, "data": RECIPE}
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ("recipe", "the recipe differs between processes: 'init_sparsity: 0.25' in that of rank 0"),
+        ("seed", "seed differs between processes: 42 in that of rank 0, 7 in that of rank 1"),
+        ("data", "steps_per_epoch differs between processes: 3 in that of rank 0, 2 in that of"),
+    ],
+)
 def test_processes_that_were_given_other_things_are_told(
-    trainer_of: Any, monkeypatch: pytest.MonkeyPatch
+    trainer_of: Any, data_of: Any, in_two: Any, other: str, told: str
 ) -> None:
-    monkeypatch.setattr(processes, "gather_objects", lambda own: [own, {**own, "seed": 5}])
-    with pytest.raises(CallbackError, match=r"^seed differs between processes: 42 in that of rank"):
-        trainer_of(RECIPE).train()
+    """Also of data of unequal length, for which a process would wait until it times out."""
+
+    def train(rank: int) -> None:
+        AcceleratorState._reset_state(True)  # what this process has known alone
+        settings = {"seed": 7} if rank and other == "seed" else {}
+        trainer = trainer_of(RECIPES[other] if rank else RECIPE, ddp_backend="gloo", **settings)
+        data = data_of(count=16 if rank and other == "data" else 24)
+        trainer.get_train_dataloader = lambda: DataLoader(data, 8, collate_fn=trainer.data_collator)
+        trainer.train()
+
+    for ended in in_two(train):
+        assert ended.status == 1 and f"CallbackError: {told}" in ended.error, ended.error
+
+
+def test_another_process_cannot_write_into_the_folder(
+    trainer_of: Any, in_two: Any, tmp_path: Path
+) -> None:
+    """Until the run there ends."""
+    tried = tmp_path / "tried"
+
+    class Waits(transformers.TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 0:
+                (tmp_path / "begun").touch()
+                _await(tried)
+
+    def train(rank: int) -> None:
+        for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):  # each of them alone
+            del os.environ[name]
+        trainer = trainer_of(RECIPE)
+        if rank == 0:
+            trainer.add_callback(Waits())
+        else:
+            _await(tmp_path / "begun")
+        try:
+            trainer.train()
+        finally:
+            tried.touch()
+
+    first, second = in_two(train)
+    assert first.status == 0, first.error
+    assert second.status == 1 and "another process is writing into" in second.error, second.error
+    trainer_of(RECIPE).train()
+
+
+def _await(file: Path) -> None:
+    end = time.monotonic() + 60
+    while not file.exists() and time.monotonic() < end:
+        time.sleep(0.02)

@@ -25,6 +25,7 @@ from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
 from sparseml.pytorch.optim.summary import RunSummary, summarize
 from sparseml.pytorch.sparsification.modifier import PYTORCH_FRAMEWORK, Loggers, Modifier
 from sparseml.pytorch.sparsification.pruning.settings.overlap import require_own_parameters
+from sparseml.pytorch.sparsification.statistics import Judged, TunedAround
 
 _LOGGER = logging.getLogger(__name__)
 _PARALLEL = (DataParallel, DistributedDataParallel)
@@ -57,6 +58,8 @@ class ScheduledModifierManager(BaseManager, Modifier):
         """Where the run stands; None before this manager has taken part in a step."""
         self._resumes = self._stepped = False
         self._last_summary: RunSummary | None = None
+        self.norms: Judged | None = None
+        """What came of measuring batch norms anew in :meth:`apply`; None if they were not."""
         self._driver: weakref.ref[StepDriver] | None = None
 
     def __del__(self) -> None:
@@ -179,7 +182,24 @@ class ScheduledModifierManager(BaseManager, Modifier):
 
         The modifiers of a stage are initialised, which is when they act, and then finalised before
         the next stage begins. Each modifier of a plain recipe is a stage of its own.
+
+        Given data, the running statistics of batch norms are measured anew at the end, on about
+        1,600 inputs: they belong to the weights before pruning. (Without ``finalize``, which leaves
+        the modifiers to go on, only if that is asked for.) They stay as they were where the
+        new ones would cost the dense model, as then the inputs are not such as it was trained on,
+        or do not lower the loss of the pruned one on held-out batches. :attr:`norms` tells.
+
+        :param kwargs: handed to every modifier, but for two: ``bn_data``, batches ``(inputs,
+            labels)`` augmented as in training, by default those of the ``grad_sampler``, and
+            ``bn_retune``, how many batches to measure on, 0 for none
+        :raises ValueError: for a ``bn_retune`` that is no number of batches
         """
+        data = kwargs.pop("bn_data", None)
+        goes_on = not finalize and data is None
+        asked = kwargs.pop("bn_retune", 0 if goes_on else None)
+        named = (getattr(one, "grad_sampler_kwargs", None) for one in self.iter_modifiers())
+        keywords: dict[str, Any] = next(filter(None, named), {})
+        tuned = TunedAround(module, asked, data, kwargs.get("grad_sampler"), keywords)
         self.initialize_loggers(loggers)
         for group in self._groups():
             for modifier in group:
@@ -192,6 +212,7 @@ class ScheduledModifierManager(BaseManager, Modifier):
         if finalize:
             super().finalize(module)
             self._summarize_end(None, module)
+        self.norms = tuned.finish(module)
 
     def apply_structure(
         self,

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from sparseml.pytorch.sparsification.fields import one_of
+from sparseml.pytorch.sparsification.pruning.settings.effort import PRESETS
 from sparseml.pytorch.utils.params import (
     NamedLayerParam,
     get_named_layers_and_params_by_regex,
@@ -17,17 +19,18 @@ from sparseml.pytorch.utils.params import (
 from sparseml.utils.text import did_you_mean
 
 _GRADIENTS = {"num_grads": "1024"}
-_FISHER = {**_GRADIENTS, "fisher_block_size": "256", "damp": "1.0e-8"}
+_EFFORT = {"effort": "balanced"}
+_FLOOR = {"layer_floor": "0.05"}
 _GLOBAL = {"global_sparsity": "True"}
 _Fields = dict[str, str]
 METHODS: dict[str, tuple[str, _Fields, _Fields]] = {
-    "magnitude": ("GlobalMagnitudePruningModifier", {}, {}),
+    "magnitude": ("GlobalMagnitudePruningModifier", {}, _FLOOR),
     "uniform": ("MagnitudePruningModifier", {}, {}),
     "gw": ("GWProdPruningModifier", _GRADIENTS, {}),
-    "cap": ("CAPruningModifier", _FISHER, _GLOBAL),
-    "fast_cap": ("FastCAPruningModifier", _FISHER, {}),
-    "obs": ("OBSPruningModifier", _FISHER, _GLOBAL),
-    "mfac": ("MFACPruningModifier", _FISHER, {**_GLOBAL, "use_gradient_buffering": "False"}),
+    "cap": ("CAPruningModifier", _EFFORT, _GLOBAL),
+    "fast_cap": ("FastCAPruningModifier", _EFFORT, {}),
+    "obs": ("OBSPruningModifier", _EFFORT, _GLOBAL),
+    "mfac": ("MFACPruningModifier", _EFFORT, {**_GLOBAL, "use_gradient_buffering": "False"}),
 }
 """What a method is called → its modifier, fields that are variables of the recipe, and others."""
 _TRAINING = """
@@ -77,6 +80,7 @@ def new_recipe(
     sparsity: float = 0.5,
     epochs: float | None = None,
     exclude: Iterable[str] = (),
+    effort: str = "balanced",
 ) -> str:
     """Return the text of a recipe that prunes a model.
 
@@ -85,8 +89,10 @@ def new_recipe(
     :param epochs: of a gradual recipe, in the last quarter of which masks are fixed; None for a
         recipe that prunes in one shot. The learning rate is left to the training
     :param exclude: names of parameters to leave dense
-    :raises ValueError: for an unknown method, a sparsity or epochs out of range, and a model
-        without layers to prune
+    :param effort: one of :data:`~sparseml.pytorch.sparsification.pruning.settings.effort.PRESETS`,
+        of the methods that have it: a variable of the recipe
+    :raises ValueError: for an unknown method or effort, a sparsity or epochs out of range, and a
+        model without layers to prune
     """
     if method not in METHODS:
         hint = did_you_mean(method, METHODS)
@@ -96,6 +102,8 @@ def new_recipe(
     if epochs is not None and not epochs > 0:
         raise ValueError(f"epochs must be above 0, found {epochs}")
     modifier, variables, others = METHODS[method]
+    if "effort" in variables:
+        variables = {**variables, "effort": one_of(PRESETS)("effort", effort)}
     head, training = {"sparsity": f"{sparsity:g}", **variables}, ""
     start, end, frequency = "eval(sparsity)", "1.0", "1.0"
     if epochs is not None:

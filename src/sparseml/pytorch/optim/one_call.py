@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from sparseml.pytorch.optim.manager import ScheduledModifierManager
 from sparseml.pytorch.optim.new_recipe import METHODS, new_recipe
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
+from sparseml.pytorch.sparsification.statistics import Judged, Pairs, TunedAround, loss_of_logits
 from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_sampler
 from sparseml.pytorch.utils.params import distinct_params
 from sparseml.pytorch.utils.tensors.stats import count_zeros, tensor_list_sparsity
@@ -27,12 +27,17 @@ class Pruned:
     :param sparsities: parameter name → fraction of its values that are zero, of what was pruned
     :param pruned: the fraction of zeros in these parameters together
     :param zeros: the fraction of zeros in all parameters of the model
+    :param notes: what was chosen on the way, such as a dampening
+    :param norms: what came of measuring the running statistics of batch norms anew: the losses with
+        both, and which were kept; None if they stay as they were in the dense model
     """
 
     recipe: str
     sparsities: Mapping[str, float]
     pruned: float
     zeros: float
+    notes: tuple[str, ...] = ()
+    norms: Judged | None = None
 
     def __str__(self) -> str:
         count = len(self.sparsities)
@@ -40,8 +45,11 @@ class Pruned:
             f"{self.pruned:.2%} of the weights of {count} tensor{'s' if count > 1 else ''} are "
             f"zero, {self.zeros:.2%} of all parameters",
             *(f"  {value:7.2%}  {name}" for name, value in [*self.sparsities.items()][:_SHOWN]),
+            *([f"  and {count - _SHOWN} more"] if count > _SHOWN else []),
+            *self.notes,
+            *([] if self.norms is None else [self.norms.told]),
         ]
-        return "\n".join([*lines, f"  and {count - _SHOWN} more"] if count > _SHOWN else lines)
+        return "\n".join(lines)
 
 
 def prune(
@@ -53,6 +61,9 @@ def prune(
     loss: Callable[[Any, Any], Tensor] | None = None,
     recipe: str | None = None,
     exclude: Iterable[str] = (),
+    effort: str = "balanced",
+    bn_data: Iterable[Any] | None = None,
+    bn_retune: int | None = None,
 ) -> Pruned:
     """Prune a model in place, in one shot and without training.
 
@@ -72,35 +83,49 @@ def prune(
         its ``logits``, by default
     :param recipe: a recipe to apply instead: a file, or its text
     :param exclude: names of parameters to leave dense
+    :param effort: ``fast``, ``balanced`` or ``best``, of ``cap``, ``fast_cap``, ``obs`` and
+        ``mfac``: how much is sampled, in how many steps; a ``recipe`` says this itself
+    :param bn_data: batches augmented as in training, by default ``data``, on which the running
+        statistics of batch norms are measured anew where that lowers the loss
+    :param bn_retune: how many of these, by default enough for 1,600 inputs; 0 leaves them out
     :raises ValueError: for an unknown method, a sparsity out of range, data that can be gone
         through only once, and a method that needs data without any
     """
-    text = new_recipe(model, method, sparsity, exclude=exclude) if recipe is None else recipe
+    text = recipe
+    if text is None:
+        text = new_recipe(model, method, sparsity, exclude=exclude, effort=effort)
     if recipe is None and data is None and METHODS[method][1]:
         raise ValueError(f"method {method!r} prunes by gradients: give data, such as a DataLoader")
     manager = ScheduledModifierManager.from_yaml(text)
-    given = {} if data is None else {"grad_sampler": _sampler(model, data, loss or _cross_entropy)}
+    given = {} if data is None else {"grad_sampler": _sampler(model, data, loss or loss_of_logits)}
+    tuned = TunedAround(model, bn_retune, bn_data, given.get("grad_sampler"))
     manager.apply(model, finalize=False, **given)
-    names = [
-        name
-        for modifier in manager.iter_modifiers()
-        if isinstance(modifier, BasePruningModifier)
-        for name in modifier.masks
-    ]
+    pruners = [one for one in manager.iter_modifiers() if isinstance(one, BasePruningModifier)]
+    names = [name for modifier in pruners for name in modifier.masks]
+    notes = tuple(note for modifier in pruners for note in modifier.notes)
     manager.finalize(model)
+    told = str(manager) if recipe is not None else text
+    return _pruned(model, told, names, notes, tuned.finish(model))
+
+
+def _pruned(
+    model: nn.Module,
+    recipe: str,
+    names: Sequence[str],
+    notes: tuple[str, ...],
+    norms: Judged | None,
+) -> Pruned:
     params = {one.name: one.param.detach() for one in distinct_params(model)}
     pruned = {name: params[name] for name in names if name in params}
     total = sum(param.numel() for param in params.values())
     return Pruned(
-        str(manager) if recipe is not None else text,
+        recipe,
         {name: tensor_list_sparsity([param]) for name, param in pruned.items()},
         tensor_list_sparsity(pruned.values()) if pruned else 0.0,
         sum(map(count_zeros, params.values())) / max(total, 1),
+        notes,
+        norms,
     )
-
-
-def _cross_entropy(output: Any, labels: Tensor) -> Tensor:
-    return cross_entropy(getattr(output, "logits", output), labels)
 
 
 def _sampler(model: nn.Module, data: Iterable[Any], loss: Callable[[Any, Any], Tensor]) -> Any:
@@ -110,24 +135,7 @@ def _sampler(model: nn.Module, data: Iterable[Any], loss: Callable[[Any, Any], T
             "list of batches"
         )
     device = next(model.parameters()).device
-    loader = _Pairs(data)
+    loader = Pairs(data)
     return make_grad_sampler(
         lambda number: GradientBatches(lambda: loader, (number,), device), loss
     )
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """Batches as pairs of inputs and labels."""
-
-    data: Iterable[Any]
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        for batch in self.data:
-            if isinstance(batch, Mapping):
-                inputs = dict(batch)
-                if "labels" not in inputs:
-                    raise ValueError(f"batches must have labels, found the keys {[*inputs]}")
-                yield inputs, inputs.pop("labels")
-            else:
-                yield batch[0], batch[1]

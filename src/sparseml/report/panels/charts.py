@@ -1,16 +1,16 @@
-"""Geometry of charts: where lines, bars and ticks go, as fractions that any width can be drawn in.
+"""Charts as Vega-Lite describes them, each with a table of what it shows.
 
-A chart is drawn as an SVG that stretches with the page, under labels that do not: positions are per
-cent of the plot, so nothing has to be computed again for a narrow screen, and no script is needed
-to see it. The script only adds a readout under the pointer and for the arrow keys.
+Colours are those of the page's style sheet, ``var(--s1)`` and the like, so that a chart follows the
+page into the dark and onto paper. Names of runs, layers and metrics are data, never a part of an
+expression or the name of a field.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from sparseml.report.formats import number_text
 from sparseml.report.reading import Points, decimated
@@ -20,22 +20,96 @@ _MOST_EVENTS = 60
 _MOST_TABLE_ROWS = 60
 _STYLES = 8
 _LARGEST = 1e100
-_NEGLIGIBLE = 1e-9
+_HEIGHT = 230
 
+Spec = dict[str, Any]
 Text = Callable[[float], str]
+
+THEME: Spec = {
+    "background": None,
+    "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "domainColor": "var(--rule)",
+        "gridColor": "var(--rule)",
+        "tickColor": "var(--rule)",
+        "labelColor": "var(--muted)",
+        "titleColor": "var(--muted)",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+    },
+}
+"""Vega-Lite's configuration for all charts of a page."""
+
+# the wheel alone scrolls the page
+ZOOM: Spec = {
+    "name": "zoom",
+    "select": {"type": "interval", "zoom": "wheel![event.ctrlKey || event.metaKey]"},
+    "bind": "scales",
+}
+NARROW: Spec = {"name": "narrow", "value": False}
+"""What the page sets on a phone."""
+
+WIDE: Spec = {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
+"""As wide as the page has room for; in rows of any height that is a number."""
+
+
+def shortened(most: int, on_phones: int, end: int) -> str:
+    """Return how labels of an axis are kept short.
+
+    :param most: letters
+    :param end: of these, from the end of a longer label
+    """
+    limit = f"(narrow ? {on_phones} : {most})"
+    cut = f"slice(datum.label, 0, {limit} - {end + 1}) + '…' + slice(datum.label, -{end})"
+    return f"length(datum.label) > {limit} ? {cut} : datum.label"
+
+
+class Key(NamedTuple):
+    """A line of a legend: colour and dashes, or that it is a ``band`` or ``event``."""
+
+    label: str
+    style: int = 0
+    dash: int = 0
+    mark: str = "line"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts under column heads; ``thinned`` if some are left out."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    thinned: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A chart and the table of what it shows; without a ``spec`` just the table.
+
+    ``summary`` says in a sentence what there is to see.
+    """
+
+    key: str
+    title: str
+    table: Table
+    spec: Spec | None = None
+    summary: str = ""
+    legend: Sequence[Key] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Line:
     """A series; ``stepped`` ones keep their value until the next point, and those that others are
-    compared with are a ``reference``, drawn grey and dashed. ``beside`` are more dots."""
+    compared with are a ``reference``, drawn grey and dashed."""
 
     label: str
     points: Points
     stepped: bool = False
     dots: bool = False
     reference: bool = False
-    beside: Points = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -43,7 +117,7 @@ class LineChart:
     """Several series over one axis.
 
     ``events`` are positions on the x axis that are marked, ``event_label`` says what they are;
-    ``x_range`` is what the axis spans at least.
+    ``x_range`` is what the axis spans at least. Axes are in per cent where ``percent`` says so.
     """
 
     key: str
@@ -56,129 +130,155 @@ class LineChart:
     event_label: str = ""
     from_zero: bool = False
     x_range: tuple[float, float] | None = None
+    percent: bool = False
 
 
-@dataclass(frozen=True)
-class Bar:
-    """A row of a bar chart: ``fill`` per cent of the track, and beside it some numbers.
-
-    ``mark`` is a position that the fill is compared with; ``low`` and ``high`` bound the spread.
-    """
-
-    label: str
-    fill: float
-    texts: Sequence[str]
-    mark: float | None = None
-    low: float | None = None
-    high: float | None = None
-    style: int = 0
-    tip: str = ""
+def styles(references: Sequence[bool]) -> list[tuple[int, int]]:
+    """Return colour and dashes of every line; the first colour is that of references."""
+    colours = _STYLES - 1
+    return [
+        (0, 1) if reference else (1 + index % colours, index // colours % 3)
+        for index, reference in enumerate(references)
+    ]
 
 
-@dataclass(frozen=True)
-class BarGroup:
-    """A bar chart, which is a table too: rows under column heads, in parts with titles."""
-
-    key: str
-    title: str
-    heads: Sequence[str]
-    parts: Sequence[tuple[str, Sequence[Bar]]] = field(default_factory=list)
-    note: str = ""
-
-
-def nice_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
-    """Return numbers 1, 2 or 5 times a power of ten apart that enclose ``low`` to ``high``."""
-    largest = max(abs(low), abs(high))
-    if high - low <= max(_NEGLIGIBLE * largest, 1 / _LARGEST):
-        margin = 0.1 * largest if largest > 1 / _LARGEST else 1.0
-        low, high = low - margin, high + margin
-    raw = (high - low) / wanted
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    # without the noise of 3 * 0.1
-    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
+def palette(labels: Sequence[str], looks: Sequence[tuple[int, int]]) -> Spec:
+    """Return the channel that gives each label its colour."""
+    colours = [f"var(--s{style})" for style, _ in looks]
+    return {
+        "field": "s",
+        "type": "nominal",
+        "scale": {"domain": list(labels), "range": colours},
+        "legend": None,
+    }
 
 
-def drawn_line_chart(chart: LineChart) -> dict[str, Any] | None:
-    """Return all that a template needs to draw a chart, None if there is not one point in it."""
+DASHES: Spec = {
+    "field": "d",
+    "type": "ordinal",
+    "scale": {"domain": [0, 1, 2], "range": [[1, 0], [6, 4], [2, 4]]},
+    "legend": None,
+}
+
+
+def quantity(name: str, title: str | None, percent: bool = False, zero: bool = False) -> Spec:
+    """Return a channel for numbers, its axis as far as they reach; one without ``title`` is of the
+    upright axis."""
+    count: Any = 6 if title is None else {"expr": "ceil(width / 90)"}
+    axis: Spec = {"title": title, "labelFlush": False, "tickCount": count}
+    axis |= {"format": "~%"} if percent else {}
+    return {"field": name, "type": "quantitative", "axis": axis, "scale": {"zero": zero}}
+
+
+def line_panel(chart: LineChart) -> Panel | None:
+    """Return a chart of lines, None if there is not one point in it."""
     lines = [
         (line, [(x, y) for x, y in decimated(line.points) if math.isfinite(x)])
         for line in chart.lines
     ]
-    ys = [y for line, points in lines for _, y in [*points, *line.beside] if _drawable(y)]
-    if not ys:
+    if not any(_drawable(y) for _, points in lines for _, y in points):
         return None
-    xs = [*_all_x(lines), *(chart.x_range or ())]
-    y_ticks = nice_ticks(0.0 if chart.from_zero else min(ys), max(ys))
-    x_low, x_high = min(xs), max(xs)
-    if x_low == x_high:
-        x_low, x_high = x_low - 1, x_high + 1
-    place = _Places(x_low, x_high, y_ticks[0], y_ticks[-1])
-    marks = [place.x(event) for event in chart.events if x_low <= event <= x_high]
-    band = (min(marks), max(marks)) if len(marks) > _MOST_EVENTS else None
-    x_ticks = [tick for tick in nice_ticks(x_low, x_high, 6) if x_low <= tick <= x_high]
-    return {
-        **vars(chart),
-        "summary": _summary(chart, lines),
-        "x_ticks": [(place.x(tick), chart.x_text(tick)) for tick in x_ticks],
-        "y_ticks": [(place.y(tick), chart.y_text(tick)) for tick in y_ticks],
-        "lines": [
-            {"label": line.label, **_look(line, index), **_paths(line, points, place)}
-            for index, (line, points) in enumerate(lines)
+    looks = styles([line.reference for line, _ in lines])
+    keys = [Key(line.label, *look) for (line, _), look in zip(lines, looks, strict=True)]
+    low, high = _ends(chart, lines)
+    events = [event for event in chart.events if low <= event <= high]
+    if events:
+        mark = "band" if len(events) > _MOST_EVENTS else "event"
+        keys.append(Key(f"{chart.event_label} ({len(events)})", mark=mark))
+    across = quantity("x", chart.x_label, chart.x_text is not number_text)
+    across["scale"] |= {"domain": [low, high], "nice": False, "padding": 5}
+    upright = quantity("y", None, chart.percent, chart.from_zero)
+    color: Spec = {"color": palette([line.label for line, _ in lines], looks)}
+    dot = {"type": "point", "filled": True, "clip": True, "opacity": 1}
+    values, dots = _values(lines, looks)
+    spec: Spec = {
+        **WIDE,
+        "height": _HEIGHT,
+        "encoding": {"x": across, "y": upright},
+        "layer": [
+            *_event_layers(events),
+            {
+                "data": {"values": values},
+                "params": [ZOOM],
+                "mark": {"type": "line", "clip": True},
+                "encoding": {**color, "strokeDash": DASHES},
+            },
+            *([{"data": {"values": dots}, "mark": dot, "encoding": color}] if dots else []),
+            _readout(chart, lines),
         ],
-        "events": {"marks": [] if band else marks, "band": band, "count": len(marks)},
-        **_data(chart, lines, place),
     }
+    return Panel(chart.key, chart.title, _table(chart, lines), spec, _summary(chart, lines), keys)
 
 
 def _drawable(y: float) -> bool:
     return abs(y) < _LARGEST  # so that differences stay finite; false for NaN too
 
 
-@dataclass(frozen=True)
-class _Places:
-    """Per cent of the plot, from the left and from the top."""
-
-    x_low: float
-    x_high: float
-    y_low: float
-    y_high: float
-
-    def x(self, value: float) -> float:
-        return round(100 * (value - self.x_low) / (self.x_high - self.x_low), 2)
-
-    def y(self, value: float) -> float:
-        return round(100 * (self.y_high - value) / (self.y_high - self.y_low), 2)
+def _ends(chart: LineChart, lines: Sequence[tuple[Line, Points]]) -> tuple[float, float]:
+    xs = [*_all_x(lines), *(chart.x_range or ())]
+    low, high = min(xs), max(xs)
+    return (low, high) if low < high else (low - 1, high + 1)
 
 
-def _look(line: Line, index: int) -> dict[str, int]:
-    """Colour and dashes; the first colour is that of references."""
-    if line.reference:
-        return {"style": 0, "dash": 1}
-    colours = _STYLES - 1
-    return {"style": 1 + index % colours, "dash": index // colours % 3}
+def _values(
+    lines: Sequence[tuple[Line, Points]], looks: Sequence[tuple[int, int]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return what lines are drawn through, and where they have dots."""
+    values, dots = [], []
+    for (line, points), (_, dash) in zip(lines, looks, strict=True):
+        before: float | None = None
+        for x, y in points:
+            height = rounded(y) if _drawable(y) else None
+            value = {"x": x, "y": height, "s": line.label}
+            if line.stepped and before is not None:
+                values.append({**value, "y": before, "d": dash})
+            values.append({**value, "d": dash})
+            dots += [value] if line.dots and height is not None else []
+            before = height
+    return values, dots
 
 
-def _paths(line: Line, points: Points, place: _Places) -> dict[str, str]:
-    path, dots, pen_down = [], [], False
-    for x, y in points:
-        if not _drawable(y):
-            pen_down = False
-            continue
-        to_x, to_y = place.x(x), place.y(y)
-        if not pen_down:
-            path.append(f"M{to_x} {to_y}")
-        else:
-            path.append(f"H{to_x}V{to_y}" if line.stepped else f"L{to_x} {to_y}")
-        pen_down = True
-        dots.append(_dot(to_x, to_y))
-    dots += [_dot(place.x(x), place.y(y)) for x, y in line.beside if _drawable(y)]
-    return {"path": "".join(path), "dots": "".join(dots) if line.dots else ""}
+def rounded(value: float) -> float:
+    """Return a number with as many digits as a screen can show."""
+    return float(f"{value:.6g}")
 
 
-def _dot(x: float, y: float) -> str:
-    return f"M{x} {y}h0"  # a line of no length has round ends
+def _event_layers(events: Sequence[float]) -> list[Spec]:
+    if len(events) > _MOST_EVENTS:
+        ends = {"x": min(events), "x2": max(events)}
+        mark: Spec = {"type": "rect", "color": "var(--muted)", "opacity": 0.15, "clip": True}
+        encoding: Spec = {"x2": {"field": "x2"}, "y": {"value": 0}, "y2": {"value": "height"}}
+        return [{"data": {"values": [ends]}, "mark": mark, "encoding": encoding}]
+    mark = {"type": "rule", "color": "var(--muted)", "strokeDash": [2, 3], "clip": True}
+    values = [{"x": event} for event in events]
+    return [{"data": {"values": values}, "mark": mark, "encoding": {"y": None}}] if events else []
+
+
+def _readout(chart: LineChart, lines: Sequence[tuple[Line, Points]]) -> Spec:
+    """Return a rule that follows the pointer, and tells of every line there."""
+    found = [(line.label, dict(points)) for line, points in lines]
+    values = [
+        {
+            "x": x,
+            "tip": "\n".join(
+                [
+                    f"{chart.x_label} {chart.x_text(x)}",
+                    *(f"{label}: {chart.y_text(ys[x])}" for label, ys in found if x in ys),
+                ]
+            ),
+        }
+        for x in _all_x(lines)
+    ]
+    nearest = {"type": "point", "on": "pointermove", "nearest": True, "encodings": ["x"]}
+    seen = {"condition": {"param": "at", "empty": False, "value": 0.7}, "value": 0}
+    # what is nearest is found by its cell, whose datum is the mark
+    tip = {"value": {"expr": "datum.datum ? datum.datum.tip : datum.tip"}}
+    return {
+        "data": {"values": values},
+        "params": [{"name": "at", "select": {**nearest, "clear": "pointerout"}}],
+        "mark": {"type": "rule", "color": "var(--fg)", "clip": True},
+        "encoding": {"y": None, "opacity": seen, "tooltip": tip},
+    }
 
 
 def _summary(chart: LineChart, lines: Sequence[tuple[Line, Points]]) -> str:
@@ -191,32 +291,16 @@ def _summary(chart: LineChart, lines: Sequence[tuple[Line, Points]]) -> str:
     return f"{chart.title} over {chart.x_label}. {'; '.join(said)}."
 
 
-def _data(chart: LineChart, lines: Sequence[tuple[Line, Points]], place: _Places) -> dict[str, Any]:
-    """Return a table of the points, and what the script shows at each x: where it is, and the text
-    of every line there."""
+def _table(chart: LineChart, lines: Sequence[tuple[Line, Points]]) -> Table:
     xs = _all_x(lines)
-    heads = [chart.x_text(x) for x in xs]
-    shown = []
-    for line, points in lines:
-        values = list(map(dict(points).get, xs))
-        places = [None if y is None or not _drawable(y) else place.y(y) for y in values]
-        texts = [None if y is None else chart.y_text(y) for y in values]
-        shown.append({"label": line.label, "y": places, "text": texts})
+    found = [dict(points) for _, points in lines]
     every = -(-len(xs) // _MOST_TABLE_ROWS)
-    rows = list(zip(heads, *(line["text"] for line in shown), strict=True))
-    kept = rows[::every] if (len(rows) - 1) % every == 0 else [*rows[::every], rows[-1]]
-    return {
-        "table": {
-            "heads": [chart.x_label, *(line.label for line, _ in lines)],
-            "rows": [[cell or "" for cell in row] for row in kept],
-            "thinned": every > 1,
-        },
-        "readout": {
-            "x": [place.x(x) for x in xs],
-            "head": [f"{chart.x_label} {head}" for head in heads],
-            "lines": shown,
-        },
-    }
+    kept = xs[::every] if (len(xs) - 1) % every == 0 else [*xs[::every], xs[-1]]
+    rows = [
+        [chart.x_text(x), *(chart.y_text(ys[x]) if x in ys else "" for ys in found)] for x in kept
+    ]
+    heads = [chart.x_label, *(line.label for line, _ in lines)]
+    return Table(heads, rows, every > 1)
 
 
 def _all_x(lines: Sequence[tuple[Line, Points]]) -> list[float]:

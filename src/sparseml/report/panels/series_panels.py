@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sparseml.report.formats import is_fraction_metric, listed, number_text, percent_text
-from sparseml.report.panels.charts import Line, LineChart, Text
+from sparseml.report.panels.charts import Line, LineChart
 from sparseml.report.reading import Points, Run
 
 _MOST_OTHER_CHARTS = 12
@@ -89,12 +89,14 @@ def _equal(one: Line, other: Line) -> bool:
 
 
 def _chart(run: Run, key: str, title: str, lines: Sequence[Line]) -> LineChart:
+    percent = in_percent([f"{title} {line.label}" for line in lines], lines)
     return LineChart(
         key=key,
         title=title,
         x_label="step",
         lines=lines,
-        y_text=axis_text([f"{title} {line.label}" for line in lines], lines),
+        y_text=percent_tick if percent else number_text,
+        percent=percent,
         events=_pruning_steps(run),
         event_label="pruning update",
         from_zero=title in ("Sparsity", "Learning rate"),
@@ -102,12 +104,10 @@ def _chart(run: Run, key: str, title: str, lines: Sequence[Line]) -> LineChart:
     )
 
 
-def axis_text(names: Sequence[str], lines: Sequence[Line]) -> Text:
-    """Return how the values of lines are written: as per cent if all are fractions, by the names of
-    metrics."""
+def in_percent(names: Sequence[str], lines: Sequence[Line]) -> bool:
+    """Return whether all lines are fractions, by the names of metrics."""
     values = [y for line in lines for _, y in line.points]
-    fractions = all(is_fraction_metric(name, *values) for name in names)
-    return percent_tick if fractions else number_text
+    return all(is_fraction_metric(name, *values) for name in names)
 
 
 def percent_tick(value: float) -> str:

@@ -20,6 +20,11 @@ class RunSettings(Group):
     recipe_args: str | None = harmless(
         None, "variables of the recipe: JSON, or name=value,...", metavar="TEXT"
     )
+    effort: str | None = flag(
+        None,
+        "of second-order pruning, in place of the recipe's numbers",
+        choices=("fast", "balanced", "best"),
+    )
     output: str = harmless("./output", "of all runs", also=("--output-dir",), metavar="FOLDER")
     experiment: str = harmless("", "folder below --output [model, recipe]", metavar="NAME")
     overwrite: bool = harmless(False, "replace the run that is in that folder")
@@ -30,8 +35,12 @@ class RunSettings(Group):
     amp_dtype: str | None = flag(
         None, "[float16 on GPUs, else bfloat16]", choices=("float16", "bfloat16")
     )
-    bn_retune: int = flag(
-        0, "measure batch norms after pruning, on training inputs", metavar="BATCHES", at_least=0
+    bn_retune: int | None = flag(
+        None,
+        "of training inputs, on which to measure batch norms after pruning; 0 leaves them "
+        "[in one shot 1,600 inputs, in training 0]",
+        metavar="BATCHES",
+        at_least=0,
     )
     bn_retune_batch_size: int | None = flag(
         None, "inputs in each [-b, in one shot -vb]", metavar="N", at_least=1

@@ -34,6 +34,7 @@ from sparseml.run.errors import (
 from sparseml.run.fitting import load_recipe
 from sparseml.run.progress import say
 from sparseml.run.session import Found, Metric
+from sparseml.run.sweep import notes_of
 from sparseml.transformers.callback import SparseMLCallback
 from sparseml.transformers.checkpoints import checkpoints_in, problem_of
 from sparseml.transformers.scripts.arguments import (
@@ -313,7 +314,7 @@ def _finish(outcome: Outcome, model: nn.Module, found: Found, manager: Any) -> N
     if manager is not None:
         pruned = sum(layer.zeros for layer in layers if layer.asked is not None)
         text = sparsity_ratios(model, pruned).text()
-        outcome.run.write_result(notes=[text])
+        outcome.run.write_result(notes=[text, *notes_of(manager)])
         say(text)
 
 

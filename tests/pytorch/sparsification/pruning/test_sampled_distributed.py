@@ -81,6 +81,7 @@ try:
     results.append("nothing raised")
 except RuntimeError as error:
     results.append(str(error))
+results.insert(-1, prune(CAPruningModifier, **{**exact, "damp": "auto"}))
 torch.save(results, f"{path}/{world}-{rank}.pt")
 if world > 1:
     dist.destroy_process_group()
@@ -117,6 +118,14 @@ def test_two_ranks_equal_one(found, case):
     for key, mask in alone[1].items():
         assert torch.equal(first[1][key], mask)
     zeros = sum(int((value == 0).sum()) for key, value in alone[0].items() if "weight" in key)
+    assert zeros == (8 * 36 + 4 * 32) * 3 // 4
+
+
+def test_ranks_choose_the_same_dampening(found):
+    first, second = (results[-2] for results in found[1:])
+    for own, theirs in zip(first, second, strict=True):
+        assert all(torch.equal(value, theirs[key]) for key, value in own.items())
+    zeros = sum(int((value == 0).sum()) for key, value in first[0].items() if "weight" in key)
     assert zeros == (8 * 36 + 4 * 32) * 3 // 4
 
 

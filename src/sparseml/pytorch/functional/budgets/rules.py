@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import torch
@@ -156,25 +156,31 @@ class Global(Budget):
     :param min_sparsity: no tensor stays denser than ``1 - min_sparsity``
     :param final: the sparsity that the target grows to; on the way there the lower limit is in
         proportion. None: the target itself
+    :param floor: every tensor keeps at least this share of the weights that it would keep if all
+        were equally sparse, and at least one unit
     :raises ValueError: for limits outside [0, 1] or in the wrong order
     """
 
     max_sparsity: float = 1.0
     min_sparsity: float = 0.0
     final: float | None = None
+    floor: float = 0.0
 
     joint = True
 
     def __post_init__(self) -> None:
         sparsity_bounds([], self.max_sparsity, self.min_sparsity)
+        sparsity_bounds([], self.floor)
 
     def check(self, pools: Pools, target: Target) -> None:
-        self._plan(pools, common_target(target))
+        plan = self._planned if self.floor else self._plan
+        plan(pools, common_target(target))
 
     def choose(self, pools: Pools, target: Target, spread_ties: bool = False) -> list[Tensor]:
         if not pools:
             return []
-        total, first, last = self._plan(pools, common_target(target))
+        plan = self._planned if self.floor else self._plan
+        total, first, last = plan(pools, common_target(target))
         if self._limited:
             return lowest_units(pools, total, first, last)
         spread_ties = spread_ties and all(pool.full == 1.0 for pool in pools)
@@ -182,7 +188,27 @@ class Global(Budget):
 
     @property
     def _limited(self) -> bool:
-        return (self.max_sparsity, self.min_sparsity) != (1.0, 0.0)
+        return (self.max_sparsity, self.min_sparsity, self.floor) != (1.0, 0.0, 0.0)
+
+    def most_kept_back(self, sizes: Sequence[int], sparsity: float) -> int:
+        """Return how many weights cannot go although their scores may be the lowest, at most."""
+        kept = [size - self.cap(size, sparsity) for size in sizes]
+        return sum(sizes) if self.min_sparsity else sum(kept)
+
+    def cap(self, size: int, sparsity: float) -> int:
+        """Return how many weights of a tensor of ``size`` weights may go at most."""
+        _, (cap,) = sparsity_bounds([size], self.max_sparsity)
+        if self.floor:
+            kept = math.ceil(self.floor * (1.0 - sparsity) * size)
+            cap = min(cap, size - max(1, min(kept, size - prune_count(size, sparsity))))
+        return max(cap, 0)
+
+    def _planned(self, pools: Pools, sparsity: float) -> tuple[int, list[int], list[int]]:
+        """As :meth:`_plan`; without a floor where so much goes that it leaves no room."""
+        try:
+            return self._plan(pools, sparsity)
+        except ValueError:
+            return replace(self, floor=0.0)._plan(pools, sparsity)
 
     def _plan(self, pools: Pools, sparsity: float) -> tuple[int, list[int], list[int]]:
         """How much goes, and the fewest and the most units of each pool.
@@ -217,7 +243,8 @@ class Global(Budget):
 
     def _bounds(self, pool: Pool, sparsity: float) -> tuple[int, int, tuple[int, int]]:
         """The fewest and the most units of a pool, and how many weights these have."""
-        (floor,), (cap,) = sparsity_bounds([pool.weights], self.max_sparsity, self.min_sparsity)
+        (floor,), _ = sparsity_bounds([pool.weights], self.max_sparsity, self.min_sparsity)
+        cap = self.cap(pool.weights, sparsity)
         ladder = Ladder(pool.scores, pool.size) if isinstance(pool.size, int) else ladder_of(pool)
         most, wanted = ladder.within(cap - pool.missing), floor - pool.missing
         least = min(ladder.within(wanted - 1) + 1, pool.units) if wanted > 0 else 0

@@ -160,8 +160,18 @@ class BlockFisher:
             add_products(self.blocks, self._buffer[:, : self._waiting])
         self._waiting = 0
 
+    def diagonal(self) -> Tensor:
+        """Return the mean square of each entry of the gradients, ``[R, B]``."""
+        self.flush()
+        return self.blocks.diagonal(dim1=1, dim2=2) / max(1, self.count)
+
     def factor(
-        self, damp: float, mask: Tensor | None = None, *, count: float | None = None
+        self,
+        damp: float,
+        mask: Tensor | None = None,
+        *,
+        count: float | None = None,
+        keep: bool = False,
     ) -> BlockInverse:
         r"""Invert, in the memory of the sums; this object is spent thereafter.
 
@@ -169,6 +179,7 @@ class BlockFisher:
         :param mask: weights that are still there (nonzero or True), shape of the weight; the others
             are isolated. All by default
         :param count: N, the number of gradients that have been accumulated by default
+        :param keep: leave the sums as they are, and take as much memory again
         :raises ValueError: for ``damp`` not above 0, no gradients, or gradients that were not
             finite
         :raises RuntimeError: when called a second time
@@ -182,8 +193,10 @@ class BlockFisher:
         else:
             live = self.layout.to_blocks(mask.to(self.blocks.device) != 0)[self.part]
         terms = self.count if count is None else count
-        used, diagonal = invert_blocks(self.blocks, terms, damp, live)
-        inverse, self.blocks = self.blocks, self.blocks.new_empty(0)
+        inverse = self.blocks.clone() if keep else self.blocks
+        used, diagonal = invert_blocks(inverse, terms, damp, live)
+        if not keep:
+            self.blocks = self.blocks.new_empty(0)
         return BlockInverse(self.layout, self.part, inverse, live, diagonal.reciprocal_(), used)
 
 

@@ -83,6 +83,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
     _fisher_samples = "batch"
     _num_recomputations = 1
     _recomputation_inter_func = "linear"
+    _ahead = False  # whether training follows what is being decided
     _progress: ClassVar[tuple[str, ...]] = ("_applied_sparsity", "_masks", "_method", "_sampler")
 
     def __init__(
@@ -121,6 +122,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         self._door: Any = None  # what SparseML 1.x calls mask creator, scorer and module masks
         self._applied_sparsity: Target | None = None
         self._observed = False
+        self.notes: list[str] = []  # sentences on what was chosen, for those who read of the run
 
     params = field(as_names)
     exclude = for_all(as_optional_names, default=None)
@@ -182,7 +184,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         """Return where gradients come from: the ``grad_sampler`` given, if the method samples."""
         if not self._method.samples:
             return None
-        each = self._fisher_samples == "sample"
+        each = {"sample": True, "auto": None}.get(self._fisher_samples, False)
         return GradientSampler(given, self._grad_sampler_kwargs or {}, type(self).__name__, each)
 
     def initialize_extras(self, module: Module) -> None:
@@ -216,8 +218,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
         :param kwargs: ``grad_sampler``, for methods that sample gradients; ``masters`` of MaskSet
         :raises ValueError: when nothing is selected, for parameters without values, and for those
             that the masks do not fit
-        :raises RuntimeError: for an entry of ``params`` that matches nothing, and where the memory
-            or the ``grad_sampler`` that a method needs is not there
+        :raises RuntimeError: for an entry of ``params`` without a match, and what a method lacks
         """
         self._release_masks()
         self._method = self._get_method()
@@ -304,8 +305,9 @@ class BasePruningModifier(ScheduledUpdateModifier):
             target = recomputation_sparsity
             if target is None:
                 target = self.get_applied_sparsity_for_epoch(epoch, steps_per_epoch)
-            self._applied_sparsity = target
+            self._applied_sparsity, self._ahead = target, not one_shot
             self.apply_target(module, target)
+            self._ahead = False
         # what starts at its end is not known to be started yet, so nothing else tells of the end
         ends_at_once = starting and epoch >= self._end_epoch >= 0.0
         if not one_shot and (ends_at_once or self.end_pending(epoch, steps_per_epoch)):
@@ -365,10 +367,10 @@ class BasePruningModifier(ScheduledUpdateModifier):
         sizes = [param.numel() for param in masks.params]
         if target and sizes != masks.original_sizes:
             target = self._remaining(target, sizes)
-        if self._num_recomputations == 1:
-            masks.take(self._method.outcomes(self.problem(module), [target])[0])
-        else:
-            reach(self, module, target)
+        if self._num_recomputations > 1:
+            return reach(self, module, target)
+        masks.take(outcome := self._method.outcomes(self.problem(module), [target])[0])
+        self.notes += outcome.notes
 
     def _remaining(self, target: Any, sizes: Sequence[int]) -> Any:
         """The target for what is left, where weights have been removed since the start."""
@@ -376,7 +378,8 @@ class BasePruningModifier(ScheduledUpdateModifier):
 
     def problem(self, module: Module) -> Problem:
         """Return what is to be decided now."""
-        return Problem(module, self._masks, self._pattern, self._budget, self._sampler)
+        given = (module, self._masks, self._pattern, self._budget, self._sampler)
+        return Problem(*given, ahead=self._ahead)
 
     def _end_pruning(self) -> None:
         self._masks.end(self._leave_enabled)

@@ -11,6 +11,7 @@ from sparseml.pytorch.sparsification.fields import (
     declared_fields,
     field,
     fixed,
+    new_field,
     stated,
 )
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
@@ -18,7 +19,7 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     BaseGradualPruningModifier,
     GradualFields,
 )
-from sparseml.pytorch.sparsification.pruning.settings.fields import MaskType
+from sparseml.pytorch.sparsification.pruning.settings.fields import MaskType, as_optional_fraction
 
 # what was defined here in SparseML 1.x
 __getattr__, __dir__ = lazy_names(
@@ -121,6 +122,8 @@ class GlobalMagnitudePruningModifier(BaseGradualPruningModifier):
     :param max_sparsity_per_param: no parameter gets sparser than this
     :param min_sparsity_per_param: at the end no parameter is denser than
         ``1 - min_sparsity_per_param``; on the way there the limit grows with the sparsity
+    :param layer_floor: every parameter keeps this share of what it would keep if all were equally
+        sparse, so that none is emptied; the weights that are pruned in all stay as many
     """
 
     mask_type: MaskType = field(as_given, default="unstructured")
@@ -130,6 +133,7 @@ class GlobalMagnitudePruningModifier(BaseGradualPruningModifier):
     global_sparsity: bool = stated(
         default=True, why="MagnitudePruningModifier prunes each parameter by itself"
     )
+    layer_floor: float | None = new_field(as_optional_fraction, default=None)
     _order_dependence = ""
 
 

@@ -23,14 +23,18 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     GradualFields,
 )
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
+from sparseml.pytorch.sparsification.pruning.settings.effort import effort_field
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
     MaskType,
     as_count,
+    as_optional_fraction,
     as_optional_keywords,
 )
 from sparseml.pytorch.sparsification.pruning.settings.fisher_fields import (
     as_damp,
     as_optional_count,
+    as_relative_damp,
+    dampening,
 )
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.utils.iterables import convert_to_bool
@@ -102,20 +106,25 @@ class MFACPruningModifier(BaseGradualPruningModifier):
     :param num_grads: how many gradients to take, or a mapping of sparsities to counts: that of the
         smallest sparsity not below the present one holds
     :param grad_sampler_kwargs: for the sampler's ``data_loader_builder``
-    :param damp: dampening, absolute
+    :param damp: dampening, absolute; or ``auto``, as of :class:`OBSPruningModifier`, which needs a
+        ``grad_sampler``
     :param grads_device: where gradients are kept, ``num_grads`` values per weight
     :param fisher_block_size: weights per block; None for one block of all
     :param num_pages: in how many pieces gradients are brought to the device, without blocks
     :param available_devices: where to compute; None for the first GPU, or else the CPU
     :param block_implementation: ``auto``, ``block`` or ``small_block``; all give the same
     :param mask_type: as of :class:`GMPruningModifier`
+    :param relative_damp: dampening relative to the mean squared gradient, in place of ``damp``
+    :param layer_floor: as of :class:`OBSPruningModifier`
+    :param effort: ``fast``, ``balanced`` or ``best``: sets num_grads, damp and layer_floor, as of
+        :class:`OBSPruningModifier`
     :raises ValueError: for a field out of its range
     """
 
     global_sparsity: bool = False
     use_gradient_buffering: bool | None = field(_as_optional_flag, default=None)
     num_grads: int | Mapping[float, int] = field(_as_counts, default=64)
-    damp: float = field(as_damp, default=1e-5)
+    damp: float | str = field(as_damp, default=1e-5)
     grads_device: str = field(_as_text, default="cpu")
     fisher_block_size: int | None = field(as_optional_count, default=2000)
     num_pages: int = field(as_count, default=1)
@@ -126,6 +135,9 @@ class MFACPruningModifier(BaseGradualPruningModifier):
 
     max_sparsity_per_param: float | None = None
     min_sparsity_per_param: float | None = None
+    relative_damp: float | None = new_field(as_relative_damp, default=None)
+    layer_floor: float | None = new_field(as_optional_fraction, default=None)
+    effort: str | None = effort_field()
     _order_dependence = ""
 
     def _get_sampler(self, given: Any) -> GradientSampler | None:
@@ -145,7 +157,7 @@ class MFACPruningModifier(BaseGradualPruningModifier):
     def _get_method(self) -> MFAC:
         settings = MFACSettings(
             num_grads=_counts(self.num_grads),
-            damp=self.damp,
+            **dampening(self),
             block_size=self.fisher_block_size,
             num_pages=self.num_pages,
             devices=list(self.available_devices or ()),

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from sparseml.lazy import lazy_names
 from sparseml.pytorch.functional.patterns import parse_pattern
-from sparseml.pytorch.sparsification.fields import declared_fields
+from sparseml.pytorch.sparsification.fields import declared_fields, new_field
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.methods.obs import OptimalBrainSurgeon
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     BaseGradualPruningModifier,
     GradualFields,
 )
-from sparseml.pytorch.sparsification.pruning.settings.fisher_fields import (
-    FisherFields,
-    block_rule,
-    fisher_settings,
-)
+from sparseml.pytorch.sparsification.pruning.settings import fisher_fields
+from sparseml.pytorch.sparsification.pruning.settings.effort import effort_field
+from sparseml.pytorch.sparsification.pruning.settings.fields import as_optional_fraction
 
 # what was defined here in SparseML 1.x
 __getattr__, __dir__ = lazy_names(
@@ -28,7 +26,7 @@ __getattr__, __dir__ = lazy_names(
 
 
 @PyTorchModifierYAML()
-@declared_fields(GradualFields, FisherFields, synonyms={"update": "weight_update"})
+@declared_fields(GradualFields, fisher_fields.FisherFields, synonyms={"update": "weight_update"})
 class OBSPruningModifier(BaseGradualPruningModifier):
     """Prunes what costs least by a block Fisher matrix, and lets the other weights make up for it.
 
@@ -47,19 +45,32 @@ class OBSPruningModifier(BaseGradualPruningModifier):
     |       update_frequency: 1.0
 
     The default of one weight per block, that of SparseML 1.x, knows no correlations: the ready
-    recipes have blocks of 192 (ViTs) or 256 (ResNets) and ``damp: 1e-6``.
+    recipes have blocks of 192 (ViTs) or 256 (ResNets) and ``damp: auto``.
 
     :param mask_type: as of :class:`GMPruningModifier`. Units that do not lie in one block of the
         Fisher matrix cost what their parts in each block cost together
+    :param relative_damp: dampening relative to the mean diagonal of the Fisher matrix, in place of
+        ``damp``
+    :param layer_floor: with global_sparsity, every parameter keeps this share of what it would keep
+        if all were equally sparse, so that none is emptied; the weights that are pruned in all stay
+        as many
+    :param effort: ``fast``, ``balanced`` or ``best``: sets num_grads, fisher_samples,
+        fisher_block_size, num_recomputations, damp and layer_floor, whatever is said of them beside
     :raises ValueError: for a field out of its range
     """
 
     max_sparsity_per_param: float | None = None
     min_sparsity_per_param: float | None = None
+    relative_damp: float | None = new_field(fisher_fields.as_relative_damp, default=None)
+    layer_floor: float | None = new_field(as_optional_fraction, default=None)
+    effort: str | None = effort_field()
     _order_dependence = ""
 
     def _set_up(self) -> None:
-        pattern, size = parse_pattern(self._mask_type), block_rule(self, False).block_size
+        pattern, size = (
+            parse_pattern(self._mask_type),
+            fisher_fields.block_rule(self, False).block_size,
+        )
         if size % max(pattern.run, 1):
             raise ValueError(
                 f"fisher_block_size of {type(self).__name__} must be a multiple of {pattern.run} "
@@ -67,5 +78,5 @@ class OBSPruningModifier(BaseGradualPruningModifier):
             )
 
     def _get_method(self) -> OptimalBrainSurgeon:
-        rule = block_rule(self, eliminate=False)
-        return OptimalBrainSurgeon(type(self).__name__, rule, fisher_settings(self))
+        rule = fisher_fields.block_rule(self, eliminate=False)
+        return OptimalBrainSurgeon(type(self).__name__, rule, fisher_fields.fisher_settings(self))

@@ -80,9 +80,10 @@ def _unreadable(file: Path, error: Exception) -> CheckpointError:
             "Save state dicts instead of whole objects (model.state_dict(), save_model). "
             f"torch says: {first}"
         )
+    sentence = first.partition(". ")[0]  # torch goes on with advice
     return CheckpointError(
         f"{file} is not a file of torch.save, or is damaged or cut short "
-        f"({type(error).__name__}: {first})"
+        f"({type(error).__name__}: {sentence})"
     )
 
 

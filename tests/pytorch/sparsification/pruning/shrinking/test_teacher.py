@@ -34,14 +34,19 @@ def _added(srp: SRPPruningModifier, model: nn.Module, epoch: float) -> Tensor:
 
 def test_it_is_the_model_as_it_was_and_adds_its_distance_from_the_start_on() -> None:
     run = Run(recipe_of(f"{WHOLE}, {KD}"))
-    before = outputs_of(copy.deepcopy(run.model))
+    original = copy.deepcopy(run.model)
+    before = outputs_of(original)
     with torch.no_grad():
         for param in run.model.parameters():
             param.add_(0.05 * torch.randn_like(param))
     assert _added(run.srp[0], run.model.eval(), 0.5) == 0.0
     (ids,), _, _ = next(batches(5))
     teacher = run.srp[0]._teaching._teacher
-    assert torch.equal(outputs_of(teacher), before) and not teacher.training
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(value, original.state_dict()[name])
+    # torch takes another path through attention for a model with hooks, which rounds differently
+    torch.testing.assert_close(outputs_of(teacher), before, rtol=1e-12, atol=1e-14)
+    assert not teacher.training
     expected = 0.7 * kl_logsoftmax(run.model(ids), teacher(ids), 4.0)
     assert expected > 0
     torch.testing.assert_close(_added(run.srp[0], run.model, 1.0), expected)

@@ -24,15 +24,22 @@ class Change(NamedTuple):
 class Outcome(dict[str, Change]):
     """The :class:`Change` of each parameter, by the parameter's name."""
 
+    notes: tuple[str, ...] = ()
+    """Sentences on how it was found, for those who read of a run."""
+    decade: int | None = None
+    """That of the dampening that was chosen, relative to the mean diagonal of the Fisher matrix."""
+
     def complete(self, weights: Mapping[str, Tensor]) -> Outcome:
         """Return the outcome with a new weight for every parameter.
 
         :param weights: the old values, by name
         """
-        return Outcome(
+        made = Outcome(
             (name, Change(mask, weights[name] * mask if weight is None else weight))
             for name, (mask, weight) in self.items()
         )
+        made.notes = self.notes
+        return made
 
     @torch.no_grad()
     def write(self, module: Module) -> None:

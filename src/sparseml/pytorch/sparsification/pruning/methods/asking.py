@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,8 +31,10 @@ def reach(modifier: Any, module: Module, target: Target) -> None:
     for step in range(1, count + 1):
         pairs = zip(start, goal, strict=True)
         asked = [interpolate(step, 0, count, low, high, curve) for low, high in pairs]
-        modifier.masks.take(modifier.method.outcomes(problem, [asked])[0])
-        problem = modifier.problem(module)
+        outcome = modifier.method.outcomes(problem, [asked])[0]
+        modifier.masks.take(outcome)
+        modifier.notes += outcome.notes
+        problem = replace(modifier.problem(module), near=outcome.decade)
 
 
 def outcomes(modifier: Any, module: Module, targets: Sequence[Target]) -> Iterator[Outcome]:
@@ -46,9 +49,11 @@ def outcomes(modifier: Any, module: Module, targets: Sequence[Target]) -> Iterat
             yield outcome.complete(old)
         return
     for target in targets:
+        before = len(modifier.notes)
         with _undone(modifier.masks):
             modifier.apply_target(module, target)
             outcome = _present(modifier.masks)
+        outcome.notes = tuple(modifier.notes[before:])
         yield outcome
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import (
     require_free,
 )
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
+from sparseml.pytorch.sparsification.pruning.methods.trials import best_of_decades
 from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes
 from sparseml.pytorch.utils.distributed import add_up, is_distributed, process_rank, world_size
 
@@ -66,17 +68,29 @@ class FastCAP(Method):
     ) -> list[Outcome]:
         problem = problem.restricted(only)
         problem.require_finite(self._owner)
-        fishers = self._fishers(problem)
-        outcomes = []
-        for target in targets:
-            wanted = problem.one_each(target)
-            pruned = [self._pruned(problem, i, f, wanted[i]) for i, f in enumerate(fishers)]
-            damp = max(damp for _, _, damp in pruned)
-            if damp > self._settings.damp * (1 + 1e-6):
-                text = "%s: a Fisher matrix was not positive definite with damp %g; it took %g"
-                _LOGGER.warning(text, self._owner, self._settings.damp, damp)
-            outcomes.append(problem.outcome([k for k, _, _ in pruned], [w for _, w, _ in pruned]))
-        return outcomes
+        fishers = cache(partial(self._fishers, problem))
+
+        def attempt(asked: float, warn: Callable[[str], None]) -> list[Outcome]:
+            outcomes = []
+            for target in targets:
+                wanted = problem.one_each(target)
+                pruned = [
+                    self._pruned(problem, index, fisher, wanted[index], asked)
+                    for index, fisher in enumerate(fishers())
+                ]
+                damp = max(damp for _, _, damp in pruned)
+                if damp > asked * (1 + 1e-6):
+                    warn(
+                        f"{self._owner}: a Fisher matrix was not positive definite with damp "
+                        f"{asked:g}; it took {damp:g}"
+                    )
+                masks, weights = [k for k, _, _ in pruned], [w for _, w, _ in pruned]
+                outcomes.append(problem.outcome(masks, weights))
+            return outcomes
+
+        if not self._settings.auto:
+            return attempt(self._settings.damp, _LOGGER.warning)
+        return best_of_decades(self._owner, problem, targets, self._settings.num_grads, attempt)
 
     def _fishers(self, problem: Problem) -> list[ReducedFisher]:
         fishers = [
@@ -98,12 +112,12 @@ class FastCAP(Method):
         return fishers
 
     def _pruned(
-        self, problem: Problem, index: int, fisher: ReducedFisher, sparsity: float
+        self, problem: Problem, index: int, fisher: ReducedFisher, sparsity: float, damp: float
     ) -> tuple[Tensor, Tensor, float]:
         """Mask, weight and relative dampening of one parameter; one rank does the work."""
         weight, live = problem.weights[index], problem.live[index]
         count = max(prune_count(weight.numel(), sparsity), int((~live).sum()))
-        new, keep, damp = torch.zeros_like(weight), torch.zeros_like(live), self._settings.damp
+        new, keep = torch.zeros_like(weight), torch.zeros_like(live)
         if index % world_size() == process_rank():
             if bool(fisher.products.any()):
                 new, keep, damp = fast_cap(

@@ -8,9 +8,11 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,11 +31,14 @@ from sparseml.pytorch.utils.distributed import (
 )
 
 _LOGGER = logging.getLogger(__name__)
+_OPEN_FILES = "/proc/self/fd"  # by which files without a name can be opened
 _OVERHEAD = 1.25
 """Sums of products, and the gradients that wait to be multiplied in."""
 
 Held = list[tuple[Piece, BlockInverse]]
 """The inverses that this rank holds."""
+Sums = list[tuple[Piece, BlockFisher]]
+"""What they are made of."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,10 @@ class FisherSettings:
     """How Fisher matrices are estimated and where they live.
 
     :param num_grads: gradients for each estimate, of all ranks together
-    :param damp: absolute dampening
+    :param damp: dampening, absolute
+    :param relative: whether ``damp`` is relative, to the mean diagonal of the Fisher matrices that
+        are estimated at a time; M-FAC and FastCAP have rules of their own
+    :param auto: whether ``damp`` is not asked, and several are tried
     :param dtype: float32 or float64
     :param device: None for that of each weight
     :param memory: how much each rank may take, as ``4GB``; None for all it takes to do everything
@@ -55,6 +63,8 @@ class FisherSettings:
     device: torch.device | None = None
     memory: str | None = None
     folder: str | None = None
+    relative: bool = False
+    auto: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,12 +73,17 @@ class FisherPasses:
 
     :param layouts: how the problem's weights are cut into blocks
     :param owner: the modifier, for messages
+    :param warn: is told what is wrong with the dampening
+    :param sums: where sums of products of gradients are put, to be inverted with other dampenings
+        once more; None to invert them in their own memory
     """
 
     problem: Problem
     layouts: Sequence[BlockLayout]
     settings: FisherSettings
     owner: str
+    warn: Callable[[str], None] = _LOGGER.warning
+    sums: list[Sums] | None = None
 
     def sets(self) -> list[tuple[list[int], list[list[Piece]]]]:
         """Return sets of weights that are decided on by themselves, each in its groups.
@@ -94,7 +109,9 @@ class FisherPasses:
         """Cut weights into groups whose Fisher matrices fit the memory, all ranks' together."""
         pieces = [Piece(i, slice(0, self.layouts[i].num_blocks)) for i in indices]
         largest = max(self.layouts[index].block_size for index in indices)
-        least = math.ceil(_OVERHEAD * largest**2 * self.settings.dtype.itemsize)
+        least = math.ceil(
+            (_OVERHEAD + self.settings.auto) * largest**2 * self.settings.dtype.itemsize
+        )
         if parse_bytes(memory) < least:
             raise RuntimeError(
                 f"fisher_memory must be {describe_bytes(least)} at least, which one block of "
@@ -123,7 +140,9 @@ class FisherPasses:
         """What the Fisher matrices of some blocks take."""
         sizes = ((one.rows.stop - one.rows.start, self.layouts[one.index]) for one in pieces)
         values = sum(rows * layout.block_size**2 for rows, layout in sizes)
-        return math.ceil(_OVERHEAD * values * self.settings.dtype.itemsize)
+        # the sums stay beside their inverses
+        overhead = _OVERHEAD + self.settings.auto
+        return math.ceil(overhead * values * self.settings.dtype.itemsize)
 
     def inverses(self, group: list[Piece]) -> Held:
         """Sample gradients for one group of blocks, and invert what is this rank's to hold.
@@ -131,53 +150,78 @@ class FisherPasses:
         :raises RuntimeError: naming a parameter without gradient, and when too many gradients are
             not finite
         """
-        self.require_memory(group)
         problem, settings, layouts = self.problem, self.settings, self.layouts
-        problem.require_finite(self.owner)
-        several, own = is_distributed(), group
-        if several:
-            owners = share_out(group, layouts, world_size())
-            own = owners[process_rank()]
-        fishers = [
-            BlockFisher(
-                layouts[piece.index],
-                dtype=settings.dtype,
-                device=settings.device or problem.weights[piece.index].device,
-                blocks=piece.rows,
-            )
-            for piece in own
-        ]
-        used = sorted({piece.index for piece in group})
-        gradients = problem.gradients(settings.num_grads, used)
-        if several and not problem.same_gradients:
-            for parts in exchange(gradients, owners, layouts, settings.dtype):
-                for fisher, part in zip(fishers, parts, strict=True):
-                    fisher.accumulate_blocks(part)
+        if not self.sums:
+            self.require_memory(group)
+            problem.require_finite(self.owner)
+            several, own = is_distributed(), group
+            if several:
+                owners = share_out(group, layouts, world_size())
+                own = owners[process_rank()]
+            fishers = [
+                BlockFisher(
+                    layouts[piece.index],
+                    dtype=settings.dtype,
+                    device=settings.device or problem.weights[piece.index].device,
+                    blocks=piece.rows,
+                )
+                for piece in own
+            ]
+            gradients = problem.gradients(settings.num_grads, sorted({p.index for p in group}))
+            if several and not problem.same_gradients:
+                for parts in exchange(gradients, owners, layouts, settings.dtype):
+                    for fisher, part in zip(fishers, parts, strict=True):
+                        fisher.accumulate_blocks(part)
+            else:
+                for one in gradients:
+                    for piece, fisher in zip(own, fishers, strict=True):
+                        blocks = layouts[piece.index].to_blocks(one.of(piece.index))
+                        fisher.accumulate_blocks(blocks[:, piece.rows])
+            problem.require_sound()
+            summed = list(zip(own, fishers, strict=True))
+            if self.sums is not None:
+                self.sums.append(summed)
         else:
-            for one in gradients:
-                for piece, fisher in zip(own, fishers, strict=True):
-                    blocks = layouts[piece.index].to_blocks(one.of(piece.index))
-                    fisher.accumulate_blocks(blocks[:, piece.rows])
-        problem.require_sound()
+            summed = self.sums[0]
+        damp = settings.damp * (self._mean_diagonal(summed) if settings.relative else 1.0)
         held: Held = []
         name = ""
         try:
-            for piece, fisher in zip(own, fishers, strict=True):
-                name = problem.names[piece.index]
-                held.append((piece, fisher.factor(settings.damp, problem.live[piece.index])))
+            for piece, fisher in summed:
+                name, live = problem.names[piece.index], problem.live[piece.index]
+                held.append((piece, fisher.factor(damp, live, keep=self.sums is not None)))
         except ValueError as error:
             raise ValueError(f"{self.owner}: {name}: {error}") from error
-        dampings = [inverse.dampening for _, inverse in held]
-        raised = sum(int((one > settings.damp * (1 + 1e-6)).sum()) for one in dampings)
-        if raised:
-            highest = max(float(one.max()) for one in dampings)
-            _LOGGER.warning(
-                f"{self.owner}: {raised} of {sum(map(len, dampings))} Fisher blocks were not "
-                f"positive definite with damp {settings.damp:g}; they got more dampening, at most "
-                f"{highest:g}. Set damp: {highest:g}, take more gradients, or use fisher_dtype: "
-                "float64"
-            )
+        if any(bool((inverse.dampening > damp * (1 + 1e-6)).any()) for _, inverse in held):
+            self._tell_raised(held, damp)
         return held
+
+    def _tell_raised(self, held: Held, damp: float) -> None:
+        dampings = [inverse.dampening for _, inverse in held]
+        raised = sum(int((one > damp * (1 + 1e-6)).sum()) for one in dampings)
+        highest = max(float(one.max()) for one in dampings if len(one))
+        self.warn(
+            f"{self.owner}: {raised} of {sum(map(len, dampings))} Fisher blocks were not "
+            f"positive definite with damp {damp:g}; they got more dampening, at most "
+            f"{highest:g}. Set damp: {highest:g}, take more gradients, or use fisher_dtype: "
+            "float64"
+        )
+
+    def _mean_diagonal(self, fishers: Iterable[tuple[Piece, BlockFisher]]) -> float:
+        """The mean squared gradient of a weight, over the weights that are left, on all ranks."""
+        total = torch.zeros(2, dtype=torch.float64)
+        for piece, fisher in fishers:
+            blocks = self.layouts[piece.index].to_blocks(self.problem.live[piece.index])
+            live = blocks[piece.rows].to(fisher.blocks.device)
+            total[0] += (fisher.diagonal() * live).sum(dtype=torch.float64).cpu()
+            total[1] += live.sum().cpu()
+        squares, count = add_up(total).tolist()
+        if not squares > 0.0:
+            raise ValueError(
+                f"{self.owner}: all gradients are zero, so a dampening relative to the Fisher "
+                "matrix is none; set damp to a number"
+            )
+        return float(squares / count)
 
     def joined(self, indices: Sequence[int], found: Iterable[tuple[Piece, Tensor]]) -> list[Tensor]:
         """Put the blocks that all ranks hold together to tensors of the weights' shapes.
@@ -205,20 +249,31 @@ class FisherPasses:
 def put_aside(held: Held, folder: str) -> Held:
     """Move inverses to files of ``folder`` that are mapped into memory, and vanish when unused.
 
+    Where the system lets a file be without a name, they vanish also when the process is killed.
+
     :raises OSError: where they cannot be written
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     moved: Held = []
     for piece, inverse in held:
         values = inverse.inverse
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".fisher") as file:
+        with _passing_file(folder) as (file, name):
             _reserve(file.fileno(), values.numel() * values.element_size(), folder)
-            mapped = torch.from_file(
-                file.name, shared=True, size=values.numel(), dtype=values.dtype
-            )
+            mapped = torch.from_file(name, shared=True, size=values.numel(), dtype=values.dtype)
             mapped.copy_(values.flatten())
         moved.append((piece, dataclasses.replace(inverse, inverse=mapped.view(values.shape))))
     return moved
+
+
+@contextmanager
+def _passing_file(folder: str) -> Iterator[tuple[Any, str]]:
+    """Give a file of a folder that is gone after the block, and what to open it by."""
+    if os.path.isdir(_OPEN_FILES):
+        with tempfile.TemporaryFile(dir=folder) as file:
+            yield file, f"{_OPEN_FILES}/{file.fileno()}"
+    else:
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".fisher") as file:
+            yield file, file.name
 
 
 def _reserve(file: int, size: int, folder: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn import Module
 
-from sparseml.pytorch.functional.budgets import Budget
+from sparseml.pytorch.functional.budgets import Budget, Global
 from sparseml.pytorch.functional.patterns import Pattern
 from sparseml.pytorch.functional.select import select
 from sparseml.pytorch.functional.selection import require_numbers
@@ -24,6 +25,9 @@ from sparseml.pytorch.utils.declared_state import gather_progress, restore_progr
 from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.sharded import full_value
+
+_LOGGER = logging.getLogger(__name__)
+_SHOWN = 5
 
 Target = float | list[float]
 """A sparsity for all parameters, or one for each."""
@@ -44,6 +48,8 @@ class Problem:
     :param only: positions of the parameters to decide on, None for all; the others keep their masks
     :param spread_ties: among weights that are zero already, spread out what goes, as SparseML 1.x
         does, instead of taking the last
+    :param ahead: whether training follows
+    :param near: the decade of the dampening that was best a step before, if there was one
     """
 
     module: Module
@@ -53,6 +59,8 @@ class Problem:
     sampler: GradientSampler | None = None
     only: tuple[int, ...] | None = None
     spread_ties: bool = True
+    ahead: bool = False
+    near: int | None = None
 
     @cached_property
     def found(self) -> list[NamedLayerParam]:
@@ -251,7 +259,11 @@ class Method:
             targets = [list(map(max, present, problem.one_each(target))) for target in targets]
             if targets == [present]:
                 return [problem.outcome(problem.live)]
-        return self.decide(problem, targets)
+        decided = self.decide(problem, targets)
+        if isinstance(problem.budget, Global) and problem.budget.floor:
+            for outcome, target in zip(decided, targets, strict=True):
+                _tell_floors(problem, problem.budget, outcome, target)
+        return decided
 
     def scores(self, problem: Problem) -> list[Tensor]:
         """Return a score for each weight; the lowest go."""
@@ -267,3 +279,19 @@ class Method:
     def load_progress_state(self, state: dict[str, Any]) -> None:
         """Restore :meth:`progress_state`."""
         restore_progress(self, state)
+
+
+def _tell_floors(problem: Problem, budget: Global, outcome: Outcome, target: Target) -> None:
+    """Log, and note in the outcome, which parameters a budget's floor has kept from more."""
+    told = []
+    for name, asked in zip(problem.names, problem.one_each(target), strict=True):
+        mask = outcome[name].mask
+        kept, least = int(mask.sum()), mask.numel() - budget.cap(mask.numel(), asked)
+        if kept <= 1.01 * least:
+            told.append(f"{name} ({kept} of {mask.numel()})")
+    if told:
+        more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
+        note = "layer_floor kept weights that ranking all together would have pruned, in "
+        note += ", ".join(told[:_SHOWN]) + more
+        _LOGGER.info(note)
+        outcome.notes = (*outcome.notes, note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import require_free
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
+from sparseml.pytorch.sparsification.pruning.methods.trials import best_of_decades
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import Gradients
 from sparseml.pytorch.sparsification.pruning.sampling.shards import Piece, exchange, share_out
 from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes
@@ -31,12 +32,14 @@ class MFACSettings:
     """How M-FAC estimates.
 
     :param num_grads: how many gradients, or numbers by the sparsity up to which they hold
-    :param damp: absolute dampening
+    :param damp: dampening, absolute
     :param block_size: weights per block, None for one block
     :param num_pages: in how many pieces gradients are brought to the device
     :param devices: where to compute
     :param home: where gradients are kept
     :param implementation: ``auto``, ``block`` or ``small_block``
+    :param relative: whether ``damp`` is relative, to the mean squared gradient of a weight
+    :param auto: whether ``damp`` is not asked, and several are tried
     """
 
     num_grads: int | Mapping[float, int]
@@ -46,6 +49,8 @@ class MFACSettings:
     devices: list[str]
     home: str
     implementation: str = "auto"
+    relative: bool = False
+    auto: bool = False
 
     def needed(self, sparsity: float) -> int:
         """How many gradients to take at a sparsity: those of the smallest key not below it."""
@@ -65,7 +70,8 @@ class MFACSettings:
         block, count = self.block_size or size, self.most
         dense = {"auto": bool(self.block_size) and block <= count, "small_block": True}
         inverse = min(block, size) * size if dense.get(self.implementation) else 2 * count**2
-        return count * size + inverse
+        # with several dampenings a copy of the gradients is overwritten for each
+        return count * size * (2 if self.auto else 1) + inverse
 
 
 class MFAC(Method):
@@ -126,19 +132,34 @@ class MFAC(Method):
         size = len(weights)
         layout = block_layout([size], self._settings.block_size or size)
         columns = _own_columns(layout, size)
-        chosen, grads = self._settings, self._gradients(problem, layout, columns)
-        how = (chosen.block_size, chosen.num_pages, chosen.devices, chosen.implementation)
-        inverse = mfac_inverse(grads, chosen.damp, *how)
         own = weights[columns].to(self._settings.home)
-        scores = _spread(_everyones(mfac_scores(own, inverse), columns, size), live, -torch.inf)
-        outcomes = []
-        for target in targets:
-            masks = problem.select(scores, problem.one_each(target), only, keep_zeros=True)
-            pruned = _live_vector([~mask for mask in masks], live).to(own.device)
-            new = _everyones(mfac_update(own, inverse, pruned[columns]), columns, size)
-            spread = zip(_spread(new, live, 0.0), problem.weights, strict=True)
-            outcomes.append(problem.outcome(masks, [new.to(old) for new, old in spread]))
-        return outcomes
+        gradients = cache(partial(self._gradients, problem, layout, columns))
+
+        def attempt(damp: float, relative: bool, keep: bool) -> list[Outcome]:
+            chosen, grads = self._settings, gradients()
+            if relative:
+                squares = torch.stack([grads.double().square().sum(), _count(grads)])
+                total, count = add_up(squares).tolist()
+                damp *= total / max(count, 1.0)
+            how = (chosen.block_size, chosen.num_pages, chosen.devices, chosen.implementation)
+            inverse = mfac_inverse(grads.clone() if keep else grads, damp, *how)
+            scores = _everyones(mfac_scores(own, inverse), columns, size)
+            spread = _spread(scores, live, -torch.inf)
+            outcomes = []
+            for target in targets:
+                masks = problem.select(spread, problem.one_each(target), only, keep_zeros=True)
+                pruned = _live_vector([~mask for mask in masks], live).to(own.device)
+                new = _everyones(mfac_update(own, inverse, pruned[columns]), columns, size)
+                pairs = zip(_spread(new, live, 0.0), problem.weights, strict=True)
+                outcomes.append(problem.outcome(masks, [new.to(old) for new, old in pairs]))
+            return outcomes
+
+        if not self._settings.auto:
+            return attempt(self._settings.damp, self._settings.relative, keep=False)
+        count = self._settings.needed(1.0 - size / sum(one.numel() for one in live))
+        return best_of_decades(
+            self._owner, problem, targets, count, lambda damp, _: attempt(damp, True, keep=True)
+        )
 
     def _gradients(self, problem: Problem, layout: BlockLayout, columns: slice) -> Tensor:
         """Those of this rank's columns, ``[N, columns]``."""
@@ -175,6 +196,10 @@ class MFAC(Method):
             taken += len(row)
         problem.require_sound()
         return rows
+
+
+def _count(grads: Tensor) -> Tensor:
+    return torch.tensor(grads.numel(), dtype=torch.float64, device=grads.device)
 
 
 def _owners(layout: BlockLayout) -> list[list[Piece]]:

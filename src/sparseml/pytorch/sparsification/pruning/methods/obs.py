@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from sparseml.pytorch.functional.budgets import Global
 from sparseml.pytorch.functional.patterns import NM, Pattern, PerTensor
 from sparseml.pytorch.functional.second_order.blocks import block_layout
 from sparseml.pytorch.functional.second_order.elimination import eliminate_cheapest
@@ -19,12 +21,19 @@ from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import (
     FisherPasses,
     FisherSettings,
     Held,
+    Sums,
     put_aside,
 )
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
+from sparseml.pytorch.sparsification.pruning.methods.trials import best_of_decades
 from sparseml.pytorch.sparsification.pruning.sampling.shards import Piece, add_numbers, highest
 from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes
+from sparseml.pytorch.sparsification.pruning.settings.processor import tell_without_numba
 from sparseml.pytorch.utils.distributed import is_distributed
+
+_LOGGER = logging.getLogger(__name__)
+
+_UNLIMITED = Global()
 
 Scored = list[tuple[Piece, Tensor]]
 """Blocks held by this rank, with a value per weight ``[R, B]``."""
@@ -96,6 +105,8 @@ class OptimalBrainSurgeon(Method):
 
     def __init__(self, owner: str, rule: BlockRule, settings: FisherSettings) -> None:
         self._owner, self._rule, self._settings = owner, rule, settings
+        self._sums: list[Sums] | None = None
+        self._warn: Callable[[str], None] = _LOGGER.warning
 
     def _cut(self, problem: Problem) -> tuple[BlockRule, FisherPasses]:
         rule = self._rule.fitted(problem.pattern)
@@ -103,12 +114,20 @@ class OptimalBrainSurgeon(Method):
             block_layout(weight.shape, rule.block_size, rule.layout, group=rule.group)
             for weight in problem.weights
         ]
-        return rule, FisherPasses(problem, layouts, self._settings, self._owner)
+        given = (problem, layouts, self._settings, self._owner, self._warn, self._sums)
+        return rule, FisherPasses(*given)
 
     def describe(self, problem: Problem) -> str:
-        _, fishers = self._cut(problem)
+        rule, fishers = self._cut(problem)
         groups = [group for _, groups in fishers.sets() for group in groups]
         largest = describe_bytes(max(map(fishers.require_memory, groups)))
+        size, count = max(one.block_size for one in fishers.layouts), self._settings.num_grads
+        if rule.eliminate and (self._settings.device or problem.weights[0].device).type == "cpu":
+            tell_without_numba()
+        if count < size:
+            text = "%s: %d gradients cannot tell apart the %d weights of a block: take as many "
+            text += "(num_grads) at least, or a smaller fisher_block_size"
+            _LOGGER.warning(text, self._owner, count, size)
         return (
             f"Fisher matrices in {sum(i.num_blocks for i in fishers.layouts)} blocks of at most "
             f"{max(i.block_size for i in fishers.layouts)} weights take {largest}"
@@ -119,6 +138,8 @@ class OptimalBrainSurgeon(Method):
         self, problem: Problem, targets: Sequence[Target], only: Sequence[int] | None = None
     ) -> list[Outcome]:
         problem = problem if only is None else problem.restricted(only)
+        if self._settings.auto:
+            return self._by_trials(problem, targets)
         rule, fishers = self._cut(problem)
         wanted = [problem.one_each(target) for target in targets]
         masks: list[dict[int, Tensor]] = [{} for _ in targets]
@@ -149,6 +170,29 @@ class OptimalBrainSurgeon(Method):
             problem.outcome([keep[i] for i in order], [new[i] for i in order])
             for keep, new in zip(masks, weights, strict=True)
         ]
+
+    def _by_trials(self, problem: Problem, targets: Sequence[Target]) -> list[Outcome]:
+        sets = self._cut(problem)[1].sets()
+        sums: list[Sums] | None = [] if len(sets) == 1 and len(sets[0][1]) == 1 else None
+
+        def attempt(relative: float, warn: Callable[[str], None]) -> list[Outcome]:
+            return self.fixed(relative, sums, warn).decide(problem, targets)
+
+        count = self._settings.num_grads
+        return best_of_decades(self._owner, problem, targets, count, attempt)
+
+    def fixed(
+        self, relative: float, sums: list[Sums] | None, warn: Callable[[str], None] | None = None
+    ) -> OptimalBrainSurgeon:
+        """Return the method with a fixed dampening, relative to the mean diagonal.
+
+        :param sums: where sums of products of gradients are put, and taken from the next time
+        :param warn: is told what is wrong with the dampening, by default the log
+        """
+        settings = replace(self._settings, damp=relative, relative=True, auto=False)
+        method = OptimalBrainSurgeon(self._owner, self._rule, settings)
+        method._sums, method._warn = sums, warn or _LOGGER.warning
+        return method
 
     def _scores(
         self,
@@ -223,7 +267,13 @@ def _eliminated(
             for layout, live in ((fishers.layouts[i], problem.live[i]) for i in ranked):
                 groups += layout.rows * layout.row // rule.together
                 left += int(layout.to_blocks(live).reshape(-1, rule.together).any(-1).sum())
-            goal = max(prune_count(groups, target[ranked[0]]) for target in targets)
+            highest_target = max(target[ranked[0]] for target in targets)
+            goal = prune_count(groups, highest_target)
+            if isinstance(problem.budget, Global) and problem.budget != _UNLIMITED:
+                # what limits keep back is dearer elsewhere
+                sizes = [problem.weights[i].numel() for i in ranked]
+                lowest = min(target[ranked[0]] for target in targets)
+                goal += problem.budget.most_kept_back(sizes, lowest)
             steps = max(0, goal - (groups - left))
         found = eliminate_cheapest(
             [inverse for _, inverse in own],

@@ -13,7 +13,8 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     GradualFields,
 )
 from sparseml.pytorch.sparsification.pruning.settings import fisher_fields
-from sparseml.pytorch.sparsification.pruning.settings.fields import as_count
+from sparseml.pytorch.sparsification.pruning.settings.effort import effort_field
+from sparseml.pytorch.sparsification.pruning.settings.fields import as_count, as_optional_fraction
 
 __all__ = ["CAPruningModifier"]
 
@@ -39,11 +40,11 @@ class CAPruningModifier(BaseGradualPruningModifier):
     |       update_frequency: 2.0
     |       params: ['re:.*(attn.(qkv|proj)|mlp.fc\\d+).weight']
     |       num_grads: 4096
-    |       damp: 1e-8
+    |       damp: auto
     |       fisher_block_size: 192
 
     :param fisher_block_size: weights per block; it and ``damp`` have their old defaults for old
-        recipes, the ready recipes have 256 for ResNets and 192 for ViTs, with ``damp: 1e-8``
+        recipes, the ready recipes have 256 for ResNets and 192 for ViTs, with ``damp: auto``
     :param weight_update: ``joint``, the best one for all that go, or ``simultaneous``, as SparseML
         1.x adds up the updates of single weights
     :param mask_type: ``unstructured``, runs of inputs (``block4``, ``1x8``, ``[1, 8]``) or ``N:M``,
@@ -54,6 +55,13 @@ class CAPruningModifier(BaseGradualPruningModifier):
     :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
     :param min_sparsity_per_param: with global_sparsity, at the end no parameter is denser than
         ``1 - min_sparsity_per_param``
+    :param relative_damp: dampening relative to the mean diagonal of the Fisher matrix, in place of
+        ``damp``
+    :param layer_floor: with global_sparsity, every parameter keeps this share of what it would keep
+        if all were equally sparse, so that none is emptied; the weights that are pruned in all stay
+        as many
+    :param effort: ``fast``, ``balanced`` or ``best``: sets num_grads, fisher_samples,
+        fisher_block_size, num_recomputations, damp and layer_floor, whatever is said of them beside
     """
 
     fisher_block_size: int = field(as_count, default=50)
@@ -62,6 +70,9 @@ class CAPruningModifier(BaseGradualPruningModifier):
     traces_backup_dir: str | None = field(fisher_fields.as_optional_text, default=None)
     max_sparsity_per_param: float | None = None
     min_sparsity_per_param: float | None = None
+    relative_damp: float | None = new_field(fisher_fields.as_relative_damp, default=None)
+    layer_floor: float | None = new_field(as_optional_fraction, default=None)
+    effort: str | None = effort_field()
     _order_dependence = ""
 
     def _set_up(self) -> None:

@@ -20,6 +20,7 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     GradualFields,
 )
 from sparseml.pytorch.sparsification.pruning.settings import fisher_fields
+from sparseml.pytorch.sparsification.pruning.settings.effort import effort_field
 from sparseml.pytorch.sparsification.pruning.settings.fields import as_count, as_optional_keywords
 
 
@@ -46,19 +47,22 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
     :param mask_type: ``unstructured``
     :param num_grads: gradients to sample for each update, on all ranks together
     :param grad_sampler_kwargs: for the sampler's ``data_loader_builder``
-    :param damp: dampening, relative to the mean diagonal of the Fisher matrix
+    :param damp: dampening, relative to the mean diagonal of each Fisher matrix; or ``auto``, as of
+        :class:`OBSPruningModifier`
     :param fisher_block_size: columns of the matrix that each weight is seen as
     :param fisher_inv_device: where Fisher matrices live; None: with each weight
     :param block_size: columns that share a threshold and an update; None: all
-    :param fisher_samples: ``batch``, one gradient per batch, or ``sample``, one per sample
+    :param fisher_samples: as of :class:`OBSPruningModifier`
     :param fisher_dtype: ``float32`` or ``float64``
     :param global_sparsity: always False; every parameter gets the sparsity asked for
+    :param effort: ``fast``, ``balanced`` or ``best``: sets num_grads, fisher_samples,
+        fisher_block_size and damp, whatever is said of them beside
     :raises ValueError: for a field out of its range
     """
 
     mask_type: str = field(one_of(("unstructured",)), default="unstructured")
     num_grads: int = field(as_count, default=1024)
-    damp: float = field(plainly(fisher_fields.as_damp), default=1e-7)
+    damp: float | str = field(plainly(fisher_fields.as_damp), default=1e-7)
     fisher_block_size: int = field(as_count, default=50)
     fisher_inv_device: str | None = field(fisher_fields.as_device, default=None)
     block_size: int | None = field(fisher_fields.as_optional_count, default=None)
@@ -68,6 +72,7 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
     global_sparsity: bool = stated(
         default=False, why="every parameter is pruned by itself; CAPruningModifier can rank all"
     )
+    effort: str | None = effort_field()
     _order_dependence = ""
 
     def _get_method(self) -> FastCAP:

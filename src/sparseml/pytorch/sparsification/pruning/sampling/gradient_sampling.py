@@ -36,7 +36,15 @@ from torch.nn import Module
 from tqdm.auto import tqdm
 
 from sparseml.pytorch.sparsification.pruning.sampling.given import call_builder, parts_of
+from sparseml.pytorch.sparsification.pruning.sampling.held_out import (
+    HeldOut,
+    KeptOut,
+    joined,
+    learning_norms,
+    wanted_batches,
+)
 from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import LayerCapture
+from sparseml.pytorch.sparsification.pruning.settings.processor import tell_slow_bfloat16
 from sparseml.pytorch.utils.distributed import any_rank, is_distributed, process_rank, world_size
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import NamedLayerParam
@@ -46,6 +54,7 @@ from sparseml.pytorch.utils.tensors.sharded import full_value, is_sharded
 _LOGGER = logging.getLogger(__name__)
 _MOST_SKIPPED = 0.1
 _FLOAT16_SCALE = 1024.0
+_MOST_VALUES = 1 << 28  # of one parameter's gradients at a time
 _END = object()
 
 
@@ -89,22 +98,26 @@ class GradientSampler:
     :param kwargs: the recipe's ``grad_sampler_kwargs``
     :param owner: the modifier, for messages
     :param per_sample: one gradient per sample of a batch (of linear layers and two-dimensional
-        convolutions, for losses that average over the batch) instead of one per batch
+        convolutions, for losses that average over the batch) instead of one per batch; None for
+        whichever the layers allow
     :raises RuntimeError: without a sampler, and for one that lacks a key or has an unknown one
     """
 
     def __init__(
-        self, given: Any, kwargs: Mapping[str, Any], owner: str, per_sample: bool = False
+        self, given: Any, kwargs: Mapping[str, Any], owner: str, per_sample: bool | None = False
     ) -> None:
         builder, self._loss = parts_of(given, owner)
         self._owner = owner
         self._per_sample = per_sample
         self._autocast: torch.dtype | None = given.get("autocast")
+        if self._autocast is torch.bfloat16 and not torch.cuda.is_available():
+            tell_slow_bfloat16("gradients sampled in bfloat16 (the grad_sampler's autocast)")
         self._scale = _FLOAT16_SCALE if self._autocast is torch.float16 else 1.0
         show = given.get("progress_bar")
         self._hide_bar = process_rank() != 0 or (None if show is None else not show)
         self._data = SamplingData(lambda: call_builder(builder, kwargs), owner)
         self._failure = ""
+        self._kept: KeptOut | None = None
         self.same_on_all_ranks = False
 
     def gradients(
@@ -136,10 +149,11 @@ class GradientSampler:
         with bar, undisturbed(bare), self._data.random_numbers.drawing():
             while taken < share and not self._failure:
                 sampled = self._sample(bare, params, share - taken)
-                if sampled is not None:
-                    taken += sampled.count
-                    bar.update(sampled.count)
-                    yield sampled
+                for one in sampled:
+                    taken += one.count
+                    bar.update(one.count)
+                    yield one
+                if sampled:
                     continue
                 skipped += 1
                 if skipped > _MOST_SKIPPED * share:
@@ -153,8 +167,27 @@ class GradientSampler:
             text = "%s: skipped %d batches with gradients that are not finite"
             _LOGGER.warning(text, self._owner, skipped)
 
+    def keep_out(self, module: Module, gradients: int) -> HeldOut:
+        """Draw batches that the gradients to come are not sampled from, until the next call.
+
+        :param gradients: how many are about to be sampled, on all ranks together
+        :raises RuntimeError: on all ranks, where one has too few data to keep any out
+        """
+        share = gradients if self.same_on_all_ranks else -(-gradients // world_size())
+        per_sample, self._kept = self._per_sample is not False, KeptOut(self._data, self._owner)
+        with self._data.random_numbers.drawing():
+            failure = self._kept.draw(lambda samples: wanted_batches(share, samples, per_sample))
+        if any_rank(bool(failure)):
+            raise RuntimeError(failure or f"{self._owner}: another rank has too few data")
+        kept = self._kept.batches
+        if learning_norms(module):
+            kept = joined(kept)
+        return HeldOut(kept, lambda model, batch: self._forward(model, *batch) / self._scale)
+
     def require_sound(self) -> None:
         """Raise a RuntimeError, on all ranks, if too many sampled gradients were not finite."""
+        if self._kept is not None:
+            self._kept.tell_if_seen()
         if any_rank(bool(self._failure)):
             raise RuntimeError(self._failure or f"{self._owner}: sampling failed on another rank")
 
@@ -168,24 +201,35 @@ class GradientSampler:
 
     def _sample(
         self, module: Module, params: Sequence[NamedLayerParam], most: int
-    ) -> Gradients | None:
-        """The gradients of the next batch, None if they are not finite."""
-        args, kwargs, target = self._data.next_batch()
+    ) -> list[Gradients]:
+        """The gradients of the next batch, in parts; none if they are not finite."""
+        batch = self._data.next_batch()
+        if self._kept is not None:
+            batch = self._kept.but(batch)
         if self.same_on_all_ranks and is_distributed():
-            return self._sharded(module, params, (args, kwargs, target))
-        watch = LayerCapture(params, (args, kwargs), self._owner) if self._per_sample else None
-        with watch or nullcontext():
-            loss = self._forward(module, args, kwargs, target)
-        outputs = watch.outputs() if watch else [found.param for found in params]
+            found = self._sharded(module, params, batch)
+            return [] if found is None else [found]
+        loss, outputs, watch = None, [found.param for found in params], None
+        while loss is None:
+            try:
+                each = self._per_sample is not False
+                watch = LayerCapture(params, batch[:2], self._owner) if each else None
+                with watch or nullcontext(), torch.enable_grad():
+                    loss = self._forward(module, *batch)
+                outputs = watch.outputs() if watch else outputs
+            except RuntimeError as error:  # noqa: PERF203  at most once
+                if self._per_sample is not None:
+                    raise
+                _LOGGER.warning("%s; one gradient per batch is taken", error)
+                loss, self._per_sample = None, False  # if it was another fault, it comes again
         if not bool(loss.isfinite()):
-            return None
+            return []
         with torch.autocast(loss.device.type, enabled=False):  # also that of the training around
             grads = torch.autograd.grad(loss, outputs, allow_unused=True)
         found = self._checked(params, grads)
         if watch is None or found is None:
-            return found
-        each, count = found.of, min(watch.samples, most)
-        return Gradients(count, lambda index: watch.gradients(each(index)[0], index, count))
+            return [] if found is None else [found]
+        return _parts(watch, found, params, most)
 
     def _sharded(
         self, module: Module, params: Sequence[NamedLayerParam], batch: tuple[Any, Any, Any]
@@ -199,7 +243,8 @@ class GradientSampler:
         try:
             for param, _ in before:
                 param.grad = None
-            loss = self._forward(module, *batch)
+            with torch.enable_grad():
+                loss = self._forward(module, *batch)
             with torch.autocast(loss.device.type, enabled=False):
                 loss.backward()
             local = [found.param.grad for found in params]
@@ -211,7 +256,7 @@ class GradientSampler:
 
     def _forward(self, module: Module, args: Any, kwargs: Any, target: Any) -> Tensor:
         device, dtype = next(module.parameters()).device.type, self._autocast
-        with torch.enable_grad(), torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+        with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
             output = module(*args, **kwargs)
             if type(output) is tuple:  # a named tuple is a model's own kind of output
                 output = output[0]
@@ -238,6 +283,22 @@ class GradientSampler:
         return RuntimeError(f"{self._owner} prunes {found.name} by its gradients, but {why}")
 
 
+def _parts(
+    watch: LayerCapture, found: Gradients, params: Sequence[NamedLayerParam], most: int
+) -> list[Gradients]:
+    """The gradients of single samples, so many at a time as memory should hold."""
+    count = min(watch.samples, most)
+    step = max(1, _MOST_VALUES // max(one.param.numel() for one in params))
+
+    def part(start: int) -> Gradients:
+        rows = slice(start, min(start + step, count))
+        return Gradients(
+            rows.stop - start, lambda index: watch.gradients(found.of(index)[0], index, rows)
+        )
+
+    return [part(start) for start in range(0, count, step)]
+
+
 class SamplingData:
     """An endless stream of batches that goes on where it stopped, also in a resumed run.
 
@@ -257,7 +318,7 @@ class SamplingData:
         self._loader: Any = build()
         self._loader_state: Any = None
         self._batches: Iterator[Any] | None = None
-        self._rounds = self._drawn = self._to_skip = 0
+        self.rounds = self.drawn = self._to_skip = 0
         self._used = self._warned = False
         self.random_numbers = OwnRandomNumbers()
 
@@ -267,7 +328,7 @@ class SamplingData:
         if isinstance(self._loader, Iterator):
             state.update(_loader=None, _used=False)
         if self._batches is not None:
-            state.update(_batches=None, _rounds=self._rounds - 1, _to_skip=self._drawn, _drawn=0)
+            state.update(_batches=None, rounds=self.rounds - 1, _to_skip=self.drawn, drawn=0)
         return state
 
     def next_batch(self) -> Any:
@@ -277,12 +338,12 @@ class SamplingData:
             if not self._warned:
                 text = "%s: the data of the grad_sampler ended after %d batches and are repeated; "
                 text += "give more data, or ask for fewer gradients (num_grads)"
-                _LOGGER.warning(text, self._owner, self._drawn)
+                _LOGGER.warning(text, self._owner, self.drawn)
                 self._warned = True
             batch = next(self._begin(), _END)
         if batch is _END:
             raise RuntimeError(f"{self._owner}: the data_loader_builder's loader has no batches")
-        self._drawn += 1
+        self.drawn += 1
         return batch
 
     def progress_state(self) -> dict[str, Any]:
@@ -290,21 +351,21 @@ class SamplingData:
         opened = self._batches is not None
         return {
             "seed": self._seed,
-            "rounds": self._rounds - opened,
-            "drawn": self._drawn if opened else self._to_skip,
+            "rounds": self.rounds - opened,
+            "drawn": self.drawn if opened else self._to_skip,
             "loader": self._loader_state,
         }
 
     def load_progress_state(self, state: Mapping[str, Any]) -> None:
         """Restore :meth:`progress_state`; the batches are skipped when the next one is drawn."""
-        self._seed, self._rounds = state["seed"], state["rounds"]
+        self._seed, self.rounds = state["seed"], state["rounds"]
         self._to_skip, self._loader_state = state["drawn"], state["loader"]
         self._batches, self.random_numbers = None, OwnRandomNumbers()
         if self._loader_state is not None and hasattr(self._loader, "load_state_dict"):
             self._loader.load_state_dict(self._loader_state)
 
     def _begin(self) -> Iterator[Any]:
-        self.random_numbers.begin(self._seed % 2**64, process_rank(), self._rounds)
+        self.random_numbers.begin(self._seed % 2**64, process_rank(), self.rounds)
         if self._loader is None or (self._used and isinstance(self._loader, Iterator)):
             self._loader = self._build()
         if hasattr(self._loader, "load_state_dict") and hasattr(self._loader, "state_dict"):
@@ -313,9 +374,9 @@ class SamplingData:
         if not isinstance(source, Iterable) and callable(source):
             source = source()
         self._batches, self._used = iter(source), True
-        self._rounds += 1
-        self._drawn, self._to_skip = self._to_skip, 0
-        for _ in range(self._drawn):
+        self.rounds += 1
+        self.drawn, self._to_skip = self._to_skip, 0
+        for _ in range(self.drawn):
             next(self._batches, _END)
         return self._batches
 

@@ -56,16 +56,16 @@ class LayerCapture:
                 raise self._refusal(found, "its layer is not run")
         return [output for output in self._outputs if output is not None]
 
-    def gradients(self, output_grad: Tensor, index: int, count: int) -> Tensor:
-        """The gradients of one parameter for the first ``count`` samples, ``[count, *shape]``.
+    def gradients(self, output_grad: Tensor, index: int, rows: slice) -> Tensor:
+        """The gradients of one parameter for some of the samples, ``[count, *shape]``.
 
         :param output_grad: of the loss, with respect to that one of :meth:`outputs`
         """
         layer, inputs = self._params[index].layer, self._inputs[index]
         assert inputs is not None
         # the loss averages over samples; each by itself counts in full
-        grads = output_grad[:count] * self.samples
-        inputs = inputs[:count].to(grads.dtype)
+        grads = output_grad[rows] * self.samples
+        inputs = inputs[rows].to(grads.dtype)
         with exact_arithmetic(inputs.device):
             if isinstance(layer, nn.Linear):
                 return linear_sample_gradients(inputs, grads)

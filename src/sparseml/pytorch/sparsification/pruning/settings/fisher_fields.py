@@ -28,8 +28,11 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
 )
 from sparseml.pytorch.sparsification.pruning.settings.memory import as_memory
 
+AUTO = "auto"
+"""In place of a dampening: try several, and take the one that is best on batches kept out."""
 
-def as_damp(name: str, value: Any) -> float:
+
+def as_given_damp(name: str, value: Any) -> float:
     """``value``, maybe a text such as ``1e-7``, as a finite dampening above 0; or a ValueError."""
     number = as_number(name, value)
     try:
@@ -37,6 +40,33 @@ def as_damp(name: str, value: Any) -> float:
     except ValueError:
         raise ValueError(f"{name} must be a finite number above 0, found {value!r}") from None
     return number
+
+
+def as_damp(name: str, value: Any) -> float | str:
+    """As :func:`as_given_damp`, or the text ``auto``."""
+    if isinstance(value, str) and value.strip() == AUTO:
+        return AUTO
+    try:
+        return as_given_damp(name, value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or {AUTO}" if isinstance(value, str) else error) from None
+
+
+as_relative_damp = optional(plainly(as_given_damp))
+
+
+def dampening(fields: Any) -> dict[str, Any]:
+    """Return ``damp``, ``relative`` and ``auto`` as the fields of a modifier say.
+
+    :raises ValueError: for ``relative_damp`` beside ``damp: auto``
+    """
+    auto, relative = fields.damp == AUTO, getattr(fields, "relative_damp", None)
+    if auto and relative is not None:
+        raise ValueError(
+            f"{type(fields).__name__} has damp: auto and relative_damp: {relative:g}; leave one out"
+        )
+    number = relative if relative is not None else 1.0 if auto else fields.damp
+    return {"damp": float(number), "relative": auto or relative is not None, "auto": auto}
 
 
 def _device(name: str, value: Any) -> str:
@@ -51,7 +81,7 @@ as_optional_count = optional(as_count)
 as_optional_text = optional(lambda name, value: str(value))
 as_layout = one_of(LAYOUTS)
 as_weight_update = one_of(("simultaneous", "joint"))
-as_samples = one_of(("batch", "sample"))
+as_samples = one_of(("batch", "sample", "auto"))
 as_fisher_dtype = one_of(("float32", "float64"))
 
 
@@ -66,7 +96,7 @@ def fisher_settings(fields: Any) -> FisherSettings:
     device = fields.fisher_inv_device
     return FisherSettings(
         num_grads=fields.num_grads,
-        damp=fields.damp,
+        **dampening(fields),
         dtype=getattr(torch, fields.fisher_dtype),
         device=None if device is None else torch.device(device),
         memory=getattr(fields, "fisher_memory", None),
@@ -81,7 +111,11 @@ class FisherFields:
     :param global_sparsity: rank the weights of all parameters together
     :param mask_type: what is pruned together
     :param num_grads: gradients to sample for each estimate, on all ranks together
-    :param damp: dampening, absolute
+    :param damp: dampening, absolute; or ``auto``: several, over decades relative to the mean
+        diagonal of the Fisher matrix, are tried on the model, and the one is taken whose loss is
+        lowest on batches that no gradient comes from. Data that end too soon are gone through again
+        without these; that leaves nothing of too few data, which is an error, as nothing would tell
+        a good choice, and it cannot be done where a loader shuffles, which is a warning
     :param fisher_block_size: weights per block
     :param grad_sampler_kwargs: for the sampler's ``data_loader_builder``
     :param num_recomputations: steps for each update, each with an estimate of its own
@@ -91,7 +125,8 @@ class FisherFields:
         or ``joint``, the best one for all that go
     :param fisher_block_layout: ``padded``, ``divisor`` (blocks grow to a divisor of the weight's
         size) or ``row`` (no block straddles two outputs)
-    :param fisher_samples: ``batch``, one gradient per batch, or ``sample``, one per sample
+    :param fisher_samples: ``batch``, one gradient per batch; ``sample``, one per sample; or
+        ``auto``, one per sample where the layers allow it
     :param fisher_memory: how much memory each process may take for Fisher matrices, as ``4GB``;
         they are estimated in as many groups as it takes. None: all at once
     :param fisher_dtype: ``float32`` or ``float64``
@@ -101,7 +136,7 @@ class FisherFields:
     global_sparsity: bool = True
     mask_type: MaskType = field(as_given, default="unstructured")
     num_grads: int = field(as_count, default=1024)
-    damp: float = field(plainly(as_damp), default=1e-7)
+    damp: float | str = field(plainly(as_damp), default=1e-7)
     fisher_block_size: int = field(as_count, default=1)
     grad_sampler_kwargs: Mapping[str, Any] | None = field(as_optional_keywords, default=None)
     num_recomputations: int = field(as_count, default=1)

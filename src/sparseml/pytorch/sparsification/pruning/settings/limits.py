@@ -15,6 +15,7 @@ _FIELDS = ("max_sparsity_per_param", "min_sparsity_per_param")
 
 
 def _limits(modifier: Any) -> dict[str, float]:
+    """The limits that are fixed; a ``layer_floor`` always leaves room."""
     return {name: value for name in _FIELDS if (value := getattr(modifier, name)) is not None}
 
 
@@ -22,13 +23,14 @@ def budget_of(modifier: Any, final: float) -> Budget:
     """Return the budget that the fields of a modifier describe, which ends with ``final``."""
     if not modifier.global_sparsity:
         return Uniform()
-    limits = _limits(modifier)
+    limits, floor = _limits(modifier), getattr(modifier, "layer_floor", None) or 0.0
     if not limits:
-        return Global()
+        return Global(floor=floor)
     return Global(
         max_sparsity=limits.get("max_sparsity_per_param", 1.0),
         min_sparsity=limits.get("min_sparsity_per_param", 0.0),
         final=final,
+        floor=floor,
     )
 
 

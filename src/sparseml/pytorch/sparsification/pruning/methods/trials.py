@@ -1,0 +1,129 @@
+"""Trying several dampenings on the model, and taking the one that is best on data kept out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from sparseml.pytorch.functional.second_order.dampening import (
+    HIGHEST,
+    best_decade,
+    mean_loss,
+    try_decades,
+)
+from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
+from sparseml.pytorch.sparsification.pruning.methods.method import Problem, Target
+from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import undisturbed
+from sparseml.pytorch.sparsification.pruning.sampling.held_out import learning_norms
+from sparseml.pytorch.utils.names import unwrap_module
+from sparseml.pytorch.utils.tensors.parametrized import rescued
+from sparseml.pytorch.utils.tensors.sharded import full_value, shard_like
+
+_LOGGER = logging.getLogger(__name__)
+_AHEAD_HIGHEST, _AHEAD_ERRORS = 3, 2.0
+
+Attempt = Callable[[float, Callable[[str], None]], list[Outcome]]
+"""Given a relative dampening, and what is told of it, returns an outcome for each target."""
+
+
+def best_of_decades(
+    owner: str,
+    problem: Problem,
+    targets: Sequence[Target],
+    gradients: int,
+    attempt: Attempt,
+) -> list[Outcome]:
+    """Return for each target the outcome whose loss is lowest on batches kept out of the estimate.
+
+    Where training follows, it is the one of the largest dampening whose loss is the lowest but for
+    sampling error, and batch norms are judged by the statistics that they will learn. The model is
+    as it was in the end, bit by bit. All ranks see all losses, and decide alike.
+
+    :param owner: the modifier, for messages
+    :param gradients: how many are about to be sampled for the estimate
+    :param attempt: makes the outcomes; estimates when it is first called
+    :raises RuntimeError: without a sampler, with too few data, and where no loss is finite
+    """
+    if problem.sampler is None:
+        raise RuntimeError(f"{owner}: damp: auto needs a grad_sampler, to judge by the loss")
+    module = unwrap_module(problem.module, root=True)
+    held_out = problem.sampler.keep_out(module, gradients)
+    # training measures statistics anew; after one shot they are where that makes for a lower loss
+    statistics = ([True] if problem.ahead else [False, True]) if learning_norms(module) else [False]
+    leading: dict[int, tuple[int, float, Outcome]] = {}  # of each target, not to hold them all
+    warnings: dict[int, list[str]] = {}
+
+    def judge(decade: int) -> list[list[float]]:
+        told = warnings[decade] = []
+        outcomes = attempt(10.0**decade, told.append)
+        losses = []
+        for place, outcome in enumerate(outcomes):
+            with undisturbed(module), _written(problem, outcome):
+                ways = [held_out.losses(module, way) for way in statistics]
+            losses.append(min(ways, key=mean_loss))
+            mean = mean_loss(losses[-1])
+            if place not in leading or mean < leading[place][1]:
+                leading[place] = decade, mean, outcome
+        return losses
+
+    highest = _AHEAD_HIGHEST if problem.ahead else HIGHEST
+    found = try_decades(judge, highest=highest, near=problem.near)
+    chosen = []
+    for place, tried in enumerate(found):
+        best = best_decade(tried, _AHEAD_ERRORS if problem.ahead else None)
+        decade, _, outcome = leading[place]
+        losses = {decade: mean_loss(each) for decade, each in tried.items()}
+        if losses[best] == float("inf"):
+            raise _without_loss(owner, losses)
+        if decade != best:  # a larger one that is as good
+            outcome = attempt(10.0**best, lambda _: None)[place]
+        asked = set(problem.one_each(targets[place]))
+        goal = f" at sparsity {asked.pop():.4g}" if len(asked) == 1 else ""
+        note = _note(f"{owner}{goal}", best, losses, held_out.samples)
+        _LOGGER.info(note)
+        for warning in warnings[best]:
+            _LOGGER.warning(warning)
+        outcome.notes, outcome.decade = (*outcome.notes, note), best
+        chosen.append(outcome)
+    return chosen
+
+
+def _without_loss(owner: str, tried: Iterable[int]) -> RuntimeError:
+    return RuntimeError(
+        f"{owner}: damp: auto found no dampening that gives a finite loss, tried "
+        f"{', '.join(f'1e{decade}' for decade in tried)} of the mean diagonal; check the loss and "
+        "the data of the grad_sampler"
+    )
+
+
+def _note(owner: str, best: int, losses: Mapping[int, float], samples: int) -> str:
+    told = ", ".join(f"1e{decade}: {loss:.4g}" for decade, loss in losses.items())
+    return (
+        f"{owner}: damp: auto chose 1e{best} of the Fisher matrix's mean diagonal, by the loss on "
+        f"{samples} samples kept out of it ({told})"
+    )
+
+
+@contextmanager
+def _written(problem: Problem, outcome: Outcome) -> Iterator[None]:
+    """Within the block the model has the outcome's weights; after it those that it had."""
+    masks = problem.masks
+    before = [(param, param.detach().clone()) for param in masks.params]
+    try:
+        with torch.no_grad():
+            for one in masks.found:
+                change = outcome[one.name]
+                value = full_value(one.param)
+                kept = change.mask.to(value.device)
+                rest = rescued(one.layer, one.param_name, kept)
+                new = value * kept if change.weight is None else change.weight.to(value)
+                new = new if rest is None else torch.where(rest, value, new)
+                one.param.copy_(shard_like(new, one.param) if masks.sharded else new)
+        yield
+    finally:
+        with torch.no_grad():
+            for param, value in before:
+                param.copy_(value)

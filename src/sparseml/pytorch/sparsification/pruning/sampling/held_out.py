@@ -1,0 +1,215 @@
+"""Batches that are kept out of an estimate, to judge by the loss on them what comes of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sparseml.pytorch.utils.distributed import gather_objects
+
+_LOGGER = logging.getLogger(__name__)
+_FEWEST, _MOST = 256, 4096
+_SHARE = 32
+_JOINED = 128  # samples that a batch norm should see at once
+
+Batch = tuple[Any, Any, Any]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Batches and the loss on them.
+
+    :param batches: of this rank
+    :param loss: called with a model and a batch; a scalar, without a graph
+    """
+
+    batches: Sequence[Batch]
+    loss: Callable[[Module, Batch], Tensor]
+
+    @property
+    def samples(self) -> int:
+        """How many samples this rank holds."""
+        return sum(map(count_samples, self.batches))
+
+    def losses(self, module: Module, batch_statistics: bool = False) -> list[float]:
+        """Return the loss of each batch, of all ranks one after the other, the same on all ranks.
+
+        :param module: in eval mode
+        :param batch_statistics: let batch norms normalise by the batch instead of by what they have
+            learned, as they will once they have learned the new weights
+        """
+        with _by_batch(module, batch_statistics), torch.no_grad():
+            own = [self.loss(module, batch) for batch in self.batches]
+        losses = torch.stack([one.detach().double().cpu() for one in own]).tolist()
+        return [loss for losses_of_rank in gather_objects(losses) for loss in losses_of_rank]
+
+
+class Stream(Protocol):
+    """Where batches come from, round after round."""
+
+    rounds: int
+    drawn: int
+
+    def next_batch(self) -> Any: ...
+
+
+class KeptOut:
+    """Batches that are drawn from a stream and left out when its data are gone through again.
+
+    :param stream: of the process
+    :param owner: the modifier, for messages
+    """
+
+    def __init__(self, stream: Stream, owner: str) -> None:
+        self._stream, self._owner = stream, owner
+        self.batches: list[Batch] = []
+        self._rounds = self._skipped = 0
+        self._told = False
+
+    def draw(self, wanted: Callable[[int], int]) -> str:
+        """Draw the next batches, of data that end soon at most a half.
+
+        :param wanted: how many, by how many samples there are in one
+        :return: what is wrong where none of the data are left to go on with, else ""
+        """
+        stream = self._stream
+        kept, whole = [stream.next_batch()], stream.drawn == 1
+        count = wanted(count_samples(kept[0]))
+        while len(kept) < count:
+            before, batch = stream.rounds, stream.next_batch()
+            if stream.rounds > before and whole:
+                kept = kept[: len(kept) // 2]
+                break
+            whole = whole or stream.rounds > before
+            kept.append(batch)
+        self.batches, self._rounds = kept, stream.rounds
+        alike = len(kept) > 1 and all(same_batch(kept[0], other) for other in kept[1:])
+        return self._too_few() if alike or not kept else ""
+
+    def but(self, batch: Batch) -> Batch:
+        """Return ``batch``; when the data are gone through again, the next that was not kept out.
+
+        :raises RuntimeError: where there is no other
+        """
+        skipped = 0
+        while self._stream.rounds > self._rounds and any(
+            same_batch(batch, one) for one in self.batches
+        ):
+            skipped += 1
+            if skipped > len(self.batches):
+                raise RuntimeError(self._too_few())
+            batch = self._stream.next_batch()
+        self._skipped += skipped
+        return batch
+
+    def tell_if_seen(self) -> None:
+        """Warn, once, if data drawn anew, in another order, may hold what was kept out."""
+        if self._stream.rounds > self._rounds and not self._skipped and not self._told:
+            self._told = True
+            text = "%s: the data were gone through again in another order, so what judges the "
+            text += "dampening may be in the estimate, too; give more data, or lower num_grads"
+            _LOGGER.warning(text, self._owner)
+
+    def _too_few(self) -> str:
+        return (
+            f"{self._owner}: damp: auto judges by batches that are kept out of the estimate, and "
+            "the data of the grad_sampler have too few different ones to keep any out; give more "
+            "data, or a number for damp"
+        )
+
+
+def learning_norms(module: Module) -> list[Module]:
+    """Return the batch norms that learn statistics in training; frozen ones do not."""
+    trained = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    return [
+        part
+        for part in trained
+        if part.track_running_stats
+        and all(param.requires_grad for param in part.parameters(recurse=False))
+    ]
+
+
+def wanted_batches(gradients: int, samples: int, per_sample: bool) -> int:
+    """Return how many batches to keep out: a thirty-second of what gradients are sampled from.
+
+    :param gradients: how many will be sampled
+    :param samples: in a batch
+    :param per_sample: whether each sample gives one
+    """
+    batches = gradients / samples if per_sample else gradients
+    least, most = -(-_FEWEST // samples), max(2, _MOST // samples)
+    return max(2, min(max(least, round(batches / _SHARE)), most))
+
+
+def count_samples(batch: Batch) -> int:
+    """Return how many samples a batch has, at least 1."""
+    return max([1, *(leaf.shape[0] for leaf in _tensors(batch[:2])[:1])])
+
+
+def joined(batches: Sequence[Batch]) -> list[Batch]:
+    """Return batches put together to larger ones, as a batch norm needs, where they can be."""
+    groups: list[list[Batch]] = []
+    for batch in batches:
+        if groups and sum(map(count_samples, groups[-1])) < _JOINED:
+            groups[-1].append(batch)
+        else:
+            groups.append([batch])
+    if len(groups) > 2 and sum(map(count_samples, groups[-1])) < _JOINED // 2:
+        groups[-2:] = [groups[-2] + groups[-1]]
+    made = [_together(group) for group in groups]
+    return [one for one in made if one is not None] if all(made) else list(batches)
+
+
+def same_batch(first: Batch, second: Batch) -> bool:
+    """Whether two batches hold the same values."""
+    pairs = [_tensors(one) for one in (first, second)]
+    return [one.shape for one in pairs[0]] == [one.shape for one in pairs[1]] and all(
+        torch.equal(one, other) for one, other in zip(*pairs, strict=True)
+    )
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    leaves = torch.utils._pytree.tree_leaves(tree)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim]
+
+
+def _together(group: Sequence[Batch]) -> Batch | None:
+    """One batch of several; None unless they are tensors, and nothing else, of samples alike."""
+    flat = [torch.utils._pytree.tree_flatten(batch) for batch in group]
+    if any(form != flat[0][1] for _, form in flat):
+        return None
+    columns = list(zip(*(leaves for leaves, _ in flat), strict=True))
+    sizes = [count_samples(batch) for batch in group]
+    for column in columns:
+        if not all(isinstance(leaf, Tensor) and leaf.ndim for leaf in column):
+            return None
+        if [leaf.shape[0] for leaf in column] != sizes or len({x.shape[1:] for x in column}) > 1:
+            return None
+    whole = [torch.cat(column) for column in columns]
+    batch: Batch = torch.utils._pytree.tree_unflatten(whole, flat[0][1])
+    return batch
+
+
+@contextmanager
+def _by_batch(module: Module, wanted: bool) -> Iterator[None]:
+    norms = learning_norms(module) if wanted else []
+    modes = [norm.training for norm in norms]
+    kept = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
+    for norm in norms:
+        norm.training = True
+    try:
+        yield
+    finally:
+        for norm, mode in zip(norms, modes, strict=True):
+            norm.training = mode
+        with torch.no_grad():
+            for buffer, value in kept:
+                buffer.copy_(value)

@@ -1,0 +1,52 @@
+"""How much work a second-order pruner takes, said in one word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparseml.optim.declared_fields import Property
+from sparseml.pytorch.sparsification.fields import one_of
+
+_COMMON = {
+    "fisher_samples": "auto",
+    "damp": "auto",
+    "layer_floor": 0.05,
+    "recomputation_inter_func": "cubic",
+}
+PRESETS: dict[str, dict[str, Any]] = {
+    "fast": {**_COMMON, "num_grads": 512, "fisher_block_size": 64, "num_recomputations": 1},
+    "balanced": {**_COMMON, "num_grads": 1024, "fisher_block_size": 128, "num_recomputations": 3},
+    "best": {**_COMMON, "num_grads": 2048, "fisher_block_size": 256, "num_recomputations": 6},
+}
+"""What a word stands for: values of those of these fields that a modifier has.
+
+Measured by ``benchmarks/effort.py``, whose results are beside it.
+"""
+
+
+def as_effort(name: str, value: Any) -> str | None:
+    """``value`` as one of :data:`PRESETS`; None, or the text ``none``, for none of them."""
+    return None if value in (None, "none") else one_of(PRESETS)(name, value)
+
+
+class _Effort(Property):
+    """A field that sets others, as soon as it is set."""
+
+    def _keep(self, modifier: Any, value: Any) -> None:
+        super()._keep(modifier, value)
+        set_effort(modifier, modifier._effort)
+
+
+def effort_field() -> Any:
+    """Return the field ``effort``; it must be declared after those that it sets."""
+    return _Effort(as_effort, None, no_serialize_val=None)
+
+
+def set_effort(modifier: Any, effort: str | None) -> bool:
+    """Give a modifier the values that an effort stands for; whether it has any of them."""
+    if not hasattr(type(modifier), "effort"):
+        return False
+    for name, value in PRESETS.get(effort or "", {}).items():
+        if hasattr(type(modifier), name):
+            setattr(modifier, name, value)
+    return True
