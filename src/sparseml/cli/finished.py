@@ -92,11 +92,13 @@ def _tiled(tensor: Tensor, size: int, dim: int) -> Tensor:
 
 def _from_folder(folder: Path, variant: str | None) -> nn.Module:
     if holds_shrunk(folder):
-        return load_shrunk(folder)
+        model = load_shrunk(folder)
+        run = folder.parent
+        return _sized(model, run) if folder.name == SHRUNK_FOLDER and is_run(run) else model
     if not is_run(folder):
         return _of_transformers(folder)
     if variant != "sparse" and holds_shrunk(folder / SHRUNK_FOLDER):
-        return load_shrunk(folder / SHRUNK_FOLDER)
+        return _from_folder(folder / SHRUNK_FOLDER, None)
     if variant == "shrunk":
         raise Problem(f"{folder} holds no shrunk model: nothing was zero as a whole")
     if (folder / _MODEL).is_dir():  # as its library keeps it
@@ -123,6 +125,13 @@ def _of_timm(folder: Path, weights: Path | None) -> nn.Module:
     model: nn.Module = glue.of_settings(folder, _settings(folder))
     if weights is not None:
         load_model_file(weights, model)
+    return _sized(model, folder)
+
+
+def _sized(model: nn.Module, run: Path) -> nn.Module:
+    """Let a model of images say the size that it had in its run, as any may do for it."""
+    if getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None):
+        import_module("sparseml.timm.shrunk").note_input_size(model, _settings(run))
     return model
 
 
