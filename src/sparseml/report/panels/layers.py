@@ -8,13 +8,14 @@ from typing import Any
 from sparseml.report.formats import count_text, percent_text, told_apart
 from sparseml.report.panels.charts import (
     NARROW,
+    TIP,
     WIDE,
     Panel,
     Spec,
     Table,
+    names_of,
     quantity,
     rounded,
-    shortened,
 )
 from sparseml.report.reading import Run
 from sparseml.report.schema import Layer
@@ -51,7 +52,7 @@ def layer_panel(layers: Sequence[Layer], key: str) -> Panel | None:
         "data": {"values": [_bar(layer, names[layer.name]) for layer in layers]},
         **WIDE,
         "height": _height(len(layers)),
-        "encoding": {"y": _rows("l"), "x": share, "tooltip": {"field": "tip", "type": "nominal"}},
+        "encoding": {"y": _rows(), "x": share, **TIP},
         "layer": marks,
     }
     rows = [
@@ -91,7 +92,7 @@ def heat_panel(runs: Sequence[Run]) -> Panel | None:
         "data": {"values": cells},
         **WIDE,
         "height": _height(len(kept)),
-        "encoding": {"y": _rows("l"), "x": _columns()},
+        "encoding": {"y": _rows(), "x": names_of("r", 28, 16, 6, orient="top", labelAngle=-45)},
         "layer": [
             {
                 "mark": {"type": "rect", "color": "var(--s1)", "stroke": "var(--bg)"},
@@ -102,7 +103,7 @@ def heat_panel(runs: Sequence[Run]) -> Panel | None:
                         "scale": {"domain": [0, 1], "range": [0.06, 1]},
                         "legend": None,
                     },
-                    "tooltip": {"field": "tip", "type": "nominal"},
+                    **TIP,
                 },
             },
             {
@@ -134,29 +135,8 @@ def _height(rows: int) -> int:
     return rows * (18 if rows <= _MANY_ROWS else 9)
 
 
-def _rows(name: str) -> Spec:
-    axis = {
-        "title": None,
-        "labelExpr": shortened(_LETTERS, _ON_PHONES, _ON_PHONES - 4),
-        "labelLimit": 0,
-        "labelOverlap": True,
-        "ticks": False,
-        "domain": False,
-    }
-    return {"field": name, "type": "nominal", "sort": None, "axis": axis}
-
-
-def _columns() -> Spec:
-    axis = {
-        "title": None,
-        "orient": "top",
-        "labelAngle": -45,
-        "labelExpr": shortened(28, 16, 6),
-        "labelLimit": 0,
-        "ticks": False,
-        "domain": False,
-    }
-    return {"field": "r", "type": "nominal", "sort": None, "axis": axis}
+def _rows() -> Spec:
+    return names_of("l", _LETTERS, _ON_PHONES, _ON_PHONES - 4, labelOverlap=True)
 
 
 def _share(layer: Layer) -> float:

@@ -16,13 +16,14 @@ from sparseml.report.formats import (
 )
 from sparseml.report.panels.charts import (
     NARROW,
+    TIP,
     WIDE,
     Panel,
     Spec,
     Table,
+    names_of,
     quantity,
     rounded,
-    shortened,
 )
 from sparseml.report.schema import Latency, Variant
 
@@ -119,16 +120,9 @@ def _latency_panel(setting: str, found: Sequence[Timed], key: str) -> Panel:
 
 
 def _latency_spec(found: Sequence[Timed]) -> Spec:
-    axis = {
-        "title": None,
-        "labelExpr": shortened(40, 20, 6),
-        "labelLimit": 0,
-        "ticks": False,
-        "domain": False,
-    }
     bare = told_apart((name for name, *_ in found), " ")
     colour = {"field": "c", "type": "nominal", "scale": None}
-    names = {"field": "m", "type": "nominal", "sort": None, "scale": {"padding": 0.2}}
+    names = {**names_of("m", 40, 20, 6), "scale": {"padding": 0.2}}
     time = quantity("ms", "ms", zero=True)
     black = {"color": "var(--fg)", "clip": True}
     layers: list[Spec] = [
@@ -147,9 +141,9 @@ def _latency_spec(found: Sequence[Timed]) -> Spec:
         **WIDE,
         "height": 22 * len(found),
         "encoding": {
-            "y": {**names, "axis": axis},
+            "y": names,
             "x": time,
-            "tooltip": {"field": "tip", "type": "nominal"},
+            **TIP,
         },
         "layer": layers,
     }

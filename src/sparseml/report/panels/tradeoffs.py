@@ -15,6 +15,7 @@ from sparseml.report.findings import (
 from sparseml.report.formats import byte_unit, capital, metric_text, number_text, percent_text
 from sparseml.report.panels.charts import (
     DASHES,
+    TIP,
     WIDE,
     ZOOM,
     Key,
@@ -162,7 +163,7 @@ def _points(marks: Sequence[Mark], color: Spec) -> Spec:
         "encoding": {
             "color": {"condition": grey, **color},
             "shape": shape,
-            "tooltip": {"field": "tip", "type": "nominal"},
+            **TIP,
         },
     }
 
