@@ -257,9 +257,8 @@ def _read_model() -> int:
 def _read_masks() -> int:
     from sparseml.run.masks import read_masks
 
-    files = sorted(Path("out").glob("**/*"))
-    found = (path for path in files if path.name == "masks.safetensors")
-    return _told(lambda: [read_masks(path) for path in found])
+    runs = sorted(Path("out").glob("**/run.json"))
+    return _told(lambda: [read_masks(run.with_name("masks.safetensors")) for run in runs])
 
 
 def _read_glue() -> int:
