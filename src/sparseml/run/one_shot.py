@@ -14,7 +14,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from sparseml.pytorch.sparsification.statistics import Judged, StatisticsTuner, Unfit, tunable_norms
+from sparseml.pytorch.sparsification.statistics import (
+    UNLIKE,
+    Judged,
+    StatisticsTuner,
+    Unfit,
+    slight,
+    tunable_norms,
+)
 from sparseml.run.batch_norm import tuner_of
 from sparseml.run.errors import RunError
 from sparseml.run.files import atomic_text, make_folder, write_rows
@@ -108,6 +115,12 @@ class _Norms:
             anew = self.session.evaluate(self.session.model, "dense, batch norms anew")
         told = "  ".join(metric.text(anew) for metric in self.session.metrics)
         say(f"dense, batch norms measured anew  {told}", self._shown)
+        was, now = (one.get("loss", 0.0) for one in (found, anew))
+        if not now - was <= slight(was):
+            self._tuner = None
+            told = f"measured anew they take the validation loss from {was:.4f} to {now:.4f}"
+            self._leave(f", but {told}{UNLIKE}")
+            return None
         return found, anew
 
     def tuned(self, pruned: Pruned) -> tuple[Found, Both | None]:

@@ -202,6 +202,14 @@ def test_inputs_that_the_model_was_not_trained_on_are_noticed(model: nn.Module) 
     assert _equal(_statistics(model), before)
 
 
+def test_a_dense_model_that_gains_too_much_was_trained_on_others(model: nn.Module) -> None:
+    dim = [(0.2 * inputs, labels) for inputs, labels in _data()]
+    with pytest.raises(Unfit, match="which ought to stay: these inputs do not look like those"):
+        _tuner(dim).check(model)
+    judged = _tuner(dim, batches=8).check(model)  # who asks for it knows
+    assert judged.after < 0.75 * judged.before
+
+
 def test_statistics_that_do_not_lower_the_loss_are_not_kept(model: nn.Module) -> None:
     before = _statistics(model)
     bad = [(inputs if number % 4 == 1 else -inputs, labels) for number, (inputs, labels) in

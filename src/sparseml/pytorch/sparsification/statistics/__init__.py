@@ -6,11 +6,12 @@ from sparseml.pytorch.sparsification.statistics.applying import (
     loss_of_logits,
 )
 from sparseml.pytorch.sparsification.statistics.judging import (
-    IMAGES,
+    UNLIKE,
     Judged,
     StatisticsTuner,
     Unfit,
     norms_to_tune,
+    slight,
 )
 from sparseml.pytorch.sparsification.statistics.measuring import (
     averaged,
@@ -22,7 +23,7 @@ from sparseml.pytorch.sparsification.statistics.measuring import (
 )
 
 __all__ = [
-    "IMAGES",
+    "UNLIKE",
     "Judged",
     "Pairs",
     "StatisticsTuner",
@@ -32,6 +33,7 @@ __all__ = [
     "loss_of_logits",
     "measure_statistics",
     "norms_to_tune",
+    "slight",
     "statistics_holders",
     "statistics_of",
     "tunable_norms",

@@ -36,6 +36,9 @@ _SURE = 2.0  # standard errors that a difference has to be away from none
 # Statistics of a moving average are not quite those of the last weights, so some cost is no sign of
 # other inputs: nats, or this part of a loss above 1. The wrong crops cost a ResNet-20 0.08 nats.
 _SLIGHT = 0.02
+_GAIN = 0.25  # of the loss: gaining more is as suspicious, as are crops of another scale
+_DENSE = "measured anew they take the loss of the dense model from"
+UNLIKE = ": these inputs do not look like those that it was trained on; augment them as then"
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -70,6 +73,11 @@ class Judged:
             write_statistics(self.norms, here)
 
 
+def slight(loss: float) -> float:
+    """Return by how much a loss of the dense model may rise with inputs as it was trained on."""
+    return _SLIGHT * max(1.0, abs(loss))
+
+
 class Unfit(Exception):
     """Raised, with the reason, where statistics cannot be or are better not measured anew."""
 
@@ -94,14 +102,15 @@ class StatisticsTuner:
         self._held: list[Batch] = []
 
     def check(self, dense: nn.Module) -> Judged:
-        """Measure the statistics of the dense model anew, which ought to cost it nothing.
+        """Measure the statistics of the dense model anew, which ought to change nothing.
 
         What it costs is told from what few inputs cost: half of them cost twice as much. The model
         has its old statistics at the end.
 
-        :raises Unfit: if it costs the dense model more than that, so that these are not the inputs
-            that it was trained on; if there are too few, if they have no targets or their loss is
-            not finite; if there is nothing to tune
+        :raises Unfit: if it costs the dense model more than that, or gains it a quarter of its loss
+            (unless a number of batches was asked for): then these are not the inputs that it was
+            trained on; if there are too few, if they have no targets or their loss is not finite;
+            if there is nothing to tune
         """
         norms = norms_to_tune(dense)
         old, measured = statistics_of(norms), self._measured(dense, norms)
@@ -119,18 +128,24 @@ class StatisticsTuner:
         if not math.isfinite(was + now):
             raise Unfit(f"the loss of the dense model on held-out batches is {was:g}, then {now:g}")
         figures = f"{was:.4f} to {now:.4f} on held-out batches, sampling error {error:.4f}"
-        if cost > max(_SURE * error, _SLIGHT * max(1.0, abs(was))):
+        if cost > max(_SURE * error, slight(was)):
             raise Unfit(
-                "measured anew they take the loss of the dense model from "
-                f"{figures}: these inputs do not look like those that it was trained on; "
-                "augment them as then"
+                f"measured anew they take the loss of the dense model from {figures}{UNLIKE}"
+            )
+        if self._batches is None and -cost > max(_SURE * error, _GAIN * was):
+            raise Unfit(
+                f"measured anew they take the loss of the dense model from {figures}, which ought "
+                f"to stay{UNLIKE}, or ask for a number of batches if its statistics are out of date"
             )
         told = f"measured anew on the dense model: loss {figures}"
         return Judged(norms, old, averaged(measured, norms), was, now, False, told)
 
     def tune(self, model: nn.Module) -> Judged:
-        """Measure the statistics of a pruned model anew; they stay if they lower its loss."""
-        norms = tunable_norms(model)
+        """Measure the statistics of a pruned model anew; they stay if they lower its loss.
+
+        :raises Unfit: if it has none any more, or the data are too few
+        """
+        norms = norms_to_tune(model)
         old = statistics_of(norms)
         new = averaged(self._measured(model, norms), norms)
         before, after = self._losses(model), self._with(model, norms, new)

@@ -211,7 +211,8 @@ class GradientSampler:
         if self.same_on_all_ranks and is_distributed():
             found = self._sharded(module, params, batch)
             return [] if found is None else [found]
-        loss, outputs, watch = None, [found.param for found in params], None
+        loss, watch = None, None
+        outputs: list[Tensor] = [found.param for found in params]
         while loss is None:
             try:
                 each = self._per_sample is not False
