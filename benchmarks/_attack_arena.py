@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import select
 import shutil
 import signal
 import sys
@@ -56,6 +57,7 @@ class Arena:
         self.root = root
         self.attacked = kind(root / "inputs")
         self._number, self.usual = 0, set[str]()
+        self._servers: dict[Callable[[], int], Server] = {}
         made = self.process(self.attacked.place, lambda: self.attacked.prepare() or 0)
         if made.status:
             sys.exit(f"{kind.NAME} cannot be prepared:\n{made.error}")
@@ -96,7 +98,7 @@ class Arena:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)  # in the background they may be ignored
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            self._enter(place)
+            self.enter(place)
             if points is not None:
                 points.install()
                 self.attacked.watch(points)
@@ -122,9 +124,24 @@ class Arena:
                 limit += LIMIT
             else:
                 time.sleep(0.002)
+        return self._ended(status, place)
+
+    def _ended(self, status: int, place: Path) -> Ended:
         texts = [Path(f"{place}.{name}") for name in ("stdout", "stderr")]
         out, error = (text.read_text(errors="replace") for text in texts)
         return Ended(status, out, error, self.usual)
+
+    def ask(self, place: Path, work: Callable[[], int]) -> Ended:
+        """Do work in a workplace, in a process that has done it before in others, which is quick.
+
+        It must leave nothing in the process; one that ends or takes too long is replaced.
+        """
+        if work not in self._servers:
+            self._servers[work] = Server(self, work)
+        status = self._servers[work].ask(place)
+        if status is None:
+            status = self._servers.pop(work).end()
+        return self._ended(status, place)
 
     def run_once(
         self, place: Path, name: str, told: Iterable[Any], points: Points | None = None
@@ -157,7 +174,7 @@ class Arena:
         sys.stdout.flush()
         streams = [os.dup(number) for number in (1, 2)]
         try:
-            self._enter(place)
+            self.enter(place)
             self.attacked.run()
         finally:
             sys.stdout.flush()
@@ -171,7 +188,7 @@ class Arena:
         gc.collect()
         gc.freeze()  # which else goes through all of it in each run
 
-    def _enter(self, place: Path) -> None:
+    def enter(self, place: Path) -> None:
         """Let this process work in a workplace, and print into files beside it."""
         os.chdir(place)
         for number, name in ((1, "stdout"), (2, "stderr")):
@@ -201,6 +218,50 @@ class Arena:
             return differences(found, self.expected, more)
         except Exception as error:  # a file that cannot be read
             return [f"{type(error).__name__}: {error}"]
+
+
+class Server:
+    """A process that does some work in one workplace after another.
+
+    :param work: returns the exit status that a process for it alone would have
+    """
+
+    def __init__(self, arena: Arena, work: Callable[[], int]) -> None:
+        (asked, self._asks), (self._told, tells) = os.pipe(), os.pipe()
+
+        def serve() -> int:
+            os.close(self._asks)
+            paths = [*sys.path]
+            for line in os.fdopen(asked):
+                sys.path[:] = paths
+                arena.enter(Path(line.rstrip()))
+                status = 1
+                try:
+                    status = work()
+                except BaseException:
+                    traceback.print_exc()
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os.write(tells, f"{status}\n".encode())
+            return 0
+
+        self._child = arena.start(arena.root, serve)
+        os.close(asked)
+        os.close(tells)
+
+    def ask(self, place: Path) -> int | None:
+        """Have the work done, and return its status; None if the process does not answer."""
+        os.write(self._asks, f"{place}\n".encode())
+        able, _, _ = select.select([self._told], [], [], LIMIT)
+        return int(text) if able and (text := os.read(self._told, 16)) else None
+
+    def end(self) -> int:
+        """End the process, if it has not; return its status."""
+        os.close(self._asks)
+        os.close(self._told)
+        with suppress(ProcessLookupError):
+            os.killpg(self._child, signal.SIGKILL)
+        return os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
 
 
 def nothing_yet(ended: Ended) -> bool:

@@ -188,7 +188,7 @@ def _damage(
     shutil.rmtree(place)
     shutil.copytree(reader.place, place, symlinks=True)
     how.do(place / file, random.Random(name))
-    ended = arena.process(place, reader.read)
+    ended = arena.ask(place, reader.read)
     found.tell(ended, ended.status)
     if ended.status not in (0, 1, 2):
         found.wrong.append(f"ended with {ended.status}")

@@ -84,7 +84,8 @@ class Reader:
 
     :param place: the workplace that has the whole files
     :param patterns: of the files, below it
-    :param read: to be called in a workplace; returns the exit status
+    :param read: to be called in a workplace, in a process that has read others; returns the exit
+        status
     :param left: what it writes that can be compared, below the workplace; None for nothing
     :param expected: that of the whole files
     :param times: how often to damage each file by chance

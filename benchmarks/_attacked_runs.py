@@ -55,6 +55,7 @@ class Attacked(ABC):
     """A run that can be begun and gone on with, in the folder ``out`` of a workplace.
 
     :cvar NAME: of its kind
+    :cvar NEEDS: modules that are imported before
     :cvar RESUMES: whether it can be gone on with; else it is begun anew
     :cvar REPLACES: whether it has a flag to begin anew where a run is; else its folder is removed
     :cvar CLEANS: whether it removes what a killed process was about to write at once, as nobody
@@ -63,6 +64,7 @@ class Attacked(ABC):
     """
 
     NAME: ClassVar[str]
+    NEEDS: ClassVar[tuple[str, ...]] = ("sparseml.run", "sparseml.report.rendering", "sparseml.cli")
     RESUMES: ClassVar[bool] = True
     REPLACES: ClassVar[bool] = True
     CLEANS: ClassVar[bool] = True
@@ -105,6 +107,7 @@ class Training(Attacked):
     """``research/sparse_training.py``."""
 
     NAME = "sparse_training"
+    NEEDS = (*Attacked.NEEDS, "sparseml.run.training", "sparseml.timm.training")
     SCRIPT: ClassVar[str] = "research/sparse_training.py"
     RECIPE: ClassVar[str] = GRADUAL.replace("PARAMS", "'re:body.*weight'")
     FLAGS: ClassVar[str] = (
@@ -141,6 +144,7 @@ class OneShot(Training):
     """``research/one_shot_pruning.py``, with CAP that puts matrices aside."""
 
     NAME, RESUMES = "one_shot_pruning", False
+    NEEDS = (*Training.NEEDS, "sparseml.run.one_shot")
     SCRIPT, RECIPE = "research/one_shot_pruning.py", ONE_SHOT
     FLAGS = "-vb 9 -gb 4 --sparsities 0.5 0.75 --latency-rounds 2 --no-report"
 
@@ -192,6 +196,7 @@ class Glue(Attacked):
     """``integrations/huggingface/run_glue.py``, a Trainer with ``SparseMLCallback``."""
 
     NAME = "Transformers Trainer"
+    NEEDS = (*Attacked.NEEDS, "sparseml.transformers.scripts.training")
 
     def prepare(self) -> None:
         source, texts = random.Random(0), self.place / "sst2"
@@ -231,6 +236,7 @@ class Fairseq(Attacked):
     """``fairseq-train`` with ``--user-dir`` of the package."""
 
     NAME, REPLACES = "fairseq", False
+    NEEDS = (*Attacked.NEEDS, "fairseq_cli.preprocess", "fairseq_cli.train")
 
     def prepare(self) -> None:
         from fairseq import options

@@ -16,6 +16,7 @@ mount a file system in memory.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -151,27 +152,21 @@ def in_memory() -> Iterator[Path]:
 
 def load(names: Sequence[str]) -> list[type[Attacked]]:
     """Import what runs need; return the kinds that there is something to run with."""
-    import sparseml.report
-    import sparseml.report.rendering
-    import sparseml.run.one_shot
-    import sparseml.run.training
-    import sparseml.timm.session
-    import sparseml.timm.training
     from sparseml.report.latency import measure_latency
 
-    sparseml.run.training.LATENCY_ROUNDS = 2  # most of the time of a run, as it is
     measure_latency.__defaults__ = (2, 1, 0.0)
-    kinds = [kind for kind in KINDS if kind.NAME in names]
     warnings.simplefilter("ignore")
-    for kind in [*kinds]:
-        try:
-            if kind.NAME == "Transformers Trainer":
-                import sparseml.transformers.scripts.training
-            if kind.NAME == "fairseq":
-                from fairseq_cli import preprocess, train  # noqa: F401
-        except ImportError as error:  # noqa: PERF203
-            print(f"{kind.NAME}: skipped ({error})")
-            kinds.remove(kind)
+    kinds = []
+    for kind in KINDS:
+        if kind.NAME in names:
+            try:
+                for module in kind.NEEDS:
+                    importlib.import_module(module)
+                kinds.append(kind)
+            except ImportError as error:
+                print(f"{kind.NAME}: skipped ({error})")
+    if training := sys.modules.get("sparseml.run.training"):
+        training.LATENCY_ROUNDS = 2  # type: ignore[attr-defined]  # most of the time of a run else
     return kinds
 
 
@@ -179,8 +174,30 @@ def keep(results: Mapping[str, dict[str, Any]]) -> None:
     """Write down how it went, beside what is known of other kinds of runs."""
     file = RESULTS / "attacks.json"
     known = json.loads(file.read_text())["found"] if file.exists() else {}
-    found = {kind: {**known.get(kind, {}), **results[kind]} for kind in results}
-    print(f"written to {write_result('attacks', {'found': {**known, **found}})}", flush=True)
+    found = {**known, **{kind: {**known.get(kind, {}), **results[kind]} for kind in results}}
+    (RESULTS / "attacks.md").write_text("\n".join(page(found)) + "\n")
+    print(f"written to {write_result('attacks', {'found': found})}", flush=True)
+
+
+def page(results: Mapping[str, dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines of a Markdown table: how many of the attacks were done, and were survived."""
+    yield "| run | attack | planned | done | wrong | most lines | |"
+    yield "|---|---|--:|--:|--:|--:|---|"
+    files = Counter[str]()
+    for kind in (one.NAME for one in KINDS):
+        for name in ATTACKS:
+            one = results.get(kind, {}).get(name)
+            if one is None:
+                yield f"| {kind} | {name} | | not run | | | |"
+                continue
+            files.update(one.get("files", {}))
+            cells = (one[key] for key in ("planned", "attacks"))
+            wrong, note = len(one["wrong"]), one.get("note", "")
+            row = [kind, name, *cells, wrong, one["most_lines"], note]
+            yield f"| {' | '.join(map(str, row))} |"
+    yield f"\nDamaged files, {sum(files.values())} in all: " + ", ".join(
+        f"{count} of `{name}`" for name, count in sorted(files.items())
+    )
 
 
 def table(results: Mapping[str, dict[str, Any]]) -> Iterable[str]:

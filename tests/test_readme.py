@@ -56,6 +56,21 @@ def test_the_first_lines_of_code_run(recipe: str) -> None:
     assert callable(names["optimizer"].step)  # type: ignore[attr-defined]
 
 
+def test_recipe_check_of_this_recipe_is_on_the_page_of_recipes(
+    recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("timm")
+    monkeypatch.setenv("COLUMNS", "120")
+    page = (Path(__file__).parents[1] / "docs/recipes.md").read_text(encoding="utf-8")
+    shown = re.findall(
+        r"```console\n(\$ sparseml recipe check recipe.yaml .*?)```", page, re.DOTALL
+    )
+    command, _, output = next(one for one in shown if "Timeline" in one).partition("\n")
+    result = CliRunner().invoke(main, command.split()[2:])
+    assert result.exit_code == 0
+    assert [line.rstrip() for line in result.output.strip().splitlines()] == output.splitlines()
+
+
 def test_commands_print_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("timm")
     monkeypatch.setenv("COLUMNS", "120")

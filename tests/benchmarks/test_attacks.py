@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "every"), [("plain loop", 5), ("sparse_training", 45)])
+@pytest.mark.parametrize(("kind", "every"), [("plain loop", 50), ("sparse_training", 80)])
 def test_runs_survive_attacks(kind: str, every: int) -> None:
     words = [FOLDER / "attacks.py", "--no-result", "--kinds", kind, "--every", str(every)]
     done = subprocess.run(
@@ -33,6 +34,39 @@ def test_runs_survive_attacks(kind: str, every: int) -> None:
     table = [line for line in done.stdout.splitlines() if " attacks " in line]
     assert len(table) == 5 and all(" 0 wrong" in line for line in table), done.stdout
     assert sum("skipped" not in line and " 0 attacks" not in line for line in table) > 1
+
+
+def test_a_long_run_is_done_in_parts(benchmark: ModuleType, tmp_path: Path) -> None:
+    """What is not done is told, and what was wrong can be done again."""
+    file, cell, tried = tmp_path / "log.jsonl", ("a run", "damage"), []
+
+    def attack(place: Path, found: Any) -> None:
+        tried.append(place)
+        found.wrong += ["x.pth differs"] * (len(tried) == 2)
+
+    class Arena:
+        def new_place(self) -> Path:
+            (tmp_path / str(len(tried))).mkdir()
+            for name in ("stdout", "stderr"):
+                Path(f"{tmp_path / str(len(tried))}.{name}").touch()
+            return tmp_path / str(len(tried))
+
+    cases = [benchmark.Case(f"flip {number}", attack, "x.pth") for number in range(4)]
+    log = benchmark.Log(file)
+    log.add(cell, planned=len(cases), note="")
+    assert benchmark.attack(Arena(), cell, cases[:2], log, float("inf"))
+    assert not benchmark.attack(Arena(), cell, cases, benchmark.Log(file), 0.0)
+    assert len(tried) == 2 and not [*tmp_path.glob("[0-9]*")]
+    found = benchmark.Log(file).results()["a run"]["damage"]
+    assert (found["planned"], found["attacks"], found["not_run"]) == (4, 2, 2)
+    assert found["wrong"] == ["flip 1: x.pth differs"] and found["files"] == {"x.pth": 2}
+    assert benchmark.attack(Arena(), cell, cases, benchmark.Log(file, again=True), float("inf"))
+    assert len(tried) == 5
+    results = benchmark.Log(file).results()
+    assert results["a run"]["damage"]["not_run"] == 0 and not results["a run"]["damage"]["wrong"]
+    table = "\n".join(benchmark.page({"plain loop": results["a run"]}))
+    assert "| plain loop | damage | 4 | 4 | 0 | 0 |  |" in table
+    assert "| plain loop | kill | | not run | | | |" in table and "4 of `x.pth`" in table
 
 
 def test_damage_is_damage(benchmark: ModuleType, tmp_path: Path) -> None:

@@ -80,6 +80,24 @@ def test_models_of_a_run_are_timed_in_turns(folder: Path) -> None:
     assert "speed-up" in text and f"{shrunk['parameters']:,}" in text
 
 
+def test_images_have_the_size_that_they_had_in_the_run(tmp_path: Path) -> None:
+    from sparseml.cli.finished import inputs_for, load_dense, load_finished
+
+    model: Any = timm.create_model("test_resnet", num_classes=3)
+    config = {"model": "test_resnet", "num_classes": 3, "img_size": 32}
+    with RunDirectory.start(tmp_path / "run", config=config) as run:
+        run.save_model(model)
+    told = {"library": "timm", "name": "test_resnet", "kwargs": {"num_classes": 3}}
+    save_shrunk(model, tmp_path / "run/shrunk", told)
+    for folder in (tmp_path / "run", tmp_path / "run/shrunk"):
+        assert inputs_for(load_finished(str(folder)), "", 2).shape == (2, 3, 32, 32)
+    for model in (
+        load_finished(str(tmp_path / "run"), "sparse"),
+        load_dense(str(tmp_path / "run")),
+    ):
+        assert inputs_for(model, "", 2).shape == (2, 3, 32, 32)
+
+
 def test_texts_have_the_length_asked_for(tmp_path: Path) -> None:
     config = transformers.BertConfig(
         num_hidden_layers=1,

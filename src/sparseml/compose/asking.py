@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from sparseml.pytorch.utils.params import prunable_params
 from sparseml.run.errors import RunError
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.constants import RECIPE_METADATA_KEY
+from sparseml.utils.plain import json_of
 from sparseml.utils.text import did_you_mean
 
 HEADS, UNSTRUCTURED = "heads", "unstructured"
@@ -310,7 +310,7 @@ def read_recipes(files: Sequence[str]) -> list[Configuration]:
 def read_legacy(path: str | os.PathLike[str]) -> list[Configuration]:
     """Return the configurations of a ``conf.json``: a list of objects, module → density."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json_of(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:

@@ -34,6 +34,7 @@ from sparseml.report import RunDirectory, describe_model, layer_sparsities, meas
 from sparseml.run.errors import RunError
 from sparseml.run.files import atomic_text
 from sparseml.run.masks import MASKS_FILE, write_masks
+from sparseml.utils.plain import json_of
 
 RESULT = "composed.json"
 _LATENCY_ROUNDS = 5
@@ -220,6 +221,9 @@ def finished_models(folder: Path) -> dict[str, Mapping[str, Any]]:
     """Return configuration → what was found, of those that were fine-tuned into a folder."""
     found = {}
     for file in sorted(folder.glob(f"*/{RESULT}")):
-        content = json.loads(file.read_text(encoding="utf-8"))
-        found[str(content["config"])] = content
+        try:
+            content = json_of(file.read_bytes())
+            found[str(content["config"])] = content
+        except (KeyError, TypeError, ValueError) as error:  # noqa: PERF203
+            raise RunError(f"{file} is damaged ({error}): fine-tune it anew") from error
     return found

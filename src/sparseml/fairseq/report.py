@@ -24,6 +24,7 @@ from sparseml.run.processes import Processes
 from sparseml.run.results import start_run, write_outcome, write_page
 from sparseml.run.settings.groups import RunSettings
 from sparseml.run.sweep import Pruned
+from sparseml.utils.plain import json_of
 
 _LOGGER = logging.getLogger(__name__)
 _TOLD = ("loss", "nll_loss", "ppl", "lr")
@@ -110,10 +111,10 @@ class TrainedRun:
             return False
         run, config = (self.folder / RUN_FILES[name] for name in ("run", "config"))
         try:
-            known = json.loads(config.read_bytes()) if config.exists() else self.config
+            known = json_of(config.read_bytes()) if config.exists() else self.config
             same = known["checkpoint"]["save_dir"] == saved
-            unfinished = json.loads(run.read_bytes())["status"] != "finished"
-        except (KeyError, TypeError, ValueError, RecursionError):
+            unfinished = json_of(run.read_bytes())["status"] != "finished"
+        except (KeyError, TypeError, ValueError):
             return False
         if same and unfinished:
             _LOGGER.warning(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from sparseml.pytorch.utils.saving.files import (
 from sparseml.run.checkpoints import last_checkpoints
 from sparseml.run.errors import RunError, few
 from sparseml.run.masks import MASKS_FILE, read_masks
+from sparseml.utils.plain import json_of
 
 MODEL_KEYS = ("model", "state_dict")
 """Where a checkpoint may have its weights."""
@@ -174,7 +174,7 @@ def check_sparsity(link: Link, file: Path, fields: Mapping[str, Any]) -> None:
 def measured(folder: Path) -> dict[str, Any]:
     """Return the metrics of the model that a run of ``sparseml train`` has left."""
     try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        result = json_of((folder / "result.json").read_text(encoding="utf-8"))
         return dict(result["variants"]["sparse"]["metrics"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -21,6 +21,7 @@ from sparseml.gap.plan import Description, Link
 from sparseml.pytorch.utils.saving.files import CheckpointError
 from sparseml.run.errors import RunError, one_line
 from sparseml.run.files import atomic_text
+from sparseml.utils.locks import FolderLock
 from sparseml.utils.paths import file_digest
 
 _TAIL = 5
@@ -62,11 +63,18 @@ class Chain:
         :param since: the step to go on from; none before it is started
         :raises RunError: as soon as a run fails, or leaves what it should not, and if one before
             ``since`` is not done
+        :raises FolderInUseError: if another process is at work in the workspace
         """
         for together, parent in self._groups():
             for link in together:
                 self._command(link, parent)  # or what is wrong with it would be told late
-        manifest = Manifest(self.workspace, self.links, resume)
+        lock = FolderLock(self.workspace)
+        try:
+            self._run(Manifest(self.workspace, self.links, resume), since)
+        finally:
+            lock.release()
+
+    def _run(self, manifest: Manifest, since: int) -> None:
         for link in self.links:
             if link.group < since and not manifest.done(link.name):
                 state = manifest.entries[link.name]["state"]

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from sparseml.gap.plan import Link
-from sparseml.run.errors import RunError
+from sparseml.run.errors import RunError, one_line
 from sparseml.run.files import atomic_text
 from sparseml.utils.paths import file_digest
+from sparseml.utils.plain import json_of
 
 FILE = "manifest.json"
 _FORMAT = "sparseml-gap/1"
@@ -70,10 +71,10 @@ class Manifest:
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:
-            content = json.loads(self.file.read_text(encoding="utf-8"))
+            content = json_of(self.file.read_text(encoding="utf-8"))
             return {entry["name"]: entry for entry in content["steps"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{self.file} cannot be read: {error}") from error
+            raise RunError(f"{self.file} cannot be read: {one_line(error)}") from error
 
     def _require_same(self, name: str, entry: dict[str, Any], plan: dict[str, Any]) -> None:
         for key, value in plan.items():

@@ -29,7 +29,8 @@ from sparseml.report.quality import (
     latency_pairs,
 )
 from sparseml.report.reading import Run
-from sparseml.report.schema import Finding, Latency, Layer, Variant
+from sparseml.report.schema import Finding, Latency, Variant
+from sparseml.report.zeros import asked_sparsity, considered_weights, pruned_sparsity
 
 _REACHED = 0.005
 COMPRESSORS = ("zstd", "gzip")
@@ -49,21 +50,6 @@ def is_broken(run: Run) -> bool:
     before = run.baseline.metrics.get(name, 0.0) if run.baseline else 0.0
     lost = is_fraction_metric(name, value, before) and value < before / 2
     return bool(name) and (lost or not math.isfinite(value))
-
-
-def _considered(layers: Sequence[Layer]) -> Sequence[Layer]:
-    return [layer for layer in layers if layer.asked is not None] or layers
-
-
-def considered_weights(layers: Sequence[Layer]) -> int:
-    """How many weights :func:`pruned_sparsity` is about."""
-    return sum(layer.parameters for layer in _considered(layers))
-
-
-def pruned_sparsity(layers: Sequence[Layer]) -> float | None:
-    """The fraction of zeros in the parameters that were asked to be sparse, else in all listed."""
-    total = considered_weights(layers)
-    return sum(layer.zeros for layer in _considered(layers)) / total if total else None
 
 
 def run_findings(run: Run) -> list[Finding]:
@@ -117,14 +103,12 @@ def _sparsity(run: Run) -> Iterator[Finding]:
     reached = pruned_sparsity(layers)
     if reached is None:
         return
-    asked = [layer for layer in layers if layer.asked is not None]
-    total = considered_weights(layers)
-    which = "the recipe prunes" if asked else "could be pruned"
+    total, wanted = considered_weights(layers), asked_sparsity(layers)
+    which = "could be pruned" if wanted is None else "the recipe prunes"
     weights = f"the {count_text(total)} weights that {which}"
-    if not asked:
+    if wanted is None:
         yield Finding("info", f"{percent_text(reached, 1)} of {weights} are zero.")
         return
-    wanted = sum((layer.asked or 0.0) * layer.parameters for layer in asked) / total
     met = abs(wanted - reached) <= _REACHED
     kind, tail = ("gain", "as asked") if met else ("loss", f"asked were {percent_text(wanted, 1)}")
     yield Finding(kind, f"{percent_text(reached, 1)} of {weights} are zero, {tail}.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 
 from sparseml.report.schema import Latency
 
@@ -117,6 +118,16 @@ def listed(names: Sequence[str], most: int = 4) -> str:
     """``a, b and c``; of many the first ones, and how many more there are."""
     shown = list(names) if len(names) <= most + 1 else [*names[:most], f"{len(names) - most} more"]
     return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
+
+
+def told_apart(names: Iterable[str], separator: str) -> dict[str, str]:
+    """Return names without the words that all of them begin with."""
+    words = {name: name.split(separator) for name in names}
+    ahead = zip(*words.values(), strict=False) if len(words) > 1 else ()
+    shared = len(list(takewhile(lambda column: len(set(column)) == 1, ahead)))
+    return {
+        name: separator.join(parts[min(shared, len(parts) - 1) :]) for name, parts in words.items()
+    }
 
 
 def ratio_text(ratio: float) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 
 from sparseml.optim.errors import RecipeError
 from sparseml.optim.helpers import load_recipe_yaml_str_no_classes
-from sparseml.report.findings import pruned_sparsity
 from sparseml.report.reading import Run
+from sparseml.report.zeros import pruned_sparsity
 
 _TAG = "OBJECT."
 _SUFFIX = "PruningModifier"

@@ -12,13 +12,13 @@ from typing import NamedTuple
 from sparseml.report.findings import (
     headline_metric,
     is_broken,
-    pruned_sparsity,
     smaller_variant,
 )
 from sparseml.report.grouping import way_of
 from sparseml.report.quality import compare_metric
 from sparseml.report.reading import Run
 from sparseml.report.run_directory import MODEL_FILE, SHRUNK_FOLDER
+from sparseml.report.zeros import pruned_sparsity
 
 _MODEL_FOLDER = "model"
 _LIBRARIES = ("hf", "timm", "fairseq")

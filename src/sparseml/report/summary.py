@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sparseml.report.findings import (
-    considered_weights,
     headline_metric,
     is_broken,
     leading_run,
-    pruned_sparsity,
     shared_compressor,
     smaller_variant,
 )
@@ -28,6 +26,7 @@ from sparseml.report.formats import (
 from sparseml.report.quality import compare_latency, compare_metric, latency_pairs
 from sparseml.report.reading import Run
 from sparseml.report.schema import Variant
+from sparseml.report.zeros import asked_sparsity, considered_weights, pruned_sparsity
 
 #: A number as text, and what is to be said about it in small print.
 Cell = tuple[str, str]
@@ -177,7 +176,8 @@ def comparison_table(runs: Sequence[Run], keys: Sequence[str]) -> dict[str, Any]
     cells = [summary_cells(run) for run in runs]
     metrics = list(dict.fromkeys(next(iter(found)) for found in cells))
     named = [metric for metric in metrics if metric != "metric"]
-    heads = [*(named or ["metric"]), *list(cells[0])[1:]]
+    given = [*(named or ["metric"]), *list(cells[0])[1:]]
+    heads = [head for head in given if any(found.get(head, ("",))[0] for found in cells)]
     best = _best_cells(runs)
     groups: dict[str, list[Row]] = {}
     for run, key, found in zip(runs, keys, cells, strict=True):
@@ -192,14 +192,15 @@ def _status(run: Run) -> str:
 
 
 def _best_cells(runs: Sequence[Run]) -> dict[int, list[str]]:
-    """Return under which heads a run is as good as any with as many zeros, to a per cent.
+    """Return under which heads a run is as good as any that was asked for as many zeros.
 
     What differs by no more than chance is as good; times count only against the run's own dense
     model.
     """
     levels: dict[float, list[Run]] = {}
     for run in runs:
-        zeros = pruned_sparsity(run.result.layers)
+        layers = run.result.layers
+        zeros = asked_sparsity(layers) or pruned_sparsity(layers)
         if run.variant("sparse") and not is_broken(run) and zeros is not None:
             levels.setdefault(round(zeros, 2), []).append(run)
     best: dict[int, list[str]] = {}

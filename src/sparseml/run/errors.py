@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from sparseml.utils.text import one_line as one_line
 from sparseml.utils.text import printable
 
 ERROR_FILE = "error.txt"
@@ -34,13 +35,6 @@ _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 class RunError(Exception):
     """Settings, data or files that a run cannot work with."""
-
-
-def one_line(error: BaseException | str) -> str:
-    """Return the text of an error, its lines joined."""
-    lines = (line.strip() for line in str(error).splitlines())
-    text = "; ".join(line for line in lines if line)
-    return text or type(error).__name__
 
 
 def few(names: Sequence[str], most: int = 3) -> str:

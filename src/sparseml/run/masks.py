@@ -25,7 +25,7 @@ from sparseml.pytorch.utils.saving.files import (
 )
 from sparseml.pytorch.utils.tensors.stats import count_zeros, tensor_list_sparsity
 from sparseml.run.checkpoints import find_checkpoint
-from sparseml.run.errors import RunError, few
+from sparseml.run.errors import RunError, few, one_line
 
 MASKS_FILE = "masks.safetensors"
 SUFFIX = ".sparsity_mask"
@@ -90,7 +90,7 @@ def read_masks(path: str | os.PathLike[str], dtype: torch.dtype = torch.bool) ->
         shapes = json.loads(header[_SHAPES])
         return {name: unpack_mask(data, shapes[name], dtype) for name, data in bits.items()}
     except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} holds no packed masks ({error})") from error
+        raise CheckpointError(f"{path} holds no packed masks ({one_line(error)})") from error
 
 
 def masks_of_run(path: str | os.PathLike[str]) -> dict[str, Tensor]:

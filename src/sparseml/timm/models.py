@@ -25,6 +25,9 @@ _PREFIX = "timm:"
 
 _PARTS = ("q", "k", "v")
 
+INPUT_KEYS = ("img_size", "input_size", "in_chans", "crop_pct", "mean", "std", "interpolation")
+"""Settings that say what images a model takes."""
+
 
 def short_name(model: str) -> str:
     """Return what a model is called in names of files: ``module.path:callable`` is its callable."""

@@ -34,6 +34,7 @@ from sparseml.timm.image_settings import (
     TrainingImageSettings,
 )
 from sparseml.timm.models import (
+    INPUT_KEYS,
     data_config,
     load_model,
     model_kwargs,
@@ -45,7 +46,6 @@ from sparseml.timm.settings import OneShotSettings, TrainingSettings
 from sparseml.utils.references import described, is_reference
 
 _LOGGER = logging.getLogger(__name__)
-_INPUT_KEYS = ("img_size", "input_size", "in_chans", "crop_pct", "mean", "std", "interpolation")
 
 
 @dataclass
@@ -160,7 +160,7 @@ def open_session(settings: OneShotSettings | TrainingSettings, where: Processes)
     ).to(where.device)
     if run.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    config = data_config(model, {key: getattr(chosen, key) for key in _INPUT_KEYS})
+    config = data_config(model, {key: getattr(chosen, key) for key in INPUT_KEYS})
     source = _source(data, config, where)
     classes = output_classes(model)
     datasets = [source.dataset(split, run.seed) for split in (data.train_split, data.val_split)]

@@ -10,7 +10,7 @@ from torch import nn
 
 from sparseml.pytorch.utils.saving.files import CheckpointError
 from sparseml.run.errors import RunError
-from sparseml.timm.models import load_model
+from sparseml.timm.models import INPUT_KEYS, data_config, load_model
 
 
 def build(folder: Path, told: Mapping[str, Any] | None) -> nn.Module:
@@ -39,3 +39,10 @@ def of_settings(folder: Path, settings: Mapping[str, Any]) -> nn.Module:
     kwargs |= settings.get("model_kwargs") or {}
     told = {"name": settings.get("model"), "kwargs": kwargs, "split_qkv": settings.get("split_qkv")}
     return build(folder, told)
+
+
+def note_input_size(model: nn.Module, settings: Mapping[str, Any]) -> None:
+    """Let a model's ``pretrained_cfg`` have the size of images that a run has shown it."""
+    size = data_config(model, {key: settings.get(key) for key in INPUT_KEYS})["input_size"]
+    usual = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
+    model.pretrained_cfg = {**dict(usual), "input_size": tuple(size)}  # type: ignore[assignment]

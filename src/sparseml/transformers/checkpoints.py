@@ -25,6 +25,7 @@ from sparseml.run.errors import one_line
 from sparseml.transformers.errors import CallbackError
 from sparseml.transformers.structure import RECIPE_NAME, read_weights
 from sparseml.utils.paths import file_digest
+from sparseml.utils.plain import json_of
 
 STATE_NAME = "sparseml_state.pt"
 _TRAINER_STATE = "trainer_state.json"
@@ -72,10 +73,10 @@ def problem_of(folder: Path, follows: bool) -> str | None:
         if not (folder / name).is_file():
             return f"it has no {name}, as its run was killed when it wrote it, or had no recipe"
     try:
-        json.loads((folder / _TRAINER_STATE).read_bytes())
+        json_of((folder / _TRAINER_STATE).read_bytes())
         if (folder / STATE_NAME).is_file():
             _require_whole(folder, read_torch_file(folder / STATE_NAME, check=True))
-    except (OSError, RecursionError, ValueError, CheckpointError) as error:
+    except (OSError, ValueError, CheckpointError) as error:
         return one_line(error)
     return None
 
@@ -178,7 +179,7 @@ def _places(args: TrainingArguments, state: TrainerState) -> Iterator[Path]:
 
 def _same_moment(file: Path, state: TrainerState) -> bool:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json_of(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     own = asdict(state)

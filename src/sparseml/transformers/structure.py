@@ -6,7 +6,6 @@ layers that were taken out or made smaller. The recipe beside them, ``recipe.yam
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -25,6 +24,7 @@ from transformers.utils import (
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.utils.model import load_model_state, read_model_file
 from sparseml.pytorch.utils.names import unwrap_module
+from sparseml.pytorch.utils.saving.files import files_of_index
 from sparseml.pytorch.utils.thinning import thin_model_from_checkpoint
 from sparseml.sparsification.types import SparsificationTypes
 
@@ -56,8 +56,7 @@ def read_weights(folder: _Path) -> dict[str, Tensor]:
     """
     for index in (SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME):
         if (file := Path(folder) / index).is_file():
-            files = json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()
-            shards = (read_model_file(Path(folder) / name) for name in sorted(set(files)))
+            shards = (read_model_file(Path(folder) / name) for name in files_of_index(file))
             return {name: value for one in shards for name, value in one["state_dict"].items()}
     for name in (SAFE_WEIGHTS_NAME, WEIGHTS_NAME):
         if (file := Path(folder) / name).is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -26,3 +27,14 @@ def plain_data(value: Any) -> Any:
     if isinstance(value, Collection) and not isinstance(value, (bytes, bytearray)):
         return [plain_data(item) for item in value]
     return str(value)
+
+
+def json_of(text: str | bytes) -> Any:
+    """Return what a text in JSON says.
+
+    :raises ValueError: if it is none, or nested too deeply
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error

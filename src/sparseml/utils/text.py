@@ -42,6 +42,16 @@ def printable(text: str) -> str:
     )
 
 
+def one_line(error: BaseException | str) -> str:
+    """Return the text of an error in one line; of one that names nothing but a key, a sentence."""
+    if isinstance(error, KeyError) and len(error.args) == 1:
+        (key,) = error.args
+        is_key = not isinstance(key, str) or " " not in key.strip()
+        error = f"there is no {key!r} in it" if is_key else key
+    lines = (line.strip() for line in str(error).splitlines())
+    return "; ".join(line for line in lines if line) or type(error).__name__
+
+
 def shown(value: object) -> str:
     """Return ``repr(value)``, in which patterns have the backslashes that were written, once."""
     return repr(value).replace("\\\\", "\\")

@@ -143,9 +143,12 @@ class RecipeManagerStepWrapper:
         self._wrapped_driver.before_step()
         self._wrapped_driver.after_step(skipped=False)
 
-    def loss_update(self, loss: Tensor) -> Tensor:
-        """Return the loss to differentiate, after every modifier has had its say."""
-        return self._wrapped_driver.loss_update(loss)
+    def loss_update(self, loss: Tensor, **kwargs: Any) -> Tensor:
+        """Return the loss to differentiate, after every modifier has had its say.
+
+        :param kwargs: what modifiers need beside the loss, see :meth:`StepDriver.loss_update`
+        """
+        return self._wrapped_driver.loss_update(loss, **kwargs)
 
 
 class _OfWrapped:

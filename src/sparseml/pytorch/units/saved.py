@@ -20,9 +20,10 @@ from sparseml.pytorch.units.origins import origins_of, set_origins
 from sparseml.pytorch.units.slim_attention import SlimAttention, make_slim
 from sparseml.pytorch.utils.model import load_model_state, save_model
 from sparseml.pytorch.utils.names import canonical_named_modules, unwrap_module
-from sparseml.pytorch.utils.saving.files import CheckpointError, read_safetensors
+from sparseml.pytorch.utils.saving.files import CheckpointError, files_of_index, read_safetensors
 from sparseml.pytorch.utils.thinning import take_shapes
 from sparseml.utils.atomic import atomic_path
+from sparseml.utils.plain import json_of
 
 SHAPES_FILE = "shrunk.json"
 _WEIGHTS_FILE = "model.safetensors"
@@ -158,7 +159,7 @@ def read_shapes(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"{folder} holds no shrunk model: there is no {SHAPES_FILE}")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json_of(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error
     found = content.get("format") if isinstance(content, dict) else None
@@ -194,7 +195,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     index = folder / f"{_WEIGHTS_FILE}.index.json"
     names = {_WEIGHTS_FILE}
     if index.is_file():  # large models of transformers come in parts
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        names = {*files_of_index(index)}
     return {
         key: value for name in names for key, value in read_safetensors(folder / name)[0].items()
     }

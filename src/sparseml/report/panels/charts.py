@@ -55,15 +55,23 @@ WIDE: Spec = {"width": "container", "autosize": {"type": "fit-x", "contains": "p
 """As wide as the page has room for; in rows of any height that is a number."""
 
 
-def shortened(most: int, on_phones: int, end: int) -> str:
-    """Return how labels of an axis are kept short.
+TIP: Spec = {"tooltip": {"field": "tip", "type": "nominal"}}
+"""What a mark tells under the pointer: the text under ``tip``."""
+
+
+def names_of(field: str, most: int, on_phones: int, end: int, **axis: Any) -> Spec:
+    """Return a channel of names in the order of the data, long ones cut in their middle.
 
     :param most: letters
-    :param end: of these, from the end of a longer label
+    :param on_phones: letters there
+    :param end: of these, from the end of a longer name
     """
     limit = f"(narrow ? {on_phones} : {most})"
     cut = f"slice(datum.label, 0, {limit} - {end + 1}) + '…' + slice(datum.label, -{end})"
-    return f"length(datum.label) > {limit} ? {cut} : datum.label"
+    short = f"length(datum.label) > {limit} ? {cut} : datum.label"
+    plain = {"title": None, "labelLimit": 0, "ticks": False, "domain": False}
+    axis = {**plain, "labelExpr": short, **axis}
+    return {"field": field, "type": "nominal", "sort": None, "axis": axis}
 
 
 class Key(NamedTuple):
@@ -88,7 +96,8 @@ class Table:
 class Panel:
     """A chart and the table of what it shows; without a ``spec`` just the table.
 
-    ``summary`` says in a sentence what there is to see.
+    ``summary`` says in a sentence what there is to see. A chart that is at least so many pixels
+    ``wide`` is scrolled sideways where there is less room.
     """
 
     key: str
@@ -98,6 +107,7 @@ class Panel:
     summary: str = ""
     legend: Sequence[Key] = ()
     note: str = ""
+    wide: int = 0
 
 
 @dataclass(frozen=True)

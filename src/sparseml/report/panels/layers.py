@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sparseml.report.formats import count_text, percent_text
+from sparseml.report.formats import count_text, percent_text, told_apart
 from sparseml.report.panels.charts import (
     NARROW,
+    TIP,
     WIDE,
     Panel,
     Spec,
     Table,
+    names_of,
     quantity,
     rounded,
-    shortened,
 )
 from sparseml.report.reading import Run
 from sparseml.report.schema import Layer
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _WEIGHT = ".weight"
+_NAMES_WIDTH, _COLUMN_WIDTH = 140, 22
 _MANY_ROWS = 60
 _MOST_ROWS = 300
 _LETTERS, _ON_PHONES = 40, 20
@@ -50,7 +52,7 @@ def layer_panel(layers: Sequence[Layer], key: str) -> Panel | None:
         "data": {"values": [_bar(layer, names[layer.name]) for layer in layers]},
         **WIDE,
         "height": _height(len(layers)),
-        "encoding": {"y": _rows("l"), "x": share, "tooltip": {"field": "tip", "type": "nominal"}},
+        "encoding": {"y": _rows(), "x": share, **TIP},
         "layer": marks,
     }
     rows = [
@@ -74,9 +76,10 @@ def heat_panel(runs: Sequence[Run]) -> Panel | None:
     names = list(dict.fromkeys(name for layers in found.values() for name in layers))
     if not names:
         return None
+    columns = told_apart(found, " ")
     kept, bare = names[:_MOST_ROWS], _bare(names)
     cells = [
-        {"r": run, "l": bare[name], "z": rounded(_share(layer)), "tip": f"{run}\n{_told(layer)}"}
+        {**_bar(layer, bare[name]), "r": columns[run], "tip": f"{run}\n{_told(layer)}"}
         for run, layers in found.items()
         for name in kept
         if (layer := layers.get(name))
@@ -89,7 +92,7 @@ def heat_panel(runs: Sequence[Run]) -> Panel | None:
         "data": {"values": cells},
         **WIDE,
         "height": _height(len(kept)),
-        "encoding": {"y": _rows("l"), "x": _columns()},
+        "encoding": {"y": _rows(), "x": names_of("r", 28, 16, 6, orient="top", labelAngle=-45)},
         "layer": [
             {
                 "mark": {"type": "rect", "color": "var(--s1)", "stroke": "var(--bg)"},
@@ -100,7 +103,7 @@ def heat_panel(runs: Sequence[Run]) -> Panel | None:
                         "scale": {"domain": [0, 1], "range": [0.06, 1]},
                         "legend": None,
                     },
-                    "tooltip": {"field": "tip", "type": "nominal"},
+                    **TIP,
                 },
             },
             {
@@ -124,36 +127,16 @@ def heat_panel(runs: Sequence[Run]) -> Panel | None:
         note += f" The first {len(kept)} of {len(names)} layers are drawn; the table has all."
     table = Table(["layer", *found], rows)
     said = f"Zeros of {len(names)} layers in {len(found)} runs"
-    return Panel("layers", "Zeros, layer by layer", table, spec, said, note=note)
+    wide = _NAMES_WIDTH + _COLUMN_WIDTH * len(found)
+    return Panel("layers", "Zeros, layer by layer", table, spec, said, note=note, wide=wide)
 
 
 def _height(rows: int) -> int:
     return rows * (18 if rows <= _MANY_ROWS else 9)
 
 
-def _rows(name: str) -> Spec:
-    axis = {
-        "title": None,
-        "labelExpr": shortened(_LETTERS, _ON_PHONES, _ON_PHONES - 4),
-        "labelLimit": 0,
-        "labelOverlap": True,
-        "ticks": False,
-        "domain": False,
-    }
-    return {"field": name, "type": "nominal", "sort": None, "axis": axis}
-
-
-def _columns() -> Spec:
-    axis = {
-        "title": None,
-        "orient": "top",
-        "labelAngle": -45,
-        "labelExpr": shortened(28, 16, 6),
-        "labelLimit": 0,
-        "ticks": False,
-        "domain": False,
-    }
-    return {"field": "r", "type": "nominal", "sort": None, "axis": axis}
+def _rows() -> Spec:
+    return names_of("l", _LETTERS, _ON_PHONES, _ON_PHONES - 4, labelOverlap=True)
 
 
 def _share(layer: Layer) -> float:
@@ -161,9 +144,9 @@ def _share(layer: Layer) -> float:
 
 
 def _bare(names: Sequence[str]) -> dict[str, str]:
-    """Return what layers are called in a chart: without the ending that all have in common."""
-    shared = all(name.endswith(_WEIGHT) for name in names)
-    return {name: name.removesuffix(_WEIGHT) if shared else name for name in names}
+    """Return what layers are called in a chart: without what all have in common."""
+    end = _WEIGHT if all(name.endswith(_WEIGHT) for name in names) else ""
+    return {name: short.removesuffix(end) for name, short in told_apart(names, ".").items()}
 
 
 def _bar(layer: Layer, name: str) -> dict[str, Any]:

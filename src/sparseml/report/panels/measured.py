@@ -12,16 +12,18 @@ from sparseml.report.formats import (
     ms_text,
     quartiles_text,
     setting_text,
+    told_apart,
 )
 from sparseml.report.panels.charts import (
     NARROW,
+    TIP,
     WIDE,
     Panel,
     Spec,
     Table,
+    names_of,
     quantity,
     rounded,
-    shortened,
 )
 from sparseml.report.schema import Latency, Variant
 
@@ -118,15 +120,9 @@ def _latency_panel(setting: str, found: Sequence[Timed], key: str) -> Panel:
 
 
 def _latency_spec(found: Sequence[Timed]) -> Spec:
-    axis = {
-        "title": None,
-        "labelExpr": shortened(40, 20, 6),
-        "labelLimit": 0,
-        "ticks": False,
-        "domain": False,
-    }
+    bare = told_apart((name for name, *_ in found), " ")
     colour = {"field": "c", "type": "nominal", "scale": None}
-    names = {"field": "m", "type": "nominal", "sort": None, "scale": {"padding": 0.2}}
+    names = {**names_of("m", 40, 20, 6), "scale": {"padding": 0.2}}
     time = quantity("ms", "ms", zero=True)
     black = {"color": "var(--fg)", "clip": True}
     layers: list[Spec] = [
@@ -141,22 +137,24 @@ def _latency_spec(found: Sequence[Timed]) -> Spec:
         layers.append({"mark": mark, "encoding": {"x": {**time, "field": "dense"}}})
     return {
         "params": [NARROW],
-        "data": {"values": [_latency_value(*timed) for timed in found]},
+        "data": {"values": [_latency_value(*timed, bare[timed[0]]) for timed in found]},
         **WIDE,
         "height": 22 * len(found),
         "encoding": {
-            "y": {**names, "axis": axis},
+            "y": names,
             "x": time,
-            "tooltip": {"field": "tip", "type": "nominal"},
+            **TIP,
         },
         "layer": layers,
     }
 
 
-def _latency_value(name: str, latency: Latency, before: Latency | None) -> dict[str, Any]:
+def _latency_value(
+    name: str, latency: Latency, before: Latency | None, label: str
+) -> dict[str, Any]:
     style = _VARIANTS.index(name) if name in _VARIANTS else 1
     value = {
-        "m": name,
+        "m": label,
         "ms": rounded(latency.median_ms),
         "low": rounded(latency.lower_quartile_ms),
         "high": rounded(latency.upper_quartile_ms),

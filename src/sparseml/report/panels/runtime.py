@@ -7,6 +7,7 @@ import os
 import re
 from contextlib import suppress
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 from sparseml.report.panels.charts import THEME, Panel
@@ -29,7 +30,7 @@ def chart_script() -> str | None:
     except ImportError:
         return None
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sparseml"
-    kept = cache / f"vega-{vl_convert.__version__}.js"
+    kept = cache / f"vega-{version('vl-convert-python')}.js"
     with suppress(OSError, UnicodeDecodeError):
         script = kept.read_text(encoding="utf-8")
         if script.endswith(_END):

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from sparseml.report.findings import (
     headline_metric,
-    pruned_sparsity,
     shared_compressor,
     smaller_variant,
 )
 from sparseml.report.formats import byte_unit, capital, metric_text, number_text, percent_text
 from sparseml.report.panels.charts import (
     DASHES,
+    TIP,
     WIDE,
     ZOOM,
     Key,
@@ -31,6 +31,7 @@ from sparseml.report.panels.series_panels import percent_tick
 from sparseml.report.quality import standard_margin
 from sparseml.report.reading import Run
 from sparseml.report.schema import Variant
+from sparseml.report.zeros import pruned_sparsity
 
 _HEIGHT = 300
 
@@ -162,7 +163,7 @@ def _points(marks: Sequence[Mark], color: Spec) -> Spec:
         "encoding": {
             "color": {"condition": grey, **color},
             "shape": shape,
-            "tooltip": {"field": "tip", "type": "nominal"},
+            **TIP,
         },
     }
 

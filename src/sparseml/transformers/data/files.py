@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sparseml.run.errors import RunError, few, one_line
+from sparseml.utils.plain import json_of
 
 __all__ = ["find_splits", "read_table"]
 
@@ -102,7 +102,7 @@ def _objects(path: Path) -> dict[str, list[Any]]:
     """Return the columns of a JSON list of objects, or of an object on each line."""
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     text = data.decode("utf-8").strip()
-    rows = json.loads(text) if text.startswith("[") else list(map(json.loads, text.splitlines()))
+    rows = json_of(text) if text.startswith("[") else list(map(json_of, text.splitlines()))
     if len(rows) == 1 and isinstance(rows[0], dict) and isinstance(rows[0].get("data"), list):
         rows = rows[0]["data"]
     if not all(isinstance(row, dict) for row in rows):

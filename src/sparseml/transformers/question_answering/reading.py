@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sparseml.run.errors import RunError
+from sparseml.utils.plain import json_of
 
 _MISSING = object()
 
@@ -41,7 +41,7 @@ def read_squad(path: str | Path) -> list[Question]:
     opened: Any = gzip.open if str(path).endswith(".gz") else open
     try:
         with opened(path, "rt", encoding="utf-8") as file:
-            content = json.load(file)
+            content = json_of(file.read())
     except OSError as error:
         raise RunError(f"{path}: {error.strerror or error}") from error
     except ValueError as error:

@@ -15,7 +15,8 @@ from torch.nn import Module
 from sparseml.pytorch.functional.composing.targets import hash_of, tensor_hash
 from sparseml.pytorch.utils.saving.files import CheckpointError
 from sparseml.utils.atomic import atomic_path
-from sparseml.utils.text import did_you_mean
+from sparseml.utils.plain import json_of
+from sparseml.utils.text import did_you_mean, one_line
 
 SCHEMA = 1
 
@@ -155,10 +156,10 @@ class Plan:
         if not file.exists():
             raise FileNotFoundError(f"no such plan: {file}")
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = json_of(file.read_text(encoding="utf-8"))
             digest, version = content.pop("digest"), content["schema_version"]
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise CheckpointError(f"{file} is not a plan of compose ({error})") from error
+            raise CheckpointError(f"{file} is not a plan of compose ({one_line(error)})") from error
         if version != SCHEMA:
             raise CheckpointError(f"{file} has schema_version {version}, allowed is {SCHEMA}")
         if hash_of(content) != digest:

@@ -14,6 +14,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from sparseml.utils.plain import json_of
+
 STALE_SECONDS = 60.0
 
 
@@ -46,10 +48,10 @@ class Ledger:
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         for line in text.splitlines():
             try:
-                one = json.loads(line)
+                one = json_of(line)
             except ValueError:  # torn
                 continue
-            if event is None or one["event"] == event:
+            if isinstance(one, dict) and (event is None or one.get("event") == event):
                 found.append(one)
         return found
 
@@ -116,7 +118,7 @@ class Claims:
 
     def _lapsed(self, file: Path) -> bool:
         try:
-            held = json.loads(file.read_text(encoding="utf-8"))
+            held = json_of(file.read_text(encoding="utf-8"))
             alive = time.time() - file.stat().st_mtime <= STALE_SECONDS
         except (OSError, ValueError):  # released just now, or torn
             return True

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sparseml.utils.atomic import atomic_path as atomic_path
 from sparseml.utils.atomic import previous_path as previous_path
+from sparseml.utils.plain import json_of
 
 SAFETENSORS_SUFFIX = ".safetensors"
 # two entries, so that no single damage makes a file look like one that never had a digest
@@ -167,3 +168,14 @@ def _digest(file: Path, digest: str = _ZEROS) -> str:
         while chunk := opened.read(_CHUNK):
             found.update(chunk)
     return found.hexdigest()
+
+
+def files_of_index(index: Path) -> list[str]:
+    """Return the names of the files that a model of Transformers is shared out over.
+
+    :raises CheckpointError: if the index is damaged
+    """
+    try:
+        return sorted({*map(str, json_of(index.read_bytes())["weight_map"].values())})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{index} is damaged: {error}") from error

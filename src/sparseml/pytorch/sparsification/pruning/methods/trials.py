@@ -17,7 +17,6 @@ from sparseml.pytorch.functional.second_order.dampening import (
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.method import Problem, Target
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import undisturbed
-from sparseml.pytorch.sparsification.pruning.sampling.held_out import learning_norms
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.tensors.parametrized import rescued
 from sparseml.pytorch.utils.tensors.sharded import full_value, shard_like
@@ -52,7 +51,7 @@ def best_of_decades(
     module = unwrap_module(problem.module, root=True)
     held_out = problem.sampler.keep_out(module, gradients)
     # training measures statistics anew; after one shot they are where that makes for a lower loss
-    statistics = ([True] if problem.ahead else [False, True]) if learning_norms(module) else [False]
+    statistics = ([True] if problem.ahead else [False, True]) if held_out.norms else [False]
     leading: dict[int, tuple[int, float, Outcome]] = {}  # of each target, not to hold them all
     warnings: dict[int, list[str]] = {}
 

@@ -40,11 +40,11 @@ from sparseml.pytorch.sparsification.pruning.sampling.held_out import (
     HeldOut,
     KeptOut,
     joined,
-    learning_norms,
     wanted_batches,
 )
 from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import LayerCapture
 from sparseml.pytorch.sparsification.pruning.settings.processor import tell_slow_bfloat16
+from sparseml.pytorch.sparsification.statistics.measuring import tunable_norms
 from sparseml.pytorch.utils.distributed import any_rank, is_distributed, process_rank, world_size
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import NamedLayerParam
@@ -179,10 +179,12 @@ class GradientSampler:
             failure = self._kept.draw(lambda samples: wanted_batches(share, samples, per_sample))
         if any_rank(bool(failure)):
             raise RuntimeError(failure or f"{self._owner}: another rank has too few data")
-        kept = self._kept.batches
-        if learning_norms(module):
-            kept = joined(kept)
-        return HeldOut(kept, lambda model, batch: self._forward(model, *batch) / self._scale)
+        kept, norms = self._kept.batches, tunable_norms(module)
+        return HeldOut(
+            joined(kept) if norms else kept,
+            lambda model, batch: self._forward(model, *batch) / self._scale,
+            norms,
+        )
 
     def require_sound(self) -> None:
         """Raise a RuntimeError, on all ranks, if too many sampled gradients were not finite."""
@@ -209,7 +211,8 @@ class GradientSampler:
         if self.same_on_all_ranks and is_distributed():
             found = self._sharded(module, params, batch)
             return [] if found is None else [found]
-        loss, outputs, watch = None, [found.param for found in params], None
+        loss, watch = None, None
+        outputs: list[Tensor] = [found.param for found in params]
         while loss is None:
             try:
                 each = self._per_sample is not False

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from sparseml.pytorch.utils.distributed import gather_objects
 
@@ -29,10 +28,12 @@ class HeldOut:
 
     :param batches: of this rank
     :param loss: called with a model and a batch; a scalar, without a graph
+    :param norms: the batch norms of the model whose statistics follow what they see in training
     """
 
     batches: Sequence[Batch]
     loss: Callable[[Module, Batch], Tensor]
+    norms: Sequence[Module] = ()
 
     @property
     def samples(self) -> int:
@@ -46,7 +47,7 @@ class HeldOut:
         :param batch_statistics: let batch norms normalise by the batch instead of by what they have
             learned, as they will once they have learned the new weights
         """
-        with _by_batch(module, batch_statistics), torch.no_grad():
+        with _by_batch(self.norms if batch_statistics else ()), torch.no_grad():
             own = [self.loss(module, batch) for batch in self.batches]
         losses = torch.stack([one.detach().double().cpu() for one in own]).tolist()
         return [loss for losses_of_rank in gather_objects(losses) for loss in losses_of_rank]
@@ -126,17 +127,6 @@ class KeptOut:
         )
 
 
-def learning_norms(module: Module) -> list[Module]:
-    """Return the batch norms that learn statistics in training; frozen ones do not."""
-    trained = [part for part in module.modules() if isinstance(part, _BatchNorm)]
-    return [
-        part
-        for part in trained
-        if part.track_running_stats
-        and all(param.requires_grad for param in part.parameters(recurse=False))
-    ]
-
-
 def wanted_batches(gradients: int, samples: int, per_sample: bool) -> int:
     """Return how many batches to keep out: a thirty-second of what gradients are sampled from.
 
@@ -199,8 +189,7 @@ def _together(group: Sequence[Batch]) -> Batch | None:
 
 
 @contextmanager
-def _by_batch(module: Module, wanted: bool) -> Iterator[None]:
-    norms = learning_norms(module) if wanted else []
+def _by_batch(norms: Sequence[Module]) -> Iterator[None]:
     modes = [norm.training for norm in norms]
     kept = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
     for norm in norms:
