@@ -1,4 +1,4 @@
-"""The commands of ``integrations/timm/README.md``."""
+"""The commands of ``integrations/timm/README.md`` and of ``docs/image_models.md``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from sparseml.utils.ready_recipes import ready_recipes
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "integrations/timm/README.md").read_text()
-COMMANDS = re.findall(r"^\$ (.*)$", README, re.MULTILINE)
+PAGES = README + (ROOT / "docs/image_models.md").read_text()
+COMMANDS = re.findall(r"^\$ (.*)$", PAGES, re.MULTILINE)
 RUNS = [command for command in COMMANDS if re.search(r"\bsparseml (prune|train) ", command)]
 
 

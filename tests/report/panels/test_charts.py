@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparseml.report.panels import runtime
 from sparseml.report.panels.charts import Line, LineChart, Panel, Table, line_panel
 from sparseml.report.panels.runtime import chart_picture, chart_script
 from sparseml.report.reading import Points
@@ -124,7 +125,7 @@ def test_the_script_is_kept_and_cannot_end_its_element(
 ) -> None:
     made = []
     module: Any = ModuleType("vl_convert")
-    module.__version__ = "0"
+    monkeypatch.setattr(runtime, "version", lambda name: "0")
     module.javascript_bundle = lambda snippet: made.append(snippet) or "a = '</SCRIPT>'"
     monkeypatch.setitem(sys.modules, "vl_convert", module)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
