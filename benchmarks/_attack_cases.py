@@ -188,12 +188,17 @@ def _damage(
     shutil.rmtree(place)
     shutil.copytree(reader.place, place, symlinks=True)
     how.do(place / file, random.Random(name))
+    damaged = _content(place / file)
     ended = arena.ask(place, reader.read)
     found.tell(ended, ended.status)
     if ended.status not in (0, 1, 2):
         found.wrong.append(f"ended with {ended.status}")
     if ended.status == 0 and not reader.speaks(ended) and reader.weights:
-        found.wrong += reader.differs(place)
+        found.wrong += reader.differs(place, file if _content(place / file) == damaged else None)
+
+
+def _content(file: Path) -> bytes | None:
+    return file.read_bytes() if file.is_file() else None
 
 
 ATTACKS: dict[str, Callable[[Arena], Iterator[Case]]] = {

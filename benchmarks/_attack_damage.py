@@ -117,13 +117,20 @@ class Reader:
         """Return whether something was said of damage."""
         return any("damaged" in line or "cannot be read" in line for line in ended.told)
 
-    def differs(self, place: Path) -> list[str]:
-        """Return the files with weights in which a reading differs from that of whole files."""
+    def differs(self, place: Path, unread: Path | None = None) -> list[str]:
+        """Return the files with weights in which a reading differs from that of whole files.
+
+        :param unread: a file that is as it was damaged, so that nobody has gone on from it
+        """
         assert self.expected is not None and self.left is not None
         found = outcome(place / self.left, parts=False, only=_WEIGHTS)
         weights = [name for name in self.expected if name.endswith(_WEIGHTS)]
         places = {name: unlike(found.get(name), self.expected[name]) for name in weights}
-        return [f"silently other {name}{at}" for name, at in places.items() if at != "="]
+        return [
+            f"silently other {name}{at[:200]}"
+            for name, at in places.items()
+            if at != "=" and Path(self.left, name) != unread
+        ]
 
 
 def readers(arena: Any, halfway: Path) -> Iterator[Reader]:
@@ -250,9 +257,8 @@ def _read_model() -> int:
 def _read_masks() -> int:
     from sparseml.run.masks import read_masks
 
-    files = sorted(Path("out").glob("**/*"))
-    found = (path for path in files if path.name == "masks.safetensors")
-    return _told(lambda: [read_masks(path) for path in found])
+    runs = sorted(Path("out").glob("**/run.json"))
+    return _told(lambda: [read_masks(run.with_name("masks.safetensors")) for run in runs])
 
 
 def _read_glue() -> int:

@@ -4,12 +4,16 @@
 
 Prunes small networks in one shot, without training, by CAP and OBS with every decade of
 ``relative_damp`` and with ``damp: auto``. The grid shares one Fisher matrix; the automatic choice
-has its own run, with as many gradients. Accuracies are those of the first test images, once with
-the statistics of batch norms as they were and once measured anew on training images; of the two
-the higher counts. What the choice costs is the time of its run against that of a fixed dampening,
-in seconds of one thread, whatever else the machine does.
+has its own run, with as many gradients of single images. Accuracies are those of the first test
+images, once with the statistics of batch norms as they were and once measured anew on training
+images; of the two the higher counts.
 
-What is found goes to ``results/dampening.json``, network by network.
+What the choice costs is told for batches: the seconds of all trials but the first, against those of
+sampling 512 gradients of batches of 16 (timed on a sixteenth of them) and one elimination. Seconds
+are those of one thread, whatever else the machine does.
+
+What is found goes to ``results/dampening.json``, cell by cell; cells that are there are not found
+again, so that the work can be done in parts (``--methods``, ``--decades``).
 """
 
 from __future__ import annotations
@@ -18,7 +22,6 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -32,108 +35,131 @@ from sparseml.pytorch.sparsification.pruning import CAPruningModifier, OBSPrunin
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 
 METHODS = {"cap": CAPruningModifier, "obs": OBSPruningModifier}
-HELD_BACK = 2000  # training images that measure batch norms, and no gradient
+HELD_BACK = 500  # training images that measure batch norms, and no gradient
+BATCH, BATCHES = 16, 512  # of the run that the price is told for
 Data = tuple[torch.Tensor, torch.Tensor]
 
 
-def modifier_of(method: str, model: nn.Module, args: argparse.Namespace, **more: Any) -> Any:
-    """A pruner as the recipes have it."""
-    given = {"params": params_to_prune(model), "num_grads": args.grads, "global_sparsity": True}
-    given |= {"fisher_block_size": args.block, "start_epoch": 0.0, "end_epoch": 1.0}
-    goal = {"init_sparsity": 0.5, "final_sparsity": 0.5, "update_frequency": 1.0}
-    return METHODS[method](**given, **goal, **more)
+class Network:
+    """A network with its images, and what has been found of it.
 
-
-def outcomes_of_grid(
-    method: str, model: nn.Module, data: Data, args: argparse.Namespace, sums: list[Any]
-) -> Iterator[tuple[int, float, list[Outcome]]]:
-    """The outcome of every sparsity at every decade, and the seconds that took.
-
-    :param sums: of products of gradients, empty before the first
+    :param content: of the results, added to
     """
-    modifier = modifier_of(method, model, args)
-    modifier.initialize(model, grad_sampler=sampler(data, args.batch))
-    problem = modifier.problem(model)
-    for decade in range(LOWEST, HIGHEST + 1):
-        start = time.process_time()
-        found = modifier.method.fixed(10.0**decade, sums).decide(problem, args.sparsities)
-        yield decade, time.process_time() - start, found
-    modifier.finalize(model)
 
+    def __init__(self, name: str, args: argparse.Namespace, content: dict[str, Any]) -> None:
+        self.name, self.args, self.content = name, args, content
+        self.model, self.train = load(name), images(load(name), "train[:6000]")
+        self.test = images(self.model, f"test[:{args.test}]")
+        self.data: Data = (self.train[0][:-HELD_BACK], self.train[1][:-HELD_BACK])
+        if "dense" not in content:
+            dense = accuracy(self.model, self.test)
+            error = math.sqrt(dense * (1 - dense) / args.test)
+            content |= {"dense": round(100 * dense, 2), "error": round(100 * error, 2)}
+            content |= {"test_images": args.test, "gradients": args.grads, "block": args.block}
 
-def measured(name: str, outcome: Outcome, train: Data, test: Data) -> dict[str, float]:
-    """Accuracy with statistics as they were, and measured anew."""
-    model = load(name)
-    outcome.write(model)
-    found = {"kept": accuracy(model, test)}
-    if any(isinstance(part, nn.BatchNorm2d) for part in model.modules()):
-        retune_norms(model, train[0][-HELD_BACK:])
-        found["anew"] = accuracy(model, test)
-    return {key: round(100 * value, 2) for key, value in found.items()}
+    def modifier(self, method: str, **more: Any) -> Any:
+        """A pruner as the recipes have it."""
+        given = {"params": params_to_prune(self.model), "num_grads": self.args.grads}
+        given |= {"fisher_block_size": self.args.block, "start_epoch": 0.0, "end_epoch": 1.0}
+        sparsity = self.args.sparsity
+        goal = {"init_sparsity": sparsity, "final_sparsity": sparsity, "update_frequency": 1.0}
+        how = {"global_sparsity": True, "fisher_samples": "sample"}
+        return METHODS[method](**{**given, **goal, **how, **more})
 
-
-def study(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Grid and automatic choice of one network."""
-    model, train = load(name), images(load(name), "train")
-    test = images(model, f"test[:{args.test}]")
-    data = (train[0][:-HELD_BACK], train[1][:-HELD_BACK])
-    dense = accuracy(model, test)
-    content: dict[str, Any] = {"dense": round(100 * dense, 2), "test_images": args.test}
-    content["sampling_error"] = round(100 * math.sqrt(0.25 * 0.75 / args.test), 2)
-    sums: list[Any] = []
-    for method in args.methods:
-        shared = bool(sums)
-        grid: dict[str, dict[str, Any]] = {str(one): {} for one in args.sparsities}
-        seconds = []
-        for decade, taken, found in outcomes_of_grid(method, model, data, args, sums):
-            seconds.append(taken)
-            for sparsity, outcome in zip(args.sparsities, found, strict=True):
-                grid[str(sparsity)][f"1e{decade}"] = measured(name, outcome, train, test)
-            print(name, method, decade, [grid[str(s)][f"1e{decade}"] for s in args.sparsities])
-        if not shared:
-            content["seconds_sampling"] = round(seconds[0] - min(seconds[1:]), 1)
-        each = sum(seconds[1:]) / len(seconds[1:])
-        auto = {}
-        for sparsity in args.sparsities:
-            modifier = modifier_of(method, model, args, damp="auto")
+    def grid(self, method: str, decades: list[int]) -> None:
+        """Every decade that is missing, from one Fisher matrix."""
+        cells = self.content.setdefault(method, {}).setdefault("grid", {})
+        missing = [decade for decade in decades if f"1e{decade}" not in cells]
+        modifier, sums = self.modifier(method), []
+        if missing:
+            modifier.initialize(self.model, grad_sampler=sampler(self.data, 64))
+        for decade in missing:
             start = time.process_time()
-            outcome = modifier.outcome(model, sparsity, grad_sampler=sampler(data, args.batch))
-            taken = time.process_time() - start
-            fixed = content["seconds_sampling"] + each
-            auto[str(sparsity)] = {
-                **measured(name, outcome, train, test),
-                "seconds": round(taken, 1),
-                "price": round(taken / fixed - 1, 2),
-                "note": outcome.notes[0],
-            }
-        content[method] = {"grid": grid, "auto": auto, "seconds_each": round(each, 1)}
-        for sparsity, found in auto.items():
-            best = max(max(cell.values()) for cell in grid[sparsity].values())
-            mine = max(found["kept"], found.get("anew", 0.0))
-            found["behind_best"] = round(best - mine, 2)
-            print(name, method, sparsity, found)
-    return content
+            problem = modifier.problem(self.model)
+            (found,) = modifier.method.fixed(10.0**decade, sums).decide(
+                problem, [self.args.sparsity]
+            )
+            seconds = time.process_time() - start
+            cells[f"1e{decade}"] = {**self.measured(found), "seconds": round(seconds, 2)}
+            print(self.name, method, decade, cells[f"1e{decade}"], flush=True)
+
+    def automatic(self, method: str) -> None:
+        """The automatic choice, and its price."""
+        if "auto" in self.content.setdefault(method, {}):
+            return
+        start = time.process_time()
+        given = sampler(self.data, 64)
+        drawn = self.modifier(method, damp=1e-7).outcome(self.model, grad_sampler=given)
+        fixed = time.process_time() - start
+        del drawn
+        start = time.process_time()
+        modifier = self.modifier(method, damp="auto")
+        outcome = modifier.outcome(self.model, grad_sampler=sampler(self.data, 64))
+        extra = time.process_time() - start - fixed
+        found = {**self.measured(outcome), "seconds_more": round(extra, 2)}
+        found["price"] = round(extra / (self.seconds_of_sampling() + fixed), 3)
+        self.content[method]["auto"] = {**found, "note": outcome.notes[0]}
+        print(self.name, method, self.content[method]["auto"], flush=True)
+
+    def seconds_of_sampling(self) -> float:
+        """Of all gradients of batches, by a sixteenth of them."""
+        if "seconds_of_sampling" not in self.content:
+            start = time.process_time()
+            for inputs, labels in zip(
+                *(part[: BATCH * BATCHES // 16].split(BATCH) for part in self.data), strict=True
+            ):
+                nn.functional.cross_entropy(self.model(inputs), labels).backward()
+            self.model.zero_grad()
+            self.content["seconds_of_sampling"] = round(16 * (time.process_time() - start), 1)
+        return float(self.content["seconds_of_sampling"])
+
+    def measured(self, outcome: Outcome) -> dict[str, float]:
+        """Accuracy with statistics as they were, and measured anew."""
+        model = load(self.name)
+        outcome.write(model)
+        found = {"kept": accuracy(model, self.test)}
+        if any(isinstance(part, nn.BatchNorm2d) for part in model.modules()):
+            retune_norms(model, self.train[0][-HELD_BACK:])
+            found["anew"] = accuracy(model, self.test)
+        return {key: round(100 * value, 2) for key, value in found.items()}
+
+    def compare(self, method: str) -> None:
+        """How far the automatic choice is behind the best of a whole grid."""
+        found = self.content[method]
+        if "auto" in found and len(found["grid"]) == HIGHEST - LOWEST + 1:
+            best = max(_right(cell) for cell in found["grid"].values())
+            found["behind_best"] = round(best - _right(found["auto"]), 2)
+            print(self.name, method, "behind the best by", found["behind_best"], flush=True)
+
+
+def _right(cell: dict[str, Any]) -> float:
+    return max(cell["kept"], cell.get("anew", 0.0))
 
 
 def main() -> None:
-    """Study what is asked for, and add it to what there is."""
+    """Find what is missing of what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--models", nargs="*", default=["resnet20", "small_vit", "resnet56"])
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--sparsities", type=float, nargs="*", default=[0.8, 0.9])
+    parser.add_argument("--decades", type=int, nargs="*", default=[*range(LOWEST, HIGHEST + 1)])
+    parser.add_argument("--no-auto", action="store_true")
+    parser.add_argument("--sparsity", type=float, default=0.9)
     parser.add_argument("--grads", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--block", type=int, default=128)
+    parser.add_argument("--block", type=int, default=64)
     parser.add_argument("--test", type=int, default=1000)
     args = parser.parse_args()
     torch.set_num_threads(1)
     file = RESULTS / "dampening.json"
-    known = json.loads(file.read_text()) if file.exists() else {}
-    networks = known.get("networks", {})
+    networks = json.loads(file.read_text())["networks"] if file.exists() else {}
     for name in args.models:
-        settings = {"gradients": args.grads, "batch_size": args.batch, "block_size": args.block}
-        networks[name] = {**settings, **study(name, args)}
-        print(write_result("dampening", {"networks": networks}))
+        content = networks.setdefault(f"{name} {args.sparsity:g}", {})
+        network = Network(name, args, content)
+        for method in args.methods:
+            network.grid(method, args.decades)
+            if not args.no_auto:
+                network.automatic(method)
+            network.compare(method)
+            write_result("dampening", {"networks": networks})
 
 
 if __name__ == "__main__":

@@ -265,7 +265,12 @@ class Study:
             other = _accuracy(net, *self.test)
         accuracy = _accuracy(net, *self.test)
         old, new = (other, accuracy) if judged.kept else (accuracy, other)
-        return {"accuracy": accuracy, "norms_kept": not judged.kept, "old": old, "new": new}
+        return {
+            "accuracy": accuracy,
+            "norms": "anew" if judged.kept else "old",
+            "old": old,
+            "new": new,
+        }
 
 
 def padded_crops(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
+from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.utils.params import parameter_count
+from sparseml.report.describe import layer_sparsities
 from sparseml.report.shrinking import layers_text, places_text, shrunk_copy, shrunk_places
 
 
@@ -57,3 +60,22 @@ def test_what_was_removed_before_is_told() -> None:
     assert layers_text([*places, other]) == (
         "What is left of the units: neurons: 2 of 8 (2) to 6 of 8 (4) in each of 2 places."
     )
+
+
+@pytest.mark.parametrize("remove", [True, False])
+def test_no_zeros_are_asked_for_where_units_were_removed(remove: bool) -> None:
+    recipe = (
+        "modifiers:\n  - !StructuredPruningModifier {params: __STRUCTURED__, init_sparsity: 0.5, "
+        "final_sparsity: 0.5, start_epoch: 0.0, end_epoch: 1.0, update_frequency: 1.0, "
+        f"remove: {remove}}}"
+    )
+    model, inputs = _model(), torch.randn(3, 6)
+    sampler = {
+        "data_loader_builder": lambda **_: iter([([inputs], {}, torch.zeros(3, 2))] * 4),
+        "loss_function": nn.functional.mse_loss,
+    }
+    manager = ScheduledModifierManager.from_yaml(recipe)
+    manager.apply(model, grad_sampler=sampler)
+    asked = {layer.asked for layer in layer_sparsities(model, manager)}
+    assert (asked == {None}) == remove
+    assert 0.5 in asked or remove

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from sparseml.pytorch.sparsification.planning import Prunes, final_sparsities
+from sparseml.pytorch.units.origins import origins_of
 from sparseml.pytorch.utils.layers import evaluating
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import distinct_params, prunable_params
@@ -98,6 +99,8 @@ def _asked(model: nn.Module, manager: Any) -> dict[int, _Asked]:
     for modifier in [] if manager is None else manager.pruning_modifiers:
         if not isinstance(modifier, Prunes):
             continue
+        if getattr(modifier, "remove", False) and origins_of(model):
+            continue  # its units are gone, and no zeros were asked for in what is left
         scope = "global" if modifier.global_sparsity else "layer"
         try:
             found = final_sparsities(modifier, model)
