@@ -19,7 +19,12 @@ from sparseml.pytorch.sparsification.pruning import (
     OBSPruningModifier,
 )
 from sparseml.pytorch.sparsification.pruning.methods.trials import best_of_decades
-from sparseml.pytorch.sparsification.pruning.sampling.held_out import joined, wanted_batches
+from sparseml.pytorch.sparsification.pruning.sampling.held_out import (
+    KeptOut,
+    joined,
+    wanted_batches,
+)
+from sparseml.pytorch.sparsification.pruning.sampling.sampling_data import SamplingData
 
 KINDS = [CAPruningModifier, OBSPruningModifier, MFACPruningModifier, FastCAPruningModifier]
 GLOBAL = {"global_sparsity": True}
@@ -182,8 +187,35 @@ class TestWrongInput:
         _modifier().outcome(net, grad_sampler=_sampler(data, loss))
         assert len(seen) == 40
         kept = [labels for _, labels in data[:3]]
-        # the first of them was looked at to learn that the data had ended
-        assert not any(torch.equal(one, other) for one in seen[5:] for other in kept)
+        assert not any(torch.equal(one, other) for one in seen for other in kept)
+
+    def test_those_kept_out_at_the_end_of_a_round_are_left_out_of_the_next(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        batches = [([x], {}, y) for x, y in _data()[:40]]
+        data = SamplingData(lambda: batches, "it")
+        for _ in range(35):
+            data.next_batch()
+        kept = KeptOut(data, "it")
+        assert kept.draw(lambda _: 10) == ""
+        assert kept.batches == batches[35:] + batches[:5]
+        drawn = [kept.but(data.next_batch()) for _ in range(60)]
+        assert not any(one is other for one in drawn for other in kept.batches)
+        kept.tell_if_seen()
+        assert not any("in another order" in text for text in caplog.messages)
+
+    def test_data_that_come_again_in_order_are_no_reason_to_warn(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        data = SamplingData(lambda: [([x], {}, y) for x, y in _data()[:40]], "it")
+        for _ in range(20):
+            data.next_batch()
+        kept = KeptOut(data, "it")
+        kept.draw(lambda _: 10)
+        for _ in range(20):  # the next round has not come to them yet
+            kept.but(data.next_batch())
+        kept.tell_if_seen()
+        assert not any("in another order" in text for text in caplog.messages)
 
     def test_shuffled_data_that_come_again_are_warned_of(
         self, net: nn.Module, caplog: pytest.LogCaptureFixture

@@ -209,7 +209,8 @@ class GradientSampler:
         :raises RuntimeError: on all ranks, where one has too few data to keep any out
         """
         share = gradients if self.same_on_all_ranks else -(-gradients // world_size())
-        per_sample, self._kept = self._per_sample is not False, KeptOut(self._data, self._owner)
+        per_sample, told = self._per_sample is not False, self._kept is not None and self._kept.told
+        self._kept = KeptOut(self._data, self._owner, told)
         with self._data.random_numbers.drawing():
             failure = self._kept.draw(lambda samples: wanted_batches(share, samples, per_sample))
         if any_rank(bool(failure)):

@@ -58,6 +58,7 @@ class Stream(Protocol):
 
     rounds: int
     drawn: int
+    in_order: bool
 
     def next_batch(self) -> Any: ...
 
@@ -67,13 +68,14 @@ class KeptOut:
 
     :param stream: of the process
     :param owner: the modifier, for messages
+    :param told: whether it has been warned before that data may have come again
     """
 
-    def __init__(self, stream: Stream, owner: str) -> None:
+    def __init__(self, stream: Stream, owner: str, told: bool = False) -> None:
         self._stream, self._owner = stream, owner
         self.batches: list[Batch] = []
         self._rounds = self._skipped = 0
-        self._told = False
+        self.told = told
 
     def draw(self, wanted: Callable[[int], int]) -> str:
         """Draw the next batches, of data that end soon at most a half.
@@ -83,6 +85,7 @@ class KeptOut:
         """
         stream = self._stream
         kept, whole = [stream.next_batch()], stream.drawn == 1
+        self._rounds = stream.rounds  # these may be the last ones of a round
         count = wanted(count_samples(kept[0]))
         while len(kept) < count:
             before, batch = stream.rounds, stream.next_batch()
@@ -91,7 +94,7 @@ class KeptOut:
                 break
             whole = whole or stream.rounds > before
             kept.append(batch)
-        self.batches, self._rounds = kept, stream.rounds
+        self.batches = kept
         alike = len(kept) > 1 and all(same_batch(kept[0], other) for other in kept[1:])
         return self._too_few() if alike or not kept else ""
 
@@ -113,8 +116,10 @@ class KeptOut:
 
     def tell_if_seen(self) -> None:
         """Warn, once, if data drawn anew, in another order, may hold what was kept out."""
-        if self._stream.rounds > self._rounds and not self._skipped and not self._told:
-            self._told = True
+        stream = self._stream
+        again = stream.rounds > self._rounds and not stream.in_order
+        if again and not self._skipped and not self.told:
+            self.told = True
             text = "%s: the data were gone through again in another order, so what judges the "
             text += "dampening may be in the estimate, too; give more data, or lower num_grads"
             _LOGGER.warning(text, self._owner)

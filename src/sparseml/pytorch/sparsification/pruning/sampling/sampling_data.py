@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from sparseml.pytorch.sparsification.pruning.sampling.given import call_builder, parts_of
+from sparseml.pytorch.sparsification.pruning.sampling.held_out import same_batch
 from sparseml.pytorch.utils.distributed import process_rank
 from sparseml.pytorch.utils.saving.rng import OwnRandomNumbers
 
@@ -37,11 +38,13 @@ class SamplingData:
         self._batches: Iterator[Any] | None = None
         self.rounds = self.drawn = self._to_skip = 0
         self._used = self._warned = False
+        self.in_order = True  # whether the rounds seen have begun alike
+        self._first: Any = None
         self.random_numbers = OwnRandomNumbers()
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy opens the data again, and skips what has been drawn
-        state = dict(vars(self))
+        state = {**vars(self), "_first": None}
         if isinstance(self._loader, Iterator):
             state.update(_loader=None, _used=False)
         if self._batches is not None:
@@ -52,7 +55,7 @@ class SamplingData:
         """Return the next batch, within ``random_numbers.drawing()``; a RuntimeError for none."""
         batch = next(self._begin() if self._batches is None else self._batches, _END)
         if batch is _END:
-            if not self._warned:
+            if self.drawn and not self._warned:
                 text = "%s: the data of the grad_sampler ended after %d batches and are repeated; "
                 text += "give more data, or ask for fewer gradients (num_grads)"
                 _LOGGER.warning(text, self._owner, self.drawn)
@@ -61,6 +64,9 @@ class SamplingData:
         if batch is _END:
             raise RuntimeError(f"{self._owner}: the data_loader_builder's loader has no batches")
         self.drawn += 1
+        if self.drawn == 1:
+            self.in_order = self._first is None or same_batch(self._first, batch)
+            self._first = batch
         return batch
 
     def progress_state(self) -> dict[str, Any]:
