@@ -158,7 +158,7 @@ def test_in_training_the_larger_of_equals_is_taken() -> None:
     assert chosen(pruner.notes[0]) >= chosen(shot.notes[0])
 
 
-def _not_finite(output: Tensor, labels: Tensor) -> Tensor:
+def _nan_without_graph(output: Tensor, labels: Tensor) -> Tensor:
     bad = torch.zeros(()) if torch.is_grad_enabled() else torch.tensor(float("nan"))
     return cross_entropy(output, labels) + bad
 
@@ -166,9 +166,29 @@ def _not_finite(output: Tensor, labels: Tensor) -> Tensor:
 class TestWrongInput:
     def test_no_finite_loss(self, net: nn.Module) -> None:
         before = _bits(net)
+
+        def nan_once_pruned(output: Tensor, labels: Tensor) -> Tensor:
+            return cross_entropy(output, labels) / (net[0].weight != 0).all()
+
         with pytest.raises(RuntimeError, match=r"no dampening that gives a finite loss.*1e-3"):
-            _modifier().outcome(net, grad_sampler=_sampler(loss=_not_finite))
+            _modifier().outcome(net, grad_sampler=_sampler(loss=nan_once_pruned))
         assert _same(before, _bits(net))
+
+    @pytest.mark.parametrize("norm", [True, False])
+    def test_batches_without_a_finite_loss_are_left_out(
+        self, norm: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        data = _data()
+        data[0] = data[0][0] * float("nan"), data[0][1]
+        found = _modifier(exclude=None).outcome(_trained(norm), grad_sampler=_sampler(data))
+        assert "nan" not in found.notes[0]
+        assert "inf" not in found.notes[0]
+        said = "damp: auto leaves out 1 of {} batches whose loss is not finite"
+        assert sum(said.format(2 if norm else 32) in text for text in caplog.messages) == 1
+
+    def test_a_loss_that_is_finite_on_no_batch(self, net: nn.Module) -> None:
+        with pytest.raises(RuntimeError, match="before anything is pruned it is not finite on any"):
+            _modifier().outcome(net, grad_sampler=_sampler(loss=_nan_without_graph))
 
     @pytest.mark.parametrize("data", [_data()[:1], [_data()[0]] * 50])
     def test_too_few_data_to_keep_any_out(self, net: nn.Module, data: Any) -> None:

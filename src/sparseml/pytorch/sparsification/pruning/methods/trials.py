@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -44,7 +46,8 @@ def best_of_decades(
     :param owner: the modifier, for messages
     :param gradients: how many are about to be sampled for the estimate
     :param attempt: makes the outcomes; estimates when it is first called
-    :raises RuntimeError: without a sampler, with too few data, and where no loss is finite
+    :raises RuntimeError: without a sampler, with too few data, and where no loss is finite, before
+        or after
     """
     if problem.sampler is None:
         raise RuntimeError(f"{owner}: damp: auto needs a grad_sampler, to judge by the loss")
@@ -54,6 +57,17 @@ def best_of_decades(
     statistics = ([True] if problem.ahead else [False, True]) if held_out.norms else [False]
     leading: dict[int, tuple[int, float, Outcome]] = {}  # of each target, not to hold them all
     warnings: dict[int, list[str]] = {}
+    with undisturbed(module):
+        sound = [math.isfinite(loss) for loss in held_out.losses(module)]
+    if not any(sound):
+        raise RuntimeError(
+            f"{owner}: damp: auto judges by the loss on batches kept out, and before anything is "
+            "pruned it is not finite on any of them; check the loss and the data of the "
+            "grad_sampler, or give a number for damp"
+        )
+    if not all(sound):  # as sampling skips them
+        text = "%s: damp: auto leaves out %d of %d batches whose loss is not finite"
+        _LOGGER.warning(text, owner, len(sound) - sum(sound), len(sound))
 
     def judge(decade: int) -> list[list[float]]:
         told = warnings[decade] = []
@@ -61,7 +75,9 @@ def best_of_decades(
         losses = []
         for place, outcome in enumerate(outcomes):
             with undisturbed(module), _written(problem, outcome):
-                ways = [held_out.losses(module, way) for way in statistics]
+                ways = [
+                    [*itertools.compress(held_out.losses(module, way), sound)] for way in statistics
+                ]
             losses.append(min(ways, key=mean_loss))
             mean = mean_loss(losses[-1])
             if place not in leading or mean < leading[place][1]:
@@ -83,7 +99,7 @@ def best_of_decades(
         goal = f" at sparsity {asked.pop():.4g}" if len(asked) == 1 else ""
         note = _note(f"{owner}{goal}", best, losses, held_out.samples)
         _LOGGER.info(note)
-        for warning in warnings[best]:
+        for warning in dict.fromkeys(warnings[best]):
             _LOGGER.warning(warning)
         outcome.notes, outcome.decade = (*outcome.notes, note), best
         chosen.append(outcome)
