@@ -60,16 +60,20 @@ def _applied(model: nn.Module, name: str, more: str = "", sparsity: float = 0.5)
     ScheduledModifierManager.from_yaml(recipe).apply(model, grad_sampler=_sampler())
 
 
+@pytest.mark.parametrize("more", ["", "damp: auto", "global_sparsity: True, damp: auto"])
 def test_fast_cap_prunes_a_layer_without_gradients_by_magnitude(
-    caplog: pytest.LogCaptureFixture,
+    more: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = TwoPaths()
     weight = model.dead.weight.detach().clone()
-    _applied(model, "FastCAPruningModifier", "num_grads: 8")
+    _applied(model, "FastCAPruningModifier", "\n      ".join(["num_grads: 8", *more.split(", ")]))
+    if "global" in more:
+        assert caplog.text.count("all gradients of dead.weight are zero") == 1
+        return
     kept = model.dead.weight != 0
     assert int(kept.sum()) == 12 and torch.equal(model.dead.weight[kept], weight[kept])
     assert weight[kept].abs().min() >= weight[~kept].abs().max()
-    assert "all gradients of dead.weight are zero" in caplog.text
+    assert caplog.text.count("all gradients of dead.weight are zero") == 1
 
 
 @pytest.mark.parametrize("name", SECOND_ORDER)

@@ -101,7 +101,7 @@ class FastCAP(Method):
             for target in targets:
                 wanted = problem.one_each(target)
                 pruned = [
-                    self._pruned(problem, index, fisher, wanted[index], asked)
+                    self._pruned(problem, index, fisher, wanted[index], asked, warn)
                     for index, fisher in enumerate(fishers())
                     if isinstance(fisher, ReducedFisher)
                 ]
@@ -187,7 +187,13 @@ class FastCAP(Method):
         return [total / counted / max(size, tiny) for total, size in zip(sums, sizes, strict=True)]
 
     def _pruned(
-        self, problem: Problem, index: int, fisher: ReducedFisher, sparsity: float, damp: float
+        self,
+        problem: Problem,
+        index: int,
+        fisher: ReducedFisher,
+        sparsity: float,
+        damp: float,
+        warn: Callable[[str], None],
     ) -> tuple[Tensor, Tensor, float]:
         """Mask, weight and relative dampening of one parameter; one rank does the work."""
         weight, live = problem.weights[index], problem.live[index]
@@ -199,8 +205,10 @@ class FastCAP(Method):
                     weight, fisher, count, damp=damp, mask=live, columns=self._columns
                 )
             else:
-                text = "%s: all gradients of %s are zero, so that its smallest weights go"
-                _LOGGER.warning(text, self._owner, problem.names[index])
+                warn(
+                    f"{self._owner}: all gradients of {problem.names[index]} are zero, so that its "
+                    "smallest weights go"
+                )
                 keep = lowest_mask(torch.where(live, weight.abs(), -1.0), count)
                 new = weight * keep
         if is_distributed():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,6 @@ from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.method import Problem
 from sparseml.pytorch.utils.distributed import add_up, is_distributed, process_rank, world_size
 
-_LOGGER = logging.getLogger(__name__)
 _NOTHING = 1e-30
 """What weights may cost at most of which no gradient or input tells anything."""
 
@@ -67,7 +65,7 @@ class RowPasses:
     :param fishers: of the problem's parameters, accumulated
     :param factors: of each row of each parameter, ``[out]``; None where all are 1
     :param owner: the modifier, for messages
-    :param warn: is told where more dampening was needed
+    :param warn: is told where more dampening was needed, and where nothing is known of a parameter
     """
 
     problem: Problem
@@ -111,8 +109,10 @@ class RowPasses:
         problem, fisher = self.problem, self.fishers[index]
         if not bool(fisher.products.any()):
             what = "gradients" if self.rule.fisher == "gradients" else "inputs"
-            text = "%s: all %s of %s are zero, so that its smallest weights go"
-            _LOGGER.warning(text, self.owner, what, problem.names[index])
+            self.warn(
+                f"{self.owner}: all {what} of {problem.names[index]} are zero, so that its "
+                "smallest weights go"
+            )
             return None
         try:
             return shared_rows(
