@@ -15,6 +15,7 @@ from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.optim.summary import steps_to
 from sparseml.pytorch.sparsification.planning import Prunes, asked_sparsities
 from sparseml.pytorch.sparsification.pruning import CAPruningModifier
+from sparseml.pytorch.sparsification.pruning.settings.effort import set_effort
 from sparseml.pytorch.sparsification.pruning.settings.processor import (
     fast_bfloat16,
     tell_without_numba,
@@ -42,14 +43,14 @@ def load_recipe(
     """
     manager = ScheduledModifierManager.from_yaml(path, recipe_variables=variables)
     if effort is not None:
-        known = [one for one in manager.iter_modifiers() if hasattr(type(one), "effort")]
+        known = [one for one in manager.iter_modifiers() if set_effort(one, effort)]
         if not known:
             raise RunError(
                 f"--effort {effort}: {path} has no modifier with an effort, such as "
                 f"{CAPruningModifier.__name__}"
             )
         for one in known:
-            one.effort = effort
+            one.effort = effort  # nothing is left that it would warn of, as it was asked for
     return manager
 
 

@@ -78,6 +78,18 @@ class TestEffort:
         modifier.num_grads = 9
         assert (modifier.num_grads, modifier.damp) == (9, "auto")
 
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_numbers_beside_it_are_told_to_go(
+        self, kind: type, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        modifier = _modifier(kind, num_grads=7, damp=1e-3, effort="fast")
+        modifier.effort = "best"  # its own numbers may go unsaid
+        ScheduledModifierManager.from_yaml(f"modifiers:\n  - {modifier}")
+        assert caplog.messages == [
+            f"{kind.__name__}: effort: fast takes the place of damp: 0.001, num_grads: 7; leave "
+            "out one or the other"
+        ]
+
     def test_another_word(self) -> None:
         with pytest.raises(ValueError, match=r"effort must be.*balanced.*found 'bset'"):
             _modifier(CAPruningModifier, effort="bset")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from sparseml.optim.declared_fields import Property
 from sparseml.pytorch.sparsification.fields import one_of
 
+_LOGGER = logging.getLogger(__name__)
 _COMMON = {
     "fisher_samples": "auto",
     "damp": "auto",
@@ -30,10 +32,22 @@ def as_effort(name: str, value: Any) -> str | None:
 
 
 class _Effort(Property):
-    """A field that sets others, as soon as it is set."""
+    """A field that sets others, as soon as it is set, and warns of what was said of them before."""
 
     def _keep(self, modifier: Any, value: Any) -> None:
+        old: str | None = getattr(modifier, "_effort", None)
         super()._keep(modifier, value)
+        new, kind = PRESETS.get(modifier._effort or "", {}), type(modifier)
+        here = {name: getattr(modifier, name) for name in new if hasattr(kind, name)}
+        meant = PRESETS.get(old or "", {})
+        over = [
+            f"{name}: {value}"
+            for name, value in here.items()
+            if value not in (new[name], meant.get(name), getattr(kind, name).default)
+        ]
+        if over:
+            text = "%s: effort: %s takes the place of %s; leave out one or the other"
+            _LOGGER.warning(text, kind.__name__, modifier._effort, ", ".join(over))
         set_effort(modifier, modifier._effort)
 
 
