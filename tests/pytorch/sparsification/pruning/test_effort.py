@@ -22,7 +22,9 @@ from sparseml.pytorch.sparsification.pruning import (
     MFACPruningModifier,
     OBSPruningModifier,
 )
+from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
 from sparseml.pytorch.sparsification.pruning.settings.effort import PRESETS
+from sparseml.pytorch.utils.params import iter_layer_params
 
 KINDS = [CAPruningModifier, OBSPruningModifier, MFACPruningModifier, FastCAPruningModifier]
 RANGE = {"start_epoch": 0.0, "end_epoch": 1.0, "update_frequency": 1.0}
@@ -197,6 +199,14 @@ class TestSamplesWhereTheyCanBe:
         told = [text for text in caplog.messages if "one gradient per batch is taken" in text]
         assert len(told) == 1
         assert "runs more than once" in told[0]
+
+    def test_a_resumed_run_keeps_out_as_many_as_one_that_was_not_interrupted(self) -> None:
+        net = Twice()
+        samplers = [GradientSampler(SAMPLER, {}, "it", None) for _ in range(2)]
+        list(samplers[0].gradients(net, list(iter_layer_params(net))[:1], 4))
+        samplers[1].load_progress_state(samplers[0].progress_state())
+        one, other = (sampler.keep_out(net, 1600).batches for sampler in samplers)
+        assert all(torch.equal(a[2], b[2]) for a, b in zip(one, other, strict=True))
 
     def test_parts_of_a_large_batch_are_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
         name = "sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling._MOST_VALUES"

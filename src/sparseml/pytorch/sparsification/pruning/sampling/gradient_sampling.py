@@ -230,12 +230,15 @@ class GradientSampler:
             raise RuntimeError(self._failure or f"{self._owner}: sampling failed on another rank")
 
     def progress_state(self) -> dict[str, Any]:
-        """How far the data have come."""
-        return self._data.progress_state()
+        """How far the data have come, and what has been found out of the model."""
+        known = {"per_sample": self._per_sample, "same_on_all_ranks": self.same_on_all_ranks}
+        return {**self._data.progress_state(), **known}
 
     def load_progress_state(self, state: Mapping[str, Any]) -> None:
         """Restore :meth:`progress_state`."""
         self._data.load_progress_state(state)
+        self._per_sample = state.get("per_sample", self._per_sample)
+        self.same_on_all_ranks = state.get("same_on_all_ranks", self.same_on_all_ranks)
 
     def _next_batch(self) -> Any:
         batch = self._data.next_batch()
