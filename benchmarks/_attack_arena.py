@@ -63,7 +63,7 @@ class Arena:
             sys.exit(f"{kind.NAME} cannot be prepared:\n{made.error}")
         self.place = place = self.new_place()
         self._import_what(self.run_once(place, "modules", sys.modules))
-        self.expected = outcome(place / "out")
+        self.expected = outcome(place / "out", but=kind.UNLIKE)
         files = (path for path in (place / "out").rglob("*") if path.is_file())
         self.sizes = {str(path.relative_to(place / "out")): path.stat().st_size for path in files}
         self._warm_up()
@@ -214,7 +214,7 @@ class Arena:
     def differs(self, place: Path, more: bool = False) -> list[str]:
         """Return in which files a run differs from the undisturbed one."""
         try:
-            found = outcome(place / "out", self.attacked.CLEANS)
+            found = outcome(place / "out", self.attacked.CLEANS, but=self.attacked.UNLIKE)
             return differences(found, self.expected, more)
         except Exception as error:  # a file that cannot be read
             return [f"{type(error).__name__}: {error}"]

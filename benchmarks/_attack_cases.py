@@ -161,11 +161,13 @@ def _stop(
 ) -> None:
     ended = arena.hit(place, at, send(sent, whole_group=group))
     found.tell(ended, True)
-    last = at == _moments(arena, *_OF_LOOPS)[-1]
+    last = at >= _moments(arena, "step")[-1]  # nothing is left to be trained
     if ended.status != 128 + sent and not (last and ended.status == 0):
         found.wrong.append(f"ended with {ended.status}: {ended.told[-1:]}")
     if ended.status:
         found.compare(arena, place, more=True)
+    else:
+        found.wrong += arena.differs(place)
 
 
 def by_damage(arena: Arena) -> Iterator[Case]:

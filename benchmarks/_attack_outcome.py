@@ -25,51 +25,57 @@ _UNREAD = ("environment.json", "report.html", "report.md", "report.json", "train
 _PASSED = (".lock", ".previous", ".damaged", "error.txt")
 
 
-def outcome(folder: Path, parts: bool = True, only: tuple[str, ...] = ("",)) -> dict[str, Any]:
+def outcome(
+    folder: Path,
+    parts: bool = True,
+    only: tuple[str, ...] = ("",),
+    but: tuple[str, ...] = (),
+) -> dict[str, Any]:
     """Return what a finished run has left, file by file, without what time and place say.
 
     :param parts: whether what a killed process was about to write counts
     :param only: how the names of the files end that are read
+    :param but: parts of the names of entries that differ between equal runs of this kind
     """
     passed = _PASSED if parts else (*_PASSED, ".part")
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name.endswith(only) and not path.name.endswith(passed):
-            found[str(path.relative_to(folder))] = _content(path)
+            found[str(path.relative_to(folder))] = _content(path, (*_UNLIKE, *but))
     return found
 
 
-def _content(path: Path) -> Any:
+def _content(path: Path, but: tuple[str, ...]) -> Any:
     if path.name in _UNREAD:
         return None
     if path.suffix in (".pth", ".pt"):
         with torch.serialization.safe_globals([argparse.Namespace]):
             try:
-                return _like(torch.load(path, weights_only=True))
+                return _like(torch.load(path, weights_only=True), but)
             except Exception:  # as states of random generators, which hold arrays
                 return path.read_bytes()
     if path.suffix == ".json":
-        return _like(json.loads(path.read_text()))
+        return _like(json.loads(path.read_text()), but)
     if path.suffix == ".jsonl":
-        return [_like(json.loads(line)) for line in path.read_text().splitlines()]
+        return [_like(json.loads(line), but) for line in path.read_text().splitlines()]
     if path.suffix == ".csv":
-        return [_like(row) for row in csv.DictReader(io.StringIO(path.read_text()))]
+        return [_like(row, but) for row in csv.DictReader(io.StringIO(path.read_text()))]
     if path.suffix == ".yaml":
         try:
-            return _like(yaml.safe_load(path.read_text()))
+            return _like(yaml.safe_load(path.read_text()), but)
         except yaml.YAMLError:  # a recipe
             pass
     return path.read_bytes()
 
 
-def _like(value: Any, place: str = "") -> Any:
+def _like(value: Any, but: tuple[str, ...], place: str = "") -> Any:
     """Return plain data without entries that differ between equal runs."""
     if isinstance(value, dict):
         places = {key: f"{place}.{key}" for key in value}
-        kept = [key for key in value if not any(part in places[key] for part in _UNLIKE)]
-        return {key: _like(value[key], str(key)) for key in kept}
+        kept = [key for key in value if not any(part in places[key] for part in but)]
+        return {key: _like(value[key], but, str(key)) for key in kept}
     if isinstance(value, (list, tuple)):
-        return [_like(one) for one in value]
+        return [_like(one, but) for one in value]
     if isinstance(value, str) and "/out/" in value:  # the place of a file that was written
         return value.rpartition("/out/")[2]
     return value

@@ -60,6 +60,7 @@ class Attacked(ABC):
     :cvar REPLACES: whether it has a flag to begin anew where a run is; else its folder is removed
     :cvar CLEANS: whether it removes what a killed process was about to write at once, as nobody
         else can write there
+    :cvar UNLIKE: parts of the names of what it records otherwise when it goes on
     :param place: the workplace, with what it reads
     """
 
@@ -68,6 +69,7 @@ class Attacked(ABC):
     RESUMES: ClassVar[bool] = True
     REPLACES: ClassVar[bool] = True
     CLEANS: ClassVar[bool] = True
+    UNLIKE: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -196,6 +198,8 @@ class Glue(Attacked):
     """``integrations/huggingface/run_glue.py``, a Trainer with ``SparseMLCallback``."""
 
     NAME = "Transformers Trainer"
+    # means over the steps since the Trainer began, if it began in the middle of an interval
+    UNLIKE = (".loss",)
     NEEDS = (*Attacked.NEEDS, "sparseml.transformers.scripts.training")
 
     def prepare(self) -> None:
@@ -258,6 +262,7 @@ class Fairseq(Attacked):
         (self.place / "recipe.yaml").write_text(recipe)
 
     def run(self, resume: bool = False, anew: bool = False) -> int:
+        from fairseq import checkpoint_utils
         from fairseq_cli import train
 
         from sparseml.fairseq import USER_DIR
@@ -273,6 +278,10 @@ class Fairseq(Attacked):
         if anew:
             shutil.rmtree("out", ignore_errors=True)
         sys.argv = ["fairseq-train", *words.split()]
+        saves: Any = checkpoint_utils.save_checkpoint
+        while saves is not None:  # fairseq keeps the best result in its own function
+            vars(saves).pop("best", None)
+            saves = getattr(saves, "__wrapped__", None)
         with self._settings_kept(train):
             return _as_interpreter(train.cli_main)
 
