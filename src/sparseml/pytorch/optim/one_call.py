@@ -77,8 +77,9 @@ def prune(
     :param method: ``magnitude`` (the smallest weights of all layers together), ``uniform`` (of each
         layer), ``gw``, ``cap``, ``fast_cap``, ``obs`` or ``mfac``; the last five need ``data``
     :param sparsity: the fraction of the weights of the pruned layers that become zero
-    :param data: gives batches, each time anew: ``(inputs, labels)``, or mappings of keywords for
-        the model, among them ``labels``. They go to the model's device
+    :param data: gives batches, each time anew: ``(inputs, labels)``, where inputs may be several in
+        a tuple, or mappings of keywords for the model, among them ``labels``. They go to the
+        model's device
     :param loss: called with the model's output and the labels; cross entropy of the output, or of
         its ``logits``, by default
     :param recipe: a recipe to apply instead: a file, or its text

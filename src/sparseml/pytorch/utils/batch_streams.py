@@ -17,8 +17,8 @@ Batch = tuple[list[Tensor], dict[str, Any], Tensor]
 
 
 class GradientBatches:
-    """Batches for sampling gradients: ``([inputs], {}, labels)``, or ``([], inputs, labels)`` where
-    the inputs are a mapping of keywords to tensors.
+    """Batches for sampling gradients: ``([inputs], {}, labels)``, ``(inputs, {}, labels)`` where
+    they are several, or ``([], inputs, labels)`` where they are a mapping of keywords to tensors.
 
     Each ``iter`` is another round through the data. What a round yields depends on its number and
     the seeds alone, and leaves the random generators as they are.
@@ -66,7 +66,10 @@ class GradientBatches:
             if batch is None:
                 return
             inputs, labels = (tensors_on(part, self._device) for part in batch[:2])
-            yield ([], inputs, labels) if isinstance(inputs, dict) else ([inputs], {}, labels)
+            if isinstance(inputs, dict):
+                yield [], inputs, labels
+            else:
+                yield inputs if isinstance(inputs, list) else [inputs], {}, labels
 
 
 def make_grad_sampler(

@@ -22,11 +22,13 @@ def iter_tensors(values: Any) -> Iterator[Tensor]:
 
 
 def tensors_on(tensors: Any, device: torch.device | str) -> Any:
-    """Return a tensor, or a mapping of tensors as a dict, on a device; numbers stay as they are."""
+    """Return a tensor, a mapping of tensors as a dict, or several of them as a list, on a device;
+    what cannot be put on one, such as numbers and texts, stays as it is."""
     if isinstance(tensors, Mapping):
         return {key: tensors_on(value, device) for key, value in tensors.items()}
-    is_number = isinstance(tensors, (int, float))
-    return tensors if is_number else tensors.to(device, non_blocking=True)
+    if isinstance(tensors, (list, tuple)):
+        return [tensors_on(value, device) for value in tensors]
+    return tensors.to(device, non_blocking=True) if hasattr(tensors, "to") else tensors
 
 
 def tensors_batch_size(tensors: Any) -> int:
