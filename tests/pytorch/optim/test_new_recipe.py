@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
 import sparseml
 from sparseml.pytorch.optim import ScheduledModifierManager
@@ -140,6 +140,35 @@ def test_what_cannot_be(given: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         sparseml.prune(model, **given)
     assert all(map(torch.equal, before, model.parameters()))
+
+
+class Sum(nn.Module):
+    """Two inputs, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = _mlp()
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        logits: Tensor = self.net(first + second)
+        return logits
+
+
+@pytest.mark.parametrize("several", [tuple, list])
+def test_several_inputs(several: type) -> None:
+    data = [(several([inputs, 0.5 * inputs]), labels) for inputs, labels in _batches(False)]
+    found = []
+    for given in (data, [(1.5 * inputs, labels) for inputs, labels in _batches(False)]):
+        model = Sum() if given is data else _mlp()
+        sparseml.prune(model, "fast_cap", 0.75, data=given, effort="fast")
+        found.append([*model.parameters()])
+    assert all(map(torch.equal, *found))
+
+
+def test_a_loss_that_does_not_fit_is_told() -> None:
+    data = [(inputs, inputs) for inputs, _ in _batches(False)]
+    with pytest.raises(ValueError, match=r"output of shape \(8, 3\) and labels of shape \(8, 6\)"):
+        sparseml.prune(_mlp(), "fast_cap", 0.75, data=data)
 
 
 def test_batches_without_labels_are_told() -> None:

@@ -35,8 +35,22 @@ _MOST_BATCHES = 4096
 
 
 def loss_of_logits(output: Any, labels: Tensor) -> Tensor:
-    """Return the cross entropy of a model's output, or of the ``logits`` in it."""
-    return cross_entropy(getattr(output, "logits", output), labels)
+    """Return the cross entropy of a model's output, or of the ``logits`` in it.
+
+    :raises ValueError: where these do not fit the labels, as in language models: say another loss
+    """
+    logits = getattr(output, "logits", output)
+    try:
+        return cross_entropy(logits, labels)
+    except (RuntimeError, TypeError, ValueError) as error:
+        found = [
+            f"of shape {tuple(one.shape)}" if isinstance(one, Tensor) else type(one).__name__
+            for one in (logits, labels)
+        ]
+        raise ValueError(
+            f"cross entropy, the default loss, does not fit an output {found[0]} and labels "
+            f"{found[1]}; give a loss: {error}"
+        ) from error
 
 
 @dataclass(frozen=True)
