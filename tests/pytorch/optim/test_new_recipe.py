@@ -80,6 +80,7 @@ def test_every_method_gives_a_recipe_that_reaches_its_sparsity(method: str, epoc
     (pruner,) = manager.pruning_modifiers
     assert type(pruner).__name__ == METHODS[method][0]
     assert pruner.final_sparsity == 0.75
+    assert pruner.damp == "auto" if "effort" in METHODS[method][1] else not hasattr(pruner, "damp")
     assert pruner.init_sparsity == (0.75 if epochs is None else 0.05)
     assert manager.max_epochs == (1 if epochs is None else 8)
 
