@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,9 @@ from torch import nn
 
 import sparseml
 from sparseml.cli import main
+from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.shrink import save_shrunk
+from sparseml.pytorch.utils import load_model
 from sparseml.report import RunDirectory
 
 
@@ -68,6 +73,7 @@ def test_models_of_a_run_are_timed_in_turns(folder: Path) -> None:
     models = [f"{folder}:dense", f"{folder}:sparse", folder]
     done = call("bench", *models, "--rounds", 3, "--batch", 4, "--json")
     assert done.exit_code == 0, done.output
+    assert done.stderr == ""  # as no terminal is attached
     found = json.loads(done.stdout)
     dense, sparse, shrunk = found["models"]
     assert found["batch"] == 4 and dense["speedup"] == 1.0
@@ -78,6 +84,48 @@ def test_models_of_a_run_are_timed_in_turns(folder: Path) -> None:
     assert 0 < low <= shrunk["median_ms"] <= high
     text = call("bench", *models, "--rounds", 2).stdout
     assert "speed-up" in text and f"{shrunk['parameters']:,}" in text
+
+
+REMOVING = """
+pruning_modifiers:
+  - !StructuredPruningModifier
+      params: __STRUCTURED__
+      score: taylor
+      remove: True
+      init_sparsity: 0.0
+      final_sparsity: {speedup: 2.0}
+      start_epoch: 0.0
+      end_epoch: 1.0
+      update_frequency: 1.0
+"""
+
+
+def test_a_run_that_removed_units_has_one_model(folder: Path, tmp_path: Path) -> None:
+    from sparseml.cli.finished import load_finished
+
+    model, run = load_finished(str(folder)), tmp_path / "run"
+    shutil.copytree(folder, run)
+    RunDirectory(run).save_model(model, recipe=ScheduledModifierManager.from_yaml(REMOVING))
+    images = torch.randn(2, 3, 32, 32)
+    bare: Any = timm.create_model("test_vit", num_classes=3, img_size=32)
+    load_model(run / "model.safetensors", bare)
+    for found in (load_finished(str(run), "sparse"), bare.eval()):
+        assert torch.equal(found(images), model(images))
+    done = call("bench", f"{run}:sparse", run, "--rounds", 2, "--json")
+    assert done.exit_code == 0, done.output
+    sparse, shrunk = (one["parameters"] for one in json.loads(done.stdout)["models"])
+    assert sparse == shrunk == _parameters(model)
+
+
+def test_a_terminal_shows_how_far_timing_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with pytest.raises(SystemExit, match="0"):
+        main(["bench", "timm:test_vit", "--rounds", "2"])
+    assert "timing: 100%" in terminal.getvalue() and "7/7" in terminal.getvalue()
 
 
 def test_images_have_the_size_that_they_had_in_the_run(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from sparseml.report import Flops, Latency, Layer, Run, RunInfo, Storage, Variant
 from sparseml.report.findings import compare_runs, run_findings
+from sparseml.report.formats import difference_text
 from sparseml.report.quality import compare_latency
 from sparseml.report.summary import summary_cells
 
@@ -282,8 +283,18 @@ def test_what_samples_cannot_tell_apart_is_not_called_best() -> None:
 
 def test_a_small_model_that_lost_much_is_no_gain() -> None:
     runs = [pruned("a", 0.116, 95, 2), pruned("b", 0.3, 90, 3)]
-    assert "No pruned model is within a percentage point of its dense model." in told(runs)
+    assert "No pruned model is less than a percentage point below dense." in told(runs)
     assert not any("mallest" in text for text in told(runs))
+
+
+def test_less_than_a_point_is_what_is_shown() -> None:
+    exact, at_most, below = (pruned("a", value) for value in (0.89, 0.89004, 0.8901))
+    other, no = pruned("b", 0.5), "No pruned model is less than a percentage point below dense."
+    assert "1.00 points below" in difference_text("accuracy", 0.89004, 0.9)
+    assert no in told([exact, other]) and no in told([at_most, other])
+    assert "Most zeros at less than a point of accuracy below dense: a, 50.0%." in told(
+        [below, other]
+    )
 
 
 def test_notes_of_several_runs_are_told_beside_the_comparison() -> None:

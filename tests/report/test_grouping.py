@@ -101,6 +101,22 @@ def test_groups_name_what_differs() -> None:
     assert group_of(run) == "mine"
 
 
+def test_batch_norms_that_stayed_are_told_beside_those_measured_anew() -> None:
+    text = recipe("MagnitudePruningModifier")
+    default, off = run_of(text), run_of(text, "b")
+    before, trained = run_of(text, "c"), run_of(text, "d", levels=[0.5, 0.5])
+    default.config, off.config = {"bn_retune": None}, {"bn_retune": 0}
+    trained.config = {"bn_retune": 0}  # as it is by default in training
+    runs = [default, off, before, trained]
+    assert [group_of(run, runs) for run in runs] == [
+        "magnitude, one shot",
+        "magnitude, one shot, --bn-retune 0",
+        "magnitude, one shot",
+        "magnitude, fine-tuned",
+    ]
+    assert group_of(off, [off, before, trained]) == "magnitude, one shot"
+
+
 def one_shot(folder: Path, modifier: str, sparsity: float, accuracy: float, name: str) -> Path:
     """A run as the one-shot script of an earlier version left it."""
     config = {"sparseml_recipe": "some/resnet.yaml"}

@@ -266,3 +266,16 @@ def test_different_targets_and_modifiers_without_one() -> None:
     schedule = asked_schedule(ScheduledModifierManager.from_yaml(text), steps_per_epoch=4)
     (modifier,) = schedule.modifiers
     assert (modifier.updates[-1].lowest, modifier.updates[-1].highest) == (0.5, 0.8)
+
+
+def test_rounds_are_told_as_they_are_done() -> None:
+    told: list[tuple[int, str]] = []
+    measure_latency(
+        {"a": nn.Identity()},
+        torch.ones(2, 2),
+        rounds=3,
+        warmup=1,
+        seconds=0.0,
+        advance=lambda *news: told.append(news),
+    )
+    assert told == [(1, ""), (2, ""), (3, ""), (4, "")]

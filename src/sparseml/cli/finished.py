@@ -13,7 +13,8 @@ from sparseml.cli.problems import Problem
 from sparseml.pytorch.optim.loading import load_model as load_model_file
 from sparseml.pytorch.units.loaded import load_shrunk
 from sparseml.pytorch.units.probing import sample_inputs, with_values
-from sparseml.pytorch.units.saved import holds_shrunk
+from sparseml.pytorch.units.saved import holds_shrunk, read_shapes
+from sparseml.pytorch.utils.saving.files import read_safetensors
 from sparseml.report.run_directory import RUN_FILES, SHRUNK_FOLDER, is_run
 from sparseml.run.errors import RunError
 from sparseml.utils.plain import json_of
@@ -28,7 +29,7 @@ def load_finished(source: str, variant: str | None = None) -> nn.Module:
     :param source: the folder of a run, of a shrunk model or of a model of transformers; or a
         source as for ``recipe check --model``, of which only the structure counts
     :param variant: of a run: ``shrunk``, without what is zero as a whole, or ``sparse``; by default
-        the first of these that there is
+        the first of these that there is. They are one where the run removed units
     :raises Problem: if there is no such model, or it cannot be loaded
     """
     folder = Path(source).expanduser()
@@ -107,7 +108,18 @@ def _from_folder(folder: Path, variant: str | None) -> nn.Module:
         raise Problem(f"{folder} holds no {_WEIGHTS}: the run has not finished")
     if str(_settings(folder).get("model")).startswith("fairseq:"):
         raise Problem(f"{folder}: models of fairseq are loaded by fairseq-generate")
+    if _lost_units(folder):
+        return _from_folder(folder / SHRUNK_FOLDER, None)
     return _of_timm(folder, folder / _WEIGHTS)
+
+
+def _lost_units(run: Path) -> bool:
+    """Whether the model had no more than the shrunk one has when its run ended."""
+    if not holds_shrunk(run / SHRUNK_FOLDER):
+        return False
+    shapes = read_shapes(run / SHRUNK_FOLDER).get("shapes", {})
+    weights, _ = read_safetensors(run / _WEIGHTS)
+    return all(list(value.shape) == shapes.get(name) for name, value in weights.items())
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ def bench(
     import torch
 
     from sparseml.cli.finished import inputs_for
-    from sparseml.report.latency import measure_latency
+    from sparseml.report.latency import WARMUP, measure_latency
+    from sparseml.run.progress import shown_progress
 
     if threads:
         torch.set_num_threads(threads)
@@ -115,7 +117,8 @@ def bench(
     inputs = inputs_for(models[names[0]], sources[0], batch, length)
     for name, model in models.items():
         _require_taken(name, model, inputs, names[0])
-    taken = measure_latency(models, inputs, rounds)
+    with shown_progress("timing", WARMUP + rounds, sys.stderr.isatty()) as advance:
+        taken = measure_latency(models, inputs, rounds, WARMUP, advance=advance)
     rows: list[dict[str, Any]] = []
     for name, model in models.items():
         times, first = taken[name], taken[names[0]]

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sparseml.cli.problems import Problem, reported
+
+
+def _as_goal(_: Any, __: Any, value: str | None) -> dict[str, float] | None:
+    if value is None:
+        return None
+    name, separator, number = value.partition("=")
+    try:
+        return {name.strip(): float(number)}
+    except ValueError:
+        found = f"found {value}" if separator else f"found {value} without ="
+        raise Problem(f"--goal must be speedup=2, params=0.5 or the like, {found}") from None
 
 
 @click.command()
@@ -18,17 +30,31 @@ from sparseml.cli.problems import Problem, reported
 )
 @click.option(
     "--method",
-    type=click.Choice(["magnitude", "uniform", "gw", "cap", "fast_cap", "obs", "mfac"]),
+    type=click.Choice(
+        ["magnitude", "uniform", "gw", "cap", "fast_cap", "obs", "mfac", "structured"]
+    ),
     default="magnitude",
     show_default=True,
-    help="What goes: small weights of all layers (magnitude) or of each (uniform), or what "
-    "gradients say (the others).",
+    help="What goes: small weights of all layers (magnitude) or of each (uniform), weights by what "
+    "gradients say, or whole filters, neurons and heads (structured), which are removed.",
 )
 @click.option(
-    "--sparsity", type=float, default=0.5, show_default=True, help="Zeros among pruned weights."
+    "--sparsity",
+    type=float,
+    help="Zeros among pruned weights, or what goes of each layer's units; by default 0.5.",
 )
 @click.option(
-    "--epochs", type=float, metavar="N", help="Prune gradually, in N epochs; else in one shot."
+    "--goal",
+    metavar="NAME=VALUE",
+    callback=_as_goal,
+    help="Of structured, in place of a sparsity: speedup=2, or the share to keep as params=0.5 or "
+    "flops=0.5.",
+)
+@click.option(
+    "--epochs",
+    type=float,
+    metavar="N",
+    help="Prune gradually and fine-tune, in N epochs; else in one shot.",
 )
 @click.option(
     "--effort",
@@ -42,7 +68,8 @@ from sparseml.cli.problems import Problem, reported
 def new(
     model: str,
     method: str,
-    sparsity: float,
+    sparsity: float | None,
+    goal: dict[str, float] | None,
     epochs: float | None,
     effort: str,
     exclude: tuple[str, ...],
@@ -51,21 +78,26 @@ def new(
     """Make a recipe for a model.
 
     Its patterns are for the layers in the model's blocks; the input and output layers stay dense,
-    as do depthwise convolutions.
+    as do depthwise convolutions. What can be removed (structured) is found when pruning begins.
 
     \b
     Examples:
       sparseml recipe new --model timm:vit_tiny_patch16_224 \\
         --method cap --sparsity 0.8
       sparseml recipe new --model timm:resnet18 --epochs 30 -o recipe.yaml
+      sparseml recipe new --model timm:resnet18 --method structured \\
+        --goal speedup=1.5 --epochs 30 -o faster.yaml
     """
     with reported():
         from sparseml.cli.model_source import build_model
         from sparseml.pytorch.optim.new_recipe import new_recipe
 
+        if goal is not None and sparsity is not None:
+            raise Problem("--goal is in place of --sparsity: give one of them")
+        asked = 0.5 if sparsity is None else sparsity
         try:
-            text = new_recipe(build_model(model), method, sparsity, epochs, exclude, effort)
-        except ValueError as error:
+            text = new_recipe(build_model(model), method, asked, epochs, exclude, effort, goal)
+        except (ImportError, ValueError) as error:
             raise Problem(f"--model {model}: {error}") from error
         if output:
             save_recipe(text, output)

@@ -324,7 +324,7 @@ def _beside_dense(pruned: Sequence[_Pruned]) -> Iterator[Finding]:
     if near:
         yield from _sparsest_and_smallest(near)
     elif trained:
-        yield Finding("loss", "No pruned model is within a percentage point of its dense model.")
+        yield Finding("loss", "No pruned model is less than a percentage point below dense.")
     else:
         known = all((one.run.variant("dense") or Variant()).trained is False for one in found)
         why = (

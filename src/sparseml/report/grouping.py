@@ -19,6 +19,7 @@ _SUFFIX = "PruningModifier"
 # those that are not called as the class is
 _NAMES = {"CA": "CAP", "FastCA": "FastCAP", "GM": "magnitude"}
 _FEW_UPDATES = 2
+_ONE_SHOT = "one shot"
 
 
 def arranged(runs: Sequence[Run]) -> list[Run]:
@@ -70,9 +71,27 @@ def group_of(run: Run, runs: Sequence[Run] = ()) -> str:
         method_of(run) or run.info.name,
         way_of(run),
         "from untrained weights" if dense and dense.trained is False else "",
-        f"--bn-retune {retuned}" if (retuned := run.config.get("bn_retune")) else "",
+        _norms_of(run, runs),
     ]
     return ", ".join(filter(None, told))
+
+
+def _norms_of(run: Run, runs: Sequence[Run]) -> str:
+    """Return how often batch norms were measured anew, if that is not the default.
+
+    Runs in one shot measure them by themselves. That they were told not to is said beside others
+    that did.
+    """
+    batches = run.config.get("bn_retune")
+    if batches:
+        return f"--bn-retune {batches}"
+    said = batches == 0 and way_of(run) == _ONE_SHOT and any(map(_measures_norms, runs))
+    return "--bn-retune 0" if said else ""
+
+
+def _measures_norms(run: Run) -> bool:
+    # runs of versions that did not have the setting do not have the key
+    return run.config.get("bn_retune", 0) is None and way_of(run) == _ONE_SHOT
 
 
 def _model(run: Run) -> str:
@@ -128,7 +147,7 @@ def way_of(run: Run) -> str:
     """
     plans = run.schedule.modifiers if run.schedule else []
     if run.metrics.last_step is None and not plans:
-        return "one shot"
+        return _ONE_SHOT
     levels = [[update.highest for update in plan.updates] for plan in plans]
     if any(level != sorted(level) for level in levels):
         return "while training"

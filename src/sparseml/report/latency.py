@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 import timeit
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -24,14 +24,17 @@ from sparseml.report.schema import Latency
 _QUARTILES = (0.25, 0.5, 0.75)
 _QUANTILES = (0.0, *_QUARTILES, 1.0)
 _DRIFT = 0.05
+WARMUP = 5
+"""Rounds before those that count."""
 
 
 def measure_latency(
     models: Mapping[str, nn.Module],
     inputs: Any,
     rounds: int = 40,
-    warmup: int = 5,
+    warmup: int = WARMUP,
     seconds: float = 3.0,
+    advance: Callable[[int, str], None] | None = None,
 ) -> dict[str, Latency]:
     """Time the forward pass of every model over one batch.
 
@@ -48,6 +51,8 @@ def measure_latency(
     :param rounds: how often each model is timed at least, 2 or more
     :param warmup: rounds before
     :param seconds: after which no more than ``rounds`` are taken, settled or not
+    :param advance: called after each round with how many are done of those known to come, ``warmup
+        + rounds``, and what is to be told; of further rounds with all of these
     :return: name → median, quartiles and extremes in milliseconds, samples per second at the
         median, and whether the quartiles of all models have settled
     :raises ValueError: for no models, too few rounds or negative ``warmup``
@@ -60,7 +65,7 @@ def measure_latency(
     device, end = device_of(inputs), time.perf_counter() + seconds
     taken: dict[str, list[float]] = {name: [] for name in models}
     order, shuffled = list(models.items()), random.Random(0)
-    left, settled = warmup + rounds, False
+    left, settled, done = warmup + rounds, False, 0
     with evaluating(*models.values()), torch.inference_mode():
         while left:
             shuffled.shuffle(order)
@@ -69,7 +74,10 @@ def measure_latency(
                 # which keeps the garbage collector from running meanwhile
                 once = partial(_forward, model, inputs, device)
                 taken[name].append(timeit.timeit(once, timer=time.perf_counter, number=1))
-            left -= 1
+            left, done = left - 1, done + 1
+            if advance is not None:
+                more = done - warmup - rounds
+                advance(min(done, warmup + rounds), f"{more} more to settle" if more > 0 else "")
             if not left:
                 settled = all(_settled(times[warmup:]) for times in taken.values())
                 counted = min(map(len, taken.values())) - warmup

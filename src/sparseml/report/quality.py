@@ -16,7 +16,6 @@ from sparseml.report.schema import Latency, Variant
 
 #: Of differences by chance alone 19 in 20 are within so many standard errors.
 _STANDARD_ERRORS = 1.96
-_POINT = 0.01
 #: Differences of times below this are taken for none, however small the spread is.
 SAME = 0.03
 # and this is the most that may be put down to the spread
@@ -86,7 +85,8 @@ def compare_metric(name: str, model: Variant, other: Variant) -> Difference:
 def is_near(name: str, model: Variant, dense: Variant) -> bool:
     """Whether a fraction is less than a percentage point below the dense model's, or above."""
     value, before = model.metrics[name], dense.metrics.get(name, math.nan)
-    return is_fraction_metric(name, value, before) and before - value < _POINT
+    # as it is shown, so that what is said to be less than a point reads so
+    return is_fraction_metric(name, value, before) and round(100 * (before - value), 2) < 1.0
 
 
 def latency_pairs(variant: Variant, dense: Variant) -> Iterator[tuple[Latency, Latency]]:

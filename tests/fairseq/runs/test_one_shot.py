@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 
 from sparseml.cli import main
 from sparseml.fairseq import fairseq_files
+from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
+from sparseml.pytorch.utils.params import iter_layer_params
 from sparseml.run import read_masks
 from sparseml.utils.ready_recipes import ready_recipes
 
@@ -126,6 +128,49 @@ def test_every_ready_recipe_prunes(
     state = torch.load(_written(0.4), weights_only=True)["model"]
     assert all(torch.equal(state[key], value) for key, value in weights.items())
     assert all(bool((state[key][~mask] == 0).all()) for key, mask in masks.items())
+
+
+BY_SAMPLE = """
+pruning_modifiers:
+  - !OBSPruningModifier
+      params: ['re:(encoder|decoder)\\.layers\\..*PARAMS\\.weight']
+      init_sparsity: 0.4
+      final_sparsity: 0.4
+      start_epoch: 0
+      end_epoch: 1
+      update_frequency: 1
+      num_grads: 6
+      fisher_block_size: 16
+      fisher_samples: auto
+"""
+
+
+@pytest.mark.parametrize("params", ["fc1", "(proj|fc1)"])
+def test_one_gradient_is_of_a_batch_where_layers_begin_with_tokens(
+    call: Any, corpora: Paths, checkpoints: Paths, params: str
+) -> None:
+    Path("each.yaml").write_text(BY_SAMPLE.replace("PARAMS", params))
+    flags = ["--model", f"fairseq:{checkpoints['pairs']}", "--recipe", "each.yaml", "-gb", 5]
+    done = call(corpora["pairs"], *flags)
+    assert done.error.count("one gradient per batch is taken") == 1
+    assert math.isfinite(_results()[1]["val/loss"])
+
+
+def test_as_many_tokens_as_sentences_are_no_sentences(corpora: Paths, checkpoints: Paths) -> None:
+    with fairseq_files():
+        loaded, _, _ = checkpoint_utils.load_model_ensemble_and_task(
+            [str(checkpoints["pairs"])], {"data": str(corpora["pairs"])}
+        )
+    tokens = torch.full((6, 6), 5)
+    inputs = {"src_tokens": tokens, "src_lengths": torch.full((6,), 6)}
+    batch = ([], {**inputs, "prev_output_tokens": tokens}, None)
+    given = {"data_loader_builder": lambda: [batch], "loss_fn": lambda output, _: output.mean()}
+    found = [one for one in iter_layer_params(loaded[0]) if one.name.endswith("fc1.weight")]
+    each = GradientSampler(given, {}, "Owner", per_sample=True)
+    with pytest.raises(RuntimeError, match="does not begin with the 5 samples"):
+        list(each.gradients(loaded[0], found, 2))
+    loose = GradientSampler(given, {}, "Owner", per_sample=None)
+    assert [one.count for one in loose.gradients(loaded[0], found, 2)] == [1, 1]
 
 
 @pytest.mark.parametrize("name", ["pairs", "text"])

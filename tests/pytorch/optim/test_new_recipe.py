@@ -80,7 +80,9 @@ def test_every_method_gives_a_recipe_that_reaches_its_sparsity(method: str, epoc
     (pruner,) = manager.pruning_modifiers
     assert type(pruner).__name__ == METHODS[method][0]
     assert pruner.final_sparsity == 0.75
-    assert pruner.init_sparsity == (0.75 if epochs is None else 0.05)
+    assert pruner.damp == "auto" if "effort" in METHODS[method][1] else not hasattr(pruner, "damp")
+    start = 0.0 if method == "structured" else 0.75 if epochs is None else 0.05
+    assert pruner.init_sparsity == start
     assert manager.max_epochs == (1 if epochs is None else 8)
 
 
@@ -110,6 +112,44 @@ def test_prune_in_one_call(method: str, keywords: bool) -> None:
     assert text.startswith("75.0") and f"{len(zeros)} tensor" in text.splitlines()[0]
 
 
+def test_a_model_gets_smaller_in_one_call() -> None:
+    model = _mlp()
+    done = sparseml.prune(model, "structured", 0.5, data=_batches(False))
+    assert [model[place].out_features for place in (0, 2, 4)] == [8, 8, 3]
+    before, left = (sum(one.numel() for one in net.parameters()) for net in (_mlp(), model))
+    assert done.removed == pytest.approx(1 - left / before) and not done.sparsities
+    assert str(done) == f"{done.removed:.2%} of all parameters are removed"
+    assert model(torch.ones(2, 6)).shape == (2, 3)
+
+
+def test_a_goal_is_told_beside_what_was_reached() -> None:
+    model = _bert()
+    before = sum(one.numel() for one in model.parameters())
+    goal = {"params": 0.8}
+    done = sparseml.prune(model, "structured", goal=goal, data=_batches(True))
+    left = sum(one.numel() for one in model.parameters()) / before
+    assert left == pytest.approx(0.8, abs=0.05) and done.removed == pytest.approx(1 - left)
+    assert "asked 80.0% of the parameters" in str(done) and "params: 0.8" in done.recipe
+
+
+@pytest.mark.parametrize(
+    ("build", "goal", "exclude"),
+    [
+        (lambda: timm.create_model("test_vit", num_classes=3), {"speedup": 1.5}, []),
+        (lambda: timm.create_model("test_resnet", num_classes=3), {"flops": 0.6}, ["fc.weight"]),
+        (_bert, None, ["re:.*layer.1.*"]),
+    ],
+)
+def test_units_fade_and_the_smaller_model_trains_on(build: Any, goal: Any, exclude: Any) -> None:
+    model = build()
+    text = new_recipe(model, "structured", 0.4, 20, exclude, goal=goal)
+    manager = ScheduledModifierManager.from_yaml(text)
+    (pruner,) = manager.pruning_modifiers
+    assert pruner.final_sparsity == (goal or 0.4) and pruner.exclude == (exclude or None)
+    assert (pruner.params, pruner.score, pruner.remove) == ("__STRUCTURED__", "taylor", True)
+    assert (pruner.end_epoch, manager.max_epochs) == (8.0, 20)
+
+
 def test_a_recipe_of_ones_own_and_shrinking() -> None:
     model = _mlp()
     with torch.no_grad():
@@ -129,6 +169,9 @@ def test_a_recipe_of_ones_own_and_shrinking() -> None:
     [
         ({"method": "capp"}, "found 'capp'; did you mean 'cap'"),
         ({"sparsity": 1.0}, "strictly between 0 and 1, found 1.0"),
+        ({"goal": {"flops": 0.5}}, "a goal needs method: structured, found magnitude"),
+        ({"method": "structured", "goal": {"speed": 2.0}}, "found 'speed'; did you mean 'speedup'"),
+        ({"method": "structured"}, "prunes by gradients: give data"),
         ({"method": "cap"}, "prunes by gradients: give data"),
         ({"method": "cap", "data": iter([])}, "can be gone through only once"),
         ({"exclude": ["0.weight", "2.weight"]}, "has no layers to prune but 0.weight"),

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from sparseml.pytorch.sparsification.fields import one_of
 from sparseml.pytorch.sparsification.pruning.settings.effort import PRESETS
+from sparseml.pytorch.sparsification.pruning.structured.goals import as_final_or_goal
+from sparseml.pytorch.units.probing import sample_inputs
+from sparseml.pytorch.units.removable import removable_units
 from sparseml.pytorch.utils.params import (
     NamedLayerParam,
     get_named_layers_and_params_by_regex,
     prunable_params,
 )
+from sparseml.utils.constants import STRUCTURED_TOKEN
 from sparseml.utils.text import did_you_mean
 
+STRUCTURED = "structured"
 _GRADIENTS = {"num_grads": "1024"}
 _EFFORT = {"effort": "balanced"}
 _FLOOR = {"layer_floor": "0.05"}
@@ -31,6 +36,11 @@ METHODS: dict[str, tuple[str, _Fields, _Fields]] = {
     "fast_cap": ("FastCAPruningModifier", _EFFORT, {}),
     "obs": ("OBSPruningModifier", _EFFORT, _GLOBAL),
     "mfac": ("MFACPruningModifier", _EFFORT, {**_GLOBAL, "use_gradient_buffering": "False"}),
+    STRUCTURED: (
+        "StructuredPruningModifier",
+        {"num_grads": "64"},
+        {"score": "taylor", "remove": "True"},
+    ),
 }
 """What a method is called → its modifier, fields that are variables of the recipe, and others."""
 _TRAINING = """
@@ -42,6 +52,7 @@ training_modifiers:
 _COLOURS = 4  # channels of an image, at most
 _UPDATES = 15  # of masks, in a gradual recipe
 _TUNING = 0.25  # the share of the epochs in which masks are fixed
+_SMALLER = 0.6  # that in which a model trains that has lost units
 
 
 def params_to_prune(model: nn.Module, exclude: Iterable[str] = ()) -> list[str]:
@@ -81,18 +92,23 @@ def new_recipe(
     epochs: float | None = None,
     exclude: Iterable[str] = (),
     effort: str = "balanced",
+    goal: Mapping[str, float] | None = None,
 ) -> str:
     """Return the text of a recipe that prunes a model.
 
     :param method: one of :data:`METHODS`
-    :param sparsity: the fraction of the weights of the pruned layers that are zero in the end
-    :param epochs: of a gradual recipe, in the last quarter of which masks are fixed; None for a
-        recipe that prunes in one shot. The learning rate is left to the training
+    :param sparsity: the fraction of the weights of the pruned layers that are zero in the end; with
+        ``structured`` that of the filters, neurons and heads of each layer that are removed
+    :param epochs: of a gradual recipe, in the last quarter of which masks are fixed, or in the last
+        six tenths of which a model trains that has lost units; None for a recipe that prunes in one
+        shot. The learning rate is left to the training
     :param exclude: names of parameters to leave dense
     :param effort: one of :data:`~sparseml.pytorch.sparsification.pruning.settings.effort.PRESETS`,
         of the methods that have it: a variable of the recipe
-    :raises ValueError: for an unknown method or effort, a sparsity or epochs out of range, and a
-        model without layers to prune
+    :param goal: with ``structured``, in place of a sparsity: ``{"speedup": 2.0}``, or the share to
+        keep as ``{"params": 0.5}`` or ``{"flops": 0.5}``
+    :raises ValueError: for an unknown method or effort, a sparsity, a goal or epochs out of range,
+        and a model without layers to prune, or units to remove
     """
     if method not in METHODS:
         hint = did_you_mean(method, METHODS)
@@ -104,31 +120,69 @@ def new_recipe(
     modifier, variables, others = METHODS[method]
     if "effort" in variables:
         variables = {**variables, "effort": one_of(PRESETS)("effort", effort)}
-    head, training = {"sparsity": f"{sparsity:g}", **variables}, ""
-    start, end, frequency = "eval(sparsity)", "1.0", "1.0"
-    if epochs is not None:
-        head = {"num_epochs": repr(float(epochs)), **head}
-        training = _TRAINING
-        start, end = "0.05", f"eval(num_epochs * {1 - _TUNING:g})"
-        frequency = f"eval(num_epochs * {1 - _TUNING:g} / {_UPDATES})"
+    aims = _aims(method, sparsity, goal)
+    head = {} if epochs is None else {"num_epochs": repr(float(epochs))}
+    final = "eval(sparsity)" if goal is None else "".join(f"{{{key}: eval({key})}}" for key in aims)
     fields = {
-        "init_sparsity": start,
-        "final_sparsity": "eval(sparsity)",
-        "start_epoch": "0.0",
-        "end_epoch": end,
-        "update_frequency": frequency,
+        **_schedule(final, method == STRUCTURED, epochs is not None),
         **others,
         **{key: f"eval({key})" for key in variables},
     }
-    entries = (f"        - '{entry}'" for entry in params_to_prune(model, exclude))
     lines = [
-        *(f"{key}: {value}" for key, value in head.items()),
-        *training.splitlines(),
-        *("", "pruning_modifiers:", f"  - !{modifier}", "      params:"),
-        *entries,
+        *(f"{key}: {value}" for key, value in {**head, **aims, **variables}.items()),
+        *("" if epochs is None else _TRAINING).splitlines(),
+        *("", "pruning_modifiers:", f"  - !{modifier}"),
+        *_selected(model, method, list(exclude)),
         *(f"      {key}: {value}" for key, value in fields.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _aims(method: str, sparsity: float, goal: Mapping[str, float] | None) -> _Fields:
+    """Return the variable that says how much goes."""
+    if goal is None:
+        return {"sparsity": f"{sparsity:g}"}
+    if method != STRUCTURED:
+        raise ValueError(f"a goal needs method: {STRUCTURED}, found {method}")
+    return {key: f"{value:g}" for key, value in as_final_or_goal("the recipe", goal).items()}
+
+
+def _schedule(final: str, structured: bool, gradual: bool) -> _Fields:
+    """Return when how much is pruned."""
+    start, end, frequency = "eval(sparsity)", "1.0", "1.0"
+    if gradual:
+        share = 1 - (_SMALLER if structured else _TUNING)
+        start, end = "0.05", f"eval(num_epochs * {share:g})"
+        frequency = f"eval(num_epochs * {share:g} / {_UPDATES})"
+    return {
+        "init_sparsity": "0.0" if structured else start,
+        "final_sparsity": final,
+        "start_epoch": "0.0",
+        "end_epoch": end,
+        "update_frequency": frequency,
+    }
+
+
+def _selected(model: nn.Module, method: str, exclude: list[str]) -> list[str]:
+    """Return the lines that say what is pruned."""
+    if method != STRUCTURED:
+        entries = params_to_prune(model, exclude)
+        return ["      params:", *(f"        - '{entry}'" for entry in entries)]
+    _require_units(model)
+    left = [f"        - '{name}'" for name in exclude]
+    return [f"      params: {STRUCTURED_TOKEN}", *(["      exclude:", *left] if left else [])]
+
+
+def _require_units(model: nn.Module) -> None:
+    """Check that a model has units to remove, if it says what it takes, so that it can be run.
+
+    :raises ValueError: if there are none
+    """
+    try:
+        sample_inputs(model)
+    except ValueError:
+        return
+    removable_units(model)
 
 
 def _stays(layer: nn.Module) -> bool:

@@ -13,7 +13,7 @@ from sparseml.pytorch.optim.new_recipe import METHODS, new_recipe
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.pytorch.sparsification.statistics import Judged, Pairs, TunedAround, loss_of_logits
 from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_sampler
-from sparseml.pytorch.utils.params import distinct_params
+from sparseml.pytorch.utils.params import distinct_params, parameter_count
 from sparseml.pytorch.utils.tensors.stats import count_zeros, tensor_list_sparsity
 
 _SHOWN = 12  # tensors in the text of a summary
@@ -30,6 +30,7 @@ class Pruned:
     :param notes: what was chosen on the way, such as a dampening
     :param norms: what came of measuring the running statistics of batch norms anew: the losses with
         both, and which were kept; None if they stay as they were in the dense model
+    :param removed: the fraction of the model's parameters that it does not have any more
     """
 
     recipe: str
@@ -38,12 +39,17 @@ class Pruned:
     zeros: float
     notes: tuple[str, ...] = ()
     norms: Judged | None = None
+    removed: float = 0.0
 
     def __str__(self) -> str:
         count = len(self.sparsities)
-        lines = [
+        zeros = (
             f"{self.pruned:.2%} of the weights of {count} tensor{'s' if count > 1 else ''} are "
-            f"zero, {self.zeros:.2%} of all parameters",
+            f"zero, {self.zeros:.2%} of all parameters"
+        )
+        lines = [
+            *([f"{self.removed:.2%} of all parameters are removed"] if self.removed else []),
+            *([zeros] if count or not self.removed else []),
             *(f"  {value:7.2%}  {name}" for name, value in [*self.sparsities.items()][:_SHOWN]),
             *([f"  and {count - _SHOWN} more"] if count > _SHOWN else []),
             *self.notes,
@@ -64,6 +70,7 @@ def prune(
     effort: str = "balanced",
     bn_data: Iterable[Any] | None = None,
     bn_retune: int | None = None,
+    goal: Mapping[str, float] | None = None,
 ) -> Pruned:
     """Prune a model in place, in one shot and without training.
 
@@ -75,8 +82,11 @@ def prune(
     |   print(sparseml.prune(model, method="cap", sparsity=0.8, data=loader))
 
     :param method: ``magnitude`` (the smallest weights of all layers together), ``uniform`` (of each
-        layer), ``gw``, ``cap``, ``fast_cap``, ``obs`` or ``mfac``; the last five need ``data``
-    :param sparsity: the fraction of the weights of the pruned layers that become zero
+        layer), ``gw``, ``cap``, ``fast_cap``, ``obs`` or ``mfac``; or ``structured``, which removes
+        whole filters, neurons and heads, so that the model is smaller. All but the first two need
+        ``data``
+    :param sparsity: the fraction of the weights of the pruned layers that become zero, or of the
+        units of each that are removed
     :param data: gives batches, each time anew: ``(inputs, labels)``, where inputs may be several in
         a tuple, or mappings of keywords for the model, among them ``labels``. They go to the
         model's device
@@ -89,12 +99,14 @@ def prune(
     :param bn_data: batches augmented as in training, by default ``data``, on which the running
         statistics of batch norms are measured anew where that lowers the loss
     :param bn_retune: how many of these, by default enough for 1,600 inputs; 0 leaves them out
+    :param goal: of ``structured``, in place of a sparsity: ``{"speedup": 2.0}``, or the share to
+        keep as ``{"params": 0.5}`` or ``{"flops": 0.5}``
     :raises ValueError: for an unknown method, a sparsity out of range, data that can be gone
         through only once, and a method that needs data without any
     """
-    text = recipe
+    text, before = recipe, parameter_count(model)
     if text is None:
-        text = new_recipe(model, method, sparsity, exclude=exclude, effort=effort)
+        text = new_recipe(model, method, sparsity, exclude=exclude, effort=effort, goal=goal)
     if recipe is None and data is None and METHODS[method][1]:
         raise ValueError(f"method {method!r} prunes by gradients: give data, such as a DataLoader")
     manager = ScheduledModifierManager.from_yaml(text)
@@ -102,11 +114,14 @@ def prune(
     tuned = TunedAround(model, bn_retune, bn_data, given.get("grad_sampler"))
     manager.apply(model, finalize=False, **given)
     pruners = [one for one in manager.iter_modifiers() if isinstance(one, BasePruningModifier)]
-    names = [name for modifier in pruners for name in modifier.masks]
+    kept = [one for one in pruners if not getattr(one, "removed", False)]
+    names = [name for modifier in kept for name in modifier.masks]
     notes = tuple(note for modifier in pruners for note in modifier.notes)
+    reached = (getattr(modifier, "reached", "") for modifier in pruners)
+    notes += tuple(text for text in reached if isinstance(text, str) and text)
     manager.finalize(model)
     told = str(manager) if recipe is not None else text
-    return _pruned(model, told, names, notes, tuned.finish(model))
+    return _pruned(model, told, names, notes, tuned.finish(model), before)
 
 
 def _pruned(
@@ -115,10 +130,12 @@ def _pruned(
     names: Sequence[str],
     notes: tuple[str, ...],
     norms: Judged | None,
+    before: int,
 ) -> Pruned:
     params = {one.name: one.param.detach() for one in distinct_params(model)}
     pruned = {name: params[name] for name in names if name in params}
     total = sum(param.numel() for param in params.values())
+    removed = before - parameter_count(model)
     return Pruned(
         recipe,
         {name: tensor_list_sparsity([param]) for name, param in pruned.items()},
@@ -126,6 +143,7 @@ def _pruned(
         sum(map(count_zeros, params.values())) / max(total, 1),
         notes,
         norms,
+        removed / before if removed else 0.0,
     )
 
 

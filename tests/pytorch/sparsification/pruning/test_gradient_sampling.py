@@ -272,3 +272,25 @@ class TestEverySample:
             sampler = GradientSampler(quiet(data), {}, "Owner", per_sample=True)
             with pytest.raises(RuntimeError, match=reason):
                 list(sampler.gradients(net, found, 2))
+
+    @pytest.mark.parametrize("first", [True, False])
+    def test_as_many_tokens_as_samples_are_no_samples(self, first, caplog):
+        class Tokens(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layer = nn.Linear(8, 4)
+
+            def forward(self, tokens):
+                return self.layer(tokens if first else tokens.transpose(0, 1)).sum()
+
+        net, data = Tokens(), [([torch.randn(3, 3, 8)], {}, torch.zeros(()))] * 2
+        loose = GradientSampler(quiet(data), {}, "Owner", per_sample=None)
+        strict = GradientSampler(quiet(data), {}, "Owner", per_sample=True)
+        counts = [one.count for one in loose.gradients(net, weights_of(net), 2)]
+        assert counts == ([2] if first else [1, 1])
+        if first:
+            assert len(list(strict.gradients(net, weights_of(net), 2))) == 1
+            return
+        assert caplog.text.count("one gradient per batch is taken") == 1
+        with pytest.raises(RuntimeError, match=r"\(3, 2, 8\) does not begin with the 2 samples"):
+            list(strict.gradients(net, weights_of(net), 2))

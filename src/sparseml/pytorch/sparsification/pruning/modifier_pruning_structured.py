@@ -143,8 +143,9 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
     def apply_structure(
         self, module: Module, epoch: float = 0.0, *args: Any, **kwargs: Any
     ) -> None:
-        """Initialise; zeros are values and no structure, so nothing is pruned in one shot."""
-        super().apply_structure(module, 0.0 if math.isinf(epoch) else epoch, *args, **kwargs)
+        """Initialise; zeros are no structure, and which of ``__STRUCTURED__`` went is not known."""
+        if not self.structured:
+            super().apply_structure(module, 0.0 if math.isinf(epoch) else epoch, *args, **kwargs)
 
     @property
     def structured(self) -> bool:

@@ -118,6 +118,7 @@ class GradientSampler:
         self._hide_bar = process_rank() != 0 or (None if show is None else not show)
         self._data = SamplingData(lambda: call_builder(builder, kwargs), owner)
         self._failure = ""
+        self._samples_first = False
         self._kept: KeptOut | None = None
         self.same_on_all_ranks = False
 
@@ -137,7 +138,7 @@ class GradientSampler:
                 raise self._refusal(found, "it has none: its requires_grad is False")
         alone = not is_distributed()
         self.same_on_all_ranks = alone or any(is_sharded(found.param) for found in params)
-        self._failure, share = "", count
+        self._failure, share, self._samples_first = "", count, False
         if not self.same_on_all_ranks:
             share = count // world_size() + (process_rank() < count % world_size())
         return self._sampled(unwrap_module(module, root=True), params, share)
@@ -260,6 +261,9 @@ class GradientSampler:
                 watch = LayerCapture(params, batch[:2], self._owner) if each else None
                 with watch or nullcontext(), torch.enable_grad():
                     loss = self._forward(module, *batch)
+                if watch and not self._samples_first:
+                    watch.require_samples_first(module)
+                    self._samples_first = True
                 outputs = watch.outputs() if watch else outputs
             except RuntimeError as error:  # noqa: PERF203  at most once
                 if self._per_sample is not None:

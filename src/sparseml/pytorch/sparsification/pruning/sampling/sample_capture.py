@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,14 +22,16 @@ class LayerCapture:
     """Within its block, keeps inputs and outputs of the layers that own the parameters.
 
     :param params: weights of linear layers or two-dimensional convolutions
-    :param batch: forward arguments; their first tensor tells the number of samples
+    :param batch: positional and keyword arguments of the forward pass; their first tensor tells the
+        number of samples
     :param owner: the modifier, for messages
     :raises RuntimeError: naming the parameter, for another kind of layer
     """
 
     def __init__(self, params: Sequence[NamedLayerParam], batch: Any, owner: str) -> None:
-        self._params = params
+        self._params, self._batch = params, batch
         self._owner = owner
+        self._alike = False
         leaves = torch.utils._pytree.tree_leaves(batch)
         sizes = [leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim]
         self.samples = int(sizes[0]) if sizes else 0
@@ -56,6 +58,25 @@ class LayerCapture:
                 raise self._refusal(found, "its layer is not run")
         return [output for output in self._outputs if output is not None]
 
+    def require_samples_first(self, run: Callable[..., Any]) -> None:
+        """Check that the first dimension of all inputs is of samples, in a pass of one sample less.
+
+        That tells where another is as large, as where there are as many tokens as samples.
+
+        :param run: is called with the arguments of the forward pass
+        :raises RuntimeError: naming the parameter of a layer whose inputs begin with something else
+        """
+        if not self._alike:
+            return
+
+        def fewer(leaf: Any) -> Any:
+            samples = isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == self.samples
+            return leaf[:-1] if samples else leaf
+
+        args, kwargs = torch.utils._pytree.tree_map(fewer, tuple(self._batch))
+        with LayerCapture(self._params, (args, kwargs), self._owner), torch.no_grad():
+            run(*args, **kwargs)
+
     def gradients(self, output_grad: Tensor, index: int, rows: slice) -> Tensor:
         """The gradients of one parameter for some of the samples, ``[count, *shape]``.
 
@@ -81,6 +102,8 @@ class LayerCapture:
         if args[0].ndim == 0 or args[0].shape[0] != self.samples:
             reason = f"its layer's input of shape {tuple(args[0].shape)} does not begin with the "
             raise self._refusal(found, reason + f"{self.samples} samples of the batch")
+        linear = isinstance(layer, nn.Linear) and self.samples > 1
+        self._alike |= linear and self.samples in args[0].shape[1:-1]
         self._inputs[index] = args[0].detach()
         self._outputs[index] = output
         # a copy goes on, so that what changes it in place does not change the one kept

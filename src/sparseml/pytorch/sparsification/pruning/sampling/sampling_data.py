@@ -53,7 +53,7 @@ class SamplingData:
 
     def next_batch(self) -> Any:
         """Return the next batch, within ``random_numbers.drawing()``; a RuntimeError for none."""
-        batch = next(self._begin() if self._batches is None else self._batches, _END)
+        batch: Any = next(self._begin() if self._batches is None else self._batches, _END)
         if batch is _END:
             if self.drawn and not self._warned:
                 text = "%s: the data of the grad_sampler ended after %d batches and are repeated; "
