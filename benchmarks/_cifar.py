@@ -53,6 +53,22 @@ def sampler(data: tuple[Tensor, Tensor], batch_size: int, seed: int = 0) -> dict
     return {"data_loader_builder": build, "loss_fn": cross_entropy, "progress_bar": False}
 
 
+def augmented(pictures: Tensor, seed: int = 0, padding: int = 4) -> Tensor:
+    """Return images padded with black, cropped and flipped at random, ``[N, C, H, W]``."""
+    count, _, height, width = pictures.shape
+    generator = torch.Generator().manual_seed(seed)
+    black = pictures.amin(dim=(0, 2, 3), keepdim=True)  # of each channel, as they are normalised
+    padded = nn.functional.pad(pictures - black, [padding] * 4) + black
+    tops, lefts = torch.randint(2 * padding + 1, (2, count), generator=generator).tolist()
+    crops = [
+        image[:, top : top + height, left : left + width]
+        for image, top, left in zip(padded, tops, lefts, strict=True)
+    ]
+    flipped = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
+    cropped = torch.stack(crops)
+    return torch.where(flipped, cropped.flip(-1), cropped)
+
+
 @torch.inference_mode()
 def accuracy(model: nn.Module, data: tuple[Tensor, Tensor]) -> float:
     """Return the share of images that are read correctly."""
@@ -65,6 +81,6 @@ def accuracy(model: nn.Module, data: tuple[Tensor, Tensor]) -> float:
 
 
 def retune_norms(model: nn.Module, pictures: Tensor) -> None:
-    """Measure the statistics of batch norms anew."""
-    batches = [(batch,) for batch in pictures.split(250)]
+    """Measure the statistics of batch norms anew, on images as the networks were trained on."""
+    batches = [(batch,) for batch in augmented(pictures).split(250)]
     retune_batch_norm(model.eval(), batches, len(batches), Processes())

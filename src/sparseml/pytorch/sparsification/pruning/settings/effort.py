@@ -22,7 +22,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """What a word stands for: values of those of these fields that a modifier has.
 
-Measured by ``benchmarks/effort.py``, whose results are beside it.
+What they give and cost is measured by ``benchmarks/effort.py``; they were chosen before.
 """
 
 
