@@ -100,8 +100,9 @@ def test_what_the_one_shot_script_found_is_kept(
         (folder / "results.json").write_text(json.dumps({"results": found}))
 
     monkeypatch.setattr(study, "call", script)
-    args = Namespace(runs=tmp_path / "runs")
-    study.run(args, kept, "resnet20", "cap", 1)
+    args = Namespace(runs=tmp_path / "runs", tuned=False)
+    study.run(args, kept, "resnet20", "cap", 1, study.SPARSITIES)
+    assert asked[0].endswith(" --bn-retune 0")
     assert asked[0].startswith("one_shot/cap 512 --sparsities 0.5 0.6 0.7 0.8 0.9 0.95 ")
     accuracies = {(row["method"], row["sparsity"]): row["accuracy"] for row in kept.rows()}
     assert accuracies == {("dense", 0.0): 0.9, ("cap", 0.5): 0.5, ("cap", 0.6): 0.4}

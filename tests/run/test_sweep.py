@@ -11,6 +11,7 @@ from torch import nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification.pruning import MagnitudePruningModifier
+from sparseml.pytorch.sparsification.pruning.masks.outcome import Change, Outcome
 from sparseml.run import RunError, asked_sparsities, sweep_recipe
 
 RECIPE = """
@@ -58,12 +59,13 @@ def test_a_modifier_that_can_sweep_is_asked_once(monkeypatch: pytest.MonkeyPatch
 
     def sweep(
         self: Any, module: nn.Module, sparsities: Sequence[float], **kwargs: Any
-    ) -> Iterator[tuple[float, dict[str, Any]]]:
+    ) -> Iterator[tuple[float, Outcome]]:
         asked.append((list(sparsities), kwargs))
         weight = module.get_parameter("0.weight")
         for sparsity in sparsities:
             mask = torch.zeros_like(weight, dtype=torch.bool)
-            yield sparsity, {"0.weight": (mask, torch.full_like(weight, sparsity))}
+            change = Change(mask, torch.full_like(weight, sparsity))
+            yield sparsity, Outcome({"0.weight": change})
 
     monkeypatch.setattr(MagnitudePruningModifier, "sweep", sweep, raising=False)
     found = list(sweep_recipe(_load, _model(), [0.25, 0.75], grad_sampler="given"))
