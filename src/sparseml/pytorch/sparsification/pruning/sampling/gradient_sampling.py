@@ -193,7 +193,8 @@ class GradientSampler:
         with watch, undisturbed(bare), self._data.random_numbers.drawing():
             device, dtype = next(bare.parameters()).device.type, self._autocast
             for _ in bar:
-                args, kwargs, _ = self._next_batch()
+                batch = self._data.next_batch()
+                args, kwargs, _ = batch if self._kept is None else self._kept.but(batch)
                 watch.expect(kwargs)
                 with (
                     torch.no_grad(),
@@ -241,15 +242,12 @@ class GradientSampler:
         self._per_sample = state.get("per_sample", self._per_sample)
         self.same_on_all_ranks = state.get("same_on_all_ranks", self.same_on_all_ranks)
 
-    def _next_batch(self) -> Any:
-        batch = self._data.next_batch()
-        return batch if self._kept is None else self._kept.but(batch)
-
     def _sample(
         self, module: Module, params: Sequence[NamedLayerParam], most: int
     ) -> list[Gradients]:
         """The gradients of the next batch, in parts; none if they are not finite."""
-        batch = self._next_batch()
+        batch = self._data.next_batch()
+        batch = batch if self._kept is None else self._kept.but(batch)
         if self.same_on_all_ranks and is_distributed():
             found = self._sharded(module, params, batch)
             return [] if found is None else [found]
