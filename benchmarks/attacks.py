@@ -154,7 +154,7 @@ def load(names: Sequence[str]) -> list[type[Attacked]]:
     """Import what runs need; return the kinds that there is something to run with."""
     from sparseml.report.latency import measure_latency
 
-    measure_latency.__defaults__ = (2, 1, 0.0)
+    measure_latency.__defaults__ = (2, 1, 0.0, None)
     warnings.simplefilter("ignore")
     kinds = []
     for kind in KINDS:
