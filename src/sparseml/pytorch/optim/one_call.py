@@ -113,15 +113,20 @@ def prune(
     given = {} if data is None else {"grad_sampler": _sampler(model, data, loss or loss_of_logits)}
     tuned = TunedAround(model, bn_retune, bn_data, given.get("grad_sampler"))
     manager.apply(model, finalize=False, **given)
+    names, notes = _told_of(manager)
+    manager.finalize(model)
+    told = str(manager) if recipe is not None else text
+    return _pruned(model, told, names, notes, tuned.finish(model), before)
+
+
+def _told_of(manager: ScheduledModifierManager) -> tuple[list[str], tuple[str, ...]]:
+    """The parameters that have masks, and what pruning modifiers tell of what they did."""
     pruners = [one for one in manager.iter_modifiers() if isinstance(one, BasePruningModifier)]
     kept = [one for one in pruners if not getattr(one, "removed", False)]
     names = [name for modifier in kept for name in modifier.masks]
     notes = tuple(note for modifier in pruners for note in modifier.notes)
     reached = (getattr(modifier, "reached", "") for modifier in pruners)
-    notes += tuple(text for text in reached if isinstance(text, str) and text)
-    manager.finalize(model)
-    told = str(manager) if recipe is not None else text
-    return _pruned(model, told, names, notes, tuned.finish(model), before)
+    return names, notes + tuple(text for text in reached if isinstance(text, str) and text)
 
 
 def _pruned(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import compress
 
 import torch
 
@@ -58,16 +58,7 @@ def best_of_decades(
     leading: dict[int, tuple[int, float, Outcome]] = {}  # of each target, not to hold them all
     warnings: dict[int, list[str]] = {}
     with undisturbed(module):
-        sound = [math.isfinite(loss) for loss in held_out.losses(module)]
-    if not any(sound):
-        raise RuntimeError(
-            f"{owner}: damp: auto judges by the loss on batches kept out, and before anything is "
-            "pruned it is not finite on any of them; check the loss and the data of the "
-            "grad_sampler, or give a number for damp"
-        )
-    if not all(sound):  # as sampling skips them
-        text = "%s: damp: auto leaves out %d of %d batches whose loss is not finite"
-        _LOGGER.warning(text, owner, len(sound) - sum(sound), len(sound))
+        sound = _finite(owner, held_out.losses(module))
 
     def judge(decade: int) -> list[list[float]]:
         told = warnings[decade] = []
@@ -75,10 +66,8 @@ def best_of_decades(
         losses = []
         for place, outcome in enumerate(outcomes):
             with undisturbed(module), _written(problem, outcome):
-                ways = [
-                    [*itertools.compress(held_out.losses(module, way), sound)] for way in statistics
-                ]
-            losses.append(min(ways, key=mean_loss))
+                ways = [held_out.losses(module, way) for way in statistics]
+            losses.append(min((list(compress(way, sound)) for way in ways), key=mean_loss))
             mean = mean_loss(losses[-1])
             if place not in leading or mean < leading[place][1]:
                 leading[place] = decade, mean, outcome
@@ -95,15 +84,32 @@ def best_of_decades(
             raise _without_loss(owner, losses)
         if decade != best:  # a larger one that is as good
             outcome = attempt(10.0**best, lambda _: None)[place]
-        asked = set(problem.one_each(targets[place]))
-        goal = f" at sparsity {asked.pop():.4g}" if len(asked) == 1 else ""
-        note = _note(f"{owner}{goal}", best, losses, held_out.samples)
-        _LOGGER.info(note)
-        for warning in dict.fromkeys(warnings[best]):
-            _LOGGER.warning(warning)
+        note = _note(owner, problem.one_each(targets[place]), best, losses, held_out.samples)
         outcome.notes, outcome.decade = (*outcome.notes, note), best
+        _tell(note, warnings[best])
         chosen.append(outcome)
     return chosen
+
+
+def _tell(note: str, warnings: Iterable[str]) -> None:
+    _LOGGER.info(note)
+    for warning in dict.fromkeys(warnings):
+        _LOGGER.warning(warning)
+
+
+def _finite(owner: str, losses: Sequence[float]) -> list[bool]:
+    """Which batches have a finite loss before anything is pruned; not all of them need have."""
+    sound = [math.isfinite(loss) for loss in losses]
+    if not any(sound):
+        raise RuntimeError(
+            f"{owner}: damp: auto judges by the loss on batches kept out, and before anything is "
+            "pruned it is not finite on any of them; check the loss and the data of the "
+            "grad_sampler, or give a number for damp"
+        )
+    if not all(sound):  # as sampling skips them
+        text = "%s: damp: auto leaves out %d of %d batches whose loss is not finite"
+        _LOGGER.warning(text, owner, len(sound) - sum(sound), len(sound))
+    return sound
 
 
 def _without_loss(owner: str, tried: Iterable[int]) -> RuntimeError:
@@ -114,11 +120,14 @@ def _without_loss(owner: str, tried: Iterable[int]) -> RuntimeError:
     )
 
 
-def _note(owner: str, best: int, losses: Mapping[int, float], samples: int) -> str:
+def _note(
+    owner: str, asked: Sequence[float], best: int, losses: Mapping[int, float], samples: int
+) -> str:
+    goal = f" at sparsity {asked[0]:.4g}" if len(set(asked)) == 1 else ""
     told = ", ".join(f"1e{decade}: {loss:.4g}" for decade, loss in losses.items())
     return (
-        f"{owner}: damp: auto chose 1e{best} of the Fisher matrix's mean diagonal, by the loss on "
-        f"{samples} samples kept out of it ({told})"
+        f"{owner}{goal}: damp: auto chose 1e{best} of the Fisher matrix's mean diagonal, by the "
+        f"loss on {samples} samples kept out of it ({told})"
     )
 
 

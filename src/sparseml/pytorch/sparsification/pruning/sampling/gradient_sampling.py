@@ -109,7 +109,7 @@ class GradientSampler:
     ) -> None:
         builder, self._loss = parts_of(given, owner)
         self._owner = owner
-        self._per_sample = per_sample
+        self._per_sample, self._tries = per_sample, per_sample is None
         self._autocast: torch.dtype | None = given.get("autocast")
         if self._autocast is torch.bfloat16 and not torch.cuda.is_available():
             tell_slow_bfloat16("gradients sampled in bfloat16 (the grad_sampler's autocast)")
@@ -233,8 +233,10 @@ class GradientSampler:
 
     def progress_state(self) -> dict[str, Any]:
         """How far the data have come, and what has been found out of the model."""
-        known = {"per_sample": self._per_sample, "same_on_all_ranks": self.same_on_all_ranks}
-        return {**self._data.progress_state(), **known}
+        state = self._data.progress_state()
+        if self._tries or self._kept is not None:  # on these depends how many are kept out
+            state |= {"per_sample": self._per_sample, "same_on_all_ranks": self.same_on_all_ranks}
+        return state
 
     def load_progress_state(self, state: Mapping[str, Any]) -> None:
         """Restore :meth:`progress_state`."""
