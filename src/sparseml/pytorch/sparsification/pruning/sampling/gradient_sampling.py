@@ -193,8 +193,7 @@ class GradientSampler:
         with watch, undisturbed(bare), self._data.random_numbers.drawing():
             device, dtype = next(bare.parameters()).device.type, self._autocast
             for _ in bar:
-                batch = self._data.next_batch()
-                args, kwargs, _ = batch if self._kept is None else self._kept.but(batch)
+                args, kwargs, _ = (self._kept or self._data).next_batch()
                 watch.expect(kwargs)
                 with (
                     torch.no_grad(),
@@ -248,8 +247,7 @@ class GradientSampler:
         self, module: Module, params: Sequence[NamedLayerParam], most: int
     ) -> list[Gradients]:
         """The gradients of the next batch, in parts; none if they are not finite."""
-        batch = self._data.next_batch()
-        batch = batch if self._kept is None else self._kept.but(batch)
+        batch = (self._kept or self._data).next_batch()
         if self.same_on_all_ranks and is_distributed():
             found = self._sharded(module, params, batch)
             return [] if found is None else [found]

@@ -98,12 +98,12 @@ class KeptOut:
         alike = len(kept) > 1 and all(same_batch(kept[0], other) for other in kept[1:])
         return self._too_few() if alike or not kept else ""
 
-    def but(self, batch: Batch) -> Batch:
-        """Return ``batch``; when the data are gone through again, the next that was not kept out.
+    def next_batch(self) -> Batch:
+        """Return the stream's next batch; when data are gone through again, one not kept out.
 
         :raises RuntimeError: where there is no other
         """
-        skipped = 0
+        batch, skipped = self._stream.next_batch(), 0
         while self._stream.rounds > self._rounds and any(
             same_batch(batch, one) for one in self.batches
         ):
