@@ -209,7 +209,7 @@ class TestSamplesWhereTheyCanBe:
         assert all(torch.equal(a[2], b[2]) for a, b in zip(one, other, strict=True))
 
     def test_parts_of_a_large_batch_are_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        name = "sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling._MOST_VALUES"
+        name = "sparseml.pytorch.sparsification.pruning.sampling.sample_capture._MOST_VALUES"
         found = []
         for most in (1 << 28, 200):
             monkeypatch.setattr(name, most)

@@ -17,7 +17,7 @@ from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import require_free
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem, Target
 from sparseml.pytorch.sparsification.pruning.methods.trials import best_of_decades
-from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import Gradients
+from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import Gradients
 from sparseml.pytorch.sparsification.pruning.sampling.shards import Piece, exchange, share_out
 from sparseml.pytorch.sparsification.pruning.settings.memory import describe_bytes
 from sparseml.pytorch.utils.distributed import add_up, process_rank, world_size

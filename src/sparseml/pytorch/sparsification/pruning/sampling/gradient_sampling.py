@@ -25,9 +25,8 @@ the optimizer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,34 +40,23 @@ from sparseml.pytorch.sparsification.pruning.sampling.held_out import (
     HeldOut,
     KeptOut,
     joined,
+    same_batch,
     wanted_batches,
 )
 from sparseml.pytorch.sparsification.pruning.sampling.input_capture import InputCapture
-from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import LayerCapture
-from sparseml.pytorch.sparsification.pruning.sampling.sampling_data import SamplingData
+from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import Gradients, LayerCapture
 from sparseml.pytorch.sparsification.pruning.settings.processor import tell_slow_bfloat16
 from sparseml.pytorch.sparsification.statistics.measuring import tunable_norms
 from sparseml.pytorch.utils.distributed import any_rank, is_distributed, process_rank, world_size
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.pytorch.utils.saving.rng import OwnRandomNumbers
 from sparseml.pytorch.utils.tensors.sharded import full_value, is_sharded
 
 _LOGGER = logging.getLogger(__name__)
 _MOST_SKIPPED = 0.1
 _FLOAT16_SCALE = 1024.0
-_MOST_VALUES = 1 << 28  # of one parameter's gradients at a time
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """The gradients of one batch.
-
-    :param count: how many there are of each parameter
-    :param of: gives those of one parameter, ``[count, *shape]``
-    """
-
-    count: int
-    of: Callable[[int], Tensor]
+_END = object()
 
 
 @contextmanager
@@ -117,8 +105,7 @@ class GradientSampler:
         show = given.get("progress_bar")
         self._hide_bar = process_rank() != 0 or (None if show is None else not show)
         self._data = SamplingData(lambda: call_builder(builder, kwargs), owner)
-        self._failure = ""
-        self._samples_first = False
+        self._failure, self._samples_first = "", False
         self._kept: KeptOut | None = None
         self.same_on_all_ranks = False
 
@@ -195,10 +182,7 @@ class GradientSampler:
             for _ in bar:
                 args, kwargs, _ = (self._kept or self._data).next_batch()
                 watch.expect(kwargs)
-                with (
-                    torch.no_grad(),
-                    torch.autocast(device, dtype=dtype, enabled=dtype is not None),
-                ):
+                with torch.no_grad(), torch.autocast(device, dtype=dtype, enabled=bool(dtype)):
                     bare(*args, **kwargs)
         if share:
             watch.require_all()
@@ -275,7 +259,7 @@ class GradientSampler:
         found = self._checked(params, grads)
         if watch is None or found is None:
             return [] if found is None else [found]
-        return _parts(watch, found, params, most)
+        return watch.parts(found.of, most)
 
     def _sharded(
         self, module: Module, params: Sequence[NamedLayerParam], batch: tuple[Any, Any, Any]
@@ -329,17 +313,88 @@ class GradientSampler:
         return RuntimeError(f"{self._owner} prunes {found.name} by its gradients, but {why}")
 
 
-def _parts(
-    watch: LayerCapture, found: Gradients, params: Sequence[NamedLayerParam], most: int
-) -> list[Gradients]:
-    """The gradients of single samples, so many at a time as memory should hold."""
-    count = min(watch.samples, most)
-    step = max(1, _MOST_VALUES // max(one.param.numel() for one in params))
+class SamplingData:
+    """An endless stream of batches that goes on where it stopped, also in a resumed run.
 
-    def part(start: int) -> Gradients:
-        rows = slice(start, min(start + step, count))
-        return Gradients(
-            rows.stop - start, lambda index: watch.gradients(found.of(index)[0], index, rows)
-        )
+    The loader is gone through once more when its batches are used up; one that is an iterator
+    itself is built anew. Each round through the loader draws random numbers of its own, from the
+    seed of this process, its rank and the number of the round, while those of the training stay as
+    they are. So a resumed run repeats a round and skips what has been drawn of it.
 
-    return [part(start) for start in range(0, count, step)]
+    :param build: returns the loader: an iterable of batches, or a callable that returns one. If it
+        has ``state_dict`` and ``load_state_dict``, its state at the beginning of a round is kept
+    :param owner: for messages
+    """
+
+    def __init__(self, build: Callable[[], Any], owner: str) -> None:
+        self._build, self._owner = build, owner
+        self._seed = torch.initial_seed()
+        self._loader: Any = build()
+        self._loader_state: Any = None
+        self._batches: Iterator[Any] | None = None
+        self.rounds = self.drawn = self._to_skip = 0
+        self._used = self._warned = False
+        self.in_order = True  # whether the rounds seen have begun alike
+        self._first: Any = None
+        self.random_numbers = OwnRandomNumbers()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy opens the data again, and skips what has been drawn
+        state = {**vars(self), "_first": None}
+        if isinstance(self._loader, Iterator):
+            state.update(_loader=None, _used=False)
+        if self._batches is not None:
+            state.update(_batches=None, rounds=self.rounds - 1, _to_skip=self.drawn, drawn=0)
+        return state
+
+    def next_batch(self) -> Any:
+        """Return the next batch, within ``random_numbers.drawing()``; a RuntimeError for none."""
+        batch: Any = next(self._begin() if self._batches is None else self._batches, _END)
+        if batch is _END:
+            if self.drawn and not self._warned:
+                text = "%s: the data of the grad_sampler ended after %d batches and are repeated; "
+                text += "give more data, or ask for fewer gradients (num_grads)"
+                _LOGGER.warning(text, self._owner, self.drawn)
+                self._warned = True
+            batch = next(self._begin(), _END)
+        if batch is _END:
+            raise RuntimeError(f"{self._owner}: the data_loader_builder's loader has no batches")
+        self.drawn += 1
+        if self.drawn == 1:
+            self.in_order = self._first is None or same_batch(self._first, batch)
+            self._first = batch
+        return batch
+
+    def progress_state(self) -> dict[str, Any]:
+        """Return how far the stream has come."""
+        opened = self._batches is not None
+        return {
+            "seed": self._seed,
+            "rounds": self.rounds - opened,
+            "drawn": self.drawn if opened else self._to_skip,
+            "loader": self._loader_state,
+        }
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`progress_state`; the batches are skipped when the next one is drawn."""
+        self._seed, self.rounds = state["seed"], state["rounds"]
+        self._to_skip, self._loader_state = state["drawn"], state["loader"]
+        self._batches, self.random_numbers = None, OwnRandomNumbers()
+        if self._loader_state is not None and hasattr(self._loader, "load_state_dict"):
+            self._loader.load_state_dict(self._loader_state)
+
+    def _begin(self) -> Iterator[Any]:
+        self.random_numbers.begin(self._seed % 2**64, process_rank(), self.rounds)
+        if self._loader is None or (self._used and isinstance(self._loader, Iterator)):
+            self._loader = self._build()
+        if hasattr(self._loader, "load_state_dict") and hasattr(self._loader, "state_dict"):
+            self._loader_state = self._loader.state_dict()
+        source: Any = self._loader
+        if not isinstance(source, Iterable) and callable(source):
+            source = source()
+        self._batches, self._used = iter(source), True
+        self.rounds += 1
+        self.drawn, self._to_skip = self._to_skip, 0
+        for _ in range(self.drawn):
+            next(self._batches, _END)
+        return self._batches

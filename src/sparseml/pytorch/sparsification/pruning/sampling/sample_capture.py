@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,20 @@ from sparseml.pytorch.functional.second_order.sample_gradients import (
     linear_sample_gradients,
 )
 from sparseml.pytorch.utils.params import NamedLayerParam
+
+_MOST_VALUES = 1 << 28  # of one parameter's gradients at a time
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """The gradients of one batch.
+
+    :param count: how many there are of each parameter
+    :param of: gives those of one parameter, ``[count, *shape]``
+    """
+
+    count: int
+    of: Callable[[int], Tensor]
 
 
 class LayerCapture:
@@ -94,6 +109,22 @@ class LayerCapture:
             names = ("kernel_size", "stride", "padding", "dilation", "groups")
             how = {name: getattr(layer, name) for name in names}
             return conv2d_sample_gradients(inputs, grads, **how)
+
+    def parts(self, output_grads: Callable[[int], Tensor], most: int) -> list[Gradients]:
+        """The gradients of up to ``most`` samples, so many at a time as memory should hold.
+
+        :param output_grads: gives those of one of :meth:`outputs`, ``[1, samples, ...]``
+        """
+        count = min(self.samples, most)
+        step = max(1, _MOST_VALUES // max(one.param.numel() for one in self._params))
+
+        def part(start: int) -> Gradients:
+            rows = slice(start, min(start + step, count))
+            return Gradients(
+                rows.stop - start, lambda index: self.gradients(output_grads(index)[0], index, rows)
+            )
+
+        return [part(start) for start in range(0, count, step)]
 
     def _keep(self, index: int, layer: nn.Module, args: Any, output: Tensor) -> Tensor:
         found = self._params[index]

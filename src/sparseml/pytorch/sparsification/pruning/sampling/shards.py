@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sparseml.pytorch.functional.second_order.blocks import BlockLayout
-from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import Gradients
+from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import Gradients
 from sparseml.pytorch.utils.distributed import add_up, process_rank, transfer_device
 
 
