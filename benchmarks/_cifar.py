@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torchvision.transforms import Compose, RandomCrop, RandomHorizontalFlip
 
 from sparseml.timm import DataSource, Processes, load_model, retune_batch_norm
 
@@ -55,18 +56,11 @@ def sampler(data: tuple[Tensor, Tensor], batch_size: int, seed: int = 0) -> dict
 
 def augmented(pictures: Tensor, seed: int = 0, padding: int = 4) -> Tensor:
     """Return images padded with black, cropped and flipped at random, ``[N, C, H, W]``."""
-    count, _, height, width = pictures.shape
-    generator = torch.Generator().manual_seed(seed)
     black = pictures.amin(dim=(0, 2, 3), keepdim=True)  # of each channel, as they are normalised
-    padded = nn.functional.pad(pictures - black, [padding] * 4) + black
-    tops, lefts = torch.randint(2 * padding + 1, (2, count), generator=generator).tolist()
-    crops = [
-        image[:, top : top + height, left : left + width]
-        for image, top, left in zip(padded, tops, lefts, strict=True)
-    ]
-    flipped = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
-    cropped = torch.stack(crops)
-    return torch.where(flipped, cropped.flip(-1), cropped)
+    change = Compose([RandomCrop(pictures.shape[-2:], padding), RandomHorizontalFlip()])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torch.stack([change(one) for one in pictures - black]) + black
 
 
 @torch.inference_mode()
