@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification.pruning import CAPruningModifier, FastCAPruningModifier
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
-from sparseml.pytorch.sparsification.pruning.sampling.output_probe import output_probe
+from sparseml.pytorch.sparsification.pruning.sampling.output_probe import probe_outputs
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
 
 
@@ -91,7 +91,7 @@ def test_goes_on_as_if_it_had_not_stopped(model: nn.Sequential) -> None:
 
 
 def _value(output: Any, keywords: dict[str, Any] | None = None) -> Tensor:
-    return output_probe(([torch.zeros(1, 2)], keywords or {}, None), True, [7])(output, None)
+    return probe_outputs(output, ([torch.zeros(1, 2)], keywords or {}, None), True, [7])
 
 
 SCORES = torch.tensor([[1.0, 10.0, 100.0]])
@@ -102,9 +102,15 @@ Named = namedtuple("Named", "scores other")
     "output",
     [
         (SCORES, torch.full((1, 3), 1e9)),
+        (torch.tensor(1e9), SCORES, torch.full((1, 3), 1e9)),  # of Transformers, the loss first
         Named(SCORES, torch.full((1, 3), 1e9)),
         {"loss": torch.tensor(1e9), "logits": SCORES, "hidden": torch.full((1, 3), 1e9)},
-        {"loss": torch.tensor(1e9), "embedding": SCORES, "ids": torch.tensor([5])},
+        {
+            "loss": torch.tensor(1e9),
+            "aux_loss": torch.tensor(1e9),
+            "embedding": SCORES,
+            "ids": torch.tensor([5]),
+        },
         SCORES.bfloat16(),
     ],
 )

@@ -42,7 +42,7 @@ from sparseml.pytorch.sparsification.pruning.sampling.held_out import (
     wanted_batches,
 )
 from sparseml.pytorch.sparsification.pruning.sampling.input_capture import InputCapture
-from sparseml.pytorch.sparsification.pruning.sampling.output_probe import output_probe
+from sparseml.pytorch.sparsification.pruning.sampling.output_probe import probe_outputs
 from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import Gradients, LayerCapture
 from sparseml.pytorch.sparsification.pruning.sampling.shards import full_gradients
 from sparseml.pytorch.sparsification.pruning.settings.processor import tell_slow_bfloat16
@@ -280,12 +280,12 @@ class GradientSampler:
         device, dtype = next(module.parameters()).device.type, self._autocast
         with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
             output = module(*args, **kwargs)
+            if self._of_outputs and each is not None:
+                seed = *self._data.place(), process_rank()
+                return probe_outputs(output, batch, each, seed) * self._scale
             if type(output) is tuple:  # a named tuple is a model's own kind of output
                 output = output[0]
-            aim = self._loss
-            if self._of_outputs and each is not None:
-                aim = output_probe(batch, each, (*self._data.place(), process_rank()))
-            return aim(output, target) * self._scale
+            return self._loss(output, target) * self._scale
 
     def _checked(
         self, params: Sequence[NamedLayerParam], grads: Sequence[Tensor | None]

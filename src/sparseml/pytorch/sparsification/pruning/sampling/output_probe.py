@@ -10,7 +10,7 @@ a few samples; these do not, and they need no labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,50 +20,43 @@ from torch import Tensor
 from sparseml.pytorch.sparsification.pruning.sampling.held_out import Batch, count_samples
 
 
-def output_probe(batch: Batch, each: bool, entropy: Sequence[int]) -> Callable[[Any, Any], Tensor]:
-    """Return a function like a loss: the sum of a model's outputs, each with a random sign.
+def probe_outputs(output: Any, batch: Batch, each: bool, entropy: Sequence[int]) -> Tensor:
+    """Return the sum of a model's outputs, each with a random sign; a scalar, like a loss.
 
-    Of an output it takes a tensor; the first entry of a tuple; of a mapping all scores (``logits``
-    in the name), or else all tensors but the loss. Tokens that the batch's ``attention_mask``
-    leaves out do not count. It raises a RuntimeError for an output without floating point.
-
-    :param batch: that the output will be of
+    :param output: a tensor; a tuple or list, of which the first tensor counts that is no scalar; or
+        a mapping, of which all scores count (``logits`` in the name) or else all tensors but the
+        loss
+    :param batch: that it is of; tokens that its ``attention_mask`` leaves out do not count
     :param each: whether each sample gives a gradient; then it is a mean over samples, as losses
         are. Else the gradient of n samples is that of one times the root of n, as n independent
         ones add up to, so that its products with itself have the same mean
     :param entropy: the same numbers give the same signs
+    :raises RuntimeError: for an output without tensors of floating point
     """
+    parts = _scores(output)
+    if not parts:
+        raise RuntimeError(
+            "gradients_of: outputs needs a model that returns a tensor of floating point, or a "
+            f"tuple or mapping with one, found {type(output).__name__}; use gradients_of: loss"
+        )
     samples = count_samples(batch)
-    scale = 1 / (samples if each else math.sqrt(samples))
-    seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
-
-    def probe(output: Any, _target: Any) -> Tensor:
-        parts = _scores(output)
-        if not parts:
-            raise RuntimeError(
-                "gradients_of: outputs needs a model that returns a tensor of floating point, or a "
-                f"tuple or mapping with one, found {type(output).__name__}; use gradients_of: loss"
-            )
-        generator = torch.Generator(parts[0].device).manual_seed(seed)
-        mask = batch[1].get("attention_mask")
-        sums = [_combined(part.float(), mask, generator) for part in parts]
-        return torch.stack(sums).sum() * scale
-
-    return probe
+    generator = torch.Generator(parts[0].device)
+    generator.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
+    mask = batch[1].get("attention_mask")
+    sums = [_combined(part.float(), mask, generator) for part in parts]
+    return torch.stack(sums).sum() / (samples if each else math.sqrt(samples))
 
 
 def _scores(output: Any) -> list[Tensor]:
-    if isinstance(output, tuple):
-        output = output[0] if output else None
-    if not isinstance(output, Mapping):
-        output = {"": output}
-    found = {
-        str(name): value
-        for name, value in output.items()
-        if isinstance(value, Tensor) and value.is_floating_point() and name != "loss"
-    }
-    scores = [value for name, value in found.items() if "logits" in name]
-    return scores or list(found.values())
+    if isinstance(output, (tuple, list)):
+        return [one for one in output if _is_score(one)][:1]
+    named = dict(output) if isinstance(output, Mapping) else {"": output}
+    found = {str(name): value for name, value in named.items() if _is_score(value)}
+    return [value for name, value in found.items() if "logits" in name] or list(found.values())
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 0
 
 
 def _combined(output: Tensor, mask: Any, generator: torch.Generator) -> Tensor:
