@@ -177,7 +177,8 @@ def readers(arena: Any, halfway: Path) -> Iterator[Reader]:
         yield Reader("resume", halfway, texts, resume, "out", undisturbed)
     if isinstance(attacked, (Training, Glue)):
         texts = ("out/**/*.json*", "out/**/*.yaml", "out/**/*.csv", "out/**/*.safetensors")
-        yield Reader("report", arena.place, texts, _report, times=3)
+        often = 110 if type(attacked) is Training else 3  # of each text that runs write
+        yield Reader("report", arena.place, texts, _report, times=often)
         yield Reader("recipe check", arena.place, ("out/**/recipe.yaml",), _check, times=20)
     if isinstance(attacked, Glue):
         files = ("out/checkpoint-*/*.pt", "out/checkpoint-*/*.safetensors")
