@@ -110,7 +110,8 @@ def methods_of(settings: Mapping[str, Any], model: str) -> dict[str, Method]:
         "damp": settings["damp"],
         "fisher_block_size": size,
     }
-    if "gradients_of" in settings:
+    tuned = "gradients_of" in settings
+    if tuned:
         fisher["gradients_of"] = settings["gradients_of"]
     batches = {**fisher, "global_sparsity": True}
     if "single_gradients" in settings:
@@ -118,14 +119,18 @@ def methods_of(settings: Mapping[str, Any], model: str) -> dict[str, Method]:
     together = {**fisher, "global_sparsity": True}
     fast = {**fisher, "damp": settings["fast_cap_relative_damp"]}
     joint = {**together, "weight_update": "joint"}
-    cap, obs = CAPruningModifier, OBSPruningModifier
+    cap, obs, fast_cap = CAPruningModifier, OBSPruningModifier, FastCAPruningModifier
+    whole = {**fast, "fisher": "both", "ranking": "elimination", "weight_update": "joint"}
+    whole["global_sparsity"] = True
+    rows = "FastCAP, inputs and gradients, elimination, joint, global"
     gw = partial(GWProdPruningModifier, num_grads=NUM_GRADS, global_sparsity=True)
     return {
         "global_magnitude": Method("magnitude, global", GlobalMagnitudePruningModifier, False),
         "cap": Method("CAP", partial(cap, **together)),
         "obs": Method("OBS", partial(obs, **together)),
         "obs_joint": Method("OBS, joint update", partial(obs, **joint)),
-        "fast_cap": Method("FastCAP", partial(FastCAPruningModifier, **fast)),
+        "fast_cap": Method("FastCAP", partial(fast_cap, **fast)),
+        **({"fast_cap_rows": Method(rows, partial(fast_cap, **whole))} if tuned else {}),
         "mfac": Method("M-FAC", partial(MFACPruningModifier, **batches)),
         "magnitude": Method("magnitude, uniform", MagnitudePruningModifier, False),
         "gw": Method("gradient x weight", gw),
@@ -135,9 +140,11 @@ def methods_of(settings: Mapping[str, Any], model: str) -> dict[str, Method]:
 
 
 METHODS = methods_of(SETTINGS, "resnet20")
-ROW_ORDER = (
-    "magnitude global_magnitude gw mfac obs obs_joint obs_x8 fast_cap cap cap_x5".split()  # noqa: SIM905
-)
+TUNED_METHODS = methods_of(TUNED_SETTINGS, "resnet20")
+ROW_ORDER = [
+    *("magnitude global_magnitude gw mfac obs obs_joint obs_x8".split()),  # noqa: SIM905
+    *("fast_cap fast_cap_rows cap cap_x5".split()),  # noqa: SIM905
+]
 
 
 def arguments() -> Namespace:
@@ -145,13 +152,14 @@ def arguments() -> Namespace:
     parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--data-dir", default=os.environ.get("SPARSEML_DATA", "data"))
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="*", choices=list(TUNED_METHODS))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--sparsities", type=float, nargs="*", default=list(TELLING_FIRST))
     parser.add_argument("--tuned", action="store_true", help="by today's defaults")
     parser.add_argument("--quick", action="store_true", help="80%% and 90%%, seed 0, few images")
     add_flags(parser, "cifar_one_shot_study")
     args = parser.parse_args()
+    args.methods = args.methods or list(TUNED_METHODS if args.tuned else METHODS)
     if args.quick:
         args.seeds, args.sparsities = args.seeds[:1], [s for s in args.sparsities if s >= 0.8]
     return args
@@ -171,7 +179,7 @@ def main() -> None:
             for seed in args.seeds
             for name in args.models
             for method in args.methods
-            if METHODS[method].samples or seed == 0
+            if TUNED_METHODS[method].samples or seed == 0
         ]
         left = [len(results.missing(*job, args.sparsities)) for job in jobs]
         results.tell(len(jobs) * len(args.sparsities), sum(left))
@@ -185,7 +193,8 @@ def main() -> None:
 
 def render(results: StudyResults, tuned: bool) -> None:
     """Write the table and the plot; for the committed results those of the documentation."""
-    titles = {name: METHODS[name].title for name in ROW_ORDER}
+    methods = TUNED_METHODS if tuned else METHODS
+    titles = {name: methods[name].title for name in ROW_ORDER if name in methods}
     if not tuned:
         results.show(MODELS, titles, SPARSITIES, PAGE, PICTURE, NOTES)
     elif rows := results.rows():

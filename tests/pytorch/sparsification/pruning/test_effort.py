@@ -65,6 +65,10 @@ class TestEffort:
         modifier = _modifier(kind, num_grads=7, effort=effort)
         for name, value in PRESETS[effort].items():
             assert getattr(modifier, name, value) == value
+        if kind is FastCAPruningModifier:
+            whole_rows = ("both", "elimination", "joint")
+            found = (modifier.fisher, modifier.ranking, modifier.weight_update)
+            assert (found == whole_rows) == (effort == "best")
         again = ScheduledModifierManager.from_yaml(f"modifiers:\n  - {modifier}")
         assert str(again.modifiers[0]) == str(modifier)
 

@@ -84,7 +84,8 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
         ``joint``, the best weights of whole rows for the mask (one Cholesky factor for each row)
     :param gradients_of: as of :class:`OBSPruningModifier`
     :param effort: ``fast``, ``balanced`` or ``best``: sets num_grads, fisher_samples, gradients_of,
-        fisher_block_size and damp, whatever is said of them beside
+        fisher_block_size and damp, whatever is said of them beside; ``best`` also fisher, ranking
+        and weight_update, which takes long where rows have thousands of weights
     :raises ValueError: for a field out of its range
     """
 

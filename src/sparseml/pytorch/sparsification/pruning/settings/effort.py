@@ -25,6 +25,16 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 What they give and cost is measured by ``benchmarks/effort.py``; they were chosen before.
 """
+_WHOLE_ROWS = {"fisher": "both", "ranking": "elimination", "weight_update": "joint"}
+"""Beside the values of ``best``, for what keeps one matrix for all rows of a weight."""
+
+
+def meant_by(effort: str | None, kind: type) -> dict[str, Any]:
+    """Return the values that an effort stands for, of those fields that a modifier's class has."""
+    values = PRESETS.get(effort or "", {})
+    if effort == "best" and hasattr(kind, "ranking"):
+        values = values | _WHOLE_ROWS
+    return {name: value for name, value in values.items() if hasattr(kind, name)}
 
 
 def as_effort(name: str, value: Any) -> str | None:
@@ -38,9 +48,9 @@ class _Effort(Property):
     def _keep(self, modifier: Any, value: Any) -> None:
         old: str | None = getattr(modifier, "_effort", None)
         super()._keep(modifier, value)
-        new, kind = PRESETS.get(modifier._effort or "", {}), type(modifier)
-        here = {name: getattr(modifier, name) for name in new if hasattr(kind, name)}
-        meant = PRESETS.get(old or "", {})
+        kind = type(modifier)
+        new, meant = meant_by(modifier._effort, kind), meant_by(old, kind)
+        here = {name: getattr(modifier, name) for name in new}
         over = [
             f"{name}: {value}"
             for name, value in here.items()
@@ -61,7 +71,6 @@ def set_effort(modifier: Any, effort: str | None) -> bool:
     """Give a modifier the values that an effort stands for; whether it has any of them."""
     if not hasattr(type(modifier), "effort"):
         return False
-    for name, value in PRESETS.get(effort or "", {}).items():
-        if hasattr(type(modifier), name):
-            setattr(modifier, name, value)
+    for name, value in meant_by(effort, type(modifier)).items():
+        setattr(modifier, name, value)
     return True
