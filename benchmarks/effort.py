@@ -4,7 +4,7 @@
 
 Prunes small networks by CAP, without training: each of the presets of ``effort``, and variations of
 one number at a time around ``balanced``. Costs are seconds of one thread, whatever else the machine
-does, and the training images that were drawn; accuracies are those of the first test images, with
+does, and the training images that were drawn, those kept out to judge included; accuracies are those of the first test images, with
 the statistics of batch norms as they were or measured anew on training images, whichever is higher.
 
 What is found goes to ``results/effort.json``, point by point, and to ``docs/images/effort.svg``;
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -55,16 +56,17 @@ def measure(name: str, sparsity: float, fields: dict[str, Any], tests: int) -> d
     given = sampler(data, size)
     drawn = 0
 
-    def counted(output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def counted() -> Iterator[Any]:
         nonlocal drawn
-        drawn += len(labels) if torch.is_grad_enabled() else 0
-        return nn.functional.cross_entropy(output, labels)
+        for batch in given["data_loader_builder"]():
+            drawn += len(batch[2])
+            yield batch
 
     when = {"start_epoch": 0.0, "end_epoch": 1.0, "update_frequency": 1.0}
     goal = {"init_sparsity": sparsity, "final_sparsity": sparsity, "global_sparsity": True}
     modifier = CAPruningModifier(params=params_to_prune(model), **when, **goal, **fields)
     start = time.process_time()
-    modifier.initialize(model, float("inf"), grad_sampler={**given, "loss_fn": counted})
+    modifier.initialize(model, float("inf"), grad_sampler={**given, "data_loader_builder": counted})
     seconds = time.process_time() - start
     modifier.finalize(model)
     found = {"kept": accuracy(model, test)}
