@@ -4,8 +4,9 @@
 
 Prunes small networks by CAP, without training: each of the presets of ``effort``, and variations of
 one number at a time around ``balanced``. Costs are seconds of one thread, whatever else the machine
-does, and the training images that were drawn, those kept out to judge included; accuracies are those of the first test images, with
-the statistics of batch norms as they were or measured anew on training images, whichever is higher.
+does, and the training images that were drawn, those kept out to judge included; accuracies are
+those of the first test images, with the statistics of batch norms as they were or measured anew on
+training images, whichever is higher.
 
 What is found goes to ``results/effort.json``, point by point, and to ``docs/images/effort.svg``;
 ``--draw`` only draws. Points that are there are not measured again, except with ``--again``.

@@ -76,7 +76,8 @@ def _restore(
         if not counts or not key or f"{name}.{key}.weight" in tolerated:
             continue
         axis = tensor_axes(layer)["weight"].index(OUTPUTS)
-        old, new = layer.weight.shape, shapes.get(f"{name}.{key}.weight")
+        old: Any = layer.weight.shape
+        new = shapes.get(f"{name}.{key}.weight")
         if new is not None and len(new) == len(old) and new[axis] < old[axis]:
             raise CheckpointError(
                 f"{path}: {name}.{key} has {new[axis]} outputs, {old[axis]} in the model, and "

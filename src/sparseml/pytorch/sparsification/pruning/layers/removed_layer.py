@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.overrides import TorchFunctionMode
 
 from sparseml.pytorch.nn import Identity
@@ -71,7 +72,7 @@ class RemovedLayer(Identity):
         values = in_order(self._outlines[0], kwargs)
         return next((value for value in values if isinstance(value, Tensor)), values[0])
 
-    @torch._disable_dynamo  # type: ignore[untyped-decorator]  # loads no compiler before it is called
+    @_disable_dynamo  # unlike torch.compiler.disable it loads no compiler before it is called
     def _learn(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Form:
         tracing = torch._C._get_tracing_state()
         torch._C._set_tracing_state(None)  # type: ignore[attr-defined]  # this is no part of it
