@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a system that cannot fork")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="a system that cannot fork"),
+    pytest.mark.usefixtures("warm"),
+]
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 

@@ -12,7 +12,10 @@ from types import ModuleType
 import pytest
 import torch
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a system that cannot fork")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="a system that cannot fork"),
+    pytest.mark.usefixtures("warm"),
+]
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 

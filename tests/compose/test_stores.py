@@ -234,6 +234,7 @@ def test_claims_lapse_when_nobody_holds_them(tmp_path):
     assert claims.take("a", "3")
 
 
+@pytest.mark.usefixtures("warm")
 def test_property_6_and_7_workers_race_and_agree(tmp_path, origin, weights):
     """Two processes tune what one does, each block once, to the same bits."""
     wanted = [uniform("a", 0.5, LINEAR), uniform("b", 0.25, LINEAR[:1])]
@@ -325,6 +326,7 @@ tune(TuneJob(store, {model!r}, {data!r}, settings, weights, batch_size=8, thread
 """
 
 
+@pytest.mark.usefixtures("warm")
 @pytest.mark.slow
 def test_property_15_a_process_that_is_killed_is_resumed(tmp_path, origin, weights):
     plan = make_plan(
