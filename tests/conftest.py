@@ -318,6 +318,8 @@ def _forget() -> None:
     handler = "torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler"
     if elastic := sys.modules.get(handler):
         elastic.Popen = subprocess.Popen
+    if pools := sys.modules.get("concurrent.futures.thread"):
+        pools._threads_queues.clear()
     if state := sys.modules.get("accelerate.state"):
         for kind in (state.PartialState, state.AcceleratorState, state.GradientState):
             kind._shared_state.clear()

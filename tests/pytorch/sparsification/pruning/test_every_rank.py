@@ -47,9 +47,10 @@ def start(*arguments):
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
+def ranks(tmp_path_factory, warmly):
     folder = tmp_path_factory.mktemp("ranks")
-    processes = start(folder)
+    with warmly():
+        processes = start(folder)
     errors = [process.communicate(timeout=240)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
