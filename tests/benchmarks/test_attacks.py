@@ -13,10 +13,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="a system that cannot fork"),
-    pytest.mark.usefixtures("warm"),
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a system that cannot fork")
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 

@@ -12,10 +12,7 @@ from types import ModuleType
 import pytest
 import torch
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="a system that cannot fork"),
-    pytest.mark.usefixtures("warm"),
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a system that cannot fork")
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
