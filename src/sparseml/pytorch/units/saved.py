@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sparseml.pytorch.units.attributes import constants_of, sizes_of
-from sparseml.pytorch.units.origins import origins_of, set_origins
+from sparseml.pytorch.units.origins import attributes_of, origins_of, set_origins
 from sparseml.pytorch.units.slim_attention import SlimAttention, make_slim
 from sparseml.pytorch.utils.model import load_model_state, save_model
 from sparseml.pytorch.utils.names import canonical_named_modules, unwrap_module
@@ -39,11 +39,9 @@ def structure_of(model: nn.Module) -> dict[str, Any]:
         ``units``, what there was before units went (see :mod:`~sparseml.pytorch.units.origins`)
     """
     model = unwrap_module(model, root=True)
-    modules = canonical_named_modules(model)
-    attributes = {name: {**sizes_of(one), **constants_of(one)} for name, one in modules}
     return {
         "shapes": {name: list(tensor.shape) for name, tensor in model.state_dict().items()},
-        "attributes": {name: found for name, found in attributes.items() if found},
+        "attributes": attributes_of(model),
         "units": origins_of(model),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,12 +22,6 @@ _Make = Callable[[Tensor], Tensor]
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-@cache
-def _keep_compiler_out() -> None:
-    # not a decorator in the class: this loads the compiler, which takes longer than torch itself
-    RemovedLayer._learn = torch.compiler.disable(RemovedLayer._learn)  # type: ignore[method-assign]
-
-
 class RemovedLayer(Identity):
     """Hands on the first input of a layer, in the form in which the layer would give its output.
 
@@ -39,11 +33,6 @@ class RemovedLayer(Identity):
     :param layer: that is taken out; it is neither kept nor changed
     :param name: of the layer, for messages
     """
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> RemovedLayer:
-        """Keep the compiler out of what is asked of the layer, also in a copy from another run."""
-        _keep_compiler_out()
-        return super().__new__(cls)
 
     def __init__(self, layer: nn.Module, name: str) -> None:
         super().__init__()
@@ -82,6 +71,7 @@ class RemovedLayer(Identity):
         values = in_order(self._outlines[0], kwargs)
         return next((value for value in values if isinstance(value, Tensor)), values[0])
 
+    @torch._disable_dynamo  # type: ignore[untyped-decorator]  # loads no compiler before it is called
     def _learn(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Form:
         tracing = torch._C._get_tracing_state()
         torch._C._set_tracing_state(None)  # type: ignore[attr-defined]  # this is no part of it
