@@ -244,7 +244,7 @@ def test_property_6_and_7_workers_race_and_agree(tmp_path, origin, weights):
     for workers in (1, 2):
         store = BlockStore(tmp_path / f"store{workers}")
         store.adopt(plan)
-        job = TuneJob(str(store.folder), MODEL, DATA, TuningSettings(epochs=60), weights,
+        job = TuneJob(str(store.folder), MODEL, DATA, TuningSettings(epochs=15), weights,
                       batch_size=8, workers=workers, threads=1)  # fmt: skip
         tune(job, lambda _: None)
         finished = store.ledger.events("finished")
