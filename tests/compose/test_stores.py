@@ -326,7 +326,6 @@ tune(TuneJob(store, {model!r}, {data!r}, settings, weights, batch_size=8, thread
 """
 
 
-@pytest.mark.usefixtures("warm")
 @pytest.mark.slow
 def test_property_15_a_process_that_is_killed_is_resumed(tmp_path, origin, weights):
     plan = make_plan(

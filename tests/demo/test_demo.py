@@ -34,11 +34,10 @@ def smoke(out: Path, seed: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, warmly: Any) -> tuple[Path, str]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Where a smoke run left its results, and what it printed."""
     out = tmp_path_factory.mktemp("demo") / "out"
-    with warmly():
-        return out, smoke(out, seed=0)
+    return out, smoke(out, seed=0)
 
 
 def results(out: Path) -> list[dict[str, Any]]:
@@ -156,7 +155,6 @@ def test_saved_models_are_the_measured_ones(
         assert tensor_list_sparsity(pruned) == pytest.approx(result["sparsity"])
 
 
-@pytest.mark.usefixtures("warm")
 def test_the_same_seed_gives_the_same_digits(finished: tuple[Path, str], tmp_path: Path) -> None:
     smoke(tmp_path / "again", seed=0)
     again = [result["accuracy"] for result in results(tmp_path / "again")]

@@ -119,7 +119,7 @@ def images() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def start_ranks(warmly: Any) -> Callable[[str, int, Path], Callable[[], list[Any]]]:
+def start_ranks() -> Callable[[str, int, Path], Callable[[], list[Any]]]:
     """Run a script in several processes; call what comes back for what each of them has saved.
 
     Rank ``r`` of ``n`` gets a folder as its argument and saves to ``<n>-<r>.pt`` in it.
@@ -131,16 +131,15 @@ def start_ranks(warmly: Any) -> Callable[[str, int, Path], Callable[[], list[Any
             port = free.getsockname()[1]
         common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
         common = {**os.environ, **common, "WORLD_SIZE": str(world)}
-        with warmly():
-            processes = [
-                subprocess.Popen(
-                    [sys.executable, "-c", script, str(folder)],
-                    env={**common, "RANK": str(rank)},
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-                for rank in range(world)
-            ]
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", script, str(folder)],
+                env={**common, "RANK": str(rank)},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(world)
+        ]
 
         def results() -> list[Any]:
             for process in processes:

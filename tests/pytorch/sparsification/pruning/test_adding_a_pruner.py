@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("warm")
-
 PAGE = Path(__file__).parents[4] / "docs" / "adding_a_pruner.md"
 LIMITS = {"relative": 15, "running_saliency": 60, "obd": 40}
 

@@ -47,10 +47,9 @@ def start(*arguments):
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory, warmly):
+def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    with warmly():
-        processes = start(folder)
+    processes = start(folder)
     errors = [process.communicate(timeout=240)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
@@ -84,7 +83,6 @@ def test_sharded_parameters_get_the_masks_of_one_process(ranks, kind):
         assert torch.equal(one == 0, value == 0)
 
 
-@pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("how", ["killed", "stuck"])
 def test_one_that_fails_does_not_leave_the_others_waiting(tmp_path, how):
     survivor, failing = start(tmp_path, how)
