@@ -66,6 +66,7 @@ def test_unknown_subcommand() -> None:
     assert "chek" in done.stderr
 
 
+@pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("command", [["check"], ["check", "--all"], ["show"], ["check", "--json"]])
 def test_letters_that_the_terminal_lacks(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "recipe.yaml").write_text(

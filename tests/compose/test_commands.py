@@ -11,6 +11,8 @@ from sparseml.cli import main
 
 from .conftest import ATTENTION, DATA, LINEAR, MODEL
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 RECIPE = """
 modifiers:
   - !MagnitudePruningModifier

@@ -234,6 +234,7 @@ def test_claims_lapse_when_nobody_holds_them(tmp_path):
     assert claims.take("a", "3")
 
 
+@pytest.mark.usefixtures("warm")
 def test_property_6_and_7_workers_race_and_agree(tmp_path, origin, weights):
     """Two processes tune what one does, each block once, to the same bits."""
     wanted = [uniform("a", 0.5, LINEAR), uniform("b", 0.25, LINEAR[:1])]
@@ -243,7 +244,7 @@ def test_property_6_and_7_workers_race_and_agree(tmp_path, origin, weights):
     for workers in (1, 2):
         store = BlockStore(tmp_path / f"store{workers}")
         store.adopt(plan)
-        job = TuneJob(str(store.folder), MODEL, DATA, TuningSettings(epochs=60), weights,
+        job = TuneJob(str(store.folder), MODEL, DATA, TuningSettings(epochs=15), weights,
                       batch_size=8, workers=workers, threads=1)  # fmt: skip
         tune(job, lambda _: None)
         finished = store.ledger.events("finished")

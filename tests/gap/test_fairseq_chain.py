@@ -16,7 +16,7 @@ from sparseml.gap.child import read_weights
 from sparseml.run.masks import read_masks
 
 pytest.importorskip("fairseq")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm")]
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -37,7 +37,7 @@ def call(*words, cwd):
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
+def corpus(tmp_path_factory, warmly):
     """A folder of fairseq-preprocess; no two sentences have the same length, so no batch differs
     by the seed."""
     folder = tmp_path_factory.mktemp("corpus")
@@ -45,11 +45,9 @@ def corpus(tmp_path_factory):
         for side, letter in {"en": "a", "de": "b"}.items():
             lines = [" ".join(f"{letter}{n % 5}" for n in range(length)) for length in lengths]
             (folder / f"{split}.{side}").write_text("\n".join(lines) + "\n")
-    done = call(
-        "-m", "fairseq_cli.preprocess", "-s", "en", "-t", "de", "--trainpref", "train",
-        "--validpref", "valid", "--destdir", "bin", "--joined-dictionary", "--workers", "1",
-        cwd=folder,
-    )  # fmt: skip
+    words = "-s en -t de --trainpref train --validpref valid --destdir bin --joined-dictionary"
+    with warmly():
+        done = call("-m", "fairseq_cli.preprocess", *words.split(), "--workers", "1", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "bin"
 

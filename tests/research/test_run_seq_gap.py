@@ -11,6 +11,8 @@ import pytest
 
 from sparseml.fairseq import USER_DIR
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "research" / "run_seq_gap.py"
 CHILD = "child {recipe} {output} {seed} {epochs} {lr}"

@@ -160,7 +160,7 @@ def call(
 
 
 @pytest.fixture
-def start(workplace: Path) -> Callable[..., subprocess.Popen[str]]:
+def start(workplace: Path, warm: None) -> Callable[..., subprocess.Popen[str]]:
     """Start a script in the workplace, in as many processes as given."""
 
     def start(script: str, *flags: Any, processes: int = 1) -> subprocess.Popen[str]:

@@ -163,7 +163,9 @@ def test_before_the_first_checkpoint_messages_do_not_point_at_each_other(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
 @pytest.mark.parametrize("broken", ["pipe", "full"])
-def test_a_run_goes_on_when_nobody_reads_what_it_tells(given: list[Any], broken: str) -> None:
+def test_a_run_goes_on_when_nobody_reads_what_it_tells(
+    given: list[Any], warmly: Any, broken: str
+) -> None:
     script = Path(__file__).resolve().parents[2] / "research" / SCRIPT
     words = [sys.executable, script, *given, "--epochs", 1, "--recipe-args", "epochs=1"]
     words = list(map(str, words))
@@ -173,9 +175,10 @@ def test_a_run_goes_on_when_nobody_reads_what_it_tells(given: list[Any], broken:
             done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, env=environment)
             status, error = done.returncode, done.stderr
     else:
-        process = subprocess.Popen(
-            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-        )
+        with warmly():
+            process = subprocess.Popen(
+                words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+            )
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         error, status = process.stderr.read(), process.wait()

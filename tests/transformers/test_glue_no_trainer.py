@@ -440,6 +440,7 @@ def _launch(folder: Path, processes: int, flags: list[str]) -> Path:
     return out
 
 
+@pytest.mark.usefixtures("warm")
 @pytest.mark.slow
 @pytest.mark.parametrize("weight", ["0", "2"])
 def test_two_processes_equal_one(tmp_path: Path, weight: str) -> None:

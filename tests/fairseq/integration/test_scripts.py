@@ -16,6 +16,8 @@ import pytest
 import sacrebleu
 import torch
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 Load = Callable[[str], ModuleType]
 Flags = Callable[..., list[str]]
 SMALL = (

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import sparseml
@@ -44,12 +45,13 @@ def _run(words: list[str], folder: Path) -> str:
     return done.stdout
 
 
-def test_as_documented(fairseq: Any, corpus: Path) -> None:
+def test_as_documented(fairseq: Any, corpus: Path, warmly: Any) -> None:
     """Preprocess, train with a report, and translate."""
     folder: Path = fairseq.folder
     prefs = f"--trainpref {corpus}/train --validpref {corpus}/valid --testpref {corpus}/test"
     preprocess = f"{BIN}/fairseq-preprocess -s de -t en {prefs} --destdir bin --joined-dictionary"
-    _run(preprocess.split(), folder)
+    with warmly():
+        _run(preprocess.split(), folder)
     user_dir = _run([sys.executable, "-m", "sparseml.fairseq"], folder).strip()
     flags = f"{fairseq.model} {fairseq.learning} --cpu --max-tokens 150 --max-epoch 3"
     recipe = f"--user-dir {user_dir} --sparseml-recipe gap.yaml --sparseml-output run"
@@ -62,6 +64,7 @@ def test_as_documented(fairseq: Any, corpus: Path) -> None:
     assert said.count("\nH-") == 4
 
 
+@pytest.mark.usefixtures("warm")
 def test_two_processes_are_one(fairseq: Any) -> None:
     """After every boundary the ranks have the same weights, and those of one process."""
     folder: Path = fairseq.folder

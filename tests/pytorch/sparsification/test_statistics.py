@@ -398,6 +398,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.usefixtures("warm")
 def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(8, 16, 3, 4, 4, generator=generator)

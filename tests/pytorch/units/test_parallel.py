@@ -52,6 +52,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.usefixtures("warm")
 def test_distributed_training_is_not_broken_silently(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 WORKER = Path(__file__).with_name("one_of_two.py")
 
 

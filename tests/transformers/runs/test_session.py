@@ -234,6 +234,7 @@ def test_gradients_of_parts_of_pieces(
     assert whole.evaluate(whole.model) == parts.evaluate(parts.model)
 
 
+@pytest.mark.usefixtures("warm")
 def test_two_processes_evaluate_as_one(
     call: Any, folders: dict[str, Path], sentiment: Path
 ) -> None:

@@ -60,10 +60,10 @@ def select_params(
             )
         found = [one for one in found if id(one.param) not in out]
     if strict and not found:
-        reasons = [f"{name}: {reason}" for name, reason in left_out(module, entries).items()]
-        why = f"; {few(reasons, between='; ')}" if reasons else ""
+        reasons = [f"{name}: {why}" for name, why in left_out(module, entries).items()]
+        told = f"; {few(reasons, between='; ')}" if reasons else ""
         raise ValueError(
-            f"params {shown(params)} select no parameter of the {type(module).__name__}{why}"
+            f"params {shown(params)} select no parameter of the {type(module).__name__}{told}"
         )
     return found
 

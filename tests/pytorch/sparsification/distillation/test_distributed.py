@@ -10,7 +10,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
+pytestmark = [
+    pytest.mark.skipif(not dist.is_available(), reason="torch without distributed"),
+    pytest.mark.usefixtures("warm"),
+]
 
 WORKER = """
 import sys, torch, torch.distributed as dist

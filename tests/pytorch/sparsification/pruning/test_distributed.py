@@ -60,6 +60,7 @@ if world > 1:
 """
 
 
+@pytest.mark.usefixtures("warm")
 def test_two_processes_equal_one(start_ranks, tmp_path):
     pair, single = start_ranks(WORKER, 2, tmp_path), start_ranks(WORKER, 1, tmp_path)
     (first, second), (alone,) = pair(), single()

@@ -134,6 +134,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.usefixtures("warm")
 def test_two_processes_choose_and_end_alike(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
