@@ -7,8 +7,9 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from _attack_outcome import outcome, unlike
 from _attacked_runs import Attacked, Fairseq, Glue, Loop, Training, script
@@ -87,7 +88,7 @@ class Reader:
     :param read: to be called in a workplace, in a process that has read others; returns the exit
         status
     :param left: what it writes that can be compared, below the workplace; None for nothing
-    :param expected: that of the whole files
+    :param expected: returns what it writes there after reading the whole files
     :param times: how often to damage each file by chance
     """
 
@@ -96,13 +97,13 @@ class Reader:
     patterns: tuple[str, ...]
     read: Callable[[], int]
     left: str | None = None
-    expected: dict[str, Any] | None = None
+    expected: Callable[[], dict[str, Any]] = dict
     times: int = 1
 
     @property
     def weights(self) -> bool:
         """Return whether weights are read, which must never be wrong without a word."""
-        return self.expected is not None
+        return self.left is not None
 
     def files(self) -> list[Path]:
         """Return the files to damage, sorted."""
@@ -122,10 +123,10 @@ class Reader:
 
         :param unread: a file that is as it was damaged, so that nobody has gone on from it
         """
-        assert self.expected is not None and self.left is not None
-        found = outcome(place / self.left, parts=False, only=_WEIGHTS)
-        weights = [name for name in self.expected if name.endswith(_WEIGHTS)]
-        places = {name: unlike(found.get(name), self.expected[name]) for name in weights}
+        assert self.left is not None
+        found, expected = outcome(place / self.left, parts=False, only=_WEIGHTS), self.expected()
+        weights = [name for name in expected if name.endswith(_WEIGHTS)]
+        places = {name: unlike(found.get(name), expected[name]) for name in weights}
         return [
             f"silently other {name}{at[:200]}"
             for name, at in places.items()
@@ -142,19 +143,27 @@ def readers(arena: Any, halfway: Path) -> Iterator[Reader]:
     attacked: Attacked = arena.attacked
 
     def compared(reader: Reader) -> Reader:
-        """Give a reader what it finds in whole files."""
-        place = arena.new_place(reader.place)
-        ended = arena.process(place, reader.read)
-        if ended.status:
-            sys.exit(f"{reader.name} fails with whole files:\n{ended.error}")
-        reader.expected = outcome(place / str(reader.left), only=_WEIGHTS)
+        """Give a reader what it finds in whole files, once that is asked for."""
+
+        @cache
+        def expected() -> dict[str, Any]:
+            place = arena.new_place(reader.place)
+            ended = arena.process(place, reader.read)
+            if ended.status:
+                sys.exit(f"{reader.name} fails with whole files:\n{ended.error}")
+            return outcome(place / str(reader.left), only=_WEIGHTS)
+
+        reader.expected = expected
         return reader
 
     def resume() -> int:
         return attacked.run(resume=True)
 
+    def undisturbed() -> dict[str, Any]:
+        return cast("dict[str, Any]", arena.expected)
+
     if isinstance(attacked, Loop):
-        yield Reader("resume", halfway, ("out/last.pth",), resume, "out", arena.expected, 130)
+        yield Reader("resume", halfway, ("out/last.pth",), resume, "out", undisturbed, 130)
         model = ("out/model.safetensors",)
         yield compared(Reader("model", arena.place, model, _read_model, "read", times=130))
         place = arena.new_place()
@@ -163,12 +172,13 @@ def readers(arena: Any, halfway: Path) -> Iterator[Reader]:
         return
     if attacked.RESUMES:
         weights = ("out/**/*last*.p*", "out/checkpoint-*/*")
-        yield Reader("resume", halfway, weights, resume, "out", arena.expected)
+        yield Reader("resume", halfway, weights, resume, "out", undisturbed)
         texts = ("out/run/*.json*", "out/run/*.yaml", "out/run/*.csv")
-        yield Reader("resume", halfway, texts, resume, "out", arena.expected)
+        yield Reader("resume", halfway, texts, resume, "out", undisturbed)
     if isinstance(attacked, (Training, Glue)):
         texts = ("out/**/*.json*", "out/**/*.yaml", "out/**/*.csv", "out/**/*.safetensors")
-        yield Reader("report", arena.place, texts, _report, times=3)
+        often = 110 if type(attacked) is Training else 3  # of each text that runs write
+        yield Reader("report", arena.place, texts, _report, times=often)
         yield Reader("recipe check", arena.place, ("out/**/recipe.yaml",), _check, times=20)
     if isinstance(attacked, Glue):
         files = ("out/checkpoint-*/*.pt", "out/checkpoint-*/*.safetensors")

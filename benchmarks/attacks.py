@@ -1,6 +1,6 @@
 """Whether a run that is hit at its worst moments ends as if it had not been, once it goes on.
 
-    python benchmarks/attacks.py [--kinds NAME ...] [--attacks NAME ...] [--every N]
+    python benchmarks/attacks.py [--kinds NAME ...] [--attacks NAME ...] [--every N ...]
         [--log FILE] [--seconds S] [--no-result]
 
 Each of five tiny trainings is killed at every stage of every file that it writes, meets a disk that
@@ -28,6 +28,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -136,18 +137,23 @@ def in_memory() -> Iterator[Path]:
         yield Path(os.environ[DISK])
         return
     with tempfile.TemporaryDirectory() as place:
-        mount = f'mount -t tmpfs -o size={_MEMORY} none "$0" && exec "$@"'
-        begin = ["unshare", "-Urm", "bash", "-c", mount, place]
-        try:
-            able = not subprocess.run([*begin, "true"], capture_output=True).returncode
-        except OSError:
-            able = False
-        if able:
-            environment = {**os.environ, DISK: place}
-            sys.exit(
-                subprocess.run([*begin, sys.executable, *sys.argv], env=environment).returncode
-            )
+        if begin := on_small_disk(place):
+            sys.exit(subprocess.run([*begin, sys.executable, *sys.argv]).returncode)
         yield Path(place)
+
+
+def on_small_disk(place: str) -> list[str]:
+    """Return the words that begin a command which has a small disk in memory at a place.
+
+    :return: none where the system does not let a user mount one
+    """
+    mount = f'mount -t tmpfs -o size={_MEMORY} none "$0" && exec env {DISK}="$0" "$@"'
+    begin = ["unshare", "-Urm", "bash", "-c", mount, place]
+    try:
+        able = not subprocess.run([*begin, "true"], capture_output=True).returncode
+    except OSError:
+        able = False
+    return begin if able else []
 
 
 def load(names: Sequence[str]) -> list[type[Attacked]]:
@@ -217,7 +223,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kinds", nargs="+", default=names, choices=names)
     parser.add_argument("--attacks", nargs="+", default=[*ATTACKS], choices=ATTACKS)
-    parser.add_argument("--every", type=int, default=1, help="take only every N-th of the attacks")
+    parser.add_argument(
+        "--every",
+        type=int,
+        nargs="+",
+        default=[1],
+        metavar="N",
+        help="take only every N-th of the attacks; several are for one kind each",
+    )
     parser.add_argument(
         "--log", type=Path, help="where what is done is kept, and not done again: JSON lines"
     )
@@ -226,6 +239,7 @@ def main() -> None:
     parser.add_argument("--no-result", action="store_true", help="write no file of results")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    every = dict(zip(options.kinds, cycle(options.every), strict=False))
     log, end = Log(options.log, options.again), time.monotonic() + options.seconds
     for root in in_memory():
         for kind in load(options.kinds):
@@ -236,7 +250,7 @@ def main() -> None:
             for name in options.attacks:
                 cell = kind.NAME, name
                 if time.monotonic() < end:
-                    attack(arena, cell, planned(arena, cell, options.every, log), log, end)
+                    attack(arena, cell, planned(arena, cell, every[kind.NAME], log), log, end)
             shutil.rmtree(arena.root, ignore_errors=True)
     results = log.results()
     print("\n".join(table(results)), flush=True)

@@ -19,21 +19,29 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "every"), [("plain loop", 50), ("sparse_training", 80)])
-def test_runs_survive_attacks(kind: str, every: int) -> None:
-    words = [FOLDER / "attacks.py", "--no-result", "--kinds", kind, "--every", str(every)]
+def test_runs_survive_attacks(benchmark: ModuleType, tmp_path: Path) -> None:
+    kinds = {"plain loop": 50, "sparse_training": 80}
+    words = [FOLDER / "attacks.py", "--no-result", "--kinds", *kinds]
     done = subprocess.run(
-        [sys.executable, *words],
+        [
+            *benchmark.on_small_disk(str(tmp_path)),
+            sys.executable,
+            *words,
+            "--every",
+            *map(str, kinds.values()),
+        ],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     table = [line for line in done.stdout.splitlines() if " attacks " in line]
-    assert len(table) == 5 and all(" 0 wrong" in line for line in table), done.stdout
-    assert sum("skipped" not in line and " 0 attacks" not in line for line in table) > 1
+    assert len(table) == 10 and all(" 0 wrong" in line for line in table), done.stdout
+    for kind in kinds:
+        own = [line for line in table if line.startswith(kind)]
+        assert sum("skipped" not in line and " 0 attacks" not in line for line in own) > 1
 
 
 def test_a_long_run_is_done_in_parts(benchmark: ModuleType, tmp_path: Path) -> None:

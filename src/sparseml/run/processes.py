@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sparseml.pytorch.utils.distributed import (
     add_up,
+    difference,
     gather_objects,
     set_deterministic_seeds,
 )
@@ -107,23 +108,8 @@ def require_same_everywhere(values: Mapping[str, Any]) -> None:
     :param values: name → plain data
     :raises RunError: naming the first that differs, and who has what
     """
-    found = gather_objects(dict(values))
-    for name in dict.fromkeys(name for one in found for name in one):
-        each = [one.get(name) for one in found]
-        if any(one != each[0] for one in each):
-            rank = next(rank for rank, one in enumerate(each) if one != each[0])
-            raise RunError(
-                f"{name} differs between processes: {_shown(each[0], each[rank])} in that of rank "
-                f"0, {_shown(each[rank], each[0])} in that of rank {rank}"
-            )
-
-
-def _shown(value: Any, other: Any) -> str:
-    """Return a value, of several lines the first that another has not."""
-    lines, others = (str(one).splitlines() for one in (value, other))
-    if len(lines) < 2:
-        return repr(value)
-    return repr(next((line.strip() for line in lines if line not in others), f"{len(lines)} lines"))
+    if told := difference(gather_objects(dict(values))):
+        raise RunError(told)
 
 
 def prepare(seed: int, threads: int | None) -> None:

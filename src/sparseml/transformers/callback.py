@@ -17,9 +17,10 @@ from sparseml.pytorch.sparsification.distillation.teacher import needing_teacher
 from sparseml.pytorch.sparsification.modifier import Loggers
 from sparseml.pytorch.units.origins import origins_of
 from sparseml.pytorch.units.saved import fill_shrunk, holds_shrunk, write_structure
+from sparseml.pytorch.utils.distributed import difference, gather_objects
 from sparseml.pytorch.utils.params import parameter_count
-from sparseml.run.errors import RunError, StoppingLoop, one_line, signal_asked
-from sparseml.run.processes import Processes, require_same_everywhere
+from sparseml.run.errors import StoppingLoop, one_line, signal_asked
+from sparseml.run.processes import Processes
 from sparseml.transformers.checkpoints import (
     checkpoint_folder,
     read_state,
@@ -143,10 +144,8 @@ class SparseMLCallback(TrainerCallback):
         loader, name = kwargs["train_dataloader"], self.recipe_name
         steps = self._steps_per_epoch or steps_in_epoch(loader, args, state)
         told = {"the recipe": self._text, "steps_per_epoch": steps, "seed": args.seed}
-        try:
-            require_same_everywhere(told)
-        except RunError as error:
-            raise CallbackError(str(error)) from error
+        if other := difference(gather_objects(told)):
+            raise CallbackError(other)
         self.manager.resolve_steps(steps)
         require_fitting_length(self.manager, steps, state, name)
         resumed = resumed_from(args, state, self._resume_from) if state.global_step else None

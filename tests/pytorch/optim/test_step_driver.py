@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -236,3 +237,47 @@ class TestResuming:
         assert driver.position == (12, 1.5, 8)
         driver.resume(Position(7, 0.875, 8))
         assert driver.position == (7, 0.875, 8)
+
+
+def stepped(*, end=3.0, steps=2, wrapped=False, together=True):
+    """Take the first step of a recipe that prunes nothing; return the error that it ends with."""
+    model = torch.nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    manager = ScheduledModifierManager([EpochRangeModifier(0.0, end)])
+    if wrapped:
+        optimizer = manager.modify(model, optimizer, steps)
+    else:
+        manager.initialize(model)
+        driver = StepDriver(model, optimizer, manager, steps)
+    return first_step(optimizer if wrapped else driver, model, together)
+
+
+def first_step(stepping, model, together=True):
+    (torch.nn.parallel.DistributedDataParallel(model) if together else model)(
+        torch.ones(2, 4)
+    ).sum().backward()
+    try:
+        stepping.before_step() if isinstance(stepping, StepDriver) else stepping.step()
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def test_processes_that_drive_other_recipes_are_told(in_two):
+    """At the first step; one that drives none is not waited for."""
+
+    def train(rank):
+        torch.set_num_threads(1)
+        dist.init_process_group("gloo")
+        told = "steps_per_epoch differs between processes: 2 in that of rank 0, 3 in that of rank 1"
+        for wrapped in (False, True):
+            assert not stepped(wrapped=wrapped)
+            assert stepped(steps=2 + rank, wrapped=wrapped) == told
+            found = stepped(end=2.0 + rank, wrapped=wrapped)
+            assert found.startswith("the recipe differs between processes: 'end_epoch: 2.0' in")
+        dist.barrier()
+        assert rank or not stepped(end=7.0, together=False)  # and nobody hangs
+        dist.destroy_process_group()
+
+    for ended in in_two(train, 40.0):
+        assert ended.status == 0, ended.error

@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn import Module
 from torch.utils.hooks import RemovableHandle
 
+from sparseml.optim.manager import BaseManager
 from sparseml.pytorch.optim.real_steps import after_closure, take_gradient_scale
+from sparseml.pytorch.utils.distributed import Agreement, is_distributed
 from sparseml.pytorch.utils.optimizers import stepping_optimizers
 
 
@@ -68,6 +70,10 @@ class StepDriver:
     step is told by the hooks of the innermost torch optimizer. While the manager is disabled, the
     two calls do nothing.
 
+    Where several processes train together, recipes and ``steps_per_epoch`` are compared at the
+    first step, when all have been through a backward pass: a RuntimeError names what differs. One
+    that drives no manager is not waited for.
+
     .. code-block:: python
 
         manager.initialize(model)
@@ -113,6 +119,11 @@ class StepDriver:
         start = manager.attach_driver(self)
         if epoch is None:
             self.resume(start)
+        self._agreement: Agreement | None = None  # until all ranks have come
+        if is_distributed():
+            recipe = str(manager) if isinstance(manager, BaseManager) else None
+            given = {"the recipe": recipe, "steps_per_epoch": steps_per_epoch}
+            self._agreement = Agreement(given)
 
     @property
     def position(self) -> Position:
@@ -193,6 +204,9 @@ class StepDriver:
         if not torch.is_grad_enabled():  # modifiers may sample gradients
             with torch.enable_grad():
                 return self._begin(optimizer, args[:1], {})
+        if self._agreement is not None:
+            self._agreement.require()
+            self._agreement = None
         if isinstance(getattr(optimizer, "grad_scale", None), Tensor):
             self._hooks.append(take_gradient_scale(optimizer))
         self._state = "begun"

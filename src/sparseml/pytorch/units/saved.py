@@ -24,6 +24,7 @@ from sparseml.pytorch.utils.saving.files import CheckpointError, files_of_index,
 from sparseml.pytorch.utils.thinning import take_shapes
 from sparseml.utils.atomic import atomic_path
 from sparseml.utils.plain import json_of
+from sparseml.utils.text import few
 
 SHAPES_FILE = "shrunk.json"
 _WEIGHTS_FILE = "model.safetensors"
@@ -59,7 +60,7 @@ def restore_structure(model: nn.Module, structure: Mapping[str, Any]) -> None:
         module = modules.get(name)
         known = set() if module is None else {*sizes_of(module), *constants_of(module)}
         if lacking := sorted(values.keys() - known):
-            where = f"no {', '.join(lacking)} in" if module is not None else "no module"
+            where = f"no {few(lacking)} in" if module is not None else "no module"
             raise ValueError(f"{type(model).__name__} has {where} {name!r}")
     for name, module in modules.items():
         if isinstance(module, nn.MultiheadAttention) and not isinstance(module, SlimAttention):

@@ -23,6 +23,7 @@ from sparseml.pytorch.utils.saving.files import (
 )
 from sparseml.pytorch.utils.thinning import thin_model_from_checkpoint
 from sparseml.utils.plain import json_of
+from sparseml.utils.text import few
 
 __all__ = [
     "CheckpointError",
@@ -140,7 +141,7 @@ def read_model_file(path: _PathLike, map_location: Any = "cpu") -> dict[str, Any
         return dict(loaded)
     if isinstance(loaded, Mapping) and any(isinstance(v, Tensor) for v in loaded.values()):
         return {"state_dict": dict(loaded)}
-    what = f"the keys {list(loaded)[:8]}" if isinstance(loaded, Mapping) else type(loaded).__name__
+    what = f"the keys {few(loaded, 8)}" if isinstance(loaded, Mapping) else type(loaded).__name__
     raise CheckpointError(f"{path} holds no state dict, found {what}")
 
 
@@ -174,7 +175,7 @@ def _check_names(model: nn.Module, own: set[str], given: set[str], tolerated: se
     unexpected = sorted(key for key in given - own if canonical_name(key) not in tolerated)
     if missing or unexpected:
         kind = type(unwrap_module(model)).__name__
-        what = f"missing {missing}, unexpected {unexpected}"
+        what = f"missing {few(missing)}, unexpected {few(unexpected)}"
         raise RuntimeError(f"the weights do not fit {kind}: {what}")
 
 
@@ -191,7 +192,7 @@ def load_optimizer(path: _PathLike, optimizer: Optimizer, map_location: Any = "c
     """Load the optimizer state that :func:`save_model` stored; a CheckpointError if it cannot."""
     content = read_model_file(path, map_location)
     if "optimizer" not in content:
-        raise CheckpointError(f"{path} holds no optimizer state, found {sorted(content)}")
+        raise CheckpointError(f"{path} holds no optimizer state, found {few(sorted(content), 8)}")
     optimizer.load_state_dict(content["optimizer"])
 
 
