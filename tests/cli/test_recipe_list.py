@@ -27,7 +27,8 @@ def test_words_choose_among_them(invoke: Any, invoke_json: Any) -> None:
     listed = invoke("list", "fast_cap", "vit").stdout.splitlines()
     assert "recipe:timm/gradual/fast_cap/vit" in listed
     assert all("fast_cap" in name and "vit" in name for name in listed)
-    assert invoke("list", "no such thing").stdout == ""
+    none = invoke("list", "cap", "no such thing")
+    assert none.stdout == "" and "recipes has cap and no such thing in its name" in none.stderr
     (found,) = invoke_json("list", "timm/one_shot/cap/vit_2of4")["recipes"]
     assert found["name"] == f"{NAME}_2of4" and Path(found["file"]).is_file()
 

@@ -29,7 +29,10 @@ modifiers:
 # a command → what is wrong in a line each; {file} stands for each of ANY_FILE
 COMMANDS = {
     "": ["no-such-command", "--no-such-flag", "--verison"],
-    "bench": ["", "{file}", "--batch x folder", "--rounds -1 folder", "--batch 0 run"],
+    "bench": [
+        "", "{file}", "--batch x folder", "--rounds -1 folder", "--batch 0 run",
+        "timm:test_vit --batch 1000000000", "timm:test_vit --threads 100000", "text.onnx", "run:no",
+    ],
     "compose plan": [
         "{file}", "--model no.module:x --out p.json", "--model {file} --recipes {file}",
         "--model sparseml.compose.sorting:nothing", "--model sparseml.compose.sorting:model",
@@ -45,7 +48,8 @@ COMMANDS = {
     "compose explore": ["--plan {file} --store s", "--store {file} --objective x"],
     "compose report": ["--store {file}", ""],
     "doctor": ["--no-such-flag", "further"],
-    "export": ["{file}", "{file} --onnx out.onnx", "run --onnx folder", "run --batch x"],
+    "export": ["{file}", "{file} --onnx out.onnx", "run --onnx folder", "run --batch x",
+        "timm:no_such --onnx out.onnx", "sparseml.compose.sorting:model --onnx out.onnx"],
     "gap train": [
         "", "--steps x -- true", "--steps 2 -- no-such-program", "--recipe {file} -- true",
         "--steps 2 --parts 0 -- true", "--steps 2 --sparsity 7 --params x -- true",
@@ -83,9 +87,12 @@ COMMANDS = {
     "recipe new": [
         "", "--model no_such_model", "--model {file}", "--model resnet18 --method none",
         "--model resnet18 --sparsity 7", "--model resnet18 --sparsity 0.5 -o folder",
+        "--model own:leaves", "--model own:empty", "--model own:empty --method structured",
+        "--model timm:resnet18 --exclude no.weight", "--model timm:resnet18 --effort best",
+        "--model timm:resnet18 --exclude no.weight --method structured",
         "--model timm:resnet18 --sparsity nan", "--model timm:resnet18 --epochs inf",
     ],
-    "report": ["", "{file}", "{file} -o folder", "run --no-such-flag"],
+    "report": ["", "{file}", "{file} -o folder", "run --no-such-flag", "one -o text.txt/x"],
 }  # fmt: skip
 # a script → the same
 SCRIPTS = {
@@ -158,7 +165,10 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "empty.yaml": b"",
         "text.txt": b"a line of a text\n" * 40,
         "list.yaml": b"- a\n- 1\n" * 30,
+        "text.onnx": b"a line of a text\n",
+        "own.py": b"import torch\nempty = torch.nn.Identity()\ndef leaves(): raise SystemExit(3)\n",
         "run/run.json": b"{" * 50,
+        "one/run.json": b"{}",
     }.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)

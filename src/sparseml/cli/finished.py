@@ -69,12 +69,18 @@ def inputs_for(model: nn.Module, source: str, batch: int, length: int = 128) -> 
     """Return a batch of noise, or of any words, that the model takes.
 
     :param length: of texts, in tokens; as many as the model takes, if that is fewer
-    :raises Problem: for a model that does not say what it takes
+    :raises Problem: for a model that does not say what it takes, and a batch beyond all memory
     """
     try:
         inputs = sample_inputs(model)
+        return _of_size(model, inputs, batch, length)
     except ValueError as error:
         raise Problem(f"{source}: {error}") from error
+    except RuntimeError as error:  # what torch says of memory
+        raise Problem(f"--batch {batch}: {str(error).splitlines()[0]}") from error
+
+
+def _of_size(model: nn.Module, inputs: Any, batch: int, length: int) -> Any:
     if isinstance(inputs, Tensor):
         return _tiled(inputs, batch, 0)
     most = getattr(getattr(model, "config", None), "max_position_embeddings", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ def export(source: str, file: str, variant: str | None, batch: int, length: int)
         raise Problem(
             f"sparseml export needs {error.name or error}; pip install 'sparseml-next[onnx]'"
         ) from error
+    except OSError as error:
+        raise Problem(f"--onnx {file}: cannot be written: {error.strerror or error}") from error
     except Exception as error:  # torch's exporter has many ways to give up
         raise Problem(f"{source} cannot be written as ONNX: {described(error)}") from error
     told = f"{done.path}: {done.size / 1e6:.2f} MB"
@@ -107,6 +110,8 @@ def bench(
     from sparseml.report.latency import WARMUP, measure_latency
     from sparseml.run.progress import shown_progress
 
+    if threads and threads > (cores := os.cpu_count() or threads):
+        raise Problem(f"--threads {threads}: this machine has {cores} cores")
     if threads:
         torch.set_num_threads(threads)
     names = [

@@ -99,7 +99,7 @@ def _own_model(reference: str) -> Module:
         raise Problem(f"{what} is of type {type(found).__name__}; it must be callable, or a model")
     try:
         model = found if isinstance(found, Module) else found()
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise Problem(f"{what}: calling it failed: {described(error)}") from error
     if not isinstance(model, Module):
         raise Problem(f"{what} must give a torch.nn.Module, it gave a {type(model).__name__}")

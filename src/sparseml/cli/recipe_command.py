@@ -55,8 +55,11 @@ def list_ready(words: tuple[str, ...], as_json: bool) -> None:
     }
     if as_json:
         _echo_json({"recipes": [{"name": name, "file": path} for name, path in found.items()]})
+    elif found:
+        click.echo("\n".join(found))
     else:
-        click.echo("\n".join(found), nl=bool(found))
+        known = len(ready_recipes())
+        click.echo(f"none of {known} recipes has {' and '.join(words)} in its name", err=True)
 
 
 @recipe.command()

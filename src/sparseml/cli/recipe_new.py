@@ -69,9 +69,7 @@ def _tell(text: str) -> None:
 @click.option(
     "--effort",
     type=click.Choice(["fast", "balanced", "best"]),
-    default="balanced",
-    show_default=True,
-    help="Of cap, fast_cap, obs and mfac.",
+    help="Of cap, fast_cap, obs and mfac; by default balanced.",
 )
 @click.option("--exclude", multiple=True, metavar="NAME", help="A parameter to leave dense, too.")
 @click.option("-o", "--output", metavar="FILE", help="Write it to FILE instead of printing it.")
@@ -81,7 +79,7 @@ def new(
     sparsity: float | None,
     goal: dict[str, float] | None,
     epochs: float | None,
-    effort: str,
+    effort: str | None,
     exclude: tuple[str, ...],
     output: str | None,
 ) -> None:
@@ -103,8 +101,11 @@ def new(
             raise Problem("--goal is in place of --sparsity: give one of them")
         _tell(f"loading torch and building {model}")
         from sparseml.cli.model_source import build_model
-        from sparseml.pytorch.optim.new_recipe import STRUCTURED, how_much, new_recipe
+        from sparseml.pytorch.optim.new_recipe import METHODS, STRUCTURED, how_much, new_recipe
 
+        if effort is not None and "effort" not in METHODS[method][1]:
+            able = ", ".join(name for name, (_, own, _) in METHODS.items() if "effort" in own)
+            raise Problem(f"--effort is of {able}; --method {method} has none")
         asked = 0.5 if sparsity is None else sparsity
         try:
             how_much(method, asked, epochs, goal)
@@ -114,7 +115,7 @@ def new(
         if method == STRUCTURED:
             _tell("looking for filters, neurons and heads that can be removed")
         try:
-            text = new_recipe(built, method, asked, epochs, exclude, effort, goal)
+            text = new_recipe(built, method, asked, epochs, exclude, effort or "balanced", goal)
         except (ImportError, ValueError) as error:
             raise Problem(f"--model {model}: {error}") from error
         if output:

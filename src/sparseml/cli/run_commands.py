@@ -123,7 +123,9 @@ def report(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
     try:
         files = write_report(runs, out)
     except (NotARunError, ValueError, ImportError, OSError) as error:
-        problem = Problem(str(error), kind=type(error).__name__)
+        file = getattr(error, "filename", None)
+        told = f"{file}: {error.strerror}" if isinstance(error, OSError) and file else str(error)
+        problem = Problem(told, kind=type(error).__name__)
         problem.as_json = as_json
         raise problem from error
     if as_json:

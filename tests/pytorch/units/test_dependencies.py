@@ -147,6 +147,30 @@ def test_the_model_stays_as_it_is(as_inputs: Any) -> None:
     assert all(param.grad is None for param in model.parameters())
 
 
+class Reader(nn.Module):
+    """Columns of images, read one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+        self.memory, self.head = nn.GRU(4, 6, batch_first=True), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        columns = self.second(self.first(x)).mean(2).mT
+        return self.head(self.memory(columns)[0][:, -1])
+
+
+def test_what_the_library_cannot_follow_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = dependency_groups(Reader().eval(), torch.randn(2, 1, 4, 5))
+    assert [group.name for group in found.groups] == ["first"]
+    assert found.skipped["second"].startswith("torch-pruning cannot follow them (IndexError: ")
+    with pytest.raises(RuntimeError, match=r"expected input.* to have 1 channels"):
+        dependency_groups(Reader().eval(), torch.randn(2, 3, 4, 5))
+    monkeypatch.setattr("torch_pruning.DependencyGraph.build_dependency", lambda *_, **__: 1 / 0)
+    found = dependency_groups(Reader().eval(), torch.randn(2, 1, 4, 5))
+    assert not found.groups and "(ZeroDivisionError: " in found.skipped["channels"]
+
+
 def test_bad_structure_type() -> None:
     with pytest.raises(ValueError, match="structure_type must be 'filter' or 'channel'"):
         dependency_groups(Mixed(), X, "block")

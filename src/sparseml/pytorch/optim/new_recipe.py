@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from sparseml.pytorch.sparsification.fields import one_of
+from sparseml.pytorch.sparsification.param_selection import select_params
 from sparseml.pytorch.sparsification.pruning.settings.effort import PRESETS
 from sparseml.pytorch.sparsification.pruning.structured.goals import as_final_or_goal, names_goals
 from sparseml.pytorch.units.probing import sample_inputs
@@ -65,17 +66,21 @@ def params_to_prune(model: nn.Module, exclude: Iterable[str] = ()) -> list[str]:
 
     :param exclude: names of further parameters to leave dense
     :return: entries for ``params`` of a modifier: patterns where they match nothing else
-    :raises ValueError: if nothing is left
+    :raises ValueError: if nothing is left, or a name to exclude is none
     """
     found = [one for one in prunable_params(model) if not _stays(one.layer)]
-    every = [one.name for one in prunable_params(model)]
+    every = _prunable(model)
+    for name in (exclude := list(exclude)):
+        if name not in every:
+            hint = did_you_mean(name, every)
+            raise ValueError(f"exclude names {name!r}, which is no weight to prune{hint}")
     counts = Counter(map(_pattern, (one.name for one in found)))
     inner = [one for one in found if counts[_pattern(one.name)] > 1 and _in_block(one)]
     chosen = {one.name for one in inner or found[:-1]} - set(exclude)
     if not chosen:
         raise ValueError(
-            f"the model has no layers to prune but {', '.join(every) or 'none'}, which stay "
-            "dense; name them in params"
+            f"the model has no layers to prune but {', '.join(every)}, which stay dense; "
+            "name them in params"
         )
     entries: list[str] = []
     for pattern in dict.fromkeys(_pattern(name) for name in every if name in chosen):
@@ -179,6 +184,10 @@ def _selected(model: nn.Module, method: str, exclude: list[str]) -> list[str]:
     if method != STRUCTURED:
         entries = params_to_prune(model, exclude)
         return ["      params:", *(f"        - '{entry}'" for entry in entries)]
+    try:
+        select_params(model, exclude, strict=bool(exclude))
+    except RuntimeError as error:
+        raise ValueError(f"exclude: {error}") from error
     _require_units(model)
     left = [f"        - '{name}'" for name in exclude]
     return [f"      params: {STRUCTURED_TOKEN}", *(["      exclude:", *left] if left else [])]
@@ -189,11 +198,19 @@ def _require_units(model: nn.Module) -> None:
 
     :raises ValueError: if there are none
     """
+    _prunable(model)
     try:
         sample_inputs(model)
     except ValueError:
         return
     removable_units(model)
+
+
+def _prunable(model: nn.Module) -> list[str]:
+    names = [one.name for one in prunable_params(model)]
+    if not names:
+        raise ValueError("the model has no linear, convolution or embedding layers to prune")
+    return names
 
 
 def _stays(layer: nn.Module) -> bool:

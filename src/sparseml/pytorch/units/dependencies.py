@@ -144,20 +144,43 @@ def traced_groups(
             "pip install 'sparseml-next[structured]'"
         ) from error
     model.requires_grad_(True)
-    with torch.enable_grad():
-        graph = torch_pruning.DependencyGraph().build_dependency(
-            model, example_inputs, forward_fn=call_model, verbose=False
-        )
+    graph = torch_pruning.DependencyGraph()
+    try:
+        with torch.enable_grad():
+            graph.build_dependency(model, example_inputs, forward_fn=call_model, verbose=False)
+    except Exception as error:  # of a model that this library cannot follow
+        call_model(model, example_inputs)  # which may not take the inputs
+        return [], {"channels": _unfollowed(error)}
     names = {id(layer): name for name, layer in canonical_named_modules(model) if name}
     order = {name: place for place, (name, _) in enumerate(model.named_parameters())}
     groups, skipped = [], {}
-    for items in graph.get_all_groups():
-        root = names.get(id(items[0].dep.target.module), "")
+    seen: set[nn.Module] = set()
+    for layer in [*graph.module2node]:
+        if layer in seen or not isinstance(layer, (nn.Linear, _ConvNd)):
+            continue
+        root = names.get(id(layer), "")
         try:
+            items = _reached(layer, graph)
+            makers = (one.dep for one in items if graph.is_out_channel_pruning_fn(one.dep.handler))
+            seen.update(dep.target.module for dep in makers)
             groups.append(_group(root, items, graph, names, order))
         except _NotThinnable as reason:
             skipped[root] = str(reason)
     return sorted(groups, key=lambda group: order[group.makers[0]]), skipped
+
+
+def _reached(layer: nn.Module, graph: Any) -> Any:
+    """All that takes part in the channels which a layer gives."""
+    pruner = graph.get_pruner_of_module(layer)
+    channels = list(range(pruner.get_out_channels(layer)))
+    try:
+        return graph.get_pruning_group(layer, pruner.prune_out_channels, channels)
+    except Exception as error:  # as for channels that are joined and then mixed
+        raise _NotThinnable(_unfollowed(error)) from error
+
+
+def _unfollowed(error: Exception) -> str:
+    return f"torch-pruning cannot follow them ({type(error).__name__}: {error})"
 
 
 def _group(
