@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -115,8 +114,7 @@ def read_model_file(path: _PathLike, map_location: Any = "cpu") -> dict[str, Any
         if "epoch" in content:
             content["epoch"] = float(content["epoch"])
         return {"state_dict": tensors, **content}
-    # flipped bits in weights would go unnoticed; files of old torch have no checksums
-    loaded = read_torch_file(path, map_location, check=zipfile.is_zipfile(path))
+    loaded = read_torch_file(path, map_location)
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         return dict(loaded)
     if isinstance(loaded, Mapping) and any(isinstance(v, Tensor) for v in loaded.values()):
