@@ -128,7 +128,7 @@ class Reader:
         weights = [name for name in expected if name.endswith(_WEIGHTS)]
         places = {name: unlike(found.get(name), expected[name]) for name in weights}
         return [
-            f"silently other {name}{at[:200]}"
+            f"silently other {name}{' '.join(at.split())[:200]}"
             for name, at in places.items()
             if at != "=" and Path(self.left, name) != unread
         ]
