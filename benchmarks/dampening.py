@@ -3,10 +3,10 @@
     python benchmarks/dampening.py --models resnet20 small_vit
 
 Prunes small networks in one shot, without training, by CAP and OBS with every decade of
-``relative_damp`` and with ``damp: auto``. The grid shares one Fisher matrix; the automatic choice
-has its own run, with as many gradients of single images. Accuracies are those of the first test
-images, once with the statistics of batch norms as they were and once measured anew on training
-images; of the two the higher counts.
+``relative_damp`` and with ``damp: auto``, from gradients of the outputs for single images. The grid
+shares one Fisher matrix; the automatic choice has its own run, with as many gradients. Accuracies
+are those of the first test images, once with the statistics of batch norms as they were and once
+measured anew on training images; of the two the higher counts.
 
 What the choice costs is told for batches: the seconds of all trials but the first, against those of
 sampling 512 gradients of batches of 16 (timed on a sixteenth of them) and one elimination. Seconds
@@ -63,7 +63,7 @@ class Network:
         given |= {"fisher_block_size": self.args.block, "start_epoch": 0.0, "end_epoch": 1.0}
         sparsity = self.args.sparsity
         goal = {"init_sparsity": sparsity, "final_sparsity": sparsity, "update_frequency": 1.0}
-        how = {"global_sparsity": True, "fisher_samples": "sample"}
+        how = {"global_sparsity": True, "fisher_samples": "sample", "gradients_of": "outputs"}
         return METHODS[method](**{**given, **goal, **how, **more})
 
     def grid(self, method: str, decades: list[int]) -> None:

@@ -6,13 +6,14 @@ Recipes of the repository, the examples in the documentation of every modifier a
 changed at random: characters, words, lines, values, keys, parts of two recipes put together, bytes
 of files, variables given from outside. Each must load, and then print, load from its own text and
 tell its epochs, or raise a RecipeError. Nothing else may be raised, no code may run, no file but
-the recipe may be opened, and no case may take more than 2 seconds (of processor time) or 500 MB.
-Exit code 1 says that one did.
+the recipe may be opened, no case may take more than 2 seconds (of processor time) or 500 MB, and no
+error or line of a log may be longer than 2000 characters. Exit code 1 says that one did.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import re
 import resource
@@ -34,6 +35,7 @@ from sparseml.pytorch.optim import ScheduledModifierManager
 MOST_SECONDS = 2.0
 MOST_MEGABYTES = 500.0
 GIVE_UP_SECONDS = 20.0
+MOST_CHARACTERS = 2000
 
 
 def load_and_use(case: Case, folder: Path) -> ScheduledModifierManager:
@@ -104,6 +106,19 @@ class Watch:
             cost["megabytes"] = (memory("VmHWM") - before) / 1024
 
 
+class Lengths(logging.Handler):
+    """Notes what a logger tells that nobody would read to its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.long: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note a record that is too long."""
+        if len(told := record.getMessage()) > MOST_CHARACTERS:
+            self.long.append(f"a log line of {len(told)} characters: {told[:100]}")
+
+
 def reset_peak_memory() -> float:
     """Let the peak begin at what is used now, in kB; systems other than Linux always say 0."""
     clear = Path("/proc/self/clear_refs")
@@ -127,21 +142,23 @@ def _stop(_number: int, _frame: Any) -> None:
 
 def run_case(case: Case, folder: Path, watch: Watch) -> tuple[str, str, dict[str, float]]:
     """What a case gave (``manager`` or the class of its error), what was wrong, and its cost."""
-    wrong = []
+    wrong, told = [], Lengths()
+    logging.getLogger().addHandler(told)
     with watch.during() as cost:
         try:
             load_and_use(case, folder)
             outcome = "manager"
         except RecipeError as error:
             outcome = type(error).__name__
-            if not str(error).strip() or len(str(error)) > 2000:
+            if not str(error).strip() or len(str(error)) > MOST_CHARACTERS:
                 wrong.append(f"a message of {len(str(error))} characters")
         except TookTooLongError:
             outcome = "none"
         except Exception as error:
             outcome = type(error).__name__
             wrong.append(f"{outcome}: {str(error)[:300]}")
-    wrong += watch.done
+    logging.getLogger().removeHandler(told)
+    wrong += watch.done + told.long
     if cost["seconds"] > MOST_SECONDS:
         wrong.append(f"{cost['seconds']:.1f} s")
     if cost["megabytes"] > MOST_MEGABYTES:
@@ -155,6 +172,9 @@ def fuzz(cases: int, seed: int, show: bool = False) -> dict[str, Any]:
     limit = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (int(memory("VmSize")) * 1024 + (4 << 30), limit[1]))
     recipes, watch, rng = corpus(), Watch(), random.Random(seed)
+    logger = logging.getLogger("sparseml")
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
     outcomes: Counter[str] = Counter()
     failures, most = [], {"seconds": 0.0, "megabytes": 0.0}
     try:
@@ -173,6 +193,7 @@ def fuzz(cases: int, seed: int, show: bool = False) -> dict[str, Any]:
                 if show and number % 500 == 499:
                     print(f"{number + 1} cases, {len(failures)} failures", flush=True)
     finally:
+        logger.setLevel(level)
         resource.setrlimit(resource.RLIMIT_AS, limit)
     return {"outcomes": dict(outcomes.most_common()), "most": most, "failures": failures}
 

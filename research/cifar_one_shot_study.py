@@ -9,10 +9,11 @@ several can run at once (``--models``). At the end, or alone with ``--render``, 
 written beside it; those of the documentation only with ``--out research/results``.
 
 Blocks of 64 weights and a dampening of 1e-6 are what the results were found with, and no advice:
-with the values of the recipes CAP keeps more (``docs/second_order.md``). ``--tuned`` takes those, a
-dampening that is chosen by the loss, and batch norms measured anew for every method where that
-lowers the loss, as users get them; its results are ``cifar_one_shot_tuned.json``, and its table has
-the old figures beside them. ``--quick`` finds 80% and 90% by one seed, on 2,000 test images.
+with the values of the recipes CAP keeps more (``docs/second_order.md``). ``--tuned`` takes those: a
+dampening that is chosen by the loss, gradients of the outputs, of single images but for M-FAC, and
+batch norms measured anew for every method where that lowers the loss; its results are
+``cifar_one_shot_tuned.json``, and its table has the old figures beside them. ``--quick`` finds 80%
+and 90% by one seed, on 2,000 test images.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import Any
 import torch
 from images.image_grid import cifar10
 from models.cifar_resnet import resnet20
-from recorded_gradients import RecordingLoss, endless_batches, grad_sampler
+from recorded_gradients import RecordingLoss, endless_batches, grad_sampler, images_only
 from safetensors.torch import load_file
 from study_results import COMMITTED, StudyResults, add_flags, beside, settle
 from torch import Tensor, nn
@@ -71,6 +72,8 @@ TUNED_SETTINGS = {
     "fisher_block_size": BLOCK_SIZES,
     "damp": "auto",
     "fast_cap_relative_damp": "auto",
+    "gradients_of": "outputs",
+    "single_gradients": 1024,
     "batch_norms": "measured anew on 1,600 images, padded by 4, cropped and mirrored, where that "
     "lowers the loss on 512 others",
 }
@@ -102,7 +105,16 @@ def methods_of(settings: Mapping[str, Any], model: str) -> dict[str, Method]:
     """Return all methods as they prune a network by the settings of a study."""
     blocks = settings["fisher_block_size"]
     size = blocks if isinstance(blocks, int) else blocks[model]
-    fisher = {"num_grads": NUM_GRADS, "damp": settings["damp"], "fisher_block_size": size}
+    fisher: dict[str, Any] = {
+        "num_grads": NUM_GRADS,
+        "damp": settings["damp"],
+        "fisher_block_size": size,
+    }
+    if "gradients_of" in settings:
+        fisher["gradients_of"] = settings["gradients_of"]
+    batches = {**fisher, "global_sparsity": True}
+    if "single_gradients" in settings:
+        fisher |= {"fisher_samples": "auto", "num_grads": settings["single_gradients"]}
     together = {**fisher, "global_sparsity": True}
     fast = {**fisher, "damp": settings["fast_cap_relative_damp"]}
     joint = {**together, "weight_update": "joint"}
@@ -114,7 +126,7 @@ def methods_of(settings: Mapping[str, Any], model: str) -> dict[str, Method]:
         "obs": Method("OBS", partial(obs, **together)),
         "obs_joint": Method("OBS, joint update", partial(obs, **joint)),
         "fast_cap": Method("FastCAP", partial(FastCAPruningModifier, **fast)),
-        "mfac": Method("M-FAC", partial(MFACPruningModifier, **together)),
+        "mfac": Method("M-FAC", partial(MFACPruningModifier, **batches)),
         "magnitude": Method("magnitude, uniform", MagnitudePruningModifier, False),
         "gw": Method("gradient x weight", gw),
         "cap_x5": Method("CAP, 5 steps", partial(cap, **together, num_recomputations=5), steps=5),
@@ -218,7 +230,8 @@ class Study:
             if not self.methods[name].samples and seed:
                 continue
             wanted = self.results.missing(self.name, name, seed, wanted)
-            if self.methods[name].samples and wanted and recording is None:
+            records = "gradients_of" not in self.results.settings
+            if self.methods[name].samples and wanted and recording is None and records:
                 recording = self._recording(seed)
             for sparsity, pruned in self._pruned(name, seed, wanted, recording):
                 self._add(name, seed, sparsity, pruned)
@@ -233,10 +246,12 @@ class Study:
                 ScheduledModifierManager([_modifier(method, sparsity)]).apply(pruned)
                 yield sparsity, pruned
         elif wanted:
-            assert recording is not None
-            sampler = grad_sampler(partial(endless_batches, *self.train, BATCH_SIZE, seed))
-            sweep = _modifier(method, 0.5).sweep(recording, wanted, grad_sampler=sampler)
-            for sparsity, outcome in sweep:
+            batches = partial(endless_batches, *self.train, BATCH_SIZE, seed)
+            sampler = grad_sampler(batches) if recording else images_only(batches)
+            pruner = _modifier(method, 0.5)
+            for sparsity, outcome in pruner.sweep(
+                recording or self.net, wanted, grad_sampler=sampler
+            ):
                 pruned = copy.deepcopy(self.net)
                 for param, (_, weight) in outcome.items():
                     pruned.get_parameter(param.removeprefix("net.")).data.copy_(weight)

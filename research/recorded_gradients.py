@@ -68,3 +68,12 @@ def grad_sampler(build: Callable[[], Iterator[Batch]]) -> dict[str, Any]:
         "loss_fn": lambda loss, _: loss,
         "progress_bar": False,
     }
+
+
+def images_only(build: Callable[[], Iterator[Batch]]) -> dict[str, Any]:
+    """What modifiers sample gradients of the network itself by, from the same batches."""
+    return {
+        "data_loader_builder": lambda: (([args[0]], {}, labels) for args, _, labels in build()),
+        "loss_fn": cross_entropy,
+        "progress_bar": False,
+    }

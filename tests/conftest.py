@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import os
 import signal
 import socket
@@ -39,6 +40,16 @@ class SourceFile:
     @property
     def is_init(self) -> bool:
         return self.path.name == "__init__.py"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    """Put the levels of loggers back that a script sets which a test has called."""
+    loggers = [logging.getLogger(name) for name in (None, "sparseml", "__main__")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

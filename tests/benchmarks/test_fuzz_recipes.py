@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import sys
 from pathlib import Path
@@ -76,6 +77,7 @@ def test_every_change_changes(benchmark: ModuleType) -> None:
         (lambda: [0] * 100_000_000, "MB"),
         (lambda: sum(range(100_000_000)), " s"),
         (lambda: {}["x"], "KeyError"),
+        (lambda: logging.getLogger("sparseml").warning("x" * 3000), "log line of 3000 characters"),
         (lambda: None, ""),
     ],
 )

@@ -225,3 +225,26 @@ def test_own_code_is_found_below_names(folder: Path) -> None:
         "import torch\nclass Zoo:\n    tiny = staticmethod(lambda: torch.nn.Linear(2, 3))\n"
     )
     assert isinstance(build_model("own_code:Zoo.tiny"), torch.nn.Linear)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--goal speed=2", "a goal of the recipe is 'speedup', 'params' or 'flops', found 'speed'"),
+        ("--goal speedup=0", "speedup of the recipe must be greater than 1, found 0.0"),
+        ("--goal params=1.5", "the share to keep, strictly between 0 and 1, found 1.5"),
+        ("--goal flops=nan", "the share to keep, strictly between 0 and 1, found nan"),
+        ("--goal speedup=inf", "speedup of the recipe must be finite, found inf"),
+        ("--goal params=half", "speedup=2, params=0.5 or the like, found 'params=half'"),
+        ("--goal speedup", "found 'speedup' without ="),
+        ("--goal speedup=2 --goal params=0.5", "given once, found speedup=2 and params=0.5"),
+        ("--goal params=0.5 --sparsity 0.5", "--goal is in place of --sparsity"),
+        ("--goal params=0.5 --method cap", "a goal needs method: structured, found cap"),
+    ],
+)
+def test_wrong_goals(words: str, told: str, invoke: Any) -> None:
+    """Each costs a line, before a model is built."""
+    method = "" if "--method" in words else "--method structured"
+    done = invoke("new", "--model", "own_code:failing", *method.split(), *words.split())
+    assert done.exit_code == 2 and told in done.stderr and done.stderr.count("\n") == 1
+    assert "Traceback" not in done.output and "building" not in done.output

@@ -83,6 +83,7 @@ COMMANDS = {
     "recipe new": [
         "", "--model no_such_model", "--model {file}", "--model resnet18 --method none",
         "--model resnet18 --sparsity 7", "--model resnet18 --sparsity 0.5 -o folder",
+        "--model timm:resnet18 --sparsity nan", "--model timm:resnet18 --epochs inf",
     ],
     "report": ["", "{file}", "{file} -o folder", "run --no-such-flag"],
 }  # fmt: skip

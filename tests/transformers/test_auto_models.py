@@ -152,7 +152,7 @@ def test_a_new_head_on_an_encoder(tmp_path: Any, caplog: pytest.LogCaptureFixtur
     assert found.classifier.out_features == 3
     own, given = found.bert.state_dict(), model.state_dict()
     assert set(own) == set(given) and all((own[key] == given[key]).all() for key in own)
-    assert "has no weights for ['classifier.bias', 'classifier.weight']" in caplog.text
+    assert "has no weights for classifier.bias, classifier.weight" in caplog.text
 
 
 def test_many_files_and_old_formats(tmp_path: Any) -> None:
@@ -257,7 +257,7 @@ class TestErrors:
         saved(build("gpt2", KINDS["text_generation"]), tmp_path, removing(LAYERS["gpt2"]))
         bert = build("bert", KINDS["text_classification"])
         recipe = removing(LAYERS["bert"])
-        with pytest.raises(ValueError, match=r"has no weights for \['bert.* of BertForSequenceC"):
+        with pytest.raises(ValueError, match=r"has no weights for bert.* of BertForSequenceC"):
             load_weights(bert, tmp_path, recipe)
 
     @pytest.mark.parametrize("labels", [1, 3])
@@ -283,7 +283,7 @@ class TestErrors:
     def test_keywords_that_cannot_be_used(self, tmp_path: Any) -> None:
         model = build("bert", KINDS["text_classification"])
         folder = saved(model, tmp_path, removing(LAYERS["bert"]))
-        with pytest.raises(ValueError, match=r"\['device_map'\] cannot be used for it"):
+        with pytest.raises(ValueError, match=r"config.json: device_map cannot be used for it"):
             SparseAutoModel.text_classification_from_pretrained(folder, device_map="cpu")
 
     def test_positional_arguments(self, tmp_path: Any) -> None:

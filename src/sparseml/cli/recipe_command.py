@@ -303,7 +303,7 @@ def _refuse_repeated_keys(path: str) -> None:
     if "\n" in path or "\r" in path:
         return  # refused when it is loaded
     document = parse(read_source(path), warn=False)
-    for repeated in document.repeated:
+    for repeated in document.repeated.values():
         raise document.error(RecipeValueError, str(repeated), repeated.path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,23 @@ import click
 from sparseml.cli.problems import Problem, reported
 
 
-def _as_goal(_: Any, __: Any, value: str | None) -> dict[str, float] | None:
-    if value is None:
-        return None
-    name, separator, number = value.partition("=")
-    try:
-        return {name.strip(): float(number)}
-    except ValueError:
-        found = f"found {value}" if separator else f"found {value} without ="
-        raise Problem(f"--goal must be speedup=2, params=0.5 or the like, {found}") from None
+def _as_goal(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, float] | None:
+    if len(values) > 1:
+        raise Problem(f"--goal is given once, found {' and '.join(values)}")
+    for value in values:
+        name, separator, number = value.partition("=")
+        try:
+            return {name.strip(): float(number)}
+        except ValueError:
+            found = f"found {value!r}" if separator else f"found {value!r} without ="
+            raise Problem(f"--goal must be speedup=2, params=0.5 or the like, {found}") from None
+    return None
+
+
+def _tell(text: str) -> None:
+    """Say to who waits before a terminal what takes so long."""
+    if sys.stderr.isatty():
+        click.echo(f"{text} ...", err=True)
 
 
 @click.command()
@@ -46,6 +55,7 @@ def _as_goal(_: Any, __: Any, value: str | None) -> dict[str, float] | None:
 @click.option(
     "--goal",
     metavar="NAME=VALUE",
+    multiple=True,
     callback=_as_goal,
     help="Of structured, in place of a sparsity: speedup=2, or the share to keep as params=0.5 or "
     "flops=0.5.",
@@ -89,14 +99,22 @@ def new(
         --goal speedup=1.5 --epochs 30 -o faster.yaml
     """
     with reported():
-        from sparseml.cli.model_source import build_model
-        from sparseml.pytorch.optim.new_recipe import new_recipe
-
         if goal is not None and sparsity is not None:
             raise Problem("--goal is in place of --sparsity: give one of them")
+        _tell(f"loading torch and building {model}")
+        from sparseml.cli.model_source import build_model
+        from sparseml.pytorch.optim.new_recipe import STRUCTURED, how_much, new_recipe
+
         asked = 0.5 if sparsity is None else sparsity
         try:
-            text = new_recipe(build_model(model), method, asked, epochs, exclude, effort, goal)
+            how_much(method, asked, epochs, goal)
+        except ValueError as error:
+            raise Problem(str(error)) from error
+        built = build_model(model)
+        if method == STRUCTURED:
+            _tell("looking for filters, neurons and heads that can be removed")
+        try:
+            text = new_recipe(built, method, asked, epochs, exclude, effort, goal)
         except (ImportError, ValueError) as error:
             raise Problem(f"--model {model}: {error}") from error
         if output:

@@ -18,7 +18,7 @@ from sparseml.optim.timeline import TimelineMixin
 from sparseml.utils.atomic import atomic_path
 from sparseml.utils.constants import RECIPE_METADATA_KEY
 from sparseml.utils.paths import clean_path
-from sparseml.utils.text import shown
+from sparseml.utils.text import few, shown
 
 ModifierList = list[BaseModifier]
 Stages = dict[str, ModifierList]
@@ -55,14 +55,18 @@ def with_added(modifiers: Any, more: Any) -> Any:
     if not isinstance(modifiers, Mapping):
         if isinstance(more, Mapping):
             stages = sorted(more)
-            raise ValueError(f"add_modifiers is by stage ({stages}), but the recipe has no stages")
+            raise ValueError(
+                f"add_modifiers is by stage ({few(stages)}), but the recipe has no stages"
+            )
         return [*modifiers, *more]
     if not isinstance(more, Mapping):
         more = {list(modifiers)[-1]: more}
     unknown = sorted(set(more) - set(modifiers))
     if unknown:
         known = list(modifiers)
-        raise ValueError(f"add_modifiers is for the stages {unknown}, the recipe has {known}")
+        raise ValueError(
+            f"add_modifiers is for the stages {few(unknown)}, the recipe has {few(known)}"
+        )
     return {stage: [*members, *more.get(stage, [])] for stage, members in modifiers.items()}
 
 

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, overload
 
+from sparseml.utils.text import few
+
 Getter = Callable[[Any], Any]
 Setter = Callable[[Any, Any], None]
 
@@ -17,7 +19,7 @@ class BaseObject:
         super().__init__()
         if kwargs:
             raise ValueError(
-                f"unknown arguments for {type(self).__name__}: {', '.join(sorted(kwargs))}"
+                f"unknown arguments for {type(self).__name__}: {few(sorted(kwargs), 8)}"
             )
 
 

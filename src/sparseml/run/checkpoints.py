@@ -27,6 +27,7 @@ from sparseml.pytorch.utils.saving.rng import get_rng_state, set_rng_state
 from sparseml.run.errors import RunError, one_line
 from sparseml.run.processes import Processes
 from sparseml.run.session import TrainingRunSettings
+from sparseml.utils.text import few, shortened
 
 __all__ = ["Checkpoints", "RunIdentity", "find_checkpoint"]
 
@@ -96,7 +97,7 @@ class RunIdentity:
         :raises RunError: if that state is one of another optimizer or schedule
         """
         differing = {
-            name: f"{name} {before.get(name)!r} (now {value!r})"
+            name: f"{name} {shortened(before.get(name))} (now {shortened(value)})"
             for name, value in self.values.items()
             if name in before and before[name] != value
         }
@@ -109,7 +110,7 @@ class RunIdentity:
         if differing:
             _LOGGER.warning(
                 "--resume %s comes from other settings, so the numbers will not be those of one "
-                "whole run: %s", path, ", ".join(differing.values()),
+                "whole run: %s", path, few(differing.values(), 8),
             )  # fmt: skip
 
 
@@ -215,7 +216,7 @@ class Checkpoints:
             raise RunError(f"--resume {path} was not written by this script")
         lacking = [key for key in self.extras if key not in extra]
         if lacking:
-            raise RunError(f"--resume {path} holds no state of: {', '.join(lacking)}")
+            raise RunError(f"--resume {path} holds no state of: {few(lacking)}")
         before, model = _settings_in(extra), self.identity.values.get("model")
         # thinning changes shapes, too; then the model is built as it was
         if before.get("model") != model and shapes != self._shapes():

@@ -14,12 +14,13 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from sparseml.utils.text import few as few
 from sparseml.utils.text import one_line as one_line
 from sparseml.utils.text import printable
 
@@ -35,12 +36,6 @@ _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 class RunError(Exception):
     """Settings, data or files that a run cannot work with."""
-
-
-def few(names: Sequence[str], most: int = 3) -> str:
-    """Return the first of some names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "none") + more
 
 
 class Stopped(BaseException):

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
@@ -215,6 +216,8 @@ def timed_sampler(sampler: dict[str, Any], batches: int, shown: bool = True) -> 
 
     def watched(*args: Any) -> Any:
         nonlocal seen, began
+        if not torch.is_grad_enabled():  # a dampening is judged
+            return loss(*args)
         if seen == 0:
             began = time.monotonic()
         elif seen == _TIMED and batches > 4 * _TIMED:

@@ -30,6 +30,7 @@ from sparseml.transformers.structure import (
     load_weights,
     recipe_of,
 )
+from sparseml.utils.text import few
 
 __all__ = [
     "SparseAutoConfig",
@@ -75,7 +76,7 @@ def load_pretrained(
         config, kwargs = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **kwargs)
     if unknown := sorted(set(kwargs) - set(_OF_FILES)):
         raise ValueError(
-            f"the structure of the model in {name} is not that of its config.json: {unknown} "
+            f"the structure of the model in {name} is not that of its config.json: {few(unknown)} "
             f"cannot be used for it, only {', '.join(_OF_BUILDING)} and fields of its configuration"
         )
     model = kind.from_config(config, **building)

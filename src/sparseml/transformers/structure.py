@@ -27,6 +27,7 @@ from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.saving.files import files_of_index
 from sparseml.pytorch.utils.thinning import thin_model_from_checkpoint
 from sparseml.sparsification.types import SparsificationTypes
+from sparseml.utils.text import few
 
 _LOGGER = logging.getLogger(__name__)
 _Path = str | os.PathLike[str]
@@ -101,13 +102,13 @@ def load_weights(model: nn.Module, folder: _Path, recipe: Any = None) -> None:
     missing = sorted(set(found.missing_keys) - _tied(model))
     if within := [name for name in missing if name.startswith(_prefix(model))]:
         raise ValueError(
-            f"{folder} has no weights for {within[:3]}{' ...' * (len(within) > 3)} of "
-            f"{type(model).__name__}, but for {sorted(weights)[:3]} ..."
+            f"{folder} has no weights for {few(within)} of {type(model).__name__}, but for "
+            f"{few(sorted(weights))}"
         )
     if missing:
-        _LOGGER.warning("%s has no weights for %s: they stay as they are", folder, missing)
+        _LOGGER.warning("%s has no weights for %s: they stay as they are", folder, few(missing))
     if found.unexpected_keys:
-        _LOGGER.warning("%s: no use is made of %s", folder, sorted(found.unexpected_keys))
+        _LOGGER.warning("%s: no use is made of %s", folder, few(sorted(found.unexpected_keys)))
 
 
 def fit_structure(

@@ -52,15 +52,26 @@ def one_line(error: BaseException | str) -> str:
     return "; ".join(line for line in lines if line) or type(error).__name__
 
 
-def shown(value: object) -> str:
-    """Return ``repr(value)``, in which patterns have the backslashes that were written, once."""
-    return repr(value).replace("\\\\", "\\")
+def shown(value: object, length: int = 400) -> str:
+    """Return ``repr(value)`` for a message, cut after ``length`` letters.
+
+    Patterns in it have the backslashes that were written, once.
+    """
+    known = value[: length + 1] if isinstance(value, (str, list, tuple)) else value
+    text = repr(known).replace("\\\\", "\\")
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def shortened(value: object, length: int = 80) -> str:
-    """Return text that fits into an error message: :func:`shown`, cut after ``length``."""
-    text = shown(value[: length + 1] if isinstance(value, str) else value)
-    return text if len(text) <= length else f"{text[:length]}..."
+    """Return what :func:`shown` does, for a value that is not what a message is about."""
+    return shown(value, length)
+
+
+def few(names: Iterable[object], most: int = 3, between: str = ", ") -> str:
+    """Return the first of some names, and how many more there are: ``"a, b, c and 4 more"``."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return (between.join(map(str, listed[:most])) or "none") + more
 
 
 def quoted_list(names: Iterable[str], last: str = "or") -> str:

@@ -63,7 +63,7 @@ def test_every_difference_is_a_warning(caplog: pytest.LogCaptureFixture) -> None
 
 def test_metadata_in_some_stages_only() -> None:
     text = staged("__metadata__: {a: 1}", "v: 2")
-    with pytest.raises(ValueError, match=r"all stages or none .* missing in \['s1'\]"):
+    with pytest.raises(ValueError, match=r"all stages or none .* missing in 's1'"):
         validate_metadata(None, text)
 
 

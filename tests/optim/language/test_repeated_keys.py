@@ -44,6 +44,15 @@ def test_in_overriding_and_evaluating_too() -> None:
 def test_places_are_those_of_the_last_value() -> None:
     document = parse(RecipeSource("a: [1, 2]\nb: 1\na:\n  - 3\n"), warn=False)
     assert document.marks[("a",)] == (3, 1) and document.marks[("a", 0)] == (4, 5)
-    assert [str(one) for one in document.repeated] == [
+    assert [str(one) for one in document.repeated.values()] == [
         "the key 'a' occurs twice, in line 1 and in line 3"
     ]
+
+
+def test_of_thousands_a_few_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    lines = "".join(f"'{'k' * 90}{number % 3000}': 1\n" for number in range(9000))
+    parse(RecipeSource(lines))
+    (record,) = caplog.records
+    told = record.getMessage()
+    assert "occurs 3 times, from line 1 to line 6001; " in told
+    assert told.endswith(" and 2997 more; the last value holds") and len(told) < 500

@@ -87,6 +87,7 @@ FIELDS = {
         **GRADUAL, "num_grads": 4, "damp": 1e-5, "fisher_block_size": 8, "mask_type": "block4",
         "weight_update": "joint", "num_recomputations": 2, "recomputation_inter_func": "cubic",
         "grad_sampler_kwargs": {"seed": 3}, "global_sparsity": False, "input_prior": 0.5,
+        "gradients_of": "outputs",
     },
     "CAPruningModifier": {
         **GRADUAL, "num_grads": 4, "damp": 1e-5, "fisher_block_size": 16, "mask_type": "1x2",
@@ -98,7 +99,7 @@ FIELDS = {
         **GRADUAL, "num_grads": 4, "damp": 0.01, "fisher_block_size": 8, "mask_type": "1x2",
         "fisher_dtype": "float64", "fisher": "both", "order": "loss", "ranking": "elimination",
         "weight_update": "joint", "global_sparsity": True, "max_sparsity_per_param": 0.95,
-        "min_sparsity_per_param": 0.1,
+        "min_sparsity_per_param": 0.1, "gradients_of": "outputs",
     },
     "MFACPruningModifier": {
         **GRADUAL, "num_grads": {0.0: 4, 0.5: 6}, "damp": 1e-4, "fisher_block_size": 8,

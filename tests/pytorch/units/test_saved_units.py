@@ -21,6 +21,8 @@ from sparseml.pytorch.units import hidden_units
 from sparseml.pytorch.units.gated import gated_units, remove_gated
 from sparseml.pytorch.units.origins import origins_of
 from sparseml.pytorch.units.probing import call_model, sample_inputs
+from sparseml.pytorch.units.removable import removable_units, remove_units
+from sparseml.pytorch.utils import load_model, save_checkpoint, save_model
 from sparseml.pytorch.utils.saving.files import CheckpointError
 
 from .transformers_zoo import ZOO
@@ -112,6 +114,40 @@ def test_documented_lines_read_it_without_us(name: str, task: str, tmp_path: Pat
     scope: dict[str, Any] = {}
     exec(code.replace("AutoModelForSequenceClassification", task), scope)  # noqa: S102
     _same(model, scope["load"](str(tmp_path)), sample_inputs(model))
+
+
+def _vit() -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model(VIT, **{**KWARGS, "embed_dim": 32, "num_heads": 4}).eval()
+
+
+@pytest.mark.parametrize("file", ["model.pth", "model.safetensors", "checkpoint.pth"])
+@pytest.mark.parametrize("channels", [True, False])
+def test_load_model_knows_what_heads_are_left(file: str, channels: bool, tmp_path: Path) -> None:
+    model, images, path = _vit(), torch.randn(2, 3, 32, 32), tmp_path / file
+    if channels:  # of each head
+        _halved(model, images)
+    else:
+        found = [units for units in removable_units(model, images).found if units.kind == "heads"]
+        remove_units(model, {units: torch.arange(4) % 2 == 0 for units in found})
+    if file == "checkpoint.pth":
+        save_checkpoint(path, model)
+    else:
+        save_model(path, model)
+    loaded = _vit()
+    load_model(path, loaded)
+    _same(model, loaded, images)
+    assert origins_of(loaded) == origins_of(model) != {}
+    with pytest.raises(CheckpointError, match=f"{file} is of another model: ResNet has no"):
+        load_model(path, timm.create_model("test_resnet"))
+
+
+def test_load_model_guesses_no_heads(tmp_path: Path) -> None:
+    model, images, path = _vit(), torch.randn(2, 3, 32, 32), tmp_path / "weights.pth"
+    _halved(model, images)
+    torch.save(model.state_dict(), path)
+    with pytest.raises(CheckpointError, match=r"weights.pth: blocks.0.attn.qkv has 48 outputs, 96"):
+        load_model(path, _vit())
 
 
 class Layers(nn.Module):

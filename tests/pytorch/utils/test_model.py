@@ -78,7 +78,7 @@ def test_files_of_ddp_runs_load(tmp_path: Path) -> None:
     torch.save(nn.DataParallel(model).state_dict(), tmp_path / "bare.pth")
     load_model(tmp_path / "bare.pth", other, strict=True)
     assert _equal(model, other)
-    with pytest.raises(RuntimeError, match=r"do not fit Sequential: missing \['0.bias'"):
+    with pytest.raises(RuntimeError, match=r"do not fit Sequential: missing 0.bias"):
         load_model(tmp_path / "bare.pth", other, strict=True, fix_data_parallel=False)
 
 
@@ -104,7 +104,7 @@ def test_strictness_and_tolerance(tmp_path: Path) -> None:
     longer = nn.Sequential(*_net(), nn.Linear(7, 1))
     longer[2] = nn.Linear(4, 7)
     assert load_model(path, longer).missing_keys == ["3.weight", "3.bias"]
-    with pytest.raises(RuntimeError, match=r"missing \['3.bias', '3.weight'\], unexpected \[\]"):
+    with pytest.raises(RuntimeError, match=r"missing 3.bias, 3.weight, unexpected none"):
         load_model(path, longer, strict=True)
 
 
@@ -166,10 +166,10 @@ def test_optimizer_and_modifiers(tmp_path: Path) -> None:
 
 def test_what_is_not_there(tmp_path: Path) -> None:
     save_model(tmp_path / "m.pth", _net())
-    with pytest.raises(CheckpointError, match=r"no optimizer state, found \['state_dict'\]"):
+    with pytest.raises(CheckpointError, match=r"no optimizer state, found state_dict"):
         load_optimizer(tmp_path / "m.pth", torch.optim.SGD(_net().parameters()))
     torch.save({"epoch": 3}, tmp_path / "epoch.pth")
-    with pytest.raises(CheckpointError, match=r"no state dict, found the keys \['epoch'\]"):
+    with pytest.raises(CheckpointError, match=r"no state dict, found the keys epoch"):
         load_model(tmp_path / "epoch.pth", _net())
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match="found list"):

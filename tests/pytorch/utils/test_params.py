@@ -59,7 +59,7 @@ def test_entry_without_match(model: nn.Sequential) -> None:
 
 def test_long_lists_of_names_are_cut() -> None:
     model = nn.Sequential(*[nn.Linear(1, 1) for _ in range(20)])
-    with pytest.raises(RuntimeError, match=r"\.\.\. \(40 in all\)"):
+    with pytest.raises(RuntimeError, match="and 30 more"):
         _names(model, ["nothing"])
 
 

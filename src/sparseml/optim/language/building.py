@@ -24,7 +24,7 @@ from sparseml.optim.language.document import (
 )
 from sparseml.optim.language.expressions import evaluate
 from sparseml.optim.language.source import RecipeSource
-from sparseml.utils.text import shortened
+from sparseml.utils.text import few, shortened
 
 Modifiers = list[Any] | dict[str, list[Any]]
 """The modifiers of a recipe, or those of each stage."""
@@ -107,7 +107,7 @@ class _Builder:
         if at_root and stages:
             raise self._error(
                 f"groups of modifiers must stand either all at the root or all in stages; "
-                f"found the stages {list(stages)} and a group beside them"
+                f"found the stages {few(map(shortened, stages))} and a group beside them"
             )
         if not at_root and not any(stages.values()):
             self._refuse_mappings(root, ())

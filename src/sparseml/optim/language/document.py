@@ -18,7 +18,7 @@ from sparseml.optim.errors import RecipeError, RecipeTagError, RecipeValueError
 from sparseml.optim.language.source import RecipeSource
 from sparseml.optim.language.yaml_text import MAX_DEPTH, MAX_NODES, compose, is_yaml_number
 from sparseml.utils.constants import RECIPE_METADATA_KEY
-from sparseml.utils.text import shortened
+from sparseml.utils.text import few, shortened
 from sparseml.utils.written_number import WrittenNumber
 
 _LOGGER = logging.getLogger(__name__)
@@ -54,15 +54,16 @@ _SCALARS = {
 
 @dataclass(frozen=True)
 class Repeated:
-    """A key that occurs in two lines of one mapping; its last value holds."""
+    """A key that occurs in several lines of one mapping; its last value holds."""
 
     path: Path
-    first: int
-    again: int
+    lines: list[int]
 
     def __str__(self) -> str:
-        key = shortened(self.path[-1])
-        return f"the key {key} occurs twice, in line {self.first} and in line {self.again}"
+        key, first, count = shortened(self.path[-1]), self.lines[0], len(self.lines)
+        if count == 2:
+            return f"the key {key} occurs twice, in line {first} and in line {self.lines[1]}"
+        return f"the key {key} occurs {count} times, from line {first} to line {self.lines[-1]}"
 
 
 @dataclass
@@ -77,7 +78,7 @@ class Document:
     source: RecipeSource
     container: Any = None
     marks: dict[Path, tuple[int, int]] = field(default_factory=dict)
-    repeated: list[Repeated] = field(default_factory=list)
+    repeated: dict[Path, Repeated] = field(default_factory=dict)
 
     def place(self, path: Path) -> dict[str, Any]:
         """Return file, line, column and key of the nearest part known, for a recipe error."""
@@ -207,12 +208,16 @@ class _Reader:
             key = self._key(key_node)
             value_path = (*path, key)
             if key in values:
-                first, _ = self._document.marks[value_path]
-                again, _ = self._mark(key_node)
-                self._document.repeated.append(Repeated(value_path, first, again))
+                self._note_repeated(value_path, self._mark(key_node)[0])
             self._document.marks[value_path] = self._mark(key_node)
             values[key] = self.read(value_node, value_path)
         return {**merged, **values}
+
+    def _note_repeated(self, path: Path, line: int) -> None:
+        known = self._document.repeated
+        if path not in known:
+            known[path] = Repeated(path, [self._document.marks[path][0]])
+        known[path].lines.append(line)
 
     def _key(self, node: yaml.Node) -> Any:
         if self._is_tagged(node):
@@ -265,5 +270,6 @@ def parse(source: RecipeSource, *, warn: bool = True) -> Document:
         document.container = _Reader(document).read(node, ())
     if warn and document.repeated:
         place = f"{source.file}: " if source.file else ""
-        _LOGGER.warning("%s%s; the last value holds", place, "; ".join(map(str, document.repeated)))
+        told = few(document.repeated.values(), between="; ")
+        _LOGGER.warning("%s%s; the last value holds", place, told)
     return document

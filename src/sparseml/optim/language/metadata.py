@@ -11,6 +11,7 @@ from sparseml.optim.errors import RecipeValueError
 from sparseml.optim.language.document import Document, parse, stages_of
 from sparseml.optim.language.source import RecipeSource
 from sparseml.utils.constants import FRAMEWORK_METADATA_KEY, RECIPE_METADATA_KEY
+from sparseml.utils.text import few, shortened
 from sparseml.version import __version__
 
 # the root logger, because callers of old configure that one
@@ -20,16 +21,17 @@ _LOGGER = logging.getLogger()
 def _warn_of_differences(own: Any, given: Any, where: str) -> None:
     if not isinstance(own, Mapping) or not isinstance(given, Mapping):
         if own != given:
-            _LOGGER.warning("metadata of %s is replaced: %r by %r", where, own, given)
+            change = f"{shortened(own)} by {shortened(given)}"
+            _LOGGER.warning("metadata of %s is replaced: %s", where, change)
         return
     for key in sorted({*own, *given}, key=str):
         if key not in given:
-            _LOGGER.warning("metadata of %s: %r is dropped", where, key)
+            _LOGGER.warning("metadata of %s: %s is dropped", where, shortened(key))
         elif key not in own:
-            _LOGGER.warning("metadata of %s: %r is added", where, key)
+            _LOGGER.warning("metadata of %s: %s is added", where, shortened(key))
         elif own[key] != given[key]:
-            text = "metadata of %s: %r is replaced: %r by %r"
-            _LOGGER.warning(text, where, key, own[key], given[key])
+            change = f"{shortened(own[key])} by {shortened(given[key])}"
+            _LOGGER.warning("metadata of %s: %s is replaced: %s", where, shortened(key), change)
 
 
 def _own_metadata(document: Document) -> dict[Any, Any]:
@@ -44,7 +46,8 @@ def _own_metadata(document: Document) -> dict[Any, Any]:
         lacking = [key for key in stages if key not in having]
         raise document.error(
             RecipeValueError,
-            f"all stages or none must have {RECIPE_METADATA_KEY}; it is missing in {lacking}",
+            f"all stages or none must have {RECIPE_METADATA_KEY}; it is missing in "
+            f"{few(map(shortened, lacking))}",
             (lacking[0],),
         )
     return own
@@ -59,7 +62,7 @@ def merge_metadata(document: Document, metadata: dict[str, Any] | None) -> dict[
     given = {name: metadata[name] if by_stage else metadata for name in own}
     for name, entry in own.items():
         if entry is not None:
-            where = "the recipe" if name == RECIPE_METADATA_KEY else f"stage {name}"
+            where = "the recipe" if name == RECIPE_METADATA_KEY else f"stage {name!s:.80}"
             _warn_of_differences(entry, given[name], where)
     return given
 
@@ -92,7 +95,7 @@ def add_framework_metadata(metadata: dict[str, Any], **extra: Any) -> dict[str, 
             before = entry.get(FRAMEWORK_METADATA_KEY)
             before = before if isinstance(before, Mapping) else {}
             for key in sorted(set(before) & set(versions)):
-                change = f"{before[key]!r} by {versions[key]!r}"
-                _LOGGER.warning("metadata of %s: %s is overwritten: %s", name, key, change)
+                change = f"{shortened(before[key])} by {versions[key]!r}"
+                _LOGGER.warning("metadata of %.80s: %s is overwritten: %s", name, key, change)
             entry[FRAMEWORK_METADATA_KEY] = {**before, **versions}
     return metadata

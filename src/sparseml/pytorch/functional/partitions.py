@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sparseml.utils.text import few
+
 Partition = tuple[int, ...]
 
 
@@ -61,8 +63,8 @@ def require_partitions(partitions: Sequence[Sequence[int]], names: Sequence[str]
             if owner.setdefault(place, number) != number:
                 raise ValueError(f"{names[place]} is in partitions {owner[place]} and {number}")
     if left := [name for place, name in enumerate(names) if place not in owner]:
-        some = ", ".join(left[:5]) + ", ..." * (len(left) > 5)
-        raise ValueError(f"{len(left)} of {len(names)} tensors are in no partition: {some}")
+        some = f"{len(left)} of {len(names)}"
+        raise ValueError(f"{some} tensors are in no partition: {few(left)}")
 
 
 def cyclic_groups(partitions: Sequence[Partition], steps: int) -> list[Partition]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from torch import nn
 
 from sparseml.pytorch.optim.manager import ScheduledModifierManager
-from sparseml.pytorch.utils.model import load_model_state, read_model_file
+from sparseml.pytorch.units.attributes import COUNTS, sizes_of
+from sparseml.pytorch.units.saved import restore_structure
+from sparseml.pytorch.utils.layer_kinds import OUTPUTS, tensor_axes
+from sparseml.pytorch.utils.model import CheckpointError, load_model_state, read_model_file
+from sparseml.pytorch.utils.names import canonical_name, canonical_named_modules, unwrap_module
 
 
 def load_model(
@@ -25,7 +29,8 @@ def load_model(
     Only tensors and plain data are read (``weights_only=True``): a file with a whole pickled
     module is refused. If the file holds a recipe, its structural modifiers are applied to the
     model as at the stored epoch (as after the last one if none is stored); then layers that are
-    smaller in the file (thinned) are shrunk.
+    smaller in the file (thinned) are shrunk. What ``save_model`` wrote of a model that has lost
+    heads, channels or neurons says how many are left, so the outputs are those of before.
 
     :param path: what ``save_model`` or ``save_checkpoint`` wrote, a bare state dict, or a
         ``.safetensors`` file
@@ -33,7 +38,8 @@ def load_model(
     :param ignore_error_tensors: names that may be missing, unexpected or of another shape
     :param fix_data_parallel: ignore levels that wrappers (DDP, ``torch.compile``) add to names
     :return: torch's record of ``missing_keys`` and ``unexpected_keys``
-    :raises CheckpointError: naming the file, if it is damaged, unsafe to read or no model file
+    :raises CheckpointError: naming the file, if it is damaged, unsafe to read or no model file, or
+        if attention is narrower in it and it does not say of how many heads
     :raises RuntimeError: when shapes differ or, with ``strict``, names
     """
     content = read_model_file(path)
@@ -41,5 +47,39 @@ def load_model(
         epoch = content.get("epoch")
         manager = ScheduledModifierManager.from_yaml(content["recipe"])
         manager.apply_structure(model, math.inf if epoch is None or epoch == -1 else epoch)
+    _restore(path, model, content, {canonical_name(name) for name in ignore_error_tensors or ()})
     how = (strict, ignore_error_tensors, fix_data_parallel)
     return load_model_state(model, content["state_dict"], *how)
+
+
+def _restore(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    content: Mapping[str, Any],
+    tolerated: Container[str],
+) -> None:
+    """Give a model the numbers of heads and the like that a file tells of.
+
+    :raises CheckpointError: if it tells of another model's, or of none where heads have gone
+    """
+    shapes = {canonical_name(key): list(one.shape) for key, one in content["state_dict"].items()}
+    if structure := content.get("structure"):
+        try:
+            restore_structure(model, {**structure, "shapes": shapes})
+        except ValueError as error:
+            raise CheckpointError(f"{path} is of another model: {error}") from error
+        return
+    for name, module in canonical_named_modules(unwrap_module(model, root=True)):
+        counts = [one for one in COUNTS["heads"] if one in sizes_of(module)]
+        makes = ((key, layer) for key, layer in module.named_children() if tensor_axes(layer))
+        key, layer = next(makes, ("", module))
+        if not counts or not key or f"{name}.{key}.weight" in tolerated:
+            continue
+        axis = tensor_axes(layer)["weight"].index(OUTPUTS)
+        old, new = layer.weight.shape, shapes.get(f"{name}.{key}.weight")
+        if new is not None and len(new) == len(old) and new[axis] < old[axis]:
+            raise CheckpointError(
+                f"{path}: {name}.{key} has {new[axis]} outputs, {old[axis]} in the model, and "
+                f"nothing tells how many heads ({counts[0]}) these are; write the smaller model by "
+                "save_model, or by save_shrunk and read it by load_shrunk"
+            )

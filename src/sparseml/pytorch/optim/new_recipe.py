@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from sparseml.pytorch.sparsification.fields import one_of
 from sparseml.pytorch.sparsification.pruning.settings.effort import PRESETS
-from sparseml.pytorch.sparsification.pruning.structured.goals import as_final_or_goal
+from sparseml.pytorch.sparsification.pruning.structured.goals import as_final_or_goal, names_goals
 from sparseml.pytorch.units.probing import sample_inputs
 from sparseml.pytorch.units.removable import removable_units
 from sparseml.pytorch.utils.params import (
@@ -110,17 +111,10 @@ def new_recipe(
     :raises ValueError: for an unknown method or effort, a sparsity, a goal or epochs out of range,
         and a model without layers to prune, or units to remove
     """
-    if method not in METHODS:
-        hint = did_you_mean(method, METHODS)
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, found {method!r}{hint}")
-    if not 0.0 < sparsity < 1.0:
-        raise ValueError(f"sparsity must lie strictly between 0 and 1, found {sparsity}")
-    if epochs is not None and not epochs > 0:
-        raise ValueError(f"epochs must be above 0, found {epochs}")
+    aims = how_much(method, sparsity, epochs, goal)
     modifier, variables, others = METHODS[method]
     if "effort" in variables:
         variables = {**variables, "effort": one_of(PRESETS)("effort", effort)}
-    aims = _aims(method, sparsity, goal)
     head = {} if epochs is None else {"num_epochs": repr(float(epochs))}
     final = "eval(sparsity)" if goal is None else "".join(f"{{{key}: eval({key})}}" for key in aims)
     fields = {
@@ -138,12 +132,29 @@ def new_recipe(
     return "\n".join(lines) + "\n"
 
 
-def _aims(method: str, sparsity: float, goal: Mapping[str, float] | None) -> _Fields:
-    """Return the variable that says how much goes."""
+def how_much(
+    method: str,
+    sparsity: float = 0.5,
+    epochs: float | None = None,
+    goal: Mapping[str, float] | None = None,
+) -> dict[str, str]:
+    """Return the variable of a recipe that says how much goes, with its value.
+
+    The arguments and errors are those of :func:`new_recipe`, as far as no model is needed.
+    """
+    if method not in METHODS:
+        hint = did_you_mean(method, METHODS)
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, found {method!r}{hint}")
+    if not 0.0 < sparsity < 1.0:
+        raise ValueError(f"sparsity must lie strictly between 0 and 1, found {sparsity}")
+    if epochs is not None and not 0 < epochs < math.inf:
+        raise ValueError(f"epochs must be a number above 0, found {epochs}")
     if goal is None:
         return {"sparsity": f"{sparsity:g}"}
     if method != STRUCTURED:
         raise ValueError(f"a goal needs method: {STRUCTURED}, found {method}")
+    if not names_goals(goal):
+        raise ValueError(f"a goal is a mapping such as {{'speedup': 2.0}}, found {goal!r}")
     return {key: f"{value:g}" for key, value in as_final_or_goal("the recipe", goal).items()}
 
 

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sparseml.utils.text import few
+
 _LOGGER = logging.getLogger(__name__)
 _IDENTIFIER = re.compile(r"(\w+)-[0-9a-f]{32}")
 
@@ -89,8 +91,9 @@ def check_keys(modifiers: Modifiers, state: Mapping[str, Any]) -> None:
 
 def _compare(kind: str, expected: set[str], found: set[str]) -> None:
     if expected != found:
+        without, unknown = few(sorted(expected - found)), few(sorted(found - expected))
         raise IndexError(
-            f"the state does not belong to this recipe: {kind} without a state: "
-            f"{sorted(expected - found)}, unknown {kind} in the state: {sorted(found - expected)} "
+            f"the state does not belong to this recipe: {kind} without a state: {without}, "
+            f"unknown {kind} in the state: {unknown} "
             "(a modifier is known by its settings: changing one makes it another modifier)"
         )

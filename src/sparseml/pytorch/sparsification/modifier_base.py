@@ -18,6 +18,7 @@ from sparseml.pytorch.utils.declared_state import gather_progress, restore_progr
 from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.sparsification.types import SparsificationTypes
+from sparseml.utils.text import few
 
 __all__ = ["PYTORCH_FRAMEWORK", "Loggers", "Modifier", "ModifierProp", "PyTorchModifierYAML"]
 
@@ -258,7 +259,7 @@ class Modifier(BaseModifier):
         """
         if strict and state_dict:
             raise IndexError(
-                f"{type(self).__name__} keeps no state, found the keys {sorted(state_dict)}"
+                f"{type(self).__name__} keeps no state, found the keys {few(sorted(state_dict))}"
             )
 
     def progress_state(self) -> dict[str, Any]:

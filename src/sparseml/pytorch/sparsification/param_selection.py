@@ -19,7 +19,7 @@ from sparseml.pytorch.utils.params import (
 from sparseml.pytorch.utils.tensors.parametrized import computed_tensor, original_of
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, ALL_TOKEN, STRUCTURED_TOKEN
 from sparseml.utils.iterables import validate_names
-from sparseml.utils.text import shown
+from sparseml.utils.text import few, shown
 
 
 def select_params(
@@ -60,7 +60,8 @@ def select_params(
             )
         found = [one for one in found if id(one.param) not in out]
     if strict and not found:
-        why = "".join(f"; {name}: {reason}" for name, reason in left_out(module, entries).items())
+        out = [f"{name}: {reason}" for name, reason in left_out(module, entries).items()]
+        why = f"; {few(out, between='; ')}" if out else ""
         raise ValueError(
             f"params {shown(params)} select no parameter of the {type(module).__name__}{why}"
         )

@@ -14,7 +14,7 @@ from sparseml.pytorch.units.index_maps import repeats, tiles
 from sparseml.pytorch.utils.layer_kinds import axis_of, axis_size, out_in_dim, to_out_in
 from sparseml.pytorch.utils.names import canonical_name
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
-from sparseml.utils.text import did_you_mean, quoted_list, shown
+from sparseml.utils.text import did_you_mean, few, quoted_list, shown
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def groups_from_indices(
         if any(size > 1 and size % units for size in sizes):
             raise ValueError(
                 "tensors that are masked alike must have sizes that are multiples of the "
-                f"smallest, found {sizes}; the group is {names}"
+                f"smallest, found {few(sizes)}; the group is {few(names)}"
             )
         pairs = zip(members, sizes, strict=True)
         alike = [_alike(owner, size, dim, units) for owner, size in pairs if size > 1]

@@ -11,6 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sparseml.pytorch.units.attributes import constants_of, sizes_of
+from sparseml.pytorch.utils.model import tell_in_files
+from sparseml.pytorch.utils.names import canonical_named_modules, unwrap_module
+
 _ATTRIBUTE = "_units_before_removal"
 CALLED = {"neurons": "fc"}
 """Kinds of hidden units that go by another name among those that went."""
@@ -51,6 +55,21 @@ def note_removal(model: nn.Module, key: str, keep: Tensor) -> None:
             per_head = len(origins[other]["kept"]) // len(keep)
             origins[other] = _after(origins[other], keep.repeat_interleave(per_head))
     set_origins(model, origins)
+
+
+def attributes_of(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """Return, by names of modules, the sizes and scales that these keep as attributes."""
+    modules = canonical_named_modules(unwrap_module(model, root=True))
+    found = {name: {**sizes_of(one), **constants_of(one)} for name, one in modules}
+    return {name: values for name, values in found.items() if values}
+
+
+def _lost(model: nn.Module) -> dict[str, Any]:
+    units = origins_of(unwrap_module(model, root=True))
+    return {"attributes": attributes_of(model), "units": units} if units else {}
+
+
+tell_in_files(_lost)
 
 
 def _after(before: Mapping[str, Any], keep: Tensor) -> dict[str, Any]:

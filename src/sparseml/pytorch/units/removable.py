@@ -17,6 +17,7 @@ from sparseml.pytorch.units.origins import CALLED, note_removal
 from sparseml.pytorch.units.probing import sample_inputs, with_values
 from sparseml.pytorch.units.removal import remove
 from sparseml.pytorch.utils.names import unwrap_module
+from sparseml.utils.text import few
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +78,7 @@ def removable_units(model: nn.Module, example_inputs: Any = None) -> Removables:
         _known[model] = known
     if not known[1].found:
         reasons = [f"{name}: {reason}" for name, reason in known[1].skipped.items()]
-        more = f"; and {len(reasons) - _TOLD} more" if len(reasons) > _TOLD else ""
-        why = "; ".join(reasons[:_TOLD]) + more
+        why = few(reasons, _TOLD, between="; ") if reasons else ""
         raise ValueError(
             f"nothing can be removed from a {type(model).__name__}: no neurons, heads or channels "
             f"were found{' but ' + why if why else ''}"

@@ -17,7 +17,7 @@ from sparseml.pytorch.units.slim_attention import SlimAttention
 from sparseml.pytorch.utils.layer_kinds import axis_of
 from sparseml.pytorch.utils.names import canonical_named_modules
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
-from sparseml.utils.text import did_you_mean
+from sparseml.utils.text import did_you_mean, few
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -170,10 +170,8 @@ def unpruned(group: UnitGroup, params: Mapping[str, Tensor], strict: bool) -> Te
     fewest = min(decisive, key=lambda place: int(zeros[place].sum()))
     unpruned = not bool(pruned.any()) and any(bool(zeros[place].any()) for place in decisive)
     if strict and (unpruned or not torch.equal(pruned, zeros[fewest])):
-        found = ", ".join(
-            f"{member.param} in {int(zero.sum())}"
-            for member, zero in zip(counting, zeros, strict=True)
-        )
+        pairs = zip(counting, zeros, strict=True)
+        found = few((f"{member.param} in {int(zero.sum())}" for member, zero in pairs), 12)
         raise ValueError(
             f"the group {group.name!r} is inconsistent: of {group.size} units {int(pruned.sum())} "
             f"are zero in all of its parameters, but {found}; prune them as one group, or thin "

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sparseml.pytorch.units.attributes import constants_of, sizes_of
-from sparseml.pytorch.units.origins import origins_of, set_origins
+from sparseml.pytorch.units.origins import attributes_of, origins_of, set_origins
 from sparseml.pytorch.units.slim_attention import SlimAttention, make_slim
 from sparseml.pytorch.utils.model import load_model_state, save_model
 from sparseml.pytorch.utils.names import canonical_named_modules, unwrap_module
@@ -24,6 +24,7 @@ from sparseml.pytorch.utils.saving.files import CheckpointError, files_of_index,
 from sparseml.pytorch.utils.thinning import take_shapes
 from sparseml.utils.atomic import atomic_path
 from sparseml.utils.plain import json_of
+from sparseml.utils.text import few
 
 SHAPES_FILE = "shrunk.json"
 _WEIGHTS_FILE = "model.safetensors"
@@ -38,11 +39,9 @@ def structure_of(model: nn.Module) -> dict[str, Any]:
         ``units``, what there was before units went (see :mod:`~sparseml.pytorch.units.origins`)
     """
     model = unwrap_module(model, root=True)
-    modules = canonical_named_modules(model)
-    attributes = {name: {**sizes_of(one), **constants_of(one)} for name, one in modules}
     return {
         "shapes": {name: list(tensor.shape) for name, tensor in model.state_dict().items()},
-        "attributes": {name: found for name, found in attributes.items() if found},
+        "attributes": attributes_of(model),
         "units": origins_of(model),
     }
 
@@ -61,7 +60,7 @@ def restore_structure(model: nn.Module, structure: Mapping[str, Any]) -> None:
         module = modules.get(name)
         known = set() if module is None else {*sizes_of(module), *constants_of(module)}
         if lacking := sorted(values.keys() - known):
-            where = f"no {', '.join(lacking)} in" if module is not None else "no module"
+            where = f"no {few(lacking)} in" if module is not None else "no module"
             raise ValueError(f"{type(model).__name__} has {where} {name!r}")
     for name, module in modules.items():
         if isinstance(module, nn.MultiheadAttention) and not isinstance(module, SlimAttention):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from sparseml.pytorch.utils.saving.files import (
     write_torch_file,
 )
 from sparseml.pytorch.utils.thinning import thin_model_from_checkpoint
+from sparseml.utils.plain import json_of
+from sparseml.utils.text import few
 
 __all__ = [
     "CheckpointError",
@@ -40,6 +43,19 @@ __getattr__, __dir__ = lazy_names(__name__, {"sparseml.pytorch.utils": _MOVED})
 
 _PathLike = str | os.PathLike[str]
 _SAFETENSORS_KEYS = ("recipe", "epoch", "arch_key")
+_STRUCTURE_KEY = "structure"
+_told: list[Callable[[nn.Module], Mapping[str, Any]]] = []
+
+
+def tell_in_files(tell: Callable[[nn.Module], Mapping[str, Any]]) -> None:
+    """Let files of models hold what ``tell`` says of them, as plain data: nothing of most."""
+    _told.append(tell)
+
+
+def told_structure(model: nn.Module) -> dict[str, Any]:
+    """Return what a file of a model holds of its structure beside the weights, under its key."""
+    found = {key: value for tell in _told for key, value in tell(model).items()}
+    return {_STRUCTURE_KEY: found} if found else {}
 
 
 def model_state(model: nn.Module) -> dict[str, Tensor]:
@@ -64,15 +80,16 @@ def save_model(
     """Save a model, and what else is given, atomically; folders are made as needed.
 
     The file is a dict with ``state_dict`` and, where given, ``optimizer``, ``recipe``, ``epoch``,
-    ``manager`` and ``arch_key``. A path ending in ``.safetensors`` gets the state dict in that
-    format, with recipe, epoch and arch key as texts in its header.
+    ``manager`` and ``arch_key``; of a model that has lost units, also ``structure``, the numbers of
+    heads and the like that weights do not tell. A path ending in ``.safetensors`` gets the state
+    dict in that format, with recipe, epoch, arch key and structure as texts in its header.
 
     :param recipe: text of the recipe that the model was made with, or its manager
     :param include_modifiers: also save the state of the manager that drives ``optimizer``
     :raises ValueError: for a safetensors file with an optimizer or modifiers, which it cannot
         hold, or for ``include_modifiers`` with an optimizer that no manager drives
     """
-    text = None if recipe is None else str(recipe)
+    text, structure = None if recipe is None else str(recipe), told_structure(model)
     extras = {"recipe": text, "epoch": epoch, "arch_key": arch_key}
     extras = {key: value for key, value in extras.items() if value is not None}
     if is_safetensors(path):
@@ -80,9 +97,10 @@ def save_model(
             raise ValueError(f"a safetensors file cannot hold an optimizer or modifiers: {path}")
         # the header holds texts only
         header = {key: str(value) for key, value in extras.items()}
+        header |= {key: json.dumps(value) for key, value in structure.items()}
         write_safetensors(path, model_state(model), {"format": "pt", **header})
         return
-    content: dict[str, Any] = {"state_dict": model_state(model), **extras}
+    content: dict[str, Any] = {"state_dict": model_state(model), **extras, **structure}
     if optimizer is not None:
         content["optimizer"] = optimizer.state_dict()
     if include_modifiers:
@@ -113,13 +131,15 @@ def read_model_file(path: _PathLike, map_location: Any = "cpu") -> dict[str, Any
         content: dict[str, Any] = {k: header[k] for k in _SAFETENSORS_KEYS if k in header}
         if "epoch" in content:
             content["epoch"] = float(content["epoch"])
+        if _STRUCTURE_KEY in header:
+            content[_STRUCTURE_KEY] = json_of(header[_STRUCTURE_KEY])
         return {"state_dict": tensors, **content}
     loaded = read_torch_file(path, map_location)
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         return dict(loaded)
     if isinstance(loaded, Mapping) and any(isinstance(v, Tensor) for v in loaded.values()):
         return {"state_dict": dict(loaded)}
-    what = f"the keys {list(loaded)[:8]}" if isinstance(loaded, Mapping) else type(loaded).__name__
+    what = f"the keys {few(loaded, 8)}" if isinstance(loaded, Mapping) else type(loaded).__name__
     raise CheckpointError(f"{path} holds no state dict, found {what}")
 
 
@@ -153,7 +173,7 @@ def _check_names(model: nn.Module, own: set[str], given: set[str], tolerated: se
     unexpected = sorted(key for key in given - own if canonical_name(key) not in tolerated)
     if missing or unexpected:
         kind = type(unwrap_module(model)).__name__
-        what = f"missing {missing}, unexpected {unexpected}"
+        what = f"missing {few(missing)}, unexpected {few(unexpected)}"
         raise RuntimeError(f"the weights do not fit {kind}: {what}")
 
 
@@ -170,7 +190,7 @@ def load_optimizer(path: _PathLike, optimizer: Optimizer, map_location: Any = "c
     """Load the optimizer state that :func:`save_model` stored; a CheckpointError if it cannot."""
     content = read_model_file(path, map_location)
     if "optimizer" not in content:
-        raise CheckpointError(f"{path} holds no optimizer state, found {sorted(content)}")
+        raise CheckpointError(f"{path} holds no optimizer state, found {few(sorted(content), 8)}")
     optimizer.load_state_dict(content["optimizer"])
 
 

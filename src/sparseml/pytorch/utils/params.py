@@ -16,7 +16,9 @@ from sparseml.pytorch.utils.names import (
     canonical_named_modules,
 )
 from sparseml.pytorch.utils.tensors.parametrized import computed_tensor, original_of
-from sparseml.utils.text import did_you_mean, shown
+from sparseml.utils.text import did_you_mean, few, shortened, shown
+
+_MOST_TOLD = 8
 
 
 class NamedLayerParam(NamedTuple):
@@ -149,9 +151,10 @@ def _no_match_message(entries: list[str], names: list[str]) -> str:
     if not names:
         return f"nothing matches {shown(entries)}: the module has no parameters"
     parts = []
-    for entry in entries:
+    for entry in entries[:_MOST_TOLD]:
         kind = "pattern" if entry.startswith(REGEX_PREFIX) else "name"
         hint = did_you_mean(canonical_name(entry.removeprefix(REGEX_PREFIX)), names)
-        parts.append(f"{kind} {shown(entry)} matches no parameter{hint}")
-    tried = ", ".join(names[:10]) + (f", ... ({len(names)} in all)" if len(names) > 10 else "")
-    return "\n".join([*parts, f"tried on: {tried}"])
+        parts.append(f"{kind} {shortened(entry)} matches no parameter{hint}")
+    if len(entries) > _MOST_TOLD:
+        parts.append(f"and {len(entries) - _MOST_TOLD} more match no parameter")
+    return "\n".join([*parts, f"tried on: {few(names, 10)}"])

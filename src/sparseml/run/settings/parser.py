@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type
 
 from sparseml.run.errors import RunError, one_line
 from sparseml.run.settings.flags import Leaf, Settings, leaves
-from sparseml.utils.text import did_you_mean, quoted_list
+from sparseml.utils.text import did_you_mean, few, quoted_list, shortened
 
 _LOGGER = logging.getLogger(__name__)
 _Settings = TypeVar("_Settings", bound=Settings)
@@ -139,8 +139,8 @@ def _with_named(parser: ArgumentParser, kind: type[Settings], argv: Sequence[str
     unknown = [text.partition("=")[0] for text in rest if text.startswith("-")]
     taking = next((leaf for leaf in leaves(kind) if leaf.flag.alone), None)
     if unknown or len(rest) > 1 or (rest and taking is None):
-        hints = "".join(did_you_mean(name, names) for name in unknown)
-        parser.error(f"unrecognized arguments: {' '.join(unknown or rest)}{hints}")
+        hints = "".join(did_you_mean(name, names) for name in unknown[:3])
+        parser.error(f"unrecognized arguments: {few(unknown or rest, 8, ' ')}{hints}")
     if not rest or taking is None:
         return argv
     option, given = _name(taking), getattr(found, taking.name)
@@ -165,9 +165,9 @@ def _tell_inert(inert: Mapping[str, Any], found: Namespace) -> None:
         value = getattr(found, name)
         if value and value not in ("0", "0.0") and str(value) != str(default):
             words = value if isinstance(value, list) else [str(value)]
-            told.append(" ".join([name, *words]))
+            told.append(f"{name} {few(words, 8, ' ')}")
     if told:
-        _LOGGER.warning("without effect here: %s", ", ".join(told))
+        _LOGGER.warning("without effect here: %s", few(told, 12))
 
 
 def _keywords(leaf: Leaf) -> dict[str, Any]:
@@ -272,12 +272,12 @@ def read_config(parser: ArgumentParser, file: str, others: Container[str] = ()) 
         if action is None:
             if value and name not in others:
                 hint = did_you_mean(str(key), keys)
-                unknown.append(f"there is no setting {key!r} (found {value!r}){hint}")
+                unknown.append(f"there is no setting {key!r} (found {shortened(value)}){hint}")
         elif value is not None and (value != "" or "" in (action.choices or ())):
             settings[action.dest] = _converted(action, value, name, file)
             action.required = False
     if unknown:
-        raise RunError(f"--config {file}: {'; '.join(unknown)}")
+        raise RunError(f"--config {file}: {few(unknown, 8, '; ')}")
     return settings
 
 

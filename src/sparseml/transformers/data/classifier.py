@@ -106,7 +106,7 @@ def label_order(config: Any, task: TextTask) -> list[int] | None:
     if not all(name.startswith("label_") for name in named):
         _LOGGER.warning(
             "the model's labels are %s; they become those of task %s: %s",
-            ", ".join(named), task.name, ", ".join(task.labels),
+            few(named, 6), task.name, few(task.labels, 6),
         )  # fmt: skip
     config.id2label = dict(enumerate(task.labels))
     config.label2id = {label: number for number, label in enumerate(task.labels)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparseml.run.errors import RunError, one_line
+from sparseml.run.errors import RunError, few, one_line
 from sparseml.transformers.data.files import find_splits, read_table
 from sparseml.transformers.data.tasks import TextTask, glue_task
 from sparseml.utils.text import quoted_list
@@ -153,7 +153,7 @@ def _label(path: Path, value: Any, task: TextTask) -> int | float:
         return task.labels.index(word)
     if word.isdigit() and int(word) < len(task.labels) and not task.labels[0].isdigit():
         return int(word)
-    allowed = ", ".join(f"{number} ({name})" for number, name in enumerate(task.labels))
+    allowed = few((f"{number} ({name})" for number, name in enumerate(task.labels)), 8)
     raise RunError(f"{path}: label {value!r} is none of task {task.name}, which has {allowed}")
 
 

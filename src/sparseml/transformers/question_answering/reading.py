@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparseml.run.errors import RunError
+from sparseml.run.errors import RunError, few
 from sparseml.utils.plain import json_of
 
 _MISSING = object()
@@ -93,7 +93,7 @@ def _value(holder: Any, key: str, kind: type, place: str, default: Any = _MISSIN
         raise RunError(f"{place}: SQuAD's format has a mapping with {key!r} here, found a {found}")
     value = holder.get(key, default)
     if value is _MISSING:
-        has = ", ".join(map(repr, holder)) or "nothing"
+        has = few(map(repr, holder), 6)
         raise RunError(f"{place}: SQuAD's format has {key!r} here, found {has}")
     if not isinstance(value, kind):
         found = type(value).__name__

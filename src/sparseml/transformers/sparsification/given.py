@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from sparseml.transformers.lent import parameters_of
+from sparseml.utils.text import few
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -62,10 +63,12 @@ def metadata_of(
         return None
     training, data = _as_mapping(training_args), _as_mapping(data_args)
     if shared := sorted(set(training) & set(data)):
-        raise ValueError(f"args and data_args must not share names, found {shared} in both")
+        raise ValueError(f"args and data_args must not share names, found {few(shared)} in both")
     found = {**training, **data}
     if missing := [name for name in names if name not in found]:
-        _LOGGER.warning("metadata_args names %s, which no arguments have: they are None", missing)
+        _LOGGER.warning(
+            "metadata_args names %s, which no arguments have: they are None", few(missing)
+        )
     return {name: found.get(name) for name in names}
 
 

@@ -100,12 +100,12 @@ def test_only_whole_groups_can_be_chosen():
     masks = select(scores, pattern, Uniform(), 0.5, only=[3, 1])
     assert [int((~mask).sum()) for mask in masks] == [0, 8, 0, 8]
     assert torch.equal(masks[1], masks[3])
-    with pytest.raises(ValueError, match=r"tensors \[0, 2\] go together, but only \[0\]"):
+    with pytest.raises(ValueError, match=r"tensors 0, 2 go together, but only 0 of"):
         select(scores, pattern, Uniform(), 0.5, only=[0, 1, 3])
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(ValueError, match=r"each tensor is in one group, found \[1\] in several"):
+    with pytest.raises(ValueError, match=r"each tensor is in one group, found 1 in several"):
         Together(FILTER, ((0, 1), (1, 2)))
     with pytest.raises(ValueError, match=r"multiples of the smallest, found \[2, 3\]"):
         select([torch.rand(2, 2), torch.rand(3, 2)], Together(FILTER, ((0, 1),)), Uniform(), 0.5)

@@ -140,7 +140,7 @@ class TestLoss:
     def test_missing_input_key(self):
         modifier = DistillationModifier(teacher_input_keys=["x", "mask"])
         modifier.initialize(Head(), distillation_teacher=Head())
-        with pytest.raises(ValueError, match=r"teacher_input_keys names \['mask'\], .*\['x'\]"):
+        with pytest.raises(ValueError, match=r"teacher_input_keys names mask, the student.* x$"):
             update(modifier, Head(), {"x": X}, student_outputs={"logits": X})
 
     def test_outputs_that_do_not_fit(self, nets):

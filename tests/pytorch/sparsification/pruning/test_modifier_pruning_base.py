@@ -242,9 +242,9 @@ def test_state_that_does_not_fit_is_refused(linear_net):
     modifier.initialize(linear_net)
     mask = torch.zeros(16, 8)
     foreign = {"0.weight.sparsity_mask": mask, "9.weight.sparsity_mask": mask}
-    with pytest.raises(IndexError, match=r"missing \[\], unknown \['9.weight.sparsity_mask'\]"):
+    with pytest.raises(IndexError, match=r"missing none, unknown 9.weight.sparsity_mask"):
         modifier.load_state_dict(foreign)
-    with pytest.raises(IndexError, match=r"missing \['0.weight.sparsity_mask'\]"):
+    with pytest.raises(IndexError, match=r"missing 0.weight.sparsity_mask"):
         modifier.load_state_dict({})
     modifier.load_state_dict({}, strict=False)
     assert linear_net[0].weight.abs().min() > 0

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.patterns.base import Pool
 from sparseml.pytorch.functional.selection import require_sparsity
+from sparseml.utils.text import few
 
 Pools = Sequence[Pool]
 
@@ -51,7 +52,9 @@ def common_target(target: Target) -> float:
     """
     targets = {target} if isinstance(target, (int, float)) else set(target)
     if len(targets) > 1:
-        raise ValueError(f"global sparsity has one target, found different ones: {sorted(targets)}")
+        raise ValueError(
+            f"global sparsity has one target, found different ones: {few(sorted(targets))}"
+        )
     return targets.pop() if targets else 0.0
 
 
@@ -65,7 +68,7 @@ def pool_target(pool: Pool, target: Target) -> float:
     own = {target[member] for member in pool.members}
     if len(own) > 1:
         raise ValueError(
-            f"tensors {list(pool.members)} go together and need one target, found {sorted(own)}"
+            f"tensors {few(pool.members)} go together and need one target, found {few(sorted(own))}"
         )
     return own.pop()
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparseml.pytorch.functional.patterns.base import Pattern, Pool, Tensors, lowered
 from sparseml.pytorch.functional.patterns.blocks import Slice
+from sparseml.utils.text import few
 
 GROUP_SCORES = ("sum", "matrices", "l2")
 """How a group's tensors are ranked together: by the sum of their scores, by that of matrices alone
@@ -44,7 +45,7 @@ class Together(Pattern):
         listed = [place for group in self.groups for place in group]
         twice = {place for place in listed if listed.count(place) > 1}
         if twice:
-            raise ValueError(f"each tensor is in one group, found {sorted(twice)} in several")
+            raise ValueError(f"each tensor is in one group, found {few(sorted(twice))} in several")
 
     def __str__(self) -> str:
         return str(self.slices)
@@ -64,7 +65,7 @@ class Together(Pattern):
             inside = [place for place in group if place in places]
             if len(inside) < len(group):
                 raise ValueError(
-                    f"tensors {list(group)} go together, but only {inside} of them are chosen"
+                    f"tensors {few(group)} go together, but only {few(inside)} of them are chosen"
                 )
         moved = tuple(tuple(places[place] for place in group) for group in groups)
         return Together(self.slices, moved, self.score)

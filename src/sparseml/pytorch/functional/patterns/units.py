@@ -17,6 +17,7 @@ from sparseml.pytorch.functional.patterns.base import (
     reduce_dims,
     shape_text,
 )
+from sparseml.utils.text import few
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ class Units(Pattern):
             inside = {member.tensor for member in group} & places.keys()
             if inside and any(member.tensor not in places for member in group):
                 raise ValueError(
-                    f"the tensors of group {number} go together, but only {sorted(inside)} of "
+                    f"the tensors of group {number} go together, but only {few(sorted(inside))} of "
                     "them are chosen"
                 )
             if inside:

@@ -16,7 +16,7 @@ from sparseml.pytorch.functional.composing.targets import hash_of, tensor_hash
 from sparseml.pytorch.utils.saving.files import CheckpointError
 from sparseml.utils.atomic import atomic_path
 from sparseml.utils.plain import json_of
-from sparseml.utils.text import did_you_mean, one_line
+from sparseml.utils.text import did_you_mean, few, one_line
 
 SCHEMA = 1
 
@@ -101,7 +101,7 @@ class Plan:
             if one["name"] == name:
                 return one
         raise ValueError(
-            f"the plan has no configuration {name!r}, only {', '.join(self.names)}"
+            f"the plan has no configuration {name!r}, only {few(self.names, 8)}"
             f"{did_you_mean(name, self.names)}"
         )
 
@@ -120,9 +120,8 @@ class Plan:
         fits = {n for n, h in found.items() if h in (known.get(n), other.get(n))}
         off = sorted({*found, *known} - fits)
         if off:
-            more = f" and {len(off) - 3} more" if len(off) > 3 else ""
             raise DigestError(
-                f"the plan was made for another model: {', '.join(off[:3])}{more} differ from "
+                f"the plan was made for another model: {few(off)} differ from "
                 f"those of {self.base['model']}, or are in one of both only"
             )
 

@@ -16,6 +16,7 @@ from sparseml.pytorch.sparsification.composing.store import PRUNED, TUNED, Block
 from sparseml.pytorch.sparsification.fields import as_given, declared_fields, field, fixed, one_of
 from sparseml.pytorch.sparsification.modifier import Loggers, PyTorchModifierYAML, ScheduledModifier
 from sparseml.pytorch.utils.names import unwrap_module
+from sparseml.utils.text import few
 
 SOURCES = (TUNED, PRUNED)
 
@@ -91,7 +92,7 @@ def assembled(store: BlockStore, plan: Plan, config: str, source: str = TUNED) -
             ways[way] = block
         found |= store.read(source, key, block)[0]
     if len(ways) > 1:
-        labels = " and ".join(block.label for block in ways.values())
+        labels = few(block.label for block in ways.values())
         raise DigestError(f"{labels} were tuned with different settings or data: tune them again")
     return found
 

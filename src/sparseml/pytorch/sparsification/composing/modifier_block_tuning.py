@@ -35,6 +35,7 @@ from sparseml.pytorch.sparsification.fields import (
 from sparseml.pytorch.sparsification.modifier import Loggers, PyTorchModifierYAML, ScheduledModifier
 from sparseml.pytorch.sparsification.pruning.settings.memory import as_memory, parse_bytes
 from sparseml.pytorch.utils.names import unwrap_module
+from sparseml.utils.text import few
 
 _LOOP = "a training loop"
 _MASKS = {"decoder": "decoder_attention_mask", "": "attention_mask"}
@@ -215,7 +216,8 @@ class BlockTuningModifier(ScheduledModifier):
         own = self._modules().state_dict()
         if strict and own.keys() != state_dict.keys():
             raise IndexError(
-                f"{type(self).__name__} has the blocks {sorted(own)}, found {sorted(state_dict)}"
+                f"{type(self).__name__} has the blocks {few(sorted(own))}, found "
+                f"{few(sorted(state_dict))}"
             )
         self._modules().load_state_dict({n: state_dict.get(n, v) for n, v in own.items()})
 

@@ -17,6 +17,7 @@ from sparseml.pytorch.functional.composing.losses import (
     masks_fitting,
 )
 from sparseml.pytorch.sparsification.composing.student import Call, Student, first_tensor
+from sparseml.utils.text import few
 
 Masks = Mapping[str, Tensor]
 """Name → which positions are no padding, bool ``[batch, positions]``."""
@@ -216,7 +217,8 @@ def _decided(name: str, found: set[str] | None) -> str | None:
     named = [one for one in found if name.startswith(one)] if len(found) > 1 else list(found)
     if len(named) > 1 or (found and not named):
         raise ValueError(
-            f"whose padding the output of {name} has cannot be told: the masks {sorted(found)} "
-            "have the same shape in all batches; shuffle the batches, or give one mask only"
+            f"whose padding the output of {name} has cannot be told: the masks "
+            f"{few(sorted(found))} have the same shape in all batches; shuffle the batches, or "
+            "give one mask only"
         )
     return named[0] if named else None

@@ -11,6 +11,7 @@ from torch.nn import Conv2d, Linear, Module
 from sparseml.pytorch.utils.layer_tracking import ASLayerTracker
 from sparseml.pytorch.utils.layers import get_layer
 from sparseml.pytorch.utils.names import canonical_named_modules
+from sparseml.utils.text import few
 
 
 class PairedFeatures:
@@ -38,7 +39,7 @@ class PairedFeatures:
         if len(own) != len(taught):
             raise ValueError(
                 "Found different numbers of teacher and student layers to distill. "
-                f"Student: {len(own)} {list(own)}, teacher: {len(taught)} {list(taught)}; "
+                f"Student: {len(own)} ({few(own)}), teacher: {len(taught)} ({few(taught)}); "
                 "name them in student_layer_names and teacher_layer_names"
             )
         if not own:
@@ -83,7 +84,7 @@ def _comparable(module: Module) -> list[str]:
 
 def _trackers(module: Module, names: Sequence[str], argument: str) -> dict[str, ASLayerTracker]:
     if len(set(names)) != len(names):
-        raise ValueError(f"{argument} names a layer twice: {list(names)}")
+        raise ValueError(f"{argument} names a layer twice: {few(names, 8)}")
     try:
         layers = {name: get_layer(name, module) for name in names}
     except AttributeError as error:

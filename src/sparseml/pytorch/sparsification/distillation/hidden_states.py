@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sparseml.pytorch.utils.layer_tracking import ASLayerTracker
 from sparseml.pytorch.utils.names import unwrap_module
+from sparseml.utils.text import few
 
 
 class PairedHiddenStates:
@@ -80,7 +81,7 @@ class _Watcher:
                 last = states[layer]
             if isinstance(last, Tensor):
                 return last
-            found = f"{len(states)} hidden states" if states else f"{sorted(output)}"
+            found = f"{len(states)} hidden states" if states else few(sorted(output))
         else:
             found = type(output).__name__
         raise ValueError(

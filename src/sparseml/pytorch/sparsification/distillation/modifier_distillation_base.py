@@ -29,7 +29,7 @@ from sparseml.pytorch.sparsification.modifier import Loggers, ScheduledUpdateMod
 from sparseml.pytorch.utils.model import load_model_state
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.sparsification.types import SparsificationTypes
-from sparseml.utils.text import did_you_mean, shortened
+from sparseml.utils.text import did_you_mean, few, shortened
 
 __all__ = ["BaseDistillationModifier", "kl_logsoftmax", "kldiv_loss"]
 
@@ -284,6 +284,7 @@ class BaseDistillationModifier(ScheduledUpdateModifier):
         missing = [key for key in keys if key not in inputs]
         if missing:
             raise ValueError(
-                f"teacher_input_keys names {missing}, the student's inputs are {list(inputs)}"
+                f"teacher_input_keys names {few(missing)}, the student's inputs are "
+                f"{few(inputs, 8)}"
             )
         return {key: inputs[key] for key in keys}

@@ -17,6 +17,7 @@ from sparseml.pytorch.sparsification.distillation.modifier_distillation_base imp
 from sparseml.pytorch.sparsification.distillation.projections import FeatureProjections
 from sparseml.pytorch.sparsification.fields import as_flag, as_number, field, list_or_none
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
+from sparseml.utils.text import few
 
 _LAYERS = list_or_none("a list of layers", str)
 
@@ -132,7 +133,9 @@ class PerLayerDistillationModifier(BaseDistillationModifier):
         known = None if self._features is None else self._features.names
         if weights and known is not None and set(weights) != set(known):
             if strict:
-                raise IndexError(f"projections of {sorted(weights)} do not fit the layers {known}")
+                raise IndexError(
+                    f"projections of {few(sorted(weights))} do not fit the layers {few(known)}"
+                )
             return
         self._projections.load_state_dict(weights)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sparseml.pytorch.sparsification.distillation.hidden_group import HiddenParamGroup
 from sparseml.pytorch.utils.distributed import is_distributed, sum_over_ranks
+from sparseml.utils.text import few
 
 _Projection = nn.Conv2d | nn.Linear
 
@@ -91,7 +92,7 @@ class FeatureProjections:
             return
         if set(weights) != set(self._layers):
             raise IndexError(
-                f"projections of {sorted(weights)} do not fit the layers {sorted(self._layers)}"
+                f"projections of {few(sorted(weights))} do not fit the layers {few(self._layers)}"
             )
         for name, layer in self._layers.items():
             layer.load_state_dict(weights[name])

@@ -80,7 +80,7 @@ class BasePruningModifier(ScheduledUpdateModifier):
     _masks_params = True
     _decides_once = False  # at the start
     _observes = False  # whether the method looks at the gradients of each step
-    _fisher_samples = "batch"
+    _fisher_samples, _gradients_of = "batch", "loss"
     _num_recomputations = 1
     _recomputation_inter_func = "linear"
     _ahead = False  # whether training follows what is being decided
@@ -184,8 +184,8 @@ class BasePruningModifier(ScheduledUpdateModifier):
         """Return where gradients come from: the ``grad_sampler`` given, if the method samples."""
         if not self._method.samples:
             return None
-        each = {"sample": True, "auto": None}.get(self._fisher_samples, False)
-        return GradientSampler(given, self._grad_sampler_kwargs or {}, type(self).__name__, each)
+        how = {"sample": True, "auto": None}.get(self._fisher_samples, False), self._gradients_of
+        return GradientSampler(given, self._grad_sampler_kwargs or {}, type(self).__name__, *how)
 
     def initialize_extras(self, module: Module) -> None:
         """Prepare what a subclass needs besides; called last, when the masks exist."""

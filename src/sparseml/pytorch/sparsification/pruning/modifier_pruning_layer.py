@@ -26,6 +26,7 @@ from sparseml.pytorch.sparsification.modifier import (
 from sparseml.pytorch.sparsification.pruning.layers.removed_layer import RemovedLayer
 from sparseml.pytorch.utils.layers import get_layer
 from sparseml.sparsification.types import SparsificationTypes
+from sparseml.utils.text import few
 
 
 @PyTorchModifierYAML()
@@ -121,8 +122,8 @@ class LayerPruningModifier(ScheduledUpdateModifier):
         removed = {name: layer for name, layer in self._layer_modules.items() if layer is not None}
         if removed.keys() != state["removed"].keys():
             raise RuntimeError(
-                f"the model lacks the layers {sorted(removed)}, but the state is of a run without "
-                f"{sorted(state['removed'])}; call load_structure_state (or load_checkpoint) first"
+                f"the model lacks the layers {few(removed)}, but the state is of a run without "
+                f"{few(state['removed'])}; call load_structure_state (or load_checkpoint) first"
             )
         self._was_pruned = state["was_pruned"]
         for name, layer in removed.items():

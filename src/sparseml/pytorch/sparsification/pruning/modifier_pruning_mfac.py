@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,12 +33,15 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
 )
 from sparseml.pytorch.sparsification.pruning.settings.fisher_fields import (
     as_damp,
+    as_objective,
     as_optional_count,
     as_relative_damp,
     dampening,
 )
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.utils.iterables import convert_to_bool
+
+_LOGGER = logging.getLogger(__name__)
 
 # what was defined here in SparseML 1.x
 __getattr__, __dir__ = lazy_names(
@@ -116,8 +120,9 @@ class MFACPruningModifier(BaseGradualPruningModifier):
     :param mask_type: as of :class:`GMPruningModifier`
     :param relative_damp: dampening relative to the mean squared gradient, in place of ``damp``
     :param layer_floor: as of :class:`OBSPruningModifier`
-    :param effort: ``fast``, ``balanced`` or ``best``: sets num_grads, damp and layer_floor, as of
-        :class:`OBSPruningModifier`
+    :param gradients_of: as of :class:`OBSPruningModifier`; needs a ``grad_sampler``
+    :param effort: ``fast``, ``balanced`` or ``best``: sets num_grads, gradients_of, damp and
+        layer_floor, as of :class:`OBSPruningModifier`
     :raises ValueError: for a field out of its range
     """
 
@@ -137,12 +142,16 @@ class MFACPruningModifier(BaseGradualPruningModifier):
     min_sparsity_per_param: float | None = None
     relative_damp: float | None = new_field(as_relative_damp, default=None)
     layer_floor: float | None = new_field(as_optional_fraction, default=None)
+    gradients_of: str = new_field(as_objective, default="loss")
     effort: str | None = effort_field()
     _order_dependence = ""
 
     def _get_sampler(self, given: Any) -> GradientSampler | None:
         buffering = self.use_gradient_buffering
         if buffering or (buffering is None and given is None):
+            if self.gradients_of != "loss" and self.effort is None:
+                text = "%s takes the gradients of the training, so gradients_of: %s has no effect"
+                _LOGGER.warning(text, type(self).__name__, self.gradients_of)
             return None
         return super()._get_sampler(given)
 

@@ -30,6 +30,7 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
 )
 from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.utils.text import few
 
 # what was defined here in SparseML 1.x
 __getattr__, __dir__ = lazy_names(
@@ -141,8 +142,7 @@ class RigLPruningModifier(BasePruningModifier):
         flat = [found.name for found in selected if found.param.ndim < 2]
         if flat:
             raise ValueError(
-                f"{rule} goes by the shapes of matrices and convolutions; leave out "
-                f"{', '.join(flat[:5])}{', ...' if len(flat) > 5 else ''}"
+                f"{rule} goes by the shapes of matrices and convolutions; leave out {few(flat)}"
             )
         shapes = [to_out_in(one.layer, one.param_name, one.param).shape for one in selected]
         counts = density_counts(shapes, self.final_sparsity, rule)

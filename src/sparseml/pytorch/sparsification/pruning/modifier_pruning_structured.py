@@ -55,7 +55,7 @@ from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.constants import ALL_PRUNABLE_TOKEN, FROM_PARAM_TOKEN, STRUCTURED_TOKEN
-from sparseml.utils.text import shown
+from sparseml.utils.text import few, shown
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -325,8 +325,8 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
         try:
             _units(pattern, selected)
         except ValueError as error:
-            named = [[names[place] for place in group] for group in groups]
-            raise ValueError(f"{error}; the groups are {named}") from error
+            named = [few(names[place] for place in group) for group in groups]
+            raise ValueError(f"{error}; the groups are {few(named, between='; ')}") from error
         return pattern
 
     def _check_targets(
@@ -337,8 +337,8 @@ class StructuredPruningModifier(BaseGradualPruningModifier):
             wanted = {finals[place] for place in group}
             if len(wanted) > 1:
                 raise ValueError(
-                    f"the parameters of one group need one final sparsity, found {sorted(wanted)} "
-                    f"for {[selected[place].name for place in group]}"
+                    "the parameters of one group need one final sparsity, found "
+                    f"{few(sorted(wanted))} for {few(selected[place].name for place in group)}"
                 )
 
     def _prepare(self, selected: Sequence[NamedLayerParam]) -> None:

@@ -28,6 +28,7 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
 )
 from sparseml.pytorch.sparsification.pruning.settings.limits import require_sensible_limits
 from sparseml.pytorch.utils.optimizers import get_optim_learning_rate
+from sparseml.utils.text import few
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -135,7 +136,9 @@ class TopKASTPruningModifier(BasePruningModifier):
         """Restore both masks, and mask the weights at once."""
         self._require_initialized("load_state_dict")
         if strict and set(state_dict) != {"param_masks", "grad_masks"}:
-            raise IndexError(f"needs 'param_masks' and 'grad_masks', found {sorted(state_dict)}")
+            raise IndexError(
+                f"needs 'param_masks' and 'grad_masks', found {few(sorted(state_dict))}"
+            )
         super().load_state_dict(state_dict.get("param_masks", {}), strict)
         grad_masks = state_dict.get("grad_masks", {})
         self._exploring.load_named_state(grad_masks, strict, type(self).__name__)

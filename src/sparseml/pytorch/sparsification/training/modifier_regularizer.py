@@ -19,6 +19,7 @@ from sparseml.pytorch.sparsification.fields import (
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML, ScheduledModifier
 from sparseml.pytorch.sparsification.training.param_groups import checked_groups, selected_groups
 from sparseml.sparsification.types import SparsificationTypes
+from sparseml.utils.text import few
 
 
 @PyTorchModifierYAML()
@@ -62,7 +63,7 @@ class SetWeightDecayModifier(ScheduledModifier):
             if "weight_decay" not in group:
                 raise ValueError(
                     f"{type(optimizer).__name__} has no weight_decay in parameter group {index}; "
-                    f"it has {sorted(set(group) - {'params'})}"
+                    f"it has {few(sorted(set(group) - {'params'}), 12)}"
                 )
             group["weight_decay"] = float(self.weight_decay)
 

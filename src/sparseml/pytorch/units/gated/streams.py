@@ -15,6 +15,7 @@ from sparseml.pytorch.units.gated.kinds import STREAM, GatedUnits, Site, norm_of
 from sparseml.pytorch.units.group import Member, UnitGroup
 from sparseml.pytorch.units.index_maps import identity
 from sparseml.pytorch.utils.params import iter_layer_params
+from sparseml.utils.text import few
 
 Node = tuple[int, int]
 """The id of a parameter, and one of its dimensions."""
@@ -81,7 +82,7 @@ class Streams:
             sizes = {self._tensors[param].shape[dim] for param, dim in nodes}
             reason = next((self._classes.mixed[n] for n in nodes if n in self._classes.mixed), "")
             if not reason and len(sizes) > 1:
-                reason = f"layers see it with different widths, {sorted(sizes)}"
+                reason = f"layers see it with different widths, {few(sorted(sizes))}"
             if not reason and self._is_returned(root):
                 reason = "its dimensions are outputs of the model"
             if reason:

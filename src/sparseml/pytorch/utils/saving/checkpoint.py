@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseml.pytorch.functional.masks import pack_mask, unpack_mask
-from sparseml.pytorch.utils.model import load_model_state, model_state
+from sparseml.pytorch.utils.model import load_model_state, model_state, told_structure
 from sparseml.pytorch.utils.saving.files import (
     CheckpointError,
     previous_path,
@@ -104,6 +104,7 @@ def save_checkpoint(
         :func:`load_checkpoint` falls back on
     """
     content: dict[str, Any] = {_VERSION_KEY: _VERSION, "state_dict": model_state(model)}
+    content |= told_structure(model)
     parts = {"optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
     content |= {key: part.state_dict() for key, part in parts.items() if part is not None}
     if manager is not None:

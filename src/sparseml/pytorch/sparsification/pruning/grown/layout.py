@@ -18,7 +18,7 @@ from sparseml.pytorch.functional.partitions import (
 )
 from sparseml.pytorch.sparsification.param_selection import as_entries
 from sparseml.pytorch.utils.params import NamedLayerParam
-from sparseml.utils.text import shown
+from sparseml.utils.text import few, shown
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,6 @@ def _finals(modifier: Any, module: Module, selected: Sequence[NamedLayerParam]) 
     if without := [one.name for one in selected if id(one.param) not in asked]:
         raise ValueError(
             f"final_sparsity of {type(modifier).__name__} has no sparsity for {len(without)} of "
-            f"the {len(selected)} parameters that params select: {', '.join(without[:5])}"
-            + ", ..."
-            * (len(without) > 5)
+            f"the {len(selected)} parameters that params select: {few(without)}"
         )
     return [asked[id(one.param)] for one in selected]

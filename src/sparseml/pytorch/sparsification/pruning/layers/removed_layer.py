@@ -71,7 +71,7 @@ class RemovedLayer(Identity):
         values = in_order(self._outlines[0], kwargs)
         return next((value for value in values if isinstance(value, Tensor)), values[0])
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch._disable_dynamo  # type: ignore[untyped-decorator]  # loads no compiler before it is called
     def _learn(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Form:
         tracing = torch._C._get_tracing_state()
         torch._C._set_tracing_state(None)  # type: ignore[attr-defined]  # this is no part of it

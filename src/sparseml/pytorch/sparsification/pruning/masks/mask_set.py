@@ -21,6 +21,7 @@ from sparseml.pytorch.utils.optimizers import states_of
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.parametrized import computed_tensor, parameter_of, rescued
 from sparseml.pytorch.utils.tensors.sharded import full_value, is_sharded, local_part, shard_like
+from sparseml.utils.text import few
 
 
 class MaskSet(Mapping[str, Tensor]):
@@ -275,7 +276,7 @@ class MaskSet(Mapping[str, Tensor]):
         if strict and set(own) != set(state):
             missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
             raise IndexError(
-                f"the masks of {owner} do not fit: missing {missing}, unknown {unknown}"
+                f"the masks of {owner} do not fit: missing {few(missing)}, unknown {few(unknown)}"
             )
         self.restore([state.get(name, mask) for name, mask in own.items()])
 

@@ -23,6 +23,7 @@ from sparseml.pytorch.utils.declared_state import gather_progress, restore_progr
 from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.sharded import full_value
+from sparseml.utils.text import few
 
 _LOGGER = logging.getLogger(__name__)
 _SHOWN = 5
@@ -288,8 +289,7 @@ def _tell_floors(problem: Problem, budget: Global, outcome: Outcome, target: Tar
         if kept <= 1.01 * least:
             told.append(f"{name} ({kept} of {mask.numel()})")
     if told:
-        more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
         note = "layer_floor kept weights that ranking all together would have pruned, in "
-        note += ", ".join(told[:_SHOWN]) + more
+        note += few(told, _SHOWN)
         _LOGGER.info(note)
         outcome.notes = (*outcome.notes, note)

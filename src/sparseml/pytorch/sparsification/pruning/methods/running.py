@@ -13,6 +13,7 @@ from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.methods.method import Method, Problem
 from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.tensors.sharded import full_value
+from sparseml.utils.text import few
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -75,8 +76,8 @@ class RunningScore(Method):
             return [weight.abs() for weight in problem.weights]
         if without:
             raise RuntimeError(
-                f"no gradient has reached {', '.join(without[:5])}{', ...' if without[5:] else ''} "
-                "while others were scored by theirs; exclude what does not train"
+                f"no gradient has reached {few(without)} while others were scored by theirs; "
+                "exclude what does not train"
             )
         return problem.turned([full_value(self._running[name]) for name in problem.names])
 

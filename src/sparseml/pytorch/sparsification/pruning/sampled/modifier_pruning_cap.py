@@ -60,7 +60,7 @@ class CAPruningModifier(BaseGradualPruningModifier):
     :param layer_floor: with global_sparsity, every parameter keeps this share of what it would keep
         if all were equally sparse, so that none is emptied; the weights that are pruned in all stay
         as many
-    :param effort: ``fast``, ``balanced`` or ``best``: sets num_grads, fisher_samples,
+    :param effort: ``fast``, ``balanced`` or ``best``: sets num_grads, fisher_samples, gradients_of,
         fisher_block_size, num_recomputations, damp and layer_floor, whatever is said of them beside
     """
 

@@ -82,7 +82,8 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
         takes as long for each row as CAP for a block of that size
     :param weight_update: ``sweep``, only columns still to come make up for what goes, or
         ``joint``, the best weights of whole rows for the mask (one Cholesky factor for each row)
-    :param effort: ``fast``, ``balanced`` or ``best``: sets num_grads, fisher_samples,
+    :param gradients_of: as of :class:`OBSPruningModifier`
+    :param effort: ``fast``, ``balanced`` or ``best``: sets num_grads, fisher_samples, gradients_of,
         fisher_block_size and damp, whatever is said of them beside
     :raises ValueError: for a field out of its range
     """
@@ -103,6 +104,7 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
     order: str = new_field(one_of(ORDERS), default="natural")
     ranking: str = new_field(one_of(("columns", "elimination")), default="columns")
     weight_update: str = new_field(one_of(("sweep", "joint")), default="sweep")
+    gradients_of: str = new_field(fisher_fields.as_objective, default="loss")
     effort: str | None = effort_field()
     _order_dependence = ""
 
@@ -122,6 +124,8 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
             )
         if self.fisher == "inputs" and self.fisher_samples == "sample":
             raise ValueError(f"fisher_samples of {name} is of gradients, and fisher is inputs")
+        if self.fisher == "inputs" and self.gradients_of == "outputs" and self.effort is None:
+            raise ValueError(f"gradients_of of {name} is of gradients, and fisher is inputs")
         if self.fisher == "inputs" and self._global_sparsity:
             raise ValueError(
                 f"global_sparsity of {name} needs fisher: gradients or both, as inputs do not tell "

@@ -11,15 +11,12 @@ The data and the loss come from a ``grad_sampler``, which is handed to the manag
 
     manager.apply(model, grad_sampler={"data_loader_builder": build, "loss_fn": cross_entropy})
 
-``loss_function`` is another name for ``loss_fn``. Two more keys are optional: ``autocast``, a
-dtype in which to run the model (``torch.bfloat16`` or ``torch.float16``; by default everything runs
-in the precision of the weights, also when training does not), and ``progress_bar`` (by default
-where a terminal is attached).
+``loss_function`` is another name for ``loss_fn``. Optional are ``autocast``, a dtype in which to
+run the model (``torch.bfloat16`` or ``torch.float16``; by default the precision of the weights,
+also when training has another), and ``progress_bar`` (by default where a terminal is attached).
 
-Sampling leaves no trace in the training around it. Modes of all submodules, buffers (the statistics
-of batch normalization among them) and random generators are put back; gradients are taken from the
-graph without touching ``.grad``, so those of the training batch that is under way stay in place for
-the optimizer.
+Sampling leaves no trace in the training around it: modes of submodules, buffers (statistics of
+batch norms among them), random generators and ``.grad`` of the batch under way are as before.
 """
 
 from __future__ import annotations
@@ -37,6 +34,7 @@ from tqdm.auto import tqdm
 from sparseml.pytorch.functional.second_order.input_moments import InputMoments
 from sparseml.pytorch.sparsification.pruning.sampling.given import call_builder, parts_of
 from sparseml.pytorch.sparsification.pruning.sampling.held_out import (
+    Batch,
     HeldOut,
     KeptOut,
     joined,
@@ -44,14 +42,16 @@ from sparseml.pytorch.sparsification.pruning.sampling.held_out import (
     wanted_batches,
 )
 from sparseml.pytorch.sparsification.pruning.sampling.input_capture import InputCapture
+from sparseml.pytorch.sparsification.pruning.sampling.output_probe import probe_outputs
 from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import Gradients, LayerCapture
+from sparseml.pytorch.sparsification.pruning.sampling.shards import full_gradients
 from sparseml.pytorch.sparsification.pruning.settings.processor import tell_slow_bfloat16
 from sparseml.pytorch.sparsification.statistics.measuring import tunable_norms
 from sparseml.pytorch.utils.distributed import any_rank, is_distributed, process_rank, world_size
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.saving.rng import OwnRandomNumbers
-from sparseml.pytorch.utils.tensors.sharded import full_value, is_sharded
+from sparseml.pytorch.utils.tensors.sharded import is_sharded
 
 _LOGGER = logging.getLogger(__name__)
 _MOST_SKIPPED = 0.1
@@ -89,14 +89,21 @@ class GradientSampler:
     :param per_sample: one gradient per sample of a batch (of linear layers and two-dimensional
         convolutions, for losses that average over the batch) instead of one per batch; None for
         whichever the layers allow
+    :param gradients_of: ``loss``; or ``outputs``, of their sum with random signs, see
+        :mod:`~sparseml.pytorch.sparsification.pruning.sampling.output_probe`
     :raises RuntimeError: without a sampler, and for one that lacks a key or has an unknown one
     """
 
     def __init__(
-        self, given: Any, kwargs: Mapping[str, Any], owner: str, per_sample: bool | None = False
+        self,
+        given: Any,
+        kwargs: Mapping[str, Any],
+        owner: str,
+        per_sample: bool | None = False,
+        gradients_of: str = "loss",
     ) -> None:
         builder, self._loss = parts_of(given, owner)
-        self._owner = owner
+        self._owner, self._of_outputs = owner, gradients_of == "outputs"
         self._per_sample, self._tries = per_sample, per_sample is None
         self._autocast: torch.dtype | None = given.get("autocast")
         if self._autocast is torch.bfloat16 and not torch.cuda.is_available():
@@ -203,7 +210,7 @@ class GradientSampler:
         kept, norms = self._kept.batches, tunable_norms(module)
         return HeldOut(
             joined(kept) if norms else kept,
-            lambda model, batch: self._forward(model, *batch) / self._scale,
+            lambda model, batch: self._forward(model, batch) / self._scale,
             norms,
         )
 
@@ -233,7 +240,13 @@ class GradientSampler:
         """The gradients of the next batch, in parts; none if they are not finite."""
         batch = (self._kept or self._data).next_batch()
         if self.same_on_all_ranks and is_distributed():
-            found = self._sharded(module, params, batch)
+            if self._per_sample:
+                raise RuntimeError(
+                    f"{self._owner}: sharded parameters have no gradient of a single sample; use "
+                    "fisher_samples: batch"
+                )
+            whole = full_gradients(module, params, lambda: self._forward(module, batch, False))
+            found = self._checked(params, whole)
             return [] if found is None else [found]
         loss, watch = None, None
         outputs: list[Tensor] = [found.param for found in params]
@@ -242,7 +255,7 @@ class GradientSampler:
                 each = self._per_sample is not False
                 watch = LayerCapture(params, batch[:2], self._owner) if each else None
                 with watch or nullcontext(), torch.enable_grad():
-                    loss = self._forward(module, *batch)
+                    loss = self._forward(module, batch, each)
                 if watch and not self._samples_first:
                     watch.require_samples_first(module)
                     self._samples_first = True
@@ -261,37 +274,18 @@ class GradientSampler:
             return [] if found is None else [found]
         return watch.parts(found.of, most)
 
-    def _sharded(
-        self, module: Module, params: Sequence[NamedLayerParam], batch: tuple[Any, Any, Any]
-    ) -> Gradients | None:
-        if self._per_sample:
-            raise RuntimeError(
-                f"{self._owner}: sharded parameters have no gradient of a single sample; use "
-                "fisher_samples: batch"
-            )
-        before = [(param, param.grad) for param in module.parameters()]
-        try:
-            for param, _ in before:
-                param.grad = None
-            with torch.enable_grad():
-                loss = self._forward(module, *batch)
-            with torch.autocast(loss.device.type, enabled=False):
-                loss.backward()
-            local = [found.param.grad for found in params]
-            grads = [None if grad is None else full_value(grad) for grad in local]
-        finally:
-            for param, grad in before:
-                param.grad = grad
-        return self._checked(params, grads)
-
-    def _forward(self, module: Module, args: Any, kwargs: Any, target: Any) -> Tensor:
+    def _forward(self, module: Module, batch: Batch, each: bool | None = None) -> Tensor:
+        """The loss of a batch; or what gradients are taken of, ``each`` of a sample or one."""
+        args, kwargs, target = batch
         device, dtype = next(module.parameters()).device.type, self._autocast
         with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
             output = module(*args, **kwargs)
+            if self._of_outputs and each is not None:
+                seed = *self._data.place(), process_rank()
+                return probe_outputs(output, batch, each, seed) * self._scale
             if type(output) is tuple:  # a named tuple is a model's own kind of output
                 output = output[0]
-            loss: Tensor = self._loss(output, target) * self._scale
-        return loss
+            return self._loss(output, target) * self._scale
 
     def _checked(
         self, params: Sequence[NamedLayerParam], grads: Sequence[Tensor | None]
@@ -316,10 +310,9 @@ class GradientSampler:
 class SamplingData:
     """An endless stream of batches that goes on where it stopped, also in a resumed run.
 
-    The loader is gone through once more when its batches are used up; one that is an iterator
-    itself is built anew. Each round through the loader draws random numbers of its own, from the
-    seed of this process, its rank and the number of the round, while those of the training stay as
-    they are. So a resumed run repeats a round and skips what has been drawn of it.
+    When its batches are used up the loader is gone through again; an iterator is built anew. Each
+    round draws random numbers of its own, by the seed of this process, its rank and the number of
+    the round. So a resumed run repeats a round and skips what has been drawn of it.
 
     :param build: returns the loader: an iterable of batches, or a callable that returns one. If it
         has ``state_dict`` and ``load_state_dict``, its state at the beginning of a round is kept
@@ -364,6 +357,10 @@ class SamplingData:
             self.in_order = self._first is None or same_batch(self._first, batch)
             self._first = batch
         return batch
+
+    def place(self) -> tuple[int, int, int]:
+        """Return what tells the last batch from all others, of runs of other seeds also."""
+        return self._seed % 2**64, self.rounds, self.drawn
 
     def progress_state(self) -> dict[str, Any]:
         """Return how far the stream has come."""

@@ -9,16 +9,19 @@ values, which would also have to fit every rank. Memory and work are divided by 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import Module
 
 from sparseml.pytorch.functional.second_order.blocks import BlockLayout
 from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import Gradients
 from sparseml.pytorch.utils.distributed import add_up, process_rank, transfer_device
+from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.pytorch.utils.tensors.sharded import full_value
 
 
 @dataclass(frozen=True)
@@ -132,3 +135,26 @@ def highest(number: float) -> float:
     found = torch.tensor(number, dtype=torch.float64, device=transfer_device())
     dist.all_reduce(found, op=dist.ReduceOp.MAX)
     return float(found)
+
+
+def full_gradients(
+    module: Module, params: Sequence[NamedLayerParam], loss: Callable[[], Tensor]
+) -> list[Tensor | None]:
+    """Return gradients of sharded parameters, put together, and leave ``.grad`` as it was.
+
+    :param loss: run on all ranks; a gradient is that of the mean of their losses
+    :return: for each parameter the gradient in its full shape, or None
+    """
+    before = [(param, param.grad) for param in module.parameters()]
+    try:
+        for param, _ in before:
+            param.grad = None
+        with torch.enable_grad():
+            value = loss()
+        with torch.autocast(value.device.type, enabled=False):
+            value.backward()
+        local = [found.param.grad for found in params]
+        return [None if grad is None else full_value(grad) for grad in local]
+    finally:
+        for param, grad in before:
+            param.grad = grad

@@ -11,6 +11,7 @@ from sparseml.pytorch.sparsification.fields import one_of
 _LOGGER = logging.getLogger(__name__)
 _COMMON = {
     "fisher_samples": "auto",
+    "gradients_of": "outputs",
     "damp": "auto",
     "layer_floor": 0.05,
     "recomputation_inter_func": "cubic",

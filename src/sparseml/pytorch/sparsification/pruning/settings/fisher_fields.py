@@ -83,6 +83,7 @@ as_optional_text = optional(lambda name, value: str(value))
 as_layout = one_of(LAYOUTS)
 as_weight_update = one_of(("simultaneous", "joint"))
 as_samples = one_of(("batch", "sample", "auto"))
+as_objective = one_of(("loss", "outputs"))
 as_fisher_dtype = one_of(("float32", "float64"))
 
 
@@ -135,6 +136,9 @@ class FisherFields:
     :param input_prior: how much what the layers' inputs tell of a Fisher block counts, against 1
         for the gradients; 1 is good where these are fewer than some thousands, 3 with N:M masks.
         For linear layers and convolutions. Takes forward passes of an eighth as many batches
+    :param gradients_of: ``loss``, or ``outputs``: of the sum of the model's outputs with random
+        signs, which needs no labels. Better in one shot where the network fits its training data,
+        as gradients of the loss vanish there; give ``damp: auto`` or ``relative_damp`` with it
     :param update: another name for ``weight_update``
     """
 
@@ -153,3 +157,4 @@ class FisherFields:
     fisher_memory: str | None = field(as_memory, default=None)
     fisher_dtype: str = new_field(as_fisher_dtype, default="float32")
     input_prior: float = new_field(plainly(between(0.0)), default=0.0)
+    gradients_of: str = new_field(as_objective, default="loss")

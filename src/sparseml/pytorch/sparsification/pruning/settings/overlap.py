@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
-from sparseml.utils.text import shown
+from sparseml.utils.text import few
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def both_prune(one: Any, other: Any, names: Sequence[str], time: tuple[float, fl
     kinds = " and ".join(type(each).__name__ for each in (one, other))
     until = "the end" if time[1] == math.inf else f"epoch {time[1]:g}"
     return (
-        f"{kinds} both prune {shown(list(names))} from epoch {time[0]:g} to {until}, so "
+        f"{kinds} both prune {few(names)} from epoch {time[0]:g} to {until}, so "
         "that more goes than either asks for: leave each parameter to one of them, by params or "
         "exclude"
     )

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from sparseml.pytorch.sparsification.param_selection import left_out, select_params
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
-from sparseml.utils.text import shown
+from sparseml.utils.text import few, shortened
 
 _MOST_ENTRIES = 12
 
@@ -31,12 +31,12 @@ def require_values(selected: Sequence[NamedLayerParam]) -> None:
         (empty, "on the meta device have no values to prune, load them first"),
     ):
         if names:
-            raise ValueError(f"parameters {text}: {_some(names)}")
+            raise ValueError(f"parameters {text}: {few(names)}")
     others = [f"{found.name} ({found.param.dtype})" for found in selected if not _ranks(found)]
     if others:
         raise ValueError(
             "only parameters of floating point with at least 16 bits can be pruned, found "
-            f"{_some(others)}"
+            f"{few(others)}"
         )
 
 
@@ -45,7 +45,7 @@ def log_selection(modifier: Any, module: Module, selected: Sequence[NamedLayerPa
     name, entries = type(modifier).__name__, modifier.selecting_entries()
     _LOGGER.info("%s %s", name, describe_selection(module, entries, selected))
     if out := left_out(module, entries, modifier.exclude):
-        dense = "; ".join(f"{one} ({reason})" for one, reason in out.items())
+        dense = few([f"{one} ({reason})" for one, reason in out.items()], between="; ")
         _LOGGER.warning("%s leaves dense what it cannot mask: %s", name, dense)
     if takes := modifier.method.describe(modifier.problem(module)):
         _LOGGER.info("%s: %s", name, takes)
@@ -68,16 +68,16 @@ def describe_selection(
         known = {id(found.param) for found in selected}
         caught = {entry: select_params(module, [entry], strict=False) for entry in listed}
         counts = (
-            f"{shown(entry)}: {_counts([one for one in found if id(one.param) in known])}"
+            f"{shortened(entry)}: {_counts([one for one in found if id(one.param) in known])}"
             for entry, found in caught.items()
         )
         parts.append(f"matched by {', '.join(counts)}")
     tied = _tied_names(module, selected)
     if tied:
-        parts.append(f"tied weights count once: {_some(tied)}")
+        parts.append(f"tied weights count once: {few(tied)}")
     frozen = [found.name for found in selected if not found.param.requires_grad]
     if frozen:
-        parts.append(f"{len(frozen)} of them frozen, pruned all the same: {_some(frozen)}")
+        parts.append(f"{len(frozen)} of them frozen, pruned all the same: {few(frozen)}")
     return "; ".join(parts)
 
 
@@ -97,8 +97,3 @@ def _tied_names(module: Module, selected: Sequence[NamedLayerParam]) -> list[str
         if id(found.param) in names:
             names[id(found.param)].append(found.name)
     return [" = ".join(alike) for alike in names.values() if len(alike) > 1]
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    more = f", ... ({len(names)} in all)" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

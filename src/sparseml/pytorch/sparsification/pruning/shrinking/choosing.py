@@ -15,6 +15,7 @@ from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import G
 from sparseml.pytorch.units.gated import GatedGroups, GatedUnits, Gates
 from sparseml.pytorch.utils.distributed import sum_over_ranks
 from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.utils.text import few
 
 STAGES = {0: ("stream", "qk", "vo", "fc"), 1: ("stream",), 2: ("qk", "vo", "fc")}
 """What goes in each stage: all, the stream, or all that is inside of blocks."""
@@ -80,7 +81,8 @@ def wanted_units(groups: GatedGroups, stage: int, owner: str) -> tuple[GatedUnit
     """Return the units of a stage; a ValueError in the name of ``owner`` if there are none."""
     kinds = STAGES[stage]
     if not (wanted := groups.of(*kinds)):
-        why = "; ".join(f"{key}: {reason}" for key, reason in groups.skipped.items())
+        reasons = [f"{key}: {reason}" for key, reason in groups.skipped.items()]
+        why = few(reasons, between="; ") if reasons else ""
         raise ValueError(
             f"{owner} finds nothing to remove in stage {stage} ({', '.join(kinds)})"
             f"{': ' + why if why else ''}"

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch.nn import Module
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from sparseml.pytorch.units.probing import call_model
 from sparseml.pytorch.units.removable import Removable, remove_units
@@ -117,6 +116,8 @@ def count_params(model: Module, inputs: Any = None) -> float:
 
 def count_flops(model: Module, inputs: Any) -> float:
     """Return the operations of a forward pass, as ``torch.utils.flop_counter`` counts them."""
+    from torch.utils.flop_counter import FlopCounterMode  # loads triton, where there is one
+
     counter = FlopCounterMode(display=False)
     slow = sdpa_kernel(SDPBackend.MATH)  # whose parts are counted
     with evaluating(model), torch.inference_mode(), slow, counter:

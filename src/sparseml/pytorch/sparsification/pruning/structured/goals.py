@@ -21,7 +21,7 @@ from sparseml.pytorch.sparsification.pruning.structured.costs import (
     Seconds,
 )
 from sparseml.pytorch.units.removable import Removable
-from sparseml.utils.text import did_you_mean, quoted_list, shown
+from sparseml.utils.text import did_you_mean, few, quoted_list, shown
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -135,12 +135,12 @@ def plan_for(
         table = costs.table(levels)
         steps = _walk(levels, table, losses)
         shares = _nearest(goal, costs, units, steps, levels)
-        kept = ", ".join(
+        kept = [
             f"{one.group.size - round(share * one.group.size)} of {one.group.size} {one.kind} of "
             f"{one.name}"
             for one, share in zip(units, shares, strict=True)
-        )
-        _LOGGER.info("%s keeps %s; %s", goal.text(), kept, costs.told())
+        ]
+        _LOGGER.info("%s keeps %s; %s", goal.text(), few(kept, 12), costs.told())
         return shares
 
     return plan
