@@ -210,8 +210,8 @@ def _report() -> int:
 
 
 def _check() -> int:
-    path = next(Path("out").glob("**/recipe.yaml"))
-    return _sparseml("recipe", "check", str(path))
+    found = sorted(Path("out").glob("**/recipe.yaml")) or [Path("out/run/recipe.yaml")]
+    return max(_sparseml("recipe", "check", str(path)) for path in found)
 
 
 def _sparseml(*words: str) -> int:
