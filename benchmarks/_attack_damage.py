@@ -128,7 +128,7 @@ class Reader:
         weights = [name for name in expected if name.endswith(_WEIGHTS)]
         places = {name: unlike(found.get(name), expected[name]) for name in weights}
         return [
-            f"silently other {name}{at[:200]}"
+            f"silently other {name}{' '.join(at.split())[:200]}"
             for name, at in places.items()
             if at != "=" and Path(self.left, name) != unread
         ]
@@ -210,8 +210,8 @@ def _report() -> int:
 
 
 def _check() -> int:
-    path = next(Path("out").glob("**/recipe.yaml"))
-    return _sparseml("recipe", "check", str(path))
+    found = sorted(Path("out").glob("**/recipe.yaml")) or [Path("out/run/recipe.yaml")]
+    return max(_sparseml("recipe", "check", str(path)) for path in found)
 
 
 def _sparseml(*words: str) -> int:

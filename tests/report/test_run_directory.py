@@ -179,6 +179,23 @@ def test_a_damaged_file_stands_in_nobodys_way(tmp_path: Path, text: str) -> None
     assert not any("cannot be read" in problem for problem in read_run(tmp_path).problems)
 
 
+def test_a_run_is_gone_on_with_where_its_first_file_is_lost(tmp_path: Path) -> None:
+    assert RunDirectory.resume(tmp_path / "none") is None
+    (tmp_path / "mine.txt").touch()
+    assert RunDirectory.resume(tmp_path) is None
+    run = RunDirectory.start(tmp_path, "first")
+    again = RunDirectory.resume(tmp_path)
+    assert again is not None and content(tmp_path, "run.json")["name"] == "first"
+    run.write_result(notes=["as it was"])
+    (tmp_path / "run.json").unlink()
+    again = RunDirectory.resume(tmp_path)
+    assert again is not None
+    with again:
+        assert content(tmp_path, "run.json")["status"] == "running"
+    assert content(tmp_path, "result.json")["notes"] == ["as it was"]
+    assert read_run(tmp_path).info.status == "finished"
+
+
 def test_what_ended_a_run_is_told_also_where_it_cannot_be_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

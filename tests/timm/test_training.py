@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -115,17 +116,23 @@ def test_resuming_where_gradients_are_sampled(
 
 
 def test_resuming_goes_on_in_the_folder_of_the_run(
-    gradual: list[Any], call: Any, workplace: Path
+    gradual: list[Any], call: Any, workplace: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     call(SCRIPT, *gradual, "--checkpoint-freq", 1)
     out = workplace / "out/run"
     whole = _weights(out)
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
-    (out / "checkpoints/small_epoch=1.pth").replace(out / "checkpoints/small_last.pth")
-    call(SCRIPT, *gradual, "--resume", out)
-    assert all(torch.equal(value, whole[key]) for key, value in _weights(out).items())
-    again = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert sorted(again) == sorted(steps)
+    kept = {path.name for path in (out / "checkpoints").iterdir()}
+    for lost in ("", "run.json"):  # without which the folder was taken for a new one, and emptied
+        shutil.copy(out / "checkpoints/small_epoch=1.pth", out / "checkpoints/small_last.pth")
+        if lost:
+            (out / lost).unlink()
+        call(SCRIPT, *gradual, "--resume", out)
+        assert ("run.json is missing and begun anew" in caplog.text) == bool(lost)
+        assert all(torch.equal(value, whole[key]) for key, value in _weights(out).items())
+        lines = (out / "metrics.jsonl").read_text().splitlines()
+        assert sorted(json.loads(line)["step"] for line in lines) == sorted(steps)
+        assert kept <= {path.name for path in (out / "checkpoints").iterdir()}
 
 
 def test_the_recipe_may_set_learning_rate_and_epochs(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import field, fields, make_dataclass
 from functools import partial, wraps
+from pathlib import Path
 from typing import Any, Optional
 
 import torch
@@ -26,6 +28,7 @@ from sparseml.fairseq.recipe_run import RecipeRun
 from sparseml.fairseq.shrunk import fit_to_weights, note_shrunk
 from sparseml.fairseq.srp.flags import take_flags
 from sparseml.pytorch.units.origins import origins_of, set_origins
+from sparseml.pytorch.utils.saving.files import require_whole
 from sparseml.run.errors import Ending, ending_told, run_reported, stopping_between_steps
 from sparseml.run.fitting import load_recipe
 
@@ -157,9 +160,11 @@ def run_to_end(main: Any, cfg: Any, **kwargs: Any) -> None:
         _RUNS.clear()
 
 
-def _read(original: Any, *args: Any, **kwargs: Any) -> Any:
+def _read(original: Any, path: str, *args: Any, **kwargs: Any) -> Any:
+    if os.path.isfile(path):  # else fairseq fetches it from elsewhere
+        require_whole(Path(path))
     with fairseq_files():
-        state = original(*args, **kwargs)
+        state = original(path, *args, **kwargs)
     note_shrunk(state)
     return state
 

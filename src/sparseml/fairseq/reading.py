@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from sparseml.pytorch.utils.saving.files import CheckpointError, require_whole
 from sparseml.run.errors import RunError, few, one_line
 
 # Plain containers and numbers, which fairseq's files of all ages hold beside tensors. What they are
@@ -85,6 +86,7 @@ def read_checkpoint(path: Path, what: str) -> dict[str, Any]:
     from fairseq import checkpoint_utils
 
     try:
+        require_whole(path)
         with fairseq_files():
             state: dict[str, Any] = checkpoint_utils.load_checkpoint_to_cpu(str(path))
     except pickle.UnpicklingError as error:
@@ -97,6 +99,8 @@ def read_checkpoint(path: Path, what: str) -> dict[str, Any]:
         ) from error
     except PermissionError as error:
         raise RunError(f"{what} cannot be read: {error.strerror}") from error
+    except CheckpointError:
+        raise
     except Exception as error:  # what is in a file of another kind may trip up anything
         reason = one_line(error).partition(". ")[0]
         raise RunError(

@@ -65,11 +65,11 @@ class TrainedRun:
         done = trainer.get_num_updates()
         if is_run(self.folder) and not goes_on and not self._nothing_to_lose():
             raise RunError(f"--sparseml-output {self.folder} holds a run: give another folder")
-        if is_run(self.folder) and goes_on:
-            self.directory = RunDirectory(self.folder)
-        else:
+        directory = RunDirectory.resume(self.folder) if goes_on else None
+        if directory is None:
             settings, name = replace(self.settings, overwrite=True), self.folder.name
-            self.directory = start_run(self.folder, settings, self.config, (), name)
+            directory = start_run(self.folder, settings, self.config, (), name)
+        self.directory = directory
         self._stack.enter_context(self.directory)
         self.metrics = self.directory.metrics(done if goes_on else None)
         manager.initialize_loggers([self.metrics])

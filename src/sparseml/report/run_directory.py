@@ -64,7 +64,7 @@ def is_run(path: _PathLike) -> bool:
 class RunDirectory:
     """The folder of one run, for writing.
 
-    Begin a run with :meth:`start` (or continue one with the constructor) and hand over what is
+    Begin a run with :meth:`start` (or continue one with :meth:`resume`) and hand over what is
     known as soon as it is known; each file is replaced as a whole, so that a run killed at any
     moment leaves readable files. In a distributed run only the first process may write; no other
     run can write into the folder at that time.
@@ -125,6 +125,21 @@ class RunDirectory:
         run.write_config(config or {}, seed)
         run.write_environment()
         return run
+
+    @classmethod
+    def resume(cls, path: _PathLike) -> Self | None:
+        """Return the run to go on with in a folder, which may have lost its ``run.json``.
+
+        :return: None if nothing is there that a run has written
+        """
+        folder = Path(path).expanduser().absolute()
+        if not is_run(folder):
+            if not any((folder / name).exists() for name in (*RUN_FILES.values(), CHECKPOINTS)):
+                return None
+            file = folder / RUN_FILES["run"]
+            _LOGGER.warning("%s is missing and begun anew", file)
+            _write_json(file, {"format": FORMAT, "name": folder.name, "created": utc_now()})
+        return cls(folder)
 
     def __enter__(self) -> Self:
         if self._lock is None:

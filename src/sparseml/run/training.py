@@ -231,10 +231,9 @@ class _Run:
 
     def _open_directory(self, stack: contextlib.ExitStack) -> None:
         run, config, session = self.settings.run, self.settings.values(), self.session
-        goes_on = self.resumed is not None and (self.folder / "run.json").exists()
-        if goes_on:
-            self.directory = RunDirectory(self.folder)
-        else:
+        self.directory = None if self.resumed is None else RunDirectory.resume(self.folder)
+        goes_on = self.directory is not None
+        if self.directory is None:
             name = experiment_name(run, session.model_name)
             self.directory = start_run(self.folder, run, config, session.packages, name)
         stack.enter_context(self.directory)

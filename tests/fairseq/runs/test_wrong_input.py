@@ -12,6 +12,8 @@ from click.testing import CliRunner
 
 from sparseml.cli import main
 from sparseml.fairseq import fairseq_files
+from sparseml.fairseq.hooks import install
+from sparseml.pytorch.utils.saving.files import CheckpointError
 from sparseml.run import train
 
 Paths = dict[str, Path]
@@ -34,6 +36,9 @@ def files(workplace: Path, corpora: Paths, checkpoints: Paths) -> dict[str, Any]
         torch.save(content, workplace / f"{name}.pt")
     whole = checkpoints["pairs"].read_bytes()
     (workplace / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    flipped = bytearray(whole)  # which torch reads without a word
+    flipped[whole.index(good["model"]["encoder.layers.0.fc1.weight"].numpy().tobytes())] ^= 4
+    (workplace / "flipped.pt").write_bytes(flipped)
     (workplace / "empty.pt").touch()
     (workplace / "prose.pt").write_text("not a checkpoint\n")
     (workplace / "empty").mkdir()
@@ -57,6 +62,7 @@ MODELS = {
     "weights": "is no checkpoint of fairseq",
     "list": "is no checkpoint of fairseq",
     "cut": "is no checkpoint of fairseq, or damaged",
+    "flipped": "flipped.pt is damaged: the checksum of its part",
     "empty": "is no checkpoint of fairseq, or damaged",
     "prose": "is no checkpoint of fairseq, or damaged",
     "task": "is of the task masked_lm: only translation and language_modeling",
@@ -76,6 +82,15 @@ def test_models_that_cannot_be_pruned(call: Any, files: dict[str, Any], name: st
     model = f"fairseq:{files.get(name, f'{name}.pt')}"
     done = call(files["pairs"], "--model", model, "--recipe", "recipe.yaml", fails=True)
     _one_line(done.error, MODELS[name])
+
+
+def test_fairseq_itself_reads_no_damaged_file(files: dict[str, Any], workplace: Path) -> None:
+    from fairseq import checkpoint_utils
+
+    install()
+    assert checkpoint_utils.load_checkpoint_to_cpu(path=str(files["good"]))["model"]
+    with pytest.raises(CheckpointError, match=r"flipped\.pt is damaged: the checksum"):
+        checkpoint_utils.load_checkpoint_to_cpu("flipped.pt")
 
 
 DATA = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -135,8 +134,7 @@ def read_model_file(path: _PathLike, map_location: Any = "cpu") -> dict[str, Any
         if _STRUCTURE_KEY in header:
             content[_STRUCTURE_KEY] = json_of(header[_STRUCTURE_KEY])
         return {"state_dict": tensors, **content}
-    # flipped bits in weights would go unnoticed; files of old torch have no checksums
-    loaded = read_torch_file(path, map_location, check=zipfile.is_zipfile(path))
+    loaded = read_torch_file(path, map_location)
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         return dict(loaded)
     if isinstance(loaded, Mapping) and any(isinstance(v, Tensor) for v in loaded.values()):

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from sparseml.optim.errors import RecipeError
-from sparseml.report import RunDirectory, is_run, layer_sparsities, write_report
+from sparseml.report import RunDirectory, layer_sparsities, write_report
 from sparseml.run.commands import AboveBars
 from sparseml.run.errors import (
     Ending,
@@ -260,8 +260,8 @@ def _run_directory(
     """Start or continue the run; of one that ends by a mistake before its first checkpoint nothing
     stays, as it would only be in the way of the mended command."""
     folder = Path(args.output_dir) / RUN_FOLDER
-    if resumed is not None and is_run(folder):
-        with RunDirectory(folder) as run:
+    if resumed is not None and (goes_on := RunDirectory.resume(folder)) is not None:
+        with goes_on as run:
             remove_parts(Path(args.output_dir))  # of checkpoints that a killed process was writing
             yield run
         return

@@ -56,15 +56,16 @@ def write_torch_file(
 def read_torch_file(path: _PathLike, map_location: Any = "cpu", check: bool = False) -> Any:
     """Read a file of ``torch.save``, tensors and plain data only (``weights_only=True``).
 
-    :param check: compare the checksums in the file first, which finds flipped bits at the price
-        of reading the file twice. Only files in torch's zip format have them.
+    The checksums in the file are compared first, which finds flipped bits at the price of reading
+    the file twice.
+
+    :param check: take no file without checksums; only those in torch's zip format have them
     :raises FileNotFoundError: if there is no such file
     :raises CheckpointError: naming the file, if it is damaged or cut short, or can only be read
         by running code in it (whole pickled modules and other pickled classes)
     """
     file = Path(path).expanduser()
-    if check:
-        _check_zip(file)
+    require_whole(file, check)
     try:
         return torch.load(file, map_location=map_location, weights_only=True)
     except (OSError, MemoryError):
@@ -88,7 +89,14 @@ def _unreadable(file: Path, error: Exception) -> CheckpointError:
     )
 
 
-def _check_zip(file: Path) -> None:
+def require_whole(file: Path, check: bool = False) -> None:
+    """Compare the checksums in a file of ``torch.save``, which torch itself does not.
+
+    :param check: take no file without checksums
+    :raises CheckpointError: naming the file, if it is damaged
+    """
+    if not (check or zipfile.is_zipfile(file)):
+        return
     try:
         with zipfile.ZipFile(file) as archive:
             broken = archive.testzip()
