@@ -35,7 +35,7 @@ from sparseml.pytorch.sparsification.pruning import (
 )
 
 METHODS = ("magnitude", "CAP, outputs", "CAP, loss")
-HELD_BACK = 2000  # training images that measure batch norms, and no gradient
+HELD_BACK = 2000  # training images that measure batch norms, and that CAP does not sample
 BATCH = 128
 MASKS = "modifiers:\n  - !ConstantPruningModifier\n    params: __ALL_PRUNABLE__\n"
 
@@ -109,13 +109,15 @@ def main() -> None:
     train = images(load(args.model), "train")
     test = images(load(args.model), f"test[:{args.test}]")
     file = RESULTS / "fine_tuning.json"
-    rows = json.loads(file.read_text())["rows"] if file.exists() and not args.again else []
+    rows = json.loads(file.read_text())["rows"] if file.exists() else []
     settings = {key: getattr(args, key) for key in ("model", "sparsity", "steps", "rate", "test")}
     for seed in args.seeds:
         for method in args.methods:
             cell = {**settings, "seed": seed, "method": method}
-            if any(cell.items() <= row.items() for row in rows):
+            known = [row for row in rows if cell.items() <= row.items()]
+            if known and not args.again:
                 continue
+            rows = [row for row in rows if row not in known]
             start = time.process_time()
             model = prune(args.model, method, args.sparsity, train, seed)
             before = accuracy(model, test)

@@ -159,7 +159,10 @@ def arguments() -> Namespace:
     parser.add_argument("--quick", action="store_true", help="80%% and 90%%, seed 0, few images")
     add_flags(parser, "cifar_one_shot_study")
     args = parser.parse_args()
-    args.methods = args.methods or list(TUNED_METHODS if args.tuned else METHODS)
+    known = list(TUNED_METHODS if args.tuned else METHODS)
+    args.methods = args.methods or known
+    if unknown := [name for name in args.methods if name not in known]:
+        parser.error(f"--methods {' '.join(unknown)}: only with --tuned")
     if args.quick:
         args.seeds, args.sparsities = args.seeds[:1], [s for s in args.sparsities if s >= 0.8]
     return args

@@ -23,7 +23,7 @@ import time
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkProcess, SpawnProcess
@@ -73,13 +73,15 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol() -> Iterator[None]:
+def pytest_runtest_protocol() -> Generator[None, Any, Any]:
     """Put the levels of loggers back that a script sets which a test has called."""
     loggers = [logging.getLogger(name) for name in (None, "sparseml", "__main__")]
     levels = [logger.level for logger in loggers]
-    yield
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
+    try:
+        return (yield)
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
@@ -249,8 +251,10 @@ def _forked(rank: int, port: int, work: Callable[[int], object], told: Path) -> 
 class WarmProcess(subprocess.Popen[Any]):
     """A process of Python that is forked from this one: what is imported here is there at once.
 
-    It does what a new one would: it has its own output, folder, environment, arguments, handlers
-    of signals, random numbers and ``__main__``. Other programs are started as ever.
+    It has its own output, folder, environment, arguments, handlers of signals, random numbers and
+    ``__main__``. Unlike a new one it has this one's seed of hashes and open files, and what modules
+    read of the environment as they were imported; so tests of how a process starts, or of orders
+    of sets, start new ones. Other programs are started as ever, as is all where there is a GPU.
     """
 
     def _execute_child(self, args: Any, *given: Any) -> None:
@@ -258,7 +262,8 @@ class WarmProcess(subprocess.Popen[Any]):
         names = list(inspect.signature(start).parameters)[1:]
         told = dict(zip(names, given, strict=True))
         words = [] if isinstance(args, (str, bytes)) else [os.fspath(word) for word in args]
-        if not _is_python(words):
+        unusual = any(told.get(name) for name in ("preexec_fn", "pass_fds"))
+        if not _is_python(words) or unusual or _gpus():
             start(args, *given)
             return
         ends = [told[name] for name in ("p2cwrite", "c2pread", "errread")]
@@ -273,6 +278,11 @@ class WarmProcess(subprocess.Popen[Any]):
             *(told[name] for name in ("p2cread", "p2cwrite", "c2pread", "c2pwrite")),
             told["errread"], told["errwrite"],
         )  # fmt: skip
+
+
+def _gpus() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.cuda.is_available()  # it cannot be used in a fork
 
 
 def _is_python(words: list[str]) -> bool:

@@ -59,7 +59,7 @@ def list_ready(words: tuple[str, ...], as_json: bool) -> None:
         click.echo("\n".join(found))
     else:
         known = len(ready_recipes())
-        click.echo(f"none of {known} recipes has {' and '.join(words)} in its name", err=True)
+        click.echo(f"no recipe (of {known}) has {' and '.join(words)} in its name", err=True)
 
 
 @recipe.command()

@@ -63,7 +63,8 @@ def _restore(
     :raises CheckpointError: if it tells of another model's, or of none where heads have gone
     """
     shapes = {canonical_name(key): list(one.shape) for key, one in content["state_dict"].items()}
-    if structure := content.get("structure"):
+    structure = content.get("structure")
+    if isinstance(structure, Mapping) and "attributes" in structure:
         try:
             restore_structure(model, {**structure, "shapes": shapes})
         except ValueError as error:
@@ -71,16 +72,21 @@ def _restore(
         return
     for name, module in canonical_named_modules(unwrap_module(model, root=True)):
         counts = [one for one in COUNTS["heads"] if one in sizes_of(module)]
-        makes = ((key, layer) for key, layer in module.named_children() if tensor_axes(layer))
+        makes = ((key, layer) for key, layer in module.named_children() if _computes(layer))
         key, layer = next(makes, ("", module))
-        if not counts or not key or f"{name}.{key}.weight" in tolerated:
+        weight = ".".join(filter(None, (name, key, "weight")))
+        if not counts or not key or weight in tolerated:
             continue
         axis = tensor_axes(layer)["weight"].index(OUTPUTS)
         old: Any = layer.weight.shape
-        new = shapes.get(f"{name}.{key}.weight")
+        new = shapes.get(weight)
         if new is not None and len(new) == len(old) and new[axis] < old[axis]:
             raise CheckpointError(
-                f"{path}: {name}.{key} has {new[axis]} outputs, {old[axis]} in the model, and "
-                f"nothing tells how many heads ({counts[0]}) these are; write the smaller model by "
-                "save_model, or by save_shrunk and read it by load_shrunk"
+                f"{path}: {weight.removesuffix('.weight')} has {new[axis]} outputs, {old[axis]} in "
+                f"the model, and nothing tells how many heads ({counts[0]}) these are; write the "
+                "smaller model by save_model, or by save_shrunk and read it by load_shrunk"
             )
+
+
+def _computes(layer: nn.Module) -> bool:
+    return bool(tensor_axes(layer)) and not isinstance(layer, nn.Embedding)

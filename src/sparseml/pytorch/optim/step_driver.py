@@ -71,8 +71,8 @@ class StepDriver:
     two calls do nothing.
 
     Where several processes train together, recipes and ``steps_per_epoch`` are compared at the
-    first step, when all have been through a backward pass: a RuntimeError names what differs. One
-    that drives no manager is not waited for.
+    first step, when all have been through a backward pass: a RuntimeError names what differs. A
+    process that drives no manager is not waited for.
 
     .. code-block:: python
 
@@ -122,7 +122,7 @@ class StepDriver:
         self._agreement: Agreement | None = None  # until all ranks have come
         if is_distributed():
             recipe = str(manager) if isinstance(manager, BaseManager) else None
-            given = {"the recipe": recipe, "steps_per_epoch": steps_per_epoch}
+            given = {"the recipe": recipe, "steps_per_epoch": float(steps_per_epoch)}
             self._agreement = Agreement(given)
 
     @property

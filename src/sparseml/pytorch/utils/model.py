@@ -132,7 +132,10 @@ def read_model_file(path: _PathLike, map_location: Any = "cpu") -> dict[str, Any
         if "epoch" in content:
             content["epoch"] = float(content["epoch"])
         if _STRUCTURE_KEY in header:
-            content[_STRUCTURE_KEY] = json_of(header[_STRUCTURE_KEY])
+            try:
+                content[_STRUCTURE_KEY] = json_of(header[_STRUCTURE_KEY])
+            except ValueError as error:
+                raise CheckpointError(f"{path}: its structure is no JSON: {error}") from error
         return {"state_dict": tensors, **content}
     loaded = read_torch_file(path, map_location)
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):

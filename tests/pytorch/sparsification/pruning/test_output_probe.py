@@ -103,8 +103,7 @@ Named = namedtuple("Named", "scores other")
     [
         (SCORES, torch.full((1, 3), 1e9)),
         (torch.tensor(1e9), SCORES, torch.full((1, 3), 1e9)),  # of Transformers, the loss first
-        Named(SCORES, torch.full((1, 3), 1e9)),
-        {"loss": torch.tensor(1e9), "logits": SCORES, "hidden": torch.full((1, 3), 1e9)},
+        {"loss": torch.ones(1), "logits": SCORES, "last_hidden_state": torch.full((1, 3), 1e9)},
         {
             "loss": torch.tensor(1e9),
             "aux_loss": torch.tensor(1e9),
@@ -119,18 +118,46 @@ def test_takes_the_scores_of_an_output(output: Any) -> None:
     assert abs(_value(SCORES).abs() - 100) < 12
 
 
-def test_both_scores_of_a_span_count() -> None:
-    span = {"start_logits": SCORES, "end_logits": 1e6 * SCORES}
-    both = _value(span)
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"start_logits": SCORES, "end_logits": 1e6 * SCORES},
+        {"logits": SCORES, "pred_boxes": 1e6 * SCORES},
+        [SCORES, 1e6 * SCORES],
+        Named(SCORES, 1e6 * SCORES),
+    ],
+)
+def test_all_heads_count(output: Any) -> None:
+    both = _value(output)
     assert both.abs() > 1e7
     assert both % 1e6 != 0
 
 
-def test_tokens_that_the_mask_leaves_out_do_not_count() -> None:
-    tokens = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [1e9, 1e9]]])
-    masked = _value(tokens, {"attention_mask": torch.tensor([[1, 1, 0]])})
-    assert masked.abs() <= 10
-    assert masked == _value(tokens * torch.tensor([1.0, 1.0, 0.0])[:, None])
+TOKENS = torch.tensor([[[1.0, 2.0], [3.0, -torch.inf], [1e9, 1e9]]])
+NAMES = {"attention_mask": torch.tensor([[1, 1, 0]])}
+LABELS = {"labels": torch.tensor([[1, 0, -100]]), "attention_mask": torch.tensor([[0, 1, 1]])}
+DECODER = {
+    "decoder_attention_mask": torch.tensor([[1, 1, 0]]), "decoder_input_ids": torch.ones(1, 3),
+    "attention_mask": torch.tensor([[1, 1, 1]]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("keywords", [NAMES, LABELS, DECODER])
+def test_tokens_that_are_left_out_do_not_count(keywords: dict[str, Any]) -> None:
+    assert _value(TOKENS, keywords).abs() <= 6
+    span = {"start_logits": TOKENS[..., 0], "end_logits": TOKENS[..., 0]}
+    assert _value(span, keywords).abs() <= 8
+    classes = _value(TOKENS[..., 0], keywords)  # as many classes as tokens
+    assert classes.abs() > 1e8
+
+
+def test_an_encoders_mask_is_not_that_of_the_decoder() -> None:
+    keywords = {"attention_mask": NAMES["attention_mask"], "decoder_input_ids": torch.ones(1, 3)}
+    assert _value(TOKENS, keywords).abs() > 1e8 or _value(TOKENS[..., :1], keywords).abs() > 1e8
+
+
+def test_an_output_that_is_not_a_number_is_not_passed_over() -> None:
+    assert not _value(torch.tensor([[1.0, torch.nan]])).isfinite()
 
 
 @pytest.mark.parametrize(
@@ -195,7 +222,7 @@ def test_what_it_does_not_concern_is_said(
 ) -> None:
     when = {"start_epoch": 0.0, "end_epoch": 1.0, "update_frequency": 1.0}
     goal = {"init_sparsity": 0.5, "final_sparsity": 0.5, "params": "__ALL__"}
-    with pytest.raises(ValueError, match="gradients_of of FastCAPruningModifier is of gradients"):
+    with pytest.raises(ValueError, match="samples no gradients: leave gradients_of out"):
         FastCAPruningModifier(**when, **goal, fisher="inputs", gradients_of="outputs")
     with pytest.raises(ValueError, match="must be 'loss' or 'outputs', found 'output'"):
         CAPruningModifier(**when, **goal, gradients_of="output")

@@ -33,7 +33,7 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
 )
 from sparseml.pytorch.sparsification.pruning.settings.fisher_fields import (
     as_damp,
-    as_objective,
+    as_gradients_of,
     as_optional_count,
     as_relative_damp,
     dampening,
@@ -142,7 +142,7 @@ class MFACPruningModifier(BaseGradualPruningModifier):
     min_sparsity_per_param: float | None = None
     relative_damp: float | None = new_field(as_relative_damp, default=None)
     layer_floor: float | None = new_field(as_optional_fraction, default=None)
-    gradients_of: str = new_field(as_objective, default="loss")
+    gradients_of: str = new_field(as_gradients_of, default="loss")
     effort: str | None = effort_field()
     _order_dependence = ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from sparseml.pytorch.functional.patterns import parse_pattern
 from sparseml.pytorch.functional.second_order.shared_rows import ORDERS
@@ -31,6 +31,8 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
     as_optional_fraction,
     as_optional_keywords,
 )
+
+_AS_CAP = {"ranking": "elimination", "weight_update": "joint"}
 
 
 @PyTorchModifierYAML()
@@ -84,8 +86,8 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
         ``joint``, the best weights of whole rows for the mask (one Cholesky factor for each row)
     :param gradients_of: as of :class:`OBSPruningModifier`
     :param effort: ``fast``, ``balanced`` or ``best``: sets num_grads, fisher_samples, gradients_of,
-        fisher_block_size and damp, whatever is said of them beside; ``best`` also fisher, ranking
-        and weight_update, which takes long where rows have thousands of weights
+        fisher_block_size, damp, ranking and weight_update, whatever is said of them beside;
+        ``best`` also fisher, which takes long where rows have thousands of weights
     :raises ValueError: for a field out of its range
     """
 
@@ -105,8 +107,11 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
     order: str = new_field(one_of(ORDERS), default="natural")
     ranking: str = new_field(one_of(("columns", "elimination")), default="columns")
     weight_update: str = new_field(one_of(("sweep", "joint")), default="sweep")
-    gradients_of: str = new_field(fisher_fields.as_objective, default="loss")
+    gradients_of: str = new_field(fisher_fields.as_gradients_of, default="loss")
     effort: str | None = effort_field()
+    _efforts: ClassVar[dict[str, dict[str, str]]] = {  # beside the values of all
+        "fast": _AS_CAP, "balanced": _AS_CAP, "best": {**_AS_CAP, "fisher": "both"},
+    }  # fmt: skip
     _order_dependence = ""
 
     def _set_up(self) -> None:
@@ -126,7 +131,9 @@ class FastCAPruningModifier(BaseGradualPruningModifier):
         if self.fisher == "inputs" and self.fisher_samples == "sample":
             raise ValueError(f"fisher_samples of {name} is of gradients, and fisher is inputs")
         if self.fisher == "inputs" and self.gradients_of == "outputs" and self.effort is None:
-            raise ValueError(f"gradients_of of {name} is of gradients, and fisher is inputs")
+            raise ValueError(
+                f"{name} with fisher: inputs samples no gradients: leave gradients_of out"
+            )
         if self.fisher == "inputs" and self._global_sparsity:
             raise ValueError(
                 f"global_sparsity of {name} needs fisher: gradients or both, as inputs do not tell "

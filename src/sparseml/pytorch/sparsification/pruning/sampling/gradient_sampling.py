@@ -108,7 +108,8 @@ class GradientSampler:
         self._autocast: torch.dtype | None = given.get("autocast")
         if self._autocast is torch.bfloat16 and not torch.cuda.is_available():
             tell_slow_bfloat16("gradients sampled in bfloat16 (the grad_sampler's autocast)")
-        self._scale = _FLOAT16_SCALE if self._autocast is torch.float16 else 1.0
+        half = self._autocast is torch.float16 and not self._of_outputs  # these are large enough
+        self._scale = _FLOAT16_SCALE if half else 1.0
         show = given.get("progress_bar")
         self._hide_bar = process_rank() != 0 or (None if show is None else not show)
         self._data = SamplingData(lambda: call_builder(builder, kwargs), owner)
@@ -241,10 +242,8 @@ class GradientSampler:
         batch = (self._kept or self._data).next_batch()
         if self.same_on_all_ranks and is_distributed():
             if self._per_sample:
-                raise RuntimeError(
-                    f"{self._owner}: sharded parameters have no gradient of a single sample; use "
-                    "fisher_samples: batch"
-                )
+                text = "sharded parameters have no gradient of a single sample"
+                raise RuntimeError(f"{self._owner}: {text}; use fisher_samples: batch")
             whole = full_gradients(module, params, lambda: self._forward(module, batch, False))
             found = self._checked(params, whole)
             return [] if found is None else [found]
@@ -264,7 +263,7 @@ class GradientSampler:
                 if self._per_sample is not None:
                     raise
                 _LOGGER.warning("%s; one gradient per batch is taken", error)
-                loss, self._per_sample = None, False  # if it was another fault, it comes again
+                loss, self._per_sample = None, False  # another fault comes again
         if not bool(loss.isfinite()):
             return []
         with torch.autocast(loss.device.type, enabled=False):  # also that of the training around
@@ -282,7 +281,9 @@ class GradientSampler:
             output = module(*args, **kwargs)
             if self._of_outputs and each is not None:
                 seed = *self._data.place(), process_rank()
-                return probe_outputs(output, batch, each, seed) * self._scale
+                shards = world_size() if self.same_on_all_ranks and is_distributed() else 1
+                scale = self._scale * shards**0.5  # as means over ranks are smaller by that
+                return probe_outputs(output, batch, each, seed) * scale
             if type(output) is tuple:  # a named tuple is a model's own kind of output
                 output = output[0]
             return self._loss(output, target) * self._scale
@@ -295,7 +296,8 @@ class GradientSampler:
         complete: list[Tensor] = []
         for found, grad in zip(params, grads, strict=True):
             if grad is None:
-                raise self._refusal(found, "the loss of the grad_sampler does not depend on it")
+                of = "output of the model" if self._of_outputs else "loss of the grad_sampler"
+                raise self._refusal(found, f"the {of} does not depend on it")
             complete.append(grad if self._scale == 1.0 else grad / self._scale)
             finite.setdefault(grad.device, []).append(complete[-1].isfinite().all())
         # one answer per device, so that a GPU is waited for once

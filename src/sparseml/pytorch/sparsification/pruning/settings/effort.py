@@ -25,15 +25,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 What they give and cost is measured by ``benchmarks/effort.py``; they were chosen before.
 """
-_WHOLE_ROWS = {"fisher": "both", "ranking": "elimination", "weight_update": "joint"}
-"""Beside the values of ``best``, for what keeps one matrix for all rows of a weight."""
 
 
 def meant_by(effort: str | None, kind: type) -> dict[str, Any]:
     """Return the values that an effort stands for, of those fields that a modifier's class has."""
     values = PRESETS.get(effort or "", {})
-    if effort == "best" and hasattr(kind, "ranking"):
-        values = values | _WHOLE_ROWS
+    values = values | getattr(kind, "_efforts", {}).get(effort, {})
     return {name: value for name, value in values.items() if hasattr(kind, name)}
 
 

@@ -83,7 +83,7 @@ as_optional_text = optional(lambda name, value: str(value))
 as_layout = one_of(LAYOUTS)
 as_weight_update = one_of(("simultaneous", "joint"))
 as_samples = one_of(("batch", "sample", "auto"))
-as_objective = one_of(("loss", "outputs"))
+as_gradients_of = one_of(("loss", "outputs"))
 as_fisher_dtype = one_of(("float32", "float64"))
 
 
@@ -137,8 +137,9 @@ class FisherFields:
         for the gradients; 1 is good where these are fewer than some thousands, 3 with N:M masks.
         For linear layers and convolutions. Takes forward passes of an eighth as many batches
     :param gradients_of: ``loss``, or ``outputs``: of the sum of the model's outputs with random
-        signs, which needs no labels. Better in one shot where the network fits its training data,
-        as gradients of the loss vanish there; give ``damp: auto`` or ``relative_damp`` with it
+        signs, which takes no labels (``damp: auto`` does). Better in one shot where the network
+        fits its training data, as gradients of the loss vanish there; ``damp`` is another number
+        for it: give ``auto``, or ``relative_damp``
     :param update: another name for ``weight_update``
     """
 
@@ -157,4 +158,4 @@ class FisherFields:
     fisher_memory: str | None = field(as_memory, default=None)
     fisher_dtype: str = new_field(as_fisher_dtype, default="float32")
     input_prior: float = new_field(plainly(between(0.0)), default=0.0)
-    gradients_of: str = new_field(as_objective, default="loss")
+    gradients_of: str = new_field(as_gradients_of, default="loss")
