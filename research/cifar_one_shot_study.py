@@ -120,9 +120,10 @@ def methods_of(settings: Mapping[str, Any], model: str) -> dict[str, Method]:
     fast = {**fisher, "damp": settings["fast_cap_relative_damp"]}
     joint = {**together, "weight_update": "joint"}
     cap, obs, fast_cap = CAPruningModifier, OBSPruningModifier, FastCAPruningModifier
-    whole = {**fast, "fisher": "both", "ranking": "elimination", "weight_update": "joint"}
-    whole["global_sparsity"] = True
-    rows = "FastCAP, inputs and gradients, elimination, joint, global"
+    if tuned:
+        fast |= {"ranking": "elimination", "weight_update": "joint"}
+    whole = {**fast, "fisher": "both", "global_sparsity": True}
+    rows = "FastCAP, inputs and gradients, global"
     gw = partial(GWProdPruningModifier, num_grads=NUM_GRADS, global_sparsity=True)
     return {
         "global_magnitude": Method("magnitude, global", GlobalMagnitudePruningModifier, False),
