@@ -81,7 +81,7 @@ def test_a_pair_that_training_refuses_is_refused(folder: Path, invoke: Any) -> N
     (folder / "both.yaml").write_text((folder / "gradual.yaml").read_text() + second)
     found = invoke("check", "both.yaml", "--model", "own_code:Network")
     assert found.exit_code == 2
-    said = "SnipMomentumPruningModifier both prune ['first.weight'] from epoch 2 to epoch 3"
+    said = "SnipMomentumPruningModifier both prune first.weight from epoch 2 to epoch 3"
     assert re.search(rf"^both.yaml:\d+: .* {re.escape(said)}", found.stderr, re.MULTILINE)
 
 

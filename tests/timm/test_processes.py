@@ -46,8 +46,15 @@ def _same(one: Path, other: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["epoch 1/4 4/6", "epoch 2/4 evaluating", "epoch 3/4 2/6"])
 def test_a_killed_run_that_is_resumed_equals_one_that_was_not(
-    training: list[Any], start: Any, call: Any, workplace: Path, moment: str
+    training: list[Any],
+    start: Any,
+    call: Any,
+    workplace: Path,
+    moment: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # put back in the end, as the code is imported here, too
+    monkeypatch.setattr("sparseml.run.progress.QUIET_SECONDS", 10.0)
     with (workplace / "own_code.py").open("a") as code:  # to be told of every step
         code.write("from sparseml.run import progress\n\nprogress.QUIET_SECONDS = 0.0\n")
     process = start(TRAIN, *training)
