@@ -28,7 +28,7 @@ def test_words_choose_among_them(invoke: Any, invoke_json: Any) -> None:
     assert "recipe:timm/gradual/fast_cap/vit" in listed
     assert all("fast_cap" in name and "vit" in name for name in listed)
     none = invoke("list", "cap", "no such thing")
-    assert none.stdout == "" and "recipes has cap and no such thing in its name" in none.stderr
+    assert none.stdout == "" and "has cap and no such thing in its name" in none.stderr
     (found,) = invoke_json("list", "timm/one_shot/cap/vit_2of4")["recipes"]
     assert found["name"] == f"{NAME}_2of4" and Path(found["file"]).is_file()
 

@@ -122,7 +122,11 @@ class StepDriver:
         self._agreement: Agreement | None = None  # until all ranks have come
         if is_distributed():
             recipe = str(manager) if isinstance(manager, BaseManager) else None
-            given = {"the recipe": recipe, "steps_per_epoch": float(steps_per_epoch)}
+            steps = float(steps_per_epoch)  # of numpy, maybe
+            given = {
+                "the recipe": recipe,
+                "steps_per_epoch": int(steps) if steps.is_integer() else steps,
+            }
             self._agreement = Agreement(given)
 
     @property
