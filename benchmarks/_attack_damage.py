@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -134,6 +134,21 @@ class Reader:
         ]
 
 
+def _compared(arena: Any, reader: Reader) -> Reader:
+    """Give a reader what it finds in whole files, once that is asked for."""
+
+    @cache
+    def expected() -> dict[str, Any]:
+        place = arena.new_place(reader.place)
+        ended = arena.process(place, reader.read)
+        if ended.status:
+            sys.exit(f"{reader.name} fails with whole files:\n{ended.error}")
+        return outcome(place / str(reader.left), only=_WEIGHTS)
+
+    reader.expected = expected
+    return reader
+
+
 def readers(arena: Any, halfway: Path) -> Iterator[Reader]:
     """Yield what reads the files of a run.
 
@@ -141,20 +156,7 @@ def readers(arena: Any, halfway: Path) -> Iterator[Reader]:
     :param halfway: a workplace with a run that was killed in its middle
     """
     attacked: Attacked = arena.attacked
-
-    def compared(reader: Reader) -> Reader:
-        """Give a reader what it finds in whole files, once that is asked for."""
-
-        @cache
-        def expected() -> dict[str, Any]:
-            place = arena.new_place(reader.place)
-            ended = arena.process(place, reader.read)
-            if ended.status:
-                sys.exit(f"{reader.name} fails with whole files:\n{ended.error}")
-            return outcome(place / str(reader.left), only=_WEIGHTS)
-
-        reader.expected = expected
-        return reader
+    compared = partial(_compared, arena)
 
     def resume() -> int:
         return attacked.run(resume=True)
