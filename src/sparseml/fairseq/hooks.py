@@ -28,7 +28,7 @@ from sparseml.fairseq.recipe_run import RecipeRun
 from sparseml.fairseq.shrunk import fit_to_weights, note_shrunk
 from sparseml.fairseq.srp.flags import take_flags
 from sparseml.pytorch.units.origins import origins_of, set_origins
-from sparseml.pytorch.utils.saving.files import require_whole
+from sparseml.pytorch.utils.saving.files import compare_checksums
 from sparseml.run.errors import Ending, ending_told, run_reported, stopping_between_steps
 from sparseml.run.fitting import load_recipe
 
@@ -162,7 +162,7 @@ def run_to_end(main: Any, cfg: Any, **kwargs: Any) -> None:
 
 def _read(original: Any, path: str, *args: Any, **kwargs: Any) -> Any:
     if os.path.isfile(path):  # else fairseq fetches it from elsewhere
-        require_whole(Path(path))
+        compare_checksums(Path(path))
     with fairseq_files():
         state = original(path, *args, **kwargs)
     note_shrunk(state)

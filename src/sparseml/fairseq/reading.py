@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from sparseml.pytorch.utils.saving.files import CheckpointError, require_whole
+from sparseml.pytorch.utils.saving.files import CheckpointError, compare_checksums
 from sparseml.run.errors import RunError, few, one_line
 
 # Plain containers and numbers, which fairseq's files of all ages hold beside tensors. What they are
@@ -86,7 +86,7 @@ def read_checkpoint(path: Path, what: str) -> dict[str, Any]:
     from fairseq import checkpoint_utils
 
     try:
-        require_whole(path)
+        compare_checksums(path)
         with fairseq_files():
             state: dict[str, Any] = checkpoint_utils.load_checkpoint_to_cpu(str(path))
     except pickle.UnpicklingError as error:

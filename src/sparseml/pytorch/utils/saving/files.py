@@ -65,7 +65,7 @@ def read_torch_file(path: _PathLike, map_location: Any = "cpu", check: bool = Fa
         by running code in it (whole pickled modules and other pickled classes)
     """
     file = Path(path).expanduser()
-    require_whole(file, check)
+    compare_checksums(file, check)
     try:
         return torch.load(file, map_location=map_location, weights_only=True)
     except (OSError, MemoryError):
@@ -89,7 +89,7 @@ def _unreadable(file: Path, error: Exception) -> CheckpointError:
     )
 
 
-def require_whole(file: Path, check: bool = False) -> None:
+def compare_checksums(file: Path, check: bool = False) -> None:
     """Compare the checksums in a file of ``torch.save``, which torch itself does not.
 
     :param check: take no file without checksums

@@ -274,7 +274,7 @@ class GradientSampler:
         return watch.parts(found.of, most)
 
     def _forward(self, module: Module, batch: Batch, each: bool | None = None) -> Tensor:
-        """The loss of a batch; or what gradients are taken of, ``each`` of a sample or one."""
+        """What gradients are taken of, ``each`` sample's or one; the loss itself by default."""
         args, kwargs, target = batch
         device, dtype = next(module.parameters()).device.type, self._autocast
         with torch.autocast(device, dtype=dtype, enabled=dtype is not None):

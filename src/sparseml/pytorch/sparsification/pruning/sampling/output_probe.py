@@ -9,6 +9,7 @@ a few samples; these do not, and they need no labels.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,21 +38,20 @@ def probe_outputs(output: Any, batch: Batch, each: bool, entropy: Sequence[int])
     :raises RuntimeError: for an output without tensors of floating point
     """
     scores = _scores(output)
-    parts = list(scores.values())
-    if not parts:
+    if not scores:
         raise RuntimeError(
             "gradients_of: outputs needs a model that returns a tensor of floating point, or a "
             f"tuple or mapping with one, found {type(output).__name__}; use gradients_of: loss, "
             "with numbers in place of effort"
         )
-    samples = count_samples(batch)
-    generator = torch.Generator(parts[0].device)
+    samples, mask = count_samples(batch), _mask_of(batch[1])
+    generator = torch.Generator(next(iter(scores.values())).device)
     generator.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
-    mask = _mask_of(batch[1])
-    total = parts[0].new_zeros((), dtype=torch.float32)
+    sums = []
     for name, part in scores.items():
         of_tokens = part.ndim > 2 or name in ("start_logits", "end_logits")
-        total = total + _combined(part, mask if of_tokens else None, generator)
+        sums.append(_combined(part, mask if of_tokens else None, generator))
+    total: Tensor = functools.reduce(torch.add, sums)
     return total / (samples if each else math.sqrt(samples))
 
 
