@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,12 +117,12 @@ class TestSteps:
         assert callback.summary().position == (24, 3.0, 8), "24 examples in batches of 3"
         assert zeros(trainer.model) == 384
 
-    def test_skipped_steps_do_not_count(self, model_of: Any) -> None:
+    def test_skipped_steps_do_not_count(self, model_of: Any, tmp_path: Path) -> None:
         """Of a gradient scaler, which the Trainer has on GPUs only."""
         accelerate = pytest.importorskip("accelerate")
         model = model_of(dropout=0.0)
         # the arguments first, as they reset what an Accelerator has set
-        arguments = transformers.TrainingArguments("unused", use_cpu=True, max_grad_norm=0.0)
+        arguments = transformers.TrainingArguments(str(tmp_path), use_cpu=True, max_grad_norm=0.0)
         accelerate.Accelerator(cpu=True)
         scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
         inner = torch.optim.SGD(model.parameters(), lr=0.1)
