@@ -3,10 +3,10 @@
     python benchmarks/dampening.py --models resnet20 small_vit
 
 Prunes small networks in one shot, without training, by CAP and OBS with every decade of
-``relative_damp`` and with ``damp: auto``, from gradients of the outputs for single images. The grid
-shares one Fisher matrix; the automatic choice has its own run, with as many gradients. Accuracies
-are those of the first test images, once with the statistics of batch norms as they were and once
-measured anew on training images; of the two the higher counts.
+``relative_damp`` and with ``damp: auto``, from gradients of the outputs for single images. All
+share the same gradients, so that they differ by the dampening alone. Accuracies are those of the
+first test images, once with the statistics of batch norms as they were and once measured anew on
+training images; of the two the higher counts.
 
 What the choice costs is told for batches: the seconds of all trials but the first, against those of
 sampling 512 gradients of batches of 16 (timed on a sixteenth of them) and one elimination. Seconds
@@ -76,6 +76,8 @@ class Network:
         for decade in missing:
             start = time.process_time()
             problem = modifier.problem(self.model)
+            if not sums:  # as the automatic choice does, so that the same gradients follow
+                problem.sampler.keep_out(self.model, self.args.grads)
             (found,) = modifier.method.fixed(10.0**decade, sums).decide(
                 problem, [self.args.sparsity]
             )

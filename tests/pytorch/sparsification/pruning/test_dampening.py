@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -114,6 +116,31 @@ def test_the_best_of_fixed_ones_is_found(kind: type, net: nn.Module) -> None:
         torch.testing.assert_close(weight, outcomes[chosen][name].weight)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_comes_of_outputs_is_judged_by_probabilities(kind: type, net: nn.Module) -> None:
+    """By the share of samples of which draws of the two models differ, at best."""
+    found = _modifier(kind, gradients_of="outputs").outcome(net, grad_sampler=_sampler())
+    told = re.findall(r"1e(-?\d): (\S+) \(loss (\S+?)\)", found.notes[0])
+    distances = {decade: float(distance) for decade, distance, _ in told}
+    losses_told = {decade: float(loss) for decade, _, loss in told}
+    (chosen,) = re.findall(r"chose 1e(-?\d) of", found.notes[0])
+    assert distances[chosen] == min(distances.values())
+    pruned, before = copy.deepcopy(net), net.eval()
+    found.write(pruned)
+    ways = []
+    for training in (False, True):
+        pruned.eval()[1].train(training)
+        batches = _joined(_data()[:32])
+        with torch.no_grad():
+            each = [
+                torch.stack([before(x).softmax(1), pruned(x).softmax(1)]).amin(0)
+                for x, _ in batches
+            ]
+            losses = [float(cross_entropy(pruned(x), y)) for x, y in batches]
+        ways.append((1 - float(torch.cat(each).sum(1).mean()), sum(losses) / len(losses)))
+    assert min(ways) == pytest.approx((distances[chosen], losses_told[chosen]), rel=2e-3)
+
+
 def _joined(batches: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
     groups = [zip(*batches[i : i + 16], strict=True) for i in range(0, len(batches), 16)]
     return [(torch.cat(inputs), torch.cat(labels)) for inputs, labels in groups]
@@ -187,7 +214,9 @@ class TestWrongInput:
         assert sum(said.format(2 if norm else 32) in text for text in caplog.messages) == 1
 
     def test_a_loss_that_is_finite_on_no_batch(self, net: nn.Module) -> None:
-        with pytest.raises(RuntimeError, match="before anything is pruned it is not finite on any"):
+        with pytest.raises(
+            RuntimeError, match="before anything is pruned the loss is not finite on any"
+        ):
             _modifier().outcome(net, grad_sampler=_sampler(loss=_nan_without_graph))
 
     @pytest.mark.parametrize("data", [_data()[:1], [_data()[0]] * 50])

@@ -1,9 +1,9 @@
 r"""Choosing a dampening by trying some: which ones, and which of them to take.
 
 A dampening is told by its decade, :math:`\lambda = 10^k \bar F` with the mean diagonal
-:math:`\bar F` of the Fisher matrix. What it is good for is measured by losses on data that had no
-part in the Fisher matrix. Over the decades the loss falls and rises again, so only those around its
-lowest value are tried.
+:math:`\bar F` of the Fisher matrix. What it is good for is measured on data that had no part in
+the Fisher matrix, by losses, or whatever else is the better the lower it is. Over the decades the
+loss falls and rises again, so only those around its lowest value are tried.
 """
 
 from __future__ import annotations

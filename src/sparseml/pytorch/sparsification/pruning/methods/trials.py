@@ -19,6 +19,7 @@ from sparseml.pytorch.functional.second_order.dampening import (
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.method import Problem, Target
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import undisturbed
+from sparseml.pytorch.sparsification.pruning.sampling.held_out import HeldOut
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.tensors.parametrized import rescued
 from sparseml.pytorch.utils.tensors.sharded import full_value, shard_like
@@ -37,10 +38,11 @@ def best_of_decades(
     gradients: int,
     attempt: Attempt,
 ) -> list[Outcome]:
-    """Return for each target the outcome whose loss is lowest on batches kept out of the estimate.
+    """Return for each target the outcome that is best on batches kept out of the estimate.
 
-    Where training follows, it is the one of the largest dampening whose loss is the lowest but for
-    sampling error, and batch norms are judged by the statistics that they will learn. The model is
+    What judges them is told in :mod:`~sparseml.pytorch.sparsification.pruning.sampling.held_out`.
+    Where training follows, it is the one of the largest dampening that is the best but for sampling
+    error, and batch norms are judged by the statistics that they will learn. The model is
     as it was in the end, bit by bit. All ranks see all losses, and decide alike.
 
     :param owner: the modifier, for messages
@@ -50,28 +52,31 @@ def best_of_decades(
         or after
     """
     if problem.sampler is None:
-        raise RuntimeError(f"{owner}: damp: auto needs a grad_sampler, to judge by the loss")
+        raise RuntimeError(f"{owner}: damp: auto needs a grad_sampler, to judge by its data")
     module = unwrap_module(problem.module, root=True)
     held_out = problem.sampler.keep_out(module, gradients)
     # training measures statistics anew; after one shot they are where that makes for a lower loss
     statistics = ([True] if problem.ahead else [False, True]) if held_out.norms else [False]
     leading: dict[int, tuple[int, float, Outcome]] = {}  # of each target, not to hold them all
     warnings: dict[int, list[str]] = {}
+    losses: list[dict[int, float]] = [{} for _ in targets]
     with undisturbed(module):
-        sound = _finite(owner, held_out.losses(module))
+        sound = _finite(owner, held_out.begin(module))
 
     def judge(decade: int) -> list[list[float]]:
         told = warnings[decade] = []
-        outcomes = attempt(10.0**decade, told.append)
-        losses = []
-        for place, outcome in enumerate(outcomes):
+        verdicts = []
+        for place, outcome in enumerate(attempt(10.0**decade, told.append)):
             with undisturbed(module), _written(problem, outcome):
-                ways = [held_out.losses(module, way) for way in statistics]
-            losses.append(min((list(compress(way, sound)) for way in ways), key=mean_loss))
-            mean = mean_loss(losses[-1])
+                ways = [held_out.judge(module, way) for way in statistics]
+            each = [list(compress(way, sound)) for way in ways]
+            found = min(each, key=lambda way: mean_loss([verdict.by for verdict in way]))
+            verdicts.append([verdict.by for verdict in found])
+            losses[place][decade] = mean_loss([verdict.loss for verdict in found])
+            mean = mean_loss(verdicts[-1])
             if place not in leading or mean < leading[place][1]:
                 leading[place] = decade, mean, outcome
-        return losses
+        return verdicts
 
     highest = _AHEAD_HIGHEST if problem.ahead else HIGHEST
     found = try_decades(judge, highest=highest, near=problem.near)
@@ -79,12 +84,12 @@ def best_of_decades(
     for place, tried in enumerate(found):
         best = best_decade(tried, _AHEAD_ERRORS if problem.ahead else None)
         decade, _, outcome = leading[place]
-        losses = {decade: mean_loss(each) for decade, each in tried.items()}
-        if losses[best] == float("inf"):
-            raise _without_loss(owner, losses)
+        if mean_loss(tried[best]) == math.inf:
+            raise _without_loss(owner, tried)
         if decade != best:  # a larger one that is as good
             outcome = attempt(10.0**best, lambda _: None)[place]
-        note = _note(owner, problem.one_each(targets[place]), best, losses, held_out.samples)
+        means = {decade: mean_loss(each) for decade, each in tried.items()}
+        note = _note(owner, problem.one_each(targets[place]), best, held_out, means, losses[place])
         outcome.notes, outcome.decade = (*outcome.notes, note), best
         _tell(note, warnings[best])
         chosen.append(outcome)
@@ -102,9 +107,9 @@ def _finite(owner: str, losses: Sequence[float]) -> list[bool]:
     sound = [math.isfinite(loss) for loss in losses]
     if not any(sound):
         raise RuntimeError(
-            f"{owner}: damp: auto judges by the loss on batches kept out, and before anything is "
-            "pruned it is not finite on any of them; check the loss and the data of the "
-            "grad_sampler, or give a number for damp"
+            f"{owner}: damp: auto judges by batches kept out, and before anything is pruned the "
+            "loss is not finite on any of them; check the loss and the data of the grad_sampler, "
+            "or give a number for damp"
         )
     if not all(sound):  # as sampling skips them
         text = "%s: damp: auto leaves out %d of %d batches whose loss is not finite"
@@ -121,13 +126,22 @@ def _without_loss(owner: str, tried: Iterable[int]) -> RuntimeError:
 
 
 def _note(
-    owner: str, asked: Sequence[float], best: int, losses: Mapping[int, float], samples: int
+    owner: str,
+    asked: Sequence[float],
+    best: int,
+    held_out: HeldOut,
+    means: Mapping[int, float],
+    losses: Mapping[int, float],
 ) -> str:
     goal = f" at sparsity {asked[0]:.4g}" if len(set(asked)) == 1 else ""
-    told = ", ".join(f"1e{decade}: {loss:.4g}" for decade, loss in losses.items())
+    tried = [f"1e{decade}: {mean:.4g}" for decade, mean in means.items()]
+    if held_out.measure != "loss":
+        tried = [
+            f"{one} (loss {losses[decade]:.4g})" for decade, one in zip(means, tried, strict=True)
+        ]
     return (
         f"{owner}{goal}: damp: auto chose 1e{best} of the Fisher matrix's mean diagonal, by the "
-        f"loss on {samples} samples kept out of it ({told})"
+        f"{held_out.measure} on {held_out.samples} samples kept out of it ({', '.join(tried)})"
     )
 
 

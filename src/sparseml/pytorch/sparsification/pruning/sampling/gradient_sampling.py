@@ -42,7 +42,10 @@ from sparseml.pytorch.sparsification.pruning.sampling.held_out import (
     wanted_batches,
 )
 from sparseml.pytorch.sparsification.pruning.sampling.input_capture import InputCapture
-from sparseml.pytorch.sparsification.pruning.sampling.output_probe import probe_outputs
+from sparseml.pytorch.sparsification.pruning.sampling.output_probe import (
+    class_scores,
+    probe_outputs,
+)
 from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import Gradients, LayerCapture
 from sparseml.pytorch.sparsification.pruning.sampling.shards import full_gradients
 from sparseml.pytorch.sparsification.pruning.settings.processor import tell_slow_bfloat16
@@ -209,11 +212,7 @@ class GradientSampler:
         if any_rank(bool(failure)):
             raise RuntimeError(failure or f"{self._owner}: another rank has too few data")
         kept, norms = self._kept.batches, tunable_norms(module)
-        return HeldOut(
-            joined(kept) if norms else kept,
-            lambda model, batch: self._forward(model, batch) / self._scale,
-            norms,
-        )
+        return HeldOut(joined(kept) if norms else kept, self._judged, norms)
 
     def require_sound(self) -> None:
         """Raise a RuntimeError, on all ranks, if too many sampled gradients were not finite."""
@@ -287,6 +286,15 @@ class GradientSampler:
             if type(output) is tuple:  # a named tuple is a model's own kind of output
                 output = output[0]
             return self._loss(output, target) * self._scale
+
+    def _judged(self, module: Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The loss of a batch, and where gradients are of the outputs the scores of classes."""
+        args, kwargs, target = batch
+        device, dtype = next(module.parameters()).device.type, self._autocast
+        with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+            output = module(*args, **kwargs)
+            loss = self._loss(output[0] if type(output) is tuple else output, target)
+        return loss, class_scores(output, batch) if self._of_outputs else None
 
     def _checked(
         self, params: Sequence[NamedLayerParam], grads: Sequence[Tensor | None]

@@ -1,18 +1,23 @@
-"""Batches that are kept out of an estimate, to judge by the loss on them what comes of it."""
+"""Batches that are kept out of an estimate, to judge on them what comes of it.
+
+What comes of gradients of the loss is judged by the loss. Gradients of the outputs tell how a
+network is kept as it is, so of a classifier it is the distance between the classes' probabilities
+before and after that judges: it has no long tails, as the loss has on few samples of which a
+network was all too sure, and follows the accuracy more closely.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-from sparseml.pytorch.utils.distributed import gather_objects
+from sparseml.pytorch.utils.distributed import any_rank, gather_objects
 
 _LOGGER = logging.getLogger(__name__)
 _FEWEST, _MOST = 256, 4096
@@ -22,35 +27,95 @@ _JOINED = 128  # samples that a batch norm should see at once
 Batch = tuple[Any, Any, Any]
 
 
-@dataclass(frozen=True)
+class Verdict(NamedTuple):
+    """How a model does on a batch."""
+
+    by: float
+    """What decides: the loss, or the distance."""
+    loss: float
+
+
 class HeldOut:
-    """Batches and the loss on them.
+    """Batches, and how a model does on them.
 
     :param batches: of this rank
-    :param loss: called with a model and a batch; a scalar, without a graph
+    :param run: called with a model and a batch; the loss, a scalar, and the scores of classes,
+        ``[N, classes]``, by whose probabilities to judge, or None to judge by the loss
     :param norms: the batch norms of the model whose statistics follow what they see in training
     """
 
-    batches: Sequence[Batch]
-    loss: Callable[[Module, Batch], Tensor]
-    norms: Sequence[Module] = ()
+    def __init__(
+        self,
+        batches: Sequence[Batch],
+        run: Callable[[Module, Batch], tuple[Tensor, Tensor | None]],
+        norms: Sequence[Module] = (),
+    ) -> None:
+        self.batches, self.norms = batches, norms
+        self._run = run
+        self._before: list[Tensor] | None = None
 
     @property
     def samples(self) -> int:
         """How many samples this rank holds."""
         return sum(map(count_samples, self.batches))
 
-    def losses(self, module: Module, batch_statistics: bool = False) -> list[float]:
-        """Return the loss of each batch, of all ranks one after the other, the same on all ranks.
+    @property
+    def measure(self) -> str:
+        """What decides, in words."""
+        if self._before is None:
+            return "loss"
+        return "distance of the classes' probabilities from those of before"
+
+    def begin(self, module: Module) -> list[float]:
+        """Return the loss of each batch before anything is changed, and keep the probabilities.
+
+        All ranks return the same: the losses of all, one rank's after the other's.
+
+        :param module: in eval mode
+        """
+        with torch.no_grad():
+            found = [self._run(module, batch) for batch in self.batches]
+        known = [scores.float().softmax(1) for _, scores in found if scores is not None]
+        self._before = None if any_rank(len(known) < len(found)) else known
+        return _gathered([[loss for loss, _ in found]])[0]
+
+    def judge(self, module: Module, batch_statistics: bool = False) -> list[Verdict]:
+        """Return how a model does on each batch of all ranks, the same on all ranks.
 
         :param module: in eval mode
         :param batch_statistics: let batch norms normalise by the batch instead of by what they have
             learned, as they will once they have learned the new weights
         """
+        losses, deciding = [], []
         with _by_batch(self.norms if batch_statistics else ()), torch.no_grad():
-            own = [self.loss(module, batch) for batch in self.batches]
-        losses = torch.stack([one.detach().double().cpu() for one in own]).tolist()
-        return [loss for losses_of_rank in gather_objects(losses) for loss in losses_of_rank]
+            for place, batch in enumerate(self.batches):
+                loss, scores = self._run(module, batch)
+                losses.append(loss)
+                if self._before is None or scores is None:
+                    deciding.append(loss)
+                else:
+                    deciding.append(probability_distance(self._before[place], scores))
+        return [Verdict(*pair) for pair in zip(*_gathered([deciding, losses]), strict=True)]
+
+
+def _gathered(columns: Sequence[Sequence[Tensor]]) -> list[list[float]]:
+    """Numbers of all ranks, one rank's after the other's, in each column."""
+    own = [torch.stack([one.double().cpu() for one in column]).tolist() for column in columns]
+    ranks = gather_objects(own)
+    return [[number for rank in ranks for number in rank[place]] for place in range(len(columns))]
+
+
+def probability_distance(before: Tensor, scores: Tensor) -> Tensor:
+    r"""Return the mean total variation distance of what classes are given.
+
+    It is :math:`\frac12 \sum_c |p_c - q_c|`, the mean over samples: between 0 and 1, and the
+    accuracy of labels drawn by ``before`` changes by no more.
+
+    :param before: probabilities, ``[N, classes]``
+    :param scores: logits, ``[N, classes]``
+    :return: a scalar; NaN where a score is
+    """
+    return (before - scores.float().softmax(1)).abs().sum(1).mean() / 2
 
 
 class Stream(Protocol):

@@ -55,6 +55,20 @@ def probe_outputs(output: Any, batch: Batch, each: bool, entropy: Sequence[int])
     return total / (samples if each else math.sqrt(samples))
 
 
+def class_scores(output: Any, batch: Batch) -> Tensor | None:
+    """Return the scores of a classifier, ``[N, classes]``; None for what is none.
+
+    It is one whose only output is of two dimensions, for samples that have a whole number as
+    label: the third of the batch, or its keyword ``labels``.
+    """
+    found = [*_scores(output).values()]
+    labels = batch[1].get("labels", batch[2])
+    if len(found) != 1 or found[0].ndim != 2 or found[0].shape[1] < 2:
+        return None
+    whole = isinstance(labels, Tensor) and not labels.is_floating_point() and labels.ndim == 1
+    return found[0] if whole and len(labels) == len(found[0]) else None
+
+
 def _scores(output: Any) -> dict[str, Tensor]:
     if isinstance(output, (tuple, list)):
         found = {str(place): one for place, one in enumerate(output) if _is_score(one)}

@@ -116,9 +116,11 @@ class FisherFields:
     :param num_grads: gradients to sample for each estimate, on all ranks together
     :param damp: dampening, absolute; or ``auto``: several, over decades relative to the mean
         diagonal of the Fisher matrix, are tried on the model, and the one is taken whose loss is
-        lowest on batches that no gradient comes from. Data that end too soon are gone through again
-        without these; that leaves nothing of too few data, which is an error, as nothing would tell
-        a good choice, and it cannot be done where a loader shuffles, which is a warning
+        lowest on batches that no gradient comes from; of classifiers, with gradients of the
+        outputs, the one whose probabilities of classes are closest to those of before. Data that
+        end too soon are gone through again without these; that leaves nothing of too few data,
+        which is an error, as nothing would tell a good choice, and it cannot be done where a loader
+        shuffles, which is a warning
     :param fisher_block_size: weights per block
     :param grad_sampler_kwargs: for the sampler's ``data_loader_builder``
     :param num_recomputations: steps for each update, each with an estimate of its own
