@@ -12,7 +12,8 @@ from torch.utils.hooks import RemovableHandle
 
 from sparseml.optim.manager import BaseManager
 from sparseml.pytorch.optim.real_steps import after_closure, take_gradient_scale
-from sparseml.pytorch.utils.distributed import Agreement, is_distributed
+from sparseml.pytorch.utils.agreement import Agreement
+from sparseml.pytorch.utils.distributed import is_distributed
 from sparseml.pytorch.utils.optimizers import stepping_optimizers
 
 
@@ -70,9 +71,10 @@ class StepDriver:
     step is told by the hooks of the innermost torch optimizer. While the manager is disabled, the
     two calls do nothing.
 
-    Where several processes train together, recipes and ``steps_per_epoch`` are compared at the
-    first step, when all have been through a backward pass: a RuntimeError names what differs. A
-    process that drives no manager is not waited for.
+    Where several processes train a model together, recipes and ``steps_per_epoch`` are compared at
+    the first step, when all have been through a backward pass: a RuntimeError names what differs
+    (a warning does where nothing tells that they train it together). A process that drives no
+    manager is not waited for. Seeds may differ: what modifiers draw for all is drawn by the recipe.
 
     .. code-block:: python
 
@@ -209,7 +211,7 @@ class StepDriver:
             with torch.enable_grad():
                 return self._begin(optimizer, args[:1], {})
         if self._agreement is not None:
-            self._agreement.require()
+            self._agreement.require(self.module)
             self._agreement = None
         if isinstance(getattr(optimizer, "grad_scale", None), Tensor):
             self._hooks.append(take_gradient_scale(optimizer))
