@@ -95,6 +95,7 @@ class StepDriver:
         an epoch
     :param epoch: the epoch (progress included) to start counting at; by default where a state that
         the manager has loaded has stopped, or else the one that the manager was initialised with
+    :param compared: whether the caller has compared recipes and steps of all processes
     :raises ValueError: for a foreign manager, ``steps_per_epoch <= 0``, an epoch that is not
         finite, or a schedule in steps that does not hold with ``steps_per_epoch``
     """
@@ -106,6 +107,8 @@ class StepDriver:
         manager: Driven,
         steps_per_epoch: int,
         epoch: float | None = None,
+        *,
+        compared: bool = False,
     ) -> None:
         if not isinstance(manager, Driven):
             found = type(manager).__name__
@@ -122,7 +125,7 @@ class StepDriver:
         if epoch is None:
             self.resume(start)
         self._agreement: Agreement | None = None  # until all ranks have come
-        if is_distributed():
+        if is_distributed() and not compared:
             recipe = str(manager) if isinstance(manager, BaseManager) else None
             steps = float(steps_per_epoch)  # of numpy, maybe
             given = {
