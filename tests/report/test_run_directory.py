@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import torch
 
 from sparseml.pytorch.utils.model import read_model_file
 from sparseml.report import NotARunError, RunDirectory, is_run, read_run
+from sparseml.utils.locks import FolderInUseError
 
 
 def content(path: Path, name: str) -> dict:
@@ -194,6 +196,15 @@ def test_a_run_is_gone_on_with_where_its_first_file_is_lost(tmp_path: Path) -> N
         assert content(tmp_path, "run.json")["status"] == "running"
     assert content(tmp_path, "result.json")["notes"] == ["as it was"]
     assert read_run(tmp_path).info.status == "finished"
+
+
+def test_nothing_is_written_where_another_process_writes(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text("{}")
+    with (tmp_path / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as another process does
+        with pytest.raises(FolderInUseError):
+            RunDirectory.resume(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "result.json"}
 
 
 def test_what_ended_a_run_is_told_also_where_it_cannot_be_noted(

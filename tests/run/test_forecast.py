@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
+from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
 from sparseml.pytorch.sparsification.pruning.settings.processor import tell_without_numba
 from sparseml.pytorch.utils.batch_streams import make_grad_sampler
+from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.run import Processes
 from sparseml.run.fitting import fast_bfloat16, foretell, timed_sampler
 from sparseml.run.settings import RunSettings
@@ -117,13 +119,15 @@ def test_slow_bfloat16_is_told(
     assert fast_bfloat16(), "nobody is warned of what is not known"
 
 
+@pytest.mark.parametrize("gradients_of", ["loss", "outputs"])
 def test_the_time_is_told_after_a_few_batches(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    gradients_of: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = iter([100.0, 104.0])
     monkeypatch.setattr("sparseml.run.fitting.time.monotonic", lambda: next(clock))
-    sampler = timed_sampler(make_grad_sampler(lambda n: [], lambda a, b: a + b), 4096)
-    assert sampler["loss_fn"] is sampler["loss_function"]
-    assert [sampler["loss_fn"](1, n) for n in range(12)] == list(range(1, 13))
+    model, batch = nn.Linear(4, 2), ([torch.randn(3, 4)], {}, torch.zeros(3, dtype=torch.long))
+    given = {**make_grad_sampler(lambda n: [batch] * 4096), "progress_bar": False}
+    sampler = GradientSampler(timed_sampler(given, 4096), {}, "it", False, gradients_of)
+    weight = NamedLayerParam("", model, "weight", model.weight)
+    assert len(list(sampler.gradients(model, [weight], 12))) == 12
     assert capsys.readouterr().out == "sampling gradients takes about 34 min\n"
-    assert sampler["data_loader_builder"]() == []

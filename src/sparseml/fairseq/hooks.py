@@ -23,7 +23,7 @@ from sparseml.fairseq.checkpoints import (
 )
 from sparseml.fairseq.errors import FairseqError, reported
 from sparseml.fairseq.fitting import require_supported
-from sparseml.fairseq.reading import fairseq_files
+from sparseml.fairseq.reading import COMPARES, fairseq_files
 from sparseml.fairseq.recipe_run import RecipeRun
 from sparseml.fairseq.shrunk import fit_to_weights, note_shrunk
 from sparseml.fairseq.srp.flags import take_flags
@@ -56,6 +56,7 @@ def install() -> None:
     importlib.import_module("sparseml.fairseq.srp.names")
     _wrap(distributed_utils, "call_main", _call_main)
     _wrap(checkpoint_utils, "load_checkpoint_to_cpu", _read)
+    setattr(checkpoint_utils.load_checkpoint_to_cpu, COMPARES, True)
     _wrap(checkpoint_utils, "load_checkpoint", _load)
     _wrap(checkpoint_utils, "save_checkpoint", _save)
     _wrap(Trainer, "state_dict", _state)

@@ -92,7 +92,7 @@ class RecipeRun:
         self._observes = any(
             getattr(one, "_observes", False) for one in self.manager.iter_modifiers()
         )
-        self.driver = StepDriver(self.model, self.optimizer, self.manager, steps)
+        self.driver = StepDriver(self.model, self.optimizer, self.manager, steps, compared=True)
         if state is None and common.get("sparseml_initial_masks"):
             self._take(str(common.sparseml_initial_masks))
         if state is not None:

@@ -131,15 +131,19 @@ class RunDirectory:
         """Return the run to go on with in a folder, which may have lost its ``run.json``.
 
         :return: None if nothing is there that a run has written
+        :raises FolderInUseError: if another process is writing into it
         """
         folder = Path(path).expanduser().absolute()
+        if not any((folder / name).exists() for name in (*RUN_FILES.values(), CHECKPOINTS)):
+            return None
+        lock = FolderLock(folder)
         if not is_run(folder):
-            if not any((folder / name).exists() for name in (*RUN_FILES.values(), CHECKPOINTS)):
-                return None
             file = folder / RUN_FILES["run"]
             _LOGGER.warning("%s is missing and begun anew", file)
             _write_json(file, {"format": FORMAT, "name": folder.name, "created": utc_now()})
-        return cls(folder)
+        run = cls(folder)
+        run._lock = lock
+        return run
 
     def __enter__(self) -> Self:
         if self._lock is None:

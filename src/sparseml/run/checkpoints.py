@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparseml.pytorch.utils.saving.checkpoint import load_checkpoint, save_checkpoint
+from sparseml.pytorch.optim.loading import load_checkpoint
+from sparseml.pytorch.utils.saving.checkpoint import save_checkpoint
 from sparseml.pytorch.utils.saving.files import (
     CheckpointError,
     atomic_path,

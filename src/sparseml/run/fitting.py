@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
 from sparseml.pytorch.optim import ScheduledModifierManager
@@ -212,21 +211,17 @@ def foretell(
 def timed_sampler(sampler: dict[str, Any], batches: int, shown: bool = True) -> dict[str, Any]:
     """Return a ``grad_sampler`` that says after a few batches how long all of them will take."""
     seen, began = 0, 0.0
-    loss = sampler.get("loss_function") or sampler["loss_fn"]
 
-    def watched(*args: Any) -> Any:
+    def count() -> None:
         nonlocal seen, began
-        if not torch.is_grad_enabled():  # a dampening is judged
-            return loss(*args)
         if seen == 0:
             began = time.monotonic()
         elif seen == _TIMED and batches > 4 * _TIMED:
             seconds = (time.monotonic() - began) / _TIMED * batches
             say(f"sampling gradients takes about {_duration(seconds)}", shown)
         seen += 1
-        return loss(*args)
 
-    return {**sampler, **dict.fromkeys(("loss_fn", "loss_function"), watched)}
+    return {**sampler, "after_batch": count}
 
 
 def _gradients(modifier: Any) -> int:

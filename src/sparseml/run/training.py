@@ -48,6 +48,7 @@ from sparseml.run.results import (
 )
 from sparseml.run.session import Found, Glue, Session, Training, TrainingRunSettings
 from sparseml.run.sweep import Pruned
+from sparseml.utils.locks import FolderLock
 
 LATENCY_ROUNDS = 10
 
@@ -133,9 +134,10 @@ class _Run:
     def run(self) -> None:
         """Train all epochs that are left."""
         dense = copy.deepcopy(self.session.model)  # also of what a checkpoint makes smaller
-        if self.resumed is not None:
-            self._resume(self.resumed)
         with contextlib.ExitStack() as stack:
+            if self.resumed is not None:
+                self._hold_folder(stack)
+                self._resume(self.resumed)
             if self.where.is_first:
                 self._open_directory(stack)
             variant = self._dense_variant()
@@ -215,6 +217,12 @@ class _Run:
     def _log(self, step: int, values: Found) -> None:
         for logger in self.loggers:
             logger.log_scalars("train", values, step=step)
+
+    def _hold_folder(self, stack: contextlib.ExitStack) -> None:
+        """Let no other run write there; before reading, which puts aside damaged checkpoints."""
+        if self.where.is_first and self.folder.is_dir():
+            stack.callback(FolderLock(self.folder).release)
+        self.where.gather(None)  # all wait for the lock
 
     def _resume(self, path: Path) -> None:
         training, anew = self.training, self.settings.checkpoints.no_resume_opt

@@ -150,7 +150,7 @@ class SparseMLCallback(TrainerCallback):
         require_fitting_length(self.manager, steps, state, name)
         resumed = resumed_from(args, state, self._resume_from) if state.global_step else None
         self._initialize(args, state, model, loader)
-        self.driver = StepDriver(model, optimizer, self.manager, steps)
+        self.driver = StepDriver(model, optimizer, self.manager, steps, compared=True)
         if resumed is not None:
             read_state(resumed, self.manager, model)
         setting = self.manager.learning_rate_modifiers

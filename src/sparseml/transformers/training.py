@@ -159,7 +159,7 @@ def set_up_training(
     model = where.share(session.model)
     with attaching(recipe):
         manager.initialize(model, loggers=loggers, **lent)
-    driver = StepDriver(model, optimizer, manager, steps)
+    driver = StepDriver(model, optimizer, manager, steps, compared=True)
     return TextTraining(
         session,
         settings,

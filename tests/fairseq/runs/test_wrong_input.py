@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from sparseml.cli import main
 from sparseml.fairseq import fairseq_files
 from sparseml.fairseq.hooks import install
+from sparseml.fairseq.reading import read_checkpoint
 from sparseml.pytorch.utils.saving.files import CheckpointError
 from sparseml.run import train
 
@@ -84,10 +85,18 @@ def test_models_that_cannot_be_pruned(call: Any, files: dict[str, Any], name: st
     _one_line(done.error, MODELS[name])
 
 
-def test_fairseq_itself_reads_no_damaged_file(files: dict[str, Any], workplace: Path) -> None:
+def test_fairseq_itself_reads_no_damaged_file(
+    files: dict[str, Any], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from fairseq import checkpoint_utils
 
     install()
+    compared: list[Path] = []
+    with monkeypatch.context() as patch:
+        for home in ("hooks", "reading"):
+            patch.setattr(f"sparseml.fairseq.{home}.compare_checksums", compared.append)
+        read_checkpoint(Path(files["good"]), "it")
+    assert len(compared) == 1, "large files take a while to read"
     assert checkpoint_utils.load_checkpoint_to_cpu(path=str(files["good"]))["model"]
     with pytest.raises(CheckpointError, match=r"flipped\.pt is damaged: the checksum"):
         checkpoint_utils.load_checkpoint_to_cpu("flipped.pt")

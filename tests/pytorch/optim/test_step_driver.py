@@ -252,10 +252,15 @@ def stepped(*, end=3.0, steps=2, wrapped=False, together=True):
     return first_step(optimizer if wrapped else driver, model, together)
 
 
+def driver_of(model, end):
+    manager = ScheduledModifierManager([EpochRangeModifier(0.0, end)])
+    manager.initialize(model)
+    return StepDriver(model, torch.optim.SGD(model.parameters(), lr=0.1), manager, 2)
+
+
 def first_step(stepping, model, together=True):
-    (torch.nn.parallel.DistributedDataParallel(model) if together else model)(
-        torch.ones(2, 4)
-    ).sum().backward()
+    trained = torch.nn.parallel.DistributedDataParallel(model) if together else model
+    trained(torch.ones(2, 4)).sum().backward()
     try:
         stepping.before_step() if isinstance(stepping, StepDriver) else stepping.step()
     except RuntimeError as error:
@@ -277,6 +282,18 @@ def test_processes_that_drive_other_recipes_are_told(in_two):
             assert found.startswith("the recipe differs between processes: 'end_epoch: 2.0' in")
         dist.barrier()
         assert rank or not stepped(end=7.0, together=False)  # and nobody hangs
+        made = [] if rank else [driver_of(torch.nn.Linear(4, 3), 9.0)]  # is never used
+        model = torch.nn.Linear(4, 3)
+        main = driver_of(model, 3.0)
+        if rank == 0:
+            alone = torch.nn.Linear(4, 3)
+            assert not first_step(driver_of(alone, 8.0), alone, together=False)
+        assert not first_step(main, model) and len(made) == 1 - rank
+        # of two that are made at once the second may come first
+        models = [torch.nn.Linear(4, 3) for _ in range(2)]
+        both = [driver_of(one, 4.0 + number) for number, one in enumerate(models)]
+        assert [first_step(both[n], models[n]) for n in (1, 0)] == ["", ""]
+        dist.barrier()  # with the first process goes the store
         dist.destroy_process_group()
 
     for ended in in_two(train, 40.0):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +20,10 @@ from sparseml.pytorch.shrink import load_shrunk, save_shrunk, shrink
 from sparseml.pytorch.sparsification import SRPPruningModifier
 from sparseml.pytorch.units import hidden_units
 from sparseml.pytorch.units.gated import gated_units, remove_gated
-from sparseml.pytorch.units.origins import origins_of
+from sparseml.pytorch.units.origins import origins_of, set_origins
 from sparseml.pytorch.units.probing import call_model, sample_inputs
 from sparseml.pytorch.units.removable import removable_units, remove_units
-from sparseml.pytorch.utils import load_model, save_checkpoint, save_model
+from sparseml.pytorch.utils import load_checkpoint, load_model, save_checkpoint, save_model
 from sparseml.pytorch.utils.saving.files import CheckpointError
 
 from .transformers_zoo import ZOO
@@ -134,20 +135,32 @@ def test_load_model_knows_what_heads_are_left(file: str, channels: bool, tmp_pat
         save_checkpoint(path, model)
     else:
         save_model(path, model)
-    loaded = _vit()
-    load_model(path, loaded)
-    _same(model, loaded, images)
-    assert origins_of(loaded) == origins_of(model) != {}
-    with pytest.raises(CheckpointError, match=f"{file} is of another model: ResNet has no"):
-        load_model(path, timm.create_model("test_resnet"))
+    for load in (load_model, load_checkpoint) if file == "checkpoint.pth" else (load_model,):
+        loaded = _vit()
+        load(path, loaded)
+        _same(model, loaded, images)
+        assert origins_of(loaded) == origins_of(model) != {}
+        with pytest.raises(CheckpointError, match=f"{file} is of another model: ResNet has no"):
+            load(path, timm.create_model("test_resnet"))
 
 
-def test_load_model_guesses_no_heads(tmp_path: Path) -> None:
+def test_loading_guesses_no_heads(tmp_path: Path) -> None:
     model, images, path = _vit(), torch.randn(2, 3, 32, 32), tmp_path / "weights.pth"
     _halved(model, images)
-    torch.save(model.state_dict(), path)
-    with pytest.raises(CheckpointError, match=r"weights.pth: blocks.0.attn.qkv has 48 outputs, 96"):
-        load_model(path, _vit())
+    set_origins(model, {})  # as if its units had gone elsewhere
+    for save, load in ((save_model, load_model), (save_checkpoint, load_checkpoint)):
+        save(path, model)
+        with pytest.raises(CheckpointError, match=r"s.pth: blocks.0.attn.qkv has 48 outputs, 96"):
+            load(path, _vit())
+
+
+def test_a_pickled_model_brings_along_what_tells_of_it_in_files() -> None:
+    whole, model = Layers(), _halved(Layers(), IDS)
+    kept = pickle.dumps(model)
+    # unpickled anywhere, it imports what lets files hold its structure
+    assert b"sparseml.pytorch.units.origins" in kept
+    assert b"sparseml" not in pickle.dumps(whole)
+    assert origins_of(pickle.loads(kept)) == origins_of(model) != {}  # noqa: S301
 
 
 class Layers(nn.Module):

@@ -1,11 +1,12 @@
-"""Loading a model whose structure a recipe has changed."""
+"""Loading models and checkpoints, also of models whose structure a recipe has changed."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Container, Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -15,6 +16,18 @@ from sparseml.pytorch.units.saved import restore_structure
 from sparseml.pytorch.utils.layer_kinds import OUTPUTS, tensor_axes
 from sparseml.pytorch.utils.model import CheckpointError, load_model_state, read_model_file
 from sparseml.pytorch.utils.names import canonical_name, canonical_named_modules, unwrap_module
+from sparseml.pytorch.utils.saving.checkpoint import read_checkpoint, unpack_masks
+from sparseml.pytorch.utils.saving.rng import set_rng_state
+
+
+class CheckpointInfo(NamedTuple):
+    """What :func:`load_checkpoint` leaves to its caller."""
+
+    epoch: float | None
+    recipe: str | None
+    extra: Any
+    path: Path
+    """The file that was read: the previous one, if the last was damaged."""
 
 
 def load_model(
@@ -52,11 +65,60 @@ def load_model(
     return load_model_state(model, content["state_dict"], *how)
 
 
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    *,
+    optimizer: Any = None,
+    manager: Any = None,
+    scheduler: Any = None,
+    scaler: Any = None,
+    rng: bool = True,
+    strict: bool = True,
+    map_location: Any = "cpu",
+) -> CheckpointInfo:
+    """Put a run back to where :func:`save_checkpoint` left it.
+
+    Build model, optimizer and manager as at the start of the run and let the manager ``modify``
+    them (which initialises it); then call this. Each of them that is given is restored; the
+    random generators come last. If the file is damaged, or a crash has left none, the one before
+    it is used, with a warning, and the damaged one is renamed to ``<path>.damaged``. Of a model
+    that has lost heads, channels or neurons, ``model`` may be as it was before, or as small.
+
+    :param rng: restore the random generators, if the file has their states
+    :param strict: demand that the names of the model and of the manager's modifiers agree
+    :return: epoch, recipe and extra as saved
+    :raises FileNotFoundError: if there is no such file, nor one before it
+    :raises CheckpointError: naming the file, if it is damaged (checksums are compared) and so is
+        the one before it, if it lacks something that is asked for, or if the model is another one,
+        or attention is narrower in the file and it does not say of how many heads
+    """
+    content, used = read_checkpoint(path, map_location)
+    asked = {"optimizer": optimizer, "manager": manager, "scheduler": scheduler, "scaler": scaler}
+    lacking = [key for key, part in asked.items() if part is not None and key not in content]
+    if lacking:
+        raise CheckpointError(f"{used} holds no state of: {', '.join(lacking)}")
+    manager_state = unpack_masks(content.get("manager"))
+    if manager is not None:
+        manager.load_structure_state(model, manager_state)
+    _restore(used, model, content)
+    load_model_state(model, content["state_dict"], strict=strict)
+    if manager is not None:
+        manager.load_state_dict(manager_state, strict=strict)
+    # after the manager: applying masks touches the optimizer's state
+    for key in ("optimizer", "scheduler", "scaler"):
+        if asked[key] is not None:
+            asked[key].load_state_dict(content[key])
+    if rng and "rng" in content:
+        set_rng_state(content["rng"])
+    return CheckpointInfo(content.get("epoch"), content.get("recipe"), content.get("extra"), used)
+
+
 def _restore(
     path: str | os.PathLike[str],
     model: nn.Module,
     content: Mapping[str, Any],
-    tolerated: Container[str],
+    tolerated: Container[str] = (),
 ) -> None:
     """Give a model the numbers of heads and the like that a file tells of.
 

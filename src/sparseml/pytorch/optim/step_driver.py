@@ -12,7 +12,8 @@ from torch.utils.hooks import RemovableHandle
 
 from sparseml.optim.manager import BaseManager
 from sparseml.pytorch.optim.real_steps import after_closure, take_gradient_scale
-from sparseml.pytorch.utils.distributed import Agreement, is_distributed
+from sparseml.pytorch.utils.agreement import Agreement
+from sparseml.pytorch.utils.distributed import is_distributed
 from sparseml.pytorch.utils.optimizers import stepping_optimizers
 
 
@@ -70,9 +71,10 @@ class StepDriver:
     step is told by the hooks of the innermost torch optimizer. While the manager is disabled, the
     two calls do nothing.
 
-    Where several processes train together, recipes and ``steps_per_epoch`` are compared at the
-    first step, when all have been through a backward pass: a RuntimeError names what differs. A
-    process that drives no manager is not waited for.
+    Where several processes train a model together, recipes and ``steps_per_epoch`` are compared at
+    the first step, when all have been through a backward pass: a RuntimeError names what differs
+    (a warning does where nothing tells that they train it together). A process that drives no
+    manager is not waited for. Seeds may differ: what modifiers draw for all is drawn by the recipe.
 
     .. code-block:: python
 
@@ -93,6 +95,7 @@ class StepDriver:
         an epoch
     :param epoch: the epoch (progress included) to start counting at; by default where a state that
         the manager has loaded has stopped, or else the one that the manager was initialised with
+    :param compared: whether the caller has compared recipes and steps of all processes
     :raises ValueError: for a foreign manager, ``steps_per_epoch <= 0``, an epoch that is not
         finite, or a schedule in steps that does not hold with ``steps_per_epoch``
     """
@@ -104,6 +107,8 @@ class StepDriver:
         manager: Driven,
         steps_per_epoch: int,
         epoch: float | None = None,
+        *,
+        compared: bool = False,
     ) -> None:
         if not isinstance(manager, Driven):
             found = type(manager).__name__
@@ -120,7 +125,7 @@ class StepDriver:
         if epoch is None:
             self.resume(start)
         self._agreement: Agreement | None = None  # until all ranks have come
-        if is_distributed():
+        if is_distributed() and not compared:
             recipe = str(manager) if isinstance(manager, BaseManager) else None
             steps = float(steps_per_epoch)  # of numpy, maybe
             given = {
@@ -209,7 +214,7 @@ class StepDriver:
             with torch.enable_grad():
                 return self._begin(optimizer, args[:1], {})
         if self._agreement is not None:
-            self._agreement.require()
+            self._agreement.require(self.module)
             self._agreement = None
         if isinstance(getattr(optimizer, "grad_scale", None), Tensor):
             self._hooks.append(take_gradient_scale(optimizer))

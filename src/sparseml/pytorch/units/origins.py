@@ -21,18 +21,21 @@ CALLED = {"neurons": "fc"}
 _IN_HEADS = ("qk", "vo")
 
 
+class _Origins(dict[str, dict[str, Any]]):
+    """What a model keeps; a class, so that unpickling it imports what tells of it in files."""
+
+
 def origins_of(model: nn.Module) -> dict[str, dict[str, Any]]:
     """Return kind and place of units that went → how many there were (``of``), and the ``kept``.
 
     Kept are the numbers, among those that there were, of the units that are left, in order.
     """
-    found: dict[str, dict[str, Any]] = vars(model).get(_ATTRIBUTE, {})
-    return found
+    return dict(vars(model).get(_ATTRIBUTE, {}))
 
 
 def set_origins(model: nn.Module, origins: Mapping[str, Mapping[str, Any]]) -> None:
     """Give a model what :func:`origins_of` another one has returned."""
-    vars(model)[_ATTRIBUTE] = {key: dict(entry) for key, entry in origins.items()}
+    vars(model)[_ATTRIBUTE] = _Origins({key: dict(entry) for key, entry in origins.items()})
 
 
 def original_size(model: nn.Module, key: str, size: int) -> int:
@@ -47,7 +50,7 @@ def note_removal(model: nn.Module, key: str, keep: Tensor) -> None:
     :param keep: bool ``[units]``, of those that are there before
     """
     kind, _, name = key.partition(" ")
-    origins = dict(origins_of(model))
+    origins = origins_of(model)
     before = origins.get(key, {"of": len(keep), "kept": list(range(len(keep)))})
     origins[key] = _after(before, keep)
     for other in [f"{one} {name}" for one in _IN_HEADS if kind == "heads"]:

@@ -41,11 +41,7 @@ from sparseml.pytorch.utils.optimizers import (
     set_optim_learning_rate,
 )
 from sparseml.pytorch.utils.params import NamedLayerParam, get_named_layers_and_params_by_regex
-from sparseml.pytorch.utils.saving.checkpoint import (
-    CheckpointInfo,
-    load_checkpoint,
-    save_checkpoint,
-)
+from sparseml.pytorch.utils.saving.checkpoint import save_checkpoint
 from sparseml.pytorch.utils.sparsification import GradSampler, ModuleSparsificationInfo
 from sparseml.pytorch.utils.sparsification_info import log_module_sparsification_info
 from sparseml.pytorch.utils.tensors.nested import (
@@ -81,13 +77,12 @@ _MOVED = {
         "ModuleDeviceContext ModuleRunFuncs ModuleRunHooks ModuleRunResults ModuleRunner "
         "ModuleTester ModuleTrainer def_model_backward"
     ),
-    "sparseml.pytorch.optim.loading": "load_model",
+    "sparseml.pytorch.optim.loading": "CheckpointInfo load_checkpoint load_model",
 }
 __all__ = [
     "LOGGING_LEVELS",
     "BaseLogger",
     "CheckpointError",
-    "CheckpointInfo",
     "ClearMLLogger",
     "GradSampler",
     "JSONLinesLogger",
@@ -111,7 +106,6 @@ __all__ = [
     "get_quantizable_layers",
     "get_quantized_layers",
     "get_terminal_layers",
-    "load_checkpoint",
     "load_epoch",
     "load_optimizer",
     "log_module_sparsification_info",

@@ -5,11 +5,9 @@ In a run of one process every function here answers at once, without a process g
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import count
 from typing import Any, TypeVar
 
 import numpy as np
@@ -109,20 +107,22 @@ def gather_objects(value: Any) -> list[Any]:
     return gathered
 
 
-def difference(each: Sequence[Mapping[str, Any]]) -> str | None:
+def difference(each: Sequence[Mapping[str, Any]], ranks: Sequence[int] | None = None) -> str | None:
     """Return what differs first between what ranks have been given, and who has what.
 
     :param each: name → plain data, by rank
+    :param ranks: which these are; all by default
     :return: one line; None if all have been given the same
     """
     for name in dict.fromkeys(name for one in each for name in one):
         values = [one.get(name) for one in each]
-        for rank, value in enumerate(values):
-            if value != values[0]:
-                own, other = _shown(values[0], value), _shown(value, values[0])
+        first, *others = zip(ranks or range(len(values)), values, strict=True)
+        for rank, value in others:
+            if value != first[1]:
+                own, other = _shown(first[1], value), _shown(value, first[1])
                 return (
-                    f"{name} differs between processes: {own} in that of rank 0, {other} in that "
-                    f"of rank {rank}"
+                    f"{name} differs between processes: {own} in that of rank {first[0]}, {other} "
+                    f"in that of rank {rank}"
                 )
     return None
 
@@ -133,53 +133,6 @@ def _shown(value: Any, other: Any) -> str:
     if len(lines) < 2:
         return repr(value)
     return repr(next((line.strip() for line in lines if line not in others), f"{len(lines)} lines"))
-
-
-class Agreement:
-    """What all ranks should have been given alike, compared without waiting for anyone.
-
-    A collective would hang where only some of the ranks come. So each leaves what it has been given
-    in the store of the process group, and looks later, when the others must have come if they are
-    to come, for what they have left.
-
-    :param values: name → plain data, strings as keys
-    """
-
-    _counts = count()
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._number = next(self._counts)
-        self._values = dict(values)
-        if (store := _store()) is not None:
-            with collective("telling the others"):
-                store.set(_key(process_rank(), self._number), json.dumps(self._values))
-
-    def require(self) -> None:
-        """Check what others have left; the first of each rank go together, as do the second.
-
-        Of one that has left nothing so far, nothing is said.
-
-        :raises RuntimeError: naming what differs first
-        """
-        store, each = _store(), []
-        with collective("asking what the others have been given"):
-            for rank in range(world_size()) if store is not None else ():
-                key = _key(rank, self._number)
-                text = store.get(key) if store.check([key]) else b""
-                each.append(json.loads(text) if text else self._values)
-        if told := difference(each):
-            raise RuntimeError(told)
-
-
-def _key(rank: int, number: int) -> str:
-    return f"sparseml/agreement/{rank}/{number}"
-
-
-def _store() -> Any:
-    """Return what the process group has to leave something in for others; None if there is none."""
-    if not is_distributed():
-        return None
-    return getattr(dist.distributed_c10d, "_get_default_store", lambda: None)()
 
 
 @contextmanager

@@ -7,35 +7,30 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sparseml.lazy import lazy_names
 from sparseml.pytorch.functional.masks import pack_mask, unpack_mask
-from sparseml.pytorch.utils.model import load_model_state, model_state, told_structure
+from sparseml.pytorch.utils.model import model_state, told_structure
 from sparseml.pytorch.utils.saving.files import (
     CheckpointError,
     previous_path,
     read_torch_file,
     write_torch_file,
 )
-from sparseml.pytorch.utils.saving.rng import get_rng_state, set_rng_state
+from sparseml.pytorch.utils.saving.rng import get_rng_state
 
 _LOGGER = logging.getLogger(__name__)
+# what loads one gives models their structure back, so it stands above what knows of that
+__getattr__, __dir__ = lazy_names(
+    __name__, {"sparseml.pytorch.optim.loading": "CheckpointInfo load_checkpoint"}
+)
 _VERSION = 1
 _VERSION_KEY = "checkpoint_version"
 _PACKED_KEY = "__packed_mask__"
-
-
-class CheckpointInfo(NamedTuple):
-    """What :func:`load_checkpoint` leaves to its caller."""
-
-    epoch: float | None
-    recipe: str | None
-    extra: Any
-    path: Path
-    """The file that was read: the previous one, if the last was damaged."""
 
 
 def _is_mask(value: Any) -> bool:
@@ -118,56 +113,18 @@ def save_checkpoint(
     write_torch_file(path, content, keep_previous=keep_previous)
 
 
-def load_checkpoint(
-    path: str | os.PathLike[str],
-    model: nn.Module,
-    *,
-    optimizer: Any = None,
-    manager: Any = None,
-    scheduler: Any = None,
-    scaler: Any = None,
-    rng: bool = True,
-    strict: bool = True,
-    map_location: Any = "cpu",
-) -> CheckpointInfo:
-    """Put a run back to where :func:`save_checkpoint` left it.
+def read_checkpoint(
+    path: str | os.PathLike[str], map_location: Any = "cpu"
+) -> tuple[dict[str, Any], Path]:
+    """Return the content of the file, or of the one before it, and which of them it was.
 
-    Build model, optimizer and manager as at the start of the run and let the manager ``modify``
-    them (which initialises it); then call this. Each of them that is given is restored; the
-    random generators come last. If the file is damaged, or a crash has left none, the one before
-    it is used, with a warning, and the damaged one is renamed to ``<path>.damaged``.
+    If the file is damaged, or a crash has left none, the one before it is read, with a warning, and
+    the damaged one is renamed to ``<path>.damaged``.
 
-    :param rng: restore the random generators, if the file has their states
-    :param strict: demand that the names of the model and of the manager's modifiers agree
-    :return: epoch, recipe and extra as saved
     :raises FileNotFoundError: if there is no such file, nor one before it
     :raises CheckpointError: naming the file, if it is damaged (checksums are compared) and so is
-        the one before it, or if it lacks something that is asked for
+        the one before it, or if it is no checkpoint
     """
-    content, used = _read_last_whole(path, map_location)
-    asked = {"optimizer": optimizer, "manager": manager, "scheduler": scheduler, "scaler": scaler}
-    lacking = [key for key, part in asked.items() if part is not None and key not in content]
-    if lacking:
-        raise CheckpointError(f"{used} holds no state of: {', '.join(lacking)}")
-    manager_state = unpack_masks(content.get("manager"))
-    if manager is not None:
-        manager.load_structure_state(model, manager_state)
-    load_model_state(model, content["state_dict"], strict=strict)
-    if manager is not None:
-        manager.load_state_dict(manager_state, strict=strict)
-    # after the manager: applying masks touches the optimizer's state
-    for key in ("optimizer", "scheduler", "scaler"):
-        if asked[key] is not None:
-            asked[key].load_state_dict(content[key])
-    if rng and "rng" in content:
-        set_rng_state(content["rng"])
-    return CheckpointInfo(content.get("epoch"), content.get("recipe"), content.get("extra"), used)
-
-
-def _read_last_whole(
-    path: str | os.PathLike[str], map_location: Any
-) -> tuple[dict[str, Any], Path]:
-    """Return the content of the file, or of the one before it, and which of them it was."""
     used = Path(path).expanduser()
     try:
         content = read_torch_file(used, map_location, check=True)

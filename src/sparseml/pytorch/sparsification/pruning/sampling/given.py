@@ -13,7 +13,7 @@ from sparseml.utils.text import did_you_mean
 _BUILDER = "data_loader_builder"
 LOSSES = ("loss_function", "loss_fn")
 """The keys of a loss."""
-_OPTIONS = ("autocast", "progress_bar")
+_OPTIONS = ("autocast", "progress_bar", "after_batch")
 
 
 def parts_of(given: Any, owner: str) -> tuple[Callable[..., Any], Callable[[Any, Any], Tensor]]:

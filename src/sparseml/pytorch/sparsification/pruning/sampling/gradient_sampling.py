@@ -13,7 +13,8 @@ The data and the loss come from a ``grad_sampler``, which is handed to the manag
 
 ``loss_function`` is another name for ``loss_fn``. Optional are ``autocast``, a dtype in which to
 run the model (``torch.bfloat16`` or ``torch.float16``; by default the precision of the weights,
-also when training has another), and ``progress_bar`` (by default where a terminal is attached).
+also when training has another), ``progress_bar`` (by default where a terminal is attached), and
+``after_batch``, to be called without arguments when gradients of a batch have been sampled.
 
 Sampling leaves no trace in the training around it: modes of submodules, buffers (statistics of
 batch norms among them), random generators and ``.grad`` of the batch under way are as before.
@@ -22,7 +23,7 @@ batch norms among them), random generators and ``.grad`` of the batch under way 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -38,7 +39,6 @@ from sparseml.pytorch.sparsification.pruning.sampling.held_out import (
     HeldOut,
     KeptOut,
     joined,
-    same_batch,
     wanted_batches,
 )
 from sparseml.pytorch.sparsification.pruning.sampling.input_capture import InputCapture
@@ -47,19 +47,18 @@ from sparseml.pytorch.sparsification.pruning.sampling.output_probe import (
     probe_outputs,
 )
 from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import Gradients, LayerCapture
+from sparseml.pytorch.sparsification.pruning.sampling.sampling_data import SamplingData
 from sparseml.pytorch.sparsification.pruning.sampling.shards import full_gradients
 from sparseml.pytorch.sparsification.pruning.settings.processor import tell_slow_bfloat16
 from sparseml.pytorch.sparsification.statistics.measuring import tunable_norms
 from sparseml.pytorch.utils.distributed import any_rank, is_distributed, process_rank, world_size
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import NamedLayerParam
-from sparseml.pytorch.utils.saving.rng import OwnRandomNumbers
 from sparseml.pytorch.utils.tensors.sharded import is_sharded
 
 _LOGGER = logging.getLogger(__name__)
 _MOST_SKIPPED = 0.1
 _FLOAT16_SCALE = 1024.0
-_END = object()
 
 
 @contextmanager
@@ -113,6 +112,7 @@ class GradientSampler:
             tell_slow_bfloat16("gradients sampled in bfloat16 (the grad_sampler's autocast)")
         half = self._autocast is torch.float16 and not self._of_outputs  # these are large enough
         self._scale = _FLOAT16_SCALE if half else 1.0
+        self._after_batch: Callable[[], None] | None = given.get("after_batch")
         show = given.get("progress_bar")
         self._hide_bar = process_rank() != 0 or (None if show is None else not show)
         self._data = SamplingData(lambda: call_builder(builder, kwargs), owner)
@@ -153,6 +153,8 @@ class GradientSampler:
                     taken += one.count
                     bar.update(one.count)
                     yield one
+                if self._after_batch is not None:
+                    self._after_batch()
                 if sampled:
                     continue
                 skipped += 1
@@ -189,11 +191,10 @@ class GradientSampler:
         watch = InputCapture(params, moments, self._owner)
         bar = tqdm(range(share), disable=self._hide_bar, desc=f"{self._owner}: inputs")
         with watch, undisturbed(bare), self._data.random_numbers.drawing():
-            device, dtype = next(bare.parameters()).device.type, self._autocast
             for _ in bar:
                 args, kwargs, _ = (self._kept or self._data).next_batch()
                 watch.expect(kwargs)
-                with torch.no_grad(), torch.autocast(device, dtype=dtype, enabled=bool(dtype)):
+                with torch.no_grad(), self._precision(bare):
                     bare(*args, **kwargs)
         if share:
             watch.require_all()
@@ -243,7 +244,7 @@ class GradientSampler:
             if self._per_sample:
                 text = "sharded parameters have no gradient of a single sample"
                 raise RuntimeError(f"{self._owner}: {text}; use fisher_samples: batch")
-            whole = full_gradients(module, params, lambda: self._forward(module, batch, False))
+            whole = full_gradients(module, params, lambda: self._summed(module, batch, each=False))
             found = self._checked(params, whole)
             return [] if found is None else [found]
         loss, watch = None, None
@@ -253,7 +254,7 @@ class GradientSampler:
                 each = self._per_sample is not False
                 watch = LayerCapture(params, batch[:2], self._owner) if each else None
                 with watch or nullcontext(), torch.enable_grad():
-                    loss = self._forward(module, batch, each)
+                    loss = self._summed(module, batch, each)
                 if watch and not self._samples_first:
                     watch.require_samples_first(module)
                     self._samples_first = True
@@ -272,29 +273,32 @@ class GradientSampler:
             return [] if found is None else [found]
         return watch.parts(found.of, most)
 
-    def _forward(self, module: Module, batch: Batch, each: bool | None = None) -> Tensor:
-        """What gradients are taken of, ``each`` sample's or one; the loss itself by default."""
-        args, kwargs, target = batch
-        device, dtype = next(module.parameters()).device.type, self._autocast
-        with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
-            output = module(*args, **kwargs)
-            if self._of_outputs and each is not None:
-                seed = *self._data.place(), process_rank()
-                shards = world_size() if self.same_on_all_ranks and is_distributed() else 1
-                scale = self._scale * shards**0.5  # as means over ranks are smaller by that
-                return probe_outputs(output, batch, each, seed) * scale
-            if type(output) is tuple:  # a named tuple is a model's own kind of output
-                output = output[0]
-            return self._loss(output, target) * self._scale
+    def _summed(self, module: Module, batch: Batch, each: bool) -> Tensor:
+        """What gradients are taken of, scaled: the loss, or a random sum of the outputs.
+
+        :param each: whether each sample gives a gradient, or the batch one
+        """
+        if not self._of_outputs:
+            return self._judged(module, batch)[0] * self._scale
+        seed = *self._data.place(), process_rank()
+        shards = world_size() if self.same_on_all_ranks and is_distributed() else 1
+        scale = self._scale * shards**0.5  # as means over ranks are smaller by that
+        with self._precision(module):
+            return probe_outputs(module(*batch[0], **batch[1]), batch, each, seed) * scale
 
     def _judged(self, module: Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The loss of a batch, and where gradients are of the outputs the scores of classes."""
         args, kwargs, target = batch
-        device, dtype = next(module.parameters()).device.type, self._autocast
-        with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
+        with self._precision(module):
             output = module(*args, **kwargs)
+            # a named tuple is a model's own kind of output
             loss = self._loss(output[0] if type(output) is tuple else output, target)
         return loss, class_scores(output, batch) if self._of_outputs else None
+
+    def _precision(self, module: Module) -> torch.autocast:
+        """The context to run the model in, as the ``grad_sampler`` asks for it."""
+        device = next(module.parameters()).device.type
+        return torch.autocast(device, dtype=self._autocast, enabled=self._autocast is not None)
 
     def _checked(
         self, params: Sequence[NamedLayerParam], grads: Sequence[Tensor | None]
@@ -315,93 +319,3 @@ class GradientSampler:
 
     def _refusal(self, found: NamedLayerParam, why: str) -> RuntimeError:
         return RuntimeError(f"{self._owner} prunes {found.name} by its gradients, but {why}")
-
-
-class SamplingData:
-    """An endless stream of batches that goes on where it stopped, also in a resumed run.
-
-    When its batches are used up the loader is gone through again; an iterator is built anew. Each
-    round draws random numbers of its own, by the seed of this process, its rank and the number of
-    the round. So a resumed run repeats a round and skips what has been drawn of it.
-
-    :param build: returns the loader: an iterable of batches, or a callable that returns one. If it
-        has ``state_dict`` and ``load_state_dict``, its state at the beginning of a round is kept
-    :param owner: for messages
-    """
-
-    def __init__(self, build: Callable[[], Any], owner: str) -> None:
-        self._build, self._owner = build, owner
-        self._seed = torch.initial_seed()
-        self._loader: Any = build()
-        self._loader_state: Any = None
-        self._batches: Iterator[Any] | None = None
-        self.rounds = self.drawn = self._to_skip = 0
-        self._used = self._warned = False
-        self.in_order = True  # whether the rounds seen have begun alike
-        self._first: Any = None
-        self.random_numbers = OwnRandomNumbers()
-
-    def __getstate__(self) -> dict[str, Any]:
-        # a copy opens the data again, and skips what has been drawn
-        state = {**vars(self), "_first": None}
-        if isinstance(self._loader, Iterator):
-            state.update(_loader=None, _used=False)
-        if self._batches is not None:
-            state.update(_batches=None, rounds=self.rounds - 1, _to_skip=self.drawn, drawn=0)
-        return state
-
-    def next_batch(self) -> Any:
-        """Return the next batch, within ``random_numbers.drawing()``; a RuntimeError for none."""
-        batch: Any = next(self._begin() if self._batches is None else self._batches, _END)
-        if batch is _END:
-            if self.drawn and not self._warned:
-                text = "%s: the data of the grad_sampler ended after %d batches and are repeated; "
-                text += "give more data, or ask for fewer gradients (num_grads)"
-                _LOGGER.warning(text, self._owner, self.drawn)
-                self._warned = True
-            batch = next(self._begin(), _END)
-        if batch is _END:
-            raise RuntimeError(f"{self._owner}: the data_loader_builder's loader has no batches")
-        self.drawn += 1
-        if self.drawn == 1:
-            self.in_order = self._first is None or same_batch(self._first, batch)
-            self._first = batch
-        return batch
-
-    def place(self) -> tuple[int, int, int]:
-        """Return what tells the last batch from all others, of runs of other seeds also."""
-        return self._seed % 2**64, self.rounds, self.drawn
-
-    def progress_state(self) -> dict[str, Any]:
-        """Return how far the stream has come."""
-        opened = self._batches is not None
-        return {
-            "seed": self._seed,
-            "rounds": self.rounds - opened,
-            "drawn": self.drawn if opened else self._to_skip,
-            "loader": self._loader_state,
-        }
-
-    def load_progress_state(self, state: Mapping[str, Any]) -> None:
-        """Restore :meth:`progress_state`; the batches are skipped when the next one is drawn."""
-        self._seed, self.rounds = state["seed"], state["rounds"]
-        self._to_skip, self._loader_state = state["drawn"], state["loader"]
-        self._batches, self.random_numbers = None, OwnRandomNumbers()
-        if self._loader_state is not None and hasattr(self._loader, "load_state_dict"):
-            self._loader.load_state_dict(self._loader_state)
-
-    def _begin(self) -> Iterator[Any]:
-        self.random_numbers.begin(self._seed % 2**64, process_rank(), self.rounds)
-        if self._loader is None or (self._used and isinstance(self._loader, Iterator)):
-            self._loader = self._build()
-        if hasattr(self._loader, "load_state_dict") and hasattr(self._loader, "state_dict"):
-            self._loader_state = self._loader.state_dict()
-        source: Any = self._loader
-        if not isinstance(source, Iterable) and callable(source):
-            source = source()
-        self._batches, self._used = iter(source), True
-        self.rounds += 1
-        self.drawn, self._to_skip = self._to_skip, 0
-        for _ in range(self.drawn):
-            next(self._batches, _END)
-        return self._batches
