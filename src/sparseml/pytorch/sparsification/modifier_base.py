@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 
 from sparseml.optim.modifier import BaseModifier, ModifierProp, ModifierYAML
 from sparseml.optim.schedule import ONE_SHOT
+from sparseml.pytorch.sparsification.declared_state import gather_progress, restore_progress
 from sparseml.pytorch.sparsification.param_selection import as_entries, select_params
-from sparseml.pytorch.utils.declared_state import gather_progress, restore_progress
 from sparseml.pytorch.utils.logger import BaseLogger, LoggerManager
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.sparsification.types import SparsificationTypes

@@ -15,11 +15,11 @@ from sparseml.pytorch.functional.budgets import Budget, Global
 from sparseml.pytorch.functional.patterns import Pattern
 from sparseml.pytorch.functional.select import select
 from sparseml.pytorch.functional.selection import require_numbers
+from sparseml.pytorch.sparsification.declared_state import gather_progress, restore_progress
 from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Change, Outcome
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
 from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import Gradients
-from sparseml.pytorch.utils.declared_state import gather_progress, restore_progress
 from sparseml.pytorch.utils.layer_kinds import to_out_in
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.sharded import full_value

@@ -55,45 +55,75 @@ def best_of_decades(
         raise RuntimeError(f"{owner}: damp: auto needs a grad_sampler, to judge by its data")
     module = unwrap_module(problem.module, root=True)
     held_out = problem.sampler.keep_out(module, gradients)
-    # training measures statistics anew; after one shot they are where that makes for a lower loss
-    statistics = ([True] if problem.ahead else [False, True]) if held_out.norms else [False]
-    leading: dict[int, tuple[int, float, Outcome]] = {}  # of each target, not to hold them all
-    warnings: dict[int, list[str]] = {}
-    losses: list[dict[int, float]] = [{} for _ in targets]
     with undisturbed(module):
         sound = _finite(owner, held_out.begin(module))
-
-    def judge(decade: int) -> list[list[float]]:
-        told = warnings[decade] = []
-        verdicts = []
-        for place, outcome in enumerate(attempt(10.0**decade, told.append)):
-            with undisturbed(module), _written(problem, outcome):
-                ways = [held_out.judge(module, way) for way in statistics]
-            each = [list(compress(way, sound)) for way in ways]
-            found = min(each, key=lambda way: mean_loss([verdict.by for verdict in way]))
-            verdicts.append([verdict.by for verdict in found])
-            losses[place][decade] = mean_loss([verdict.loss for verdict in found])
-            mean = mean_loss(verdicts[-1])
-            if place not in leading or mean < leading[place][1]:
-                leading[place] = decade, mean, outcome
-        return verdicts
-
+    trials = _Trials(problem, held_out, sound, attempt, len(targets))
     highest = _AHEAD_HIGHEST if problem.ahead else HIGHEST
-    found = try_decades(judge, highest=highest, near=problem.near)
+    found = try_decades(trials.judge, highest=highest, near=problem.near)
     chosen = []
     for place, tried in enumerate(found):
         best = best_decade(tried, _AHEAD_ERRORS if problem.ahead else None)
-        decade, _, outcome = leading[place]
-        if mean_loss(tried[best]) == math.inf:
+        decade, mean, outcome = trials.leading[place]
+        if mean == math.inf:
             raise _without_loss(owner, tried)
         if decade != best:  # a larger one that is as good
             outcome = attempt(10.0**best, lambda _: None)[place]
-        means = {decade: mean_loss(each) for decade, each in tried.items()}
-        note = _note(owner, problem.one_each(targets[place]), best, held_out, means, losses[place])
+        asked, means = problem.one_each(targets[place]), trials.means(place, tried)
+        note = _note(owner, asked, best, held_out, means)
         outcome.notes, outcome.decade = (*outcome.notes, note), best
-        _tell(note, warnings[best])
+        _tell(note, trials.warnings[best])
         chosen.append(outcome)
     return chosen
+
+
+class _Trials:
+    """Dampenings tried on the model.
+
+    :param sound: which batches are judged by
+    :param count: of outcomes that each dampening has
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        held_out: HeldOut,
+        sound: Sequence[bool],
+        attempt: Attempt,
+        count: int,
+    ) -> None:
+        self._problem, self._held_out, self._sound = problem, held_out, sound
+        self._attempt = attempt
+        # training measures statistics anew; after one shot they are where that lowers the loss
+        ways = [True] if problem.ahead else [False, True]
+        self._statistics = ways if held_out.norms else [False]
+        self._losses: list[dict[int, float]] = [{} for _ in range(count)]
+        self.leading: dict[int, tuple[int, float, Outcome]] = {}
+        """Of each target the decade, what it is judged by and the outcome, not to hold them all."""
+        self.warnings: dict[int, list[str]] = {}
+
+    def judge(self, decade: int) -> list[list[float]]:
+        """Return for each outcome what it is judged by, on every batch."""
+        module = unwrap_module(self._problem.module, root=True)
+        told = self.warnings[decade] = []
+        verdicts = []
+        for place, outcome in enumerate(self._attempt(10.0**decade, told.append)):
+            with undisturbed(module), _written(self._problem, outcome):
+                ways = [self._held_out.judge(module, way) for way in self._statistics]
+            each = [list(compress(way, self._sound)) for way in ways]
+            found = min(each, key=lambda way: mean_loss([verdict.by for verdict in way]))
+            verdicts.append([verdict.by for verdict in found])
+            self._losses[place][decade] = mean_loss([verdict.loss for verdict in found])
+            mean = mean_loss(verdicts[-1])
+            if place not in self.leading or mean < self.leading[place][1]:
+                self.leading[place] = decade, mean, outcome
+        return verdicts
+
+    def means(
+        self, place: int, tried: Mapping[int, Sequence[float]]
+    ) -> dict[int, tuple[float, float]]:
+        """Return of every decade what an outcome is judged by, and its loss."""
+        losses = self._losses[place]
+        return {decade: (mean_loss(each), losses[decade]) for decade, each in tried.items()}
 
 
 def _tell(note: str, warnings: Iterable[str]) -> None:
@@ -130,15 +160,14 @@ def _note(
     asked: Sequence[float],
     best: int,
     held_out: HeldOut,
-    means: Mapping[int, float],
-    losses: Mapping[int, float],
+    means: Mapping[int, tuple[float, float]],
 ) -> str:
     goal = f" at sparsity {asked[0]:.4g}" if len(set(asked)) == 1 else ""
-    tried = [f"1e{decade}: {mean:.4g}" for decade, mean in means.items()]
-    if held_out.measure != "loss":
-        tried = [
-            f"{one} (loss {losses[decade]:.4g})" for decade, one in zip(means, tried, strict=True)
-        ]
+    both = held_out.measure != "loss"
+    tried = [
+        f"1e{decade}: {mean:.4g}" + f" (loss {loss:.4g})" * both
+        for decade, (mean, loss) in means.items()
+    ]
     return (
         f"{owner}{goal}: damp: auto chose 1e{best} of the Fisher matrix's mean diagonal, by the "
         f"{held_out.measure} on {held_out.samples} samples kept out of it ({', '.join(tried)})"

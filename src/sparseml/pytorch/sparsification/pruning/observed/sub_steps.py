@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from sparseml.pytorch.functional.selection import partly
+from sparseml.pytorch.sparsification.declared_state import gather_progress, restore_progress
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Change, Outcome
 from sparseml.pytorch.sparsification.pruning.methods.method import Problem
-from sparseml.pytorch.utils.declared_state import gather_progress, restore_progress
 from sparseml.pytorch.utils.tensors.sharded import full_value
 
 Scores = Callable[[Problem], list[Tensor]]
