@@ -10,10 +10,10 @@ written beside it; those of the documentation only with ``--out research/results
 
 Blocks of 64 weights and a dampening of 1e-6 are what the results were found with, and no advice:
 with the values of the recipes CAP keeps more (``docs/second_order.md``). ``--tuned`` takes those: a
-dampening that is chosen by the loss, gradients of the outputs, of single images but for M-FAC, and
-batch norms measured anew for every method where that lowers the loss; its results are
-``cifar_one_shot_tuned.json``, and its table has the old figures beside them. ``--quick`` finds 80%
-and 90% by one seed, on 2,000 test images.
+dampening that is chosen by how far probabilities move, gradients of the outputs, of single images
+but for M-FAC, and batch norms measured anew for every method where that lowers the loss; its
+results are ``cifar_one_shot_tuned.json``, and its table has the old figures beside them.
+``--quick`` finds 80% and 90% by one seed, on 2,000 test images.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ TUNED_SETTINGS = {
     **SETTINGS,
     "fisher_block_size": BLOCK_SIZES,
     "damp": "auto",
+    "judged_by": "distance of the classes' probabilities on 256 images or more",
     "fast_cap_relative_damp": "auto",
     "gradients_of": "outputs",
     "single_gradients": 1024,

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.sparsification.pruning import CAPruningModifier, FastCAPruningModifier
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import GradientSampler
-from sparseml.pytorch.sparsification.pruning.sampling.output_probe import probe_outputs
+from sparseml.pytorch.sparsification.pruning.sampling.output_probe import (
+    class_scores,
+    probe_outputs,
+)
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
 
 
@@ -131,6 +134,31 @@ def test_all_heads_count(output: Any) -> None:
     both = _value(output)
     assert both.abs() > 1e7
     assert both % 1e6 != 0
+
+
+WHOLE, FLOAT = torch.tensor([2]), torch.tensor([2.0])
+
+
+@pytest.mark.parametrize(
+    ("output", "keywords", "target", "is_classifier"),
+    [
+        (SCORES, {}, WHOLE, True),
+        ((torch.tensor(1.0), SCORES), {"labels": WHOLE}, None, True),  # of Transformers
+        ({"loss": torch.tensor(1.0), "logits": SCORES}, {"labels": None}, WHOLE, True),
+        (SCORES, {}, FLOAT, False),
+        (SCORES, {}, None, False),
+        (SCORES[:, :1], {}, WHOLE, False),
+        (SCORES, {}, torch.tensor([2, 1]), False),
+        (SCORES[None], {"labels": WHOLE}, None, False),
+        ([SCORES, SCORES], {}, WHOLE, False),
+    ],
+)
+def test_tells_a_classifier(
+    output: Any, keywords: dict[str, Any], target: Any, is_classifier: bool
+) -> None:
+    found = class_scores(output, ([torch.zeros(1, 2)], keywords, target))
+    assert (found is not None) == is_classifier
+    assert found is None or torch.equal(found, SCORES)
 
 
 TOKENS = torch.tensor([[[1.0, 2.0], [3.0, -torch.inf], [1e9, 1e9]]])

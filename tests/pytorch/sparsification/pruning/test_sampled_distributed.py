@@ -86,7 +86,8 @@ try:
     results.append("nothing raised")
 except RuntimeError as error:
     results.append(str(error))
-results.insert(-1, prune(CAPruningModifier, **{**exact, "damp": "auto"}))
+for of in ("loss", "outputs"):
+    results.insert(-1, prune(CAPruningModifier, **{**exact, "damp": "auto", "gradients_of": of}))
 torch.save(results, f"{path}/{world}-{rank}.pt")
 if world > 1:
     dist.destroy_process_group()
@@ -130,8 +131,9 @@ def test_two_ranks_equal_one(found, case):
     assert zeros == (8 * 36 + 4 * 32) * 3 // 4
 
 
-def test_ranks_choose_the_same_dampening(found):
-    first, second = (results[-2] for results in found[1:])
+@pytest.mark.parametrize("place", [-3, -2], ids=["loss", "outputs"])
+def test_ranks_choose_the_same_dampening(found, place):
+    first, second = (results[place] for results in found[1:])
     for own, theirs in zip(first, second, strict=True):
         assert all(torch.equal(value, theirs[key]) for key, value in own.items())
     zeros = sum(int((value == 0).sum()) for key, value in first[0].items() if "weight" in key)

@@ -62,7 +62,7 @@ def class_scores(output: Any, batch: Batch) -> Tensor | None:
     label: the third of the batch, or its keyword ``labels``.
     """
     found = [*_scores(output).values()]
-    labels = batch[1].get("labels", batch[2])
+    labels = batch[2] if batch[1].get("labels") is None else batch[1]["labels"]
     if len(found) != 1 or found[0].ndim != 2 or found[0].shape[1] < 2:
         return None
     whole = isinstance(labels, Tensor) and not labels.is_floating_point() and labels.ndim == 1
