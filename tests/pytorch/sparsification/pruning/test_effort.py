@@ -208,7 +208,7 @@ class TestSamplesWhereTheyCanBe:
         samplers = [GradientSampler(SAMPLER, {}, "it", None) for _ in range(2)]
         list(samplers[0].gradients(net, list(iter_layer_params(net))[:1], 4))
         samplers[1].load_progress_state(samplers[0].progress_state())
-        one, other = (sampler.keep_out(net, 1600).batches for sampler in samplers)
+        one, other = (sampler.keep_out(net, 1600)[0].batches for sampler in samplers)
         assert all(torch.equal(a[2], b[2]) for a, b in zip(one, other, strict=True))
 
     def test_parts_of_a_large_batch_are_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:

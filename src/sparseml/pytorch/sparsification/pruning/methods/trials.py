@@ -12,6 +12,7 @@ import torch
 
 from sparseml.pytorch.functional.second_order.dampening import (
     HIGHEST,
+    Losses,
     best_decade,
     mean_loss,
     try_decades,
@@ -19,7 +20,7 @@ from sparseml.pytorch.functional.second_order.dampening import (
 from sparseml.pytorch.sparsification.pruning.masks.outcome import Outcome
 from sparseml.pytorch.sparsification.pruning.methods.method import Problem, Target
 from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import undisturbed
-from sparseml.pytorch.sparsification.pruning.sampling.held_out import HeldOut
+from sparseml.pytorch.sparsification.pruning.sampling.held_out import HeldOut, Verdict
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.tensors.parametrized import rescued
 from sparseml.pytorch.utils.tensors.sharded import full_value, shard_like
@@ -54,22 +55,25 @@ def best_of_decades(
     if problem.sampler is None:
         raise RuntimeError(f"{owner}: damp: auto needs a grad_sampler, to judge by its data")
     module = unwrap_module(problem.module, root=True)
-    held_out = problem.sampler.keep_out(module, gradients)
+    parts = problem.sampler.keep_out(module, gradients)
     with undisturbed(module):
-        sound = _finite(owner, held_out.begin(module))
-    trials = _Trials(problem, held_out, sound, attempt, len(targets))
+        sound = _finite(owner, [part.begin(module) for part in parts])
+    trials = _Trials(problem, parts[0], sound[0], attempt)
     highest = _AHEAD_HIGHEST if problem.ahead else HIGHEST
     found = try_decades(trials.judge, highest=highest, near=problem.near)
+    for more, those in zip(parts[1:], sound[1:], strict=True):
+        if any(those) and not problem.ahead:
+            trials.judge_again(found, more, those)
     chosen = []
     for place, tried in enumerate(found):
-        best = best_decade(tried, _AHEAD_ERRORS if problem.ahead else None)
-        decade, mean, outcome = trials.leading[place]
+        best, mean, outcome = trials.leading[place]
         if mean == math.inf:
             raise _without_loss(owner, tried)
-        if decade != best:  # a larger one that is as good
-            outcome = attempt(10.0**best, lambda _: None)[place]
-        asked, means = problem.one_each(targets[place]), trials.means(place, tried)
-        note = _note(owner, asked, best, held_out, means)
+        if problem.ahead:  # a larger one that is as good
+            best, decade = best_decade(tried, _AHEAD_ERRORS), best
+            outcome = outcome if best == decade else attempt(10.0**best, lambda _: None)[place]
+        asked = problem.one_each(targets[place])
+        note = _note(owner, asked, best, parts, trials.told[place])
         outcome.notes, outcome.decade = (*outcome.notes, note), best
         _tell(note, trials.warnings[best])
         chosen.append(outcome)
@@ -80,50 +84,80 @@ class _Trials:
     """Dampenings tried on the model.
 
     :param sound: which batches are judged by
-    :param count: of outcomes that each dampening has
     """
 
     def __init__(
-        self,
-        problem: Problem,
-        held_out: HeldOut,
-        sound: Sequence[bool],
-        attempt: Attempt,
-        count: int,
+        self, problem: Problem, held_out: HeldOut, sound: Sequence[bool], attempt: Attempt
     ) -> None:
         self._problem, self._held_out, self._sound = problem, held_out, sound
         self._attempt = attempt
         # training measures statistics anew; after one shot they are where that lowers the loss
         ways = [True] if problem.ahead else [False, True]
         self._statistics = ways if held_out.norms else [False]
-        self._losses: list[dict[int, float]] = [{} for _ in range(count)]
+        self._ways: dict[tuple[int, int], list[list[Verdict]]] = {}  # of place and decade
         self.leading: dict[int, tuple[int, float, Outcome]] = {}
         """Of each target the decade, what it is judged by and the outcome, not to hold them all."""
+        self.told: dict[int, list[dict[int, Verdict]]] = {}
+        """Of each target the means by decade: of all that were tried, and of those tried again."""
         self.warnings: dict[int, list[str]] = {}
 
     def judge(self, decade: int) -> list[list[float]]:
         """Return for each outcome what it is judged by, on every batch."""
-        module = unwrap_module(self._problem.module, root=True)
         told = self.warnings[decade] = []
-        verdicts = []
+        judged = []
         for place, outcome in enumerate(self._attempt(10.0**decade, told.append)):
-            with undisturbed(module), _written(self._problem, outcome):
-                ways = [self._held_out.judge(module, way) for way in self._statistics]
-            each = [list(compress(way, self._sound)) for way in ways]
-            found = min(each, key=lambda way: mean_loss([verdict.by for verdict in way]))
-            verdicts.append([verdict.by for verdict in found])
-            self._losses[place][decade] = mean_loss([verdict.loss for verdict in found])
-            mean = mean_loss(verdicts[-1])
-            if place not in self.leading or mean < self.leading[place][1]:
+            ways = self._judged(outcome, self._held_out, self._sound)
+            self._ways[place, decade] = ways
+            found = self._better(ways, place, 0, decade)
+            judged.append([verdict.by for verdict in found])
+            mean = mean_loss(judged[-1])
+            if place not in self.leading or (mean, -decade) < self._rank(place):
                 self.leading[place] = decade, mean, outcome
-        return verdicts
+        return judged
 
-    def means(
-        self, place: int, tried: Mapping[int, Sequence[float]]
-    ) -> dict[int, tuple[float, float]]:
-        """Return of every decade what an outcome is judged by, and its loss."""
-        losses = self._losses[place]
-        return {decade: (mean_loss(each), losses[decade]) for decade, each in tried.items()}
+    def judge_again(
+        self, tried: Sequence[Mapping[int, Losses]], more: HeldOut, sound: Sequence[bool]
+    ) -> None:
+        """Let more batches decide between the two best of each outcome."""
+        first, self.leading = self.leading, {}
+        best = [sorted(each, key=lambda k: (mean_loss(each[k]), -k))[:2] for each in tried]
+        for decade in sorted({decade for pair in best for decade in pair}):
+            places = [place for place, pair in enumerate(best) if decade in pair]
+            made: Sequence[Outcome] = []
+            if any(first[place][0] != decade for place in places):
+                made = self._attempt(10.0**decade, lambda _: None)
+            for place in places:
+                leader, _, outcome = first[place]
+                outcome = outcome if leader == decade else made[place]
+                ways = zip(
+                    self._ways[place, decade], self._judged(outcome, more, sound), strict=True
+                )
+                found = self._better([known + new for known, new in ways], place, 1, decade)
+                mean = mean_loss([verdict.by for verdict in found])
+                if place not in self.leading or (mean, -decade) < self._rank(place):
+                    self.leading[place] = decade, mean, outcome
+
+    def _rank(self, place: int) -> tuple[float, int]:
+        decade, mean, _ = self.leading[place]
+        return mean, -decade
+
+    def _judged(
+        self, outcome: Outcome, held_out: HeldOut, sound: Sequence[bool]
+    ) -> list[list[Verdict]]:
+        """What a model does on each batch, by each kind of statistics."""
+        module = unwrap_module(self._problem.module, root=True)
+        with undisturbed(module), _written(self._problem, outcome):
+            ways = [held_out.judge(module, way) for way in self._statistics]
+        return [list(compress(way, sound)) for way in ways]
+
+    def _better(
+        self, ways: Sequence[list[Verdict]], place: int, again: int, decade: int
+    ) -> list[Verdict]:
+        """Return the better of the ways, and note its means."""
+        found = min(ways, key=lambda way: mean_loss([verdict.by for verdict in way]))
+        means = Verdict(*(mean_loss(column) for column in zip(*found, strict=True)))
+        self.told.setdefault(place, [{}, {}])[again][decade] = means
+        return found
 
 
 def _tell(note: str, warnings: Iterable[str]) -> None:
@@ -132,18 +166,19 @@ def _tell(note: str, warnings: Iterable[str]) -> None:
         _LOGGER.warning(warning)
 
 
-def _finite(owner: str, losses: Sequence[float]) -> list[bool]:
+def _finite(owner: str, losses: Sequence[Sequence[float]]) -> list[list[bool]]:
     """Which batches have a finite loss before anything is pruned; not all of them need have."""
-    sound = [math.isfinite(loss) for loss in losses]
-    if not any(sound):
+    sound = [[math.isfinite(loss) for loss in part] for part in losses]
+    if not any(sound[0]):
         raise RuntimeError(
             f"{owner}: damp: auto judges by batches kept out, and before anything is pruned the "
             "loss is not finite on any of them; check the loss and the data of the grad_sampler, "
             "or give a number for damp"
         )
-    if not all(sound):  # as sampling skips them
+    count, right = sum(map(len, sound)), sum(map(sum, sound))
+    if right < count:  # as sampling skips them
         text = "%s: damp: auto leaves out %d of %d batches whose loss is not finite"
-        _LOGGER.warning(text, owner, len(sound) - sum(sound), len(sound))
+        _LOGGER.warning(text, owner, count - right, count)
     return sound
 
 
@@ -159,18 +194,24 @@ def _note(
     owner: str,
     asked: Sequence[float],
     best: int,
-    held_out: HeldOut,
-    means: Mapping[int, tuple[float, float]],
+    parts: Sequence[HeldOut],
+    told: Sequence[Mapping[int, Verdict]],
 ) -> str:
     goal = f" at sparsity {asked[0]:.4g}" if len(set(asked)) == 1 else ""
-    both = held_out.measure != "loss"
-    tried = [
-        f"1e{decade}: {mean:.4g}" + f" (loss {loss:.4g})" * both
-        for decade, (mean, loss) in means.items()
-    ]
+    measure, samples = parts[0].measure, parts[0].samples
+    first, again = (_listed(means, measure != "loss") for means in told)
+    if again:
+        again = f"; of the best two on {sum(part.samples for part in parts)}: {again}"
     return (
         f"{owner}{goal}: damp: auto chose 1e{best} of the Fisher matrix's mean diagonal, by the "
-        f"{held_out.measure} on {held_out.samples} samples kept out of it ({', '.join(tried)})"
+        f"{measure} on {samples} samples kept out of it ({first}){again}"
+    )
+
+
+def _listed(means: Mapping[int, Verdict], both: bool) -> str:
+    return ", ".join(
+        f"1e{decade}: {mean:.4g}" + f" (loss {loss:.4g})" * both
+        for decade, (mean, loss) in sorted(means.items())
     )
 
 

@@ -38,12 +38,14 @@ from sparseml.pytorch.sparsification.pruning.sampling.held_out import (
     Batch,
     HeldOut,
     KeptOut,
+    count_samples,
     joined,
     wanted_batches,
 )
 from sparseml.pytorch.sparsification.pruning.sampling.input_capture import InputCapture
 from sparseml.pytorch.sparsification.pruning.sampling.output_probe import (
     class_scores,
+    count_class_labels,
     probe_outputs,
 )
 from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import Gradients, LayerCapture
@@ -59,6 +61,7 @@ from sparseml.pytorch.utils.tensors.sharded import is_sharded
 _LOGGER = logging.getLogger(__name__)
 _MOST_SKIPPED = 0.1
 _FLOAT16_SCALE = 1024.0
+_AGAIN = 4  # times as many batches judge what comes close to the best
 
 
 @contextmanager
@@ -199,21 +202,31 @@ class GradientSampler:
         if share:
             watch.require_all()
 
-    def keep_out(self, module: Module, gradients: int) -> HeldOut:
+    def keep_out(self, module: Module, gradients: int) -> list[HeldOut]:
         """Draw batches that the gradients to come are not sampled from, until the next call.
 
         :param gradients: how many are about to be sampled, on all ranks together
+        :return: those to judge by; for classifiers by gradients of the outputs also three times as
+            many, to judge again by what comes close to the best, where all ranks have any left
         :raises RuntimeError: on all ranks, where one has too few data to keep any out
         """
         share = gradients if self.same_on_all_ranks else -(-gradients // world_size())
         per_sample, told = self._per_sample is not False, self._kept is not None and self._kept.told
         self._kept = KeptOut(self._data, self._owner, told)
+        first = 0
+
+        def wanted(batch: Batch) -> int:
+            nonlocal first
+            first = wanted_batches(share, count_samples(batch), per_sample)
+            return first * _AGAIN if self._of_outputs and count_class_labels(batch) else first
+
         with self._data.random_numbers.drawing():
-            failure = self._kept.draw(lambda samples: wanted_batches(share, samples, per_sample))
+            failure = self._kept.draw(wanted)
         if any_rank(bool(failure)):
             raise RuntimeError(failure or f"{self._owner}: another rank has too few data")
         kept, norms = self._kept.batches, tunable_norms(module)
-        return HeldOut(joined(kept) if norms else kept, self._judged, norms)
+        parts = [kept[:first]] if any_rank(len(kept) <= first) else [kept[:first], kept[first:]]
+        return [HeldOut(joined(part) if norms else part, self._judged, norms) for part in parts]
 
     def require_sound(self) -> None:
         """Raise a RuntimeError, on all ranks, if too many sampled gradients were not finite."""

@@ -142,16 +142,16 @@ class KeptOut:
         self._rounds = self._skipped = 0
         self.told = told
 
-    def draw(self, wanted: Callable[[int], int]) -> str:
+    def draw(self, wanted: Callable[[Batch], int]) -> str:
         """Draw the next batches, of data that end soon at most a half.
 
-        :param wanted: how many, by how many samples there are in one
+        :param wanted: how many, by the first of them
         :return: what is wrong where none of the data are left to go on with, else ""
         """
         stream = self._stream
         kept, whole = [stream.next_batch()], stream.drawn == 1
         self._rounds = stream.rounds  # these may be the last ones of a round
-        count = wanted(count_samples(kept[0]))
+        count = wanted(kept[0])
         while len(kept) < count:
             before, batch = stream.rounds, stream.next_batch()
             if stream.rounds > before and whole:

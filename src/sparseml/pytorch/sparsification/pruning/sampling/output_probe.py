@@ -62,11 +62,16 @@ def class_scores(output: Any, batch: Batch) -> Tensor | None:
     label: the third of the batch, or its keyword ``labels``.
     """
     found = [*_scores(output).values()]
-    labels = batch[2] if batch[1].get("labels") is None else batch[1]["labels"]
     if len(found) != 1 or found[0].ndim != 2 or found[0].shape[1] < 2:
         return None
+    return found[0] if count_class_labels(batch) == len(found[0]) else None
+
+
+def count_class_labels(batch: Batch) -> int:
+    """Return how many whole numbers a batch has for labels in one dimension."""
+    labels = batch[2] if batch[1].get("labels") is None else batch[1]["labels"]
     whole = isinstance(labels, Tensor) and not labels.is_floating_point() and labels.ndim == 1
-    return found[0] if whole and len(labels) == len(found[0]) else None
+    return len(labels) if whole else 0
 
 
 def _scores(output: Any) -> dict[str, Tensor]:
