@@ -120,6 +120,7 @@ def test_the_best_of_fixed_ones_is_found(kind: type, net: nn.Module) -> None:
 def test_what_comes_of_outputs_is_judged_by_probabilities(kind: type, net: nn.Module) -> None:
     """By the share of samples of which draws of the two models differ, at best."""
     data = _data(200)
+    net.train()  # norms that are in eval mode by themselves count as frozen
     found = _modifier(kind, gradients_of="outputs").outcome(net, grad_sampler=_sampler(data))
     first, _, again = found.notes[0].partition("; of the best two on 1024: ")
     assert "on 256 samples" in first
@@ -134,7 +135,7 @@ def test_what_comes_of_outputs_is_judged_by_probabilities(kind: type, net: nn.Mo
     assert len(told[1]) == 2
     assert all(told[0][decade][0] <= min(others) for decade in told[1])
     assert told[1][chosen][0] == min(distance for distance, _ in told[1].values())
-    pruned, before = copy.deepcopy(net), net.eval()
+    pruned, before = copy.deepcopy(net), copy.deepcopy(net).eval()
     found.write(pruned)
     for batches, (distance, loss) in (
         (data[:32], told[0][chosen]),
