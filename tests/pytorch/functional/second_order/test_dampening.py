@@ -29,16 +29,16 @@ def test_the_lowest_of_a_valley_is_found_with_its_neighbours(valley: int) -> Non
     assert {valley - 1, valley + 1} & set(range(LOWEST, HIGHEST + 1)) <= set(tried)
 
 
-@pytest.mark.parametrize("valley", [-7, -5, -2, 1])
+@pytest.mark.parametrize("valley", [LOWEST, -5, -2, HIGHEST])
 def test_near_the_best_few_are_tried(valley: int) -> None:
     (tried,) = try_decades(lambda decade: [[abs(decade - valley)]], near=-4)
     assert best_decade(tried) == valley
-    assert len(tried) == (3 if valley == -4 else abs(valley + 4) + (2 if valley in (-7, 1) else 3))
+    assert len(tried) == (3 if valley == -4 else abs(valley + 4) + (2 if valley in (LOWEST, HIGHEST) else 3))
 
 
 def test_each_outcome_has_its_own_valley() -> None:
     tried = try_decades(lambda decade: [[abs(decade + 6)], [abs(decade - 1)], [0.0]])
-    assert [best_decade(one) for one in tried] == [-6, 1, 1]
+    assert [best_decade(one) for one in tried] == [-6, 1, HIGHEST]
     assert tried[0].keys() == tried[1].keys() == tried[2].keys()
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-LOWEST, HIGHEST = -7, 1
-"""Of the decades that are tried: from next to nothing to ten times the mean diagonal."""
+LOWEST, HIGHEST = -7, 3
+"""Of the decades that are tried: from next to nothing to where little but magnitudes is left."""
 _START, _STRIDE = -3, 2
 
 Losses = Sequence[float]

@@ -11,7 +11,6 @@ from itertools import compress
 import torch
 
 from sparseml.pytorch.functional.second_order.dampening import (
-    HIGHEST,
     Losses,
     best_decade,
     mean_loss,
@@ -26,7 +25,7 @@ from sparseml.pytorch.utils.tensors.parametrized import rescued
 from sparseml.pytorch.utils.tensors.sharded import full_value, shard_like
 
 _LOGGER = logging.getLogger(__name__)
-_AHEAD_HIGHEST, _AHEAD_ERRORS = 3, 2.0
+_AHEAD_ERRORS = 2.0
 
 Attempt = Callable[[float, Callable[[str], None]], list[Outcome]]
 """Given a relative dampening, and what is told of it, returns an outcome for each target."""
@@ -59,8 +58,7 @@ def best_of_decades(
     with undisturbed(module):
         sound = _finite(owner, [part.begin(module) for part in parts])
     trials = _Trials(problem, parts[0], sound[0], attempt)
-    highest = _AHEAD_HIGHEST if problem.ahead else HIGHEST
-    found = try_decades(trials.judge, highest=highest, near=problem.near)
+    found = try_decades(trials.judge, near=problem.near)
     for more, those in zip(parts[1:], sound[1:], strict=True):
         if any(those) and not problem.ahead:
             trials.judge_again(found, more, those)
