@@ -24,7 +24,10 @@ from sparseml.pytorch.optim.step_driver import Position, StepDriver
 from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
 from sparseml.pytorch.optim.summary import RunSummary, summarize
 from sparseml.pytorch.sparsification.modifier import PYTORCH_FRAMEWORK, Loggers, Modifier
-from sparseml.pytorch.sparsification.pruning.settings.overlap import require_own_parameters
+from sparseml.pytorch.sparsification.pruning.settings.overlap import (
+    require_masks_in,
+    require_own_parameters,
+)
 from sparseml.pytorch.sparsification.statistics import Judged, TunedAround
 
 _LOGGER = logging.getLogger(__name__)
@@ -164,7 +167,9 @@ class ScheduledModifierManager(BaseManager, Modifier):
 
         :return: where the steps start unless it is said otherwise: where a state loaded since the
             last driver has stopped, or else the epoch given to :meth:`initialize`
+        :raises RuntimeError: if this manager is initialised, with its masks in another model
         """
+        require_masks_in(driver.module, self.iter_modifiers())
         self._driver = weakref.ref(driver)
         stopped = self.position if self._resumes else None
         self._resumes = False
