@@ -130,7 +130,7 @@ class TestForwarding:
         for wrapped in (model, torch.nn.parallel.DataParallel(model)):
             manager.modify(wrapped, torch.optim.SGD(model.parameters(), 0.1), 2)
         other = torch.nn.Linear(3, 2)
-        with pytest.raises(RuntimeError, match="in another model than this Linear: finalize"):
+        with pytest.raises(RuntimeError, match="in another model than this Linear: finalize the"):
             manager.modify(other, torch.optim.SGD(other.parameters(), 0.1), 2)
         manager.finalize(model)
         manager.modify(other, torch.optim.SGD(other.parameters(), 0.1), 2)

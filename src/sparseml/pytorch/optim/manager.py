@@ -19,15 +19,13 @@ from sparseml.optim.manager import BaseManager, with_added
 from sparseml.optim.recipe import load_recipe
 from sparseml.optim.schedule import ONE_SHOT, epoch_of_step
 from sparseml.pytorch.optim import progress
+from sparseml.pytorch.optim.attaching import attaching, require_masks_in
 from sparseml.pytorch.optim.progress import Modifiers
 from sparseml.pytorch.optim.step_driver import Position, StepDriver
 from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
 from sparseml.pytorch.optim.summary import RunSummary, summarize
 from sparseml.pytorch.sparsification.modifier import PYTORCH_FRAMEWORK, Loggers, Modifier
-from sparseml.pytorch.sparsification.pruning.settings.overlap import (
-    require_masks_in,
-    require_own_parameters,
-)
+from sparseml.pytorch.sparsification.pruning.settings.overlap import require_own_parameters
 from sparseml.pytorch.sparsification.statistics import Judged, TunedAround
 
 _LOGGER = logging.getLogger(__name__)
@@ -112,15 +110,13 @@ class ScheduledModifierManager(BaseManager, Modifier):
         if kwargs.get("steps_per_epoch"):
             self.resolve_steps(kwargs["steps_per_epoch"])
         self._initialize_epoch = epoch
-        super().initialize(module, epoch, loggers)
-        try:
+        self.initialize_loggers(loggers)
+        with attaching(self.iter_modifiers(), module):
             for modifier in self.iter_modifiers():
                 if not modifier.initialized:
                     modifier.initialize(module, epoch, self._loggers, **kwargs)
             require_own_parameters(self.iter_modifiers())
-        except BaseException:
-            self._initialized = False
-            raise
+        self._initialized = True
 
     def initialize_loggers(self, loggers: Loggers) -> None:
         """Set where this manager and all of its modifiers log to."""
@@ -206,13 +202,14 @@ class ScheduledModifierManager(BaseManager, Modifier):
         keywords: dict[str, Any] = next(filter(None, named), {})
         tuned = TunedAround(module, asked, data, kwargs.get("grad_sampler"), keywords)
         self.initialize_loggers(loggers)
-        for group in self._groups():
-            for modifier in group:
-                if not modifier.initialized:
-                    modifier.initialize(module, epoch, self._loggers, **kwargs)
-            if finalize:
+        with attaching(self.iter_modifiers(), module):
+            for group in self._groups():
                 for modifier in group:
-                    modifier.finalize(module, **kwargs)
+                    if not modifier.initialized:
+                        modifier.initialize(module, epoch, self._loggers, **kwargs)
+                if finalize:
+                    for modifier in group:
+                        modifier.finalize(module, **kwargs)
         self._initialized = True
         if finalize:
             super().finalize(module)

@@ -1,4 +1,4 @@
-"""Modifiers that decide about the same parameters at the same time, or about another model's."""
+"""Modifiers that decide about the same parameters at the same time."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
-
-from torch.nn import Module
 
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.utils.text import few
@@ -64,17 +62,3 @@ def both_prune(one: Any, other: Any, names: Sequence[str], time: tuple[float, fl
         "that more goes than either asks for: leave each parameter to one of them, by params or "
         "exclude"
     )
-
-
-def require_masks_in(module: Module, modifiers: Iterable[Any]) -> None:
-    """Check that initialised modifiers have their masks in the model that is trained.
-
-    :raises RuntimeError: if all of them are in another one
-    """
-    sets = [one._masks for one in modifiers if isinstance(one, BasePruningModifier)]
-    masked = [id(param) for masks in sets if masks is not None for param in masks.params]
-    if masked and {id(param) for param in module.parameters()}.isdisjoint(masked):
-        raise RuntimeError(
-            f"the recipe's masks are in another model than this {type(module).__name__}: finalize "
-            "the manager first, or take a new one"
-        )
