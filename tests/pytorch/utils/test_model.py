@@ -117,6 +117,10 @@ def test_thinned_weights_load(tmp_path: Path) -> None:
     load_model(tmp_path / "m.pth", model, strict=True)
     assert _equal(model, small)
     assert model[0].out_features == 2
+    longer = nn.Sequential(*_net(), nn.Linear(2, 2))
+    with pytest.raises(RuntimeError, match=r"missing 3.bias, 3.weight"):
+        load_model(tmp_path / "m.pth", longer, strict=True)
+    assert longer[0].out_features == 4, "nothing is changed then"
 
 
 def test_meta_models_get_the_tensors(tmp_path: Path) -> None:

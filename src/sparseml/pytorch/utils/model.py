@@ -168,13 +168,14 @@ def load_model_state(
     fix_data_parallel: bool = True,
 ) -> Any:
     """Load a state dict into ``model`` as :func:`load_model` does with that of a file."""
-    thin_model_from_checkpoint(model, state)
     own = model.state_dict()
     if fix_data_parallel:
         state = _match_names(state, own)
     tolerated = {canonical_name(name) for name in ignore_error_tensors or ()}
     if strict:
-        _check_names(model, set(own), set(state), tolerated)
+        _check_names(model, set(own), set(state), tolerated)  # before anything is changed
+    thin_model_from_checkpoint(model, state)
+    own = model.state_dict()
     kept = {
         key: value
         for key, value in state.items()
