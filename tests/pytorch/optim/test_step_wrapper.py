@@ -130,10 +130,14 @@ class TestForwarding:
         for wrapped in (model, torch.nn.parallel.DataParallel(model)):
             manager.modify(wrapped, torch.optim.SGD(model.parameters(), 0.1), 2)
         other = torch.nn.Linear(3, 2)
-        with pytest.raises(RuntimeError, match="in another model than this Linear: finalize the"):
+        with pytest.raises(RuntimeError, match="in another model than this Linear: take a new"):
             manager.modify(other, torch.optim.SGD(other.parameters(), 0.1), 2)
         manager.finalize(model)
-        manager.modify(other, torch.optim.SGD(other.parameters(), 0.1), 2)
+        wrapper = manager.modify(other, torch.optim.SGD(other.parameters(), 0.1), 2)
+        wrapper.step()
+        manager.finalize(other)
+        with pytest.raises(RuntimeError, match="ConstantPruningModifier would not start again"):
+            manager.modify(model, torch.optim.SGD(model.parameters(), 0.1), 2)
 
 
 class TestCounting:

@@ -13,6 +13,7 @@ from typing import Any
 from torch.nn import Module
 
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
+from sparseml.utils.text import few
 
 
 @contextmanager
@@ -30,6 +31,19 @@ def attaching(modifiers: Iterable[Any], module: Module) -> Iterator[None]:
         raise
 
 
+def require_unused(modifiers: Iterable[Any]) -> None:
+    """Check that modifiers have not been through a training: they would not start again.
+
+    :raises RuntimeError: naming those that have
+    """
+    used = [type(one).__name__ for one in modifiers if getattr(one, "_started", None) is True]
+    if used:
+        raise RuntimeError(
+            f"{few(dict.fromkeys(used))} would not start again after a run that was finalized: "
+            "take a new manager, ScheduledModifierManager.from_yaml(str(manager))"
+        )
+
+
 def require_masks_in(module: Module, modifiers: Iterable[Any]) -> None:
     """Check that initialised modifiers have their masks in the model that is trained.
 
@@ -41,5 +55,5 @@ def require_masks_in(module: Module, modifiers: Iterable[Any]) -> None:
         if masks is not None and masks.params and own.isdisjoint(map(id, masks.params)):
             raise RuntimeError(
                 f"the masks of {type(one).__name__} are in another model than this "
-                f"{type(module).__name__}: finalize the manager first, or take a new one"
+                f"{type(module).__name__}: take a new manager for it"
             )

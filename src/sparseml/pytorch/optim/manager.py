@@ -19,7 +19,7 @@ from sparseml.optim.manager import BaseManager, with_added
 from sparseml.optim.recipe import load_recipe
 from sparseml.optim.schedule import ONE_SHOT, epoch_of_step
 from sparseml.pytorch.optim import progress
-from sparseml.pytorch.optim.attaching import attaching, require_masks_in
+from sparseml.pytorch.optim.attaching import attaching, require_masks_in, require_unused
 from sparseml.pytorch.optim.progress import Modifiers
 from sparseml.pytorch.optim.step_driver import Position, StepDriver
 from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
@@ -163,9 +163,12 @@ class ScheduledModifierManager(BaseManager, Modifier):
 
         :return: where the steps start unless it is said otherwise: where a state loaded since the
             last driver has stopped, or else the epoch given to :meth:`initialize`
-        :raises RuntimeError: if this manager is initialised, with its masks in another model
+        :raises RuntimeError: if this manager is initialised, with its masks in another model, or
+            was finalized after a training, as modifiers start but once
         """
         require_masks_in(driver.module, self.iter_modifiers())
+        if self.position is None:
+            require_unused(self.iter_modifiers())
         self._driver = weakref.ref(driver)
         stopped = self.position if self._resumes else None
         self._resumes = False

@@ -197,7 +197,8 @@ class StepDriver:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.manager.attach_driver(self)  # whose copy drives the copy of the manager
+        if self.manager._initialized:
+            self.manager.attach_driver(self)  # the copy drives the copy of the manager
 
     def _begin(
         self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
