@@ -167,7 +167,7 @@ class ScheduledModifierManager(BaseManager, Modifier):
             was finalized after a training, as modifiers start but once
         """
         require_masks_in(driver.module, self.iter_modifiers())
-        if self.position is None:
+        if not self._has_progress:  # of a run that goes on
             require_unused(self.iter_modifiers())
         self._driver = weakref.ref(driver)
         stopped = self.position if self._resumes else None
