@@ -8,9 +8,16 @@ import pytest
 import torch
 from torch import nn
 
+import sparseml
 from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.utils import CheckpointError
-from sparseml.run import masked_sparsity, masks_in_force, read_masks, write_masks
+from sparseml.run import (
+    mask_weights,
+    masked_sparsity,
+    masks_in_force,
+    read_masks,
+    write_masks,
+)
 
 RECIPE = """
 pruning_modifiers:
@@ -58,6 +65,15 @@ def test_masks_survive_the_file_in_one_bit_each(tmp_path: Path) -> None:
     read = read_masks(tmp_path / "masks.safetensors", torch.float32)
     assert all(torch.equal(read[name], mask.float()) for name, mask in masks.items())
     assert (tmp_path / "masks.safetensors").stat().st_size < 64 * 63 / 8 + 500
+
+
+def test_masks_of_tied_weights_go_by_any_name() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    mask_weights(model, {"1.weight": torch.eye(4)})
+    assert int(model[0].weight.count_nonzero()) == 4
+    recipe = RECIPE[: RECIPE.index("  - !", RECIPE.index("'0.weight'"))].replace("0.w", "1.w")
+    assert sparseml.prune(model, recipe=recipe).sparsities == {"1.weight": 0.75}
 
 
 def test_a_file_of_something_else(tmp_path: Path) -> None:

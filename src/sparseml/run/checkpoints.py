@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from sparseml.pytorch.optim.loading import load_checkpoint
+from sparseml.pytorch.utils.model import shapes_of
 from sparseml.pytorch.utils.saving.checkpoint import save_checkpoint
 from sparseml.pytorch.utils.saving.files import (
     CheckpointError,
@@ -199,7 +199,7 @@ class Checkpoints:
         parts = self._present()
         if not with_optimizer:
             parts = {key: parts[key] for key in parts if key not in ("optimizer", "scheduler")}
-        shapes = self._shapes()
+        shapes = shapes_of(self.model.state_dict())
         try:
             info = load_checkpoint(path, self.model, **parts, rng=False)
         except CheckpointError:
@@ -220,7 +220,7 @@ class Checkpoints:
             raise RunError(f"--resume {path} holds no state of: {few(lacking)}")
         before, model = _settings_in(extra), self.identity.values.get("model")
         # thinning changes shapes, too; then the model is built as it was
-        if before.get("model") != model and shapes != self._shapes():
+        if before.get("model") != model and shapes != shapes_of(self.model.state_dict()):
             raise RunError(
                 f"--resume {path} comes from --model {before.get('model')}, whose layers have "
                 f"other shapes than those of {model}"
@@ -237,9 +237,6 @@ class Checkpoints:
         if len(extra["rng"]) == self.where.count:
             set_rng_state(extra["rng"][self.where.rank])
         return int(info.epoch or 0), extra["progress"], begun and begun[self.where.rank]
-
-    def _shapes(self) -> dict[str, torch.Size]:
-        return {name: value.shape for name, value in self.model.state_dict().items()}
 
     def _present(self) -> dict[str, Any]:
         return {key: value for key, value in self.parts.items() if value is not None}

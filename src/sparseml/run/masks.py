@@ -135,7 +135,8 @@ def mask_weights(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     :raises RunError: naming the parameters that the model lacks, or that have another shape;
         nothing is changed then
     """
-    params = dict(unwrap_module(model).named_parameters())
+    # masks of tied weights may go by any of their names
+    params = dict(unwrap_module(model).named_parameters(remove_duplicate=False))
     lacking = [name for name in masks if name not in params]
     if lacking:
         raise RunError(f"{_FLAG}: the model has no parameter {few(lacking)}")

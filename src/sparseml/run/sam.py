@@ -45,6 +45,8 @@ class SharpnessAware:
         :param backward: computes gradients anew into ``.grad``, which it finds to be None
         """
         held = [param for param in params if param.grad is not None]
+        if not held:
+            return
         before = [param.detach().clone() for param in held]
         try:
             if self._perturb(held):

@@ -188,11 +188,23 @@ class TestInitialize:
         manager.initialize(model)
         assert first.loggers is second.loggers is manager.loggers
 
-    def test_failure_leaves_the_manager_uninitialised(self, model):
-        manager = ScheduledModifierManager([TrainableParamsModifier(["nothing"], False)])
+    @pytest.mark.parametrize("name", ["initialize", "apply"])
+    def test_failure_leaves_nothing_initialised(self, model, noting, name):
+        """Else the next try would leave out what the first one had begun."""
+        manager = ScheduledModifierManager(
+            {
+                "one": [noting("a"), TrainableParamsModifier(["bias"], False)],
+                "two": [noting("b"), TrainableParamsModifier(["other"], False)],
+            }
+        )
         with pytest.raises(RuntimeError, match="matches no parameter"):
-            manager.initialize(model)
+            getattr(manager, name)(model)
         assert not manager.initialized
+        assert not any(modifier.initialized for modifier in manager.iter_modifiers())
+        model.other = torch.nn.Parameter(torch.ones(1))
+        getattr(manager, name)(model)
+        again = [call for call in noting.names() if call[0] == "initialize"]
+        assert again == [("initialize", one) for one in "abab"]
 
     def test_finalize(self, model, noting):
         manager = ScheduledModifierManager([noting("a"), noting("b")])

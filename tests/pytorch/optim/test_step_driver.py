@@ -296,5 +296,5 @@ def test_processes_that_drive_other_recipes_are_told(in_two):
         dist.barrier()  # with the first process goes the store
         dist.destroy_process_group()
 
-    for ended in in_two(train, 40.0):
+    for ended in in_two(train, 120.0):
         assert ended.status == 0, ended.error

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sparseml.optim import BaseManager
 from sparseml.pytorch.optim import RecipeManagerStepWrapper, ScheduledModifierManager
 from sparseml.pytorch.sparsification import (
+    ConstantPruningModifier,
     EpochRangeModifier,
     LearningRateFunctionModifier,
     Modifier,
@@ -118,6 +119,25 @@ class TestForwarding:
         twin.step()
         assert (twin.wrapped_steps, wrapper.wrapped_steps) == (1, 0)
         assert wrapper.wrapped.calls == []
+        state = twin.wrapped_manager.state_dict()
+        again = copy.deepcopy(twin)
+        again.step()
+        again.wrapped_manager.load_state_dict(state)
+        assert (again.wrapped_steps, twin.wrapped_steps) == (1, 1)
+
+    def test_masks_of_another_model_are_refused(self, model):
+        manager = ScheduledModifierManager([ConstantPruningModifier("__ALL_PRUNABLE__")])
+        for wrapped in (model, torch.nn.parallel.DataParallel(model)):
+            manager.modify(wrapped, torch.optim.SGD(model.parameters(), 0.1), 2)
+        other = torch.nn.Linear(3, 2)
+        with pytest.raises(RuntimeError, match="in another model than this Linear: take a new"):
+            manager.modify(other, torch.optim.SGD(other.parameters(), 0.1), 2)
+        manager.finalize(model)
+        wrapper = manager.modify(other, torch.optim.SGD(other.parameters(), 0.1), 2)
+        wrapper.step()
+        manager.finalize(other)
+        with pytest.raises(RuntimeError, match="ConstantPruningModifier would not start again"):
+            manager.modify(model, torch.optim.SGD(model.parameters(), 0.1), 2)
 
 
 class TestCounting:

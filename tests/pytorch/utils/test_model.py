@@ -11,9 +11,11 @@ from sparseml.pytorch.optim import ScheduledModifierManager
 from sparseml.pytorch.utils import (
     CheckpointError,
     get_optim_learning_rate,
+    load_checkpoint,
     load_epoch,
     load_model,
     load_optimizer,
+    save_checkpoint,
     save_model,
     script_model,
     trace_model,
@@ -115,6 +117,10 @@ def test_thinned_weights_load(tmp_path: Path) -> None:
     load_model(tmp_path / "m.pth", model, strict=True)
     assert _equal(model, small)
     assert model[0].out_features == 2
+    longer = nn.Sequential(*_net(), nn.Linear(2, 2))
+    with pytest.raises(RuntimeError, match=r"missing 3.bias, 3.weight"):
+        load_model(tmp_path / "m.pth", longer, strict=True)
+    assert longer[0].out_features == 4, "nothing is changed then"
 
 
 def test_meta_models_get_the_tensors(tmp_path: Path) -> None:
@@ -123,6 +129,29 @@ def test_meta_models_get_the_tensors(tmp_path: Path) -> None:
     empty = _net().to("meta")
     load_model(tmp_path / "m.pth", empty, strict=True)
     assert _equal(model, empty)
+
+
+class WithExtra(nn.Linear):
+    """Keeps more in state dicts than tensors."""
+
+    def get_extra_state(self) -> Any:
+        return {"scale": 2}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.got = state
+
+
+def test_what_is_no_tensor_in_a_state_dict(tmp_path: Path) -> None:
+    model, path = nn.Sequential(WithExtra(3, 3)), tmp_path / "m.pth"
+    for save, load in ((save_model, load_model), (save_checkpoint, load_checkpoint)):
+        save(path, model)
+        loaded: Any = nn.Sequential(WithExtra(3, 3))
+        load(path, loaded)
+        assert loaded[0].got == {"scale": 2}
+    with pytest.raises(ValueError, match=r"holds tensors only, not 0\._extra_state: .*m.safe"):
+        save_model(tmp_path / "m.safetensors", model)
+    with pytest.raises(ValueError, match=r"on the meta device have no values to save: 0\.weight"):
+        save_model(path, _net().to("meta"))
 
 
 def test_the_stored_recipe_gives_the_structure(

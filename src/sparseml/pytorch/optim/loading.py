@@ -14,7 +14,12 @@ from sparseml.pytorch.optim.manager import ScheduledModifierManager
 from sparseml.pytorch.units.attributes import COUNTS, sizes_of
 from sparseml.pytorch.units.saved import restore_structure
 from sparseml.pytorch.utils.layer_kinds import OUTPUTS, tensor_axes
-from sparseml.pytorch.utils.model import CheckpointError, load_model_state, read_model_file
+from sparseml.pytorch.utils.model import (
+    CheckpointError,
+    load_model_state,
+    read_model_file,
+    shapes_of,
+)
 from sparseml.pytorch.utils.names import canonical_name, canonical_named_modules, unwrap_module
 from sparseml.pytorch.utils.saving.checkpoint import read_checkpoint, unpack_masks
 from sparseml.pytorch.utils.saving.rng import set_rng_state
@@ -124,7 +129,8 @@ def _restore(
 
     :raises CheckpointError: if it tells of another model's, or of none where heads have gone
     """
-    shapes = {canonical_name(key): list(one.shape) for key, one in content["state_dict"].items()}
+    held = shapes_of(content["state_dict"])
+    shapes = {canonical_name(key): list(shape) for key, shape in held.items()}
     structure = content.get("structure")
     if isinstance(structure, Mapping) and "attributes" in structure:
         try:

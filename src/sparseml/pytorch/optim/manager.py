@@ -19,6 +19,7 @@ from sparseml.optim.manager import BaseManager, with_added
 from sparseml.optim.recipe import load_recipe
 from sparseml.optim.schedule import ONE_SHOT, epoch_of_step
 from sparseml.pytorch.optim import progress
+from sparseml.pytorch.optim.attaching import attaching, require_masks_in, require_unused
 from sparseml.pytorch.optim.progress import Modifiers
 from sparseml.pytorch.optim.step_driver import Position, StepDriver
 from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
@@ -109,15 +110,13 @@ class ScheduledModifierManager(BaseManager, Modifier):
         if kwargs.get("steps_per_epoch"):
             self.resolve_steps(kwargs["steps_per_epoch"])
         self._initialize_epoch = epoch
-        super().initialize(module, epoch, loggers)
-        try:
+        self.initialize_loggers(loggers)
+        with attaching(self.iter_modifiers(), module):
             for modifier in self.iter_modifiers():
                 if not modifier.initialized:
                     modifier.initialize(module, epoch, self._loggers, **kwargs)
             require_own_parameters(self.iter_modifiers())
-        except BaseException:
-            self._initialized = False
-            raise
+        self._initialized = True
 
     def initialize_loggers(self, loggers: Loggers) -> None:
         """Set where this manager and all of its modifiers log to."""
@@ -164,7 +163,12 @@ class ScheduledModifierManager(BaseManager, Modifier):
 
         :return: where the steps start unless it is said otherwise: where a state loaded since the
             last driver has stopped, or else the epoch given to :meth:`initialize`
+        :raises RuntimeError: if this manager is initialised, with its masks in another model, or
+            was finalized after a training, as modifiers start but once
         """
+        require_masks_in(driver.module, self.iter_modifiers())
+        if not self._has_progress:  # of a run that goes on
+            require_unused(self.iter_modifiers())
         self._driver = weakref.ref(driver)
         stopped = self.position if self._resumes else None
         self._resumes = False
@@ -201,13 +205,14 @@ class ScheduledModifierManager(BaseManager, Modifier):
         keywords: dict[str, Any] = next(filter(None, named), {})
         tuned = TunedAround(module, asked, data, kwargs.get("grad_sampler"), keywords)
         self.initialize_loggers(loggers)
-        for group in self._groups():
-            for modifier in group:
-                if not modifier.initialized:
-                    modifier.initialize(module, epoch, self._loggers, **kwargs)
-            if finalize:
+        with attaching(self.iter_modifiers(), module):
+            for group in self._groups():
                 for modifier in group:
-                    modifier.finalize(module, **kwargs)
+                    if not modifier.initialized:
+                        modifier.initialize(module, epoch, self._loggers, **kwargs)
+                if finalize:
+                    for modifier in group:
+                        modifier.finalize(module, **kwargs)
         self._initialized = True
         if finalize:
             super().finalize(module)

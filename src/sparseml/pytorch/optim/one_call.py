@@ -13,7 +13,7 @@ from sparseml.pytorch.optim.new_recipe import METHODS, new_recipe
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_base import BasePruningModifier
 from sparseml.pytorch.sparsification.statistics import Judged, Pairs, TunedAround, loss_of_logits
 from sparseml.pytorch.utils.batch_streams import GradientBatches, make_grad_sampler
-from sparseml.pytorch.utils.params import distinct_params, parameter_count
+from sparseml.pytorch.utils.params import distinct_params, iter_layer_params, parameter_count
 from sparseml.pytorch.utils.tensors.stats import count_zeros, tensor_list_sparsity
 
 _SHOWN = 12  # tensors in the text of a summary
@@ -137,15 +137,16 @@ def _pruned(
     norms: Judged | None,
     before: int,
 ) -> Pruned:
-    params = {one.name: one.param.detach() for one in distinct_params(model)}
-    pruned = {name: params[name] for name in names if name in params}
-    total = sum(param.numel() for param in params.values())
+    named = {one.name: one.param.detach() for one in iter_layer_params(model)}
+    pruned = {name: named[name] for name in names if name in named}
+    params = [one.param.detach() for one in distinct_params(model)]
+    total = sum(param.numel() for param in params)
     removed = before - parameter_count(model)
     return Pruned(
         recipe,
         {name: tensor_list_sparsity([param]) for name, param in pruned.items()},
         tensor_list_sparsity(pruned.values()) if pruned else 0.0,
-        sum(map(count_zeros, params.values())) / max(total, 1),
+        sum(map(count_zeros, params)) / max(total, 1),
         notes,
         norms,
         removed / before if removed else 0.0,

@@ -195,6 +195,11 @@ class StepDriver:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_hooks": []}  # a copy is not in the midst of a step
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.manager._initialized:
+            self.manager.attach_driver(self)  # the copy drives the copy of the manager
+
     def _begin(
         self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:

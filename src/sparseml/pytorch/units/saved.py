@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sparseml.pytorch.units.attributes import constants_of, sizes_of
 from sparseml.pytorch.units.origins import attributes_of, origins_of, set_origins
 from sparseml.pytorch.units.slim_attention import SlimAttention, make_slim
-from sparseml.pytorch.utils.model import load_model_state, save_model
+from sparseml.pytorch.utils.model import load_model_state, save_model, shapes_of
 from sparseml.pytorch.utils.names import canonical_named_modules, unwrap_module
 from sparseml.pytorch.utils.saving.files import CheckpointError, files_of_index, read_safetensors
 from sparseml.pytorch.utils.thinning import take_shapes
@@ -40,7 +40,7 @@ def structure_of(model: nn.Module) -> dict[str, Any]:
     """
     model = unwrap_module(model, root=True)
     return {
-        "shapes": {name: list(tensor.shape) for name, tensor in model.state_dict().items()},
+        "shapes": {name: list(shape) for name, shape in shapes_of(model.state_dict()).items()},
         "attributes": attributes_of(model),
         "units": origins_of(model),
     }

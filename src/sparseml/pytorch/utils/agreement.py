@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -64,19 +65,20 @@ class Agreement:
         """
         if (store := _store()) is None:
             return
-        own, ranks = process_rank(), training_ranks(module)
-        together = bool(ranks)
+        own, everyone = process_rank(), range(world_size())
         with collective("asking what the others have been given"):
-            places = [one.place for one in _left_by(own, store) if one.place is not None]
-            place = sum(one >= 0 for one in places)
-            each = {
-                rank: self._values if rank == own else self._counterpart(
-                    _left_by(rank, store), place if together else None
-                )
-                for rank in ranks or range(world_size())
-            }  # fmt: skip
+            left = {rank: _left_by(rank, store) for rank in everyone}
+            alike = all(one.values == self._values for each in left.values() for one in each)
+            # where there is nothing to tell, it need not be looked for
+            ranks = list(everyone) if alike else training_ranks(module)
+            together = bool(ranks)
+            place = sum(one.place is not None and one.place >= 0 for one in left.pop(own))
+            each = {own: self._values}
+            for rank in ranks or everyone:
+                if rank != own:
+                    each[rank] = self._counterpart(left[rank], place if together else None)
             self._leave(place if together else -1, store)
-        told = difference([*each.values()], [*each])
+        told = difference([each[rank] for rank in sorted(each)], sorted(each))
         if told and together:
             raise RuntimeError(told)
         if told:
@@ -104,17 +106,31 @@ class Agreement:
 def training_ranks(module: Module) -> list[int]:
     """Return the ranks that torch lets train a model together; none where it does not.
 
-    :param module: itself, or what is in it or around it, may be a ``DistributedDataParallel``, or
-        its parameters may be sharded
+    :param module: itself, or what is in it or around it, may be a ``DistributedDataParallel`` or a
+        ``FullyShardedDataParallel``, or its parameters may be sharded
     """
     params = {id(param) for param in module.parameters()}
     if any(is_sharded(param) for param in module.parameters()):
         return list(range(world_size()))
-    around = [one for one in module.modules() if isinstance(one, DistributedDataParallel)]
+    kinds = _sharing_kinds()
+    around: list[Any] = [one for one in module.modules() if type(one) in kinds]
     if not around:  # then one is around the module, which knows nothing of that
-        kinds = (one for one in gc.get_objects() if issubclass(type(one), DistributedDataParallel))
-        around = [one for one in kinds if any(id(param) in params for param in one.parameters())]
+        every: list[Any] = [one for one in gc.get_objects() if type(one) in kinds]
+        around = [one for one in every if any(id(param) in params for param in one.parameters())]
     return dist.get_process_group_ranks(around[0].process_group) if around else []
+
+
+def _sharing_kinds() -> set[type]:
+    """Return the wrappers by which torch lets several ranks train a model, and their subclasses."""
+    # none is in use before its module was imported, which takes a while
+    sharded = sys.modules.get("torch.distributed.fsdp.fully_sharded_data_parallel")
+    found: set[type] = set()
+    left = [DistributedDataParallel, *([sharded.FullyShardedDataParallel] if sharded else [])]
+    while left:
+        kind = left.pop()
+        found.add(kind)
+        left += kind.__subclasses__()
+    return found
 
 
 def _left_by(rank: int, store: Any) -> list[_Left]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from torch.optim import Optimizer
 
 from sparseml.lazy import lazy_names
@@ -52,6 +52,11 @@ def tell_in_files(tell: Callable[[nn.Module], Mapping[str, Any]]) -> None:
     _told.append(tell)
 
 
+def shapes_of(state: Mapping[str, Any]) -> dict[str, Size]:
+    """Return the shapes of the tensors in a state dict; modules may have put in anything else."""
+    return {key: value.shape for key, value in state.items() if isinstance(value, Tensor)}
+
+
 def told_structure(model: nn.Module) -> dict[str, Any]:
     """Return what a file of a model holds of its structure beside the weights, under its key."""
     found = {key: value for tell in _told for key, value in tell(model).items()}
@@ -59,8 +64,13 @@ def told_structure(model: nn.Module) -> dict[str, Any]:
 
 
 def model_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return the model's state dict on the CPU, dtypes kept, without levels added by wrappers."""
+    """Return the model's state dict on the CPU, dtypes kept, without levels added by wrappers.
+
+    :raises ValueError: naming tensors on the meta device, which have no values
+    """
     state = unwrap_module(model).state_dict()
+    if empty := [key for key, one in state.items() if isinstance(one, Tensor) and one.is_meta]:
+        raise ValueError(f"tensors on the meta device have no values to save: {few(empty)}")
     return {
         strip_wrapper_levels(key): value.detach().cpu() if isinstance(value, Tensor) else value
         for key, value in state.items()
@@ -86,8 +96,9 @@ def save_model(
 
     :param recipe: text of the recipe that the model was made with, or its manager
     :param include_modifiers: also save the state of the manager that drives ``optimizer``
-    :raises ValueError: for a safetensors file with an optimizer or modifiers, which it cannot
-        hold, or for ``include_modifiers`` with an optimizer that no manager drives
+    :raises ValueError: for a safetensors file with an optimizer, modifiers or what else is no
+        tensor, which it cannot hold, for tensors on the meta device, and for ``include_modifiers``
+        with an optimizer that no manager drives
     """
     text, structure = None if recipe is None else str(recipe), told_structure(model)
     extras = {"recipe": text, "epoch": epoch, "arch_key": arch_key}
@@ -98,7 +109,10 @@ def save_model(
         # the header holds texts only
         header = {key: str(value) for key, value in extras.items()}
         header |= {key: json.dumps(value) for key, value in structure.items()}
-        write_safetensors(path, model_state(model), {"format": "pt", **header})
+        state = model_state(model)
+        if others := [key for key, value in state.items() if not isinstance(value, Tensor)]:
+            raise ValueError(f"a safetensors file holds tensors only, not {few(others)}: {path}")
+        write_safetensors(path, state, {"format": "pt", **header})
         return
     content: dict[str, Any] = {"state_dict": model_state(model), **extras, **structure}
     if optimizer is not None:
@@ -154,17 +168,19 @@ def load_model_state(
     fix_data_parallel: bool = True,
 ) -> Any:
     """Load a state dict into ``model`` as :func:`load_model` does with that of a file."""
-    thin_model_from_checkpoint(model, state)
     own = model.state_dict()
     if fix_data_parallel:
         state = _match_names(state, own)
     tolerated = {canonical_name(name) for name in ignore_error_tensors or ()}
     if strict:
-        _check_names(model, set(own), set(state), tolerated)
+        _check_names(model, set(own), set(state), tolerated)  # before anything is changed
+    thin_model_from_checkpoint(model, state)
+    own = model.state_dict()
     kept = {
         key: value
         for key, value in state.items()
-        if canonical_name(key) not in tolerated or (key in own and own[key].shape == value.shape)
+        if canonical_name(key) not in tolerated
+        or (key in own and shapes_of({key: own[key]}) == shapes_of({key: value}))
     }
     # copying onto the meta device would do nothing
     assign = any(isinstance(value, Tensor) and value.is_meta for value in own.values())

@@ -25,7 +25,8 @@ def thin_model_from_checkpoint(model: nn.Module, state_dict: Mapping[str, Tensor
 
     :param state_dict: tensors by name; levels added by wrappers do not matter
     """
-    shapes = {canonical_name(name): tensor.shape for name, tensor in state_dict.items()}
+    tensors = {name: one for name, one in state_dict.items() if isinstance(one, Tensor)}
+    shapes = {canonical_name(name): tensor.shape for name, tensor in tensors.items()}
     for name, layer in canonical_named_modules(model):
         if tensor_axes(layer) or isinstance(layer, nn.LayerNorm):
             _thin_layer(layer, canonical_name(name), shapes)

@@ -16,6 +16,7 @@ from sparseml.pytorch.optim import ScheduledModifierManager, ScheduledOptimizer,
 from sparseml.pytorch.optim.step_driver import Position
 from sparseml.pytorch.sparsification.distillation.teacher import needing_teacher
 from sparseml.pytorch.utils.logger import LoggerManager
+from sparseml.pytorch.utils.model import shapes_of
 from sparseml.pytorch.utils.optimizers import stepping_optimizers
 from sparseml.pytorch.utils.sparsification import ModuleSparsificationInfo
 from sparseml.transformers.checkpoints import STATE_NAME, read_state, write_state
@@ -131,9 +132,9 @@ class RecipeManagerTrainerInterface(_Trainer):
             fit_structure(self.model, managers, read_weights(checkpoint))
             return True
         if self.arch_manager is not None and self.model_state_path is not None:
-            before = _shapes(self.model)
+            before = shapes_of(self.model.state_dict())
             fit_structure(self.model, [self.arch_manager], read_weights(self.model_state_path))
-            if _shapes(self.model) != before:
+            if shapes_of(self.model.state_dict()) != before:
                 load_weights(self.model, self.model_state_path)
         if self.manager is not None and self.one_shot:
             self.manager.apply(self.model, loggers=self.logger_manager, **self._lent())
@@ -375,7 +376,3 @@ class RecipeManagerTrainerInterface(_Trainer):
                     f"this Trainer runs no recipe with {name.split('_')[1]}; SparseMLCallback in a "
                     "plain transformers.Trainer does with FSDP2"
                 )
-
-
-def _shapes(model: nn.Module) -> dict[str, Any]:
-    return {name: value.shape for name, value in model.state_dict().items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sparseml.lazy import lazy_names
 from sparseml.pytorch.functional.patterns import parse_pattern
-from sparseml.pytorch.sparsification.fields import declared_fields, new_field
+from sparseml.pytorch.sparsification.fields import declared_fields
 from sparseml.pytorch.sparsification.modifier import PyTorchModifierYAML
 from sparseml.pytorch.sparsification.pruning.methods.obs import OptimalBrainSurgeon
 from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
@@ -12,8 +12,6 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     GradualFields,
 )
 from sparseml.pytorch.sparsification.pruning.settings import fisher_fields
-from sparseml.pytorch.sparsification.pruning.settings.effort import effort_field
-from sparseml.pytorch.sparsification.pruning.settings.fields import as_optional_fraction
 
 # what was defined here in SparseML 1.x
 __getattr__, __dir__ = lazy_names(
@@ -49,21 +47,9 @@ class OBSPruningModifier(BaseGradualPruningModifier):
 
     :param mask_type: as of :class:`GMPruningModifier`. Units that do not lie in one block of the
         Fisher matrix cost what their parts in each block cost together
-    :param relative_damp: dampening relative to the mean diagonal of the Fisher matrix, in place of
-        ``damp``
-    :param layer_floor: with global_sparsity, every parameter keeps this share of what it would keep
-        if all were equally sparse, so that none is emptied; the weights that are pruned in all stay
-        as many
-    :param effort: ``fast``, ``balanced`` or ``best``: sets num_grads, fisher_samples, gradients_of,
-        fisher_block_size, num_recomputations, damp and layer_floor, whatever is said of them beside
     :raises ValueError: for a field out of its range
     """
 
-    max_sparsity_per_param: float | None = None
-    min_sparsity_per_param: float | None = None
-    relative_damp: float | None = new_field(fisher_fields.as_relative_damp, default=None)
-    layer_floor: float | None = new_field(as_optional_fraction, default=None)
-    effort: str | None = effort_field()
     _order_dependence = ""
 
     def _set_up(self) -> None:

@@ -78,11 +78,12 @@ def attached(modifier: Any, module: Module, kwargs: dict[str, Any]) -> Iterator[
     if modifier.initialized:
         yield
         return
-    modifier.initialize(module, **kwargs)
     try:
+        modifier.initialize(module, **kwargs)
         yield
     finally:
-        modifier.finalize(module)
+        if modifier.initialized:
+            modifier.finalize(module)
 
 
 @contextlib.contextmanager

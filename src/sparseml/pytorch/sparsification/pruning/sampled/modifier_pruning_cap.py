@@ -13,8 +13,7 @@ from sparseml.pytorch.sparsification.pruning.modifier_pruning_gradual import (
     GradualFields,
 )
 from sparseml.pytorch.sparsification.pruning.settings import fisher_fields
-from sparseml.pytorch.sparsification.pruning.settings.effort import effort_field
-from sparseml.pytorch.sparsification.pruning.settings.fields import as_count, as_optional_fraction
+from sparseml.pytorch.sparsification.pruning.settings.fields import as_count
 
 __all__ = ["CAPruningModifier"]
 
@@ -52,27 +51,12 @@ class CAPruningModifier(BaseGradualPruningModifier):
     :param blocks_in_parallel: accepted from recipes of the CAP release; nothing depends on it
     :param traces_backup_dir: a folder for inverse Fisher matrices that ``fisher_memory`` has no
         room for. With ``global_sparsity`` they are estimated twice without it
-    :param max_sparsity_per_param: with global_sparsity, no parameter gets sparser than this
-    :param min_sparsity_per_param: with global_sparsity, at the end no parameter is denser than
-        ``1 - min_sparsity_per_param``
-    :param relative_damp: dampening relative to the mean diagonal of the Fisher matrix, in place of
-        ``damp``
-    :param layer_floor: with global_sparsity, every parameter keeps this share of what it would keep
-        if all were equally sparse, so that none is emptied; the weights that are pruned in all stay
-        as many
-    :param effort: ``fast``, ``balanced`` or ``best``: sets num_grads, fisher_samples, gradients_of,
-        fisher_block_size, num_recomputations, damp and layer_floor, whatever is said of them beside
     """
 
     fisher_block_size: int = field(as_count, default=50)
     weight_update: str = new_field(fisher_fields.as_weight_update, default="joint")
     blocks_in_parallel: int = field(_as_int, default=-1)
     traces_backup_dir: str | None = field(fisher_fields.as_optional_text, default=None)
-    max_sparsity_per_param: float | None = None
-    min_sparsity_per_param: float | None = None
-    relative_damp: float | None = new_field(fisher_fields.as_relative_damp, default=None)
-    layer_floor: float | None = new_field(as_optional_fraction, default=None)
-    effort: str | None = effort_field()
     _order_dependence = ""
 
     def _set_up(self) -> None:

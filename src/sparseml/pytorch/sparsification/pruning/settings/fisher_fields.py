@@ -21,9 +21,11 @@ from sparseml.pytorch.sparsification.fields import (
 )
 from sparseml.pytorch.sparsification.pruning.methods.fisher_passes import FisherSettings
 from sparseml.pytorch.sparsification.pruning.methods.obs import BlockRule
+from sparseml.pytorch.sparsification.pruning.settings.effort import effort_field
 from sparseml.pytorch.sparsification.pruning.settings.fields import (
     MaskType,
     as_count,
+    as_optional_fraction,
     as_optional_keywords,
     optional,
 )
@@ -142,6 +144,13 @@ class FisherFields:
         signs, which takes no labels (``damp: auto`` does). Better in one shot where the network
         fits its training data, as gradients of the loss vanish there; ``damp`` is another number
         for it: give ``auto``, or ``relative_damp``
+    :param relative_damp: dampening relative to the mean diagonal of the Fisher matrix, in place of
+        ``damp``
+    :param layer_floor: with global_sparsity, every parameter keeps this share of what it would keep
+        if all were equally sparse, so that none is emptied; the weights that are pruned in all stay
+        as many
+    :param effort: ``fast``, ``balanced`` or ``best``: sets num_grads, fisher_samples, gradients_of,
+        fisher_block_size, num_recomputations, damp and layer_floor, whatever is said of them beside
     :param update: another name for ``weight_update``
     """
 
@@ -161,3 +170,8 @@ class FisherFields:
     fisher_dtype: str = new_field(as_fisher_dtype, default="float32")
     input_prior: float = new_field(plainly(between(0.0)), default=0.0)
     gradients_of: str = new_field(as_gradients_of, default="loss")
+    max_sparsity_per_param: float | None = None
+    min_sparsity_per_param: float | None = None
+    relative_damp: float | None = new_field(as_relative_damp, default=None)
+    layer_floor: float | None = new_field(as_optional_fraction, default=None)
+    effort: str | None = effort_field()
