@@ -157,6 +157,9 @@ def stored_runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[Stored
     wandb.teardown()  # it reads the environment once
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    # it takes seconds to import what would start runs on other machines
+    run = "wandb.sdk.wandb_run.Run._detect_and_apply_job_inputs"
+    monkeypatch.setattr(run, lambda run: None, raising=False)
 
     def read(folder: Path) -> list[StoredRun]:
         wandb.teardown()  # only then all is sure to be on the disk
