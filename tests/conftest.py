@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import gc
 import importlib.util
 import inspect
@@ -11,6 +12,7 @@ import logging
 import os
 import struct
 import sys
+import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -204,3 +206,30 @@ def _records(data: bytes) -> Iterator[Any]:
         if kind in (1, 4):  # whole, or the last part
             yield wandb_internal_pb2.Record.FromString(parts)
             parts = b""
+
+
+@pytest.fixture(scope="session")
+def quick_hydra() -> Iterator[None]:
+    """Let Hydra read each flag of fairseq once, and keep its sources: a third of a training here.
+
+    It would parse hundreds of them anew for each, by a grammar, and copy all sources of settings.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is old in it
+        pytest.importorskip("hydra")
+        from hydra._internal.config_repository import CachingConfigRepository
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+    parse, known = OverridesParser.parse_rule, {}
+
+    def parse_once(self: Any, text: str, rule: str) -> Any:
+        if (text, rule) not in known:
+            known[text, rule] = parse(self, text, rule)
+        return copy.copy(known[text, rule])
+
+    def keep(self: Any, delegate: Any) -> None:
+        self.delegate, self.cache = delegate, {}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OverridesParser, "parse_rule", parse_once)
+        patch.setattr(CachingConfigRepository, "__init__", keep)
+        yield
