@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -206,6 +206,36 @@ def _records(data: bytes) -> Iterator[Any]:
         if kind in (1, 4):  # whole, or the last part
             yield wandb_internal_pb2.Record.FromString(parts)
             parts = b""
+
+
+class Called(NamedTuple):
+    """What a run did."""
+
+    status: int
+    out: str
+    error: str
+
+
+@pytest.fixture
+def call_run(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> Callable[..., Called]:
+    """Call a run in this process, for a glue; its results go to ``out/run``.
+
+    It must succeed unless it ``fails``.
+    """
+    flags = ["--output", "out", "--experiment", "run", "--device", "cpu", "--no-report"]
+
+    def called(run: Any, glue: Any, *given: Any, fails: bool = False, threads: int = 1) -> Called:
+        caplog.set_level(logging.INFO)
+        argv = [*flags, "--threads", threads, *given]
+        status = run(list(map(str, argv)), glue, "sparseml")
+        out, error = capsys.readouterr()
+        done = Called(status, out, error + caplog.text)
+        assert (status != 0) == fails, done.out + done.error
+        return done
+
+    return called
 
 
 @pytest.fixture(scope="session")
