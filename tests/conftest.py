@@ -1,33 +1,20 @@
-"""What tests share: the package's files and imports, runs of W&B, two processes of one run."""
+"""What tests share: the package's files and imports, runs of W&B, processes (``processes.py``)."""
 
 from __future__ import annotations
 
 import ast
-import atexit
-import faulthandler
+import copy
 import gc
-import importlib
+import importlib.util
 import inspect
 import json
 import logging
 import os
-import random
-import runpy
-import signal
-import socket
 import struct
-import subprocess
 import sys
-import threading
-import time
-import traceback
-import types
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing.context import ForkProcess, SpawnProcess
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +27,17 @@ import sparseml
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(sparseml.__file__).parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take in the fixtures of ``processes.py``, by its place: no folder here is to be imported."""
+    spec = importlib.util.spec_from_file_location(
+        "processes", Path(__file__).with_name("processes.py")
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config.pluginmanager.register(module, "processes")
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,23 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+    if "torch" in sys.modules:
+        _do_not_wait_for_times_to_settle()
+
+
+def _do_not_wait_for_times_to_settle() -> None:
+    """Let models be timed for as many rounds as are asked for, and no further three seconds.
+
+    Nearly every run ends by timing its models; how that goes on has tests that give all arguments.
+    """
+    from sparseml.report import measure_latency
+
+    named = inspect.signature(measure_latency).parameters.values()
+    measure_latency.__defaults__ = tuple(
+        0.0 if one.name == "seconds" else one.default
+        for one in named
+        if one.default is not one.empty
+    )
 
 
 @pytest.hookimpl(wrapper=True)
@@ -144,6 +159,9 @@ def stored_runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[Stored
     wandb.teardown()  # it reads the environment once
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    # it takes seconds to import what would start runs on other machines
+    run = "wandb.sdk.wandb_run.Run._detect_and_apply_job_inputs"
+    monkeypatch.setattr(run, lambda run: None, raising=False)
 
     def read(folder: Path) -> list[StoredRun]:
         wandb.teardown()  # only then all is sure to be on the disk
@@ -190,234 +208,58 @@ def _records(data: bytes) -> Iterator[Any]:
             parts = b""
 
 
-class Ended(NamedTuple):
-    """How a process ended: its status, minus the signal that killed it, and its stderr."""
+class Called(NamedTuple):
+    """What a run did."""
 
     status: int
+    out: str
     error: str
 
 
 @pytest.fixture
-def in_two(tmp_path: Path) -> Callable[..., list[Ended]]:
-    """Let two processes of one run, forked from this one, do some work, which is given its rank.
+def call_run(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> Callable[..., Called]:
+    """Call a run in this process, for a glue; its results go to ``out/run``.
 
-    A process that has not ended after some seconds is killed.
+    It must succeed unless it ``fails``.
     """
+    flags = ["--output", "out", "--experiment", "run", "--device", "cpu", "--no-report"]
 
-    def run(work: Callable[[int], object], seconds: float = 100.0) -> list[Ended]:
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
-        told = [tmp_path / f"stderr of rank {rank}" for rank in range(2)]
-        children = [_forked(rank, port, work, file) for rank, file in enumerate(told)]
-        ended, end = [], time.monotonic() + seconds
-        for child, file in zip(children, told, strict=True):
-            found, code = os.waitpid(child, os.WNOHANG)
-            while not found:
-                time.sleep(0.02)
-                if time.monotonic() > end:
-                    os.kill(child, signal.SIGKILL)
-                found, code = os.waitpid(child, os.WNOHANG)
-            ended.append(Ended(os.waitstatus_to_exitcode(code), file.read_text()))
-        return ended
+    def called(run: Any, glue: Any, *given: Any, fails: bool = False, threads: int = 1) -> Called:
+        caplog.set_level(logging.INFO)
+        argv = [*flags, "--threads", threads, *given]
+        status = run(list(map(str, argv)), glue, "sparseml")
+        out, error = capsys.readouterr()
+        done = Called(status, out, error + caplog.text)
+        assert (status != 0) == fails, done.out + done.error
+        return done
 
-    if not hasattr(os, "fork"):
-        pytest.skip("a system that cannot fork")
-    return run
-
-
-def _forked(rank: int, port: int, work: Callable[[int], object], told: Path) -> int:
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        sys.stderr = told.open("w", buffering=1)
-        os.dup2(sys.stderr.fileno(), 2)
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2}
-        place |= {"RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2}
-        os.environ.update({name: str(value) for name, value in place.items()})
-        work(rank)
-        status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-
-
-class WarmProcess(subprocess.Popen[Any]):
-    """A process of Python that is forked from this one: what is imported here is there at once.
-
-    It has its own output, folder, environment, arguments, handlers of signals, random numbers and
-    ``__main__``. Unlike a new one it has this one's seed of hashes and open files, and what modules
-    read of the environment as they were imported; so tests of how a process starts, or of orders
-    of sets, start new ones. Other programs are started as ever, as is all where there is a GPU.
-    """
-
-    def _execute_child(self, args: Any, *given: Any) -> None:
-        start = super()._execute_child  # type: ignore[misc]
-        names = list(inspect.signature(start).parameters)[1:]
-        told = dict(zip(names, given, strict=True))
-        words = [] if isinstance(args, (str, bytes)) else [os.fspath(word) for word in args]
-        unusual = any(told.get(name) for name in ("preexec_fn", "pass_fds"))
-        if not _is_python(words) or unusual or _gpus():
-            start(args, *given)
-            return
-        ends = [told[name] for name in ("p2cwrite", "c2pread", "errread")]
-        streams = [told[name] for name in ("p2cread", "c2pwrite", "errwrite")]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # newer Pythons do, where there are threads
-            self.pid = os.fork()
-        if not self.pid:
-            _as_new(words, streams, ends, told)
-        self._child_created = True
-        self._close_pipe_fds(  # type: ignore[attr-defined]
-            *(told[name] for name in ("p2cread", "p2cwrite", "c2pread", "c2pwrite")),
-            told["errread"], told["errwrite"],
-        )  # fmt: skip
-
-
-def _gpus() -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and torch.cuda.is_available()  # it cannot be used in a fork
-
-
-def _is_python(words: list[str]) -> bool:
-    if not words or words[0] == sys.executable:
-        return bool(words)
-    script = Path(words[0])
-    return script.parent == Path(sys.executable).parent and script.read_bytes()[:2] == b"#!"
-
-
-def _as_new(words: list[str], streams: list[int], ends: list[int], told: dict[str, Any]) -> None:
-    """Be a new process, from its first line to its end."""
-    status = 1
-    try:
-        atexit._clear()
-        faulthandler.disable()
-        gc.freeze()
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if told["start_new_session"]:
-            os.setsid()
-        for place, stream in enumerate(streams):
-            if stream != -1:
-                os.dup2(stream, place)
-        for end in ends:
-            if end != -1:
-                os.close(end)
-        os.chdir(told["cwd"] or ".")
-        if told["env"] is not None:
-            os.environ.clear()
-            os.environ.update(told["env"])
-        _forget()
-        status = _status_of(words[1:] if words[0] == sys.executable else words)
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-    finally:
-        os._exit(status)
-
-
-def _forget() -> None:
-    """Leave behind what this process would have inherited, but for the imported modules."""
-    encoding = os.environ.get("PYTHONIOENCODING", "utf-8")
-    sys.stdin = sys.__stdin__ = os.fdopen(0, encoding=encoding, closefd=False)
-    sys.stdout = sys.__stdout__ = os.fdopen(1, "w", encoding=encoding, closefd=False)
-    told = os.fdopen(2, "w", 1, encoding, "backslashreplace", closefd=False)
-    sys.stderr = sys.__stderr__ = told
-    sys.path[:0] = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
-    warnings.resetwarnings()
-    warnings.simplefilter("ignore")
-    logging.root.handlers.clear()
-    for name in (None, "sparseml", "__main__"):
-        logging.getLogger(name).setLevel(logging.NOTSET if name else logging.WARNING)
-    random.seed()
-    if torch := sys.modules.get("torch"):
-        torch.seed()
-    if numpy := sys.modules.get("numpy"):
-        numpy.random.seed()
-    handler = "torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler"
-    if elastic := sys.modules.get(handler):
-        elastic.Popen = subprocess.Popen
-    if pools := sys.modules.get("concurrent.futures.thread"):
-        pools._threads_queues.clear()
-    if state := sys.modules.get("accelerate.state"):
-        for kind in (state.PartialState, state.AcceleratorState, state.GradientState):
-            kind._shared_state.clear()
-
-
-def _status_of(words: list[str]) -> int:
-    """Run what follows ``python`` on the command line and return how it ended."""
-    while words[0] in ("-u", "-W"):
-        if words[0] == "-W":
-            warnings.simplefilter(words.pop(1))  # type: ignore[arg-type]
-        else:
-            sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
-        words = words[1:]
-    status: object = 0
-    try:
-        if words[0] == "-c":
-            sys.argv, sys.path[:0] = ["-c", *words[2:]], [""]
-            main = sys.modules["__main__"] = types.ModuleType("__main__")
-            exec(compile(words[1], "<string>", "exec"), vars(main))  # noqa: S102
-        elif words[0] == "-m":
-            sys.argv, sys.path[:0] = ["-m", *words[2:]], [os.getcwd()]
-            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-        else:
-            sys.argv, sys.path[:0] = list(words), [str(Path(words[0]).resolve().parent)]
-            runpy.run_path(words[0], run_name="__main__")
-    except SystemExit as end:
-        status = end.code
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    if not isinstance(status, (int, type(None))):
-        print(status, file=sys.stderr)
-        status = 1
-    with suppress(AssertionError):  # forked by a thread that is not the main one
-        threading._shutdown()  # type: ignore[attr-defined]
-    if util := sys.modules.get("multiprocessing.util"):
-        util._exit_function()
-    atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-    except OSError:
-        status = status or 120
-    return int(status or 0)
-
-
-def _instead_of_spawning(process: Any) -> Any:
-    ForkingPickler.dumps((process._target, process._args, process._kwargs))  # as a new one needs
-    return ForkProcess._Popen(process)  # type: ignore[attr-defined]
-
-
-@contextmanager
-def _warm() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        if hasattr(os, "fork"):
-            patch.setattr(subprocess, "Popen", WarmProcess)
-            patch.setattr(SpawnProcess, "_Popen", staticmethod(_instead_of_spawning))
-            if "torch" in sys.modules:
-                importlib.import_module("torch._dynamo")  # the first optimizer does
-        yield
-
-
-@pytest.fixture
-def warm() -> Iterator[None]:
-    """Fork processes of Python from this one, in a test that is not about how they start.
-
-    Ten seconds of imports are saved for each.
-    """
-    with _warm():
-        yield
+    return called
 
 
 @pytest.fixture(scope="session")
-def warmly() -> Callable[[], AbstractContextManager[None]]:
-    """Give :func:`warm` for a part of a test, or for a fixture."""
-    return _warm
+def quick_hydra() -> Iterator[None]:
+    """Let Hydra read each flag of fairseq once, and keep its sources: a third of a training here.
+
+    It would parse hundreds of them anew for each, by a grammar, and copy all sources of settings.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is old in it
+        pytest.importorskip("hydra")
+        from hydra._internal.config_repository import CachingConfigRepository
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+    parse, known = OverridesParser.parse_rule, {}
+
+    def parse_once(self: Any, text: str, rule: str) -> Any:
+        if (text, rule) not in known:
+            known[text, rule] = parse(self, text, rule)
+        return copy.copy(known[text, rule])
+
+    def keep(self: Any, delegate: Any) -> None:
+        self.delegate, self.cache = delegate, {}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OverridesParser, "parse_rule", parse_once)
+        patch.setattr(CachingConfigRepository, "__init__", keep)
+        yield

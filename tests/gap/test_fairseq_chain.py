@@ -16,7 +16,7 @@ from sparseml.gap.child import read_weights
 from sparseml.run.masks import read_masks
 
 pytest.importorskip("fairseq")
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm", "quick_hydra")]
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (

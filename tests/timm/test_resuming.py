@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,21 @@ class Same(Small):
 
 
 @pytest.fixture
-def stopped(flags: list[Any], call: Any, workplace: Path) -> list[Any]:
-    """Flags of a run that was stopped after two epochs of four."""
+def stopped(
+    flags: list[Any], call: Any, workplace: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[Any]:
+    """Flags of a run that was stopped after two epochs of four; it is trained once, and copied."""
     with (workplace / "own_code.py").open("a") as file:
         file.write(OTHER_MODELS)
     more = ["--sparseml-recipe", "gradual.yaml", "-b", 8, "--lr", 0.1, "--warmup-epochs", 0]
     given = [*flags, *more, "--epochs", 4]
-    call(SCRIPT, *given, "--checkpoint-freq", 2)
-    folder = workplace / "out/run/checkpoints"
-    (folder / "small_epoch=1.pth").replace(folder / "small_last.pth")
+    kept = tmp_path_factory.getbasetemp() / "stopped"
+    if not kept.exists():
+        call(SCRIPT, *given, "--checkpoint-freq", 2)
+        folder = workplace / "out/run/checkpoints"
+        (folder / "small_epoch=1.pth").replace(folder / "small_last.pth")
+        shutil.copytree("out", kept)
+    shutil.copytree(kept, "out", dirs_exist_ok=True)
     return [*given, "--resume", "out/run"]
 
 

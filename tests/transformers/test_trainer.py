@@ -516,16 +516,15 @@ class TestResuming:
     ) -> None:
         recipe, teacher = self.RECIPES[name]
 
-        def run(folder: str) -> Trainer:
-            args = arguments(
-                tmp_path / folder, save_strategy="steps", save_steps=1, lr_scheduler_type="linear"
-            )
+        def run(folder: str, saved: str) -> Trainer:
+            more = {"save_strategy": saved, "save_steps": step, "lr_scheduler_type": "linear"}
+            args = arguments(tmp_path / folder, **more)
             taught = bert(seed=1, hidden_size=16) if teacher == "wide" else teacher
             return trainer(tmp_path, recipe, args=args, teacher=taught)
 
-        whole = run("a")
+        whole = run("a", "steps")
         whole.train()
-        rest = run("b")
+        rest = run("b", "no")
         found = rest.train(resume_from_checkpoint=str(tmp_path / "a" / f"checkpoint-{step}"))
         assert found.global_step == 10
         assert same(rest.model, whole.model)

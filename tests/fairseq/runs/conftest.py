@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -150,32 +150,12 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-class Called(NamedTuple):
-    """What a run did."""
-
-    status: int
-    out: str
-    error: str
-
-
-Call = Callable[..., Called]
-
-
 @pytest.fixture
-def call(
-    workplace: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> Call:
+def call(workplace: Path, call_run: Callable[..., Any]) -> Callable[..., Any]:
     """Call a run of one shot; its results go to ``out/run``."""
-    flags = ["--output", "out", "--experiment", "run", "--device", "cpu", "--no-report"]
 
-    def called(*given: Any, fails: bool = False, run: Any = prune) -> Called:
-        caplog.set_level(logging.INFO)
-        argv = [*flags, "--threads", "1", "--latency-rounds", "0", *map(str, given)]
-        status = run(argv, GLUE, "sparseml")
-        out, error = capsys.readouterr()
-        done = Called(status, out, error + caplog.text)
-        assert (status != 0) == fails, done.out + done.error
-        return done
+    def called(*given: Any, fails: bool = False, run: Any = prune) -> Any:
+        return call_run(run, GLUE, "--latency-rounds", 0, *given, fails=fails)
 
     return called
 

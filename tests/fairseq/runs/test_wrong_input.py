@@ -20,9 +20,10 @@ from sparseml.run import train
 Paths = dict[str, Path]
 
 
-@pytest.fixture
-def files(workplace: Path, corpora: Paths, checkpoints: Paths) -> dict[str, Any]:
-    """Name → checkpoint that cannot be pruned, or folder that has no corpus for it."""
+@pytest.fixture(scope="module")
+def spoilt(corpora: Paths, checkpoints: Paths, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of checkpoints that cannot be pruned, and of corpora that are none."""
+    folder = tmp_path_factory.mktemp("spoilt")
     with fairseq_files():
         good = torch.load(checkpoints["pairs"], weights_only=True)
     saved = {
@@ -34,20 +35,27 @@ def files(workplace: Path, corpora: Paths, checkpoints: Paths) -> dict[str, Any]
         "shapes": {**good, "model": {**good["model"], "encoder.layers.0.fc1.bias": torch.ones(3)}},
     }
     for name, content in saved.items():
-        torch.save(content, workplace / f"{name}.pt")
+        torch.save(content, folder / f"{name}.pt")
     whole = checkpoints["pairs"].read_bytes()
-    (workplace / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    (folder / "cut.pt").write_bytes(whole[: len(whole) // 2])
     flipped = bytearray(whole)  # which torch reads without a word
     flipped[whole.index(good["model"]["encoder.layers.0.fc1.weight"].numpy().tobytes())] ^= 4
-    (workplace / "flipped.pt").write_bytes(flipped)
-    (workplace / "empty.pt").touch()
-    (workplace / "prose.pt").write_text("not a checkpoint\n")
-    (workplace / "empty").mkdir()
-    shutil.copytree(corpora["pairs"], workplace / "no_train")
-    for file in (workplace / "no_train").glob("train*"):
+    (folder / "flipped.pt").write_bytes(flipped)
+    (folder / "empty.pt").touch()
+    (folder / "prose.pt").write_text("not a checkpoint\n")
+    (folder / "empty").mkdir()
+    shutil.copytree(corpora["pairs"], folder / "no_train")
+    for file in (folder / "no_train").glob("train*"):
         file.unlink()
-    shutil.copytree(corpora["pairs"], workplace / "damaged")
-    (workplace / "damaged/valid.src-tgt.src.idx").write_bytes(b"nothing")
+    shutil.copytree(corpora["pairs"], folder / "damaged")
+    (folder / "damaged/valid.src-tgt.src.idx").write_bytes(b"nothing")
+    return folder
+
+
+@pytest.fixture
+def files(workplace: Path, spoilt: Path, corpora: Paths, checkpoints: Paths) -> dict[str, Any]:
+    """Name → good checkpoint or corpus; those that are not lie in the folder to work in."""
+    shutil.copytree(spoilt, workplace, dirs_exist_ok=True)
     return {
         "folder": checkpoints["pairs"].parent,
         "good": checkpoints["pairs"],

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import logging
 import random
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -106,32 +105,12 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-class Called(NamedTuple):
-    """What a run did."""
-
-    status: int
-    out: str
-    error: str
-
-
-Call = Callable[..., Called]
-
-
 @pytest.fixture
-def call(
-    workplace: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> Call:
+def call(workplace: Path, call_run: Callable[..., Any]) -> Callable[..., Any]:
     """Call a run, by default that of one shot; its results go to ``out/run``."""
-    flags = ["--output", "out", "--experiment", "run", "--device", "cpu", "--no-report"]
 
-    def called(*given: Any, fails: bool = False, run: Any = prune, threads: int = 1) -> Called:
-        caplog.set_level(logging.INFO)
-        more = [] if run is train else ["--latency-rounds", "0"]
-        argv = [*flags, "--threads", str(threads), *more, *map(str, given)]
-        status = run(argv, GLUE, "sparseml")
-        out, error = capsys.readouterr()
-        done = Called(status, out, error + caplog.text)
-        assert (status != 0) == fails, done.out + done.error
-        return done
+    def called(*given: Any, fails: bool = False, run: Any = prune, threads: int = 1) -> Any:
+        more = [] if run is train else ["--latency-rounds", 0]
+        return call_run(run, GLUE, *more, *given, fails=fails, threads=threads)
 
     return called

@@ -83,6 +83,7 @@ def test_sharded_parameters_get_the_masks_of_one_process(ranks, kind):
         assert torch.equal(one == 0, value == 0)
 
 
+@pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("how", ["killed", "stuck"])
 def test_one_that_fails_does_not_leave_the_others_waiting(tmp_path, how):
     survivor, failing = start(tmp_path, how)

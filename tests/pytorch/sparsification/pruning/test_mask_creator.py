@@ -169,6 +169,7 @@ def test_unknown_mask_types_name_the_nearest():
     "pattern",
     [
         Unstructured(), FOUR_BLOCK, Runs(2), RowMajorBlock(2, 2, "l2"), Block(2, 2), FILTER,
+        NM(2, 4), NM(1, 8),
         Together(Slice(0, "l2"), ((0, 2),)), Together(Slice(1)),
         Units(((Member(0, 0, torch.arange(8)), Member(1, 1, torch.arange(8))),)),
     ],

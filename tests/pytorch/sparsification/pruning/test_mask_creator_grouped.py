@@ -42,12 +42,6 @@ def test_a_1x4_block_equals_four_blocks(shape):
         assert torch.equal(four, one_mask(BlockMaskCreator([1, 4]), scores, sparsity))
 
 
-def test_four_blocks_of_linear_layers_are_1x4_rectangles():
-    scores = torch.randn(8, 16)
-    mask = one_mask(FourBlockMaskCreator(), scores, 0.5)
-    assert torch.equal(mask, pattern_mask(scores, Block(1, 4), 0.5).float())
-
-
 def test_the_last_run_may_be_shorter():
     scores = torch.tensor([[5.0, 5, 5, 5, 1, 2], [1, 1, 1, 1, 9, 9]])
     assert one_mask(FourBlockMaskCreator(), scores, 0.5).tolist() == [

@@ -232,15 +232,6 @@ def test_every_group_of_inputs_keeps_n_of_m(kind, keep, group):
     assert (groups == keep).all()
 
 
-def test_below_the_full_sparsity_some_groups_stay_dense():
-    net, _ = of_layers([(20, 8)])
-    run = Training(net, SnipMomentumPruningModifier(**fields(final_sparsity=0.4, mask_type="2:4")))
-    for _ in range(7):
-        run.step([torch.rand(20, 8).double()])
-    counts = (net[0].weight != 0).unflatten(1, (-1, 4)).sum(2)
-    assert int((counts == 2).sum()) == 32 and int((counts == 4).sum()) == 8
-
-
 @pytest.mark.parametrize(("mask_type", "sparsity"), [("3:4", 0.25), ("1:4", 0.75), ("6:8", 0.25)])
 def test_the_true_sparsity_is_logged(mask_type, sparsity):
     net, _ = of_layers([(4, 16)])
