@@ -33,7 +33,8 @@ def test_the_lowest_of_a_valley_is_found_with_its_neighbours(valley: int) -> Non
 def test_near_the_best_few_are_tried(valley: int) -> None:
     (tried,) = try_decades(lambda decade: [[abs(decade - valley)]], near=-4)
     assert best_decade(tried) == valley
-    assert len(tried) == (3 if valley == -4 else abs(valley + 4) + (2 if valley in (LOWEST, HIGHEST) else 3))
+    at_an_end = valley in (LOWEST, HIGHEST)
+    assert len(tried) == (3 if valley == -4 else abs(valley + 4) + (2 if at_an_end else 3))
 
 
 def test_each_outcome_has_its_own_valley() -> None:

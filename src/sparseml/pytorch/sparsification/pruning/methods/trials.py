@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import compress
+from typing import NamedTuple
 
 import torch
 
 from sparseml.pytorch.functional.second_order.dampening import (
-    Losses,
     best_decade,
     mean_loss,
     try_decades,
@@ -57,14 +57,14 @@ def best_of_decades(
     parts = problem.sampler.keep_out(module, gradients)
     with undisturbed(module):
         sound = _finite(owner, [part.begin(module) for part in parts])
-    trials = _Trials(problem, parts[0], sound[0], attempt)
+    rest = [] if problem.ahead or not any(sound[-1]) else parts[1:]
+    trials = _Trials(problem, parts[0], sound[0], attempt, 1 + len(rest))
     found = try_decades(trials.judge, near=problem.near)
-    for more, those in zip(parts[1:], sound[1:], strict=True):
-        if any(those) and not problem.ahead:
-            trials.judge_again(found, more, those)
+    for more in rest:
+        trials.judge_again(more, sound[-1])
     chosen = []
     for place, tried in enumerate(found):
-        best, mean, outcome = trials.leading[place]
+        mean, best, outcome = trials.leading[place][0]
         if mean == math.inf:
             raise _without_loss(owner, tried)
         if problem.ahead:  # a larger one that is as good
@@ -78,23 +78,37 @@ def best_of_decades(
     return chosen
 
 
+class _Try(NamedTuple):
+    """A dampening, what its outcome is judged by, and the outcome."""
+
+    mean: float
+    decade: int
+    outcome: Outcome
+
+
 class _Trials:
     """Dampenings tried on the model.
 
     :param sound: which batches are judged by
+    :param held: outcomes of each target, the best ones, that are kept: not all, for they are large
     """
 
     def __init__(
-        self, problem: Problem, held_out: HeldOut, sound: Sequence[bool], attempt: Attempt
+        self,
+        problem: Problem,
+        held_out: HeldOut,
+        sound: Sequence[bool],
+        attempt: Attempt,
+        held: int,
     ) -> None:
         self._problem, self._held_out, self._sound = problem, held_out, sound
-        self._attempt = attempt
+        self._attempt, self._held = attempt, held
         # training measures statistics anew; after one shot they are where that lowers the loss
         ways = [True] if problem.ahead else [False, True]
         self._statistics = ways if held_out.norms else [False]
         self._ways: dict[tuple[int, int], list[list[Verdict]]] = {}  # of place and decade
-        self.leading: dict[int, tuple[int, float, Outcome]] = {}
-        """Of each target the decade, what it is judged by and the outcome, not to hold them all."""
+        self.leading: dict[int, list[_Try]] = {}
+        """Of each target the best, in order; of equal ones the larger dampening first."""
         self.told: dict[int, list[dict[int, Verdict]]] = {}
         """Of each target the means by decade: of all that were tried, and of those tried again."""
         self.warnings: dict[int, list[str]] = {}
@@ -108,36 +122,24 @@ class _Trials:
             self._ways[place, decade] = ways
             found = self._better(ways, place, 0, decade)
             judged.append([verdict.by for verdict in found])
-            mean = mean_loss(judged[-1])
-            if place not in self.leading or (mean, -decade) < self._rank(place):
-                self.leading[place] = decade, mean, outcome
+            self._rank(place, _Try(mean_loss(judged[-1]), decade, outcome))
         return judged
 
-    def judge_again(
-        self, tried: Sequence[Mapping[int, Losses]], more: HeldOut, sound: Sequence[bool]
-    ) -> None:
-        """Let more batches decide between the two best of each outcome."""
+    def judge_again(self, more: HeldOut, sound: Sequence[bool]) -> None:
+        """Let more batches decide between the best of each outcome."""
         first, self.leading = self.leading, {}
-        best = [sorted(each, key=lambda k: (mean_loss(each[k]), -k))[:2] for each in tried]
-        for decade in sorted({decade for pair in best for decade in pair}):
-            places = [place for place, pair in enumerate(best) if decade in pair]
-            made: Sequence[Outcome] = []
-            if any(first[place][0] != decade for place in places):
-                made = self._attempt(10.0**decade, lambda _: None)
-            for place in places:
-                leader, _, outcome = first[place]
-                outcome = outcome if leader == decade else made[place]
-                ways = zip(
-                    self._ways[place, decade], self._judged(outcome, more, sound), strict=True
-                )
+        for place, tries in first.items():
+            for _, decade, outcome in tries:
+                before = self._ways[place, decade]
+                ways = zip(before, self._judged(outcome, more, sound), strict=True)
                 found = self._better([known + new for known, new in ways], place, 1, decade)
                 mean = mean_loss([verdict.by for verdict in found])
-                if place not in self.leading or (mean, -decade) < self._rank(place):
-                    self.leading[place] = decade, mean, outcome
+                self._rank(place, _Try(mean, decade, outcome))
 
-    def _rank(self, place: int) -> tuple[float, int]:
-        decade, mean, _ = self.leading[place]
-        return mean, -decade
+    def _rank(self, place: int, new: _Try) -> None:
+        known = self.leading.get(place, [])
+        ranked = sorted([*known, new], key=lambda one: (one.mean, -one.decade))
+        self.leading[place] = ranked[: self._held]
 
     def _judged(
         self, outcome: Outcome, held_out: HeldOut, sound: Sequence[bool]
