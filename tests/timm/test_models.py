@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -93,3 +94,28 @@ def test_splitting_what_is_not_there(workplace: Path) -> None:
 )
 def test_names_for_files(name: str, expected: str) -> None:
     assert short_name(name) == expected
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_host_of_weights_that_does_not_answer_is_asked_once(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, copy = "test_resnet", tmp_path / "model.safetensors"
+    expected = load_model(name, pretrained=False).state_dict()
+    save_file(expected, copy)
+    asked: list[str] = []
+
+    def refuse(url: str, **_: object) -> None:
+        asked.append(url)
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.get_session", lambda: SimpleNamespace(head=refuse))
+    monkeypatch.setattr(
+        "huggingface_hub.try_to_load_from_cache", lambda *_, **__: str(copy) if there else None
+    )
+    if there:
+        assert torch.equal(load_model(name).state_dict()["fc.weight"], expected["fc.weight"])
+    else:
+        with pytest.raises(RunError, match=r"timm/test_resnet\S* are not on .*Name or .*--no-pre"):
+            load_model(name)
+    assert len(asked) == 1 and "Retrying" not in caplog.text

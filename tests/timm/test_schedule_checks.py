@@ -63,6 +63,12 @@ def _findings(*flags: str, epochs: int = 20, recipe: str = PRUNING.format(end=20
         ),
         (["--sched", "multistep", "--decay-milestones", "9", "12"], 20, None),
         (["--sched", "none"], 5, None),
+        (
+            ["--opt", "adamw"],
+            50,
+            "--lr 0.05 is high for --opt adamw, which usually takes 0.001",
+        ),
+        (["--opt", "adamw", "--lr", "0.002"], 50, None),
     ],
 )
 def test_rates_that_do_not_come(flags: list[str], epochs: int, expected: str | None) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sparseml.run.files import require_room_for_run
 from sparseml.utils.locks import FolderInUseError, FolderLock
 
 HOLD = """
@@ -21,6 +22,7 @@ sys.stdin.read()
 
 def test_a_folder_is_free_as_soon_as_its_writer_is_dead(tmp_path: Path) -> None:
     (tmp_path / "deeper").mkdir()
+    (tmp_path / "run.json").touch()
     left = tmp_path / "deeper" / ".last.pth.0123.part"
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
@@ -28,6 +30,8 @@ def test_a_folder_is_free_as_soon_as_its_writer_is_dead(tmp_path: Path) -> None:
         left.touch()
         with pytest.raises(FolderInUseError, match="another process is writing into"):
             FolderLock(tmp_path)
+        with pytest.raises(FolderInUseError):  # and no advice to replace the run there
+            require_room_for_run(tmp_path, overwrite=False)
         assert left.exists()  # it may be the other's
         other.kill()
     FolderLock(tmp_path).release()

@@ -50,7 +50,7 @@ def export(source: str, file: str, variant: str | None, batch: int, length: int)
         raise Problem(f"--onnx {file}: must end in .onnx")
     model = load_finished(source, variant)
     inputs = inputs_for(model, source, batch, length)
-    from sparseml.report.onnx import export_onnx
+    from sparseml.report.onnx import ExportError, export_onnx
 
     try:
         done = export_onnx(model, inputs, file)
@@ -60,7 +60,9 @@ def export(source: str, file: str, variant: str | None, batch: int, length: int)
         ) from error
     except OSError as error:
         raise Problem(f"--onnx {file}: cannot be written: {error.strerror or error}") from error
-    except Exception as error:  # torch's exporter has many ways to give up
+    except ExportError as error:
+        raise Problem(f"{source} cannot be written as ONNX: {error}") from error
+    except Exception as error:  # the model's own, or of a file that ONNX Runtime does not take
         raise Problem(f"{source} cannot be written as ONNX: {described(error)}") from error
     told = f"{done.path}: {done.size / 1e6:.2f} MB"
     if done.difference is None:

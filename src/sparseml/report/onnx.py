@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,8 +17,16 @@ from torch import Tensor, nn
 
 from sparseml.pytorch.units.probing import tensors_in
 from sparseml.pytorch.utils.layers import evaluating
+from sparseml.pytorch.utils.tensors.attention import FourDimensionalAttention
 from sparseml.utils.atomic import atomic_path
 from sparseml.utils.references import described
+from sparseml.utils.text import one_line
+
+_TALKING = ("torch.onnx", "torch.fx.experimental.symbolic_shapes", "onnxscript", "onnx_ir")
+
+
+class ExportError(RuntimeError):
+    """A model that torch cannot write as ONNX, and why."""
 
 
 class Exported(NamedTuple):
@@ -44,13 +53,13 @@ def export_onnx(model: nn.Module, inputs: Any, path: str | os.PathLike[str]) -> 
     :param inputs: a batch: a tensor, a tuple of positional or a dict of keyword arguments
     :param path: of the file; one that is there is replaced at the end
     :raises ImportError: without the packages onnx and onnxscript
-    :raises RuntimeError: if torch cannot export the model
+    :raises ExportError: if torch cannot export the model
     """
     args, kwargs = _arguments(inputs)
     wrapped = _Plain(model)
     with evaluating(model), torch.inference_mode():
         expected = wrapped(*args, **kwargs)
-    with evaluating(model), atomic_path(path) as part, _quiet():
+    with evaluating(model), atomic_path(path) as part, _quiet(), FourDimensionalAttention():
         program = _exported(wrapped, args, kwargs)
         program.save(str(part), external_data=False)
     target = Path(path).expanduser()
@@ -133,13 +142,32 @@ def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     except ImportError:
         raise
     except Exception:  # some models fix the size of their batch
-        return torch.onnx.export(model, args, kwargs=kwargs, dynamo=True, verbose=False)
+        try:
+            return torch.onnx.export(model, args, kwargs=kwargs, dynamo=True, verbose=False)
+        except Exception as error:  # torch's exporter has many ways to give up
+            raise ExportError(_reason(error)) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return what lies below the pages that the exporter tells, and where in the model."""
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    told = "\n".join(map(str, chain))
+    operator = re.search(r"target=torch\.ops\.([\w.]+?)(?:\.default)?\]", told)
+    line = re.findall(r'File "([^"]+)", line (\d+), in forward', told)
+    place = f"{Path(line[-1][0]).name}:{line[-1][1]}" if line else ""
+    parts = (operator and f"torch's exporter does not take {operator[1]}", place)
+    where = ", ".join(filter(None, parts)) or "torch's exporter gives up"
+    if "data-dependent" in str(chain[-1]):
+        return f"{where}: what the model does there depends on values; torch.where computes both"
+    return f"{where}: {one_line(chain[-1]).partition('; ')[0]}"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter from telling what users can do nothing about."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in _TALKING]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from sparseml.run.errors import RunError
 from sparseml.utils.atomic import atomic_path
+from sparseml.utils.locks import FolderLock
 
 
 @contextmanager
@@ -53,6 +54,7 @@ def require_room_for_run(folder: Path, overwrite: bool) -> None:
     """Check, before anything is loaded, that a run can go into a folder.
 
     :raises RunError: if it cannot be written, or holds a run that is not to be replaced
+    :raises FolderInUseError: if another process writes such a run
     """
     above = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     problem = 0 if os.access(above, os.W_OK | os.X_OK) else errno.EACCES
@@ -68,9 +70,13 @@ def require_room_for_run(folder: Path, overwrite: bool) -> None:
 
 
 def holds_run(folder: Path) -> RunError:
-    """Return the error for a folder with a run that is not to be replaced."""
+    """Return the error for a folder with a run that is not to be replaced.
+
+    :raises FolderInUseError: if that run still goes on, so that it cannot be replaced either
+    """
     from sparseml.run.checkpoints import last_checkpoints  # here, as torch takes a while to import
 
+    FolderLock(folder).release()
     if not last_checkpoints(folder):
         return RunError(
             f"{folder} holds a run without a checkpoint: give --overwrite to replace it, or "

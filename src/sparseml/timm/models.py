@@ -18,6 +18,7 @@ from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.saving.files import CheckpointError
 from sparseml.run.errors import RunError, few, one_line
 from sparseml.timm.image_settings import ModelSettings
+from sparseml.timm.weights import weights_at_hand
 from sparseml.utils.references import described, is_reference, resolve_reference
 from sparseml.utils.text import did_you_mean
 
@@ -74,6 +75,8 @@ def load_model(
     build = require_model(name, flags[0])
     if not is_reference(name):
         kwargs["pretrained"] = not checkpoint if pretrained is None else pretrained
+        if kwargs["pretrained"]:
+            kwargs = weights_at_hand(name, flags) | kwargs
     try:
         model = build(**kwargs)
     except Exception as error:  # a model's code, and a download, may raise anything

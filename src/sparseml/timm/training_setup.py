@@ -34,6 +34,7 @@ from sparseml.timm.training import Distillation, ImageTraining, MaskedEma
 
 _LOGGER = logging.getLogger(__name__)
 
+_HIGH = 0.01  # of the rate of an optimizer that scales each weight's step
 _REACHED = 0.9
 
 
@@ -101,9 +102,12 @@ def learning_rate(settings: TrainingSettings, processes: int) -> float:
     if schedule.lr is not None:
         return schedule.lr
     ratio = chosen.batch_size * processes * chosen.grad_accum_steps / schedule.lr_base_size
-    adaptive = any(part in chosen.opt.lower() for part in ("ada", "lamb"))  # as timm has it
-    scale = schedule.lr_base_scale or ("sqrt" if adaptive else "linear")
+    scale = schedule.lr_base_scale or ("sqrt" if _adaptive(chosen.opt) else "linear")
     return schedule.lr_base * (ratio**0.5 if scale == "sqrt" else ratio)
+
+
+def _adaptive(optimizer: str) -> bool:
+    return any(part in optimizer.lower() for part in ("ada", "lamb"))  # as timm has it
 
 
 def _optimizer(session: ImageSession, settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -173,6 +177,11 @@ def schedule_findings(
         if flags and min(starts) <= 0:
             yield f"{flags}: without effect, as {recipe} sets the learning rate"
         return
+    if _adaptive(settings.optimizer.opt) and lr > _HIGH:
+        yield (
+            f"--lr {lr:g} is high for --opt {settings.optimizer.opt}, which usually takes 0.001 or "
+            f"less (without --lr it follows from --lr-base {chosen.lr_base:g}, which suits sgd)"
+        )
     if chosen.min_lr > lr:
         yield f"--min-lr {chosen.min_lr:g} is above --lr {lr:g}: the rate rises towards the end"
     rates = _rates(settings, epochs, steps_per_epoch)

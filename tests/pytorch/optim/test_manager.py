@@ -375,10 +375,13 @@ class TestModify:
         assert manager.modify(model, optimizer, 4).wrapped_epoch == 2.5
         assert manager.modify(model, optimizer, 4, epoch=1.0).wrapped_epoch == 1.0
 
-    @pytest.mark.parametrize("steps", [0, -1])
-    def test_steps_per_epoch_must_be_positive(self, model, optimizer, steps):
+    @pytest.mark.parametrize(
+        ("steps", "expected"),
+        [(0, "greater than 0"), (-1, "greater than 0"), ([1], r"a number, .* found a list")],
+    )
+    def test_steps_per_epoch_must_be_positive(self, model, optimizer, steps, expected):
         manager = ScheduledModifierManager.from_yaml(RECIPE)
-        with pytest.raises(ValueError, match="steps_per_epoch must be greater than 0"):
+        with pytest.raises((ValueError, TypeError), match=f"steps_per_epoch must be {expected}"):
             manager.modify(model, optimizer, steps)
         assert not manager.initialized
 

@@ -20,6 +20,7 @@ from sparseml.legacy.helpers.tensors import map_tensors, tensors_to_device
 from sparseml.pytorch.utils.model import save_model
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.saving.files import atomic_path, write_torch_file
+from sparseml.pytorch.utils.tensors.attention import FourDimensionalAttention
 from sparseml.pytorch.utils.tensors.nested import tensors_batch_size, tensors_module_forward
 
 __all__ = ["ModuleExporter", "export_onnx", "script_model", "trace_model"]
@@ -147,7 +148,7 @@ class ModuleExporter:
             "verbose": False,
         }
         path = self._output_dir / name
-        with atomic_path(path) as part:
+        with atomic_path(path) as part, FourDimensionalAttention():
             torch.onnx.export(self.module, args, str(part), **settings | export_kwargs)
         return str(path)
 

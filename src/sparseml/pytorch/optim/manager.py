@@ -18,9 +18,9 @@ from torch.optim import Optimizer
 from sparseml.optim.manager import BaseManager, with_added
 from sparseml.optim.recipe import load_recipe
 from sparseml.optim.schedule import ONE_SHOT, epoch_of_step
-from sparseml.pytorch.optim import progress
-from sparseml.pytorch.optim.attaching import attaching, require_masks_in, require_unused
-from sparseml.pytorch.optim.progress import Modifiers
+from sparseml.pytorch.optim.managed import progress
+from sparseml.pytorch.optim.managed.attaching import attaching, require_masks_in, require_unused
+from sparseml.pytorch.optim.managed.progress import Modifiers
 from sparseml.pytorch.optim.step_driver import Position, StepDriver
 from sparseml.pytorch.optim.step_wrapper import RecipeManagerStepWrapper
 from sparseml.pytorch.optim.summary import RunSummary, summarize

@@ -46,13 +46,15 @@ METHODS: dict[str, tuple[str, _Fields, _Fields]] = {
 }
 """What a method is called → its modifier, fields that are variables of the recipe, and others."""
 _TRAINING = """
+# The learning rate is that of the training (--lr of sparseml train, about that of a fine-tuning),
+# unless a LearningRateFunctionModifier stands here, too.
 training_modifiers:
   - !EpochRangeModifier
       start_epoch: 0.0
       end_epoch: eval(num_epochs)
 """
 _COLOURS = 4  # channels of an image, at most
-_UPDATES = 15  # of masks, in a gradual recipe
+_UPDATES, _REMOVALS = 15, 5  # of masks in a gradual recipe, and of units, each with gradients anew
 _TUNING = 0.25  # the share of the epochs in which masks are fixed
 _SMALLER = 0.6  # that in which a model trains that has lost units
 
@@ -169,7 +171,8 @@ def _schedule(final: str, structured: bool, gradual: bool) -> _Fields:
     if gradual:
         share = 1 - (_SMALLER if structured else _TUNING)
         start, end = "0.05", f"eval(num_epochs * {share:g})"
-        frequency = f"eval(num_epochs * {share:g} / {_UPDATES})"
+        updates = _REMOVALS if structured else _UPDATES
+        frequency = f"eval(num_epochs * {share:g} / {updates})"
     return {
         "init_sparsity": "0.0" if structured else start,
         "final_sparsity": final,

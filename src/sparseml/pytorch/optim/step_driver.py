@@ -34,8 +34,15 @@ class Position(NamedTuple):
         """Return the position before the step that is taken at ``epoch``.
 
         :raises ValueError: for an epoch that is not finite, or ``steps_per_epoch <= 0``
+        :raises TypeError: for ``steps_per_epoch`` that is no number, such as the loader itself
         """
-        if steps_per_epoch <= 0:
+        try:
+            positive = steps_per_epoch > 0
+        except TypeError as error:
+            found = type(steps_per_epoch).__name__
+            told = f"steps_per_epoch must be a number, such as len(loader), found a {found}"
+            raise TypeError(told) from error
+        if not positive:
             raise ValueError(f"steps_per_epoch must be greater than 0, got {steps_per_epoch}")
         if not math.isfinite(epoch):
             raise ValueError(f"training must start at a finite epoch, got {epoch}")

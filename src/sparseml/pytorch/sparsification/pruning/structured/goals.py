@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from sparseml.optim.errors import RecipeValueError
 from sparseml.pytorch.sparsification.fields import between
 from sparseml.pytorch.sparsification.pruning.settings.fields import as_final_sparsity
 from sparseml.pytorch.sparsification.pruning.structured.costs import (
@@ -210,14 +211,15 @@ def _nearest(
 ) -> list[float]:
     """Return the shares to remove at the first step that meets the goal, or within this step.
 
-    :raises ValueError: if none does, naming what the last one reaches
+    :raises RecipeValueError: if none does, naming what the last one reaches
     """
     sizes = [one.group.size for one in units]
     least = costs.share(steps[-1])
     if least > goal.share:
-        raise ValueError(
+        raise RecipeValueError(
             f"final_sparsity asks for {goal.text()}, which cannot be reached by removing "
-            f"{_kinds(units)}: with the fewest that may stay the model is {goal.text(least)}"
+            f"{_kinds(units)}: with the fewest that may stay the model is {goal.text(least)}",
+            key="final_sparsity",
         )
     met = _first(steps, costs, goal.share)
     before, after = steps[met - 1], steps[met]
