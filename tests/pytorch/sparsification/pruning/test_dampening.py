@@ -21,12 +21,12 @@ from sparseml.pytorch.sparsification.pruning import (
     OBSPruningModifier,
 )
 from sparseml.pytorch.sparsification.pruning.methods.trials import best_of_decades
+from sparseml.pytorch.sparsification.pruning.sampling.gradient_sampling import SamplingData
 from sparseml.pytorch.sparsification.pruning.sampling.held_out import (
     KeptOut,
     joined,
     wanted_batches,
 )
-from sparseml.pytorch.sparsification.pruning.sampling.sampling_data import SamplingData
 
 KINDS = [CAPruningModifier, OBSPruningModifier, MFACPruningModifier, FastCAPruningModifier]
 GLOBAL = {"global_sparsity": True}

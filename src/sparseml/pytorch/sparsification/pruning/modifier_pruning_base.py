@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch.nn import Module
 from torch.optim import Optimizer
 
@@ -39,10 +40,10 @@ from sparseml.pytorch.sparsification.pruning.settings.fields import (
 from sparseml.pytorch.sparsification.pruning.settings.limits import budget_of, require_room
 from sparseml.pytorch.sparsification.pruning.settings.selection_log import (
     log_selection,
-    measured_sparsities,
     require_values,
 )
 from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.pytorch.utils.tensors.sharded import local_part
 from sparseml.sparsification.types import SparsificationTypes
 from sparseml.utils.iterables import convert_to_bool
 
@@ -337,8 +338,11 @@ class BasePruningModifier(ScheduledUpdateModifier):
     ) -> None:
         """Log the measured sparsity of each parameter as ``ParamPruning/<layer>.<param>``."""
         super().log_update(module, optimizer, epoch, steps_per_epoch)
-        for name, sparsity in measured_sparsities(self._masks):
-            tag = f"ParamPruning/{name}"
+        masks = self._masks
+        for name, param in zip(masks.full_names, masks.params, strict=True):
+            values = local_part(param) if masks.sharded else param.detach()
+            kept, size = int(torch.count_nonzero(values)), values.numel()
+            sparsity, tag = (size - kept) / max(size, 1), f"ParamPruning/{name}"
             self.log_scalar(sparsity, tag, epoch=epoch, steps_per_epoch=steps_per_epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -357,7 +361,16 @@ class BasePruningModifier(ScheduledUpdateModifier):
     def apply_target(self, module: Module, target: Any) -> None:
         """Bring the parameters to the sparsity asked for."""
         self._before_mask_update(module, target)
-        reach(self, module, target)
+        masks = self._masks
+        if masks.allow_reintroduction:
+            masks.restore_unmasked()
+        sizes = [param.numel() for param in masks.params]
+        if target and sizes != masks.original_sizes:
+            target = self._remaining(target, sizes)
+        if self._num_recomputations > 1:
+            return reach(self, module, target)
+        masks.take(outcome := self._method.outcomes(self.problem(module), [target])[0])
+        self.notes += outcome.notes
 
     def _remaining(self, target: Any, sizes: Sequence[int]) -> Any:
         """The target for what is left, where weights have been removed since the start."""

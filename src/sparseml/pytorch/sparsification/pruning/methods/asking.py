@@ -24,22 +24,7 @@ def lent(modifier: Any) -> dict[str, str]:
 
 
 def reach(modifier: Any, module: Module, target: Target) -> None:
-    """Prune to a target of what there was at the start, in as many steps as the fields say."""
-    masks = modifier.masks
-    if masks.allow_reintroduction:
-        masks.restore_unmasked()
-    sizes = [param.numel() for param in masks.params]
-    if target and sizes != masks.original_sizes:
-        target = modifier._remaining(target, sizes)
-    if modifier._num_recomputations > 1:
-        _reach_in_steps(modifier, module, target)
-        return
-    outcome = modifier.method.outcomes(modifier.problem(module), [target])[0]
-    masks.take(outcome)
-    modifier.notes += outcome.notes
-
-
-def _reach_in_steps(modifier: Any, module: Module, target: Target) -> None:
+    """Prune to a target, in as many steps as the modifier's fields say."""
     count, curve = modifier._num_recomputations, modifier._recomputation_inter_func
     problem = modifier.problem(module)
     start, goal = problem.present(), problem.one_each(target)

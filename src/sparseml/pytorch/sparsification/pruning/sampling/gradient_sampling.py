@@ -23,7 +23,7 @@ batch norms among them), random generators and ``.grad`` of the batch under way 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -38,30 +38,28 @@ from sparseml.pytorch.sparsification.pruning.sampling.held_out import (
     Batch,
     HeldOut,
     KeptOut,
-    count_samples,
     joined,
-    wanted_batches,
+    same_batch,
 )
 from sparseml.pytorch.sparsification.pruning.sampling.input_capture import InputCapture
 from sparseml.pytorch.sparsification.pruning.sampling.output_probe import (
     class_scores,
-    count_class_labels,
     probe_outputs,
 )
 from sparseml.pytorch.sparsification.pruning.sampling.sample_capture import Gradients, LayerCapture
-from sparseml.pytorch.sparsification.pruning.sampling.sampling_data import SamplingData
 from sparseml.pytorch.sparsification.pruning.sampling.shards import full_gradients
 from sparseml.pytorch.sparsification.pruning.settings.processor import tell_slow_bfloat16
 from sparseml.pytorch.sparsification.statistics.measuring import tunable_norms
 from sparseml.pytorch.utils.distributed import any_rank, is_distributed, process_rank, world_size
 from sparseml.pytorch.utils.names import unwrap_module
 from sparseml.pytorch.utils.params import NamedLayerParam
+from sparseml.pytorch.utils.saving.rng import OwnRandomNumbers
 from sparseml.pytorch.utils.tensors.sharded import is_sharded
 
 _LOGGER = logging.getLogger(__name__)
 _MOST_SKIPPED = 0.1
 _FLOAT16_SCALE = 1024.0
-_AGAIN = 4  # times as many batches judge what comes close to the best
+_END = object()
 
 
 @contextmanager
@@ -186,19 +184,15 @@ class GradientSampler:
         :raises RuntimeError: naming a parameter whose layer is not run
         :raises ValueError: naming one whose layer's inputs are not finite
         """
-        ranks = world_size() if is_distributed() else 1
-        share = count // ranks + (process_rank() < count % ranks)
+        share = count // world_size() + (process_rank() < count % world_size())
         if any(is_sharded(found.param) for found in params):
-            share = -(-count // ranks)  # each forward pass takes all of them
+            share = -(-count // world_size())  # each forward pass takes all of them
         bare = unwrap_module(module, root=True)
         watch = InputCapture(params, moments, self._owner)
         bar = tqdm(range(share), disable=self._hide_bar, desc=f"{self._owner}: inputs")
         with watch, undisturbed(bare), self._data.random_numbers.drawing():
             for _ in bar:
-                args, kwargs, _ = (self._kept or self._data).next_batch()
-                watch.expect(kwargs)
-                with torch.no_grad(), self._precision(bare):
-                    bare(*args, **kwargs)
+                watch.run(bare, (self._kept or self._data).next_batch(), self._autocast)
         if share:
             watch.require_all()
 
@@ -206,26 +200,14 @@ class GradientSampler:
         """Draw batches that the gradients to come are not sampled from, until the next call.
 
         :param gradients: how many are about to be sampled, on all ranks together
-        :return: those to judge by; for classifiers by gradients of the outputs also three times as
-            many, to judge again by what comes close to the best, where all ranks have any left
+        :return: those to judge by, and more to judge again by where there are any
         :raises RuntimeError: on all ranks, where one has too few data to keep any out
         """
         share = gradients if self.same_on_all_ranks else -(-gradients // world_size())
         per_sample, told = self._per_sample is not False, self._kept is not None and self._kept.told
-        self._kept = KeptOut(self._data, self._owner, told)
-        first = 0
-
-        def wanted(batch: Batch) -> int:
-            nonlocal first
-            first = wanted_batches(share, count_samples(batch), per_sample)
-            return first * _AGAIN if self._of_outputs and count_class_labels(batch) else first
-
+        self._kept, norms = KeptOut(self._data, self._owner, told), tunable_norms(module)
         with self._data.random_numbers.drawing():
-            failure = self._kept.draw(wanted)
-        if any_rank(bool(failure)):
-            raise RuntimeError(failure or f"{self._owner}: another rank has too few data")
-        kept, norms = self._kept.batches, tunable_norms(module)
-        parts = [kept[:first]] if any_rank(len(kept) <= first) else [kept[:first], kept[first:]]
+            parts = self._kept.parts(share, per_sample, self._of_outputs)
         return [HeldOut(joined(part) if norms else part, self._judged, norms) for part in parts]
 
     def require_sound(self) -> None:
@@ -287,31 +269,25 @@ class GradientSampler:
         return watch.parts(found.of, most)
 
     def _summed(self, module: Module, batch: Batch, each: bool) -> Tensor:
-        """What gradients are taken of, scaled: the loss, or a random sum of the outputs.
-
-        :param each: whether each sample gives a gradient, or the batch one
-        """
-        if not self._of_outputs:
-            return self._judged(module, batch)[0] * self._scale
-        seed = *self._data.place(), process_rank()
-        shards = world_size() if self.same_on_all_ranks and is_distributed() else 1
-        scale = self._scale * shards**0.5  # as means over ranks are smaller by that
-        with self._precision(module):
-            return probe_outputs(module(*batch[0], **batch[1]), batch, each, seed) * scale
+        """What gradients are taken of, scaled: the loss, or a sum of the outputs of ``each``."""
+        device, dtype = next(module.parameters()).device.type, self._autocast
+        with torch.autocast(device, dtype, enabled=dtype is not None):
+            output = module(*batch[0], **batch[1])
+            if not self._of_outputs:  # a named tuple is a model's own kind of output
+                first = output[0] if type(output) is tuple else output
+                return self._loss(first, batch[2]) * self._scale
+            seed = *self._data.place(), process_rank()
+            shards = world_size() if self.same_on_all_ranks and is_distributed() else 1
+            scale = self._scale * shards**0.5  # as means over ranks are smaller by that
+            return probe_outputs(output, batch, each, seed) * scale
 
     def _judged(self, module: Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The loss of a batch, and where gradients are of the outputs the scores of classes."""
-        args, kwargs, target = batch
-        with self._precision(module):
-            output = module(*args, **kwargs)
-            # a named tuple is a model's own kind of output
-            loss = self._loss(output[0] if type(output) is tuple else output, target)
+        device, dtype = next(module.parameters()).device.type, self._autocast
+        with torch.autocast(device, dtype, enabled=dtype is not None):
+            output = module(*batch[0], **batch[1])
+            loss = self._loss(output[0] if type(output) is tuple else output, batch[2])
         return loss, class_scores(output, batch) if self._of_outputs else None
-
-    def _precision(self, module: Module) -> torch.autocast:
-        """The context to run the model in, as the ``grad_sampler`` asks for it."""
-        device = next(module.parameters()).device.type
-        return torch.autocast(device, dtype=self._autocast, enabled=self._autocast is not None)
 
     def _checked(
         self, params: Sequence[NamedLayerParam], grads: Sequence[Tensor | None]
@@ -332,3 +308,93 @@ class GradientSampler:
 
     def _refusal(self, found: NamedLayerParam, why: str) -> RuntimeError:
         return RuntimeError(f"{self._owner} prunes {found.name} by its gradients, but {why}")
+
+
+class SamplingData:
+    """An endless stream of batches that goes on where it stopped, also in a resumed run.
+
+    When its batches are used up the loader is gone through again; an iterator is built anew. Each
+    round draws random numbers of its own, by the seed of this process, its rank and the number of
+    the round. So a resumed run repeats a round and skips what has been drawn of it.
+
+    :param build: returns the loader: an iterable of batches, or a callable that returns one. If it
+        has ``state_dict`` and ``load_state_dict``, its state at the beginning of a round is kept
+    :param owner: for messages
+    """
+
+    def __init__(self, build: Callable[[], Any], owner: str) -> None:
+        self._build, self._owner = build, owner
+        self._seed = torch.initial_seed()
+        self._loader: Any = build()
+        self._loader_state: Any = None
+        self._batches: Iterator[Any] | None = None
+        self.rounds = self.drawn = self._to_skip = 0
+        self._used = self._warned = False
+        self.in_order = True  # whether the rounds seen have begun alike
+        self._first: Any = None
+        self.random_numbers = OwnRandomNumbers()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy opens the data again, and skips what has been drawn
+        state = {**vars(self), "_first": None}
+        if isinstance(self._loader, Iterator):
+            state.update(_loader=None, _used=False)
+        if self._batches is not None:
+            state.update(_batches=None, rounds=self.rounds - 1, _to_skip=self.drawn, drawn=0)
+        return state
+
+    def next_batch(self) -> Any:
+        """Return the next batch, within ``random_numbers.drawing()``; a RuntimeError for none."""
+        batch: Any = next(self._begin() if self._batches is None else self._batches, _END)
+        if batch is _END:
+            if self.drawn and not self._warned:
+                text = "%s: the data of the grad_sampler ended after %d batches and are repeated; "
+                text += "give more data, or ask for fewer gradients (num_grads)"
+                _LOGGER.warning(text, self._owner, self.drawn)
+                self._warned = True
+            batch = next(self._begin(), _END)
+        if batch is _END:
+            raise RuntimeError(f"{self._owner}: the data_loader_builder's loader has no batches")
+        self.drawn += 1
+        if self.drawn == 1:
+            self.in_order = self._first is None or same_batch(self._first, batch)
+            self._first = batch
+        return batch
+
+    def place(self) -> tuple[int, int, int]:
+        """Return what tells the last batch from all others, of runs of other seeds also."""
+        return self._seed % 2**64, self.rounds, self.drawn
+
+    def progress_state(self) -> dict[str, Any]:
+        """Return how far the stream has come."""
+        opened = self._batches is not None
+        return {
+            "seed": self._seed,
+            "rounds": self.rounds - opened,
+            "drawn": self.drawn if opened else self._to_skip,
+            "loader": self._loader_state,
+        }
+
+    def load_progress_state(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`progress_state`; the batches are skipped when the next one is drawn."""
+        self._seed, self.rounds = state["seed"], state["rounds"]
+        self._to_skip, self._loader_state = state["drawn"], state["loader"]
+        self._batches, self.random_numbers = None, OwnRandomNumbers()
+        if self._loader_state is not None and hasattr(self._loader, "load_state_dict"):
+            self._loader.load_state_dict(self._loader_state)
+
+    def _begin(self) -> Iterator[Any]:
+        self.random_numbers.begin(self._seed % 2**64, process_rank(), self.rounds)
+        if self._loader is None or (self._used and isinstance(self._loader, Iterator)):
+            self._loader = self._build()
+        if hasattr(self._loader, "load_state_dict") and hasattr(self._loader, "state_dict"):
+            self._loader_state = self._loader.state_dict()
+        source: Any = self._loader
+        if not isinstance(source, Iterable) and callable(source):
+            source = source()
+        self._batches, self._used = iter(source), True
+        self.rounds += 1
+        self.drawn, self._to_skip = self._to_skip, 0
+        for _ in range(self.drawn):
+            next(self._batches, _END)
+        return self._batches

@@ -22,6 +22,7 @@ from sparseml.pytorch.utils.distributed import any_rank, gather_objects
 _LOGGER = logging.getLogger(__name__)
 _FEWEST, _MOST = 256, 4096
 _SHARE = 32
+_AGAIN = 4  # times as many batches judge what comes close to the best
 _JOINED = 128  # samples that a batch norm should see at once
 
 Batch = tuple[Any, Any, Any]
@@ -163,6 +164,27 @@ class KeptOut:
         alike = len(kept) > 1 and all(same_batch(kept[0], other) for other in kept[1:])
         return self._too_few() if alike or not kept else ""
 
+    def parts(self, gradients: int, per_sample: bool, of_outputs: bool) -> list[list[Batch]]:
+        """Draw what judges what comes of gradients about to be sampled.
+
+        :param gradients: how many, on this rank
+        :return: batches to judge by; for classifiers by gradients of the outputs also three times
+            as many, to judge again by what comes close to the best, if all ranks have any left
+        :raises RuntimeError: on all ranks, where one has too few data to keep any out
+        """
+        first = 0
+
+        def wanted(batch: Batch) -> int:
+            nonlocal first
+            first = wanted_batches(gradients, count_samples(batch), per_sample)
+            return first * _AGAIN if of_outputs and count_class_labels(batch) else first
+
+        failure = self.draw(wanted)
+        if any_rank(bool(failure)):
+            raise RuntimeError(failure or f"{self._owner}: another rank has too few data")
+        parts = [self.batches[:first], self.batches[first:]]
+        return parts[: 1 if any_rank(not parts[1]) else 2]
+
     def next_batch(self) -> Batch:
         """Return the stream's next batch; when data are gone through again, one not kept out.
 
@@ -207,6 +229,13 @@ def wanted_batches(gradients: int, samples: int, per_sample: bool) -> int:
     batches = gradients / samples if per_sample else gradients
     least, most = -(-_FEWEST // samples), max(2, _MOST // samples)
     return max(2, min(max(least, round(batches / _SHARE)), most))
+
+
+def count_class_labels(batch: Batch) -> int:
+    """Return how many whole numbers a batch has for labels in one dimension."""
+    labels = batch[2] if batch[1].get("labels") is None else batch[1]["labels"]
+    whole = isinstance(labels, Tensor) and not labels.is_floating_point() and labels.ndim == 1
+    return len(labels) if whole else 0
 
 
 def count_samples(batch: Batch) -> int:

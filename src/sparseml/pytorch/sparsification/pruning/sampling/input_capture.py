@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils.hooks import RemovableHandle
 
 from sparseml.pytorch.functional.second_order.input_moments import InputMoments, conv_patches
+from sparseml.pytorch.sparsification.pruning.sampling.held_out import Batch
 from sparseml.pytorch.utils.layer_kinds import INPUTS, tensor_axes
 from sparseml.pytorch.utils.params import NamedLayerParam
 from sparseml.pytorch.utils.tensors.parametrized import computed_tensor
@@ -54,6 +55,14 @@ class InputCapture:
         """
         given = ((name, kwargs.get(name)) for name in _MASKS)
         self._masks = [(n, m) for n, m in given if isinstance(m, Tensor) and m.ndim == 2]
+
+    def run(self, module: nn.Module, batch: Batch, autocast: torch.dtype | None) -> None:
+        """Run the model on a batch, in a precision of its own if one is given."""
+        args, kwargs, _ = batch
+        self.expect(kwargs)
+        device = next(module.parameters()).device.type
+        with torch.no_grad(), torch.autocast(device, dtype=autocast, enabled=bool(autocast)):
+            module(*args, **kwargs)
 
     def require_all(self) -> None:
         """Check that all layers have been run, by inputs that were finite.

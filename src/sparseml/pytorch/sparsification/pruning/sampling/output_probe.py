@@ -18,7 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseml.pytorch.sparsification.pruning.sampling.held_out import Batch, count_samples
+from sparseml.pytorch.sparsification.pruning.sampling.held_out import (
+    Batch,
+    count_class_labels,
+    count_samples,
+)
 
 _NO_LABEL = -100
 
@@ -65,13 +69,6 @@ def class_scores(output: Any, batch: Batch) -> Tensor | None:
     if len(found) != 1 or found[0].ndim != 2 or found[0].shape[1] < 2:
         return None
     return found[0] if count_class_labels(batch) == len(found[0]) else None
-
-
-def count_class_labels(batch: Batch) -> int:
-    """Return how many whole numbers a batch has for labels in one dimension."""
-    labels = batch[2] if batch[1].get("labels") is None else batch[1]["labels"]
-    whole = isinstance(labels, Tensor) and not labels.is_floating_point() and labels.ndim == 1
-    return len(labels) if whole else 0
 
 
 def _scores(output: Any) -> dict[str, Tensor]:

@@ -1,19 +1,16 @@
-"""Telling which parameters a modifier prunes, and how sparse they have become."""
+"""Telling which parameters a modifier is going to prune."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
 from sparseml.pytorch.sparsification.param_selection import left_out, select_params
-from sparseml.pytorch.sparsification.pruning.masks.mask_set import MaskSet
 from sparseml.pytorch.utils.params import NamedLayerParam, iter_layer_params
-from sparseml.pytorch.utils.tensors.sharded import local_part
 from sparseml.utils.text import few, shortened
 
 _MOST_ENTRIES = 12
@@ -52,14 +49,6 @@ def log_selection(modifier: Any, module: Module, selected: Sequence[NamedLayerPa
         _LOGGER.warning("%s leaves dense what it cannot mask: %s", name, dense)
     if takes := modifier.method.describe(modifier.problem(module)):
         _LOGGER.info("%s: %s", name, takes)
-
-
-def measured_sparsities(masks: MaskSet) -> Iterator[tuple[str, float]]:
-    """Yield the name of each masked parameter and the fraction of zeros in it, as it is stored."""
-    for name, param in zip(masks.full_names, masks.params, strict=True):
-        values = local_part(param) if masks.sharded else param.detach()
-        kept, size = int(torch.count_nonzero(values)), values.numel()
-        yield name, (size - kept) / max(size, 1)
 
 
 def describe_selection(
