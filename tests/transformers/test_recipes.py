@@ -140,14 +140,14 @@ def test_what_shrinks_the_model_is_told_before_training(recipe: Path, tmp_path: 
 
 
 def test_a_model_that_cannot_shrink_is_refused_by_the_check(tmp_path: Path) -> None:
-    (tmp_path / "own.py").write_text(
+    (tmp_path / "net_too_small.py").write_text(
         "import torch\ndef net():\n    net = torch.nn.Sequential(torch.nn.Linear(4, 4))\n"
         "    net.pretrained_cfg = {'input_size': (2, 4)}\n    return net\n"
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(tmp_path)
         recipe = str(ROOT / "srp/single_stage.yaml")
-        done = CliRunner().invoke(main, ["recipe", "check", recipe, "--model", "own:net"])
+        done = CliRunner().invoke(main, ["recipe", "check", recipe, "--model", "net_too_small:net"])
     assert done.exit_code == 2 and done.stderr.count("\n") == 1
     assert "SRPPruningModifier finds nothing to remove in stage 0" in done.stderr
 

@@ -101,6 +101,7 @@ def test_the_state_of_another_model_is_told() -> None:
 RANK = """
 import os, sys, torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
+sys.modules.pop("runs", None)  # of another folder of tests, where this is forked
 from runs import *
 from torch.nn.parallel import DistributedDataParallel
 dist.init_process_group("gloo")
