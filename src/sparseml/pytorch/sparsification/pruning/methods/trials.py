@@ -55,9 +55,10 @@ def best_of_decades(
         raise RuntimeError(f"{owner}: damp: auto needs a grad_sampler, to judge by its data")
     module = unwrap_module(problem.module, root=True)
     parts = problem.sampler.keep_out(module, gradients)
+    parts = parts[:1] if problem.ahead else parts  # what is best there is not judged again
     with undisturbed(module):
         sound = _finite(owner, [part.begin(module) for part in parts])
-    rest = [] if problem.ahead or not any(sound[-1]) else parts[1:]
+    rest = parts[1:] if any(sound[-1]) else []
     trials = _Trials(problem, parts[0], sound[0], attempt, 1 + len(rest))
     found = try_decades(trials.judge, near=problem.near)
     for more in rest:
